@@ -1,0 +1,83 @@
+"""Draws the pictures of a benchmark in chunks, with seeds that depend on the picture alone, and skips what is there."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.types import Policy, Prompt, Sampling
+
+RESULTS = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One picture of a benchmark. picture: (H, W, 3) uint8. image_tokens: (N,) int64. thought: "" where `off`."""
+
+    prompt_index: int
+    prompt: Prompt
+    sample: int
+    seed: int
+    thought: str
+    picture: np.ndarray
+    image_tokens: np.ndarray
+
+
+def picture_seed(benchmark: str, prompt: Prompt, sample: int, seed: int) -> int:
+    """63 bits that no other picture of any benchmark shares, whatever is drawn before it or beside it."""
+    text = json.dumps([benchmark, prompt.id or prompt.text, sample, seed])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+
+def draw_benchmark(
+    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, samples_per_prompt: int = 4, folder: Path | str | None = None,
+    seed: int = 0, chunk: int = 256, progress: Callable[[int, int], None] | None = None, *, benchmark: str = "lab",
+) -> Iterator[list[Drawing]]:  # fmt: skip
+    """The pictures in order, about `chunk` at a time, all samples of a prompt in the same list.
+
+    folder: pictures with a row in its results.jsonl are left out. progress: called with pictures done and in all.
+    """
+    done = {(row["prompt_id"], row["sample"]) for row in read_rows(folder)} if folder is not None else set()
+    total = len(prompts) * samples_per_prompt
+    num_drawn = 0
+    step = max(1, chunk // samples_per_prompt)
+    for start in range(0, len(prompts), step):
+        indices = range(start, min(start + step, len(prompts)))
+        places = [(i, k) for i in indices for k in range(samples_per_prompt)]
+        num_drawn += len(places)
+        places = [(i, k) for i, k in places if (prompts[i].id or prompts[i].text, k) not in done]
+        if places:
+            seeds = [picture_seed(benchmark, prompts[i], k, seed) for i, k in places]
+            rollouts = policy.sample([prompts[i] for i, _ in places], sampling, seeds=seeds)
+            assert rollouts.pictures is not None
+            pictures, tokens = rollouts.pictures.cpu().numpy(), rollouts.image_tokens().cpu().numpy()
+            thoughts = rollouts.thoughts or ("",) * len(places)
+            yield [
+                Drawing(i, prompts[i], k, seeds[row], thoughts[row], pictures[row], tokens[row])
+                for row, (i, k) in enumerate(places)
+            ]
+        if progress is not None:
+            progress(num_drawn, total)
+
+
+def read_rows(folder: Path | str) -> list[dict[str, Any]]:
+    """Rows of a folder's results.jsonl, or none where there is no such file."""
+    path = Path(folder) / RESULTS
+    if not path.exists():
+        return []
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}). Remove it and evaluate again.") from error
+
+
+def write_rows(folder: Path | str, rows: Sequence[dict[str, Any]]) -> None:
+    """Write all rows to results.jsonl, or none."""
+    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+    atomic_write_text(Path(folder) / RESULTS, "".join(lines))

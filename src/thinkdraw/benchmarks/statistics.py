@@ -1,0 +1,189 @@
+"""Scores with 95 % intervals that respect how benchmarks are built: pictures within prompts, prompts within tasks.
+
+Pictures of one prompt are not independent, so the bootstrap redraws prompts, and it does so within each task because
+the tasks of a benchmark are fixed. A missing verdict is NaN: it is counted, shown, left out, and never becomes 0.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_RESAMPLES = 10_000
+_PERCENTILES = (2.5, 97.5)
+_BLOCK_DRAWS = 4_000_000  # draws held in memory at once
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number with its 95 % interval.
+
+    pictures: pictures with a verdict.  prompts: prompts with at least one verdict.
+    num_no_verdict: pictures without a verdict, left out of the value.
+    All three numbers are NaN where a task has no verdict at all.
+    """
+
+    value: float
+    low: float
+    high: float
+    pictures: int
+    prompts: int
+    num_no_verdict: int = 0
+
+    def __str__(self) -> str:
+        missing = f", {self.num_no_verdict} without verdict" if self.num_no_verdict else ""
+        return (
+            f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] "
+            f"({self.pictures} pictures, {self.prompts} prompts{missing})"
+        )
+
+
+class PromptVerdicts(NamedTuple):
+    """Verdicts on the pictures of one prompt, each in [0, 1] or NaN; a plain (task, verdicts) pair works as well."""
+
+    task: str
+    verdicts: Sequence[float]
+    prompt: str = ""
+
+
+Rows = Sequence[PromptVerdicts | tuple[str, Sequence[float]]]
+
+
+def task_mean_score(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
+    """Unweighted mean of the task scores, each the mean over the task's pictures.
+
+    Interval: percentile bootstrap over prompts, stratified by task.
+    """
+    tasks = _by_task(correct_by_prompt)
+    means = [_pooled_mean(sums, counts) for sums, counts, _ in tasks.values()]
+    draws = [_resample(name, [task[:2]], seed, num_resamples)[0] for name, task in tasks.items()]
+    totals = np.sum([_totals(*task) for task in tasks.values()], axis=0)
+    return _score(float(np.mean(means)), np.mean(draws, axis=0), totals)
+
+
+def per_task(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> dict[str, Score]:
+    """Score of each task in order of appearance; a task's interval does not depend on the other tasks."""
+    return {
+        name: _score(_pooled_mean(*task[:2]), _resample(name, [task[:2]], seed, num_resamples)[0], _totals(*task))
+        for name, task in _by_task(correct_by_prompt).items()
+    }
+
+
+def paired_difference(a: Rows, b: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
+    """`task_mean_score` of a minus that of b on the same prompts, with a paired bootstrap stratified by task.
+
+    a, b: the same prompts in the same order; numbers of pictures may differ.
+    A prompt counts if both sides have a verdict on it. pictures and num_no_verdict add up both sides.
+    Raises ValueError if the prompts differ.
+    """
+    rows_a, rows_b = _rows(a), _rows(b)
+    if [(row.task, row.prompt) for row in rows_a] != [(row.task, row.prompt) for row in rows_b]:
+        raise ValueError(
+            f"a has {len(rows_a)} prompts and b has {len(rows_b)}: a paired difference needs the same prompts and "
+            "tasks in the same order. Sort both by prompt, or compare two task_mean_score values."
+        )
+    tasks_a, tasks_b = _by_task(rows_a), _by_task(rows_b)
+    values, draws, totals = [], [], np.zeros(3, dtype=np.int64)
+    for name, (sums_a, counts_a, missing_a) in tasks_a.items():
+        sums_b, counts_b, missing_b = tasks_b[name]
+        both = (counts_a > 0) & (counts_b > 0)
+        pair = [(sums_a[both], counts_a[both]), (sums_b[both], counts_b[both])]
+        draw_a, draw_b = _resample(name, pair, seed, num_resamples)
+        values.append(_pooled_mean(*pair[0]) - _pooled_mean(*pair[1]))
+        draws.append(draw_a - draw_b)
+        totals += [pair[0][1].sum() + pair[1][1].sum(), both.sum(), missing_a + missing_b]
+    return _score(float(np.mean(values)), np.mean(draws, axis=0), totals)
+
+
+def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
+    """Mean of values, one per prompt (NaN = no verdict), with a percentile bootstrap interval."""
+    return task_mean_score([("", [value]) for value in values], seed=seed, num_resamples=num_resamples)
+
+
+def auroc(labels: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
+    """Probability that a positive scores above a negative, ties counting one half; NaN if either kind is absent.
+
+    labels: 0/1 or bool.  scores: any real numbers; a pair with a NaN in it is left out, so report how many there are.
+    """
+    label, score = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
+    if label.shape != score.shape:
+        raise ValueError(f"labels {label.shape} and scores {score.shape} must have the same shape.")
+    judged = ~(np.isnan(label) | np.isnan(score))
+    positive, score = label[judged] > 0.5, score[judged]
+    num_positive = int(positive.sum())
+    num_negative = positive.size - num_positive
+    if num_positive == 0 or num_negative == 0:
+        return math.nan
+    _, which, counts = np.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2
+    wins = mean_rank[which][positive].sum() - num_positive * (num_positive + 1) / 2
+    return float(wins / (num_positive * num_negative))
+
+
+def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's interval of a share of independent trials, 95 % by default; (0, 1) without any trial."""
+    if not 0 <= successes <= total:
+        raise ValueError(f"successes={successes} must lie between 0 and total={total}.")
+    if total == 0:
+        return 0.0, 1.0
+    share, shrink = successes / total, 1 + z * z / total
+    center = (share + z * z / (2 * total)) / shrink
+    half = z / shrink * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    low = 0.0 if successes == 0 else center - half
+    return low, 1.0 if successes == total else center + half
+
+
+def _rows(rows: Rows) -> list[PromptVerdicts]:
+    if len(rows) == 0:
+        raise ValueError("no prompts: a score needs the verdicts of at least one prompt.")
+    return [row if isinstance(row, PromptVerdicts) else PromptVerdicts(row[0], row[1]) for row in rows]
+
+
+def _by_task(rows: Rows) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """Task → (sum of verdicts per prompt, number of verdicts per prompt, number of NaN)."""
+    verdicts: dict[str, list[np.ndarray]] = {}
+    for row in _rows(rows):
+        verdicts.setdefault(row.task, []).append(np.asarray(row.verdicts, dtype=np.float64).reshape(-1))
+    return {
+        task: (
+            np.array([np.nansum(v) for v in prompts]),
+            np.array([np.count_nonzero(~np.isnan(v)) for v in prompts]),
+            sum(int(np.isnan(v).sum()) for v in prompts),
+        )
+        for task, prompts in verdicts.items()
+    }
+
+
+def _pooled_mean(sums: np.ndarray, counts: np.ndarray) -> float:
+    return float(sums.sum() / counts.sum()) if counts.sum() else math.nan
+
+
+def _totals(sums: np.ndarray, counts: np.ndarray, num_no_verdict: int) -> np.ndarray:
+    return np.array([counts.sum(), np.count_nonzero(counts), num_no_verdict])
+
+
+def _resample(
+    task: str, sides: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, num_resamples: int
+) -> list[np.ndarray]:
+    """Pooled means under redrawn prompts, (num_resamples,) per side; all sides see the same draws."""
+    judged = np.flatnonzero(np.all([counts > 0 for _, counts in sides], axis=0))
+    means = [np.full(num_resamples, math.nan) for _ in sides]
+    if judged.size == 0:
+        return means
+    rng = np.random.default_rng([seed, zlib.crc32(task.encode())])  # a task's draws do not depend on the other tasks
+    block = max(1, _BLOCK_DRAWS // judged.size)
+    for start in range(0, num_resamples, block):
+        stop = min(start + block, num_resamples)
+        drawn = judged[rng.integers(judged.size, size=(stop - start, judged.size))]
+        for mean, (sums, counts) in zip(means, sides, strict=True):
+            mean[start:stop] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    return means
+
+
+def _score(value: float, draws: np.ndarray, totals: np.ndarray) -> Score:
+    low, high = np.percentile(draws, _PERCENTILES)
+    pictures, prompts, num_no_verdict = (int(total) for total in totals)
+    return Score(value, float(low), float(high), pictures, prompts, num_no_verdict)

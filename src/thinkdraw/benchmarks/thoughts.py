@@ -1,0 +1,179 @@
+"""Do thoughts and pictures belong together? What a lab thought claims is checked in the picture, and thoughts are swapped.
+
+A claim is a thing ("a small striped red ring"), the place it is said to stand at ("top left"), or the background.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from thinkdraw.benchmarks.drawing import picture_seed
+from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, mean_interval, paired_difference, task_mean_score
+from thinkdraw.lab.detector import Found, look
+from thinkdraw.lab.rationales import COLUMNS, ROWS, place_name
+from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, LATTICE, STEP
+from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES
+from thinkdraw.rewards.lab_detector import THRESHOLD, judge
+from thinkdraw.types import Detection, Prompt, Rollouts, Sampling
+
+KINDS = ("thing", "place", "background")
+CONDITIONS = ("own", "other", "empty", "off")
+
+
+def _one_of(words: Sequence[str]) -> str:
+    return "(" + "|".join(dict.fromkeys(words)) + ")"
+
+
+_THING = re.compile(rf"\ban? (?:{_one_of(SIZES)} )?(?:{_one_of(TEXTURES)} )?(?:{_one_of(tuple(COLORS))} )?{_one_of(SHAPES)}\b")
+_PLACE = re.compile(rf"\b(?:{_one_of(ROWS)} {_one_of(COLUMNS)}|center)\b")
+_GROUND = re.compile(rf"\b{_one_of(tuple(BACKGROUNDS))} background|(?:background is|behind it all) {_one_of(tuple(BACKGROUNDS))}\b")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """kind: one of `KINDS`. thing: attributes (shape, and size, texture, color where said). name: a place or background."""
+
+    kind: str
+    thing: dict[str, str]
+    name: str = ""
+
+
+def claims(thought: str) -> Iterator[Claim]:
+    """What a thought says in the lab's own words; a texture that is not said is not claimed."""
+    for clause in re.split(r"[;.]", thought.lower()):
+        if ground := _GROUND.search(clause):
+            yield Claim("background", {}, ground[1] or ground[2])
+        if found := _THING.search(clause):
+            names = ("size", "texture", "color", "shape")
+            thing = {name: value for name, value in zip(names, found.groups()) if value}
+            yield Claim("thing", thing)
+            if place := _PLACE.search(clause):
+                yield Claim("place", thing, "center" if place[0] == "middle center" else place[0])
+
+
+def claim_holds(claim: Claim, found: Found) -> bool:
+    """Whether a claim is true of what the detector sees; a place holds where a thing with all that was said stands there."""
+    if claim.kind == "background":
+        return found.background == claim.name
+    fitting = [
+        d for d in found.detections
+        if d.score > THRESHOLD and all({"shape": d.label, **d.attributes}[k] == v for k, v in claim.thing.items())
+    ]  # fmt: skip
+    return any(claim.kind == "thing" or place_of(d) == claim.name for d in fitting)
+
+
+def place_of(detection: Detection) -> str:
+    """The name of the lattice place nearest to a detection."""
+    x1, y1, x2, y2 = detection.box
+    row, col = (min(max(round(((low + high) / 2 - CELL / 2) / STEP), 0), LATTICE - 1) for low, high in ((y1, y2), (x1, x2)))
+    return place_name(row, col)
+
+
+def thought_precision(thoughts: Sequence[str], seen: Sequence[Found], *, seed: int = 0) -> dict[str, Score]:
+    """Share of the claims that hold: "all", and each kind that was claimed at all.
+
+    seen: what the detector sees in each thought's picture. A Score's `prompts` counts thoughts, its `pictures` claims.
+    """
+    held: dict[str, list[list[float]]] = {}
+    for thought, found in zip(thoughts, seen, strict=True):
+        made = list(claims(thought))
+        for kind in ("all", *KINDS):
+            verdicts = [float(claim_holds(claim, found)) for claim in made if kind in ("all", claim.kind)]
+            if verdicts:
+                held.setdefault(kind, []).append(verdicts)
+    return {kind: task_mean_score([("", v) for v in rows], seed=seed) for kind, rows in held.items()}
+
+
+@dataclass(frozen=True)
+class SwapReport:
+    """Pictures of the same prompts and seeds, drawn from one's `own` thought, from `other`: another prompt's, from an
+    `empty` one, and with thinking `off`.
+
+    correct, facts: condition → share of correct pictures, mean share of facts. differences: "own-other" … → the paired
+    difference of `correct`. followed: condition → share of the claims of the thought it was drawn from that hold.
+    """
+
+    correct: dict[str, Score]
+    facts: dict[str, Score]
+    differences: dict[str, Score]
+    followed: dict[str, Score]
+
+    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        return {
+            part: {name: {"value": s.value, "low": s.low, "high": s.high} for name, s in scores.items()}
+            for part, scores in vars(self).items()
+        }
+
+
+def draw_from_thoughts(
+    policy: Any, prompts: Sequence[Prompt], thoughts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+) -> Rollouts:
+    """Rollouts whose thoughts are given and whose pictures are sampled.
+
+    policy: a `Policy` with `teacher_forced` and with `sample(prefix=…)`, as `JanusPolicy` has them.
+    """
+    blank = torch.zeros(len(prompts), policy.num_image_tokens, dtype=torch.long)
+    given = policy.teacher_forced(prompts, thoughts, blank, sampling)
+    lengths = ((given.segment >= 0) & ~given.is_image).sum(1)
+    return policy.sample(prompts, sampling, seeds=seeds, prefix=given, prefix_lengths=lengths)
+
+
+def swap_study(
+    policy: Any, prompts: Sequence[Prompt], sampling: Sampling, *, samples: int = 1, seed: int = 0, chunk: int = 128
+) -> SwapReport:
+    """Draw each prompt under the four `CONDITIONS`, `samples` times, and judge the pictures by the lab's detector.
+
+    chunk: pictures drawn at once; the other thought is that of the chunk's next prompt. Raises ValueError for `off` and
+    for fewer than two prompts.
+    """
+    if sampling.thought == "off" or len(prompts) < 2:
+        raise ValueError(f"thought={sampling.thought}, {len(prompts)} prompts: swapping needs thoughts and two prompts.")
+    correct: dict[str, list[PromptVerdicts]] = {name: [] for name in CONDITIONS}
+    facts: dict[str, list[float]] = {name: [] for name in CONDITIONS}
+    held: dict[str, tuple[list[str], list[Found]]] = {name: ([], []) for name in ("own", "other")}
+    num_chunks = max(1, len(prompts) * samples // max(chunk, 2 * samples))
+    for part in _even_parts(prompts, num_chunks):
+        rows = [(prompt, k) for prompt in part for k in range(samples)]
+        drawn = _four_ways(policy, [p for p, _ in rows], [picture_seed("swap", p, k, seed) for p, k in rows], samples, sampling)
+        for name, (thoughts, pictures) in drawn.items():
+            seen = [look(picture) for picture in pictures.cpu().numpy()]
+            verdicts = [judge(picture, p, found) for picture, (p, _), found in zip(pictures, rows, seen)]
+            for first in range(0, len(rows), samples):
+                mine = verdicts[first : first + samples]
+                prompt = rows[first][0]
+                correct[name].append(PromptVerdicts(prompt.tag, [float(v.correct) for v in mine], prompt.id or prompt.text))
+                facts[name].append(sum(v.share for v in mine) / samples)
+            if name in held:
+                held[name][0].extend(thoughts)
+                held[name][1].extend(seen)
+    followed = {name: thought_precision(*both, seed=seed).get("all") for name, both in held.items()}
+    return SwapReport(
+        correct={name: task_mean_score(rows, seed=seed) for name, rows in correct.items()},
+        facts={name: mean_interval(shares, seed=seed) for name, shares in facts.items()},
+        differences={f"own-{n}": paired_difference(correct["own"], correct[n], seed=seed) for n in CONDITIONS[1:]},
+        followed={name: score for name, score in followed.items() if score is not None},
+    )
+
+
+def _even_parts(prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prompt]]:
+    """Parts of nearly equal length, so that none is a single prompt without another to swap with."""
+    bounds = [round(i * len(prompts) / count) for i in range(count + 1)]
+    return (prompts[a:b] for a, b in zip(bounds, bounds[1:]))
+
+
+def _four_ways(
+    policy: Any, prompts: list[Prompt], seeds: list[int], samples: int, sampling: Sampling
+) -> dict[str, tuple[Sequence[str], torch.Tensor]]:
+    """Condition → (the thoughts that were drawn from, the pictures)."""
+    own = policy.sample(prompts, sampling, seeds=seeds)
+    others = [*own.thoughts[samples:], *own.thoughts[:samples]]
+    rollouts = {
+        "own": (own.thoughts, own),
+        "other": (others, draw_from_thoughts(policy, prompts, others, sampling, seeds)),
+        "empty": ([""] * len(prompts), draw_from_thoughts(policy, prompts, [""] * len(prompts), sampling, seeds)),
+        "off": ([""] * len(prompts), policy.sample(prompts, sampling.model_copy(update={"thought": "off"}), seeds=seeds)),
+    }
+    return {name: (thoughts, drawn.pictures) for name, (thoughts, drawn) in rollouts.items()}

@@ -1,0 +1,148 @@
+"""How well a policy answers yes/no questions about pictures: held-out lab pictures, the same blanked, and its own drawings.
+
+Answers that do not fall when the picture is blanked were guessed from the question.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, auroc, per_task, task_mean_score
+from thinkdraw.lab.detector import look
+from thinkdraw.lab.facts import QUESTION_TYPES, random_question
+from thinkdraw.lab.prompts import SPECS, stream
+from thinkdraw.lab.scenes import draw
+from thinkdraw.rewards.lab_detector import facts_hold
+from thinkdraw.types import Prompt, Questioner
+
+
+@dataclass(frozen=True)
+class QuestionSet:
+    """Q pictures with a question each. pictures: (Q, H, W, 3) uint8. answers: (Q,) bool, True = yes."""
+
+    pictures: Tensor
+    questions: tuple[str, ...]
+    kinds: tuple[str, ...]
+    answers: np.ndarray
+
+
+@dataclass(frozen=True)
+class Answers:
+    """accuracy: unweighted mean over question types, yes where P(yes) > 0.5. auroc: of P(yes), all questions together."""
+
+    accuracy: Score
+    per_type: dict[str, Score]
+    auroc: float
+    yes_frac: float
+
+
+@dataclass(frozen=True)
+class UnderstandingReport:
+    """pictures: answers with the picture. blanked: answers to the same questions about an empty white picture."""
+
+    pictures: Answers
+    blanked: Answers
+
+    def summary(self) -> dict[str, object]:
+        """The `understanding` entry of an evaluation's summary.json: accuracy per type, overall, and blanked."""
+        return {
+            "accuracy": self.pictures.accuracy.value,
+            "low": self.pictures.accuracy.low,
+            "high": self.pictures.accuracy.high,
+            "auroc": _or_none(self.pictures.auroc),
+            "yes_frac": self.pictures.yes_frac,
+            "questions": self.pictures.accuracy.pictures,
+            "per_type": {k: {"value": s.value, "low": s.low, "high": s.high} for k, s in self.pictures.per_type.items()},
+            "blanked": {"accuracy": self.blanked.accuracy.value, "auroc": _or_none(self.blanked.auroc)},
+        }
+
+
+def question_set(per_type: int = 64, seed: int = 0) -> QuestionSet:
+    """`per_type` questions of each type about as many scenes of the test split; half of each type are true.
+
+    Raises ValueError if per_type is odd.
+    """
+    if per_type < 2 or per_type % 2:
+        raise ValueError(f"per_type={per_type}: half of the questions are true, so give an even number.")
+    rng = np.random.default_rng([seed, per_type])
+    streams = [stream(family, "test", seed) for family in SPECS]  # pyright: ignore[reportArgumentType]
+    pictures, questions, kinds, answers = [], [], [], []
+    index = 0
+    for kind in QUESTION_TYPES:
+        for number in range(per_type):
+            answer, question = number % 2 == 0, None
+            while question is None:
+                scene = next(streams[index % len(streams)]).scene(rng)
+                question = random_question(scene, kind, answer, rng)
+                index += 1
+            pictures.append(draw(scene))
+            questions.append(question)
+            kinds.append(kind)
+            answers.append(answer)
+    return QuestionSet(torch.from_numpy(np.stack(pictures)), tuple(questions), tuple(kinds), np.array(answers))
+
+
+def evaluate_understanding(questioner: Questioner, per_type: int = 64, seed: int = 0) -> UnderstandingReport:
+    """Ask `question_set(per_type, seed)` with the pictures and with blank ones. questioner: a policy is one."""
+    asked = question_set(per_type, seed)
+    blank = torch.full_like(asked.pictures, 255)
+    return UnderstandingReport(*(_answers(questioner, pictures, asked, seed) for pictures in (asked.pictures, blank)))
+
+
+def _answers(questioner: Questioner, pictures: Tensor, asked: QuestionSet, seed: int) -> Answers:
+    p_yes = questioner.answer(pictures, asked.questions).float().cpu().numpy()
+    right = np.where(np.isnan(p_yes), math.nan, (p_yes > 0.5) == asked.answers)
+    rows = [PromptVerdicts(kind, [float(verdict)]) for kind, verdict in zip(asked.kinds, right)]
+    return Answers(
+        accuracy=task_mean_score(rows, seed=seed),
+        per_type=per_task(rows, seed=seed),
+        auroc=auroc(asked.answers, p_yes),
+        yes_frac=float((p_yes > 0.5).mean()),
+    )
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of P(yes) with the lab detector on drawn pictures. auroc: with its 95 % interval; NaN if all facts are equally true.
+    true_frac: share of the facts that hold."""
+
+    auroc: float
+    low: float
+    high: float
+    true_frac: float
+    questions: int
+    num_no_verdict: int
+
+
+def agreement_on_drawn(
+    questioner: Questioner, pictures: Tensor, prompts: Sequence[Prompt], *, seed: int = 0, num_resamples: int = 1000
+) -> Agreement:
+    """AUROC of P(yes) against the detector's truth, on the questions of the prompts that the pictures were drawn for.
+
+    pictures: (B, H, W, 3) uint8, one per prompt. Interval: percentile bootstrap over pictures.
+    """
+    if len(pictures) != len(prompts) or not len(prompts):
+        raise ValueError(f"{len(pictures)} pictures and {len(prompts)} prompts: give one prompt per picture.")
+    truth = [facts_hold(prompt, look(picture)) for prompt, picture in zip(prompts, pictures.cpu().numpy())]
+    row = np.repeat(np.arange(len(truth)), [len(facts) for facts in truth])
+    questions = [question.text for prompt in prompts for question in prompt.questions]
+    p_yes = questioner.answer(pictures[torch.from_numpy(row)], questions).float().cpu().numpy()
+    labels = np.concatenate([np.array(facts, dtype=bool) for facts in truth])
+    rng = np.random.default_rng(seed)
+    of_picture = [np.flatnonzero(row == i) for i in range(len(truth))]
+    draws = []
+    for _ in range(num_resamples):
+        chosen = np.concatenate([of_picture[i] for i in rng.integers(len(truth), size=len(truth))])
+        draws.append(auroc(labels[chosen], p_yes[chosen]))
+    known = [value for value in draws if not math.isnan(value)] or [math.nan]
+    low, high = np.percentile(known, (2.5, 97.5))
+    missing = int(np.isnan(p_yes).sum())
+    return Agreement(auroc(labels, p_yes), float(low), float(high), float(labels.mean()), len(labels) - missing, missing)
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

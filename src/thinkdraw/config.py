@@ -1,0 +1,231 @@
+"""Configs: pydantic models filled from `defaults < YAML < key.sub=value`, and written back as YAML.
+
+Every failure is a UserError of one line that names the key, the value, the rule and where it was set.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_write_text
+
+
+class StrictModel(BaseModel):
+    """Base of every config section: unknown keys are errors, and a loaded config does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+M = TypeVar("M", bound=BaseModel)
+_FLOAT_WITHOUT_DOT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number, off/on/yes/no are words (`off` is a thought format) and keys are unique."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if key.value != "<<"]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag != _BOOL]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what either YAML or `_Loader` would read as something other than a string."""
+
+
+for _yaml_class in (_Loader, _Dumper):
+    _yaml_class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_WITHOUT_DOT, list("-+0123456789"))
+
+
+def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] = ()) -> M:
+    """A `model_cls` (StrictModel, so that unknown keys are found) from its defaults, the YAML at `path`, and overrides.
+
+    overrides: "key.sub=value", value in YAML; a number addresses an item of a list that the YAML gives.
+    A section given in part keeps the rest of its default, unless it chooses another variant of a tagged union.
+    Raises UserError.
+    """
+    data = _read_yaml(path) if path is not None else {}
+    overridden = [_apply_override(data, text) for text in overrides]
+    try:
+        return model_cls.model_validate(_fill_sections(model_cls, data))
+    except ValidationError as error:
+        raise UserError(_explain(model_cls, data, error, path, overridden)) from error
+
+
+def dump_config(cfg: BaseModel) -> str:
+    """YAML that `load_config` reads back to an equal config, every default spelt out."""
+    return yaml.dump(cfg.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+
+
+def save_config(cfg: BaseModel, path: Path | str) -> None:
+    """Write `dump_config(cfg)` to `path`, all of it or nothing."""
+    atomic_write_text(path, dump_config(cfg))
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
+    except FileNotFoundError as error:
+        raise UserError(
+            f"config file {path} does not exist. Check the path, or leave it out for the defaults."
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"config file {path} cannot be read: {error}. Give the path of a YAML text file.") from error
+    except yaml.YAMLError as error:
+        raise UserError(f"config file {path} is not valid YAML: {_one_line(error)}. Correct that line.") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(
+            f"config file {path} holds a {type(data).__name__}, not a mapping. Write it as `key: value` lines."
+        )
+    return data
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return where + " ".join(str(getattr(error, "problem", None) or error).split())
+
+
+def _apply_override(data: dict[str, Any], text: str) -> str:
+    """Set one key.sub=value in `data` and return the dotted key."""
+    dotted, equals, raw = text.partition("=")
+    keys = dotted.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"override {text!r} is not of the form key.sub=value. Example: sampling.temperature=0.7")
+    try:
+        value = yaml.load(raw, Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise UserError(f"override {text!r}: {raw!r} is not valid YAML ({_one_line(error)}). Quote it.") from error
+    target: Any = data
+    for depth, key in enumerate(keys):
+        place: Any = key
+        if isinstance(target, list) and key.isdigit() and int(key) < len(target):
+            place = int(key)
+        elif not isinstance(target, dict):
+            section = ".".join(keys[:depth])
+            raise UserError(
+                f"override {text!r}: {section} is {target!r}, which has no {key!r}. Override {section} itself."
+            )
+        if depth == len(keys) - 1:
+            target[place] = value
+        elif isinstance(target, dict):
+            target = target.setdefault(place, {})
+        else:
+            target = target[place]
+    return dotted.strip()
+
+
+def _fill_sections(model_cls: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Complete each section that `data` gives in part from the section's default, which may differ from its class's."""
+    filled = dict(data)
+    for name, field in model_cls.model_fields.items():
+        if isinstance(data.get(name), Mapping) and not field.is_required():
+            default = field.default_factory() if field.default_factory else field.default  # type: ignore[call-arg]
+            filled[name] = _merge(default, data[name])
+    return filled
+
+
+def _merge(default: Any, given: Any) -> Any:
+    if not isinstance(default, BaseModel) or not isinstance(given, Mapping):
+        return copy.deepcopy(given)
+    tags = _tags(default)
+    if any(given.get(name, tag) != tag for name, tag in tags.items()):
+        return dict(given)
+    explicit = {name: getattr(default, name) for name in type(default).model_fields if name in default.model_fields_set}
+    below = {name: getattr(default, name) for name in given if name in type(default).model_fields}
+    return {**tags, **explicit, **{name: _merge(below.get(name), value) for name, value in given.items()}}
+
+
+def _tags(section: BaseModel) -> dict[str, Any]:
+    """Fields with a single allowed value: they tell the variants of a union apart."""
+    fields = type(section).model_fields.items()
+    return {
+        n: getattr(section, n)
+        for n, f in fields
+        if get_origin(f.annotation) is Literal and len(get_args(f.annotation)) == 1
+    }
+
+
+def _explain(model_cls: type, data: dict, error: ValidationError, path: Path | None, overridden: Sequence[str]) -> str:
+    """One line about the first problem; unknown keys come first, since a misspelt key often causes the others."""
+    problems = error.errors(include_url=False)
+    unknown = [p for p in problems if p["type"] in ("extra_forbidden", "invalid_key")]
+    first = (unknown or problems)[0]
+    dotted = _dotted(data, first)
+    same_key = [p for p in problems if _dotted(data, p) == dotted]
+    others = len({_dotted(data, p) for p in problems}) - 1
+    more = f" ({others} more after this one)" if others else ""
+    on_command_line = any(dotted == key or dotted.startswith(key + ".") for key in overridden)
+    where = "on the command line" if on_command_line or path is None else f"in {path}"
+    if unknown:
+        return f"unknown config key {dotted} {where}: {_suggest(model_cls, dotted)}{more}"
+    messages = list(dict.fromkeys(" ".join(p["msg"].removeprefix("Value error, ").split()) for p in same_key))
+    if first["type"] == "missing":
+        return f"config key {dotted} is required and not set. Set it in the YAML or as {dotted}=...{more}"
+    if first["type"] == "value_error":
+        return f"config {dotted + ': ' if dotted else ''}{messages[0]}{more}"
+    rule = "; or ".join(message[0].lower() + message[1:] for message in messages)
+    return f"config {dotted}={first['input']!r} {where}: {rule}. Change that value.{more}"
+
+
+def _dotted(data: Any, problem: Any) -> str:
+    """The key a person would write: pydantic's location without the union members that it mixes in."""
+    keys, location = [], problem["loc"]
+    for depth, key in enumerate(location):
+        is_index = isinstance(data, list) and isinstance(key, int) and key < len(data)
+        if is_index or (isinstance(data, dict) and key in data):
+            data = data[key]
+            keys.append(str(key))
+        elif problem["type"] == "missing" and depth == len(location) - 1:
+            keys.append(str(key))
+    return ".".join(keys)
+
+
+def _suggest(model_cls: type, dotted: str) -> str:
+    valid = sorted(set(_all_keys(model_cls)))
+    parent, _, leaf = dotted.rpartition(".")
+
+    def closeness(candidate: str) -> float:
+        section, _, name = candidate.rpartition(".")
+        likeness = difflib.SequenceMatcher(None, name, leaf).ratio()
+        return likeness if section == parent else 0.95 * likeness  # the right word in the wrong section
+
+    nearest = max(valid, key=closeness, default="")
+    if nearest and closeness(nearest) >= 0.6:
+        return f"did you mean {nearest}?"
+    siblings = [key for key in valid if key.rpartition(".")[0] == parent] or valid
+    return f"nearest is {nearest}; valid keys there: {', '.join(siblings)}."
+
+
+def _all_keys(annotation: Any, prefix: str = "", seen: tuple[type, ...] = ()) -> Iterator[str]:
+    """Dotted names of all fields below `annotation`, through unions and lists."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        if annotation in seen:
+            return
+        for name, field in annotation.model_fields.items():
+            yield prefix + name
+            yield from _all_keys(field.annotation, f"{prefix}{name}.", (*seen, annotation))
+    else:
+        for inner in get_args(annotation):
+            yield from _all_keys(inner, prefix, seen)

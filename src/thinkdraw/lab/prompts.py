@@ -1,0 +1,253 @@
+"""Prompts of the lab in three families that mirror the public benchmarks, with their structure and fixed, disjoint splits.
+
+`geneval`: GenEval's six tasks. `compbench`: T2I-CompBench-like sentences. `dense`: DPG-like descriptions with a question graph.
+Splits come from `Spec.split` (train, validation, in-domain test); `ood` draws from held-out pairs, counts, templates and relation
+wordings, none of which occurs in the others.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
+from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES
+from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS, Spec, Wanted, scene_for
+from thinkdraw.types import Prompt, Question
+
+Family = Literal["geneval", "compbench", "dense"]
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
+GENEVAL_TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+COMPBENCH_TASKS = ("color", "shape", "texture", "spatial", "numeracy", "complex")
+
+WORDINGS = {
+    "left of": ("left of", "to the left of"),
+    "right of": ("right of", "to the right of"),
+    "above": ("above", "on top of"),
+    "below": ("below", "under"),
+}
+HELD_OUT_WORDINGS = {
+    "left of": ("on the left-hand side of",),
+    "right of": ("on the right-hand side of",),
+    "above": ("higher up than",),
+    "below": ("lower down than",),
+}
+OPENINGS = ("a photo of {}",)
+SENTENCES = ("{}", "a picture of {}", "an image with {}", "there is {}")
+HELD_OUT_OPENINGS = ("please draw {} for me", "one can see {} here", "a quick sketch that shows {}")
+
+
+@dataclass(frozen=True)
+class Example:
+    """A prompt with the spec behind it, from which training scenes are drawn."""
+
+    prompt: Prompt
+    spec: Spec
+
+    def scene(self, rng: np.random.Generator) -> Scene:
+        return scene_for(self.spec, rng)
+
+
+def article(noun: str) -> str:
+    return ("an " if noun[0] in "aeiou" else "a ") + noun
+
+
+def counted(wanted: Wanted) -> str:
+    """'a red circle', 'three small hearts'."""
+    phrase = wanted.phrase()
+    if wanted.count == 1:
+        return article(phrase)
+    return f"{NUMBERS[wanted.count]} {phrase[: -len(wanted.shape)]}{PLURALS[wanted.shape]}"
+
+
+def _pick(rng: np.random.Generator, items: tuple[Any, ...]) -> Any:
+    return items[rng.integers(len(items))]
+
+
+def _shapes(rng: np.random.Generator, count: int) -> list[str]:
+    return [SHAPES[i] for i in rng.choice(len(SHAPES), size=count, replace=False)]
+
+
+def _color(rng: np.random.Generator, shape: str, held_out: bool) -> str:
+    """A colour for the shape: one of its trained pairs, or its held-out one."""
+    colors = tuple(c for c in COLORS if ((shape, c) in HELD_OUT_PAIRS) == held_out)
+    return _pick(rng, colors)
+
+
+def _modifiers(rng: np.random.Generator) -> dict[str, str | None]:
+    """Half of the nouns carry a size, a texture or both, so that every task has more prompts than a test set needs."""
+    size = _pick(rng, SIZES) if rng.random() < 0.35 else None
+    texture = _pick(rng, ("striped", "dotted")) if rng.random() < 0.25 else None
+    return {"size": size, "texture": texture}
+
+
+def geneval_spec(task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = (2, 3, 4)) -> Spec:
+    shapes = _shapes(rng, 2)
+    things = [Wanted(shape, **_modifiers(rng)) for shape in shapes]
+    match task:
+        case "single_object":
+            return Spec((things[0],))
+        case "two_object":
+            return Spec(tuple(things))
+        case "counting":
+            return Spec((Wanted(shapes[0], **_modifiers(rng), count=_pick(rng, counts)),))
+        case "colors":
+            return Spec((Wanted(shapes[0], _color(rng, shapes[0], held_out_pair), **_modifiers(rng)),))
+        case "position":
+            return Spec(tuple(things), ((1, _pick(rng, RELATIONS), 0),))
+        case "color_attr":
+            return Spec(tuple(Wanted(s, _color(rng, s, held_out_pair)) for s in shapes))
+    raise ValueError(f"task={task!r}: one of {', '.join(GENEVAL_TASKS)}.")
+
+
+def compbench_spec(task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = (1, 2, 3)) -> Spec:
+    a, b = _shapes(rng, 2)
+    match task:
+        case "color":
+            return Spec((Wanted(a, _color(rng, a, held_out_pair)), Wanted(b, _color(rng, b, held_out_pair))))
+        case "shape":
+            return Spec((Wanted(a, size=_pick(rng, SIZES)), Wanted(b, size=_pick(rng, SIZES))))
+        case "texture":
+            return Spec(tuple(Wanted(s, texture=_pick(rng, ("striped", "dotted"))) for s in (a, b)))
+        case "spatial":
+            return Spec((Wanted(a), Wanted(b)), ((1, _pick(rng, RELATIONS), 0),))
+        case "numeracy":
+            return Spec((Wanted(a, count=_pick(rng, counts)), Wanted(b, count=_pick(rng, (1, 2)))))
+        case "complex":
+            full = [
+                Wanted(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None))) for s in (a, b)
+            ]
+            return Spec(tuple(full), ((1, _pick(rng, RELATIONS), 0),))
+    raise ValueError(f"task={task!r}: one of {', '.join(COMPBENCH_TASKS)}.")
+
+
+def dense_spec(task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = ()) -> Spec:
+    shapes = _shapes(rng, int(rng.integers(3, 5)))
+    things = tuple(
+        Wanted(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None, None))) for s in shapes
+    )
+    return Spec(things, ((1, _pick(rng, RELATIONS), 0),), _pick(rng, tuple(BACKGROUNDS)))
+
+
+def words(spec: Spec, family: Family, rng: np.random.Generator, *, held_out_words: bool = False) -> str:
+    """The sentence of a prompt."""
+    wordings = HELD_OUT_WORDINGS if held_out_words else WORDINGS
+    openings = HELD_OUT_OPENINGS if held_out_words else OPENINGS if family == "geneval" else SENTENCES
+    if family == "dense":
+        i, relation, j = spec.relations[0]
+        placed = f"the {spec.things[i].shape} is {_pick(rng, wordings[relation])} the {spec.things[j].shape}"
+        listed = ", ".join(counted(w) for w in spec.things[:-1]) + f" and {counted(spec.things[-1])}"
+        return f"{_pick(rng, openings).format(listed)} on a {spec.background} background. {placed}."
+    if spec.relations:
+        i, relation, j = spec.relations[0]
+        wording = wordings[relation][0] if family == "geneval" else _pick(rng, wordings[relation])
+        body = f"{counted(spec.things[i])} {wording} {counted(spec.things[j])}"
+    else:
+        body = " and ".join(counted(w) for w in spec.things)
+    return _pick(rng, openings).format(body)
+
+
+def clauses(spec: Spec) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+    """GenEval's include and exclude clauses."""
+    include: list[dict[str, Any]] = []
+    for k, wanted in enumerate(spec.things):
+        clause: dict[str, Any] = {"class": wanted.label(), "count": wanted.count}
+        if wanted.color:
+            clause["color"] = wanted.color
+        for i, relation, j in spec.relations:
+            if i == k:
+                clause["position"] = [relation, j]
+        include.append(clause)
+    exclude = tuple({"class": w.label(), "count": w.count + 1} for w in spec.things if w.count > 1)
+    return tuple(include), exclude
+
+
+def questions(spec: Spec) -> tuple[Question, ...]:
+    """DPG's form: one question per fact; attributes and relations depend on the existence of their things."""
+    out: list[Question] = []
+    exists: list[int] = []
+    for wanted in spec.things:
+        whole = {"shape": wanted.shape}
+        exists.append(len(out))
+        if wanted.count == 1:
+            text = f"is there {article(wanted.shape)}?"
+            out.append(Question(len(out), text, (), {"kind": "exists", "thing": whole}))
+        else:
+            text = f"are there exactly {NUMBERS[wanted.count]} {PLURALS[wanted.shape]}?"  # counts above one only
+            out.append(Question(len(out), text, (), {"kind": "count", "thing": whole, "count": wanted.count}))
+        for name in ("color", "size", "texture"):
+            value = getattr(wanted, name)
+            if value:
+                fact = {"kind": "exists" if wanted.count == 1 else "count", "thing": whole | {name: value}, "count": wanted.count}
+                out.append(Question(len(out), f"is the {wanted.shape} {value}?", (exists[-1],), fact))
+    for i, relation, j in spec.relations:
+        a, b = spec.things[i], spec.things[j]
+        fact = {"kind": "relation", "thing": {"shape": a.shape}, "relation": relation, "other": {"shape": b.shape}}
+        out.append(Question(len(out), f"is the {a.shape} {relation} the {b.shape}?", (exists[i], exists[j]), fact))
+    if spec.background:
+        out.append(Question(len(out), f"is the background {spec.background}?", (), {"kind": "background", "name": spec.background}))
+    return tuple(out)
+
+
+SPECS: dict[str, tuple[Callable[..., Spec], tuple[str, ...]]] = {
+    "geneval": (geneval_spec, GENEVAL_TASKS),
+    "compbench": (compbench_spec, COMPBENCH_TASKS),
+    "dense": (dense_spec, ("dense",)),
+}
+
+
+def example(spec: Spec, family: Family, task: str, rng: np.random.Generator, *, held_out_words: bool = False, id: str = "") -> Example:
+    include, exclude = clauses(spec)
+    text = words(spec, family, rng, held_out_words=held_out_words)
+    return Example(Prompt(text, id, task, include, exclude, questions(spec)), spec)
+
+
+def stream(family: Family, split: Literal["train", "validation", "test", "ood"], seed: int) -> Iterator[Example]:
+    """Endless examples of a family and split, tasks in turn; deterministic in the seed. Training draws may repeat a prompt."""
+    make, tasks = SPECS[family]
+    rng = np.random.default_rng([seed, len(family), len(split)])
+    index = 0
+    while True:
+        task = tasks[index % len(tasks)]
+        if split == "ood":
+            made = _held_out(make, family, task, rng)
+        else:
+            spec = make(task, rng)
+            made = example(spec, family, task, rng) if spec.split() == split else None
+        if made is not None:
+            yield made
+            index += 1
+
+
+def _held_out(make: Callable[..., Spec], family: Family, task: str, rng: np.random.Generator) -> Example | None:
+    """Either a held-out pair, a held-out count or held-out words, whichever the task has."""
+    if task in ("colors", "color_attr", "color", "complex", "dense") and rng.random() < 0.5:
+        return example(make(task, rng, held_out_pair=True), family, task, rng)
+    if task in ("counting", "numeracy") and rng.random() < 0.5:
+        return example(make(task, rng, counts=(5,)), family, task, rng)
+    return example(make(task, rng), family, task, rng, held_out_words=True)
+
+
+def prompt_set(family: Family, split: Literal["train", "validation", "test", "ood"], count: int, seed: int = 0) -> list[Example]:
+    """`count` examples with different keys (different texts for `ood`); the test sets are those of seed 0.
+
+    Tasks come in turn; one that has few different prompts (a single object) runs out and the others fill up.
+    """
+    seen: set[str] = set()
+    out: list[Example] = []
+    tasks = SPECS[family][1]
+    per_task = {task: int(1.25 * count / len(tasks)) + 1 for task in tasks}
+    for tries, made in enumerate(stream(family, split, seed)):
+        name = made.prompt.text if split == "ood" else made.spec.key()
+        if name not in seen and per_task[made.prompt.tag] > 0:
+            seen.add(name)
+            per_task[made.prompt.tag] -= 1
+            id = f"lab-{family}-{split}-{len(out):04d}"
+            out.append(Example(replace(made.prompt, id=id), made.spec))
+            if len(out) == count:
+                return out
+        if tries > 200 * count + 20_000:
+            raise ValueError(f"only {len(out)} of {count} different {family} prompts exist in split {split!r}.")
+    raise AssertionError("the stream is endless")
+

@@ -1,0 +1,102 @@
+"""How many trained tokens and sequences a batch holds: the denominators of every token loss.
+
+A loss is a sum over tokens divided by a count. When a batch is split into micro-batches or over ranks, each part must
+divide by the count of the *whole* batch, so that the parts' gradients add up to the gradient of the unsplit batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SegmentCounts:
+    """Counts of a batch, or of several added together with `+`.
+
+    text, image: trained tokens of each modality.
+    sequences: rows with at least one trained token.  text_sequences, image_sequences: rows with at least one trained
+    token of that modality (a row drawn without a thought has no text).
+    Plain floats: `SegmentCounts(*tensor.tolist())` rebuilds one after `dataclasses.astuple` and an all-reduce.
+    """
+
+    text: float
+    image: float
+    sequences: float
+    text_sequences: float
+    image_sequences: float
+
+    def __add__(self, other: SegmentCounts) -> SegmentCounts:
+        return SegmentCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
+class ModalityMeans(NamedTuple):
+    """One scalar tensor per modality."""
+
+    text: Tensor
+    image: Tensor
+
+
+def count_segments(mask: Tensor, is_image: Tensor) -> SegmentCounts:
+    """Count the trained tokens and the rows that have any.
+
+    mask, is_image: (B, T) bool.  Rows to be left out of a loss (no verdict) have mask False and are not counted.
+    Raises ValueError if the two are not bool or differ in shape.
+    """
+    check_token_axes(mask, is_image)
+    text, image = mask & ~is_image, mask & is_image
+    sums = torch.stack(
+        [text.sum(), image.sum(), mask.any(1).sum(), text.any(1).sum(), image.any(1).sum()],
+    )
+    return SegmentCounts(*(float(count) for count in sums.tolist()))
+
+
+def resolve_counts(mask: Tensor, is_image: Tensor, counts: SegmentCounts | None) -> SegmentCounts:
+    """The given global counts, or this batch's own.
+
+    Raises ValueError if there is no trained token to divide by. With global counts a part whose own mask is all False
+    passes: it contributes 0, so that a split may put all left-out rows into one micro-batch.
+    """
+    counts = count_segments(mask, is_image) if counts is None else counts
+    if counts.text + counts.image == 0:
+        raise ValueError(
+            f"mask has no True in {tuple(mask.shape)}: a loss needs at least one trained token. Skip the batch, or "
+            "check which rows were dropped (no verdict, no spread) and which tokens were forced."
+        )
+    return counts
+
+
+def masked_modality_mean(
+    values: Tensor, mask: Tensor, is_image: Tensor, counts: SegmentCounts | None = None
+) -> ModalityMeans:
+    """Mean of a per-token quantity over the trained text tokens and over the trained image tokens, with gradient.
+
+    values: (B, T).  mask, is_image: (B, T) bool.  counts: global counts when accumulating; the results then add up.
+    A modality without trained tokens has mean 0, so that it adds nothing to a loss.
+    Raises ValueError if there is no trained token at all or the shapes differ.
+    """
+    check_token_axes(mask, is_image, values=values)
+    counts = resolve_counts(mask, is_image, counts)
+    return ModalityMeans(
+        text=values.masked_fill(~(mask & ~is_image), 0.0).sum() / max(counts.text, 1.0),
+        image=values.masked_fill(~(mask & is_image), 0.0).sum() / max(counts.image, 1.0),
+    )
+
+
+def check_token_axes(mask: Tensor, is_image: Tensor, **others: Tensor) -> None:
+    """Raise ValueError unless mask and is_image are (B, T) bool and every other tensor has their shape."""
+    for name, tensor in {"mask": mask, "is_image": is_image}.items():
+        if tensor.dtype != torch.bool or tensor.ndim != 2:
+            raise ValueError(
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)}: it must be bool (B, T), True = keep. "
+                f"Write {name}.bool()."
+            )
+    for name, tensor in {"is_image": is_image, **others}.items():
+        if tensor.shape != mask.shape:
+            raise ValueError(
+                f"{name} is {tuple(tensor.shape)} and mask is {tuple(mask.shape)}: both lie on the one token axis "
+                "(B, T) of the rollouts. Select the same rows and positions for both."
+            )

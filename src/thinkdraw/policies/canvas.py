@@ -1,0 +1,150 @@
+"""What has been written of each rollout so far, a text and then a picture, and how that becomes the one token axis."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from thinkdraw.types import Kept, Rollouts
+
+
+def pad_rows(rows: list[list[int]], value: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """(B, L) int64 ids, right-padded, and their (B,) lengths."""
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    width = max(1, max((len(row) for row in rows), default=1))
+    return torch.tensor([row + [value] * (width - len(row)) for row in rows], device=device), lengths
+
+
+@dataclass
+class Canvas:
+    """B rollouts, partly or fully written; the sampler continues them in place.
+
+    text, text_mask, text_log_probs: (B, K), K = thought budget + 1 for begin-of-image. text_len: (B,).
+    codes, code_log_probs: (B, N). num_codes: (B,). image_mask: whether image tokens are trained.
+    kept: parts (row, is_image, index within segment, token), each (k,) int64, of what top-k and top-p left.
+    """
+
+    text: Tensor
+    text_len: Tensor
+    text_mask: Tensor
+    text_log_probs: Tensor
+    codes: Tensor
+    num_codes: Tensor
+    code_log_probs: Tensor
+    kept: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def blank(cls, num_rows: int, budget: int, num_image_tokens: int, device: torch.device | str) -> "Canvas":
+        def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(shape, dtype=dtype, device=device)
+
+        return cls(
+            text=zeros(num_rows, budget + 1),
+            text_len=zeros(num_rows),
+            text_mask=zeros(num_rows, budget + 1, dtype=torch.bool),
+            text_log_probs=zeros(num_rows, budget + 1, dtype=torch.float32),
+            codes=zeros(num_rows, num_image_tokens),
+            num_codes=zeros(num_rows),
+            code_log_probs=zeros(num_rows, num_image_tokens, dtype=torch.float32),
+        )
+
+    @classmethod
+    def of_prefix(cls, rollouts: Rollouts, lengths: Tensor, budget: int, num_image_tokens: int) -> "Canvas":
+        """The first lengths[r] tokens of each rollout, with their log-probs, mask and kept sets."""
+        canvas = cls.blank(len(rollouts), budget, num_image_tokens, rollouts.tokens.device)
+        text_len = (~rollouts.is_image & (rollouts.segment >= 0)).sum(1)
+        canvas.text_len = torch.minimum(lengths, text_len)
+        canvas.num_codes = (lengths - text_len).clamp(0, num_image_tokens)
+        # Column t of the token axis is text t, or code t − text_len.
+        row, column = torch.where(torch.arange(rollouts.tokens.shape[1], device=lengths.device) < lengths[:, None])
+        image = rollouts.is_image[row, column]
+        for chosen, columns, targets in (
+            (~image, column, (canvas.text, canvas.text_mask, canvas.text_log_probs)),
+            (image, column - text_len[row], (canvas.codes, None, canvas.code_log_probs)),
+        ):
+            for target, source in zip(targets, (rollouts.tokens, rollouts.mask, rollouts.log_probs)):
+                if target is not None:
+                    target[row[chosen], columns[chosen]] = source[row[chosen], column[chosen]]
+        if rollouts.kept is not None:
+            counts = rollouts.kept.counts.long()
+            flat = torch.arange(counts.numel(), device=lengths.device).repeat_interleave(counts.flatten())
+            row, column = flat // counts.shape[1], flat % counts.shape[1]
+            stays = column < lengths[row]
+            image = rollouts.is_image[row, column]
+            index = torch.where(image, column - text_len[row], column)
+            canvas.kept.append(torch.stack([row, image.long(), index, rollouts.kept.indices.long()])[:, stays])
+        return canvas
+
+    def rows(self, rows: Tensor) -> "Canvas":
+        """A copy of some rows; `kept` parts follow them."""
+        parts = []
+        for part in self.kept:
+            for new, old in enumerate(rows.tolist()):
+                chosen = part[:, part[0] == old].clone()
+                chosen[0] = new
+                parts.append(chosen)
+        tensors = {name: value[rows] for name, value in vars(self).items() if name != "kept"}
+        return Canvas(**tensors, kept=parts)
+
+    @classmethod
+    def join(cls, parts: list["Canvas"]) -> "Canvas":
+        kept, first = [], 0
+        for part in parts:
+            for entries in part.kept:
+                shift = torch.zeros_like(entries)
+                shift[0] = first
+                kept.append(entries + shift)
+            first += len(part.text_len)
+        names = [name for name in vars(parts[0]) if name != "kept"]
+        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, kept=kept)
+
+    def write_text(self, rows: Tensor, tokens: Tensor, log_probs: Tensor | None) -> None:
+        """Append one text token per row; without log_probs it is forced, and not in the mask."""
+        index = self.text_len[rows]
+        self.text[rows, index] = tokens
+        if log_probs is not None:
+            self.text_mask[rows, index] = True
+            self.text_log_probs[rows, index] = log_probs
+        self.text_len[rows] += 1
+
+    def keep(self, rows: Tensor, is_image: bool, index: Tensor, kept: Tensor) -> None:
+        """Remember the kept sets (A, V) bool of the tokens `index` of `rows`."""
+        slot, token = kept.nonzero(as_tuple=True)
+        self.kept.append(torch.stack([rows[slot], torch.full_like(slot, is_image), index[slot], token]))
+
+    def texts(self) -> list[list[int]]:
+        return [ids[:length] for ids, length in zip(self.text.tolist(), self.text_len.tolist())]
+
+    def token_axis(self) -> dict[str, Tensor | Kept | None]:
+        """tokens, is_image, segment, mask, log_probs (B, T) and kept, as in `Rollouts`; the picture is complete."""
+        num_image_tokens = self.codes.shape[1]
+        begin = self.text_len[:, None]
+        column = torch.arange(int(self.text_len.max()) + num_image_tokens, device=self.text.device)
+        is_image = (column >= begin) & (column < begin + num_image_tokens)
+        is_text = column < begin
+        text_at = column.clamp(max=self.text.shape[1] - 1).expand(is_image.shape)
+        code_at = (column - begin).clamp(0, num_image_tokens - 1)
+
+        def merge(of_text: Tensor, of_codes: Tensor) -> Tensor:
+            zero = torch.zeros((), dtype=of_text.dtype, device=of_text.device)
+            return torch.where(is_text, of_text.gather(1, text_at), torch.where(is_image, of_codes.gather(1, code_at), zero))
+
+        picture_segment = (self.text_len > 0).to(torch.int8)[:, None]  # 0 in rows without any text
+        segment = torch.where(is_image, picture_segment, torch.where(is_text, 0, -1)).to(torch.int8)
+        return {
+            "tokens": merge(self.text, self.codes),
+            "is_image": is_image,
+            "segment": segment,
+            "mask": merge(self.text_mask, torch.ones_like(self.codes, dtype=torch.bool)),
+            "log_probs": merge(self.text_log_probs, self.code_log_probs),
+            "kept": self._kept(is_image.shape),
+        }
+
+    def _kept(self, shape: torch.Size) -> Kept | None:
+        if not self.kept:
+            return None
+        row, image, index, token = torch.cat(self.kept, dim=1)
+        place = row * shape[1] + index + image * self.text_len[row]
+        order = torch.argsort(place, stable=True)  # within a token the indices came ascending
+        counts = torch.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
+        return Kept(token[order].to(torch.int32), counts.to(torch.int32))

@@ -1,0 +1,53 @@
+"""From logits to the distribution that a token is sampled from. The sampler and the scorer both call `log_distribution`."""
+
+import torch
+from torch import Tensor
+
+
+def log_distribution(
+    logits: Tensor,
+    *,
+    temperature: float,
+    unconditional: Tensor | None = None,
+    guidance_scale: float = 1.0,
+    suppressed: Tensor | None = None,
+    kept: Tensor | None = None,
+) -> Tensor:
+    """Log-probabilities (K, V) float32 of the distribution sampled from; −inf where a token cannot be sampled.
+
+    logits: (K, V). unconditional: (K, V) for guidance u + s(c − u), or None. suppressed: (V,) bool, True = never sampled.
+    kept: (K, V) bool, what top-k and top-p left, or None.
+    """
+    logits = logits.float()
+    if unconditional is not None:
+        blank = unconditional.float()
+        logits = blank + guidance_scale * (logits - blank)
+    if suppressed is not None:
+        logits = logits.masked_fill(suppressed, float("-inf"))
+    if temperature != 1.0:
+        logits = logits / temperature
+    if kept is not None:
+        logits = logits.masked_fill(~kept, float("-inf"))
+    return logits.log_softmax(dim=-1)
+
+
+def kept_set(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tensor | None:
+    """(K, V) bool: the k most likely tokens and, among them, the fewest that hold p of the probability; None = no cut.
+
+    Order and ties as in transformers' warpers: top-k first, top-p on what it left, at least one token stays.
+    """
+    num_kept = min(top_k or log_probs.shape[-1], log_probs.shape[-1])
+    cuts_mass = top_p is not None and top_p < 1
+    if num_kept == log_probs.shape[-1] and not cuts_mass:
+        return None
+    values, indices = log_probs.topk(num_kept, dim=-1)
+    keep = torch.isfinite(values)
+    if cuts_mass:
+        probs = values.softmax(dim=-1)
+        keep &= probs.cumsum(dim=-1) - probs < top_p
+    return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(-1, indices, keep)
+
+
+def entropy_of(log_probs: Tensor) -> Tensor:
+    """Entropy (K,) in nats of log-probabilities (K, V), with gradient; −inf entries add nothing."""
+    return -(log_probs.exp() * log_probs.masked_fill(log_probs == float("-inf"), 0.0)).sum(dim=-1)

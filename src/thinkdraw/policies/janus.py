@@ -1,0 +1,275 @@
+"""The policy of the Janus family: one language model that writes thoughts, draws image tokens and understands pictures.
+
+Chen et al. 2025, Janus-Pro (arXiv 2501.17811), through transformers' `JanusForConditionalGeneration`.
+"""
+
+import copy
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_pictures, to_pixels
+from thinkdraw.policies import loading, network, vq
+from thinkdraw.policies.canvas import Canvas, pad_rows
+from thinkdraw.policies.lora import LoraSettings, add_lora
+from thinkdraw.policies.noise import derive_seeds
+from thinkdraw.policies.prompts import JanusText
+from thinkdraw.policies.sampler import Sampler
+from thinkdraw.policies.scorer import GuidanceInLoss, Scorer
+from thinkdraw.runtime.device import autocast
+from thinkdraw.types import Prompt, Rollouts, Sampling, Scored
+
+
+class JanusPolicy:
+    """See `types.Policy`.
+
+    scorer: the module to train; a wrapped one (DDP, FSDP) may take its place. precision: fp32, or bf16 autocast.
+    max_rows: rows per decoding batch, those of guidance included. train_understanding: also train the vision encoder.
+    """
+
+    def __init__(
+        self, model: nn.Module, processor: Any, name: str, *, precision: str = "fp32", guidance_in_loss: GuidanceInLoss = "same",
+        train_understanding: bool = False, max_rows: int = 512, lora: LoraSettings | None = None,
+    ):  # fmt: skip
+        self.model, self.processor, self.name = model, processor, name
+        self.precision, self.max_rows = precision, max_rows
+        config = model.config
+        self.num_image_tokens = config.vision_config.num_image_tokens
+        self.image_size = config.vision_config.image_size
+        vocabulary = config.text_config.vocab_size
+        self.text = JanusText(processor.tokenizer, config.image_token_id, vocabulary, self.num_image_tokens)
+        self.adapters = add_lora(model, lora) if lora else None
+        frozen = [model.model.vqmodel]
+        if not train_understanding:
+            frozen += [model.model.vision_model, model.model.aligner]
+        for module in frozen:
+            module.requires_grad_(False)
+        self.scorer: nn.Module = Scorer(model, self.text, guidance_in_loss).eval()
+        self._reference: Scorer | None = None
+        self._in_reference = False
+        self._revision: tuple[Any, str] = (None, "")
+
+    @classmethod
+    def load(cls, path: str, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> "JanusPolicy":
+        model = loading.read_model(path, dtype).to(device)
+        return cls(model, loading.read_processor(path), path, lora=lora, **options)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.lm_head.weight.device
+
+    @property
+    def revision(self) -> str:
+        """Short hash of the trained weights. It samples each tensor at up to 4,096 places: an optimiser step moves them all."""
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        version = tuple(p._version for p in trained)  # every in-place change counts up
+        if self._revision[0] != version:
+            digest = hashlib.sha256()
+            for parameter in trained:
+                flat = parameter.detach().flatten()
+                digest.update(flat[:: max(1, len(flat) // 4096)].float().cpu().numpy().tobytes())
+            self._revision = (version, digest.hexdigest()[:12])
+        return self._revision[1]
+
+    # Sampling
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, group_size: int = 1, seeds: Sequence[int] | Tensor | None = None,
+        seed: int = 0, decode: bool = True, prefix: Rollouts | None = None, prefix_lengths: Tensor | None = None,
+    ) -> Rollouts:  # fmt: skip
+        """`group_size` rollouts per prompt, prompt-major.
+
+        seeds: (P·G,), or derived from `seed` and the prompt's index. prefix: one rollout per prompt whose first
+        prefix_lengths (P,) tokens are kept, with their log-probs and mask, and continued `group_size` times.
+        Raises UserError for an empty or too long prompt.
+        """
+        contexts = [self._prompt_ids(p.text, sampling) for p in prompts for _ in range(group_size)]
+        rows = torch.arange(len(prompts)).repeat_interleave(group_size)
+        if seeds is None:
+            seeds = derive_seeds(seed, len(prompts), group_size)
+        seeds = torch.as_tensor(seeds, dtype=torch.int64).to(self.device)
+        if seeds.shape != (len(contexts),):
+            raise ValueError(f"{seeds.numel()} seeds for {len(prompts)} prompts × group_size={group_size}: give one each.")
+        canvas = self._canvas(rows, sampling, prefix, prefix_lengths)
+        repeated = tuple(prompts[i] for i in rows.tolist())
+        size = max(1, self.max_rows // (1 if sampling.guidance_scale == 1 else 2))
+        sampler = Sampler(self.model, self.text, sampling, self.num_image_tokens, self.device)
+        parts = []
+        with autocast(self.device, self.precision):
+            for chunk in torch.arange(len(contexts)).split(size):
+                part, redraw = canvas.rows(chunk.to(self.device)), partial(self._redraw, [repeated[i] for i in chunk.tolist()])
+                chunk_contexts = [contexts[i] for i in chunk.tolist()]
+                self._module().run(sampler.run, chunk_contexts, part, seeds[chunk], redraw)
+                parts.append(part)
+        canvas = Canvas.join(parts)
+        pictures = self.decode_tokens(canvas.codes) if decode else None
+        return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
+
+    def teacher_forced(
+        self, prompts: Sequence[Prompt], thoughts: Sequence[str], image_tokens: Tensor, sampling: Sampling, drop: Tensor | None = None
+    ) -> Rollouts:
+        """Rollouts of given texts and pictures, to train on: log-probs 0, everything in the mask that a policy would choose.
+
+        thoughts: B texts, ignored for `off`; a longer one than the budget is cut and its begin-of-image forced.
+        image_tokens: (B, N). drop: (B,) bool, rows whose prompt and thought are blanked as guidance's unconditional row
+        is, and which train image tokens only.
+        """
+        contexts = [self._prompt_ids(p.text, sampling) for p in prompts]
+        canvas = Canvas.blank(len(prompts), sampling.max_thought_tokens, self.num_image_tokens, self.device)
+        if sampling.thought != "off":
+            end = self.text.boi if sampling.thought == "inline" else self.text.eos
+            for row, thought in enumerate(thoughts):
+                ids = self.text.thought(thought)
+                is_cut = len(ids) > sampling.max_thought_tokens or (end == self.text.eos and len(ids) == sampling.max_thought_tokens)
+                ids = ids[: sampling.max_thought_tokens]
+                chosen = len(ids) + (not is_cut)
+                ids = ids if is_cut and end == self.text.eos else [*ids, end]
+                canvas.text[row, : len(ids)] = torch.tensor(ids)
+                canvas.text_len[row] = len(ids)
+                canvas.text_mask[row, :chosen] = True
+        canvas.codes[:] = image_tokens.to(self.device)
+        rollouts = self._rollouts(tuple(prompts), contexts, canvas, torch.zeros(len(prompts)).long(), sampling, 1, None)
+        return rollouts if drop is None else self._dropped(rollouts, drop.to(self.device)[:, None])
+
+    def _dropped(self, rollouts: Rollouts, drop: Tensor) -> Rollouts:
+        import dataclasses
+
+        blank = self.text.blanked
+        tokens = torch.where(drop, blank(rollouts.tokens, rollouts.is_image | (rollouts.segment < 0)), rollouts.tokens)
+        changes: dict[str, Any] = {"tokens": tokens, "mask": rollouts.mask & (rollouts.is_image | ~drop)}
+        changes["prompt_ids"] = torch.where(drop, blank(rollouts.prompt_ids), rollouts.prompt_ids)
+        if rollouts.draw_ids is not None:
+            changes["draw_ids"] = torch.where(drop, blank(rollouts.draw_ids), rollouts.draw_ids)
+        return dataclasses.replace(rollouts, **changes)
+
+    def _prompt_ids(self, text: str, sampling: Sampling) -> list[int]:
+        ids = self.text.prompt(text)
+        budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
+        limit = self.model.config.text_config.max_position_embeddings
+        if len(ids) + budget + 1 + self.num_image_tokens > limit:
+            raise UserError(
+                f"prompt {text[:40]!r}… has {len(ids)} tokens; with max_thought_tokens={budget} and {self.num_image_tokens} image "
+                f"tokens that exceeds the model's {limit} positions. Shorten the prompt or lower max_thought_tokens."
+            )
+        return [*ids, self.text.boi] if sampling.thought == "off" else ids
+
+    def _canvas(self, rows: Tensor, sampling: Sampling, prefix: Rollouts | None, lengths: Tensor | None) -> Canvas:
+        budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
+        if prefix is None:
+            return Canvas.blank(len(rows), budget, self.num_image_tokens, self.device)
+        if len(prefix) != int(rows.max()) + 1 or lengths is None or lengths.shape != (len(prefix),):
+            raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
+        if prefix.sampling.thought != sampling.thought:
+            raise ValueError(f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}.")
+        canvas = Canvas.of_prefix(prefix.to(self.device), lengths.to(self.device), budget, self.num_image_tokens)
+        return canvas.rows(rows.to(self.device))
+
+    def _redraw(self, prompts: Sequence[Prompt], thoughts: Sequence[list[int]]) -> list[list[int]]:
+        return [self.text.rewritten(p.text, self.text.thought_text(ids)) for p, ids in zip(prompts, thoughts)]
+
+    def _rollouts(
+        self, prompts: tuple[Prompt, ...], contexts: list[list[int]], canvas: Canvas, seeds: Tensor, sampling: Sampling,
+        group_size: int, pictures: Tensor | None,
+    ) -> Rollouts:  # fmt: skip
+        def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+            ids, lengths = pad_rows(rows, self.text.pad, self.device)
+            return ids, torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
+
+        texts = canvas.texts()
+        prompt_ids, prompt_mask = padded(contexts)
+        draw_ids, draw_mask = padded(self._redraw(prompts, texts)) if sampling.thought == "rewrite" else (None, None)
+        return Rollouts(
+            prompts=prompts, prompt_ids=prompt_ids, prompt_mask=prompt_mask, draw_ids=draw_ids, draw_mask=draw_mask,
+            seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision, pictures=pictures,
+            thoughts=tuple(self.text.thought_text(ids) for ids in texts), **canvas.token_axis(),
+        )  # fmt: skip
+
+    # Likelihoods
+
+    def log_probs(self, rollouts: Rollouts) -> Scored:
+        """Log-probs and entropy of the tokens under the distribution they were sampled from, with gradient."""
+        scorer = self._reference if self._in_reference and self._reference is not None else self.scorer
+        with autocast(self.device, self.precision):
+            return Scored(*scorer(rollouts.to(self.device)))
+
+    def make_reference(self) -> None:
+        """Freeze a copy of the weights as they are now; with adapters there is nothing to copy."""
+        if self.adapters is None:
+            shared = {id(self.model.model.vqmodel): self.model.model.vqmodel}
+            model = copy.deepcopy(self.model, shared).requires_grad_(False)
+            self._reference = Scorer(model, self.text, self._module().guidance_in_loss).eval()
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, `log_probs` are the reference's: the adapters off, or the copy that `make_reference` took."""
+        if self.adapters is None and self._reference is None:
+            raise RuntimeError("no reference: call make_reference() before training, or load the policy with lora.")
+        self._in_reference = True
+        try:
+            if self.adapters is not None:
+                with self.adapters.disable_adapter():
+                    yield
+            else:
+                yield
+        finally:
+            self._in_reference = False
+
+    def _module(self) -> Any:
+        """The scorer without a DDP wrapper, which hides its attributes."""
+        return getattr(self.scorer, "module", self.scorer)
+
+    # Pictures
+
+    @torch.no_grad()
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """(B, N) image tokens of uint8 pictures (B, H, W, 3) of the model's own size."""
+        if pictures.shape[1:3] != (self.image_size, self.image_size):
+            height, width = pictures.shape[1:3]
+            raise ValueError(f"pictures of {height}×{width} pixels: this policy draws {self.image_size}×{self.image_size}. Resize them.")
+        vqmodel = self.model.model.vqmodel
+        return vq.encode(vqmodel, to_pixels(pictures).to(self.device, vqmodel.quant_conv.weight.dtype))
+
+    @torch.no_grad()
+    def decode_tokens(self, image_tokens: Tensor) -> Tensor:
+        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); a partial canvas is filled with its most common code."""
+        missing = self.num_image_tokens - image_tokens.shape[1]
+        codes = image_tokens.to(self.device)
+        if missing > 0:
+            common = codes.mode(dim=1).values if codes.shape[1] else codes.new_zeros(len(codes))
+            codes = torch.cat([codes, common[:, None].expand(-1, missing)], dim=1)
+        with autocast(self.device, self.precision):
+            return to_pictures(vq.decode(self.model.model.vqmodel, codes))
+
+    @torch.no_grad()
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions: of `yes` against `no` as the first token."""
+        yes, no = (self.text.single_tokens(word).to(self.device) for word in ("yes", "no"))
+        answers = [self._answer(p, q, yes, no) for p, q in zip(pictures.split(64), _split(questions, 64))]
+        return torch.cat(answers)
+
+    def _answer(self, pictures: Tensor, questions: Sequence[str], yes: Tensor, no: Tensor) -> Tensor:
+        pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
+        ids, lengths = pad_rows([self.text.question(q) for q in questions], self.text.pad, self.device)
+        with autocast(self.device, self.precision):
+            output = self.model.model(
+                input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
+            )  # right padding: causal attention hides it from everything before
+            last = output.last_hidden_state[torch.arange(len(ids), device=self.device), lengths - 1]
+        logits = network.text_logits(self.model, last)
+        return torch.sigmoid(logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1))
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that plain transformers loads; adapters are merged into the weights."""
+        loading.write_checkpoint(self.model, self.processor, Path(directory))
+
+
+def _split(items: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]

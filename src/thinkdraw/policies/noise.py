@@ -1,0 +1,62 @@
+"""Stateless noise: the value for one vocabulary entry of one token follows from the rollout's seed and the token's place alone.
+
+So a rollout does not depend on which rows share its batch, on chunking, or on where a continuation started.
+"""
+
+import torch
+from torch import Tensor
+
+
+def _int32(constant: int) -> int:
+    """The signed int32 with the bits of an unsigned constant; torch's int32 arithmetic wraps."""
+    return constant - (1 << 32) if constant >= 1 << 31 else constant
+
+
+_MULTIPLIERS = _int32(0x7FEB352D), _int32(0x846CA68B)
+_STARTS = _int32(0x9E3779B9), _int32(0x85EBCA6B)
+
+
+def _mix_(bits: Tensor) -> Tensor:
+    """lowbias32 in place, a bijection of 32-bit words (Wellons 2018, https://nullprogram.com/blog/2018/07/31/)."""
+    for shift, multiplier in zip((16, 15, 16), (*_MULTIPLIERS, None)):
+        # torch shifts signed integers arithmetically; the mask makes the shift logical.
+        bits.bitwise_xor_(bits.bitwise_right_shift(shift).bitwise_and_((1 << (32 - shift)) - 1))
+        if multiplier is not None:
+            bits.mul_(multiplier)
+    return bits
+
+
+def _key(seeds: Tensor, segment: int, index: Tensor, start: int) -> Tensor:
+    """(B,) int32 hash of the seed's two halves, the segment and the index within it."""
+    key = _mix_(seeds.bitwise_and(0xFFFFFFFF).to(torch.int32).bitwise_xor_(start))
+    for word in (seeds.bitwise_right_shift(32), torch.full_like(seeds, segment + 1), index):
+        key = _mix_(key.bitwise_xor_(word.to(torch.int32)))
+    return key
+
+
+def exponential(seeds: Tensor, segment: int, index: Tensor, vocabulary: int) -> Tensor:
+    """Unit-rate exponential noise (B, V) float32, in 2e-10 .. 17.
+
+    seeds: (B,) int64. segment: which segment of the rollout. index: (B,) int64, the token's index within it.
+    """
+    entries = torch.arange(vocabulary, dtype=torch.int32, device=seeds.device)
+    bits = _mix_(entries ^ _key(seeds, segment, index, _STARTS[0])[:, None])
+    bits = _mix_(bits.bitwise_xor_(_key(seeds, segment, index, _STARTS[1])[:, None]))
+    # 31 bits near 0 resolve the small values, which win races; below 1, or the logarithm would be infinite.
+    uniform = bits.bitwise_and_(0x7FFFFFFF).float().add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
+    return uniform.neg_().log1p_().neg_()
+
+
+def draw(log_probs: Tensor, seeds: Tensor, segment: int, index: Tensor) -> Tensor:
+    """One token (B,) int64 per row of log_probs (B, V), by an exponential race: the Gumbel-max trick."""
+    race = exponential(seeds, segment, index, log_probs.shape[-1])
+    return (log_probs - race.log_()).argmax(dim=-1)
+
+
+def derive_seeds(seed: int, num_prompts: int, group_size: int) -> Tensor:
+    """(P·G,) int64 seeds ≥ 0, one per rollout, from one base seed, the prompt's index and the index in its group."""
+    place = torch.arange(num_prompts).repeat_interleave(group_size)
+    member = torch.arange(group_size).repeat(num_prompts)
+    base = torch.full_like(place, seed)
+    low, high = (_key(base + (place << 32), 0, member, start).long() & 0xFFFFFFFF for start in _STARTS)
+    return ((high << 32) | low) & 0x7FFFFFFFFFFFFFFF

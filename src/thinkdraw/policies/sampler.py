@@ -1,0 +1,200 @@
+"""The decoding loop: think token by token, then draw, from any prefix; guidance rows run in the same batch.
+
+The likelihoods that it notes are those of `scorer.py`, to float tolerance.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
+
+from thinkdraw.policies import network, noise
+from thinkdraw.policies.attention import cache_dtype
+from thinkdraw.policies.cache import SlotCache
+from thinkdraw.policies.canvas import Canvas, pad_rows
+from thinkdraw.policies.distribution import kept_set, log_distribution
+from thinkdraw.policies.prompts import JanusText
+from thinkdraw.types import Sampling
+
+
+@dataclass
+class Sampler:
+    """Continues canvases. `redraw` gives the fresh contexts of `rewrite`, begin-of-image included, from thoughts' ids."""
+
+    model: nn.Module
+    text: JanusText
+    sampling: Sampling
+    num_image_tokens: int
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.guided = self.sampling.guidance_scale != 1.0
+        self.suppressed = self.text.suppressed.to(self.device)
+        self.picture_segment = 0 if self.sampling.thought == "off" else 1
+
+    def run(
+        self, contexts: list[list[int]], canvas: Canvas, seeds: Tensor, redraw: Callable[[list[list[int]]], list[list[int]]] | None
+    ) -> None:
+        """Write thought and picture of each row. contexts: ids before the first token, begin-of-image included for `off`."""
+        if self.sampling.thought == "off":
+            bare = [ids[:-1] for ids in contexts]
+            cache, lengths, _ = self.prefill(bare, num_thinking=0)
+            return self.draw(cache, lengths, torch.full_like(lengths, -1), canvas, seeds)
+        cache, lengths, pending = self.think(contexts, canvas, seeds)
+        if self.sampling.thought == "inline":
+            unopened = (self.last_text(canvas) != self.text.boi).nonzero().flatten()
+            canvas.write_text(unopened, torch.full_like(unopened, self.text.boi), None)
+            return self.draw(cache, lengths, pending, canvas, seeds)
+        assert redraw is not None
+        del cache
+        cache, lengths, _ = self.prefill([ids[:-1] for ids in redraw(canvas.texts())], num_thinking=0)
+        self.draw(cache, lengths, torch.full_like(lengths, -1), canvas, seeds)
+
+    def last_text(self, canvas: Canvas) -> Tensor:
+        """(B,) id of each row's last text token, −1 where there is none."""
+        last = canvas.text.gather(1, (canvas.text_len - 1).clamp(min=0)[:, None])[:, 0]
+        return torch.where(canvas.text_len > 0, last, -1)
+
+    def prefill(self, contexts: list[list[int]], num_thinking: int) -> tuple[SlotCache, Tensor, Tensor]:
+        """(cache with one slot per context, lengths (B,), last hidden states (B, H)); equal contexts are computed once."""
+        unique = {tuple(ids): i for i, ids in reversed(list(enumerate(contexts)))}
+        places = {ids: i for i, ids in enumerate(unique)}
+        rows = torch.tensor([places[tuple(ids)] for ids in contexts], device=self.device)
+        ids, lengths = pad_rows([list(ids) for ids in unique], self.text.pad, self.device)
+        prefilled = DynamicCache()
+        hidden = self.forward_text(ids, prefilled)
+        last = hidden[torch.arange(len(ids), device=self.device), lengths - 1]
+        lengths = lengths[rows]
+        # One column for a pending last thought token, one hole, one for begin-of-image.
+        columns = ids.shape[1] + num_thinking + 3 + self.num_image_tokens
+        ways = 2 if self.guided else 1
+        dtype = cache_dtype(self.model.dtype, self.device)
+        cache = SlotCache(len(prefilled.layers), len(contexts), ways, columns, dtype, self.device)
+        cache.fill(0, prefilled, rows, lengths)
+        return cache, lengths, last[rows]
+
+    def forward_text(self, ids: Tensor, cache: DynamicCache) -> Tensor:
+        embeddings = self.model.get_input_embeddings()(ids)
+        positions = torch.arange(ids.shape[1], device=self.device).expand(ids.shape)
+        return network.hidden_states(self.model, embeddings, positions, cache=cache)
+
+    def choose(self, log_probs: Tensor, seeds: Tensor, segment: int, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(tokens, their log-probs), each (A,)."""
+        tokens = log_probs.argmax(-1) if self.sampling.greedy else noise.draw(log_probs, seeds, segment, index)
+        return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
+
+    def distribution(self, logits: Tensor, **settings) -> tuple[Tensor, Tensor | None]:
+        """(log-probabilities sampled from, kept set or None), each (A, V)."""
+        settings["temperature"] = self.sampling.temperature
+        log_probs = log_distribution(logits, **settings)
+        kept = kept_set(log_probs, self.sampling.top_k, self.sampling.top_p)
+        return (log_probs if kept is None else log_distribution(logits, kept=kept, **settings)), kept
+
+    def think(self, contexts: list[list[int]], canvas: Canvas, seeds: Tensor) -> tuple[SlotCache, Tensor, Tensor]:
+        """Write thoughts until end-of-sentence, begin-of-image or the budget.
+
+        Returns the cache, the number of tokens in it (B,), and each row's last thought token if it is not in it, else −1.
+        """
+        budget, (eos, boi) = self.sampling.max_thought_tokens, (self.text.eos, self.text.boi)
+        texts = [ids[:-1] if ids and ids[-1] == boi else ids for ids in canvas.texts()]
+        last = self.last_text(canvas)
+        finished = (last == eos) | (last == boi) | (canvas.text_len >= budget)
+        num_thinking = 0 if bool(finished.all()) else budget - int(canvas.text_len[~finished].min())
+        cache, lengths, hidden = self.prefill([c + t for c, t in zip(contexts, texts)], num_thinking)
+        pending = torch.full_like(lengths, -1)
+        if bool(finished.any()):
+            cache.retire(finished)
+        hidden = hidden[cache.order[: cache.num_active]]
+        while cache.num_active:
+            rows = cache.order[: cache.num_active]
+            index = canvas.text_len[rows]
+            log_probs, kept = self.distribution(network.text_logits(self.model, hidden), suppressed=self.suppressed)
+            tokens, chosen = self.choose(log_probs, seeds[rows], 0, index)
+            if kept is not None:
+                canvas.keep(rows, False, index, kept)
+            canvas.write_text(rows, tokens, chosen)
+            done = (tokens == eos) | (tokens == boi) | (index + 1 >= budget)
+            if bool(done.any()):
+                pending[rows] = torch.where(done & (tokens != boi), tokens, -1)
+                cache.retire(done)
+                if not cache.num_active:
+                    break
+                rows = cache.order[: cache.num_active]
+                tokens = canvas.text[rows, canvas.text_len[rows] - 1]
+            hidden = self.step(cache, self.model.get_input_embeddings()(tokens[:, None]), lengths[rows])
+            lengths[rows] += 1
+        return cache, lengths, pending
+
+    def draw(self, cache: SlotCache, lengths: Tensor, pending: Tensor, canvas: Canvas, seeds: Tensor) -> None:
+        """Write begin-of-image and the picture of every row; codes that a row already has are taken as they are.
+
+        cache: holds the first lengths (B,) tokens of each row's context; pending (B,) is one more, or −1.
+        """
+        rows = cache.order
+        cache.num_active, cache.both_ways = len(rows), self.guided
+        lengths, pending, seeds = lengths[rows], pending[rows], seeds[rows]
+        boi_at = lengths + (pending >= 0)
+        if self.guided:
+            self.fill_unconditional(cache, boi_at)
+        hidden = self.open_picture(cache, lengths, pending, canvas.codes[rows, : int(canvas.num_codes.min())])
+        for n in range(int(canvas.num_codes.min()), self.num_image_tokens):
+            logits = network.image_logits(self.model, hidden)
+            settings: dict = {}
+            if self.guided:
+                logits, blank = logits.unflatten(0, (-1, 2)).unbind(1)
+                settings = {"unconditional": blank, "guidance_scale": self.sampling.guidance_scale}
+            log_probs, kept = self.distribution(logits, **settings)
+            index = torch.full_like(rows, n)
+            tokens, chosen = self.choose(log_probs, seeds, self.picture_segment, index)
+            free = canvas.num_codes[rows] <= n
+            tokens = torch.where(free, tokens, canvas.codes[rows, n])
+            canvas.codes[rows, n] = tokens
+            canvas.code_log_probs[rows, n] = torch.where(free, chosen, canvas.code_log_probs[rows, n])
+            if kept is not None:
+                canvas.keep(rows[free], True, index[free], kept[free])
+            if n + 1 < self.num_image_tokens:
+                hidden = self.step(cache, network.embed_codes(self.model, tokens)[:, None], boi_at + 1 + n)
+        canvas.num_codes.fill_(self.num_image_tokens)
+
+    def fill_unconditional(self, cache: SlotCache, lengths: Tensor) -> None:
+        """Every unconditional row is a prefix of one [BOS, pad, pad, …]: compute that once, show lengths[s] of it to slot s."""
+        longest = int(lengths.max())
+        ids = torch.full((1, longest), self.text.pad, device=self.device)
+        ids[0, 0] = self.text.bos
+        prefilled = DynamicCache()
+        self.forward_text(ids, prefilled)
+        cache.fill(1, prefilled, torch.zeros_like(lengths), lengths)
+
+    def open_picture(self, cache: SlotCache, lengths: Tensor, pending: Tensor, codes: Tensor) -> Tensor:
+        """Feed [pending token] · begin-of-image · codes that all rows share in number; the last hidden states."""
+        boi = torch.full_like(pending, self.text.boi)[:, None]
+        ids = torch.cat([pending.clamp(min=0)[:, None], boi, codes], dim=1)
+        is_image = torch.arange(ids.shape[1], device=self.device) >= 2
+        embeddings = network.embed(self.model, ids, is_image.expand(ids.shape))
+        boi_at = lengths + (pending >= 0)
+        positions = boi_at[:, None] + torch.arange(-1, ids.shape[1] - 1, device=self.device)
+        seen = torch.ones_like(ids, dtype=torch.bool)
+        seen[:, 0] = pending >= 0
+        if self.guided:
+            blank = seen.clone()
+            blank[:, 0] = False  # the unconditional context has a pad for the pending token already
+            seen = torch.stack([seen, blank], 1).flatten(0, 1)
+            embeddings, positions = embeddings.repeat_interleave(2, 0), positions.repeat_interleave(2, 0)
+        if not bool((pending >= 0).any()):
+            embeddings, positions, seen = embeddings[:, 1:], positions[:, 1:], seen[:, 1:]
+        mask = cache.open(seen)
+        hidden = network.hidden_states(self.model, embeddings, positions, mask, cache)[:, -1]
+        cache.close(seen.shape[1])
+        return hidden
+
+    def step(self, cache: SlotCache, embeddings: Tensor, positions: Tensor) -> Tensor:
+        """One token (A, 1, H) for every active slot, in both ways where guided; hidden states (A · ways, H)."""
+        positions = positions[:, None]
+        if cache.both_ways:
+            embeddings, positions = embeddings.repeat_interleave(2, 0), positions.repeat_interleave(2, 0)
+        mask = cache.open(torch.ones_like(positions, dtype=torch.bool))
+        hidden = network.hidden_states(self.model, embeddings, positions, mask, cache)[:, -1]
+        cache.close(1)
+        return hidden

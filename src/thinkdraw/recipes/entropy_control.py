@@ -1,0 +1,60 @@
+"""The entropy term of GRPO: one coefficient per modality, adaptive, fixed or none."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
+from thinkdraw.objectives import AdaptiveEntropy, SegmentCounts
+
+
+class EntropySettings(StrictModel):
+    """loss += coefficient · mean entropy, per modality; a negative coefficient rewards entropy."""
+
+    mode: Literal["adaptive", "fixed", "off"] = "adaptive"
+    target_text: float | None = Field(None, description="Nats; null: the policy's own at the first update.")
+    target_image: float | None = Field(None, description="Nats; null: the policy's own at the first update.")
+    band: float = Field(0.2, ge=0, description="Nats around the target within which the coefficient rests.")
+    lr: float = Field(1e-3, gt=0)
+    cap: float = Field(5e-2, gt=0, description="Of the coefficient's size.")
+    fixed_text: float = Field(0.0, description="The coefficient of `fixed`.")
+    fixed_image: float = Field(0.0, description="The coefficient of `fixed`.")
+
+
+class EntropyControl:
+    """Two controllers, made at the first update because their targets may be measured there."""
+
+    def __init__(self, settings: EntropySettings) -> None:
+        self.settings = settings
+        self._controllers: dict[str, AdaptiveEntropy] = {}
+
+    @property
+    def coefficients(self) -> tuple[float, float]:
+        """Of text and image, for the next update."""
+        if self.settings.mode == "fixed":
+            return self.settings.fixed_text, self.settings.fixed_image
+        text, image = (self._controllers.get(name) for name in ("text", "image"))
+        return text.coefficient if text else 0.0, image.coefficient if image else 0.0
+
+    def update(self, means: dict[str, float], counts: SegmentCounts) -> dict[str, float]:
+        """Once per optimiser step, with the step's global mean entropies; returns the coefficients that it was made with."""
+        used = dict(zip(("entropy_coef_text", "entropy_coef_image"), self.coefficients))
+        if self.settings.mode == "adaptive":
+            for name, tokens in (("text", counts.text), ("image", counts.image)):
+                if tokens > 0:
+                    self._controller(name, means[f"entropy_{name}"]).update(means[f"entropy_{name}"])
+        return used
+
+    def _controller(self, name: str, entropy: float) -> AdaptiveEntropy:
+        if name not in self._controllers:
+            target = getattr(self.settings, f"target_{name}")
+            s = self.settings
+            self._controllers[name] = AdaptiveEntropy(entropy if target is None else target, s.band, s.lr, s.cap)
+        return self._controllers[name]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: controller.state_dict() for name, controller in self._controllers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, saved in state.items():
+            self._controller(name, saved["target"]).load_state_dict(saved)

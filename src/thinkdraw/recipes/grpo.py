@@ -1,0 +1,258 @@
+"""GRPO: sample groups of thoughts and pictures, judge them, and make the better ones of each group likelier.
+
+    thinkdraw train lab_grpo
+
+A *phase* samples one batch of groups and learns from it in one or several optimiser *steps*; `metrics.jsonl` has a row per phase.
+Shao et al. 2024 (arXiv 2402.03300) on two modalities, with ReasonGen-R1's entropy control (arXiv 2505.24875).
+"""
+
+import dataclasses
+import math
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from thinkdraw.config import StrictModel
+from thinkdraw.errors import UserError
+from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl_k3, masked_modality_mean
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
+from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
+from thinkdraw.recipes.phases import Part, masked_rows, minibatches, phase_stats, sample_phase, validate
+from thinkdraw.recipes.progress import Display
+from thinkdraw.recipes.rollout_log import write_rollouts
+from thinkdraw.recipes.training import OptimiserSettings, RunFolder, Team, Trainer, TrainSettings, open_policy
+from thinkdraw.rewards import load_reward
+from thinkdraw.types import Reward, Sampling
+
+RATIO_LIMIT = {"fp32": 1e-4, "bf16": 1e-2}
+
+
+class RewardSettings(StrictModel):
+    name: str = Field("lab-detector", description="A registry name or my_pkg.mine:MyReward.")
+    settings: dict[str, Any] = Field({}, description="Passed to it.")
+
+
+class ValidationSettings(StrictModel):
+    """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
+
+    every: int = Field(10, ge=0, description="Phases between evaluations; 0 is never.")
+    prompts: DataSettings = DataSettings(split="validation", count=64)
+
+
+class GrpoConfig(TrainSettings):
+    recipe: Literal["grpo"] = "grpo"
+    out: Path = Field(Path("runs/lab_grpo"), description="The run folder.")
+    prompts: DataSettings = DataSettings()
+    validation: ValidationSettings = ValidationSettings()
+    reward: RewardSettings = RewardSettings()
+    sampling: Sampling = Sampling()
+    prompts_per_phase: int = Field(32, ge=1, description="Over all processes.")
+    group_size: int = Field(8, ge=2, description="Rollouts per prompt, which are compared with each other.")
+    minibatches: int = Field(1, ge=1, description="Optimiser steps per pass over a phase, each on a part of its groups.")
+    passes: int = Field(1, ge=1, description="Passes over a phase (GRPO's μ).")
+    refill_rounds: int = Field(0, ge=0, description="Times that groups without spread are replaced by new prompts' groups.")
+    variant: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = "grpo"
+    clip_low: float | None = Field(None, gt=0, description="null: the variant's own, 0.2 for grpo.")
+    clip_high: float | None = Field(None, gt=0)
+    text_weight: float = Field(1.0, ge=0)
+    image_weight: float = Field(1.0, ge=0)
+    beta: float = Field(0.0, ge=0, description="Weight of the KL to the starting policy (k3); 0 needs no reference.")
+    old_log_probs: Literal["sampled", "recomputed"] = Field("sampled", description="recomputed: in training geometry, one more forward.")
+    entropy: EntropySettings = EntropySettings()
+    max_no_verdict_frac: float = Field(0.1, ge=0, le=1, description="Stop if more rewards of a phase than this are NaN.")
+    log_rollouts_every: int = Field(10, ge=0, description="Phases between parquet files of rollouts; 0 is never.")
+    log_groups: int = Field(2, ge=1, description="Groups per file.")
+
+
+def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
+    """Train, and return the run folder. reward: in place of the one that the config names. Raises UserError."""
+    team = Team(config)
+    folder = RunFolder(config, team)
+    if min(config.prompts_per_phase, config.prompts_per_phase // config.minibatches) < team.size:
+        raise UserError(
+            f"prompts_per_phase={config.prompts_per_phase} in {config.minibatches} minibatches over {team.size} processes leaves one "
+            "without a group. Raise prompts_per_phase."
+        )
+    prompts = load_prompts(config.prompts)
+    held_back = load_prompts(config.validation.prompts) if config.validation.every else []
+    policy = open_policy(config, team)
+    check_prompts(policy, [*prompts, *held_back], config.sampling)
+    reward = reward or load_reward(config.reward.name, **config.reward.settings)
+    if config.beta > 0:
+        policy.make_reference()
+    trainer = Trainer(policy, config.optimiser, team)
+    entropy = EntropyControl(config.entropy)
+
+    state = folder.open()
+    done = {"step": 0, "phase": 0, "cursor": 0, "pictures": 0, "sequences": 0, "flat_phases": 0, "best": "", "best_score": -math.inf}
+    if state:
+        trainer.load_state_dict(state)
+        entropy.load_state_dict(state["entropy"])
+        done |= {name: state[name] for name in done}
+    saved = done["step"]
+
+    with Display("grpo", config.max_steps, config.log_every, team.is_main) as display:
+        while folder.progress(done["step"]) < 1:
+            # 1. Sample and judge. Every process has whole groups of its own; the statistics are global.
+            parts, cursor, num_sampled, seconds = sample_phase(policy, reward, prompts, config, done["phase"], done["cursor"], team)
+            row = phase_stats(parts, config, team)
+            refuse_missing_verdicts(row["no_verdict_frac"], reward, config)
+            began = time.monotonic()
+            recompute_log_probs(policy, parts, config)
+
+            # 2. Learn, in one optimiser step per minibatch and pass.
+            updates = []
+            for number, batch in enumerate(minibatches(parts, config)):
+                counts = global_counts(batch, team)
+                if counts.text + counts.image == 0:
+                    display.warn("empty", "a minibatch has no group with two verdicts: skipped.")
+                    done["step"] += 1
+                    continue
+                policy.scorer.train()
+                sums, deviation = accumulate(policy, batch, counts, entropy.coefficients, config)
+                policy.scorer.eval()
+                sums = team.add(sums)
+                if number == 0:
+                    row["ratio_max_deviation"] = team.highest(deviation)
+                grad_norm, row["learning_rate"] = trainer.step(done["step"], folder.progress(done["step"]))
+                updates.append(sums | {"grad_norm": grad_norm} | entropy.update(sums, counts))
+                done["sequences"] += int(counts.sequences)
+                done["step"] += 1
+            row |= {name: sum(u[name] for u in updates) / len(updates) for name in (updates[0] if updates else ())}
+            done |= {"phase": done["phase"] + 1, "cursor": cursor, "pictures": done["pictures"] + num_sampled}
+            seconds["seconds_update"] = time.monotonic() - began
+
+            # 3. Evaluate, and write down what happened.
+            if config.validation.every and done["phase"] % config.validation.every == 0:
+                row["validation_score"] = validate(policy, reward, held_back, config, team)
+            row = {"step": done["step"], "phase": done["phase"], **row, "pictures_sampled": done["pictures"]}
+            row |= {"sequences_trained": done["sequences"], **seconds, "seconds": folder.seconds()}
+            if team.is_main:
+                folder.log.append(row)
+                if config.log_rollouts_every and (done["phase"] - 1) % config.log_rollouts_every == 0:
+                    file = folder.path / "rollouts" / f"step_{done['step']:06d}.parquet"
+                    p = parts[0]
+                    write_rollouts(file, done["step"], p.rollouts, p.rewards, p.advantages.values, p.components, config.log_groups)
+            display.show(done["step"], row, ("reward_mean", "entropy_text", "entropy_image", "thought_tokens_mean", "ratio_max_deviation"))
+            warn_of_trouble(display, row, done, config)
+
+            score = row.get("validation_score")
+            if is_best := score is not None and score > done["best_score"]:
+                done |= {"best": f"step_{done['step']:06d}", "best_score": score}
+            if is_best or done["step"] - saved >= config.save_every:
+                folder.save(policy=policy, trainer=trainer, entropy=entropy.state_dict(), **done)
+                saved = done["step"]
+        if saved != done["step"]:
+            folder.save(policy=policy, trainer=trainer, entropy=entropy.state_dict(), **done)
+    return folder.path
+
+
+def accumulate(
+    policy: JanusPolicy, batch: list[Part], counts: SegmentCounts, coefficients: tuple[float, float], config: GrpoConfig
+) -> tuple[dict[str, float], float]:
+    """Add the gradients of this process's rows, `micro_rows` at a time.
+
+    Returns sums that add up over processes to means of the step's tokens, and max |ratio − 1| against the sampler's log-probs.
+    """
+    sums: dict[str, Any] = {}
+    deviation = 0.0
+    for part in batch:
+        rows = part.advantages.valid.nonzero().flatten()
+        lengths = (part.rollouts.segment[rows] >= 0).sum(1) + part.rollouts.prompt_mask[rows].sum(1)
+        for chosen in rows[torch.argsort(lengths, stable=True)].split(config.micro_rows):
+            micro = part.rollouts.select(chosen)
+            scored = policy.log_probs(micro)
+            lp, where = scored.log_probs, (micro.mask, micro.is_image, counts)
+            old = micro.log_probs if part.old_log_probs is None else part.old_log_probs[chosen, : micro.tokens.shape[1]]
+            if config.old_log_probs == "recomputed" and part.old_log_probs is None:
+                old = lp.detach()
+            policy_loss = clipped_loss(
+                lp,
+                old,
+                part.advantages.values[chosen],
+                micro.mask,
+                micro.is_image,
+                variant=config.variant,
+                clip_low=config.clip_low,
+                clip_high=config.clip_high,
+                text_weight=config.text_weight,
+                image_weight=config.image_weight,
+                counts=counts,
+                text_budget=config.sampling.max_thought_tokens + 1,
+                image_budget=policy.num_image_tokens,
+            )
+            entropies = masked_modality_mean(scored.entropy, *where)
+            loss = policy_loss.loss + coefficients[0] * entropies.text + coefficients[1] * entropies.image
+            new = {"entropy_text": entropies.text, "entropy_image": entropies.image}
+            if config.beta > 0:
+                with torch.no_grad(), policy.reference():
+                    reference = policy.log_probs(micro).log_probs
+                ratio = (lp - old).exp().detach()
+                kl = masked_modality_mean(ratio * kl_k3(lp, reference), *where)
+                loss = loss + config.beta * (kl.text + kl.image)
+                new |= {"kl_text": kl.text, "kl_image": kl.image}
+            loss.backward()
+
+            tokens = count_segments(micro.mask, micro.is_image)
+            new |= {
+                "loss": loss,
+                "ratio_mean": policy_loss.ratio_mean * ((tokens.text + tokens.image) / (counts.text + counts.image)),
+                "clip_frac_text": policy_loss.text_clip_frac.nan_to_num() * (tokens.text / max(counts.text, 1)),
+                "clip_frac_image": policy_loss.image_clip_frac.nan_to_num() * (tokens.image / max(counts.image, 1)),
+            }
+            for name, value in new.items():
+                sums[name] = sums.get(name, 0.0) + value.detach()
+            drift = (lp.detach() - micro.log_probs)[micro.mask].exp() - 1
+            deviation = max(deviation, float(drift.abs().max()))
+    names = ["entropy_text", "entropy_image", *(["kl_text", "kl_image"] if config.beta > 0 else [])]
+    names += ["loss", "ratio_mean", "clip_frac_text", "clip_frac_image"]
+    return {name: float(sums.get(name, 0.0)) for name in names}, deviation
+
+
+def recompute_log_probs(policy: JanusPolicy, parts: list[Part], config: GrpoConfig) -> None:
+    """`old_log_probs: recomputed` with several updates per phase; with one, the update's own forward pass gives them."""
+    if config.old_log_probs == "sampled" or config.minibatches * config.passes == 1:
+        return
+    for part in parts:
+        part.old_log_probs = torch.zeros_like(part.rollouts.log_probs)
+        for rows in torch.arange(len(part.rollouts)).split(config.micro_rows):
+            with torch.no_grad():
+                micro = part.rollouts.select(rows)
+                part.old_log_probs[rows, : micro.tokens.shape[1]] = policy.log_probs(micro).log_probs
+
+
+def global_counts(batch: list[Part], team: Team) -> SegmentCounts:
+    """Trained tokens and rows of the whole step, over all processes: what every micro-batch divides by."""
+    mine = sum((count_segments(masked_rows(p), p.rollouts.is_image) for p in batch), SegmentCounts(0, 0, 0, 0, 0))
+    return SegmentCounts(**team.add(dataclasses.asdict(mine)))
+
+
+def refuse_missing_verdicts(frac: float, reward: Reward, config: GrpoConfig) -> None:
+    if frac > config.max_no_verdict_frac:
+        raise UserError(
+            f"reward {reward.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than max_no_verdict_frac="
+            f"{config.max_no_verdict_frac:g}. Look at its judge, or raise the limit."
+        )
+
+
+def warn_of_trouble(display: Display, row: dict[str, Any], done: dict[str, Any], config: GrpoConfig) -> None:
+    """Counts phases without reward variance in `done`; every warning is said once."""
+    done["flat_phases"] = done["flat_phases"] + 1 if row["zero_variance_frac"] == 1 else 0
+    if done["flat_phases"] >= 3:
+        display.warn(
+            "variance", "three phases without reward variance in any group: nothing can be learned. Is the reward constant, too hard or too easy?"
+        )
+    if row.get("grad_norm") == 0 and done["flat_phases"] == 0:
+        display.warn("gradient", "the gradient norm is 0 although rewards differ. Are all weights frozen, or both weights 0?")
+    deviation, limit = row.get("ratio_max_deviation", 0.0), RATIO_LIMIT[config.precision if config.dtype == "fp32" else "bf16"]
+    if deviation > limit and config.old_log_probs == "sampled":
+        display.warn(
+            "ratio",
+            f"max |ratio − 1| is {deviation:.2g} at the first update of a phase (limit {limit:g} in {config.precision}): sampler and "
+            "trainer disagree. With bf16 set old_log_probs=recomputed; in fp32 this is an error of the policy.",
+        )

@@ -1,0 +1,217 @@
+"""Prompts to draw and examples to imitate, from the lab or from files, in an order that follows from the seed alone."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from thinkdraw.config import StrictModel
+from thinkdraw.errors import UserError
+from thinkdraw.images import read_picture, to_pil
+from thinkdraw.lab.prompts import Example, Family, prompt_set
+from thinkdraw.lab.rationales import write
+from thinkdraw.lab.scenes import draw
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.runtime.files import atomic_file
+from thinkdraw.types import Prompt, Question, Sampling
+
+
+class DataSettings(StrictModel):
+    """The test splits cannot be named: they are for `evaluate` only."""
+
+    source: str = Field("lab", description="`lab`, or a file: .txt (a prompt a line) or .jsonl for prompts; .jsonl or .parquet for SFT.")
+    families: dict[Family, float] = Field({"geneval": 1.0}, min_length=1, description="The lab's mix, as shares.")
+    split: Literal["train", "validation"] = Field("train", description="Of the lab.")
+    count: int = Field(4096, ge=1, description="Of the lab: different prompts, or SFT examples.")
+    seed: int = Field(0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
+
+
+def lab_examples(settings: DataSettings) -> list[Example]:
+    """`count` examples in the families' shares."""
+    total = sum(settings.families.values())
+    sizes = {name: round(settings.count * share / total) for name, share in settings.families.items()}
+    return [e for name, size in sizes.items() for e in prompt_set(name, settings.split, size, settings.seed) if size]
+
+
+def load_prompts(settings: DataSettings) -> list[Prompt]:
+    """Raises UserError for a file that is missing, empty or not of the form."""
+    if settings.source == "lab":
+        return [e.prompt for e in lab_examples(settings)]
+    path = Path(settings.source)
+    if path.suffix == ".jsonl":
+        prompts = [_prompt(row, f"{path} line {line}", line) for line, row in _json_rows(path)]
+    else:
+        lines = [(n, text.strip()) for n, text in enumerate(_read(path).splitlines())]
+        prompts = [Prompt(text, f"{path.stem}-{n:05d}") for n, text in lines if text]
+    if not prompts:
+        raise UserError(f"prompt file {path} holds no prompt. Write one per line, or as JSON rows with a `prompt`.")
+    return prompts
+
+
+def check_prompts(policy: JanusPolicy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+    """Raise UserError now, and not hours later, for a prompt that the policy cannot take (empty, too long)."""
+    for begin in range(0, len(prompts), 256):
+        part = prompts[begin : begin + 256]
+        codes = torch.zeros(len(part), policy.num_image_tokens, dtype=torch.long)
+        policy.teacher_forced(part, ["."] * len(part), codes, sampling)
+
+
+def shuffled(index: int, count: int, seed: int) -> int:
+    """Which of `count` things comes at place `index` of an endless order: every pass a new permutation."""
+    return int(_permutation(index // count, count, seed)[index % count])
+
+
+def _permutation(epoch: int, count: int, seed: int, _cache: dict[tuple[int, int, int], np.ndarray] = {}) -> np.ndarray:  # noqa: B006
+    key = (epoch, count, seed)
+    if key not in _cache:
+        _cache.clear()
+        _cache[key] = np.random.default_rng([seed, epoch]).permutation(count)
+    return _cache[key]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """SFT rows. image_tokens: (E, N) uint16 codes."""
+
+    prompts: list[Prompt]
+    thoughts: list[str]
+    image_tokens: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def batches(self, size: int, num_bucketed: int, seed: int, epoch: int) -> list[np.ndarray]:
+        """The rows of one pass in batches of `size`, sorted by length within `num_bucketed` batches; a rest is left for other passes."""
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(self))[: len(self) // size * size]
+        # Characters stand for tokens here: only the padding depends on it.
+        length = np.array([len(p.text) + len(t) for p, t in zip(self.prompts, self.thoughts)])
+        blocks = [order[i : i + size * num_bucketed] for i in range(0, len(order), size * num_bucketed)]
+        batches = [b for block in blocks for b in block[np.argsort(length[block], kind="stable")].reshape(-1, size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def load_examples(settings: DataSettings, policy: JanusPolicy, cache: Path, is_main: bool = True) -> Examples:
+    """Examples with their pictures as image tokens; pictures are tokenised once and the codes kept in the file `cache`.
+
+    Raises UserError for a file that is missing, empty, lacks a column or names a picture that cannot be read.
+    """
+    if policy.model.config.vq_config.num_embeddings > 1 << 16:
+        raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
+    if settings.source == "lab":
+        rng = np.random.default_rng([settings.seed, 1])
+        examples = lab_examples(settings)
+        scenes = [e.scene(rng) for e in examples]
+        prompts, thoughts = [e.prompt for e in examples], [write(s, rng) for s in scenes]
+        pictures: Iterator[Any] = (draw(s) for s in scenes)
+    else:
+        path = Path(settings.source)
+        rows = list(_parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path))
+        if not rows:
+            raise UserError(f"{path} holds no example. Write rows of prompt, thought, and image or image_tokens.")
+        prompts = [_prompt(row, f"{path} row {n}", n) for n, row in rows]
+        thoughts = [_text(row, "thought", f"{path} row {n}") for n, row in rows]
+        pictures = (_picture(row, f"{path} row {n}", path.parent, policy) for n, row in rows)
+    if cache.is_file():
+        codes = load_file(cache)["image_tokens"]
+        if len(codes) == len(prompts):
+            return Examples(prompts, thoughts, codes)
+    codes = _tokenise(policy, pictures)
+    if is_main:
+        with atomic_file(cache) as temporary:
+            save_file({"image_tokens": codes}, temporary)
+    return Examples(prompts, thoughts, codes)
+
+
+def _tokenise(policy: JanusPolicy, pictures: Iterator[Any], chunk: int = 64) -> Tensor:
+    """(E, N) uint16 of pictures (uint8 arrays), or of rows that are codes already (1-D)."""
+    parts, waiting = [], []
+
+    def flush() -> None:
+        if waiting:
+            parts.append(policy.encode_pictures(torch.from_numpy(np.stack(waiting))).cpu().to(torch.uint16))
+            waiting.clear()
+
+    for picture in pictures:
+        if picture.ndim == 1:
+            flush()
+            parts.append(torch.from_numpy(picture)[None].to(torch.uint16))
+        else:
+            waiting.append(picture)
+            if len(waiting) == chunk:
+                flush()
+    flush()
+    return torch.cat(parts)
+
+
+def _picture(row: dict[str, Any], where: str, folder: Path, policy: JanusPolicy) -> np.ndarray:
+    if row.get("image_tokens") is not None:
+        codes, limit = np.asarray(row["image_tokens"]), policy.model.config.vq_config.num_embeddings
+        if codes.dtype.kind not in "iu" or codes.shape != (policy.num_image_tokens,) or codes.min() < 0 or codes.max() >= limit:
+            raise UserError(f"{where}: image_tokens must be {policy.num_image_tokens} integers from 0 to {limit - 1}. Tokenise it again.")
+        return codes.astype(np.int64)
+    if not row.get("image"):
+        raise UserError(f"{where} has neither `image` (a path) nor `image_tokens`. Add one of them.")
+    path = folder / str(row["image"])
+    try:
+        picture = read_picture(path)
+    except OSError as error:
+        raise UserError(f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again.") from error
+    side, size = min(picture.shape[:2]), policy.image_size
+    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+    square = to_pil(picture[top : top + side, left : left + side])
+    return np.array(square if side == size else square.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
+    structure = {name: tuple(row.get(name) or ()) for name in ("include", "exclude")}
+    try:
+        questions = tuple(Question(**{**q, "depends_on": tuple(q.get("depends_on", ()))}) for q in row.get("questions") or ())
+    except (TypeError, AttributeError) as error:
+        raise UserError(f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them.") from error
+    text, id = _text(row, "prompt", where), str(row.get("id") or f"{number:05d}")
+    return Prompt(text, id, str(row.get("tag") or ""), **structure, questions=questions)
+
+
+def _text(row: dict[str, Any], name: str, where: str) -> str:
+    if not isinstance(row.get(name), str) or (name == "prompt" and not row[name].strip()):
+        raise UserError(f"{where} has no `{name}`, or it is not a text; it has {', '.join(row) or 'nothing'}. Add it.")
+    return row[name]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read as a text file: {getattr(error, 'strerror', None) or error}. Check the path.") from error
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, row)."""
+    for number, line in enumerate(_read(path).splitlines(), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path} line {number} is not JSON ({error}). Correct that line.") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path} line {number} is not a JSON object. Write {{'prompt': …}}.")
+            yield number, row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read as parquet: {error}. Check the path.") from error
+    yield from enumerate(table.to_pylist(), start=1)

@@ -1,0 +1,46 @@
+"""What a person sees while a recipe runs: a bar on a terminal, a line now and then elsewhere, and loud warnings. All on stderr."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+class Display:
+    """Use as a context manager; silent in every process but the main one."""
+
+    def __init__(self, name: str, total: int, log_every: int, active: bool = True) -> None:
+        self.console = Console(stderr=True, quiet=not active)
+        self.name, self.total, self.log_every = name, total, log_every
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}"))
+        self._bar = Progress(*columns, console=self.console) if active and self.console.is_terminal else None
+        self._warned: set[str] = set()
+        self._first: tuple[float, int] | None = None
+
+    def __enter__(self) -> "Display":
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task(self.name, total=self.total, shown="")
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def show(self, step: int, row: dict[str, Any], names: tuple[str, ...]) -> None:
+        """Bring the bar to `step`, or print every log_every-th step, with these fields of the metrics row."""
+        shown = " ".join(f"{n} {row[n]:.3g}" for n in names if row.get(n) is not None)
+        self._first = self._first or (time.monotonic(), step)
+        if self._bar:
+            self._bar.update(self._task, completed=step, shown=shown)
+        elif step % self.log_every == 0 or step >= self.total:
+            began, first = self._first
+            left = (time.monotonic() - began) / max(1, step - first) * (self.total - step)
+            self.console.print(f"{self.name} {step}/{self.total} {shown} left {left:.0f}s", soft_wrap=True, highlight=False)
+
+    def warn(self, key: str, message: str) -> None:
+        """Say it once per run."""
+        if key not in self._warned:
+            self._warned.add(key)
+            self.console.print(f"[bold yellow]warning:[/] {message}", soft_wrap=True, highlight=False)

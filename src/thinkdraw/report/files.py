@@ -1,0 +1,78 @@
+"""Reading files that may be missing, partial or odd: what cannot be read becomes a note, never a crash."""
+
+import base64
+import io
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.tracking import MetricsLog
+
+MAX_SIDE = 128
+"""Longer side of an embedded picture, pixels; larger ones are scaled down and lose colours, so that a page stays small."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def number(value: Any) -> float:
+    """A float; NaN for None, text and anything else that is not a finite number."""
+    if isinstance(value, bool | int | float):
+        return float(value) if math.isfinite(value) else math.nan
+    return math.nan
+
+
+def text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def read_json(path: Path, notes: list[str]) -> dict[str, Any]:
+    """The object in a JSON file; empty, with a note, if it is damaged; empty if it is missing."""
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except ValueError:
+        notes.append(f"{path.name} in {path.parent.name}/ is not JSON and was left out.")
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+    """The objects in a JSON-lines file; none, with a note, if it is damaged."""
+    try:
+        return [row for row in MetricsLog.read(path) if isinstance(row, dict)]
+    except (UserError, UnicodeDecodeError):
+        notes.append(f"{path.name} in {path.parent.name}/ is damaged and was left out.")
+        return []
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """A dict, also from its JSON text; empty for anything else."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            return {}
+    return value if isinstance(value, Mapping) else {}
+
+
+def data_uri(png: bytes | None) -> str | None:
+    """A picture file's bytes as a PNG data URI of at most MAX_SIDE pixels; None if they are not a PNG."""
+    if not isinstance(png, bytes) or not png.startswith(_PNG):
+        return None
+    try:
+        with Image.open(io.BytesIO(png)) as image:
+            if max(image.size) > MAX_SIDE:
+                image = image.convert("RGB")
+                image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+                buffer = io.BytesIO()
+                image.quantize(128).save(buffer, format="PNG", optimize=True)
+                png = buffer.getvalue()
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -1,0 +1,145 @@
+"""Whether a lab picture shows what its prompt asks for, by the lab's exact detector: a verdict and, from it, a reward.
+
+Prompts of GenEval's tasks are judged by GenEval's rules (arXiv 2310.11513). The others are judged question by question as
+DPG-Bench does (arXiv 2403.05135): a question counts only if all that it depends on is true.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.judges.lab import LabDetector
+from thinkdraw.lab.detector import Found, look
+from thinkdraw.lab.facts import VALUES, Seen, is_true
+from thinkdraw.lab.prompts import GENEVAL_TASKS
+from thinkdraw.rewards.rules import fact_share, judge_picture, keep_detections, relative_position
+from thinkdraw.types import Detection, Prompt, Rollouts
+
+THRESHOLD = 0.3
+_KIND_OF = {word: kind for kind, words in VALUES.items() if kind != "color" for word in words}
+
+
+@dataclass(frozen=True)
+class LabVerdict:
+    """correct: all facts of the prompt hold. share: how many of them, 0..1. reason: lines on those that fail."""
+
+    correct: bool
+    share: float
+    reason: str
+    found: Found
+
+    @property
+    def detections(self) -> list[Detection]:
+        return self.found.detections
+
+
+def judge(picture: np.ndarray | Tensor, prompt: Prompt, found: Found | None = None) -> LabVerdict:
+    """The verdict on one picture (H, W, 3) uint8; found: what the detector sees in it, where that is known already.
+
+    Raises UserError for a prompt that says nothing a lab picture can be checked for.
+    """
+    found = look(np.asarray(picture)) if found is None else found
+    if prompt.include and (prompt.tag in GENEVAL_TASKS or not prompt.questions):
+        return _by_clauses(prompt, found)
+    if not prompt.questions:
+        raise UserError(f"prompt {prompt.text[:60]!r} has neither clauses nor questions, so the lab detector cannot judge it.")
+    return _by_questions(prompt, found)
+
+
+def facts_hold(prompt: Prompt, found: Found) -> list[bool]:
+    """Whether the fact of each of the prompt's questions holds, whatever it depends on. Raises UserError without facts."""
+    seen = Seen.of_detections(found, THRESHOLD)
+    return [_holds(_fact(prompt, question.fact), seen, found) for question in prompt.questions]
+
+
+def _by_clauses(prompt: Prompt, found: Found) -> LabVerdict:
+    metadata = prompt.metadata()
+    names = {clause["class"] for clause in (*prompt.include, *prompt.exclude)}
+    wanted = {name: _attributes(name, prompt) for name in names}
+    # A detection stands under every class that it fits: a small striped ring is a ring, too.
+    detections = {name: [d for d in found.detections if _fits(d, wanted[name])] for name in names}
+    kept = keep_detections(detections, tag=prompt.tag, threshold=THRESHOLD)
+    verdict = judge_picture(metadata, kept, _colors)
+    return LabVerdict(verdict.correct, fact_share(metadata, kept, _colors), verdict.reason, found)
+
+
+def _by_questions(prompt: Prompt, found: Found) -> LabVerdict:
+    counts: dict[int, bool] = {}
+    for question, held in zip(prompt.questions, facts_hold(prompt, found)):
+        counts[question.id] = held and all(counts[parent] for parent in question.depends_on)
+    failed = [question.text for question in prompt.questions if not counts[question.id]]
+    reason = "\n".join(f"no: {text}" for text in failed)
+    return LabVerdict(not failed, 1 - len(failed) / len(counts), reason, found)
+
+
+def _attributes(name: str, prompt: Prompt) -> dict[str, str]:
+    """'small striped ring' → its size, texture and shape."""
+    words = name.split()
+    unknown = [word for word in words if word not in _KIND_OF]
+    if unknown or not words or _KIND_OF[words[-1]] != "shape":
+        raise UserError(
+            f"class {name!r} of prompt {prompt.text[:60]!r} is not a thing of the lab, so the lab detector cannot judge it. "
+            "Use prompts of the lab, or another reward."
+        )
+    return {_KIND_OF[word]: word for word in words}
+
+
+def _fits(detection: Detection, wanted: dict[str, str]) -> bool:
+    return all(value == {"shape": detection.label, **detection.attributes}[kind] for kind, value in wanted.items())
+
+
+def _colors(name: str, found: Sequence[Detection]) -> list[str]:
+    return [detection.attributes["color"] for detection in found]
+
+
+def _fact(prompt: Prompt, fact: dict[str, Any] | None) -> dict[str, Any]:
+    if fact is None:
+        raise UserError(f"a question of prompt {prompt.text[:60]!r} has no fact, so the lab detector cannot judge it.")
+    return fact
+
+
+def _holds(fact: dict[str, Any], seen: Seen, found: Found) -> bool:
+    if fact["kind"] != "relation":
+        return is_true(fact, seen)
+    # One rule for places in every family: GenEval's, on boxes.
+    able = [d for d in found.detections if d.score > THRESHOLD]
+    pairs = [(a, b) for a in able if _fits(a, fact["thing"]) for b in able if _fits(b, fact["other"]) and a is not b]
+    return any(fact["relation"] in relative_position(a.box, b.box) for a, b in pairs)
+
+
+class LabDetectorReward:
+    """(1 − strict_weight) · share of the prompt's facts that hold + strict_weight · whether all of them do, in 0..1."""
+
+    name = "lab-detector"
+
+    def __init__(self, strict_weight: float = 0.5):
+        if not 0 <= strict_weight <= 1:
+            raise UserError(f"lab-detector: strict_weight={strict_weight} must lie in 0..1.")
+        self.strict_weight = strict_weight
+        self.detector = LabDetector()
+        self._judged: tuple[Rollouts | None, list[LabVerdict]] = (None, [])
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        parts = self.components(rollouts)
+        return (1 - self.strict_weight) * parts["facts"] + self.strict_weight * parts["correct"]
+
+    def components(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        """What the reward is made of: facts (B,) and correct (B,), float32; asked for after the reward it costs nothing."""
+        verdicts = self.verdicts(rollouts)
+        return {
+            "facts": torch.tensor([v.share for v in verdicts], dtype=torch.float32),
+            "correct": torch.tensor([float(v.correct) for v in verdicts], dtype=torch.float32),
+        }
+
+    def verdicts(self, rollouts: Rollouts) -> list[LabVerdict]:
+        if self._judged[0] is not rollouts:
+            if rollouts.pictures is None:
+                raise ValueError("rollouts without pictures: sample with decode=True, or decode before the reward.")
+            seen = zip(rollouts.pictures, rollouts.prompts, self.detector.look(rollouts.pictures))
+            self._judged = (rollouts, [judge(picture, prompt, found) for picture, prompt, found in seen])
+        return self._judged[1]

@@ -1,0 +1,1 @@
+"""What every run needs around the mathematics: files, metrics, checkpoints, devices."""

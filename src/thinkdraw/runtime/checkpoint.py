@@ -1,0 +1,177 @@
+"""Checkpoints: which folders are complete, and trainer state without pickle.
+
+A checkpoint is `checkpoints/step_000100/`: a Hugging Face model folder, the trainer state, and `complete.json`, written
+last. A folder without `complete.json` is not a checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import re
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_json
+
+MARKER = "complete.json"
+_TENSORS, _REST = "trainer_state.safetensors", "trainer_state.json"
+
+
+def save_trainer_state(directory: Path | str, state: dict[str, Any]) -> None:
+    """Write nested dicts and lists of tensors, numbers, strings and None: tensors to safetensors, the rest to JSON.
+
+    Dict keys: strings or ints. Raises TypeError naming the place of anything else, UserError if the disk refuses.
+    """
+    directory = Path(directory)
+    tensors: dict[str, torch.Tensor] = {}
+    rest = _encode(state, "state", tensors)
+    try:
+        with atomic_file(directory / _TENSORS) as temporary:
+            save_file(_unshare(tensors), temporary)
+    except SafetensorError as error:
+        raise UserError(
+            f"cannot write {directory / _TENSORS}: {error}. Free space on that disk or choose another folder."
+        ) from error
+    atomic_write_json(directory / _REST, rest)
+
+
+def load_trainer_state(directory: Path | str) -> dict[str, Any]:
+    """Read what `save_trainer_state` wrote, tensors on the CPU. Raises UserError if it is missing or damaged."""
+    directory = Path(directory)
+    try:
+        tensors = load_file(directory / _TENSORS)
+        return _decode(json.loads((directory / _REST).read_text(encoding="utf-8")), tensors)
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(
+            f"no readable trainer state in {directory} ({type(error).__name__}: {error}). "
+            "Resume from an earlier checkpoint, or start a new run from its weights."
+        ) from error
+
+
+def _encode(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """JSON for `value`; what JSON lacks becomes {"__tag__": …}, and tensors are put into `tensors` under `where`."""
+    if isinstance(value, torch.Tensor):
+        tensors[where] = value.detach().cpu().contiguous()
+        return {"__tensor__": where}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"__float__": repr(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        items = [_encode(item, f"{where}.{i}", tensors) for i, item in enumerate(value)]
+        return items if isinstance(value, list) else {"__tuple__": items}
+    if isinstance(value, dict):
+        pairs = [(key, _encode(item, f"{where}.{key!r}", tensors)) for key, item in value.items()]
+        if all(isinstance(key, str) and not key.startswith("__") for key in value):
+            return dict(pairs)
+        if all(isinstance(key, str | int) for key in value):
+            return {"__dict__": [list(pair) for pair in pairs]}
+        raise TypeError(f"{where} has keys other than strings and ints: {list(value)[:3]}. Convert them before saving.")
+    raise TypeError(
+        f"{where} is a {type(value).__name__}: trainer state holds tensors, numbers, strings, lists and dicts."
+    )
+
+
+def _unshare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The same tensors with one storage each: safetensors refuses shared ones, tied weights for example."""
+    seen: set[int] = set()
+    unshared = {}
+    for name, tensor in tensors.items():
+        pointer = tensor.untyped_storage().data_ptr()
+        unshared[name] = tensor.clone() if pointer in seen else tensor
+        seen.add(pointer)
+    return unshared
+
+
+def _decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if isinstance(value, list):
+        return [_decode(item, tensors) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if "__tensor__" in value:
+        return tensors[value["__tensor__"]]
+    if "__float__" in value:
+        return float(value["__float__"])
+    if "__tuple__" in value:
+        return tuple(_decode(item, tensors) for item in value["__tuple__"])
+    if "__dict__" in value:
+        return {key: _decode(item, tensors) for key, item in value["__dict__"]}
+    return {key: _decode(item, tensors) for key, item in value.items()}
+
+
+def rng_state() -> dict[str, Any]:
+    """The global generators of random, numpy and torch (CPU and every CUDA device), as a piece of trainer state."""
+    name, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "random": random.getstate(),
+        "numpy": (name, [int(key) for key in keys], int(position), int(has_gauss), float(gauss)),
+        "torch": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Put back what `rng_state` took; CUDA states only where as many devices are present."""
+    random.setstate(state["random"])
+    name, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+@contextmanager
+def write_checkpoint(run_dir: Path | str, step: int) -> Iterator[Path]:
+    """Yield a folder to save into; when the block ends it becomes `checkpoints/step_%06d`, marked complete."""
+    with atomic_directory(Path(run_dir) / "checkpoints" / f"step_{step:06d}") as directory:
+        yield directory
+        atomic_write_json(directory / MARKER, {"step": step})
+
+
+def checkpoint_step(checkpoint: Path | str) -> int | None:
+    """The step in a name of the form step_000100, or None for other names."""
+    match = re.fullmatch(r"step_(\d{6,})", Path(checkpoint).name)
+    return int(match[1]) if match else None
+
+
+def _steps(run_dir: Path | str) -> list[tuple[int, Path]]:
+    """(step, folder) of all folders named like a checkpoint, complete or not, in ascending order."""
+    folders = Path(run_dir, "checkpoints").glob("step_*")
+    return sorted((step, f) for f in folders if f.is_dir() and (step := checkpoint_step(f)) is not None)
+
+
+def latest_checkpoint(run_dir: Path | str) -> Path | None:
+    """The complete checkpoint with the highest step, or None."""
+    return max(((s, f) for s, f in _steps(run_dir) if (f / MARKER).is_file()), default=(0, None))[1]
+
+
+def prune_checkpoints(run_dir: Path | str, keep: int, also_keep: Collection[str] = ()) -> list[str]:
+    """Delete all but the newest `keep` complete checkpoints and those named in `also_keep`; return the names deleted.
+
+    Incomplete folders older than the newest complete checkpoint are deleted too; newer ones are left alone.
+    """
+    if keep < 1:
+        raise ValueError(f"keep={keep}: pruning must leave at least one checkpoint to resume from. Use keep=1 or more.")
+    complete = [f for _, f in _steps(run_dir) if (f / MARKER).is_file()]
+    if not complete:
+        return []
+    kept = {f.name for f in complete[-keep:]} | set(also_keep)
+    newest = checkpoint_step(complete[-1]) or 0
+    doomed = [f for step, f in _steps(run_dir) if step <= newest and f.name not in kept]
+    for folder in doomed:
+        (folder / MARKER).unlink(missing_ok=True)  # first, so that a killed deletion leaves no "complete" half
+        shutil.rmtree(folder)
+    return [f.name for f in doomed]

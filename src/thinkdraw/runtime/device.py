@@ -1,0 +1,54 @@
+"""Which device computes, at which precision, on how many threads."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from thinkdraw.errors import UserError
+
+
+def pick_device(name: str = "auto") -> torch.device:
+    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises UserError for a name torch does not know and for a device that this machine lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"device={name}: not a device name. Use auto, cpu, cuda, cuda:1 or mps.") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device={name}: torch sees {torch.cuda.device_count()} CUDA devices. Use device=auto or cpu.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError(f"device={name}: torch sees no Apple GPU here. Use device=auto or cpu.")
+    return device
+
+
+def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
+    """Context in which forward passes run at `precision`: "fp32" changes nothing, "bf16" is torch's autocast."""
+    if precision == "fp32":
+        return nullcontext()
+    if precision == "bf16":
+        return torch.autocast(torch.device(device).type, dtype=torch.bfloat16)
+    raise UserError(f"precision={precision}: unknown. Use fp32 or bf16.")
+
+
+def set_threads(num_threads: int | None) -> int:
+    """Let torch use `num_threads` CPU threads, None for its own choice, which follows OMP_NUM_THREADS; return them."""
+    if num_threads is not None:
+        if num_threads < 1:
+            raise UserError(f"num_threads={num_threads}: must be at least 1, or null for torch's own choice.")
+        torch.set_num_threads(num_threads)
+    return torch.get_num_threads()
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 matrices natively; without, bf16 on the CPU is slower than fp32."""
+    # Private names of torch.cpu, looked up softly because they come and go between releases.
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(bool(probe()) for name in probes if callable(probe := getattr(torch.cpu, name, None)))

@@ -1,0 +1,236 @@
+"""The types that travel between rooms: prompts, sampling settings, rollouts, and the protocols of policies and judges.
+
+Shape letters: P prompts, G group size, B = P·G rollouts, L prompt tokens, T sampled tokens, N image tokens, V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from thinkdraw.config import StrictModel
+
+ThoughtFormat = Literal["inline", "rewrite", "off"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A yes/no question about a picture (DPG's form).
+
+    fact: what the lab's detector checks for it, or None. depends_on: ids of questions that must be answered yes first.
+    """
+
+    id: int
+    text: str
+    depends_on: tuple[int, ...] = ()
+    fact: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A text to draw, with the structure that judges need where it has one.
+
+    include, exclude: GenEval clauses ({"class", "count", optional "color", "position"}). tag: the task it belongs to.
+    questions: DPG's form.
+    """
+
+    text: str
+    id: str = ""
+    tag: str = ""
+    include: tuple[dict[str, Any], ...] = ()
+    exclude: tuple[dict[str, Any], ...] = ()
+    questions: tuple[Question, ...] = ()
+
+    def metadata(self) -> dict[str, Any]:
+        """GenEval's metadata record."""
+        record: dict[str, Any] = {"tag": self.tag, "include": list(self.include), "prompt": self.text}
+        if self.exclude:
+            record["exclude"] = list(self.exclude)
+        return record
+
+
+class Sampling(StrictModel):
+    """How a policy samples. Guidance applies to image tokens only; temperature, top-k and top-p to both modalities."""
+
+    thought: ThoughtFormat = Field("inline", description="Where the thought stands: inline, rewrite or off.")
+    max_thought_tokens: int = Field(64, ge=1, description="Budget; a longer thought is cut and begin-of-image forced.")
+    temperature: float = Field(1.0, gt=0)
+    top_k: int | None = Field(None, ge=1)
+    top_p: float | None = Field(None, gt=0, le=1)
+    guidance_scale: float = Field(1.0, ge=0, description="u + s(c − u) on image logits; 1 is no guidance.")
+    greedy: bool = Field(False, description="Take the most likely token; log-probs are still those of the distribution.")
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The token sets that top-k or top-p left to sample from, in compressed rows.
+
+    indices: (K,) int32, ascending within a token. counts: (B, T) int32; 0 where nothing was cut.
+    """
+
+    indices: Tensor
+    counts: Tensor
+
+    def rows(self, rows: Tensor) -> "Kept":
+        starts = torch.cumsum(self.counts.flatten().long(), 0).reshape(self.counts.shape)
+        ends = starts[:, -1]
+        begins = ends - self.counts.sum(1)
+        parts = [self.indices[int(begins[r]) : int(ends[r])] for r in rows.tolist()]
+        return Kept(torch.cat(parts) if parts else self.indices[:0], self.counts[rows])
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """B sampled thoughts and pictures, prompt-major in groups of `group_size`.
+
+    prompt_ids, prompt_mask: (B, L) right-padded ids of the context before the first token, and its True = real mask.
+    tokens: (B, T) int64, right-padded: a row of segments, each a text or a picture. is_image: (B, T) bool, True = image token.
+    segment: (B, T) int8, index of the token's segment, −1 = padding. mask: (B, T) bool, True = chosen by the policy.
+    log_probs: (B, T) float32 nats under the distribution sampled from; 0 where mask is False.
+    draw_ids, draw_mask: (B, L2) the fresh context of `rewrite`'s picture, else None.
+    seeds: (B,) int64, all of a rollout's noise. pictures: (B, H, W, 3) uint8 or None.
+    """
+
+    prompts: tuple[Prompt, ...]
+    prompt_ids: Tensor
+    prompt_mask: Tensor
+    tokens: Tensor
+    is_image: Tensor
+    segment: Tensor
+    mask: Tensor
+    log_probs: Tensor
+    seeds: Tensor
+    sampling: Sampling
+    group_size: int = 1
+    revision: str = ""
+    pictures: Tensor | None = None
+    draw_ids: Tensor | None = None
+    draw_mask: Tensor | None = None
+    kept: Kept | None = None
+    thoughts: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        batch, length = self.tokens.shape
+        for name in ("is_image", "segment", "mask", "log_probs"):
+            if getattr(self, name).shape != (batch, length):
+                raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}, tokens have {(batch, length)}.")
+        if len(self.prompts) != batch or self.prompt_ids.shape[0] != batch or self.seeds.shape != (batch,):
+            raise ValueError(f"{len(self.prompts)} prompts, {self.prompt_ids.shape[0]} prompt rows, {batch} token rows.")
+        if batch % self.group_size:
+            raise ValueError(f"{batch} rollouts do not divide into groups of {self.group_size}.")
+        if bool((self.mask & (self.segment < 0)).any()):
+            raise ValueError("mask is True on padding.")
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    def select(self, rows: Sequence[int] | Tensor, group_size: int = 1) -> "Rollouts":
+        """Some rows, in the given order; trailing columns that are padding in all of them are cut."""
+        index = torch.as_tensor(rows, dtype=torch.long)
+        length = max(1, int((self.segment[index] >= 0).sum(1).max())) if len(index) else 1
+        kept = self.kept.rows(index) if self.kept else None
+        if kept is not None:
+            kept = Kept(kept.indices, kept.counts[:, :length])
+        changes: dict[str, Any] = {"group_size": group_size, "kept": kept}
+        for name in ("tokens", "is_image", "segment", "mask", "log_probs"):
+            changes[name] = getattr(self, name)[index, :length]
+        for name in ("prompt_ids", "prompt_mask", "seeds", "pictures", "draw_ids", "draw_mask"):
+            value = getattr(self, name)
+            changes[name] = None if value is None else value[index]
+        changes["prompts"] = tuple(self.prompts[i] for i in index.tolist())
+        changes["thoughts"] = tuple(self.thoughts[i] for i in index.tolist()) if self.thoughts else ()
+        return dataclasses.replace(self, **changes)
+
+    def to(self, device: torch.device | str) -> "Rollouts":
+        moved = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        if self.kept:
+            moved["kept"] = Kept(self.kept.indices.to(device), self.kept.counts.to(device))
+        return dataclasses.replace(self, **moved)
+
+    def image_tokens(self) -> Tensor:
+        """(B, N) codes of each row's last picture; every row must have the same N."""
+        last = torch.where(self.is_image, self.segment, torch.full_like(self.segment, -1)).amax(1, keepdim=True)
+        chosen = self.is_image & (self.segment == last) & (last >= 0)
+        counts = chosen.sum(1)
+        if int(counts.min()) != int(counts.max()):
+            raise ValueError(f"pictures of {int(counts.min())} to {int(counts.max())} tokens in one batch.")
+        return self.tokens[chosen].reshape(len(self), -1)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What `Policy.log_probs` gives for each token: log_probs (B, T) nats and entropy (B, T) nats of the distribution
+    sampled from, both with gradient and 0 where the rollouts' mask is False."""
+
+    log_probs: Tensor
+    entropy: Tensor
+
+
+class Policy(Protocol):
+    """The trainable generator. See `policies/janus.py` for the family in use."""
+
+    revision: str
+
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, group_size: int = 1, seeds: Sequence[int] | Tensor | None = None, decode: bool = True
+    ) -> Rollouts: ...
+
+    def log_probs(self, rollouts: Rollouts) -> Scored: ...
+
+    def encode_pictures(self, pictures: Tensor) -> Tensor: ...
+
+    def decode_tokens(self, image_tokens: Tensor) -> Tensor: ...
+
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor: ...
+
+    def reference(self) -> AbstractContextManager[None]: ...
+
+    def save(self, directory: Path) -> None: ...
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One found object. box: (x1, y1, x2, y2) pixels, float32. score: 0..1. attributes: what else the detector is sure of
+    (the lab's: color, size, texture). mask: (H, W) bool or None."""
+
+    label: str
+    box: tuple[float, float, float, float]
+    score: float
+    attributes: dict[str, str] = field(default_factory=dict)
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds objects: pictures (B, H, W, 3) uint8 → per picture a list of detections."""
+
+    def detect(self, pictures: Tensor) -> list[list[Detection]]: ...
+
+
+@runtime_checkable
+class Questioner(Protocol):
+    """P(yes) in 0..1 for (picture, question) pairs; NaN = no verdict. pictures (B, H, W, 3) uint8, B questions → (B,)."""
+
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A number for (picture, text) pairs; NaN = no verdict. → (B,) float32."""
+
+    def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor: ...
+
+
+class Reward(Protocol):
+    """One number per picture, higher is better; NaN = no verdict. → (B,) float32."""
+
+    name: str
+
+    def __call__(self, rollouts: Rollouts) -> Tensor: ...

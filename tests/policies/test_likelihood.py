@@ -1,0 +1,152 @@
+"""The trainer's likelihoods are the sampler's, and neither depends on the company a rollout keeps."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling
+from thinkdraw.policies import scorer as scorer_module
+from thinkdraw.types import Prompt
+
+CUTS = {"full": {}, "top_k": {"top_k": 50}, "top_p": {"top_p": 0.9}}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+@pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 3.0, 5.0])
+@pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
+def test_recomputed_log_probs_equal_the_samplers(shared_policy, thought, guidance_scale, temperature, cut):
+    settings = sampling(thought, guidance_scale=guidance_scale, temperature=temperature, **CUTS[cut])
+    rollouts = shared_policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS, decode=False)
+    assert difference(shared_policy, rollouts) <= TOLERANCE
+    assert (rollouts.kept is None) == (cut == "full")
+
+
+def test_rollouts_that_end_by_begin_of_image_by_end_of_sentence_and_by_the_budget_all_occur(shared_policy):
+    # what the test above rests on
+    policy = shared_policy
+    rollouts = policy.sample(PROMPTS * 8, sampling(), group_size=2, decode=False)
+    text_len = (rollouts.segment == 0).sum(1)
+    last, before = (rollouts.tokens.gather(1, (text_len - back).clamp(min=0)[:, None])[:, 0] for back in (1, 2))
+    assert (last == policy.text.boi).all()
+    forced = ~rollouts.mask.gather(1, text_len[:, None] - 1)[:, 0]
+    ended = forced & (before == policy.text.eos)
+    assert (~forced).any() and ended.any() and (forced & ~ended).any()
+    assert (text_len[forced & ~ended] == 11).all()  # budget 10, and begin-of-image
+
+
+def test_mask_is_false_on_forced_tokens_only(shared_policy):
+    rollouts = shared_policy.sample(PROMPTS, sampling(), group_size=4)
+    forced = (rollouts.segment >= 0) & ~rollouts.mask
+    assert (rollouts.tokens[forced] == shared_policy.text.boi).all()
+    assert rollouts.mask[rollouts.is_image].all()
+    assert (rollouts.is_image.sum(1) == 16).all()
+
+
+def test_suppressed_tokens_are_never_thought(shared_policy):
+    rollouts = shared_policy.sample(PROMPTS * 4, sampling(temperature=5.0), group_size=8, decode=False)
+    thought = rollouts.tokens[rollouts.mask & ~rollouts.is_image]
+    assert not shared_policy.text.suppressed[thought].any()
+    assert thought.max() < len(shared_policy.processor.tokenizer)
+
+
+@pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
+def test_a_rollout_does_not_depend_on_its_batch(policy, thought):
+    settings = sampling(thought, guidance_scale=3.0)
+    whole = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
+    alone = [policy.sample(PROMPTS[i // 2 : i // 2 + 1], settings, seeds=SEEDS[i : i + 1]) for i in range(6)]
+    for i, rollouts in enumerate(alone):
+        assert_same_rollouts(whole.select([i]), rollouts)
+    backwards = policy.sample([PROMPTS[i // 2] for i in range(5, -1, -1)], settings, seeds=SEEDS.flip(0))
+    assert_same_rollouts(whole, backwards.select(range(5, -1, -1)))
+    policy.max_rows = 4  # two rollouts at a time, with their guidance rows
+    assert_same_rollouts(whole, policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS))
+
+
+@pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
+@pytest.mark.parametrize("cut", CUTS)
+def test_scores_do_not_depend_on_padding_order_or_micro_batch(shared_policy, thought, cut):
+    rollouts = shared_policy.sample(
+        PROMPTS, sampling(thought, guidance_scale=3.0, **CUTS[cut]), group_size=2, seeds=SEEDS, decode=False
+    )
+    with torch.no_grad():
+        whole = shared_policy.log_probs(rollouts).log_probs
+        order = [4, 0, 5, 2]
+        part = shared_policy.log_probs(rollouts.select(order)).log_probs
+    assert (whole[order, : part.shape[1]] - part).abs().max() <= TOLERANCE
+
+
+@pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
+def test_many_chunks_of_logits_give_the_numbers_and_the_gradient_of_one(policy, thought, monkeypatch):
+    rollouts = policy.sample(PROMPTS, sampling(thought, guidance_scale=3.0), decode=False)
+
+    def values_and_gradient():
+        policy.model.zero_grad()
+        scored = policy.log_probs(rollouts)
+        (scored.log_probs.sum() + scored.entropy.sum()).backward()
+        return scored.log_probs.detach(), policy.model.model.generation_head.proj_out.weight.grad.clone()
+
+    whole = values_and_gradient()
+    monkeypatch.setattr(scorer_module, "CHUNK_ELEMENTS", 64 * 5)  # 5 image tokens, 1 text token at a time
+    chunked = values_and_gradient()
+    torch.testing.assert_close(whole[0], chunked[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(whole[1], chunked[1], atol=1e-3, rtol=1e-4)
+
+
+def test_entropy_is_that_of_the_distribution_sampled_from(shared_policy):
+    # Top-k 1 leaves one token: no entropy, certainty. Nearly infinite temperature: log 64 nats per image token.
+    certain = shared_policy.sample(PROMPTS, sampling("off", top_k=1), decode=False)
+    with torch.no_grad():
+        scored = shared_policy.log_probs(certain)
+    assert scored.entropy.abs().max() < 1e-6 and scored.log_probs.abs().max() < 1e-6
+    even = shared_policy.sample(PROMPTS, sampling("off", temperature=1e6), decode=False)
+    with torch.no_grad():
+        entropy = shared_policy.log_probs(even).entropy
+    torch.testing.assert_close(entropy[even.mask], torch.full_like(entropy[even.mask], 64.0).log(), atol=1e-3, rtol=0)
+
+
+def test_conditional_guidance_in_loss_scores_images_as_if_unguided_and_text_the_same(policy):
+    rollouts = policy.sample(PROMPTS, sampling(guidance_scale=5.0), decode=False)
+    policy.scorer.guidance_in_loss = "conditional"
+    unguided = dataclasses.replace(rollouts, sampling=sampling(guidance_scale=1.0))
+    with torch.no_grad():
+        conditional, plain = policy.log_probs(rollouts).log_probs, policy.log_probs(unguided).log_probs
+    assert torch.equal(conditional, plain)
+    text, image = rollouts.mask & ~rollouts.is_image, rollouts.is_image
+    assert (conditional - rollouts.log_probs)[text].abs().max() <= TOLERANCE
+    assert (conditional - rollouts.log_probs)[image].abs().max() > 0.1
+
+
+@pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
+def test_gradient_reaches_what_is_trained_and_nothing_else(policy, thought):
+    rollouts = policy.sample(PROMPTS, sampling(thought, guidance_scale=3.0), decode=False)
+    policy.scorer.train()
+    policy.log_probs(rollouts).log_probs.sum().backward()
+    inner = policy.model.model
+    for module in (inner.language_model, inner.generation_head, inner.generation_aligner, inner.generation_embeddings):
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in module.parameters())
+    # `off` trains no text, but DDP must not wait for lm_head: a gradient of zero.
+    assert (policy.model.lm_head.weight.grad.abs().sum() > 0) == (thought != "off")
+    for module in (inner.vqmodel, inner.vision_model, inner.aligner):
+        assert all(p.grad is None and not p.requires_grad for p in module.parameters())
+    assert not inner.vqmodel.training and inner.language_model.training
+
+
+def test_every_trained_parameter_has_a_gradient_in_every_format_and_without_any_trained_token(policy):
+    for thought in ("inline", "rewrite", "off"):
+        rollouts = policy.sample([Prompt("star")], sampling(thought), decode=False)
+        for mask in (rollouts.mask, torch.zeros_like(rollouts.mask), rollouts.mask & rollouts.is_image):
+            policy.model.zero_grad()
+            scored = policy.log_probs(dataclasses.replace(rollouts, mask=mask))
+            scored.log_probs.sum().backward()
+            assert [n for n, p in policy.model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+def test_bf16_autocast_stays_within_a_bounded_drift(policy):
+    policy.precision = "bf16"
+    rollouts = policy.sample(PROMPTS, sampling(), group_size=4, decode=False)
+    with torch.no_grad():
+        drift = (policy.log_probs(rollouts).log_probs - rollouts.log_probs).abs()[rollouts.mask]
+    assert rollouts.log_probs.dtype == torch.float32
+    assert 0 < drift.mean() < 0.1  # weights this large amplify rounding; trained checkpoints stay far below
