@@ -1,0 +1,21 @@
+"""thinkdraw trains image generators that think before they draw.
+
+The public API, in the order in which one meets it: `load_policy`, `load_prompts`, `load_reward`, `rollout`, `evaluate`, `train`,
+`report`. Everything is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from thinkdraw.api import evaluate, load_policy, load_prompts, load_reward, report, rollout, train
+
+__version__ = "0.1.0"
+__all__ = ["evaluate", "load_policy", "load_prompts", "load_reward", "report", "rollout", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from thinkdraw import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'thinkdraw' has no attribute {name!r}")

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-
 from tests.policies.suite import PROMPTS, sampling
 
 
@@ -79,10 +78,15 @@ def test_answers_are_the_first_token_of_the_understanding_path(shared_policy, re
     questions = ["is there a star?", "yes or no: is the small triangle left of a red circle?", "Is it?"]
     answers = shared_policy.answer(pictures, questions)
     tokenizer = shared_policy.processor.tokenizer
-    variants = {w: [s for s in (w, " " + w, w.title(), " " + w.title()) if len(tokenizer(s)["input_ids"]) == 2] for w in ("yes", "no")}
+    variants = {
+        w: [s for s in (w, " " + w, w.title(), " " + w.title()) if len(tokenizer(s)["input_ids"]) == 2]
+        for w in ("yes", "no")
+    }
     for i, question in enumerate(questions):
         text = f"<|User|>: <image_placeholder>\n{question}\n\n<|Assistant|>:"
-        inputs = shared_policy.processor(text=[text], images=[Image.fromarray(pictures[i].numpy())], return_tensors="pt")
+        inputs = shared_policy.processor(
+            text=[text], images=[Image.fromarray(pictures[i].numpy())], return_tensors="pt"
+        )
         with torch.no_grad():
             probs = reference_model(**inputs).logits[0, -1].softmax(-1)
         yes, no = (sum(probs[tokenizer(s)["input_ids"][1]] for s in variants[w]) for w in ("yes", "no"))

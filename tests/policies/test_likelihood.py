@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 import torch
-
 from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling
+
 from thinkdraw.policies import scorer as scorer_module
 from thinkdraw.types import Prompt
 

@@ -82,7 +82,11 @@ def sft_config(folder: Path, policy: str, **changes: Any) -> sft.SftConfig:
 def write_examples(path: Path, count: int = 20) -> Path:
     generator = torch.Generator().manual_seed(1)
     rows = [
-        {"prompt": f"{n} red circles", "thought": "draw " * (n % 5) + "it", "image_tokens": torch.randint(64, (16,), generator=generator).tolist()}
+        {
+            "prompt": f"{n} red circles",
+            "thought": "draw " * (n % 5) + "it",
+            "image_tokens": torch.randint(64, (16,), generator=generator).tolist(),
+        }
         for n in range(count)
     ]
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,14 +59,22 @@ def grpo_rows(steps: int) -> list[dict]:
         row = {"step": step, "phase": step, "reward_mean": None if step == 7 else reward, "reward_std": 0.2}
         row |= {"reward/facts": reward + 0.05, "reward/format": 1 - 0.2 * math.exp(-step / 20)}
         row |= {"advantage_std": 0.9, "zero_variance_frac": 0.1 + 0.2 * step / steps, "no_verdict_frac": 0.0}
-        row |= {"entropy_text": 0.9 - 0.3 * step / steps, "entropy_image": 2.6 - 0.5 * step / steps + 0.04 * rng.normal()}
+        row |= {
+            "entropy_text": 0.9 - 0.3 * step / steps,
+            "entropy_image": 2.6 - 0.5 * step / steps + 0.04 * rng.normal(),
+        }
         row |= {"entropy_coef_text": 0.0, "entropy_coef_image": 0.0, "ratio_mean": 1.0}
         row |= {"kl_text": 0.01 * math.sqrt(step), "kl_image": 0.03 * math.sqrt(step)}
         row |= {"ratio_max_deviation": 0.0 if step == 3 else 10 ** (-6 + 0.3 * rng.normal())}
         row |= {"clip_frac_text": 0.01, "clip_frac_image": 0.02, "grad_norm": 0.4 + 0.1 * abs(rng.normal())}
         row |= {"learning_rate": 1e-4, "thought_tokens_mean": 31 - 6 * step / steps + rng.normal()}
         row |= {"thought_forced_frac": 0.02, "loss": rng.normal() * 0.01, "pictures_sampled": 128 * step}
-        row |= {"seconds_sample": 2 + 0.2 * rng.random(), "seconds_judge": 0.2, "seconds_update": 3.1, "seconds": 5.3 * step}
+        row |= {
+            "seconds_sample": 2 + 0.2 * rng.random(),
+            "seconds_judge": 0.2,
+            "seconds_update": 3.1,
+            "seconds": 5.3 * step,
+        }
         rows.append(row | ({"validation_score": reward} if step % 10 == 0 else {}))
     return rows
 
@@ -88,8 +96,17 @@ def write_rollouts(folder: Path, step: int, prompts: tuple[str, ...], group_size
             reward = math.nan if m == 2 else float(rng.integers(0, 5)) / 4
             row = {"step": step, "prompt": prompt, "prompt_id": f"p{g}", "tag": TASKS[g % 6], "group": g, "member": m}
             row |= {"thought": f"{THOUGHT} {prompt}", "reward": reward, "advantage": (reward - 0.5) * 2, "seed": m}
-            row |= {"components": json.dumps({"facts": reward, "format": None}), "png": picture(step * 100 + g * 10 + m)}
-            rows.append({**row, "prompt": prompt.encode("utf-8", "replace").decode(), "thought": row["thought"].encode("utf-8", "replace").decode()})
+            row |= {
+                "components": json.dumps({"facts": reward, "format": None}),
+                "png": picture(step * 100 + g * 10 + m),
+            }
+            rows.append(
+                {
+                    **row,
+                    "prompt": prompt.encode("utf-8", "replace").decode(),
+                    "thought": row["thought"].encode("utf-8", "replace").decode(),
+                }
+            )
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows), folder / f"step_{step:06d}.parquet")
 
@@ -110,7 +127,10 @@ def write_eval(folder: Path, stage: str, share: float, prompts: int = 36) -> Non
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(picture(i + (stage == "rl")))
     write_jsonl(folder / stage / "results.jsonl", rows)
-    summary = scores(share) | {"no_verdict": 1, "sampling": {"thought": "inline", "temperature": 1.0, "guidance_scale": 1.0}}
+    summary = scores(share) | {
+        "no_verdict": 1,
+        "sampling": {"thought": "inline", "temperature": 1.0, "guidance_scale": 1.0},
+    }
     summary["understanding"] = {"accuracy": 0.91 - share / 50, "exists": 0.95, "count": 0.84, "color": float("nan")}
     summary["diversity"] = 0.31 - share / 10
     summary["thought_precision"] = {"value": share + 0.1, "low": share + 0.07, "high": share + 0.13}
@@ -126,8 +146,12 @@ def scores(share: float) -> dict:
 
 
 def write_quickstart(folder: Path, grpo_steps: int = 200) -> Path:
-    write_run(folder / "sft", sft_rows(300), "seed: 0\nsteps: 300\nlearning_rate: 0.0001\nsampling:\n  thought: inline\n")
-    config = "seed: 0\nsteps: 200\ngroup_size: 8\nguidance_in_loss: same\nobjective:\n  name: dapo\n  beta: 0.0\nsampling:\n"
+    write_run(
+        folder / "sft", sft_rows(300), "seed: 0\nsteps: 300\nlearning_rate: 0.0001\nsampling:\n  thought: inline\n"
+    )
+    config = (
+        "seed: 0\nsteps: 200\ngroup_size: 8\nguidance_in_loss: same\nobjective:\n  name: dapo\n  beta: 0.0\nsampling:\n"
+    )
     write_run(folder / "grpo", grpo_rows(grpo_steps), config + "  guidance_scale: 1.0\n  thought: inline\n")
     for step in (10, 100, 200):
         write_rollouts(folder / "grpo" / "rollouts", step, HOSTILE[: 2 if step > 10 else 3])

@@ -1,4 +1,4 @@
-"""How different the pictures of one prompt are: a policy that earns its reward with one picture has forgotten the others."""
+"""How different the pictures of one prompt are: a policy may earn its reward by drawing the same one every time."""
 
 import math
 from collections.abc import Sequence
@@ -8,21 +8,23 @@ import numpy as np
 
 PATCH = 8
 KERNEL_SCALE = 0.05
-"""Mean absolute difference of patch colours at which two pictures' similarity falls to 1/e; two lab pictures of one prompt
-with the same background and objects elsewhere differ by about that much."""
+"""Mean absolute difference of patch colours at which the similarity of two pictures falls to 1/e."""
 
 
 @dataclass(frozen=True)
 class Diversity:
-    """Of one prompt's pictures; NaN with fewer than two. pixels: mean absolute difference over pairs, 0..1. tokens: mean
-    share of image tokens that differ, 0..1. vendi: the effective number of different pictures, 1..K."""
+    """Of one prompt's K pictures; NaN with fewer than two.
+
+    pixels: mean absolute difference over pairs, 0..1. tokens: mean share of image tokens that differ, 0..1.
+    vendi: the effective number of different pictures, 1..K.
+    """
 
     pixels: float
     tokens: float
     vendi: float
 
 
-def diversity(pictures: Sequence[np.ndarray] | np.ndarray, image_tokens: Sequence[np.ndarray] | np.ndarray) -> Diversity:
+def diversity(pictures: Sequence[np.ndarray], image_tokens: Sequence[np.ndarray]) -> Diversity:
     """pictures: K × (H, W, 3) uint8 of one prompt. image_tokens: K × (N,)."""
     if len(pictures) < 2:
         return Diversity(math.nan, math.nan, math.nan)
@@ -36,7 +38,7 @@ def diversity(pictures: Sequence[np.ndarray] | np.ndarray, image_tokens: Sequenc
     )
 
 
-def patch_colors(pictures: Sequence[np.ndarray] | np.ndarray, patch: int = PATCH) -> np.ndarray:
+def patch_colors(pictures: Sequence[np.ndarray], patch: int = PATCH) -> np.ndarray:
     """(K, F) float64, the mean colour of each patch, 0..1; a border that no whole patch covers is left out."""
     array = np.stack([np.asarray(p, dtype=np.float64) for p in pictures]) / 255
     count, height, width, channels = array.shape

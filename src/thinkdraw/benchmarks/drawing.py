@@ -36,8 +36,9 @@ def picture_seed(benchmark: str, prompt: Prompt, sample: int, seed: int) -> int:
 
 
 def draw_benchmark(
-    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, samples_per_prompt: int = 4, folder: Path | str | None = None,
-    seed: int = 0, chunk: int = 256, progress: Callable[[int, int], None] | None = None, *, benchmark: str = "lab",
+    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, samples_per_prompt: int = 4,
+    folder: Path | str | None = None, seed: int = 0, chunk: int = 256,
+    progress: Callable[[int, int], None] | None = None, *, benchmark: str = "lab",
 ) -> Iterator[list[Drawing]]:  # fmt: skip
     """The pictures in order, about `chunk` at a time, all samples of a prompt in the same list.
 

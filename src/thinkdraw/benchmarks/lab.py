@@ -1,4 +1,4 @@
-"""The lab's benchmark: draw a fixed prompt set, judge each picture by the exact detector, and put the verdicts together.
+"""The lab's benchmark: draw a fixed prompt set, judge each picture by the exact detector, add the verdicts up.
 
 An evaluation folder holds settings.json (what was asked), results.jsonl (one row per picture) and summary.json (written
 last). An evaluation that was stopped goes on where it was; one that asks for something else is refused.
@@ -22,7 +22,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.lab.detector import Found
 from thinkdraw.lab.prompts import Family, prompt_set
-from thinkdraw.rewards.lab_detector import judge
+from thinkdraw.rewards.lab_detector import LabVerdict, judge
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
 from thinkdraw.types import Detection, Policy, Sampling
 
@@ -69,18 +69,19 @@ def evaluate_lab(
     sampling: Sampling | None = None, seed: int = 0, folder: Path | str | None = None, *, chunk: int = 256,
     keep_pictures: int = 24, questions_per_type: int = 0, progress: Callable[[int, int], None] | None = None,
 ) -> LabReport:  # fmt: skip
-    """Draw `samples` pictures for each of `count` prompts, judge them, and write rows and summary into `folder` if given.
+    """Draw `samples` pictures for each of `count` prompts, judge them, and write rows and summary into `folder`.
 
-    keep_pictures: the first picture of so many prompts is kept as pictures/<folder's name>/NNNNN_0.png beside the folder.
-    questions_per_type: also ask the policy so many questions of each type about held-out pictures. chunk: pictures at once.
+    keep_pictures: of so many prompts the first picture is kept, as pictures/<folder's name>/NNNNN_0.png beside the
+    folder. questions_per_type: also ask the policy so many questions of each type about held-out pictures.
+    chunk: pictures drawn at once.
     Raises UserError if the folder holds another evaluation.
     """
-    sampling = sampling or Sampling()
+    sampling = sampling or Sampling.model_validate({})
     folder = None if folder is None else Path(folder)
     prompts = [example.prompt for example in prompt_set(family, split, count)]
     settings = {
-        "benchmark": f"lab-{family}", "family": family, "split": split, "count": count, "samples": samples, "seed": seed,
-        "revision": policy.revision, "sampling": sampling.model_dump(mode="json"),
+        "benchmark": f"lab-{family}", "family": family, "split": split, "count": count, "samples": samples,
+        "seed": seed, "revision": policy.revision, "sampling": sampling.model_dump(mode="json"),
     }  # fmt: skip
     rows = _open(folder, settings) if folder else []
     for drawings in draw_benchmark(
@@ -96,7 +97,9 @@ def evaluate_lab(
     return report
 
 
-def aggregate(rows: Sequence[Row], settings: dict[str, Any], understanding: UnderstandingReport | None = None) -> LabReport:
+def aggregate(
+    rows: Sequence[Row], settings: dict[str, Any], understanding: UnderstandingReport | None = None
+) -> LabReport:
     """The report of some rows."""
     seed = settings.get("seed", 0)
     verdicts = _by_prompt(rows, "correct")
@@ -116,7 +119,7 @@ def aggregate(rows: Sequence[Row], settings: dict[str, Any], understanding: Unde
 
 
 def compare(folder_a: Path | str, folder_b: Path | str, *, seed: int = 0) -> Score:
-    """Score of a minus score of b on the same prompts, with a paired interval. Raises UserError if the prompts differ."""
+    """Score of a minus score of b on the same prompts, with a paired interval. Raises UserError if they differ."""
     rows_a, rows_b = (read_rows(folder) for folder in (folder_a, folder_b))
     try:
         return paired_difference(_by_prompt(rows_a, "correct"), _by_prompt(rows_b, "correct"), seed=seed)
@@ -149,24 +152,28 @@ def _judged(drawings: Sequence[Drawing], folder: Path | None, keep_pictures: int
         groups.setdefault(drawing.prompt_index, []).append(drawing)
     rows = []
     for index, group in groups.items():
-        spread = asdict(diversity([d.picture for d in group], [d.image_tokens for d in group]))
+        spread = _null_for_nan(asdict(diversity([d.picture for d in group], [d.image_tokens for d in group])))
         for drawing in group:
             verdict = judge(drawing.picture, drawing.prompt)
             png_path = None
             if folder and index < keep_pictures and drawing.sample == 0:
                 png_path = f"pictures/{folder.name}/{index:05d}_{drawing.sample}.png"
                 atomic_write_bytes(folder.parent / png_path, to_png(drawing.picture))
-            rows.append({
-                "prompt_index": index, "prompt_id": drawing.prompt.id or drawing.prompt.text, "prompt": drawing.prompt.text,
-                "tag": drawing.prompt.tag, "sample": drawing.sample, "seed": drawing.seed, "correct": verdict.correct,
-                "fact_share": verdict.share, "reason": verdict.reason, "thought": drawing.thought,
-                "background": verdict.found.background,
-                "detections": [
-                    {"label": d.label, "box": d.box, "score": round(d.score, 4), **d.attributes} for d in verdict.detections
-                ],
-                "diversity": _null_for_nan(spread), "png_path": png_path,
-            })  # fmt: skip
+            rows.append(_row(drawing, verdict) | {"diversity": spread, "png_path": png_path})
     return rows
+
+
+def _row(drawing: Drawing, verdict: LabVerdict) -> Row:
+    prompt = drawing.prompt
+    return {
+        "prompt_index": drawing.prompt_index, "prompt_id": prompt.id or prompt.text, "prompt": prompt.text,
+        "tag": prompt.tag, "sample": drawing.sample, "seed": drawing.seed, "correct": verdict.correct,
+        "fact_share": verdict.share, "reason": verdict.reason, "thought": drawing.thought,
+        "background": verdict.found.background,
+        "detections": [
+            {"label": d.label, "box": d.box, "score": round(d.score, 6), **d.attributes} for d in verdict.detections
+        ],
+    }  # fmt: skip
 
 
 def _found(row: Row) -> Found:
@@ -194,7 +201,13 @@ def _by_prompt(rows: Sequence[Row], key: str) -> list[PromptVerdicts]:
 
 
 def _numbers(score: Score) -> dict[str, Any]:
-    return {"value": score.value, "low": score.low, "high": score.high, "pictures": score.pictures, "prompts": score.prompts}
+    return {
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "pictures": score.pictures,
+        "prompts": score.prompts,
+    }
 
 
 def _null_for_nan(value: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Do thoughts and pictures belong together? What a lab thought claims is checked in the picture, and thoughts are swapped.
+"""Do thoughts and pictures belong together? A thought's claims are checked in its picture, and thoughts are swapped.
 
 A claim is a thing ("a small striped red ring"), the place it is said to stand at ("top left"), or the background.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,14 +28,16 @@ def _one_of(words: Sequence[str]) -> str:
     return "(" + "|".join(dict.fromkeys(words)) + ")"
 
 
-_THING = re.compile(rf"\ban? (?:{_one_of(SIZES)} )?(?:{_one_of(TEXTURES)} )?(?:{_one_of(tuple(COLORS))} )?{_one_of(SHAPES)}\b")
+_ADJECTIVES = "".join(f"(?:{_one_of(words)} )?" for words in (SIZES, TEXTURES, tuple(COLORS)))
+_THING = re.compile(rf"\ban? {_ADJECTIVES}{_one_of(SHAPES)}\b")
 _PLACE = re.compile(rf"\b(?:{_one_of(ROWS)} {_one_of(COLUMNS)}|center)\b")
-_GROUND = re.compile(rf"\b{_one_of(tuple(BACKGROUNDS))} background|(?:background is|behind it all) {_one_of(tuple(BACKGROUNDS))}\b")
+_NAMES = _one_of(tuple(BACKGROUNDS))
+_GROUND = re.compile(rf"\b{_NAMES} background|(?:background is|behind it all) {_NAMES}\b")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """kind: one of `KINDS`. thing: attributes (shape, and size, texture, color where said). name: a place or background."""
+    """kind: one of `KINDS`. thing: attributes (shape; size, texture, color if said). name: a place or background."""
 
     kind: str
     thing: dict[str, str]
@@ -55,7 +58,7 @@ def claims(thought: str) -> Iterator[Claim]:
 
 
 def claim_holds(claim: Claim, found: Found) -> bool:
-    """Whether a claim is true of what the detector sees; a place holds where a thing with all that was said stands there."""
+    """Whether a claim is true of what the detector sees; a place, if a thing with all that was said stands there."""
     if claim.kind == "background":
         return found.background == claim.name
     fitting = [
@@ -68,8 +71,8 @@ def claim_holds(claim: Claim, found: Found) -> bool:
 def place_of(detection: Detection) -> str:
     """The name of the lattice place nearest to a detection."""
     x1, y1, x2, y2 = detection.box
-    row, col = (min(max(round(((low + high) / 2 - CELL / 2) / STEP), 0), LATTICE - 1) for low, high in ((y1, y2), (x1, x2)))
-    return place_name(row, col)
+    row, col = (round(((low + high) / 2 - CELL / 2) / STEP) for low, high in ((y1, y2), (x1, x2)))
+    return place_name(min(max(row, 0), LATTICE - 1), min(max(col, 0), LATTICE - 1))
 
 
 def thought_precision(thoughts: Sequence[str], seen: Sequence[Found], *, seed: int = 0) -> dict[str, Score]:
@@ -130,21 +133,23 @@ def swap_study(
     for fewer than two prompts.
     """
     if sampling.thought == "off" or len(prompts) < 2:
-        raise ValueError(f"thought={sampling.thought}, {len(prompts)} prompts: swapping needs thoughts and two prompts.")
+        raise ValueError(f"thought={sampling.thought}, {len(prompts)} prompts: a swap needs thoughts and two prompts.")
     correct: dict[str, list[PromptVerdicts]] = {name: [] for name in CONDITIONS}
     facts: dict[str, list[float]] = {name: [] for name in CONDITIONS}
     held: dict[str, tuple[list[str], list[Found]]] = {name: ([], []) for name in ("own", "other")}
     num_chunks = max(1, len(prompts) * samples // max(chunk, 2 * samples))
     for part in _even_parts(prompts, num_chunks):
         rows = [(prompt, k) for prompt in part for k in range(samples)]
-        drawn = _four_ways(policy, [p for p, _ in rows], [picture_seed("swap", p, k, seed) for p, k in rows], samples, sampling)
+        seeds = [picture_seed("swap", p, k, seed) for p, k in rows]
+        drawn = _four_ways(policy, [p for p, _ in rows], seeds, samples, sampling)
         for name, (thoughts, pictures) in drawn.items():
             seen = [look(picture) for picture in pictures.cpu().numpy()]
             verdicts = [judge(picture, p, found) for picture, (p, _), found in zip(pictures, rows, seen)]
             for first in range(0, len(rows), samples):
                 mine = verdicts[first : first + samples]
                 prompt = rows[first][0]
-                correct[name].append(PromptVerdicts(prompt.tag, [float(v.correct) for v in mine], prompt.id or prompt.text))
+                found = [float(v.correct) for v in mine]
+                correct[name].append(PromptVerdicts(prompt.tag, found, prompt.id or prompt.text))
                 facts[name].append(sum(v.share for v in mine) / samples)
             if name in held:
                 held[name][0].extend(thoughts)
@@ -161,7 +166,7 @@ def swap_study(
 def _even_parts(prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prompt]]:
     """Parts of nearly equal length, so that none is a single prompt without another to swap with."""
     bounds = [round(i * len(prompts) / count) for i in range(count + 1)]
-    return (prompts[a:b] for a, b in zip(bounds, bounds[1:]))
+    return (prompts[a:b] for a, b in itertools.pairwise(bounds))
 
 
 def _four_ways(
@@ -169,11 +174,13 @@ def _four_ways(
 ) -> dict[str, tuple[Sequence[str], torch.Tensor]]:
     """Condition → (the thoughts that were drawn from, the pictures)."""
     own = policy.sample(prompts, sampling, seeds=seeds)
+    off = policy.sample(prompts, sampling.model_copy(update={"thought": "off"}), seeds=seeds)
+    empty = [""] * len(prompts)
     others = [*own.thoughts[samples:], *own.thoughts[:samples]]
     rollouts = {
         "own": (own.thoughts, own),
         "other": (others, draw_from_thoughts(policy, prompts, others, sampling, seeds)),
-        "empty": ([""] * len(prompts), draw_from_thoughts(policy, prompts, [""] * len(prompts), sampling, seeds)),
-        "off": ([""] * len(prompts), policy.sample(prompts, sampling.model_copy(update={"thought": "off"}), seeds=seeds)),
+        "empty": (empty, draw_from_thoughts(policy, prompts, empty, sampling, seeds)),
+        "off": (empty, off),
     }
     return {name: (thoughts, drawn.pictures) for name, (thoughts, drawn) in rollouts.items()}

@@ -1,4 +1,4 @@
-"""How well a policy answers yes/no questions about pictures: held-out lab pictures, the same blanked, and its own drawings.
+"""How well a policy answers yes/no questions: about held-out lab pictures, the same blanked, and its own drawings.
 
 Answers that do not fall when the picture is blanked were guessed from the question.
 """
@@ -32,7 +32,7 @@ class QuestionSet:
 
 @dataclass(frozen=True)
 class Answers:
-    """accuracy: unweighted mean over question types, yes where P(yes) > 0.5. auroc: of P(yes), all questions together."""
+    """accuracy: mean over question types, yes where P(yes) > 0.5. auroc: of P(yes), all questions together."""
 
     accuracy: Score
     per_type: dict[str, Score]
@@ -56,7 +56,10 @@ class UnderstandingReport:
             "auroc": _or_none(self.pictures.auroc),
             "yes_frac": self.pictures.yes_frac,
             "questions": self.pictures.accuracy.pictures,
-            "per_type": {k: {"value": s.value, "low": s.low, "high": s.high} for k, s in self.pictures.per_type.items()},
+            "per_type": {
+                kind: {"value": score.value, "low": score.low, "high": score.high}
+                for kind, score in self.pictures.per_type.items()
+            },
             "blanked": {"accuracy": self.blanked.accuracy.value, "auroc": _or_none(self.blanked.auroc)},
         }
 
@@ -107,8 +110,10 @@ def _answers(questioner: Questioner, pictures: Tensor, asked: QuestionSet, seed:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of P(yes) with the lab detector on drawn pictures. auroc: with its 95 % interval; NaN if all facts are equally true.
-    true_frac: share of the facts that hold."""
+    """Of P(yes) with the lab detector on drawn pictures.
+
+    auroc: with its 95 % interval low, high; NaN if all facts hold or none. true_frac: share of the facts that hold.
+    """
 
     auroc: float
     low: float
@@ -141,7 +146,9 @@ def agreement_on_drawn(
     known = [value for value in draws if not math.isnan(value)] or [math.nan]
     low, high = np.percentile(known, (2.5, 97.5))
     missing = int(np.isnan(p_yes).sum())
-    return Agreement(auroc(labels, p_yes), float(low), float(high), float(labels.mean()), len(labels) - missing, missing)
+    return Agreement(
+        auroc(labels, p_yes), float(low), float(high), float(labels.mean()), len(labels) - missing, missing
+    )
 
 
 def _or_none(value: float) -> float | None:

@@ -36,7 +36,9 @@ class PolicyQuestioner:
 
     def __init__(self, policy: Questioner | Any, max_pairs: int = 512):
         if not isinstance(policy, Questioner):
-            raise TypeError(f"{type(policy).__name__} has no .answer(pictures, questions): give a policy or a questioner.")
+            raise TypeError(
+                f"{type(policy).__name__} has no .answer(pictures, questions): give a policy or a questioner."
+            )
         self.policy, self.max_pairs = policy, max_pairs
 
     @torch.no_grad()

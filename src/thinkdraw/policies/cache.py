@@ -20,18 +20,20 @@ class _Layer(CacheLayerMixin):
         self.owner = owner
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        if self.is_initialized:
+            return
         heads, dim = value_states.shape[1], value_states.shape[3]
         shape = (*self.owner.visible.shape, heads, dim)
         # Zeros: masked columns are multiplied by 0, and 0 · NaN from fresh memory would be NaN.
         self.keys = torch.zeros(shape, dtype=self.owner.dtype, device=value_states.device)
         self.values = torch.zeros_like(self.keys)
+        self.buffers = (self.keys, self.values)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args, **kwargs) -> tuple[Tensor, Tensor]:
-        assert self.keys is not None and self.values is not None
         begin, end = self.owner.num_columns, self.owner.num_columns + key_states.shape[2]
         views = []
-        for buffer, states in ((self.keys, key_states), (self.values, value_states)):
+        for buffer, states in zip(self.buffers, (key_states, value_states)):
             rows = self.owner.rows_of(buffer)
             rows[:, begin:end] = states.transpose(1, 2)
             views.append(rows[:, :end].transpose(1, 2))
@@ -59,7 +61,8 @@ class SlotCache(Cache):
         self.visible = torch.zeros(slots, ways, columns, dtype=torch.bool, device=device)
         self.order = torch.arange(slots, device=device)
         self.num_active, self.num_columns, self.both_ways = slots, 0, False
-        super().__init__(layers=[_Layer(self) for _ in range(num_layers)])
+        self.slot_layers = [_Layer(self) for _ in range(num_layers)]
+        super().__init__(layers=list(self.slot_layers))
 
     def rows_of(self, buffer: Tensor) -> Tensor:
         """A view of the rows that take part: (num_active · ways, columns, …), or of the conditional ways only."""
@@ -67,13 +70,12 @@ class SlotCache(Cache):
         return active.flatten(0, 1) if self.both_ways else active[:, 0]
 
     def fill(self, way: int, source: DynamicCache, rows: Tensor, lengths: Tensor) -> None:
-        """Copy prefilled contexts into one way: slot s takes row rows[s] of the source and sees its first lengths[s] columns."""
-        for own, other in zip(self.layers, source.layers):
-            if not own.is_initialized:
-                own.lazy_initialization(other.keys, other.values)
-            width = other.keys.shape[2]
-            own.keys[:, way, :width] = other.keys.transpose(1, 2)[rows]
-            own.values[:, way, :width] = other.values.transpose(1, 2)[rows]
+        """Copy prefilled contexts into one way: slot s takes row rows[s] of the source, of length lengths[s]."""
+        width = source.get_seq_length()
+        for own, (keys, values, *_) in zip(self.slot_layers, source):
+            own.lazy_initialization(keys, values)
+            for buffer, states in zip(own.buffers, (keys, values)):
+                buffer[:, way, :width] = states.transpose(1, 2)[rows]
         columns = torch.arange(self.visible.shape[2], device=self.visible.device)
         self.visible[:, way] = columns < lengths[:, None]
         self.num_columns = max(self.num_columns, width)
@@ -96,14 +98,14 @@ class SlotCache(Cache):
         self.num_columns += width
 
     def retire(self, done: Tensor) -> None:
-        """Move the active slots that are done (num_active,) bool behind those that are not, keys and values with them."""
+        """Move the active slots that are done, (num_active,) bool, behind the others, keys and values with them."""
         remaining = int((~done).sum())
         holes = done[:remaining].nonzero().flatten()
         movers = (~done[remaining:]).nonzero().flatten() + remaining
         if len(holes):
             here, there = torch.cat([holes, movers]), torch.cat([movers, holes])
-            for layer in self.layers:
-                for buffer in (layer.keys, layer.values):
+            for layer in self.slot_layers:
+                for buffer in layer.buffers:
                     buffer[here, 0, : self.num_columns] = buffer[there, 0, : self.num_columns]
             self.visible[here] = self.visible[there]
             self.order[here] = self.order[there]

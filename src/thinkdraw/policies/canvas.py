@@ -1,6 +1,7 @@
 """What has been written of each rollout so far, a text and then a picture, and how that becomes the one token axis."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,10 +80,14 @@ class Canvas:
         """A copy of some rows; `kept` parts follow them."""
         parts = []
         for part in self.kept:
-            for new, old in enumerate(rows.tolist()):
-                chosen = part[:, part[0] == old].clone()
-                chosen[0] = new
-                parts.append(chosen)
+            part = part[:, part[0].argsort(stable=True)]
+            counts = part[0].bincount(minlength=len(self.text_len))
+            begins, sizes = (counts.cumsum(0) - counts)[rows], counts[rows]
+            new = torch.arange(len(rows), device=rows.device).repeat_interleave(sizes)
+            offset = torch.arange(len(new), device=rows.device) - (sizes.cumsum(0) - sizes)[new]
+            entries = part[:, begins[new] + offset]
+            entries[0] = new
+            parts.append(entries)
         tensors = {name: value[rows] for name, value in vars(self).items() if name != "kept"}
         return Canvas(**tensors, kept=parts)
 
@@ -115,7 +120,7 @@ class Canvas:
     def texts(self) -> list[list[int]]:
         return [ids[:length] for ids, length in zip(self.text.tolist(), self.text_len.tolist())]
 
-    def token_axis(self) -> dict[str, Tensor | Kept | None]:
+    def token_axis(self) -> dict[str, Any]:
         """tokens, is_image, segment, mask, log_probs (B, T) and kept, as in `Rollouts`; the picture is complete."""
         num_image_tokens = self.codes.shape[1]
         begin = self.text_len[:, None]
@@ -127,7 +132,9 @@ class Canvas:
 
         def merge(of_text: Tensor, of_codes: Tensor) -> Tensor:
             zero = torch.zeros((), dtype=of_text.dtype, device=of_text.device)
-            return torch.where(is_text, of_text.gather(1, text_at), torch.where(is_image, of_codes.gather(1, code_at), zero))
+            return torch.where(
+                is_text, of_text.gather(1, text_at), torch.where(is_image, of_codes.gather(1, code_at), zero)
+            )
 
         picture_segment = (self.text_len > 0).to(torch.int8)[:, None]  # 0 in rows without any text
         segment = torch.where(is_image, picture_segment, torch.where(is_text, 0, -1)).to(torch.int8)

@@ -1,4 +1,4 @@
-"""From logits to the distribution that a token is sampled from. The sampler and the scorer both call `log_distribution`."""
+"""From logits to the distribution that a token is sampled from; sampler and scorer both call `log_distribution`."""
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ def log_distribution(
 ) -> Tensor:
     """Log-probabilities (K, V) float32 of the distribution sampled from; −inf where a token cannot be sampled.
 
-    logits: (K, V). unconditional: (K, V) for guidance u + s(c − u), or None. suppressed: (V,) bool, True = never sampled.
-    kept: (K, V) bool, what top-k and top-p left, or None.
+    logits: (K, V). unconditional: (K, V) for guidance u + s(c − u), or None. suppressed: (V,) bool, True = never
+    sampled. kept: (K, V) bool, what top-k and top-p left, or None.
     """
     logits = logits.float()
     if unconditional is not None:
@@ -37,14 +37,14 @@ def kept_set(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tenso
     Order and ties as in transformers' warpers: top-k first, top-p on what it left, at least one token stays.
     """
     num_kept = min(top_k or log_probs.shape[-1], log_probs.shape[-1])
-    cuts_mass = top_p is not None and top_p < 1
-    if num_kept == log_probs.shape[-1] and not cuts_mass:
+    mass = 1.0 if top_p is None else top_p
+    if num_kept == log_probs.shape[-1] and mass == 1:
         return None
     values, indices = log_probs.topk(num_kept, dim=-1)
     keep = torch.isfinite(values)
-    if cuts_mass:
+    if mass < 1:
         probs = values.softmax(dim=-1)
-        keep &= probs.cumsum(dim=-1) - probs < top_p
+        keep &= probs.cumsum(dim=-1) - probs < mass
     return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(-1, indices, keep)
 
 

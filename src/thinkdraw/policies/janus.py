@@ -4,6 +4,7 @@ Chen et al. 2025, Janus-Pro (arXiv 2501.17811), through transformers' `JanusForC
 """
 
 import copy
+import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pictures, to_pixels
@@ -35,14 +37,16 @@ class JanusPolicy:
     """
 
     def __init__(
-        self, model: nn.Module, processor: Any, name: str, *, precision: str = "fp32", guidance_in_loss: GuidanceInLoss = "same",
-        train_understanding: bool = False, max_rows: int = 512, lora: LoraSettings | None = None,
+        self, model: JanusForConditionalGeneration, processor: Any, *, precision: str = "fp32",
+        guidance_in_loss: GuidanceInLoss = "same", train_understanding: bool = False, max_rows: int = 512,
+        lora: LoraSettings | None = None,
     ):  # fmt: skip
-        self.model, self.processor, self.name = model, processor, name
+        self.model, self.processor = model, processor
         self.precision, self.max_rows = precision, max_rows
-        config = model.config
+        config: Any = model.config
         self.num_image_tokens = config.vision_config.num_image_tokens
         self.image_size = config.vision_config.image_size
+        self.max_positions = config.text_config.max_position_embeddings
         vocabulary = config.text_config.vocab_size
         self.text = JanusText(processor.tokenizer, config.image_token_id, vocabulary, self.num_image_tokens)
         self.adapters = add_lora(model, lora) if lora else None
@@ -58,8 +62,9 @@ class JanusPolicy:
 
     @classmethod
     def load(cls, path: str, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> "JanusPolicy":
-        model = loading.read_model(path, dtype).to(device)
-        return cls(model, loading.read_processor(path), path, lora=lora, **options)
+        model: Any = loading.read_model(path, dtype)
+        processor = loading.read_processor(path, model.config.vision_config.num_image_tokens)
+        return cls(model.to(device), processor, lora=lora, **options)
 
     @property
     def device(self) -> torch.device:
@@ -67,7 +72,7 @@ class JanusPolicy:
 
     @property
     def revision(self) -> str:
-        """Short hash of the trained weights. It samples each tensor at up to 4,096 places: an optimiser step moves them all."""
+        """Short hash of the trained weights, from thousands of places in each tensor: an optimiser step moves all."""
         trained = [p for p in self.model.parameters() if p.requires_grad]
         version = tuple(p._version for p in trained)  # every in-place change counts up
         if self._revision[0] != version:
@@ -82,8 +87,9 @@ class JanusPolicy:
 
     @torch.no_grad()
     def sample(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, group_size: int = 1, seeds: Sequence[int] | Tensor | None = None,
-        seed: int = 0, decode: bool = True, prefix: Rollouts | None = None, prefix_lengths: Tensor | None = None,
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, group_size: int = 1,
+        seeds: Sequence[int] | Tensor | None = None, seed: int = 0, decode: bool = True,
+        prefix: Rollouts | None = None, prefix_lengths: Tensor | None = None,
     ) -> Rollouts:  # fmt: skip
         """`group_size` rollouts per prompt, prompt-major.
 
@@ -97,7 +103,9 @@ class JanusPolicy:
             seeds = derive_seeds(seed, len(prompts), group_size)
         seeds = torch.as_tensor(seeds, dtype=torch.int64).to(self.device)
         if seeds.shape != (len(contexts),):
-            raise ValueError(f"{seeds.numel()} seeds for {len(prompts)} prompts × group_size={group_size}: give one each.")
+            raise ValueError(
+                f"{seeds.numel()} seeds for {len(prompts)} prompts × group_size={group_size}: give one each."
+            )
         canvas = self._canvas(rows, sampling, prefix, prefix_lengths)
         repeated = tuple(prompts[i] for i in rows.tolist())
         size = max(1, self.max_rows // (1 if sampling.guidance_scale == 1 else 2))
@@ -105,7 +113,10 @@ class JanusPolicy:
         parts = []
         with autocast(self.device, self.precision):
             for chunk in torch.arange(len(contexts)).split(size):
-                part, redraw = canvas.rows(chunk.to(self.device)), partial(self._redraw, [repeated[i] for i in chunk.tolist()])
+                part, redraw = (
+                    canvas.rows(chunk.to(self.device)),
+                    partial(self._redraw, [repeated[i] for i in chunk.tolist()]),
+                )
                 chunk_contexts = [contexts[i] for i in chunk.tolist()]
                 self._module().run(sampler.run, chunk_contexts, part, seeds[chunk], redraw)
                 parts.append(part)
@@ -114,13 +125,18 @@ class JanusPolicy:
         return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
 
     def teacher_forced(
-        self, prompts: Sequence[Prompt], thoughts: Sequence[str], image_tokens: Tensor, sampling: Sampling, drop: Tensor | None = None
+        self,
+        prompts: Sequence[Prompt],
+        thoughts: Sequence[str],
+        image_tokens: Tensor,
+        sampling: Sampling,
+        drop: Tensor | None = None,
     ) -> Rollouts:
-        """Rollouts of given texts and pictures, to train on: log-probs 0, everything in the mask that a policy would choose.
+        """Rollouts of given texts and pictures to train on: log-probs 0, in the mask what a policy would choose.
 
-        thoughts: B texts, ignored for `off`; a longer one than the budget is cut and its begin-of-image forced.
-        image_tokens: (B, N). drop: (B,) bool, rows whose prompt and thought are blanked as guidance's unconditional row
-        is, and which train image tokens only.
+        thoughts: B texts, ignored for `off`; one that fills the budget is cut there and what follows it is forced, as
+        in `sample`. image_tokens: (B, N). drop: (B,) bool, rows whose prompt and thought are blanked as guidance's
+        unconditional row is, and which train image tokens only.
         """
         contexts = [self._prompt_ids(p.text, sampling) for p in prompts]
         canvas = Canvas.blank(len(prompts), sampling.max_thought_tokens, self.num_image_tokens, self.device)
@@ -128,7 +144,7 @@ class JanusPolicy:
             end = self.text.boi if sampling.thought == "inline" else self.text.eos
             for row, thought in enumerate(thoughts):
                 ids = self.text.thought(thought)
-                is_cut = len(ids) > sampling.max_thought_tokens or (end == self.text.eos and len(ids) == sampling.max_thought_tokens)
+                is_cut = len(ids) >= sampling.max_thought_tokens
                 ids = ids[: sampling.max_thought_tokens]
                 chosen = len(ids) + (not is_cut)
                 ids = ids if is_cut and end == self.text.eos else [*ids, end]
@@ -140,8 +156,6 @@ class JanusPolicy:
         return rollouts if drop is None else self._dropped(rollouts, drop.to(self.device)[:, None])
 
     def _dropped(self, rollouts: Rollouts, drop: Tensor) -> Rollouts:
-        import dataclasses
-
         blank = self.text.blanked
         tokens = torch.where(drop, blank(rollouts.tokens, rollouts.is_image | (rollouts.segment < 0)), rollouts.tokens)
         changes: dict[str, Any] = {"tokens": tokens, "mask": rollouts.mask & (rollouts.is_image | ~drop)}
@@ -153,11 +167,12 @@ class JanusPolicy:
     def _prompt_ids(self, text: str, sampling: Sampling) -> list[int]:
         ids = self.text.prompt(text)
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
-        limit = self.model.config.text_config.max_position_embeddings
+        limit = self.max_positions
         if len(ids) + budget + 1 + self.num_image_tokens > limit:
             raise UserError(
-                f"prompt {text[:40]!r}… has {len(ids)} tokens; with max_thought_tokens={budget} and {self.num_image_tokens} image "
-                f"tokens that exceeds the model's {limit} positions. Shorten the prompt or lower max_thought_tokens."
+                f"prompt {text[:40]!r}… has {len(ids)} tokens; with max_thought_tokens={budget} and "
+                f"{self.num_image_tokens} image tokens that exceeds the model's {limit} positions. "
+                "Shorten the prompt or lower max_thought_tokens."
             )
         return [*ids, self.text.boi] if sampling.thought == "off" else ids
 
@@ -168,7 +183,9 @@ class JanusPolicy:
         if len(prefix) != int(rows.max()) + 1 or lengths is None or lengths.shape != (len(prefix),):
             raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
         if prefix.sampling.thought != sampling.thought:
-            raise ValueError(f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}.")
+            raise ValueError(
+                f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."
+            )
         canvas = Canvas.of_prefix(prefix.to(self.device), lengths.to(self.device), budget, self.num_image_tokens)
         return canvas.rows(rows.to(self.device))
 
@@ -188,8 +205,8 @@ class JanusPolicy:
         draw_ids, draw_mask = padded(self._redraw(prompts, texts)) if sampling.thought == "rewrite" else (None, None)
         return Rollouts(
             prompts=prompts, prompt_ids=prompt_ids, prompt_mask=prompt_mask, draw_ids=draw_ids, draw_mask=draw_mask,
-            seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision, pictures=pictures,
-            thoughts=tuple(self.text.thought_text(ids) for ids in texts), **canvas.token_axis(),
+            seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision,
+            pictures=pictures, thoughts=tuple(self.text.thought_text(ids) for ids in texts), **canvas.token_axis(),
         )  # fmt: skip
 
     # Likelihoods
@@ -232,14 +249,16 @@ class JanusPolicy:
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         """(B, N) image tokens of uint8 pictures (B, H, W, 3) of the model's own size."""
         if pictures.shape[1:3] != (self.image_size, self.image_size):
-            height, width = pictures.shape[1:3]
-            raise ValueError(f"pictures of {height}×{width} pixels: this policy draws {self.image_size}×{self.image_size}. Resize them.")
+            raise ValueError(
+                f"pictures of shape {tuple(pictures.shape)}: this policy draws {self.image_size}×{self.image_size} "
+                "pixels. Resize them."
+            )
         vqmodel = self.model.model.vqmodel
         return vq.encode(vqmodel, to_pixels(pictures).to(self.device, vqmodel.quant_conv.weight.dtype))
 
     @torch.no_grad()
     def decode_tokens(self, image_tokens: Tensor) -> Tensor:
-        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); a partial canvas is filled with its most common code."""
+        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); what is missing takes the row's most common code."""
         missing = self.num_image_tokens - image_tokens.shape[1]
         codes = image_tokens.to(self.device)
         if missing > 0:

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import attention
@@ -31,25 +31,26 @@ def model_type_of(path: str) -> str:
         raise UserError(f"policy {path} is neither a folder here nor a readable model id: {_line(error)}.") from error
 
 
-def read_model(path: str, dtype: str) -> nn.Module:
+def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
     """JanusForConditionalGeneration with every weight present, in eval mode on the CPU."""
-    from transformers import JanusForConditionalGeneration
-
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
     try:
-        model, found = JanusForConditionalGeneration.from_pretrained(
+        loaded: Any = JanusForConditionalGeneration.from_pretrained(
             path, dtype=DTYPES[dtype], attn_implementation="sdpa", output_loading_info=True
         )
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
-        raise UserError(f"policy {path}: the weights cannot be read ({_line(error)}). Copy or download them again.") from error
+        raise UserError(
+            f"policy {path}: the weights cannot be read ({_line(error)}). Copy or download them again."
+        ) from error
+    model, found = loaded
     if missing := sorted(found["missing_keys"]):
         raise UserError(f"policy {path} lacks {len(missing)} weights, {missing[0]} first. Copy or download it again.")
     model.set_attn_implementation({"text_config": attention.NAME})
     return model.eval()
 
 
-def read_processor(path: str) -> Any:
+def read_processor(path: str, num_image_tokens: int) -> Any:
     """JanusProcessor with the PIL image processor, whichever other backend is installed."""
     from transformers import AutoTokenizer, JanusProcessor
     from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
@@ -62,10 +63,12 @@ def read_processor(path: str) -> Any:
     for name in ("boi_token", "eoi_token", "image_token", "bos_token", "eos_token", "pad_token"):
         if getattr(tokenizer, name, None) is None:
             raise UserError(f"policy {path}: its tokenizer names no {name}. Add it to tokenizer_config.json.")
-    return JanusProcessor(image_processor=image_processor, tokenizer=tokenizer, chat_template=tokenizer.chat_template)
+    return JanusProcessor(
+        image_processor, tokenizer, chat_template=tokenizer.chat_template, num_image_tokens=num_image_tokens
+    )
 
 
-def write_checkpoint(model: nn.Module, processor: Any, directory: Path) -> None:
+def write_checkpoint(model: JanusForConditionalGeneration, processor: Any, directory: Path) -> None:
     """A directory that plain transformers loads; adapters are merged into the weights."""
     with atomic_directory(directory) as folder:
         model.save_pretrained(folder, state_dict=merged_weights(model))

@@ -3,13 +3,14 @@
 from typing import Any
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import PreTrainedModel
 
 from thinkdraw.config import StrictModel
 
 
 class LoraSettings(StrictModel):
-    """Hu et al. 2021 (arXiv 2106.09685). The adapters are the only trained weights; switched off they are the reference."""
+    """Hu et al. 2021 (arXiv 2106.09685). Only the adapters are trained; switched off they leave the reference."""
 
     rank: int = Field(16, ge=1)
     alpha: float = Field(32.0, gt=0, description="The update is scaled by alpha / rank.")
@@ -20,26 +21,26 @@ class LoraSettings(StrictModel):
     )
 
 
-def add_lora(model: nn.Module, settings: LoraSettings) -> Any:
+def add_lora(model: PreTrainedModel, settings: LoraSettings) -> Any:
     """Put adapters into `model` in place; returns the peft model that switches them."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,
+        lora_alpha=settings.alpha,  # pyright: ignore[reportArgumentType]  peft takes floats too
         lora_dropout=settings.dropout,
         target_modules=rf".*language_model\..*\.({'|'.join(settings.targets)})",
     )
     return get_peft_model(model, config)
 
 
-def merged_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with every adapter added to its layer and no trace of peft in the names; `model` stays as it is."""
-    from peft.tuners.lora import LoraLayer
+def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The state dict with adapters added to their layers and peft's names undone; `model` stays as it is."""
+    from peft.tuners.lora import Linear
 
     weights = {n.replace(".base_layer.", "."): w for n, w in model.state_dict().items() if ".lora_" not in n}
     for name, module in model.named_modules():
-        if isinstance(module, LoraLayer):
+        if isinstance(module, Linear):
             base = weights[f"{name}.weight"]
             weights[f"{name}.weight"] = base + module.get_delta_weight("default").to(base.dtype)
     return weights

@@ -1,11 +1,12 @@
-"""Janus as four functions: embed tokens, run the language model, and its two heads. Sampler and scorer use no other way."""
+"""Janus as functions: embed tokens, run the language model, and its two heads; sampler and scorer share them."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import JanusForConditionalGeneration
 from transformers.cache_utils import Cache
 
 
-def embed(model: nn.Module, ids: Tensor, is_image: Tensor) -> Tensor:
+def embed(model: JanusForConditionalGeneration, ids: Tensor, is_image: Tensor) -> Tensor:
     """Input embeddings (B, S, H) of text ids and, where is_image (B, S), of codes."""
     embeddings = model.get_input_embeddings()(ids.masked_fill(is_image, 0))
     # Also when no position is an image: then the aligner has a zero gradient instead of none, and DDP need not wait.
@@ -13,14 +14,19 @@ def embed(model: nn.Module, ids: Tensor, is_image: Tensor) -> Tensor:
     return embeddings
 
 
-def embed_codes(model: nn.Module, codes: Tensor) -> Tensor:
+def embed_codes(model: JanusForConditionalGeneration, codes: Tensor) -> Tensor:
     """Input embeddings (..., H) of image tokens (...)."""
-    dtype = model.get_input_embeddings().weight.dtype  # under autocast the aligner gives bf16, the residual stream is fp32
+    # Under autocast the aligner gives bf16, while the residual stream is in the weights' dtype.
+    dtype = model.model.language_model.embed_tokens.weight.dtype
     return model.prepare_embeddings_for_image_generation(codes).to(dtype)
 
 
 def hidden_states(
-    model: nn.Module, embeddings: Tensor, positions: Tensor | None = None, mask: Tensor | None = None, cache: Cache | None = None
+    model: JanusForConditionalGeneration,
+    embeddings: Tensor,
+    positions: Tensor | None = None,
+    mask: Tensor | None = None,
+    cache: Cache | None = None,
 ) -> Tensor:
     """Last hidden states (B, S, H), causal. mask: (B, 1, S, C) bool, True = attend; None = plain causal over S."""
     output = model.model.language_model(
@@ -33,13 +39,13 @@ def hidden_states(
     return output.last_hidden_state
 
 
-def text_logits(model: nn.Module, hidden: Tensor) -> Tensor:
-    """(K, V) float32. Autocast is off in both heads: bf16 logits would be off by up to 0.4 %, and guidance multiplies that."""
+def text_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
+    """(K, V) float32. Both heads leave autocast: bf16 logits are off by up to 0.4 %, and guidance multiplies that."""
     with torch.autocast(hidden.device.type, enabled=False):
         return model.lm_head(hidden.to(model.lm_head.weight.dtype)).float()
 
 
-def image_logits(model: nn.Module, hidden: Tensor) -> Tensor:
+def image_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
     """(K, codes) float32."""
     head = model.model.generation_head
     with torch.autocast(hidden.device.type, enabled=False):

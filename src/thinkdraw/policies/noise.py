@@ -1,4 +1,4 @@
-"""Stateless noise: the value for one vocabulary entry of one token follows from the rollout's seed and the token's place alone.
+"""Stateless noise: each value follows from the rollout's seed, the token's place and the vocabulary entry alone.
 
 So a rollout does not depend on which rows share its batch, on chunking, or on where a continuation started.
 """

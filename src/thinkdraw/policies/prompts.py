@@ -45,7 +45,7 @@ class JanusText:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def rewritten(self, prompt: str, thought: str) -> list[int]:
-        """The fresh context that a `rewrite` picture is drawn in, begin-of-image included (T2I-R1, arXiv 2505.00703)."""
+        """The fresh context of a `rewrite` picture, begin-of-image included (T2I-R1, arXiv 2505.00703)."""
         return [*self.prompt(f"{prompt.strip()}. {thought}"), self.boi]
 
     def question(self, text: str) -> list[int]:

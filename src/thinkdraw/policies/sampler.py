@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import JanusForConditionalGeneration
 from transformers.cache_utils import DynamicCache
 
 from thinkdraw.policies import network, noise
@@ -21,9 +22,9 @@ from thinkdraw.types import Sampling
 
 @dataclass
 class Sampler:
-    """Continues canvases. `redraw` gives the fresh contexts of `rewrite`, begin-of-image included, from thoughts' ids."""
+    """Continues canvases: `run` writes the thought and the picture of each row."""
 
-    model: nn.Module
+    model: JanusForConditionalGeneration
     text: JanusText
     sampling: Sampling
     num_image_tokens: int
@@ -35,9 +36,14 @@ class Sampler:
         self.picture_segment = 0 if self.sampling.thought == "off" else 1
 
     def run(
-        self, contexts: list[list[int]], canvas: Canvas, seeds: Tensor, redraw: Callable[[list[list[int]]], list[list[int]]] | None
+        self,
+        contexts: list[list[int]],
+        canvas: Canvas,
+        seeds: Tensor,
+        redraw: Callable[[list[list[int]]], list[list[int]]] | None,
     ) -> None:
-        """Write thought and picture of each row. contexts: ids before the first token, begin-of-image included for `off`."""
+        """contexts: each row's ids before the first token, begin-of-image included for `off`. redraw: from thoughts'
+        ids to the fresh contexts of `rewrite`, begin-of-image included."""
         if self.sampling.thought == "off":
             bare = [ids[:-1] for ids in contexts]
             cache, lengths, _ = self.prefill(bare, num_thinking=0)
@@ -58,7 +64,7 @@ class Sampler:
         return torch.where(canvas.text_len > 0, last, -1)
 
     def prefill(self, contexts: list[list[int]], num_thinking: int) -> tuple[SlotCache, Tensor, Tensor]:
-        """(cache with one slot per context, lengths (B,), last hidden states (B, H)); equal contexts are computed once."""
+        """(cache with a slot per context, lengths (B,), last hidden states (B, H)); equal contexts run once."""
         unique = {tuple(ids): i for i, ids in reversed(list(enumerate(contexts)))}
         places = {ids: i for i, ids in enumerate(unique)}
         rows = torch.tensor([places[tuple(ids)] for ids in contexts], device=self.device)
@@ -71,7 +77,7 @@ class Sampler:
         columns = ids.shape[1] + num_thinking + 3 + self.num_image_tokens
         ways = 2 if self.guided else 1
         dtype = cache_dtype(self.model.dtype, self.device)
-        cache = SlotCache(len(prefilled.layers), len(contexts), ways, columns, dtype, self.device)
+        cache = SlotCache(len(prefilled), len(contexts), ways, columns, dtype, self.device)
         cache.fill(0, prefilled, rows, lengths)
         return cache, lengths, last[rows]
 
@@ -95,7 +101,7 @@ class Sampler:
     def think(self, contexts: list[list[int]], canvas: Canvas, seeds: Tensor) -> tuple[SlotCache, Tensor, Tensor]:
         """Write thoughts until end-of-sentence, begin-of-image or the budget.
 
-        Returns the cache, the number of tokens in it (B,), and each row's last thought token if it is not in it, else −1.
+        Returns the cache, the number of tokens in it (B,), and each row's last thought token if not in it, else −1.
         """
         budget, (eos, boi) = self.sampling.max_thought_tokens, (self.text.eos, self.text.boi)
         texts = [ids[:-1] if ids and ids[-1] == boi else ids for ids in canvas.texts()]
@@ -159,7 +165,7 @@ class Sampler:
         canvas.num_codes.fill_(self.num_image_tokens)
 
     def fill_unconditional(self, cache: SlotCache, lengths: Tensor) -> None:
-        """Every unconditional row is a prefix of one [BOS, pad, pad, …]: compute that once, show lengths[s] of it to slot s."""
+        """Unconditional rows are prefixes of one [BOS, pad, pad, …]: run it once, show lengths[s] of it to slot s."""
         longest = int(lengths.max())
         ids = torch.full((1, longest), self.text.pad, device=self.device)
         ids[0, 0] = self.text.bos

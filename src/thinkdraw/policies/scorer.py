@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import JanusForConditionalGeneration
 
 from thinkdraw.policies import network
 from thinkdraw.policies.distribution import entropy_of, log_distribution
@@ -40,7 +41,9 @@ def contexts_of(rollouts: Rollouts) -> list[Context]:
     prompt_len = rollouts.prompt_mask.sum(1)
     if rollouts.draw_ids is None or rollouts.draw_mask is None:
         return [_context(rollouts, rollouts.prompt_ids, prompt_len, prompt_len, text | image)]
-    draw_shift = rollouts.draw_mask.sum(1) - text.sum(1)  # the picture's tokens come after the thought's on the token axis
+    draw_shift = rollouts.draw_mask.sum(1) - text.sum(
+        1
+    )  # the picture's tokens come after the thought's on the token axis
     parts = [
         _context(rollouts, rollouts.prompt_ids, prompt_len, prompt_len, text),
         _context(rollouts, rollouts.draw_ids, rollouts.draw_mask.sum(1), draw_shift, image),
@@ -67,7 +70,9 @@ class Scorer(nn.Module):
     "conditional" under the conditional one, as T2I-R1 does.
     """
 
-    def __init__(self, model: nn.Module, text: JanusText, guidance_in_loss: GuidanceInLoss = "same"):
+    def __init__(
+        self, model: JanusForConditionalGeneration, text: JanusText, guidance_in_loss: GuidanceInLoss = "same"
+    ):
         super().__init__()
         self.model, self.text, self.guidance_in_loss = model, text, guidance_in_loss
 
@@ -77,7 +82,7 @@ class Scorer(nn.Module):
         return self
 
     def run(self, function: Callable, *args, **kwargs):
-        """Call a function that uses the model outside of `forward`; give this name to `register_fsdp_forward_method`."""
+        """Call a function that uses the model outside of `forward`; register it with `register_fsdp_forward_method`."""
         return function(*args, **kwargs)
 
     def forward(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
@@ -88,8 +93,9 @@ class Scorer(nn.Module):
             hidden = self._hidden_states(context, self._guides(rollouts))
             # Both heads run, if on nothing: a parameter without a gradient would make DDP wait for it.
             for is_image in (False, True):
-                place = (context.scored & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
-                predicting = [h[place[0], place[1] + context.shift[place[0]] - 1] for h in hidden[: 1 + is_image]]
+                row, column = (context.scored & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
+                place = (row, column)
+                predicting = [h[row, column + context.shift[row] - 1] for h in hidden[: 1 + is_image]]
                 score = self._score_images if is_image else self._score_text
                 values = _in_chunks(score, self._vocabulary(is_image), rollouts, place, predicting)
                 log_probs = log_probs.index_put(place, values[0])
@@ -100,7 +106,8 @@ class Scorer(nn.Module):
         return rollouts.sampling.guidance_scale != 1.0 and self.guidance_in_loss == "same"
 
     def _vocabulary(self, is_image: bool) -> int:
-        return self.model.config.vq_config.num_embeddings if is_image else self.model.config.text_config.vocab_size
+        head = self.model.model.generation_head.vision_head if is_image else self.model.lm_head
+        return head.out_features
 
     def _hidden_states(self, context: Context, guided: bool) -> list[Tensor]:
         """(B, S, H) of the context, and with guidance of its unconditional rows."""
@@ -145,7 +152,9 @@ def kept_mask(kept: Kept, place: tuple[Tensor, Tensor], vocabulary: int) -> Tens
     return mask
 
 
-def _in_chunks(score: Callable, vocabulary: int, rollouts: Rollouts, place: tuple[Tensor, Tensor], hidden: list[Tensor]) -> list[Tensor]:
+def _in_chunks(
+    score: Callable, vocabulary: int, rollouts: Rollouts, place: tuple[Tensor, Tensor], hidden: list[Tensor]
+) -> list[Tensor]:
     """`score` over chunks of tokens, so that at most CHUNK_ELEMENTS logits are alive, in the backward pass too."""
     size = max(1, CHUNK_ELEMENTS // vocabulary)
     if len(place[0]) <= size:
@@ -154,5 +163,7 @@ def _in_chunks(score: Callable, vocabulary: int, rollouts: Rollouts, place: tupl
     for begin in range(0, len(place[0]), size):
         part = slice(begin, begin + size)
         arguments = (rollouts, (place[0][part], place[1][part]), *(h[part] for h in hidden))
-        values.append(checkpoint(score, *arguments, use_reentrant=False) if torch.is_grad_enabled() else score(*arguments))
+        values.append(
+            checkpoint(score, *arguments, use_reentrant=False) if torch.is_grad_enabled() else score(*arguments)
+        )
     return [torch.cat(column) for column in zip(*values)]

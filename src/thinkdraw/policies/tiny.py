@@ -1,4 +1,4 @@
-"""Small Janus checkpoints in the published format: random ones for tests and docs, and the directory of any small model."""
+"""Small Janus checkpoints in the published format: random ones for tests, and the directory of any small model."""
 
 import math
 from pathlib import Path
@@ -55,8 +55,9 @@ def janus_config(
 
     channels = channels or (1,) * (int(math.log2(patch)) + 1)
     text = LlamaConfig(
-        vocab_size=vocab_size or tokenizer.get_vocab_size(), hidden_size=hidden, intermediate_size=hidden * 8 // 3 // 32 * 32,
-        num_hidden_layers=layers, num_attention_heads=heads, num_key_value_heads=heads, max_position_embeddings=max_positions,
+        vocab_size=vocab_size or tokenizer.get_vocab_size(), hidden_size=hidden, num_hidden_layers=layers,
+        intermediate_size=hidden * 8 // 3 // 32 * 32, num_attention_heads=heads, num_key_value_heads=heads,
+        max_position_embeddings=max_positions,
         tie_word_embeddings=False, bos_token_id=tokenizer.token_to_id(BOS), eos_token_id=tokenizer.token_to_id(EOS),
     )  # fmt: skip
     # pad_token_id stays unset: with it torch would never train the embedding that unconditional rows consist of.
@@ -65,17 +66,23 @@ def janus_config(
         image_size=image_size, patch_size=patch, projection_dim=hidden, num_image_tokens=(image_size // patch) ** 2,
     )  # fmt: skip
     vq = JanusVQVAEConfig(
-        embed_dim=8, num_embeddings=codes, latent_channels=latent_channels, base_channels=32, channel_multiplier=list(channels),
+        embed_dim=8, num_embeddings=codes, latent_channels=latent_channels, base_channels=32,
+        channel_multiplier=list(channels),
         num_res_blocks=res_blocks, num_patches=image_size // patch, projection_dim=hidden, image_token_embed_dim=hidden,
     )  # fmt: skip
-    image_token_id = tokenizer.token_to_id(IMAGE)
+    image_token_id: Any = tokenizer.token_to_id(IMAGE)
     return JanusConfig(
         text_config=text, vision_config=vision, vq_config=vq, image_token_id=image_token_id, tie_word_embeddings=False
     )
 
 
 def build_directory(
-    model: Any, tokenizer: Tokenizer, directory: Path | str, image_size: int, num_image_tokens: int, max_shard_size: str = "4GB"
+    model: Any,
+    tokenizer: Tokenizer,
+    directory: Path | str,
+    image_size: int,
+    num_image_tokens: int,
+    max_shard_size: str = "4GB",
 ) -> Path:
     """Write `model` and a trained tokenizer as a directory that transformers' Janus classes load. Returns it."""
     from transformers import GenerationConfig, JanusProcessor, PreTrainedTokenizerFast

@@ -6,15 +6,16 @@
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import JanusVQVAE
 
 
-def latents(vqmodel: nn.Module, pixels: Tensor) -> Tensor:
+def latents(vqmodel: JanusVQVAE, pixels: Tensor) -> Tensor:
     """Unit-length encoder outputs (B, D, h, w) of model pixels (B, 3, H, W) in [-1, 1]."""
     return F.normalize(vqmodel.quant_conv(vqmodel.encoder(pixels)).float(), dim=1)
 
 
-def nearest_codes(vqmodel: nn.Module, unit_latents: Tensor) -> Tensor:
+def nearest_codes(vqmodel: JanusVQVAE, unit_latents: Tensor) -> Tensor:
     """Index of the nearest code by cosine, (B, h·w) int64 in raster order."""
     codebook = F.normalize(vqmodel.quantize.embedding.weight.float(), dim=-1)
     flat = unit_latents.flatten(2).transpose(1, 2)
@@ -22,12 +23,12 @@ def nearest_codes(vqmodel: nn.Module, unit_latents: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def encode(vqmodel: nn.Module, pixels: Tensor, chunk: int = 64) -> Tensor:
+def encode(vqmodel: JanusVQVAE, pixels: Tensor, chunk: int = 64) -> Tensor:
     """Image tokens (B, N) int64 of model pixels (B, 3, H, W)."""
     return torch.cat([nearest_codes(vqmodel, latents(vqmodel, part)) for part in pixels.split(chunk)])
 
 
 @torch.no_grad()
-def decode(vqmodel: nn.Module, image_tokens: Tensor, chunk: int = 64) -> Tensor:
+def decode(vqmodel: JanusVQVAE, image_tokens: Tensor, chunk: int = 64) -> Tensor:
     """Model pixels (B, 3, H, W), about [-1, 1] with overshoot, of image tokens (B, N)."""
-    return torch.cat([vqmodel.decode(part) for part in image_tokens.split(chunk)])
+    return torch.cat([vqmodel.decode(part) for part in image_tokens.long().split(chunk)])  # pyright: ignore[reportArgumentType]

@@ -12,13 +12,13 @@ class EntropySettings(StrictModel):
     """loss += coefficient · mean entropy, per modality; a negative coefficient rewards entropy."""
 
     mode: Literal["adaptive", "fixed", "off"] = "adaptive"
-    target_text: float | None = Field(None, description="Nats; null: the policy's own at the first update.")
-    target_image: float | None = Field(None, description="Nats; null: the policy's own at the first update.")
-    band: float = Field(0.2, ge=0, description="Nats around the target within which the coefficient rests.")
-    lr: float = Field(1e-3, gt=0)
-    cap: float = Field(5e-2, gt=0, description="Of the coefficient's size.")
-    fixed_text: float = Field(0.0, description="The coefficient of `fixed`.")
-    fixed_image: float = Field(0.0, description="The coefficient of `fixed`.")
+    target_text: float | None = Field(default=None, description="Nats; null: the policy's own at the first update.")
+    target_image: float | None = Field(default=None, description="Nats; null: the policy's own at the first update.")
+    band: float = Field(default=0.2, ge=0, description="Nats around the target within which the coefficient rests.")
+    lr: float = Field(default=1e-3, gt=0)
+    cap: float = Field(default=5e-2, gt=0, description="Of the coefficient's size.")
+    fixed_text: float = Field(default=0.0, description="The coefficient of `fixed`.")
+    fixed_image: float = Field(default=0.0, description="The coefficient of `fixed`.")
 
 
 class EntropyControl:
@@ -37,8 +37,8 @@ class EntropyControl:
         return text.coefficient if text else 0.0, image.coefficient if image else 0.0
 
     def update(self, means: dict[str, float], counts: SegmentCounts) -> dict[str, float]:
-        """Once per optimiser step, with the step's global mean entropies; returns the coefficients that it was made with."""
-        used = dict(zip(("entropy_coef_text", "entropy_coef_image"), self.coefficients))
+        """Once per optimiser step, with its global mean entropies; returns the coefficients that it was made with."""
+        used: dict[str, float] = dict(zip(("entropy_coef_text", "entropy_coef_image"), self.coefficients))
         if self.settings.mode == "adaptive":
             for name, tokens in (("text", counts.text), ("image", counts.image)):
                 if tokens > 0:

@@ -2,7 +2,8 @@
 
     thinkdraw train lab_grpo
 
-A *phase* samples one batch of groups and learns from it in one or several optimiser *steps*; `metrics.jsonl` has a row per phase.
+A *phase* samples one batch of groups and learns from it in one or several optimiser *steps*; `metrics.jsonl` has a row
+per phase.
 Shao et al. 2024 (arXiv 2402.03300) on two modalities, with ReasonGen-R1's entropy control (arXiv 2505.24875).
 """
 
@@ -14,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
@@ -25,7 +25,8 @@ from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
 from thinkdraw.recipes.phases import Part, masked_rows, minibatches, phase_stats, sample_phase, validate
 from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.rollout_log import write_rollouts
-from thinkdraw.recipes.training import OptimiserSettings, RunFolder, Team, Trainer, TrainSettings, open_policy
+from thinkdraw.recipes.run_folder import RunFolder
+from thinkdraw.recipes.training import Team, Trainer, TrainSettings, open_policy
 from thinkdraw.rewards import load_reward
 from thinkdraw.types import Reward, Sampling
 
@@ -33,40 +34,52 @@ RATIO_LIMIT = {"fp32": 1e-4, "bf16": 1e-2}
 
 
 class RewardSettings(StrictModel):
-    name: str = Field("lab-detector", description="A registry name or my_pkg.mine:MyReward.")
-    settings: dict[str, Any] = Field({}, description="Passed to it.")
+    name: str = Field(default="lab-detector", description="A registry name or my_pkg.mine:MyReward.")
+    settings: dict[str, Any] = Field(default={}, description="Passed to it.")
 
 
 class ValidationSettings(StrictModel):
     """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
 
-    every: int = Field(10, ge=0, description="Phases between evaluations; 0 is never.")
+    every: int = Field(default=10, ge=0, description="Phases between evaluations; 0 is never.")
     prompts: DataSettings = DataSettings(split="validation", count=64)
 
 
 class GrpoConfig(TrainSettings):
     recipe: Literal["grpo"] = "grpo"
-    out: Path = Field(Path("runs/lab_grpo"), description="The run folder.")
+    out: Path = Field(default=Path("runs/lab_grpo"), description="The run folder.")
     prompts: DataSettings = DataSettings()
     validation: ValidationSettings = ValidationSettings()
     reward: RewardSettings = RewardSettings()
-    sampling: Sampling = Sampling()
-    prompts_per_phase: int = Field(32, ge=1, description="Over all processes.")
-    group_size: int = Field(8, ge=2, description="Rollouts per prompt, which are compared with each other.")
-    minibatches: int = Field(1, ge=1, description="Optimiser steps per pass over a phase, each on a part of its groups.")
-    passes: int = Field(1, ge=1, description="Passes over a phase (GRPO's μ).")
-    refill_rounds: int = Field(0, ge=0, description="Times that groups without spread are replaced by new prompts' groups.")
+    sampling: Sampling = Sampling.model_validate({})
+    prompts_per_phase: int = Field(default=32, ge=1, description="Over all processes.")
+    group_size: int = Field(default=8, ge=2, description="Rollouts per prompt, which are compared with each other.")
+    minibatches: int = Field(
+        default=1, ge=1, description="Optimiser steps per pass over a phase, each on a part of its groups."
+    )
+    passes: int = Field(default=1, ge=1, description="Passes over a phase (GRPO's μ).")
+    refill_rounds: int = Field(
+        default=0, ge=0, description="Times that groups without spread are replaced by new prompts' groups."
+    )
     variant: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = "grpo"
-    clip_low: float | None = Field(None, gt=0, description="null: the variant's own, 0.2 for grpo.")
-    clip_high: float | None = Field(None, gt=0)
-    text_weight: float = Field(1.0, ge=0)
-    image_weight: float = Field(1.0, ge=0)
-    beta: float = Field(0.0, ge=0, description="Weight of the KL to the starting policy (k3); 0 needs no reference.")
-    old_log_probs: Literal["sampled", "recomputed"] = Field("sampled", description="recomputed: in training geometry, one more forward.")
+    clip_low: float | None = Field(default=None, gt=0, description="null: the variant's own, 0.2 for grpo.")
+    clip_high: float | None = Field(default=None, gt=0)
+    text_weight: float = Field(default=1.0, ge=0)
+    image_weight: float = Field(default=1.0, ge=0)
+    beta: float = Field(
+        default=0.0, ge=0, description="Weight of the KL to the starting policy (k3); 0 needs no reference."
+    )
+    old_log_probs: Literal["sampled", "recomputed"] = Field(
+        default="sampled", description="recomputed: in training geometry, one more forward."
+    )
     entropy: EntropySettings = EntropySettings()
-    max_no_verdict_frac: float = Field(0.1, ge=0, le=1, description="Stop if more rewards of a phase than this are NaN.")
-    log_rollouts_every: int = Field(10, ge=0, description="Phases between parquet files of rollouts; 0 is never.")
-    log_groups: int = Field(2, ge=1, description="Groups per file.")
+    max_no_verdict_frac: float = Field(
+        default=0.1, ge=0, le=1, description="Stop if more rewards of a phase than this are NaN."
+    )
+    log_rollouts_every: int = Field(
+        default=10, ge=0, description="Phases between parquet files of rollouts; 0 is never."
+    )
+    log_groups: int = Field(default=2, ge=1, description="Groups per file.")
 
 
 def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
@@ -75,8 +88,8 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     folder = RunFolder(config, team)
     if min(config.prompts_per_phase, config.prompts_per_phase // config.minibatches) < team.size:
         raise UserError(
-            f"prompts_per_phase={config.prompts_per_phase} in {config.minibatches} minibatches over {team.size} processes leaves one "
-            "without a group. Raise prompts_per_phase."
+            f"prompts_per_phase={config.prompts_per_phase} in {config.minibatches} minibatches over {team.size} "
+            "processes leaves one without a group. Raise prompts_per_phase."
         )
     prompts = load_prompts(config.prompts)
     held_back = load_prompts(config.validation.prompts) if config.validation.every else []
@@ -89,7 +102,16 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     entropy = EntropyControl(config.entropy)
 
     state = folder.open()
-    done = {"step": 0, "phase": 0, "cursor": 0, "pictures": 0, "sequences": 0, "flat_phases": 0, "best": "", "best_score": -math.inf}
+    done = {
+        "step": 0,
+        "phase": 0,
+        "cursor": 0,
+        "pictures": 0,
+        "sequences": 0,
+        "flat_phases": 0,
+        "best": "",
+        "best_score": -math.inf,
+    }
     if state:
         trainer.load_state_dict(state)
         entropy.load_state_dict(state["entropy"])
@@ -99,9 +121,10 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     with Display("grpo", config.max_steps, config.log_every, team.is_main) as display:
         while folder.progress(done["step"]) < 1:
             # 1. Sample and judge. Every process has whole groups of its own; the statistics are global.
-            parts, cursor, num_sampled, seconds = sample_phase(policy, reward, prompts, config, done["phase"], done["cursor"], team)
-            row = phase_stats(parts, config, team)
-            refuse_missing_verdicts(row["no_verdict_frac"], reward, config)
+            phase = sample_phase(policy, reward, prompts, config, done["phase"], done["cursor"], team)
+            parts, seconds = phase.parts, phase.seconds
+            row = phase_stats(phase, config, team)
+            refuse_missing_verdicts(row["no_verdict_frac"] or 0.0, reward, config)
             began = time.monotonic()
             recompute_log_probs(policy, parts, config)
 
@@ -124,7 +147,11 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 done["sequences"] += int(counts.sequences)
                 done["step"] += 1
             row |= {name: sum(u[name] for u in updates) / len(updates) for name in (updates[0] if updates else ())}
-            done |= {"phase": done["phase"] + 1, "cursor": cursor, "pictures": done["pictures"] + num_sampled}
+            done |= {
+                "phase": done["phase"] + 1,
+                "cursor": phase.cursor,
+                "pictures": done["pictures"] + phase.num_sampled,
+            }
             seconds["seconds_update"] = time.monotonic() - began
 
             # 3. Evaluate, and write down what happened.
@@ -137,8 +164,14 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 if config.log_rollouts_every and (done["phase"] - 1) % config.log_rollouts_every == 0:
                     file = folder.path / "rollouts" / f"step_{done['step']:06d}.parquet"
                     p = parts[0]
-                    write_rollouts(file, done["step"], p.rollouts, p.rewards, p.advantages.values, p.components, config.log_groups)
-            display.show(done["step"], row, ("reward_mean", "entropy_text", "entropy_image", "thought_tokens_mean", "ratio_max_deviation"))
+                    write_rollouts(
+                        file, done["step"], p.rollouts, p.rewards, p.advantages.values, p.components, config.log_groups
+                    )
+            display.show(
+                done["step"],
+                row,
+                ("reward_mean", "entropy_text", "entropy_image", "thought_tokens_mean", "ratio_max_deviation"),
+            )
             warn_of_trouble(display, row, done, config)
 
             score = row.get("validation_score")
@@ -157,7 +190,8 @@ def accumulate(
 ) -> tuple[dict[str, float], float]:
     """Add the gradients of this process's rows, `micro_rows` at a time.
 
-    Returns sums that add up over processes to means of the step's tokens, and max |ratio − 1| against the sampler's log-probs.
+    Returns sums that add up over processes to means of the step's tokens, and max |ratio − 1| against the sampler's
+    log-probs.
     """
     sums: dict[str, Any] = {}
     deviation = 0.0
@@ -215,7 +249,7 @@ def accumulate(
 
 
 def recompute_log_probs(policy: JanusPolicy, parts: list[Part], config: GrpoConfig) -> None:
-    """`old_log_probs: recomputed` with several updates per phase; with one, the update's own forward pass gives them."""
+    """`old_log_probs: recomputed` with several updates per phase; with one, the update's own forward gives them."""
     if config.old_log_probs == "sampled" or config.minibatches * config.passes == 1:
         return
     for part in parts:
@@ -235,8 +269,8 @@ def global_counts(batch: list[Part], team: Team) -> SegmentCounts:
 def refuse_missing_verdicts(frac: float, reward: Reward, config: GrpoConfig) -> None:
     if frac > config.max_no_verdict_frac:
         raise UserError(
-            f"reward {reward.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than max_no_verdict_frac="
-            f"{config.max_no_verdict_frac:g}. Look at its judge, or raise the limit."
+            f"reward {reward.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than "
+            f"max_no_verdict_frac={config.max_no_verdict_frac:g}. Look at its judge, or raise the limit."
         )
 
 
@@ -245,14 +279,22 @@ def warn_of_trouble(display: Display, row: dict[str, Any], done: dict[str, Any],
     done["flat_phases"] = done["flat_phases"] + 1 if row["zero_variance_frac"] == 1 else 0
     if done["flat_phases"] >= 3:
         display.warn(
-            "variance", "three phases without reward variance in any group: nothing can be learned. Is the reward constant, too hard or too easy?"
+            "variance",
+            "three phases without reward variance in any group: nothing can be learned. Is the reward constant, "
+            "too hard or too easy?",
         )
     if row.get("grad_norm") == 0 and done["flat_phases"] == 0:
-        display.warn("gradient", "the gradient norm is 0 although rewards differ. Are all weights frozen, or both weights 0?")
-    deviation, limit = row.get("ratio_max_deviation", 0.0), RATIO_LIMIT[config.precision if config.dtype == "fp32" else "bf16"]
+        display.warn(
+            "gradient", "the gradient norm is 0 although rewards differ. Are all weights frozen, or both weights 0?"
+        )
+    deviation, limit = (
+        row.get("ratio_max_deviation", 0.0),
+        RATIO_LIMIT[config.precision if config.dtype == "fp32" else "bf16"],
+    )
     if deviation > limit and config.old_log_probs == "sampled":
         display.warn(
             "ratio",
-            f"max |ratio − 1| is {deviation:.2g} at the first update of a phase (limit {limit:g} in {config.precision}): sampler and "
-            "trainer disagree. With bf16 set old_log_probs=recomputed; in fp32 this is an error of the policy.",
+            f"max |ratio − 1| is {deviation:.2g} at the first update of a phase (limit {limit:g} in "
+            f"{config.precision}): sampler and trainer disagree. With bf16 set old_log_probs=recomputed; in fp32 "
+            "this is an error of the policy.",
         )

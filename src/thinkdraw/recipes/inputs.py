@@ -29,17 +29,24 @@ from thinkdraw.types import Prompt, Question, Sampling
 class DataSettings(StrictModel):
     """The test splits cannot be named: they are for `evaluate` only."""
 
-    source: str = Field("lab", description="`lab`, or a file: .txt (a prompt a line) or .jsonl for prompts; .jsonl or .parquet for SFT.")
-    families: dict[Family, float] = Field({"geneval": 1.0}, min_length=1, description="The lab's mix, as shares.")
-    split: Literal["train", "validation"] = Field("train", description="Of the lab.")
-    count: int = Field(4096, ge=1, description="Of the lab: different prompts, or SFT examples.")
-    seed: int = Field(0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
+    source: str = Field(
+        default="lab",
+        description="`lab`, or a file: .txt (a prompt a line) or .jsonl for prompts; .jsonl or .parquet for SFT.",
+    )
+    families: dict[Family, float] = Field(
+        default={"geneval": 1.0}, min_length=1, description="The lab's mix, as shares."
+    )
+    split: Literal["train", "validation"] = Field(default="train", description="Of the lab.")
+    count: int = Field(default=4096, ge=1, description="Of the lab: different prompts, or SFT examples.")
+    seed: int = Field(default=0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
 
 
 def lab_examples(settings: DataSettings) -> list[Example]:
     """`count` examples in the families' shares."""
     total = sum(settings.families.values())
-    sizes = {name: round(settings.count * share / total) for name, share in settings.families.items()}
+    sizes: dict[Family, int] = {
+        name: round(settings.count * share / total) for name, share in settings.families.items()
+    }
     return [e for name, size in sizes.items() for e in prompt_set(name, settings.split, size, settings.seed) if size]
 
 
@@ -91,7 +98,7 @@ class Examples:
         return len(self.prompts)
 
     def batches(self, size: int, num_bucketed: int, seed: int, epoch: int) -> list[np.ndarray]:
-        """The rows of one pass in batches of `size`, sorted by length within `num_bucketed` batches; a rest is left for other passes."""
+        """The rows of one pass in batches of `size`, sorted by length within `num_bucketed` batches; the rest waits."""
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self))[: len(self) // size * size]
         # Characters stand for tokens here: only the padding depends on it.
@@ -106,7 +113,7 @@ def load_examples(settings: DataSettings, policy: JanusPolicy, cache: Path, is_m
 
     Raises UserError for a file that is missing, empty, lacks a column or names a picture that cannot be read.
     """
-    if policy.model.config.vq_config.num_embeddings > 1 << 16:
+    if num_codes(policy) > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
     if settings.source == "lab":
         rng = np.random.default_rng([settings.seed, 1])
@@ -133,6 +140,11 @@ def load_examples(settings: DataSettings, policy: JanusPolicy, cache: Path, is_m
     return Examples(prompts, thoughts, codes)
 
 
+def num_codes(policy: JanusPolicy) -> int:
+    config: Any = policy.model.config
+    return config.vq_config.num_embeddings
+
+
 def _tokenise(policy: JanusPolicy, pictures: Iterator[Any], chunk: int = 64) -> Tensor:
     """(E, N) uint16 of pictures (uint8 arrays), or of rows that are codes already (1-D)."""
     parts, waiting = [], []
@@ -156,9 +168,17 @@ def _tokenise(policy: JanusPolicy, pictures: Iterator[Any], chunk: int = 64) -> 
 
 def _picture(row: dict[str, Any], where: str, folder: Path, policy: JanusPolicy) -> np.ndarray:
     if row.get("image_tokens") is not None:
-        codes, limit = np.asarray(row["image_tokens"]), policy.model.config.vq_config.num_embeddings
-        if codes.dtype.kind not in "iu" or codes.shape != (policy.num_image_tokens,) or codes.min() < 0 or codes.max() >= limit:
-            raise UserError(f"{where}: image_tokens must be {policy.num_image_tokens} integers from 0 to {limit - 1}. Tokenise it again.")
+        codes, limit = np.asarray(row["image_tokens"]), num_codes(policy)
+        if (
+            codes.dtype.kind not in "iu"
+            or codes.shape != (policy.num_image_tokens,)
+            or codes.min() < 0
+            or codes.max() >= limit
+        ):
+            raise UserError(
+                f"{where}: image_tokens must be {policy.num_image_tokens} integers from 0 to {limit - 1}. "
+                "Tokenise the picture again."
+            )
         return codes.astype(np.int64)
     if not row.get("image"):
         raise UserError(f"{where} has neither `image` (a path) nor `image_tokens`. Add one of them.")
@@ -166,7 +186,9 @@ def _picture(row: dict[str, Any], where: str, folder: Path, policy: JanusPolicy)
     try:
         picture = read_picture(path)
     except OSError as error:
-        raise UserError(f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again.") from error
+        raise UserError(
+            f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again."
+        ) from error
     side, size = min(picture.shape[:2]), policy.image_size
     top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
     square = to_pil(picture[top : top + side, left : left + side])
@@ -176,9 +198,13 @@ def _picture(row: dict[str, Any], where: str, folder: Path, policy: JanusPolicy)
 def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
     structure = {name: tuple(row.get(name) or ()) for name in ("include", "exclude")}
     try:
-        questions = tuple(Question(**{**q, "depends_on": tuple(q.get("depends_on", ()))}) for q in row.get("questions") or ())
+        questions = tuple(
+            Question(**{**q, "depends_on": tuple(q.get("depends_on", ()))}) for q in row.get("questions") or ()
+        )
     except (TypeError, AttributeError) as error:
-        raise UserError(f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them.") from error
+        raise UserError(
+            f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them."
+        ) from error
     text, id = _text(row, "prompt", where), str(row.get("id") or f"{number:05d}")
     return Prompt(text, id, str(row.get("tag") or ""), **structure, questions=questions)
 
@@ -193,7 +219,9 @@ def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read as a text file: {getattr(error, 'strerror', None) or error}. Check the path.") from error
+        raise UserError(
+            f"{path} cannot be read as a text file: {getattr(error, 'strerror', None) or error}. Check the path."
+        ) from error
 
 
 def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

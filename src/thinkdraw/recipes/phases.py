@@ -1,12 +1,13 @@
-"""A phase of GRPO before the learning: prompts in order, groups of rollouts, rewards, advantages, and what is logged of them."""
+"""A phase of GRPO before the learning: prompts in order, groups of rollouts, rewards, advantages and statistics."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -51,20 +52,41 @@ class Part:
         return Part(rollouts, self.rewards[rows], components, advantages, self.groups[rows], old)
 
 
+@dataclass
+class Phase:
+    """What a process has of a phase. cursor: place in the prompt order after it. num_sampled: pictures, over all processes.
+
+    rewards: of every rollout of this process, those of replaced groups too. seconds: of sampling and judging.
+    """
+
+    parts: list[Part]
+    rewards: Tensor
+    cursor: int
+    num_sampled: int
+    seconds: dict[str, float]
+
+
 def draw_seeds(seed: int, phase: int, first: int, num_prompts: int, group_size: int) -> Tensor:
-    """(num_prompts · group_size,) seeds of the phase's prompts `first`, `first` + 1, …: the same whichever process draws them."""
+    """(num_prompts · group_size,) seeds of the phase's prompts `first`, `first` + 1, …, whoever draws them."""
     base = int(np.random.SeedSequence([seed, phase]).generate_state(1)[0])
     return derive_seeds(base, first + num_prompts, group_size)[first * group_size :]
 
 
 def sample_phase(
-    policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, cursor: int, team: Team
-) -> tuple[list[Part], int, int, dict[str, float]]:
-    """This process's groups of the phase, the new cursor in the prompt order, pictures sampled by all, and seconds.
+    policy: JanusPolicy,
+    reward: Reward,
+    prompts: Sequence[Prompt],
+    config: GrpoConfig,
+    phase: int,
+    cursor: int,
+    team: Team,
+) -> Phase:
+    """This process's groups of the phase, judged.
 
     Groups without spread are replaced, `refill_rounds` times, by groups of the prompts that come next.
     """
     parts: list[Part] = []
+    rewards: list[Tensor] = []
     seconds = {"seconds_sample": 0.0, "seconds_judge": 0.0}
     mine, total = team.share(config.prompts_per_phase), config.prompts_per_phase
     drawn = 0  # prompts of the phase so far, over all processes
@@ -72,6 +94,7 @@ def sample_phase(
         first = drawn + mine.start
         if len(mine):
             parts.append(_sample(policy, reward, prompts, config, phase, cursor + first, first, len(mine), seconds))
+            rewards.append(parts[-1].rewards)
         drawn += total
         if attempt == config.refill_rounds:
             break
@@ -83,12 +106,12 @@ def sample_phase(
         parts = [_without_groups(part, f) for part, f in zip(parts, flat) if not bool(f.all())]
         begin = sum(missing[: team.rank])
         mine = range(begin, begin + missing[team.rank])
-    return parts, cursor + drawn, drawn * config.group_size, seconds
+    return Phase(parts, torch.cat(rewards), cursor + drawn, drawn * config.group_size, seconds)
 
 
 def _sample(
-    policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, place: int, first: int,
-    count: int, seconds: dict[str, float],
+    policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, place: int,
+    first: int, count: int, seconds: dict[str, float],
 ) -> Part:  # fmt: skip
     chosen = [prompts[shuffled(place + i, len(prompts), config.seed)] for i in range(count)]
     began = time.monotonic()
@@ -96,13 +119,16 @@ def _sample(
     rollouts = policy.sample(chosen, config.sampling, group_size=config.group_size, seeds=seeds)
     sampled = time.monotonic()
     rewards = reward(rollouts).float().cpu()
-    components = getattr(reward, "components", None)
-    found = {n: v.float().cpu() for n, v in components(rollouts).items()} if callable(components) else {}
+    components: Any = getattr(reward, "components", None)
+    found = {n: v.float().cpu() for n, v in components(rollouts).items()} if components else {}
     seconds["seconds_sample"] += sampled - began
     seconds["seconds_judge"] += time.monotonic() - sampled
     advantages = group_normalized(rewards, config.group_size, scale_by_std=config.variant != "dr_grpo")
     groups = torch.arange(first, first + count).repeat_interleave(config.group_size)
-    advantages = Advantages(**{n: v.to(policy.device) if isinstance(v, Tensor) else v for n, v in vars(advantages).items()})
+    moved = {
+        name: getattr(advantages, name).to(policy.device) for name in ("values", "valid", "zero_variance", "dropped")
+    }
+    advantages = dataclasses.replace(advantages, **moved)
     return Part(rollouts, rewards, found, advantages, groups)
 
 
@@ -112,7 +138,7 @@ def _without_groups(part: Part, flat: Tensor) -> Part:
 
 
 def minibatches(parts: list[Part], config: GrpoConfig) -> Iterator[list[Part]]:
-    """The groups of each optimiser step: group g belongs to minibatch g mod `minibatches`, whatever the number of processes."""
+    """The groups of each optimiser step: group g is in minibatch g mod `minibatches`, whoever has it."""
     for _ in range(config.passes):
         for number in range(config.minibatches):
             if config.minibatches == 1:
@@ -127,54 +153,64 @@ def masked_rows(part: Part) -> Tensor:
     return part.rollouts.mask & part.advantages.valid[:, None]
 
 
-def phase_stats(parts: list[Part], config: GrpoConfig, team: Team) -> dict[str, float | None]:
-    """Global means over the phase's rollouts; None where nothing has a verdict."""
-    sums: dict[str, float] = {"rows": 0, "verdicts": 0, "reward": 0, "reward2": 0, "adv": 0, "adv2": 0, "valid": 0}
-    sums |= {"groups": 0, "flat": 0, "text": 0, "forced": 0}
-    names = sorted({name for part in parts for name in part.components})
-    sums |= {f"{name}{what}": 0.0 for name in names for what in ("/sum", "/count")}
+def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float | None]:
+    """Global means; None where nothing has a verdict.
 
-    def add(name: str, value: Tensor | float) -> None:
-        sums[name] += float(value)
+    reward_mean and no_verdict_frac are of all rollouts, those of replaced groups too; the rest is of what is trained on.
+    """
+    names = sorted(phase.parts[0].components)
+    sums: dict[str, float] = dict.fromkeys(("rows", "trained_rows", "groups", "flat", "text", "forced"), 0.0)
+    sums |= {
+        f"{name}/{what}": 0.0
+        for name in ("reward", "trained", "advantage", *names)
+        for what in ("sum", "squares", "count")
+    }
 
-    for part in parts:
-        r, a, rewards = part.rollouts, part.advantages, part.rewards.double()
-        values = a.values[a.valid].double()
-        text = ~r.is_image & (r.segment >= 0)
-        forced = (text & ~r.mask).any(1)
+    def add(name: str, values: Tensor) -> None:
+        values = values[~values.isnan()].double()
+        for what, value in (("sum", values.sum()), ("squares", values.square().sum()), ("count", len(values))):
+            sums[f"{name}/{what}"] += float(value)
+
+    add("reward", phase.rewards)
+    sums["rows"] = len(phase.rewards)
+    for part in phase.parts:
+        add("trained", part.rewards)
+        add("advantage", part.advantages.values[part.advantages.valid])
+        for name in names:
+            add(name, part.components[name])
+        text = ~part.rollouts.is_image & (part.rollouts.segment >= 0)
+        forced = (text & ~part.rollouts.mask).any(1)
         if config.sampling.thought == "rewrite":
             forced |= text.sum(1) >= config.sampling.max_thought_tokens
-        add("rows", len(r))
-        add("verdicts", (~rewards.isnan()).sum())
-        add("reward", rewards.nansum())
-        add("reward2", rewards.square().nansum())
-        add("valid", len(values))
-        add("adv", values.sum())
-        add("adv2", values.square().sum())
-        add("groups", len(a.zero_variance))
-        add("flat", a.num_zero_variance_groups)
-        add("text", text.sum())
-        add("forced", forced.sum())
-        for name, component in part.components.items():
-            add(f"{name}/sum", component.nansum())
-            add(f"{name}/count", (~component.isnan()).sum())
+        sums["groups"] += len(part.advantages.zero_variance)
+        sums["flat"] += part.advantages.num_zero_variance_groups
+        sums["text"] += float(text.sum())
+        sums["forced"] += float(forced.sum())
+        sums["trained_rows"] += len(text)
     s = team.add(sums)
-    mean, std = _mean_std(s["reward"], s["reward2"], s["verdicts"])
-    row: dict[str, float | None] = {"reward_mean": mean, "reward_std": std}
-    row |= {f"reward/{n}": s[f"{n}/sum"] / s[f"{n}/count"] if s[f"{n}/count"] else None for n in names}
-    row |= {"advantage_std": _mean_std(s["adv"], s["adv2"], s["valid"])[1], "zero_variance_frac": s["flat"] / s["groups"]}
-    row |= {"no_verdict_frac": 1 - s["verdicts"] / s["rows"]}
-    return row | {"thought_tokens_mean": s["text"] / s["rows"], "thought_forced_frac": s["forced"] / s["rows"]}
+
+    def mean_std(name: str) -> tuple[float | None, float | None]:
+        count = s[f"{name}/count"]
+        if count == 0:
+            return None, None
+        mean = s[f"{name}/sum"] / count
+        return mean, math.sqrt(max(0.0, s[f"{name}/squares"] / count - mean**2))
+
+    row = dict(zip(("reward_mean", "reward_std"), mean_std("reward")))
+    if config.refill_rounds:
+        row["reward_mean_trained"] = mean_std("trained")[0]
+    row |= {f"reward/{name}": mean_std(name)[0] for name in names}
+    row |= {"advantage_std": mean_std("advantage")[1], "zero_variance_frac": s["flat"] / s["groups"]}
+    row["no_verdict_frac"] = 1 - s["reward/count"] / s["rows"]
+    return row | {
+        "thought_tokens_mean": s["text"] / s["trained_rows"],
+        "thought_forced_frac": s["forced"] / s["trained_rows"],
+    }
 
 
-def _mean_std(total: float, squares: float, count: float) -> tuple[float | None, float | None]:
-    if count == 0:
-        return None, None
-    mean = total / count
-    return mean, math.sqrt(max(0.0, squares / count - mean**2))
-
-
-def validate(policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, team: Team) -> float | None:
+def validate(
+    policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, team: Team
+) -> float | None:
     """Mean reward of one rollout per validation prompt, always with the same seeds; None without any verdict."""
     mine = team.share(len(prompts))
     total, count = 0.0, 0

@@ -85,7 +85,6 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVA
         max_position_embeddings=512,
         bos_token_id=ids.bos,
         eos_token_id=ids.eos,
-        pad_token_id=ids.pad,
         tie_word_embeddings=False,
     )
     vision = JanusVisionConfig(

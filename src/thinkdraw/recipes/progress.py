@@ -1,4 +1,4 @@
-"""What a person sees while a recipe runs: a bar on a terminal, a line now and then elsewhere, and loud warnings. All on stderr."""
+"""What a person sees of a run, on stderr: a bar on a terminal, else a line now and then, and loud warnings."""
 
 import time
 from typing import Any
@@ -13,7 +13,13 @@ class Display:
     def __init__(self, name: str, total: int, log_every: int, active: bool = True) -> None:
         self.console = Console(stderr=True, quiet=not active)
         self.name, self.total, self.log_every = name, total, log_every
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[shown]}"))
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[shown]}"),
+        )
         self._bar = Progress(*columns, console=self.console) if active and self.console.is_terminal else None
         self._warned: set[str] = set()
         self._first: tuple[float, int] | None = None
@@ -36,8 +42,10 @@ class Display:
             self._bar.update(self._task, completed=step, shown=shown)
         elif step % self.log_every == 0 or step >= self.total:
             began, first = self._first
-            left = (time.monotonic() - began) / max(1, step - first) * (self.total - step)
-            self.console.print(f"{self.name} {step}/{self.total} {shown} left {left:.0f}s", soft_wrap=True, highlight=False)
+            left = (time.monotonic() - began) / max(1, step - first) * max(0, self.total - step)
+            self.console.print(
+                f"{self.name} {step}/{self.total} {shown} left {left:.0f}s", soft_wrap=True, highlight=False
+            )
 
     def warn(self, key: str, message: str) -> None:
         """Say it once per run."""

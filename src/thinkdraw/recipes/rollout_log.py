@@ -15,7 +15,13 @@ from thinkdraw.types import Rollouts
 
 
 def write_rollouts(
-    path: Path, step: int, rollouts: Rollouts, rewards: Tensor, advantages: Tensor, components: dict[str, Tensor], num_groups: int
+    path: Path,
+    step: int,
+    rollouts: Rollouts,
+    rewards: Tensor,
+    advantages: Tensor,
+    components: dict[str, Tensor],
+    num_groups: int,
 ) -> None:
     """The first `num_groups` groups. rewards, advantages and each component: (B,); NaN becomes null."""
     rows: list[dict[str, Any]] = []
@@ -43,9 +49,18 @@ def write_rollouts(
 
 
 SCHEMA = pa.schema(
-    [("step", pa.int64()), *((n, pa.string()) for n in ("prompt", "prompt_id", "tag")), ("group", pa.int64()), ("member", pa.int64())]
-    + [("thought", pa.string()), ("reward", pa.float64()), ("advantage", pa.float64()), ("components", pa.string())]
-    + [("seed", pa.int64()), ("png", pa.binary())]
+    [
+        ("step", pa.int64()),
+        *((n, pa.string()) for n in ("prompt", "prompt_id", "tag")),
+        ("group", pa.int64()),
+        ("member", pa.int64()),
+        ("thought", pa.string()),
+        ("reward", pa.float64()),
+        ("advantage", pa.float64()),
+        ("components", pa.string()),
+        ("seed", pa.int64()),
+        ("png", pa.binary()),
+    ]
 )
 
 

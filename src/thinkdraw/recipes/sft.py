@@ -2,7 +2,7 @@
 
     thinkdraw train lab_sft
 
-A tenth of the rows has prompt and thought blanked, exactly as guidance blanks them, so that the unconditional branch is trained.
+A tenth of the rows has prompt and thought blanked, exactly as guidance blanks them: the unconditional branch.
 ReasonGen-R1 (arXiv 2505.24875), with separate means for the two modalities (`objectives/sft.py`).
 """
 
@@ -20,23 +20,32 @@ from thinkdraw.objectives import SegmentCounts, count_segments, masked_modality_
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.inputs import DataSettings, Examples, check_prompts, load_examples
 from thinkdraw.recipes.progress import Display
-from thinkdraw.recipes.training import OptimiserSettings, RunFolder, Team, Trainer, TrainSettings, open_policy
+from thinkdraw.recipes.run_folder import RunFolder
+from thinkdraw.recipes.training import OptimiserSettings, Team, Trainer, TrainSettings, open_policy
 from thinkdraw.types import Rollouts, Sampling, ThoughtFormat
 
 
 class SftConfig(TrainSettings):
     recipe: Literal["sft"] = "sft"
-    out: Path = Field(Path("runs/lab_sft"), description="The run folder.")
+    out: Path = Field(default=Path("runs/lab_sft"), description="The run folder.")
     data: DataSettings = DataSettings()
-    batch_rows: int = Field(64, ge=1, description="Sequences per optimiser step, over all processes.")
-    bucket_batches: int = Field(4, ge=1, description="Rows are sorted by length within this many batches; 1 mixes lengths.")
-    thought: ThoughtFormat = Field("inline", description="Where the thought stands; `off` trains pictures only.")
-    max_thought_tokens: int = Field(96, ge=1, description="A longer thought is cut.")
-    text_weight: float = Field(0.35, ge=0)
-    image_weight: float = Field(1.0, ge=0)
-    reduction: Literal["segment", "token"] = Field("segment", description="segment: a mean per modality; token: one over both.")
-    drop_frac: float = Field(0.1, ge=0, lt=1, description="Rows with prompt and thought blanked, for guidance.")
-    optimiser: OptimiserSettings = OptimiserSettings(learning_rate=3e-4, warmup_steps=20, schedule="cosine", weight_decay=0.01)
+    batch_rows: int = Field(default=64, ge=1, description="Sequences per optimiser step, over all processes.")
+    bucket_batches: int = Field(
+        default=4, ge=1, description="Rows are sorted by length within this many batches; 1 mixes lengths."
+    )
+    thought: ThoughtFormat = Field(
+        default="inline", description="Where the thought stands; `off` trains pictures only."
+    )
+    max_thought_tokens: int = Field(default=96, ge=1, description="A longer thought is cut.")
+    text_weight: float = Field(default=0.35, ge=0)
+    image_weight: float = Field(default=1.0, ge=0)
+    reduction: Literal["segment", "token"] = Field(
+        default="segment", description="segment: a mean per modality; token: one over both."
+    )
+    drop_frac: float = Field(default=0.1, ge=0, lt=1, description="Rows with prompt and thought blanked, for guidance.")
+    optimiser: OptimiserSettings = OptimiserSettings(
+        learning_rate=3e-4, warmup_steps=20, schedule="cosine", weight_decay=0.01
+    )
 
 
 def run(config: SftConfig) -> Path:
@@ -46,13 +55,17 @@ def run(config: SftConfig) -> Path:
     policy = open_policy(config, team)
     trainer = Trainer(policy, config.optimiser, team)
     state = folder.open()
-    sampling = Sampling(thought=config.thought, max_thought_tokens=config.max_thought_tokens)
+    sampling = Sampling.model_validate({"thought": config.thought, "max_thought_tokens": config.max_thought_tokens})
     examples = load_examples(config.data, policy, config.out / "data" / "image_tokens.safetensors", team.is_main)
     check_prompts(policy, examples.prompts, sampling)
     if config.batch_rows < team.size:
-        raise UserError(f"batch_rows={config.batch_rows} over {team.size} processes leaves one without a row. Raise batch_rows.")
+        raise UserError(
+            f"batch_rows={config.batch_rows} over {team.size} processes leaves one without a row. Raise batch_rows."
+        )
     if len(examples) < config.batch_rows:
-        raise UserError(f"{len(examples)} examples are fewer than batch_rows={config.batch_rows}. Lower it, or give more.")
+        raise UserError(
+            f"{len(examples)} examples are fewer than batch_rows={config.batch_rows}. Lower it, or give more."
+        )
     step = state["step"] if state else 0
     if state:
         trainer.load_state_dict(state)
@@ -77,7 +90,9 @@ def run(config: SftConfig) -> Path:
                 folder.log.append(row)
             display.show(step, row, ("loss", "text_nats", "image_nats", "grad_norm", "tokens_per_s"))
             if grad_norm == 0:
-                display.warn("gradient", "the gradient norm is 0: nothing is learned. Are both weights 0, or all weights frozen?")
+                display.warn(
+                    "gradient", "the gradient norm is 0: nothing is learned. Are both weights 0, or all weights frozen?"
+                )
             if step % config.save_every == 0:
                 folder.save(step, policy, trainer)
                 saved = step
@@ -86,7 +101,9 @@ def run(config: SftConfig) -> Path:
     return folder.path
 
 
-def step_batch(policy: JanusPolicy, examples: Examples, config: SftConfig, sampling: Sampling, step: int, team: Team) -> Rollouts:
+def step_batch(
+    policy: JanusPolicy, examples: Examples, config: SftConfig, sampling: Sampling, step: int, team: Team
+) -> Rollouts:
     """This process's rows of the step's batch; which rows and which are dropped follows from seed and step alone."""
     epoch, index = divmod(step, len(examples) // config.batch_rows)
     rows = examples.batches(config.batch_rows, config.bucket_batches, config.seed, epoch)[index]
@@ -103,13 +120,15 @@ def global_counts(batch: Rollouts, team: Team) -> SegmentCounts:
 
 
 def accumulate(policy: JanusPolicy, batch: Rollouts, counts: SegmentCounts, config: SftConfig) -> dict[str, float]:
-    """Add the gradients of this process's rows, `micro_rows` at a time; sums over processes are the whole batch's means."""
+    """Add the gradients of this process's rows, `micro_rows` at a time; over processes the sums are means."""
     sums: dict[str, Any] = {"loss": 0.0, "text_nats": 0.0, "image_nats": 0.0}
     by_length = torch.argsort((batch.segment >= 0).sum(1) + batch.prompt_mask.sum(1), stable=True)
     for rows in by_length.split(config.micro_rows):
         micro = batch.select(rows)
         nll = -policy.log_probs(micro).log_probs
-        loss = segment_loss(nll, micro.mask, micro.is_image, config.text_weight, config.image_weight, config.reduction, counts)
+        loss = segment_loss(
+            nll, micro.mask, micro.is_image, config.text_weight, config.image_weight, config.reduction, counts
+        )
         loss.backward()
         means = masked_modality_mean(nll.detach(), micro.mask, micro.is_image, counts)
         for name, value in zip(sums, (loss.detach(), means.text, means.image)):

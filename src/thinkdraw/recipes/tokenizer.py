@@ -117,6 +117,24 @@ def reseed(model: JanusVQVAE, unused: Tensor, unit: Tensor, error: Tensor) -> No
     model.quantize.embedding.weight[rows] = flat[picks].to(model.quantize.embedding.weight.dtype)
 
 
+@torch.no_grad()
+def retire_twins(model: JanusVQVAE, cosine: float = 0.9995) -> int:
+    """Turn away codes that all but equal an earlier one, so that one patch has one name; returns how many.
+
+    Twins look the same, but which of them a patch gets is noise that a generator would have to predict.
+    """
+    weight = model.quantize.embedding.weight
+    unit = F.normalize(weight, dim=-1)
+    away = -F.normalize(unit.mean(0), dim=0)
+    kept: list[int] = []
+    for code in range(len(unit)):
+        if kept and float((unit[kept] @ unit[code]).max()) > cosine:
+            weight[code] = away
+        else:
+            kept.append(code)
+    return len(unit) - len(kept)
+
+
 def run(config: TokenizerConfig) -> Path:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -174,5 +192,6 @@ def run(config: TokenizerConfig) -> Path:
             log.flush()
         if step % 500 == 0:
             model.save_pretrained(config.out / "tokenizer")
-    model.eval().save_pretrained(config.out / "tokenizer")
+    retire_twins(model.eval())
+    model.save_pretrained(config.out / "tokenizer")
     return config.out / "tokenizer"

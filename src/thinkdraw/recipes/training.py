@@ -1,50 +1,49 @@
-"""What the SFT and GRPO loops share: settings, processes, the optimiser, and the folder that a run is resumed from.
+"""What the SFT and GRPO loops share: settings, processes and the optimiser.
 
-Data parallelism is an explicit all-reduce of summed gradients, once per optimiser step, and not DDP: losses are divided by
-*global* token counts, so gradients have to be added and not averaged; ranks may have different numbers of micro-batches
-(their rows differ in length, some have no verdict); and sampling needs the bare module between steps.
+Data parallelism is an explicit all-reduce of summed gradients, once per optimiser step, and not DDP: losses are divided
+by *global* token counts, so gradients have to be added and not averaged; ranks may have different numbers of
+micro-batches (their rows differ in length, some have no verdict); and sampling needs the bare module between steps.
 """
 
 import math
 import os
-import time
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-import yaml
 from accelerate import Accelerator
 from pydantic import Field
-from safetensors import SafetensorError
 from torch import Tensor
 
-from thinkdraw.config import StrictModel, save_config
+from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.device import pick_device, set_threads
-from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
-from thinkdraw.runtime.tracking import MetricsLog, environment
-
-MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every"}  # between an interrupted run and its continuation
 
 
 class OptimiserSettings(StrictModel):
-    learning_rate: float = Field(1e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = Field(1e-8, gt=0)
-    warmup_steps: int = Field(5, ge=0, description="Optimiser steps over which the rate rises from 0.")
-    schedule: Literal["constant", "linear", "cosine"] = Field("constant", description="After the warm-up, over the run's progress.")
-    final_frac: float = Field(0.1, ge=0, le=1, description="Where linear and cosine end, as a share of learning_rate.")
-    max_grad_norm: float = Field(1.0, gt=0)
+    eps: float = Field(default=1e-8, gt=0)
+    warmup_steps: int = Field(default=5, ge=0, description="Optimiser steps over which the rate rises from 0.")
+    schedule: Literal["constant", "linear", "cosine"] = Field(
+        default="constant", description="After the warm-up, over the run's progress."
+    )
+    final_frac: float = Field(
+        default=0.1, ge=0, le=1, description="Where linear and cosine end, as a share of learning_rate."
+    )
+    max_grad_norm: float = Field(default=1.0, gt=0)
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of the optimiser step after `step` steps. progress: 0..1 of the run."""
-        left = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * min(1.0, progress))) / 2}[self.schedule]
+        left = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * min(1.0, progress))) / 2}[
+            self.schedule
+        ]
         warm = min(1.0, (step + 1) / (self.warmup_steps + 1))
         return self.learning_rate * warm * (self.final_frac + (1 - self.final_frac) * left)
 
@@ -53,23 +52,37 @@ class TrainSettings(StrictModel):
     """Fields of every recipe that trains a policy."""
 
     out: Path = Field(description="The run folder.")
-    policy: str = Field("lab", description="Checkpoint folder, run folder (its best checkpoint), model id, or `lab`.")
-    seed: int = Field(0, ge=0)
-    device: str = Field("auto", description="auto, cpu, cuda or mps.")
-    dtype: Literal["fp32", "bf16"] = Field("fp32", description="Of the weights in use; the optimiser's copy is fp32.")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="Of the forward pass; bf16 is torch's autocast.")
-    lora: LoraSettings | None = Field(None, description="Train adapters instead of all weights.")
-    gradient_checkpointing: bool = Field(False, description="Recompute layers in the backward pass to save memory.")
+    policy: str = Field(
+        default="lab", description="Checkpoint folder, run folder (its best checkpoint), model id, or `lab`."
+    )
+    seed: int = Field(default=0, ge=0)
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    dtype: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="Of the weights in use; the optimiser's copy is fp32."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="bf16", description="Of the forward pass; bf16 is torch's autocast."
+    )
+    lora: LoraSettings | None = Field(default=None, description="Train adapters instead of all weights.")
+    gradient_checkpointing: bool = Field(
+        default=False, description="Recompute layers in the backward pass to save memory."
+    )
     optimiser: OptimiserSettings = OptimiserSettings()
-    micro_rows: int = Field(64, ge=1, description="Sequences per forward pass; any value gives the same gradient.")
-    max_steps: int = Field(100, ge=1, description="Optimiser steps.")
-    max_seconds: float | None = Field(None, gt=0, description="Stop here if sooner; the learning rate then follows the clock.")
-    save_every: int = Field(20, ge=1, description="Optimiser steps between checkpoints.")
-    keep_checkpoints: int = Field(2, ge=1, description="The newest ones; the best one is kept besides.")
-    resume: bool = Field(True, description="Continue the run that `out` holds.")
-    log_every: int = Field(10, ge=1, description="Steps per printed line where there is no terminal.")
-    num_threads: int | None = Field(None, description="CPU threads; null follows OMP_NUM_THREADS.")
-    num_processes: int | None = Field(None, ge=1, description="Refuse to start with another number; null: WORLD_SIZE.")
+    micro_rows: int = Field(
+        default=64, ge=1, description="Sequences per forward pass; any value gives the same gradient."
+    )
+    max_steps: int = Field(default=100, ge=1, description="Optimiser steps.")
+    max_seconds: float | None = Field(
+        default=None, gt=0, description="Stop here if sooner; the learning rate then follows the clock."
+    )
+    save_every: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints.")
+    keep_checkpoints: int = Field(default=2, ge=1, description="The newest ones; the best one is kept besides.")
+    resume: bool = Field(default=True, description="Continue the run that `out` holds.")
+    log_every: int = Field(default=10, ge=1, description="Steps per printed line where there is no terminal.")
+    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+    num_processes: int | None = Field(
+        default=None, ge=1, description="Refuse to start with another number; null: WORLD_SIZE."
+    )
 
 
 class Team:
@@ -84,8 +97,8 @@ class Team:
         asked = config.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
         if self.size != asked:
             raise UserError(
-                f"found {self.size} processes where {asked} were asked for: this would train {asked} models. Start with "
-                f"`torchrun --nproc_per_node {asked}`; `accelerate launch --cpu` starts independent jobs."
+                f"found {self.size} processes where {asked} were asked for: this would train {asked} models. "
+                f"Start with `torchrun --nproc_per_node {asked}`; `accelerate launch --cpu` starts independent jobs."
             )
 
     def share(self, count: int) -> range:
@@ -127,23 +140,33 @@ def policy_path(name: str) -> str:
     pointer = Path(name, "checkpoints", "best")
     chosen = pointer.with_name(pointer.read_text().strip()) if pointer.is_file() else checkpoint.latest_checkpoint(name)
     if chosen is None:
-        raise UserError(f"policy {name} is a run folder without a complete checkpoint. Let that run save one, or give a checkpoint.")
+        raise UserError(
+            f"policy {name} is a run folder without a complete checkpoint. Let that run save one, or give a checkpoint."
+        )
     return str(chosen)
 
 
 def open_policy(config: TrainSettings, team: Team) -> JanusPolicy:
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # of loading and saving weights, which takes a moment
     policy = load_policy(
-        policy_path(config.policy), device=str(team.device), dtype=config.dtype, lora=config.lora, precision=config.precision
+        policy_path(config.policy),
+        device=str(team.device),
+        dtype=config.dtype,
+        lora=config.lora,
+        precision=config.precision,
     )
     if config.gradient_checkpointing:
-        policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+        model: Any = policy.model
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     return policy
 
 
 class Trainer:
     """AdamW on fp32 copies of the trained weights (the weights themselves where they are fp32).
 
-    Gradients of all micro-batches are summed into the copies' `.grad` in fp32; frozen weights have no copy and no state.
+    Gradients of all micro-batches are summed into the copies' `.grad` in fp32; frozen weights have neither.
     """
 
     def __init__(self, policy: JanusPolicy, settings: OptimiserSettings, team: Team) -> None:
@@ -152,9 +175,15 @@ class Trainer:
         self.masters = {n: p if p.dtype == torch.float32 else p.detach().float() for n, p in self.weights.items()}
         for name, weight in self.weights.items():
             if weight is not self.masters[name]:
-                weight.register_post_accumulate_grad_hook(lambda p, master=self.masters[name]: _move_gradient(p, master))
+                weight.register_post_accumulate_grad_hook(
+                    lambda p, master=self.masters[name]: _move_gradient(p, master)
+                )
         self.optimizer = torch.optim.AdamW(
-            self.masters.values(), lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, weight_decay=settings.weight_decay
+            self.masters.values(),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            eps=settings.eps,
+            weight_decay=settings.weight_decay,
         )
 
     def reduce_gradients(self) -> None:
@@ -171,8 +200,8 @@ class Trainer:
         rate = self.settings.rate(step, progress)
         if not math.isfinite(norm):
             raise UserError(
-                f"gradient norm {norm} at step {step + 1}: training has diverged. Resume from the last checkpoint with a "
-                f"lower optimiser.learning_rate than {self.settings.learning_rate:g}, or precision=fp32."
+                f"gradient norm {norm} at step {step + 1}: training has diverged. Resume from the last checkpoint with "
+                f"a lower optimiser.learning_rate than {self.settings.learning_rate:g}, or precision=fp32."
             )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -204,86 +233,3 @@ def _move_gradient(weight: Tensor, master: Tensor) -> None:
     gradient = weight.grad.float()
     master.grad = gradient if master.grad is None else master.grad.add_(gradient)
     weight.grad = None
-
-
-class RunFolder:
-    """`out`: config, environment, metrics and checkpoints, written by the main process and read by all."""
-
-    def __init__(self, config: TrainSettings, team: Team) -> None:
-        self.config, self.team, self.path = config, team, config.out
-        self.log = MetricsLog(config.out / "metrics.jsonl")
-        self._seconds_before, self._start = 0.0, time.monotonic()
-
-    def open(self) -> dict[str, Any] | None:
-        """The trainer state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
-        given = self.path / "config.yaml"
-        if given.exists():
-            self._refuse_other_run(given)
-        found = checkpoint.latest_checkpoint(self.path)
-        state = checkpoint.load_trainer_state(found) if found else None
-        self.team.wait()
-        if self.team.is_main:
-            save_config(self.config, given)
-            atomic_write_json(self.path / "environment.json", environment())
-            step = state["step"] if state else 0
-            self.log.truncate_after(step)
-            for file in self.path.glob("rollouts/step_*.parquet"):
-                if int(file.stem.removeprefix("step_")) > step:
-                    file.unlink()
-            if state and state["best"]:
-                atomic_write_text(self.path / "checkpoints" / "best", state["best"] + "\n")
-        if state:
-            checkpoint.set_rng_state(state["rng"])
-            self._seconds_before = state["seconds"]
-        else:
-            torch.manual_seed(self.config.seed)
-        self._start = time.monotonic()
-        return state
-
-    def _refuse_other_run(self, given: Path) -> None:
-        if not self.config.resume:
-            raise UserError(f"{self.path} holds a run already and resume=false. Choose another out=, or remove that folder.")
-        try:
-            before = _flat(yaml.safe_load(given.read_text(encoding="utf-8")))
-        except yaml.YAMLError as error:
-            raise UserError(f"{given} is not valid YAML any more, so {self.path} cannot be resumed. Restore it.") from error
-        now = _flat(yaml.safe_load(yaml.safe_dump(self.config.model_dump(mode="json"))))
-        differing = sorted(k for k in before.keys() | now.keys() if k not in MAY_CHANGE and before.get(k) != now.get(k))
-        if differing:
-            was = ", ".join(f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in differing)
-            raise UserError(f"{self.path} holds a run with another config: {was}. Choose another out=, or the same values.")
-
-    def seconds(self) -> float:
-        """Of the whole run, interruptions left out; the main process's clock."""
-        mine = self._seconds_before + time.monotonic() - self._start
-        return self.team.add({"seconds": mine if self.team.is_main else 0.0})["seconds"]
-
-    def progress(self, step: int) -> float:
-        """0..1; with max_seconds by whichever of steps and seconds is further."""
-        by_steps = step / self.config.max_steps
-        return min(1.0, max(by_steps, self.seconds() / self.config.max_seconds) if self.config.max_seconds else by_steps)
-
-    def save(self, step: int, policy: JanusPolicy, trainer: Trainer, best: str = "", **state: Any) -> None:
-        """A complete checkpoint or none: weights, optimiser, random generators, and what the recipe adds.
-
-        best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses.
-        """
-        seconds = self.seconds()
-        if self.team.is_main:
-            full = {"step": step, "seconds": seconds, "rng": checkpoint.rng_state(), "best": best, **trainer.state_dict(), **state}
-            try:
-                with checkpoint.write_checkpoint(self.path, step) as folder:
-                    policy.save(folder)
-                    checkpoint.save_trainer_state(folder, full)
-            except SafetensorError as error:
-                raise UserError(f"cannot write checkpoint of step {step} in {self.path}: {error}. Free space on that disk.") from error
-            if best:
-                atomic_write_text(self.path / "checkpoints" / "best", best + "\n")
-            checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={best})
-        self.team.wait()
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    return {k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()}

@@ -1,4 +1,4 @@
-"""Small SVG charts: lines, stacked areas, and dots with intervals. Colours are the style sheet's, so that both themes fit.
+"""Small SVG charts: lines, stacked areas, and dots with intervals. Colours are the style sheet's, for both themes.
 
 Lines and areas come with `Plot.hover`, the numbers behind them, which the page's script reads out under the pointer.
 """
@@ -42,7 +42,7 @@ def line_plot(name: str, title: str, x: np.ndarray, series: Sequence[Series], *,
     raw = np.concatenate([values for _, _, values in drawn])
     if log:
         raw = np.log10(np.maximum(raw, _LOG_FLOOR))
-    low, high, ticks = _log_axis(raw) if log else _axis(raw, zero=True)
+    low, high, ticks = _log_axis(raw) if log else _axis(raw)
     place_x, place_y = _scale(x.min(), x.max(), LEFT, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [_grid(ticks, place_y), _x_axis(x, place_x)]
     for s, at, values in drawn:
@@ -64,7 +64,7 @@ def stacked_plot(name: str, title: str, x: np.ndarray, series: Sequence[Series])
     thinned = [_thin(x, np.nan_to_num(s.values), np.nanmean) for s in series]
     at = thinned[0][0]
     tops = np.cumsum([smooth(values) for _, values in thinned], axis=0)
-    low, high, ticks = _axis(tops[-1], zero=True)
+    low, high, ticks = _axis(np.append(tops[-1], 0.0))
     place_x, place_y = _scale(x.min(), x.max(), LEFT, WIDTH - RIGHT), _scale(low, high, HEIGHT - BOTTOM, TOP)
     parts = [_grid(ticks, place_y), _x_axis(x, place_x)]
     floor = np.zeros_like(at)
@@ -76,12 +76,14 @@ def stacked_plot(name: str, title: str, x: np.ndarray, series: Sequence[Series])
     return _plot(name, title, parts, x, place_x, series)
 
 
-def interval_plot(name: str, title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float, float, float]]]]) -> Markup:
-    """One row of dots with 95 % intervals per task. rows: (task, [(style class, value, low, high), …]), scores in 0..1."""
+def interval_plot(
+    name: str, title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float, float, float]]]]
+) -> Markup:
+    """One row of dots with 95 % intervals per task. rows: (task, [(class, value, low, high), …]), in 0..1."""
     left, step, top = 128, 34, 8
     height = top + step * len(rows) + 26
     highest = max((max(v for v in dot[1:] if v == v) for _, dots in rows for dot in dots), default=1.0)
-    _, high, ticks = _axis(np.array([0.0, min(1.0, highest)]), zero=True)
+    _, high, ticks = _axis(np.array([0.0, min(1.0, highest)]))
     place = _scale(0.0, high, left, WIDTH - RIGHT - 6)
     base = top + step * len(rows)
     parts = []
@@ -92,7 +94,9 @@ def interval_plot(name: str, title: str, rows: Sequence[tuple[str, Sequence[tupl
     for i, (task, dots) in enumerate(rows):
         middle = top + step * (i + 0.5)
         bold = " strong" if i == 0 else ""
-        parts.append(f'<text class="task{bold}" x="{left - 12}" y="{middle + 4}" text-anchor="end">{escape(task[:18])}</text>')
+        parts.append(
+            f'<text class="task{bold}" x="{left - 12}" y="{middle + 4}" text-anchor="end">{escape(task[:18])}</text>'
+        )
         if i == 1:
             parts.append(f'<line class="rule" x1="0" x2="{WIDTH}" y1="{top + step}" y2="{top + step}"/>')
         for k, (style, value, low, high_end) in enumerate(dots):
@@ -127,7 +131,7 @@ def short(value: float) -> str:
         return "0"
     if size < 1e-3 or size >= 1e6:
         digits, _, exponent = f"{value:.1e}".partition("e")
-        return f"{digits}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}".replace("-", "−")
+        return f"{float(digits):g}·10{str(int(exponent)).translate(_SUPERSCRIPTS)}".replace("-", "−")
     digits = f"{value:,.0f}" if size >= 100 else f"{value:.3g}"
     return digits.replace("-", "−")
 
@@ -147,11 +151,11 @@ def _scale(low: float, high: float, start: float, end: float) -> Any:
     return lambda value: start + (value - low) / span * (end - start)
 
 
-def _axis(values: np.ndarray, zero: bool) -> tuple[float, float, list[tuple[float, str]]]:
-    """Range and round ticks; from zero if that costs no more than half of the height."""
+def _axis(values: np.ndarray) -> tuple[float, float, list[tuple[float, str]]]:
+    """Range and round ticks; from zero where that costs little height."""
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    if zero and 0 < low < high * 0.6:
+    if 0 < low < high * 0.6:
         low = 0.0
     if high - low < 1e-12 * max(1.0, abs(high)):
         low, high = low - (abs(low) * 0.1 or 0.5), high + (abs(high) * 0.1 or 0.5)
@@ -174,7 +178,7 @@ def _log_axis(exponents: np.ndarray) -> tuple[float, float, list[tuple[float, st
 
 def _round_step(rough: float) -> float:
     power = 10.0 ** math.floor(math.log10(rough))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    return next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.75)
 
 
 def _grid(ticks: Sequence[tuple[float, str]], place_y: Any) -> str:
@@ -186,7 +190,7 @@ def _grid(ticks: Sequence[tuple[float, str]], place_y: Any) -> str:
 
 
 def _x_axis(x: np.ndarray, place_x: Any) -> str:
-    _, _, ticks = _axis(np.array([x.min(), x.max()]), zero=False)
+    _, _, ticks = _axis(np.array([x.min(), x.max()]))
     inside = [(v, label) for v, label in ticks if x.min() - 1e-9 <= v <= x.max() + 1e-9 and v == round(v)]
     if len(inside) < 2:
         inside = [(float(v), short(float(v))) for v in dict.fromkeys((x.min(), x.max()))]
@@ -215,7 +219,9 @@ def _plot(name: str, title: str, parts: list[str], x: np.ndarray, place_x: Any, 
     values = [[short(float(v)) for v in _thin(x, s.values, np.nanmean)[1]] for s in series]
     known = [s.values[np.isfinite(s.values)] for s in series]
     legend = [(s.label, s.color, short(float(k[-1])) if len(k) else "–") for s, k in zip(series, known)]
-    ends = "; ".join(f"{s.label} from {short(float(k[0]))} to {short(float(k[-1]))}" for s, k in zip(series, known) if len(k))
+    ends = "; ".join(
+        f"{s.label} from {short(float(k[0]))} to {short(float(k[-1]))}" for s, k in zip(series, known) if len(k)
+    )
     cursor = f'<line class="cursor" x1="0" x2="0" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
     svg = _svg(name, title, "".join([*parts, cursor]), HEIGHT, f"{ends}.")
     hover = {"at": [round(float(place_x(v)), 1) for v in at], "x": [f"{v:,.0f}" for v in at], "values": values}

@@ -63,7 +63,7 @@ CURVES = (
     Curve(
         "Ratio at the first update",
         {"ratio_max_deviation": "largest |ratio − 1|"},
-        "Flat at rounding error. Anything larger means that tokens are not scored as they were sampled.",
+        "Flat at rounding error; zero is drawn at 10⁻⁹. More: tokens are not scored as they were sampled.",
         log=True,
     ),
     Curve(
@@ -82,9 +82,9 @@ CURVES = (
     Curve(
         "Shares to watch",
         {
-            "zero_variance_frac": "groups without spread",
-            "thought_forced_frac": "thoughts cut at the budget",
-            "no_verdict_frac": "pictures without verdict",
+            "zero_variance_frac": "no spread in group",
+            "thought_forced_frac": "thought cut",
+            "no_verdict_frac": "no verdict",
         },
         "All low. Groups without spread teach nothing; their share grows as prompts are solved or given up.",
         unit="share",
@@ -101,15 +101,16 @@ CURVES = (
         {"grad_norm": "norm", "gradient_norm": "norm"},
         "Steady, with rare spikes. Growth over many steps announces a divergence.",
     ),
-    Curve("Learning rate", {"learning_rate": "rate"}, "Follows its schedule.", needs="text_nats"),
     Curve(
         "Time per phase",
         {"seconds_sample": "sample", "seconds_judge": "judge", "seconds_update": "update"},
-        "Even. What grows over the run is worth a look; sampling usually leads.",
+        "Even. A part that grows over the run is worth a look.",
         unit="seconds",
         stacked=True,
     ),
-    Curve("Throughput", {"tokens_per_s": "tokens"}, "Even. A drop means that the machine was shared.", unit="per second"),
+    Curve(
+        "Throughput", {"tokens_per_s": "tokens"}, "Even. A drop means that the machine was shared.", unit="per second"
+    ),
 )
 
 

@@ -14,7 +14,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.runtime.tracking import MetricsLog
 
 MAX_SIDE = 128
-"""Longer side of an embedded picture, pixels; larger ones are scaled down and lose colours, so that a page stays small."""
+"""Longer side of an embedded picture, pixels; larger ones are scaled down and quantised: a page stays small."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +32,12 @@ class Measure:
         if not isinstance(row, Mapping):
             return cls(number(row), number(None), number(None))
         value = row.get("value", row.get("score", row.get("accuracy", row.get("mean"))))
-        counts = (int(n) if (n := number(row.get(key))) == n else None for key in ("pictures", "prompts"))
-        return cls(number(value), number(row.get("low")), number(row.get("high")), *counts)
+        pictures, prompts = (int(n) if (n := number(row.get(key))) == n else None for key in ("pictures", "prompts"))
+        return cls(number(value), number(row.get("low")), number(row.get("high")), pictures, prompts)
 
     @classmethod
     def of(cls, score: Score) -> "Measure":
-        return cls(*(number(v) for v in (score.value, score.low, score.high)), score.pictures, score.prompts)
+        return cls(number(score.value), number(score.low), number(score.high), score.pictures, score.prompts)
 
     @property
     def known(self) -> bool:
@@ -131,7 +132,9 @@ def _stage(key: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Measure]:
     """Every measure in a tree of dicts, under its joined name."""
-    if not isinstance(value, Mapping) or {"value", "score", "accuracy", "mean"} & value.keys() and "low" in value:
+    if not isinstance(value, Mapping) or (
+        "low" in value and not any(isinstance(inner, Mapping) for inner in value.values())
+    ):
         measure = Measure.read(value)
         return {prefix or "overall": measure} if measure.known else {}
     found: dict[str, Measure] = {}
@@ -153,7 +156,7 @@ def read_differences(stages: Sequence[Stage], summary: Mapping[str, Any]) -> lis
     """Each stage minus the one before it: as the summary gives it, else from the pictures that both drew."""
     given = mapping(summary.get("difference"))
     found = []
-    for earlier, later in zip(stages, stages[1:]):
+    for earlier, later in pairwise(stages):
         overall = Measure.read(given.get(f"{later.key}-{earlier.key}"))
         tasks: dict[str, Measure] = {}
         a, b = _verdicts(later.rows), _verdicts(earlier.rows)
@@ -183,7 +186,9 @@ def read_comparisons(folder: Path, stages: Sequence[Stage]) -> list[Comparison]:
                 prompts.setdefault(key, (text(row.get("prompt")), text(row.get("tag"))))
                 found.setdefault(key, {})[stage.key] = _drawing(stage.name, picture, row)
     order = sorted(found, key=lambda key: (-len(found[key]), key))[:MAX_COMPARISONS]
-    return [Comparison(*prompts[key], [found[key][s.key] for s in stages if s.key in found[key]]) for key in sorted(order)]
+    return [
+        Comparison(*prompts[key], [found[key][s.key] for s in stages if s.key in found[key]]) for key in sorted(order)
+    ]
 
 
 def _drawing(stage: str, picture: str, row: Mapping[str, Any]) -> Drawing:
@@ -192,13 +197,12 @@ def _drawing(stage: str, picture: str, row: Mapping[str, Any]) -> Drawing:
     return Drawing(stage, picture, text(row.get("thought")), verdict, text(row.get("reason")), text(row.get("seed")))
 
 
-def changes(comparisons: Sequence[Comparison]) -> Counter[str]:
-    """How many comparisons the last stage fixed, broke, or left as the one before drew them."""
+def changes(comparisons: Sequence[Comparison], earlier: str, later: str) -> Counter[str]:
+    """How many comparisons the later stage fixed, broke, or left as the earlier one drew them, by their verdicts."""
     counts: Counter[str] = Counter()
     for comparison in comparisons:
-        if len(comparison.drawings) < 2:
-            continue
-        before, after = (drawing.correct for drawing in comparison.drawings[-2:])
+        verdicts = {drawing.stage: drawing.correct for drawing in comparison.drawings}
+        before, after = verdicts.get(earlier), verdicts.get(later)
         if before is not None and after is not None:
             counts["fixed" if after > before else "broken" if after < before else "same"] += 1
     return counts

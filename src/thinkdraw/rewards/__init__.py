@@ -40,5 +40,7 @@ def load_reward(name: str, **settings: Any) -> Reward:
     try:
         signature.bind(**settings)
     except TypeError as error:
-        raise UserError(f"reward {name!r}: {error}. It takes {', '.join(signature.parameters) or 'no settings'}.") from error
+        raise UserError(
+            f"reward {name!r}: {error}. It takes {', '.join(signature.parameters) or 'no settings'}."
+        ) from error
     return make(**settings)

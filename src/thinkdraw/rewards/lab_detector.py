@@ -1,7 +1,7 @@
 """Whether a lab picture shows what its prompt asks for, by the lab's exact detector: a verdict and, from it, a reward.
 
-Prompts of GenEval's tasks are judged by GenEval's rules (arXiv 2310.11513). The others are judged question by question as
-DPG-Bench does (arXiv 2403.05135): a question counts only if all that it depends on is true.
+Prompts of GenEval's tasks are judged by GenEval's rules (arXiv 2310.11513), the others question by question as
+DPG-Bench does it (arXiv 2403.05135): a question counts only if all that it depends on is true.
 """
 
 from collections.abc import Sequence
@@ -47,12 +47,14 @@ def judge(picture: np.ndarray | Tensor, prompt: Prompt, found: Found | None = No
     if prompt.include and (prompt.tag in GENEVAL_TASKS or not prompt.questions):
         return _by_clauses(prompt, found)
     if not prompt.questions:
-        raise UserError(f"prompt {prompt.text[:60]!r} has neither clauses nor questions, so the lab detector cannot judge it.")
+        raise UserError(
+            f"prompt {prompt.text[:60]!r} has neither clauses nor questions, so the lab detector cannot judge it."
+        )
     return _by_questions(prompt, found)
 
 
 def facts_hold(prompt: Prompt, found: Found) -> list[bool]:
-    """Whether the fact of each of the prompt's questions holds, whatever it depends on. Raises UserError without facts."""
+    """Whether the fact of each of the prompt's questions holds, whatever it depends on. UserError without facts."""
     seen = Seen.of_detections(found, THRESHOLD)
     return [_holds(_fact(prompt, question.fact), seen, found) for question in prompt.questions]
 
@@ -83,7 +85,7 @@ def _attributes(name: str, prompt: Prompt) -> dict[str, str]:
     unknown = [word for word in words if word not in _KIND_OF]
     if unknown or not words or _KIND_OF[words[-1]] != "shape":
         raise UserError(
-            f"class {name!r} of prompt {prompt.text[:60]!r} is not a thing of the lab, so the lab detector cannot judge it. "
+            f"class {name!r} of prompt {prompt.text[:60]!r} is not a thing of the lab, all that its detector knows. "
             "Use prompts of the lab, or another reward."
         )
     return {_KIND_OF[word]: word for word in words}
@@ -129,7 +131,7 @@ class LabDetectorReward:
         return (1 - self.strict_weight) * parts["facts"] + self.strict_weight * parts["correct"]
 
     def components(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """What the reward is made of: facts (B,) and correct (B,), float32; asked for after the reward it costs nothing."""
+        """What the reward is made of: facts (B,) and correct (B,), float32. Free after the reward of these rollouts."""
         verdicts = self.verdicts(rollouts)
         return {
             "facts": torch.tensor([v.share for v in verdicts], dtype=torch.float32),

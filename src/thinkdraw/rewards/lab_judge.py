@@ -1,4 +1,4 @@
-"""Mean P(yes) over a prompt's yes/no questions, asked of a questioner: a learned judge in place of the exact detector."""
+"""Mean P(yes) over a prompt's yes/no questions: a learned judge in place of the exact detector."""
 
 import torch
 from torch import Tensor
@@ -24,7 +24,9 @@ class LabJudgeReward:
             raise ValueError("rollouts without pictures: sample with decode=True, or decode before the reward.")
         for prompt in rollouts.prompts:
             if not prompt.questions:
-                raise UserError(f"prompt {prompt.text[:60]!r} has no questions: lab-judge needs prompts that carry them.")
+                raise UserError(
+                    f"prompt {prompt.text[:60]!r} has no questions: lab-judge needs prompts that carry them."
+                )
         counts = torch.tensor([len(prompt.questions) for prompt in rollouts.prompts])
         row = torch.arange(len(rollouts)).repeat_interleave(counts)
         questions = [question.text for prompt in rollouts.prompts for question in prompt.questions]

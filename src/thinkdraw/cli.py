@@ -1,0 +1,265 @@
+"""The command line: one function per verb. Heavy imports happen inside the verbs, so that `--help` answers at once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thinkdraw.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train image generators that think before they draw. Start with [bold]thinkdraw quickstart[/bold].",
+)
+
+Checkpoint = Annotated[str, typer.Argument(help="Checkpoint folder, run folder (its best one), Hugging Face id, or `lab`.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
+
+
+@app.command()
+def quickstart(
+    out: Annotated[Path, typer.Option(help="Folder of the run; a stopped one goes on.")] = Path("runs/quickstart"),
+    seed: Annotated[int, typer.Option(help="Of training; the test prompts and picture seeds stay.")] = 0,
+    override: Annotated[list[str] | None, typer.Argument(help="key.sub=value of the quickstart's own configuration.")] = None,
+) -> None:
+    """The main job on a laptop: base, SFT on rationales, GRPO, an evaluation of each, a report.
+
+    Example: thinkdraw quickstart --seed 1 --out runs/second
+    """
+    from thinkdraw.config import load_config
+    from thinkdraw.recipes import quickstart as recipe
+    from thinkdraw.report import write_report
+
+    config = load_config(recipe.QuickstartConfig, None, [f"out={out}", f"seed={seed}", *(override or [])])
+    folder = recipe.run(config)
+    _print_stages(json.loads((folder / "summary.json").read_text()))
+    print(f"report: {write_report(folder)}")
+
+
+@app.command()
+def evidence(
+    out: Annotated[Path, typer.Option(help="Folder of the runs; finished ones are kept.")] = Path("runs/evidence"),
+) -> None:
+    """The controls behind the quickstart's claim: a second seed, SFT for RL's seconds, RL from lab-judge alone, RL without thoughts.
+
+    Takes one to two hours on two cores. Example: thinkdraw evidence
+    """
+    from thinkdraw.recipes import evidence as recipe
+
+    folder = recipe.run(recipe.EvidenceConfig(out=out))
+    print((folder / "table.md").read_text())
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="Name of a shipped configuration (`thinkdraw list configs`) or a YAML file.")],
+    override: Annotated[list[str] | None, typer.Argument(help="key.sub=value, for instance optimiser.learning_rate=2e-5.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
+) -> None:
+    """Run a recipe: pretrain, sft or grpo.
+
+    Example: thinkdraw train lab_grpo out=runs/mine group_size=16
+    """
+    from thinkdraw.config import dump_config
+    from thinkdraw.recipes.catalog import read_config, run_config
+
+    resolved = read_config(config, override or [])
+    print(dump_config(resolved) if dry_run else f"run folder: {run_config(resolved)}")
+
+
+@app.command()
+def generate(
+    ckpt: Checkpoint,
+    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to draw; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
+    samples: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 4,
+    thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
+    guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option()] = "auto",
+    json_: AsJson = False,
+) -> None:
+    """Draw prompts: PNG files, a contact sheet, and the thoughts.
+
+    Example: thinkdraw generate lab -p "a photo of a red circle left of a blue star"
+    """
+    from thinkdraw.api import load_policy, rollout
+    from thinkdraw.images import contact_sheet, to_png
+    from thinkdraw.runtime.device import pick_device
+    from thinkdraw.runtime.files import atomic_write_bytes
+
+    policy = load_policy(ckpt, device=str(pick_device(device)))
+    rollouts = rollout(
+        policy, prompt, group_size=samples, seed=seed, thought=thought, guidance_scale=guidance_scale, temperature=temperature
+    )  # fmt: skip
+    assert rollouts.pictures is not None
+    pictures = rollouts.pictures.cpu().numpy()
+    rows = []
+    for index, picture in enumerate(pictures):
+        path = out / f"{index // samples:05d}_{index % samples}.png"
+        atomic_write_bytes(path, to_png(picture))
+        rows.append({"prompt": rollouts.prompts[index].text, "thought": rollouts.thoughts[index], "file": str(path)})
+    atomic_write_bytes(out / "sheet.png", to_png(contact_sheet(pictures, samples)))
+    _print_rows(rows, json_)
+
+
+@app.command(name="eval")
+def evaluate(
+    ckpt: Checkpoint,
+    benchmark: Annotated[str, typer.Option(help="lab-geneval, lab-compbench or lab-dense.")] = "lab-geneval",
+    split: Annotated[str, typer.Option(help="test (in-domain), ood or validation.")] = "test",
+    count: Annotated[int, typer.Option(min=6, help="Prompts.")] = 384,
+    samples: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 4,
+    thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
+    guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for rows, pictures and summary; a stopped evaluation goes on.")] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+    json_: AsJson = False,
+) -> None:
+    """Draw a benchmark's prompts, judge the pictures, print scores with 95 % intervals.
+
+    Example: thinkdraw eval lab --benchmark lab-geneval --count 96
+    """
+    from thinkdraw import api
+    from thinkdraw.runtime.device import pick_device
+
+    policy = api.load_policy(ckpt, device=str(pick_device(device)), precision="bf16")
+    report = api.evaluate(
+        policy, benchmark, split=split, count=count, samples=samples, seed=seed, folder=out, thought=thought,
+        guidance_scale=guidance_scale,
+    )  # fmt: skip
+    summary = report.summary()
+    if json_:
+        print(json.dumps(summary, indent=2))
+        return
+    rows = [{"task": task, "score": _interval(row, "value")} for task, row in summary["per_task"].items()]
+    _print_rows([*rows, {"task": "overall", "score": _interval(summary, "score")}], False)
+    print(f"{summary['pictures']} pictures of {summary['prompts']} prompts, {summary['no_verdict']} without verdict, seed {seed}")
+
+
+@app.command()
+def check(
+    ckpt: Checkpoint,
+    device: Annotated[str, typer.Option()] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    json_: AsJson = False,
+) -> None:
+    """Does this checkpoint's sampler agree with its trainer? The first thing to run on a new model.
+
+    Example: thinkdraw check lab
+    """
+    from thinkdraw.api import load_policy
+    from thinkdraw.policies.check import check_policy
+    from thinkdraw.runtime.device import pick_device
+
+    result = check_policy(load_policy(ckpt, device=str(pick_device(device)), precision=precision))
+    if json_:
+        print(json.dumps(result.as_dict(), indent=2))
+    else:
+        _print_rows([{"check": r.name, "found": r.found, "wanted": r.wanted, "": "ok" if r.ok else "FAILED"} for r in result.rows], False)
+    if not result.ok:
+        raise typer.Exit(1)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(help="A run folder or the quickstart's folder.")],
+    out: Annotated[Path | None, typer.Option(help="Where to write; report.html in the run folder if not given.")] = None,
+) -> None:
+    """Write a run's report: one self-contained HTML page.
+
+    Example: thinkdraw report runs/quickstart
+    """
+    from thinkdraw.report import write_report
+
+    print(write_report(run, out))
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[str, typer.Argument(help="configs, rewards, judges, benchmarks, objectives, policies or recipes.")] = "configs",
+    json_: AsJson = False,
+) -> None:
+    """What there is to choose from.
+
+    Example: thinkdraw list rewards
+    """
+    names = _registry(what)
+    print(json.dumps(names, indent=2) if json_ else "\n".join(names))
+
+
+def _registry(what: str) -> list[str]:
+    match what:
+        case "configs":
+            from thinkdraw.recipes.catalog import shipped
+
+            return list(shipped())
+        case "recipes":
+            from thinkdraw.recipes.catalog import RECIPES
+
+            return list(RECIPES)
+        case "rewards":
+            from thinkdraw.rewards import REWARDS
+
+            return list(REWARDS)
+        case "judges":
+            from thinkdraw.judges import JUDGES
+
+            return list(JUDGES)
+        case "benchmarks":
+            from thinkdraw.lab.prompts import SPECS
+
+            return ["geneval", *("lab-" + family for family in SPECS)]
+        case "objectives":
+            from thinkdraw.objectives import POLICY_LOSSES
+
+            return ["sft", *POLICY_LOSSES]
+        case "policies":
+            from thinkdraw.policies import POLICIES
+
+            return list(POLICIES)
+    raise UserError(f"list {what!r}: one of configs, rewards, judges, benchmarks, objectives, policies, recipes.")
+
+
+def _interval(row: dict[str, Any], key: str) -> str:
+    return "no verdict" if row[key] is None else f"{row[key]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _print_stages(summary: dict[str, Any]) -> None:
+    stages = summary["stages"]
+    tasks = list(next(iter(stages.values()))["per_task"])
+    rows = [{"": task, **{name: _interval(s["per_task"][task], "value") for name, s in stages.items()}} for task in tasks]
+    rows.append({"": "overall", **{name: _interval(s, "score") for name, s in stages.items()}})
+    _print_rows(rows, False)
+    for name, found in summary["difference"].items():
+        print(f"{name}: {100 * found['value']:+.1f} points [{100 * found['low']:+.1f}, {100 * found['high']:+.1f}]")
+    print(f"{summary['seconds']:.0f} s, peak memory {summary['peak_memory_gb']:.1f} GB, seed {summary['seed']}")
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(rows, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value).replace("[", "\\[") for value in row.values()))
+    Console().print(table)
+
+
+def main() -> None:
+    """Entry point: what a user can fix is one line on standard error and exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"thinkdraw: {error}", file=sys.stderr)
+        sys.exit(2)

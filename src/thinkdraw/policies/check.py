@@ -1,0 +1,89 @@
+"""Does a checkpoint's sampler agree with its trainer? The first thing to run on a new model.
+
+Everything is measured on rollouts that the checkpoint samples here: nothing is assumed about how it was made.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+import torch
+
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.prompts import PROMPT_FORM
+from thinkdraw.types import Prompt, Rollouts, Sampling, ThoughtFormat
+
+GUIDANCE = (0.0, 1.0, 5.0)
+PROMPTS = (
+    "a photo of a red circle",
+    "a photo of a small blue star left of a large green square",
+    "three cups",
+)
+LIMITS = {"fp32": 1e-4, "bf16": 0.5}
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    found: str
+    wanted: str
+    ok: bool
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """rows: one finding each. max_difference: largest |Δ log-prob| in nats per "format, guidance"."""
+
+    rows: tuple[Row, ...]
+    max_difference: dict[str, float]
+
+    @property
+    def ok(self) -> bool:
+        return all(row.ok for row in self.rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"ok": self.ok, "rows": [asdict(row) for row in self.rows], "max_difference": self.max_difference}
+
+
+def check_policy(policy: JanusPolicy, prompts: Sequence[str] = PROMPTS, group_size: int = 2) -> CheckResult:
+    """Log-prob parity for each thought format and guidance scale, the first update's ratio, the VQ round trip, prompt template and
+    special tokens."""
+    asked = [Prompt(text, id=str(i)) for i, text in enumerate(prompts)]
+    limit = LIMITS[policy.precision if policy.model.dtype == torch.float32 else "bf16"]
+    rows, differences, ratio = [], {}, 0.0
+    drawn: Rollouts | None = None
+    for thought in get_args(ThoughtFormat):
+        for scale in GUIDANCE:
+            sampling = Sampling(thought=thought, guidance_scale=scale, max_thought_tokens=24)
+            drawn = policy.sample(asked, sampling, group_size=group_size, seed=1, decode=False)
+            with torch.no_grad():
+                scored = policy.log_probs(drawn)
+            gap = (scored.log_probs - drawn.log_probs)[drawn.mask].abs().max().item()
+            ratio = max(ratio, (scored.log_probs - drawn.log_probs)[drawn.mask].exp().sub(1).abs().max().item())
+            name = f"{thought}, guidance {scale:g}"
+            differences[name] = gap
+            rows.append(Row(f"log-prob parity, {name}", f"max |Δ| {gap:.1e} nats", f"≤ {limit:g}", gap <= limit))
+    rows.append(Row("ratio at the first update", f"max |ratio − 1| {ratio:.1e}", f"≤ {limit:g}", ratio <= limit))
+    assert drawn is not None
+    rows += [_round_trip(policy, drawn), *_texts(policy)]
+    return CheckResult(tuple(rows), differences)
+
+
+def _round_trip(policy: JanusPolicy, drawn: Rollouts) -> Row:
+    """Drawn picture → tokens → picture: the second pass through the tokenizer should change little."""
+    first = policy.decode_tokens(drawn.image_tokens())
+    second = policy.decode_tokens(policy.encode_pictures(first))
+    error = (first.float() - second.float()).abs().mean().item() / 255
+    return Row("VQ round trip of drawn pictures", f"mean |Δ| {error:.3f} of the range", "finite", error == error)
+
+
+def _texts(policy: JanusPolicy) -> list[Row]:
+    text = policy.text
+    ids = text.prompt("hello")
+    form = PROMPT_FORM.format(text="hello")
+    rows = [Row("prompt template", repr(text.tokenizer.decode(ids[1:])), repr(form), text.tokenizer.decode(ids[1:]) == form)]
+    special = {"bos": text.bos, "eos": text.eos, "pad": text.pad, "begin of image": text.boi, "end of image": text.eoi, "image": text.image}
+    distinct = len({v for k, v in special.items() if k != "pad"}) == len(special) - 1 and None not in special.values()
+    listed = ", ".join(f"{name} {number}" for name, number in special.items())
+    rows.append(Row("special tokens", listed, "present and distinct", distinct))
+    return rows

@@ -1,0 +1,63 @@
+"""From a configuration's name or file to the recipe that runs it."""
+
+import difflib
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from thinkdraw.config import StrictModel, load_config
+from thinkdraw.errors import UserError
+
+# recipe → (module, class of its configuration); the module has run(config) -> Path.
+RECIPES = {
+    "tokenizer": ("thinkdraw.recipes.tokenizer", "TokenizerConfig"),
+    "pretrain": ("thinkdraw.recipes.pretrain", "PretrainConfig"),
+    "sft": ("thinkdraw.recipes.sft", "SftConfig"),
+    "grpo": ("thinkdraw.recipes.grpo", "GrpoConfig"),
+}
+CONFIGS = Path(__file__).parent.parent / "configs"
+
+
+def shipped() -> dict[str, Path]:
+    """Name → file of the configurations inside the package."""
+    return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
+
+
+def find_config(name: str | Path) -> Path:
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    known = shipped()
+    if str(name) in known:
+        return known[str(name)]
+    near = difflib.get_close_matches(str(name), known, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UserError(f"config {name!r} is neither a .yaml file nor one of {', '.join(known)}.{hint}")
+
+
+def read_config(name: str | Path, overrides: Sequence[str] = ()) -> StrictModel:
+    """The typed configuration of a shipped name or a YAML file whose `recipe` key says what it configures."""
+    path = find_config(name)
+    recipe = _recipe_of(path)
+    if recipe not in RECIPES:
+        raise UserError(f"{path}: recipe={recipe!r}; known are {', '.join(RECIPES)}.")
+    module, model = RECIPES[recipe]
+    return load_config(getattr(import_module(module), model), path, overrides)
+
+
+def run_config(config: Any) -> Path:
+    """Run the recipe that a configuration belongs to."""
+    return import_module(RECIPES[config.recipe][0]).run(config)
+
+
+def _recipe_of(path: Path) -> str | None:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"config {path} does not exist. `thinkdraw list configs` names the shipped ones.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"config {path} is not readable YAML: {' '.join(str(error).split())[:160]}.") from error
+    return found.get("recipe") if isinstance(found, dict) else None

@@ -1,0 +1,121 @@
+"""The folder of a run: written so that it can be killed at any moment and goes on to the same numbers."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+
+from thinkdraw.config import save_config
+from thinkdraw.errors import UserError
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.recipes.training import Team, Trainer, TrainSettings
+from thinkdraw.runtime import checkpoint
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.tracking import MetricsLog, environment
+
+MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every"}  # between an interrupted run and its continuation
+
+
+class RunFolder:
+    """`out`: config, environment, metrics and checkpoints, written by the main process and read by all."""
+
+    def __init__(self, config: TrainSettings, team: Team) -> None:
+        self.config, self.team, self.path = config, team, config.out
+        self.log = MetricsLog(config.out / "metrics.jsonl")
+        self._seconds_before, self._start = 0.0, time.monotonic()
+
+    def open(self) -> dict[str, Any] | None:
+        """The trainer state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
+        given = self.path / "config.yaml"
+        if given.exists():
+            self._refuse_other_run(given)
+        found = checkpoint.latest_checkpoint(self.path)
+        state = checkpoint.load_trainer_state(found) if found else None
+        self.team.wait()
+        if self.team.is_main:
+            save_config(self.config, given)
+            atomic_write_json(self.path / "environment.json", environment())
+            step = state["step"] if state else 0
+            self.log.truncate_after(step)
+            for file in self.path.glob("rollouts/step_*.parquet"):
+                if int(file.stem.removeprefix("step_")) > step:
+                    file.unlink()
+            if state and state["best"]:
+                atomic_write_text(self.path / "checkpoints" / "best", state["best"] + "\n")
+        if state:
+            checkpoint.set_rng_state(state["rng"])
+            self._seconds_before = state["seconds"]
+        else:
+            torch.manual_seed(self.config.seed)
+        self._start = time.monotonic()
+        return state
+
+    def _refuse_other_run(self, given: Path) -> None:
+        if not self.config.resume:
+            raise UserError(
+                f"{self.path} holds a run already and resume=false. Choose another out=, or remove that folder."
+            )
+        try:
+            before = _flat(yaml.safe_load(given.read_text(encoding="utf-8")))
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"{given} is not valid YAML any more, so {self.path} cannot be resumed. Restore it."
+            ) from error
+        now = _flat(yaml.safe_load(yaml.safe_dump(self.config.model_dump(mode="json"))))
+        differing = sorted(k for k in before.keys() | now.keys() if k not in MAY_CHANGE and before.get(k) != now.get(k))
+        if differing:
+            was = ", ".join(f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in differing)
+            raise UserError(
+                f"{self.path} holds a run with another config: {was}. Choose another out=, or the same values."
+            )
+
+    def seconds(self) -> float:
+        """Of the whole run, interruptions left out; the main process's clock."""
+        mine = self._seconds_before + time.monotonic() - self._start
+        return self.team.add({"seconds": mine if self.team.is_main else 0.0})["seconds"]
+
+    def progress(self, step: int) -> float:
+        """0..1; with max_seconds by whichever of steps and seconds is further."""
+        by_steps = step / self.config.max_steps
+        return min(
+            1.0, max(by_steps, self.seconds() / self.config.max_seconds) if self.config.max_seconds else by_steps
+        )
+
+    def save(self, step: int, policy: JanusPolicy, trainer: Trainer, best: str = "", **state: Any) -> None:
+        """A complete checkpoint or none: weights, optimiser, random generators, and what the recipe adds.
+
+        best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses.
+        """
+        seconds = self.seconds()
+        if self.team.is_main:
+            full = {
+                "step": step,
+                "seconds": seconds,
+                "rng": checkpoint.rng_state(),
+                "best": best,
+                **trainer.state_dict(),
+                **state,
+            }
+            try:
+                with checkpoint.write_checkpoint(self.path, step) as folder:
+                    policy.save(folder)
+                    checkpoint.save_trainer_state(folder, full)
+            except SafetensorError as error:
+                raise UserError(
+                    f"cannot write checkpoint of step {step} in {self.path}: {error}. Free space on that disk."
+                ) from error
+            if best:
+                atomic_write_text(self.path / "checkpoints" / "best", best + "\n")
+            checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={best})
+        self.team.wait()
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

@@ -1,0 +1,166 @@
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tests.recipes.helpers import rows_without_times, sft_config, write_examples
+
+from thinkdraw.errors import UserError
+from thinkdraw.policies import load_policy
+from thinkdraw.policies.tiny import random_janus
+from thinkdraw.recipes import sft
+from thinkdraw.recipes.inputs import DataSettings, Examples, load_examples
+from thinkdraw.recipes.training import Team, Trainer, open_policy
+from thinkdraw.runtime.tracking import MetricsLog
+from thinkdraw.types import Prompt, Sampling
+
+
+@pytest.mark.parametrize("reduction", ["segment", "token"])
+def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, reduction):
+    config = sft_config(tmp_path, policy, micro_rows=64, batch_rows=12, reduction=reduction, drop_frac=0.3)
+    team = Team(config)
+    model = open_policy(config, team)
+    examples = load_examples(config.data, model, tmp_path / "codes.safetensors")
+    batch = sft.step_batch(model, examples, config, Sampling(max_thought_tokens=24), 0, team)
+    counts, results = sft.global_counts(batch, team), []
+    for micro_rows in (64, 5, 1):
+        trainer = Trainer(model, config.optimiser, team)
+        sums = sft.accumulate(model, batch, counts, config.model_copy(update={"micro_rows": micro_rows}))
+        flat = torch.cat([m.grad.flatten() for m in trainer.masters.values() if m.grad is not None])
+        trainer.optimizer.zero_grad(set_to_none=True)
+        results.append((flat, sums))
+    for flat, sums in results[1:]:
+        assert float((flat - results[0][0]).norm() / results[0][0].norm()) < 1e-5
+        assert sums == pytest.approx(results[0][1], rel=1e-5)
+
+
+def test_an_interrupted_run_resumes_to_the_same_numbers(tmp_path, policy):
+    whole = sft_config(
+        tmp_path / "whole",
+        policy,
+        max_steps=5,
+        save_every=10,
+        data={"source": str(write_examples(tmp_path / "e.jsonl"))},
+    )
+    parts = whole.model_copy(update={"out": tmp_path / "parts", "max_steps": 3})
+    sft.run(whole)
+    sft.run(parts)
+    with (parts.out / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "loss": 0}\n{"st')  # what a killed run leaves behind
+    sft.run(parts.model_copy(update={"max_steps": 5}))
+    assert rows_without_times(parts.out) == rows_without_times(whole.out)
+    weights = [load_file(folder / "checkpoints/step_000005/model.safetensors") for folder in (parts.out, whole.out)]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_the_loss_falls_and_frozen_parts_stay(tmp_path, policy):
+    config = sft_config(
+        tmp_path, policy, max_steps=12, drop_frac=0.0, optimiser={"learning_rate": 3e-3, "weight_decay": 0.1}
+    )
+    sft.run(config)
+    rows = MetricsLog.read(config.out / "metrics.jsonl")
+    # segment: loss = 0.35 · text + 1.0 · image
+    assert rows[0]["loss"] == pytest.approx(0.35 * rows[0]["text_nats"] + rows[0]["image_nats"], rel=1e-5)
+    assert rows[-1]["loss"] < 0.8 * rows[0]["loss"]
+    before, after = (
+        load_file(f"{policy}/model.safetensors"),
+        load_file(config.out / "checkpoints/step_000012/model.safetensors"),
+    )
+    assert all(torch.equal(before[n], after[n]) for n in before if "vqmodel" in n or "vision_model" in n)
+
+
+def test_bf16_weights_have_fp32_masters_that_keep_small_updates(tmp_path, policy):
+    # A step of 1e-5 is lost on a bf16 weight of size 1 (spacing 8e-3); 3 steps of it must add up in the fp32 copy.
+    config = sft_config(
+        tmp_path, policy, dtype="bf16", precision="bf16", optimiser={"learning_rate": 1e-5, "warmup_steps": 0}
+    )
+    team = Team(config)
+    model = open_policy(config, team)
+    trainer = Trainer(model, config.optimiser, team)
+    name = next(n for n in trainer.masters if n.endswith("norm.weight"))
+    before = trainer.masters[name].clone()
+    examples = load_examples(config.data, model, tmp_path / "codes.safetensors")
+    for step in range(3):
+        batch = sft.step_batch(model, examples, config, Sampling(max_thought_tokens=24), step, team)
+        sft.accumulate(model, batch, sft.global_counts(batch, team), config)
+        assert all(w.grad is None for w in trainer.weights.values())
+        trainer.step(step, 0.0)
+    assert trainer.weights[name].dtype == torch.bfloat16 and trainer.masters[name].dtype == torch.float32
+    moved = (trainer.masters[name] - before).abs()
+    assert 0 < float(moved.max()) < 5e-5 and torch.equal(trainer.weights[name], trainer.masters[name].bfloat16())
+
+
+def test_adapters_train_alone_and_resume(tmp_path, policy):
+    whole = sft_config(tmp_path / "whole", policy, lora={"rank": 2}, max_steps=3)
+    sft.run(whole)
+    parts = sft_config(tmp_path / "parts", policy, lora={"rank": 2}, max_steps=2, data={"source": whole.data.source})
+    sft.run(parts)
+    sft.run(parts.model_copy(update={"max_steps": 3}))
+    assert rows_without_times(parts.out) == rows_without_times(whole.out)
+    load_policy(whole.out / "checkpoints/step_000003")  # merged: plain transformers weights
+
+
+def test_the_labs_pictures_are_tokenised_once(tmp_path, monkeypatch):
+    model = load_policy(random_janus(tmp_path / "policy64", image_size=64, patch=16, layers=1))
+    settings, cache = (
+        DataSettings(families={"geneval": 2, "dense": 1}, count=9),
+        tmp_path / "data" / "codes.safetensors",
+    )
+    first = load_examples(settings, model, cache)
+    assert len(first) == 9 and first.image_tokens.dtype == torch.uint16 and first.image_tokens.shape == (9, 16)
+    assert sum(p.tag == "dense" for p in first.prompts) == 3 and all(first.thoughts)
+    monkeypatch.setattr(model, "encode_pictures", lambda pictures: pytest.fail("tokenised twice"))
+    second = load_examples(settings, model, cache)
+    assert torch.equal(second.image_tokens.int(), first.image_tokens.int()) and second.thoughts == first.thoughts
+
+
+def test_pictures_of_any_size_are_read_from_parquet_rows(tmp_path, policy):
+    model = load_policy(policy)
+    picture = np.random.default_rng(0).integers(0, 255, (16, 16, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "same.png")
+    Image.fromarray(picture).resize((40, 32)).save(tmp_path / "other.png")
+    rows = [{"prompt": "a ring", "thought": "here", "image": name} for name in ("same.png", "other.png")]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    examples = load_examples(DataSettings(source=str(tmp_path / "rows.parquet")), model, tmp_path / "codes.safetensors")
+    assert torch.equal(examples.image_tokens[0].long(), model.encode_pictures(torch.from_numpy(picture)[None])[0])
+
+
+def test_a_pass_takes_every_row_at_most_once_and_buckets_by_length():
+    examples = Examples([Prompt("p" * n) for n in range(50)], [""] * 50, torch.zeros(50, 4, dtype=torch.uint16))
+    batches = examples.batches(8, 3, seed=0, epoch=0)
+    assert len(batches) == 6 and len({i for b in batches for i in b.tolist()}) == 48
+    padding = lambda parts: sum(int(b.max()) * len(b) - int(b.sum()) for b in parts)  # noqa: E731
+    assert padding(batches) < padding(examples.batches(8, 1, seed=0, epoch=0))
+
+
+CODES = [1] * 16
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], "holds no example"),
+        ([{"prompt": "a ring", "image_tokens": CODES}], "row 1 has no `thought`"),
+        ([{"thought": "a", "image_tokens": CODES}], "row 1 has no `prompt`"),
+        ([{"prompt": "a ring", "thought": "a"}], "neither `image`"),
+        ([{"prompt": "a ring", "thought": "a", "image": "gone.png"}], "gone.png cannot be read"),
+        ([{"prompt": "a ring", "thought": "a", "image_tokens": [64] * 16}], "16 integers from 0 to 63"),
+        ([{"prompt": "a ring", "thought": "a", "image_tokens": CODES}] * 3, "fewer than batch_rows=6"),
+        ([{"prompt": "a ring " * 300, "thought": "a", "image_tokens": CODES}] * 6, "exceeds the model's 512 positions"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, policy, rows, message):
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=message):
+        sft.run(sft_config(tmp_path, policy, data={"source": str(file)}))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.parquet"])
+def test_a_missing_file_is_named(tmp_path, policy, name):
+    with pytest.raises(UserError, match=name):
+        sft.run(sft_config(tmp_path, policy, data={"source": str(tmp_path / name)}))
