@@ -11,9 +11,9 @@ from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.recipes.inputs import DataSettings
 from thinkdraw.recipes.inputs import load_prompts as read_prompts
+from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.recipes.training import policy_path
 from thinkdraw.report import write_report
-from thinkdraw.rewards import load_reward as make_reward
 from thinkdraw.types import Prompt, Reward, Rollouts, Sampling
 
 
@@ -35,10 +35,8 @@ def load_prompts(source: str = "lab-geneval", split: str = "train", count: int =
 
 
 def load_reward(name: str = "lab-detector", **settings: Any) -> Reward:
-    """A reward by its registry name or `pkg.mod:Class`. `lab-judge` asks a frozen lab checkpoint unless a questioner is given."""
-    if name == "lab-judge" and "questioner" not in settings:
-        settings["questioner"] = load_policy("lab")
-    return make_reward(name, **settings)
+    """A reward by its registry name or `pkg.mod:Class`. `lab-judge` asks the lab checkpoint unless a questioner is given."""
+    return open_reward(name, **settings)
 
 
 def rollout(policy: JanusPolicy, prompts: Sequence[Prompt | str], *, group_size: int = 1, seed: int = 0, **sampling: Any) -> Rollouts:

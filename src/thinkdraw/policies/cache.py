@@ -5,6 +5,8 @@ slots write at the same column; a slot that skips a column has a hole there, whi
 given explicitly. Rows that still think stand in the first slots, so that a batch of them is a view and not a copy.
 """
 
+from typing import cast
+
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin, DynamicCache
@@ -72,7 +74,8 @@ class SlotCache(Cache):
     def fill(self, way: int, source: DynamicCache, rows: Tensor, lengths: Tensor) -> None:
         """Copy prefilled contexts into one way: slot s takes row rows[s] of the source, of length lengths[s]."""
         width = source.get_seq_length()
-        for own, (keys, values, *_) in zip(self.slot_layers, source):
+        for own, layer in zip(self.slot_layers, source):
+            keys, values = cast(tuple[Tensor, Tensor], layer[:2])
             own.lazy_initialization(keys, values)
             for buffer, states in zip(own.buffers, (keys, values)):
                 buffer[:, way, :width] = states.transpose(1, 2)[rows]

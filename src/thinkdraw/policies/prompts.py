@@ -25,7 +25,7 @@ class JanusText:
         self.suppressed[never] = True
 
     def encode(self, text: str) -> list[int]:
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def prompt(self, text: str) -> list[int]:
         """BOS and the prompt form. Raises UserError for an empty text, and for one that spells out a control token."""

@@ -127,7 +127,7 @@ def random_janus(
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     model = JanusForConditionalGeneration(config)
-    scales = {"lm_head": 0.25, "generation_head": 0.3, "embed": 0.5, "language_model.layers": 0.15}
+    scales = {"lm_head": 0.25, "generation_head": 0.2, "embed": 0.5, "language_model.layers": 0.15}
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:

@@ -54,9 +54,10 @@ class Part:
 
 @dataclass
 class Phase:
-    """What a process has of a phase. cursor: place in the prompt order after it. num_sampled: pictures, over all processes.
+    """What a process has of a phase.
 
-    rewards: of every rollout of this process, those of replaced groups too. seconds: of sampling and judging.
+    cursor: place in the prompt order after it. num_sampled: pictures, over all processes. rewards: of every rollout of
+    this process, those of replaced groups too. seconds: of sampling and judging.
     """
 
     parts: list[Part]
@@ -156,13 +157,13 @@ def masked_rows(part: Part) -> Tensor:
 def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float | None]:
     """Global means; None where nothing has a verdict.
 
-    reward_mean and no_verdict_frac are of all rollouts, those of replaced groups too; the rest is of what is trained on.
+    reward_mean and no_verdict_frac are of all rollouts, replaced groups too; the rest is of what is trained on.
     """
     names = sorted(phase.parts[0].components)
     sums: dict[str, float] = dict.fromkeys(("rows", "trained_rows", "groups", "flat", "text", "forced"), 0.0)
     sums |= {
         f"{name}/{what}": 0.0
-        for name in ("reward", "trained", "advantage", *names)
+        for name in ("reward", "trained", "advantage", *(f"component {n}" for n in names))
         for what in ("sum", "squares", "count")
     }
 
@@ -177,7 +178,7 @@ def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float
         add("trained", part.rewards)
         add("advantage", part.advantages.values[part.advantages.valid])
         for name in names:
-            add(name, part.components[name])
+            add(f"component {name}", part.components[name])
         text = ~part.rollouts.is_image & (part.rollouts.segment >= 0)
         forced = (text & ~part.rollouts.mask).any(1)
         if config.sampling.thought == "rewrite":
@@ -196,10 +197,10 @@ def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float
         mean = s[f"{name}/sum"] / count
         return mean, math.sqrt(max(0.0, s[f"{name}/squares"] / count - mean**2))
 
-    row = dict(zip(("reward_mean", "reward_std"), mean_std("reward")))
+    row: dict[str, float | None] = dict(zip(("reward_mean", "reward_std"), mean_std("reward")))
     if config.refill_rounds:
         row["reward_mean_trained"] = mean_std("trained")[0]
-    row |= {f"reward/{name}": mean_std(name)[0] for name in names}
+    row |= {f"reward/{name}": mean_std(f"component {name}")[0] for name in names}
     row |= {"advantage_std": mean_std("advantage")[1], "zero_variance_frac": s["flat"] / s["groups"]}
     row["no_verdict_frac"] = 1 - s["reward/count"] / s["rows"]
     return row | {

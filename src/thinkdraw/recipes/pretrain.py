@@ -3,11 +3,12 @@
     thinkdraw train lab_pretrain
 
 Drawing rows are prompt → picture (`off`) and prompt → careless thought → picture (`inline`); a tenth of them is blanked for guidance.
-Understanding rows are one picture with several independent questions: each question attends to the picture and itself only, so
-that one pass over the picture serves them all. The vision tower is helped by per-patch labels whose heads are thrown away.
+Understanding rows are one picture with a description of it and several yes/no questions: each attends to the picture and itself only,
+so that one pass over the picture serves them all. Descriptions have a target at every token, which is how the language model learns
+to read the picture; questions alone taught it too slowly. The vision tower is helped by per-patch labels whose heads are thrown away.
 """
 
-import json
+import copy
 import math
 import time
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusVisionConfig, LlamaConfig
@@ -26,11 +28,14 @@ from thinkdraw.config import StrictModel
 from thinkdraw.images import to_pixels
 from thinkdraw.lab.facts import QUESTION_TYPES, random_question
 from thinkdraw.lab.prompts import Example, Family, stream, words
-from thinkdraw.lab.rationales import careless
+from thinkdraw.lab.rationales import careless, write
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, LATTICE, Scene, draw
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
-from thinkdraw.lab.text import train_text_tokenizer
+from thinkdraw.lab.text import sentences
 from thinkdraw.policies import vq
+from thinkdraw.policies.tiny import BOI, BOS, EOI, EOS, IMAGE, PAD, build_directory, train_tokenizer
+from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.tracking import MetricsLog
 
 NUM_IMAGE_TOKENS = 64
 
@@ -39,15 +44,17 @@ class PretrainConfig(StrictModel):
     recipe: str = "pretrain"
     out: Path = Path("runs/lab_pretrain")
     tokenizer: Path = Field(Path("runs/lab_tokenizer/tokenizer"), description="The picture tokenizer's directory.")
+    init: Path | None = Field(None, description="Go on from this Janus directory's weights instead of from nothing.")
     minutes: float = Field(60.0, gt=0)
     max_steps: int | None = Field(None, description="Train this many steps instead of `minutes`.")
-    num_scenes: int = Field(60_000, description="Scenes drawn and tokenised once, then told in ever new words.")
-    draw_rows: int = Field(64, description="Drawing rows per step, half of them with a thought.")
-    ask_rows: int = Field(12, description="Pictures asked about per step.")
-    questions_per_picture: int = 8
+    num_scenes: int = Field(30_000, description="Scenes drawn and tokenised once, then told in ever new words.")
+    draw_rows: int = Field(48, description="Drawing rows per step, half of them with a thought.")
+    ask_rows: int = Field(16, description="Pictures described and asked about per step.")
+    questions_per_picture: int = 6
     learning_rate: float = 2e-3
     thought_weight: float = 0.15
     answer_weight: float = 1.0
+    describe_weight: float = 0.5
     patch_weight: float = 0.5
     blank_frac: float = Field(0.1, description="Drawing rows whose prompt and thought are blanked, for guidance.")
     hidden: int = 256
@@ -69,8 +76,7 @@ class Ids:
 
     @staticmethod
     def of(tokenizer: Tokenizer) -> "Ids":
-        names = ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>", "<image_placeholder>", "<begin_of_image>", "<end_of_image>")
-        return Ids(*(tokenizer.token_to_id(name) for name in names))
+        return Ids(*(tokenizer.token_to_id(name) for name in (BOS, EOS, PAD, IMAGE, BOI, EOI)))
 
 
 def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVAE) -> JanusForConditionalGeneration:
@@ -118,11 +124,19 @@ class Corpus:
             for _ in range(int(share * config.num_scenes)):
                 made = next(source)
                 self.items.append((family, made, made.scene(self.rng)))
+        self.tokens = self._tokenised(config, vqmodel)
+
+    def _tokenised(self, config: PretrainConfig, vqmodel: JanusVQVAE) -> Tensor:
+        """(scenes, N) int16; kept in the run's folder, because encoding is the slow part of starting."""
+        cache = config.out / "picture_tokens.safetensors"
+        if cache.is_file():
+            return load_file(cache)["tokens"]
         tokens = []
         for start in range(0, len(self.items), 128):
             pixels = to_pixels(np.stack([draw(scene) for *_, scene in self.items[start : start + 128]]))
             tokens.append(vq.encode(vqmodel, pixels, chunk=128).to(torch.int16))
-        self.tokens = torch.cat(tokens)
+        save_file({"tokens": torch.cat(tokens)}, cache)
+        return torch.cat(tokens)
 
     def pick(self, count: int) -> list[int]:
         return self.rng.integers(len(self.items), size=count).tolist()
@@ -143,8 +157,8 @@ def drawing_batch(corpus: Corpus, tokenizer: Tokenizer, rows: int, thinking: boo
     picks = corpus.pick(rows)
     contexts, starts, blanked = [], [], corpus.rng.random(rows) < blank_frac
     for index, blank in zip(picks, blanked, strict=True):
-        prompt = [ids.bos, *tokenizer.encode(f"<|User|>: {corpus.text(index)}\n\n<|Assistant|>:").ids]
-        thought = tokenizer.encode(" " + corpus.thought(index)).ids if thinking else []
+        prompt = tokenizer.encode(f"<|User|>: {corpus.text(index)}\n\n<|Assistant|>:").ids
+        thought = tokenizer.encode(" " + corpus.thought(index), add_special_tokens=False).ids if thinking else []
         row = [*prompt, *thought]
         contexts.append(([ids.bos] + [ids.pad] * (len(row) - 1) if blank else row) + [ids.boi])
         starts.append(len(row) if blank or not thinking else len(prompt))
@@ -177,38 +191,53 @@ def drawing_loss(model: JanusForConditionalGeneration, batch: dict[str, Tensor])
     return F.cross_entropy(model.lm_head(hidden[after_text]).float(), inputs[:, 1:][after_text]), image_nats
 
 
+DESCRIBE = "what is in the picture?"
+
+
 def asking_batch(corpus: Corpus, tokenizer: Tokenizer, rows: int, per_picture: int) -> dict[str, Tensor]:
-    """Rows of one picture and several questions. mask4d: (B, 1, L, L) True = may attend; answers at `last` are yes (1) or no (0)."""
+    """Rows of one picture, a description and several questions.
+
+    mask4d: (B, 1, L, L) bool, True = may attend. targets: (B, L) the next token where it is to be learned, else -100.
+    is_answer: (B, L) bool, True where the target is yes or no.
+    """
     ids = Ids.of(tokenizer)
-    yes, no = tokenizer.encode(" yes").ids[0], tokenizer.encode(" no").ids[0]
-    head = [ids.bos, *tokenizer.encode("<|User|>: ").ids, ids.boi, *[ids.image] * NUM_IMAGE_TOKENS, ids.eoi]
+    yes, no = tokenizer.encode(" yes", add_special_tokens=False).ids, tokenizer.encode(" no", add_special_tokens=False).ids
+    before = tokenizer.encode("<|User|>: ", add_special_tokens=False).ids
+    head = [ids.bos, *before, ids.boi, *[ids.image] * NUM_IMAGE_TOKENS, ids.eoi]
+
+    def asked(text: str) -> list[int]:
+        return tokenizer.encode(f"\n{text}\n\n<|Assistant|>:", add_special_tokens=False).ids
+
     sequences, scenes = [], []
     for index in corpus.pick(rows):
         scene = corpus.items[index][2]
-        parts = []
-        while len(parts) < per_picture:
+        description = tokenizer.encode(" " + write(scene, corpus.rng), add_special_tokens=False).ids
+        parts = [(asked(DESCRIBE), [*description, ids.eos])]
+        while len(parts) <= per_picture:
             answer = bool(corpus.rng.random() < 0.5)
             text = random_question(scene, QUESTION_TYPES[corpus.rng.integers(len(QUESTION_TYPES))], answer, corpus.rng)
             if text is not None:
-                parts.append(([*tokenizer.encode(f"\n{text}\n\n<|Assistant|>:").ids], yes if answer else no))
+                parts.append((asked(text), yes if answer else no))
         sequences.append(parts)
         scenes.append(scene)
-    length = len(head) + max(sum(len(q) for q, _ in parts) for parts in sequences)
+    length = len(head) + max(sum(len(q) + len(a) - 1 for q, a in parts) for parts in sequences)
     inputs = torch.full((rows, length), ids.pad)
     owner = torch.full((rows, length), -1)
     positions = torch.zeros((rows, length), dtype=torch.long)
-    last = torch.zeros((rows, per_picture), dtype=torch.long)
-    targets = torch.zeros((rows, per_picture), dtype=torch.long)
+    targets = torch.full((rows, length), -100)
+    is_answer = torch.zeros((rows, length), dtype=torch.bool)
     for b, parts in enumerate(sequences):
         inputs[b, : len(head)], owner[b, : len(head)] = torch.tensor(head), 0
         positions[b, : len(head)] = torch.arange(len(head))
         at = len(head)
         for k, (question, answer) in enumerate(parts):
-            span = slice(at, at + len(question))
-            inputs[b, span], owner[b, span] = torch.tensor(question), k + 1
-            positions[b, span] = torch.arange(len(head), len(head) + len(question))
-            at += len(question)
-            last[b, k], targets[b, k] = at - 1, answer
+            row = [*question, *answer[:-1]]
+            span = slice(at, at + len(row))
+            inputs[b, span], owner[b, span] = torch.tensor(row), k + 1
+            positions[b, span] = torch.arange(len(head), len(head) + len(row))
+            at += len(row)
+            targets[b, at - len(answer) : at] = torch.tensor(answer)
+            is_answer[b, at - 1] = k > 0
     same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
     causal = torch.ones(length, length, dtype=torch.bool).tril()
     mask = (same & causal & (owner[:, None, :] >= 0)) | torch.eye(length, dtype=torch.bool)
@@ -216,8 +245,8 @@ def asking_batch(corpus: Corpus, tokenizer: Tokenizer, rows: int, per_picture: i
         "inputs": inputs,
         "positions": positions,
         "mask4d": mask[:, None],
-        "last": last,
         "targets": targets,
+        "is_answer": is_answer,
         "pixels": to_pixels(np.stack([draw(s) for s in scenes])),
         "patches": torch.stack([patch_labels(s) for s in scenes]),
         "background": torch.tensor([tuple(BACKGROUNDS).index(s.background) for s in scenes]),
@@ -254,8 +283,17 @@ class PatchHeads(nn.Module):
         return torch.stack([*losses, behind]).mean()
 
 
-def asking_loss(model: JanusForConditionalGeneration, heads: PatchHeads, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, float]:
-    """(answer nats, per-patch label nats, share of right answers)."""
+@dataclass(frozen=True)
+class Asked:
+    """Losses of the understanding rows, in nats per target, and the share of yes/no questions answered rightly."""
+
+    answer: Tensor
+    describe: Tensor
+    patch: Tensor
+    right: float
+
+
+def asking_loss(model: JanusForConditionalGeneration, heads: PatchHeads, batch: dict[str, Tensor]) -> Asked:
     vision = model.model.get_image_features(batch["pixels"], return_dict=True)
     embeds = model.get_input_embeddings()(batch["inputs"])
     seen = batch["inputs"] == model.config.image_token_id
@@ -264,10 +302,11 @@ def asking_loss(model: JanusForConditionalGeneration, heads: PatchHeads, batch: 
     hidden = model.model.language_model(
         inputs_embeds=embeds, attention_mask=mask, position_ids=batch["positions"], use_cache=False
     ).last_hidden_state
-    rows = torch.arange(len(hidden))[:, None]
-    logits = model.lm_head(hidden[rows, batch["last"]]).float()
-    right = (logits.argmax(-1) == batch["targets"]).float().mean().item()
-    return F.cross_entropy(logits.flatten(0, 1), batch["targets"].flatten()), heads(vision.last_hidden_state, batch), right
+    answered, described = batch["is_answer"], (batch["targets"] >= 0) & ~batch["is_answer"]
+    logits = model.lm_head(hidden[answered]).float()
+    describe = F.cross_entropy(model.lm_head(hidden[described]).float(), batch["targets"][described])
+    right = (logits.argmax(-1) == batch["targets"][answered]).float().mean().item()
+    return Asked(F.cross_entropy(logits, batch["targets"][answered]), describe, heads(vision.last_hidden_state, batch), right)
 
 
 def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
@@ -287,12 +326,14 @@ def run(config: PretrainConfig) -> Path:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    log = (config.out / "metrics.jsonl").open("w")
+    log = MetricsLog(config.out / "metrics.jsonl")
+    log.truncate_after(-1)
     vqmodel = JanusVQVAE.from_pretrained(config.tokenizer).eval()
-    tokenizer = train_text_tokenizer()
-    tokenizer.save(str(config.out / "text_tokenizer.json"))
+    tokenizer = train_tokenizer(list(sentences(3000)), 1024)
     corpus = Corpus(config, vqmodel)
     model = build_model(config, tokenizer, vqmodel).train()
+    if config.init is not None:
+        model.load_state_dict(JanusForConditionalGeneration.from_pretrained(config.init, dtype=torch.float32).state_dict())
     model.model.vqmodel.eval()
     heads = PatchHeads(config.vision_hidden)
     optims = optimizers(model, heads, config.learning_rate)
@@ -311,10 +352,12 @@ def run(config: PretrainConfig) -> Path:
             (0.5 * plain).backward()
             text, thought_out = drawing_loss(model, drawing_batch(corpus, tokenizer, half, True, config.blank_frac))
             (0.5 * thought_out + config.thought_weight * text).backward()
-            answer, patch, right = asking_loss(model, heads, asking_batch(corpus, tokenizer, config.ask_rows, config.questions_per_picture))
-            (config.answer_weight * answer + config.patch_weight * patch).backward()
+            asked = asking_loss(model, heads, asking_batch(corpus, tokenizer, config.ask_rows, config.questions_per_picture))
+            understanding = config.answer_weight * asked.answer + config.describe_weight * asked.describe
+            (understanding + config.patch_weight * asked.patch).backward()
         row |= {"image_nats": plain.item(), "image_nats_after_thought": thought_out.item(), "thought_nats": text.item()}
-        row |= {"answer_nats": answer.item(), "patch_nats": patch.item(), "answers_right": right}
+        row |= {"answer_nats": asked.answer.item(), "describe_nats": asked.describe.item()}
+        row |= {"patch_nats": asked.patch.item(), "answers_right": asked.right}
         norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
         row["gradient_norm"] = norm.item()
         if not math.isfinite(row["gradient_norm"]):
@@ -323,9 +366,33 @@ def run(config: PretrainConfig) -> Path:
             optimizer.step()
         step += 1
         if step % 10 == 0:
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            log.append(row)
         if step % 250 == 0:
-            model.save_pretrained(config.out / "model")
-    model.eval().save_pretrained(config.out / "model")
-    return config.out / "model"
+            publish(model, tokenizer, config)
+    return publish(model.eval(), tokenizer, config)
+
+
+def publish(model: JanusForConditionalGeneration, tokenizer: Tokenizer, config: PretrainConfig) -> Path:
+    """Write the checkpoint in bf16, in Janus's published layout, with a model card."""
+    folder = config.out / "janus"
+    copied = copy.deepcopy(model).to(torch.bfloat16)
+    build_directory(copied, tokenizer, folder, 64, NUM_IMAGE_TOKENS)
+    atomic_write_text(folder / "README.md", CARD)
+    return folder
+
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-to-image
+tags: [janus, thinkdraw, lab]
+---
+
+# The lab's Janus
+
+A small `JanusForConditionalGeneration` that draws 64×64 pictures of the lab world (sixteen shapes, eight colours, two sizes, three
+textures) as 64 image tokens, writes a thought before it draws, and answers yes/no questions about pictures. It is the base checkpoint
+of thinkdraw's quickstart: it draws, but it does not think well, because its thoughts were pretrained on careless rationales.
+
+Made from nothing by `thinkdraw train lab_tokenizer` and `thinkdraw train lab_pretrain` on two CPU cores; stored in bf16.
+"""

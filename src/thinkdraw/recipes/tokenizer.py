@@ -8,7 +8,6 @@ nearly all blank background); half of the pictures are crowded, so that few pixe
 are pulled together, or they spread over dozens of codes, which the generator then has to predict at random.
 """
 
-import json
 import math
 import time
 from pathlib import Path
@@ -25,6 +24,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.images import to_pixels
 from thinkdraw.lab.scenes import BACKGROUNDS, PIXELS, STEP, Scene, draw, random_scene
 from thinkdraw.policies import vq
+from thinkdraw.runtime.tracking import MetricsLog
 
 
 class TokenizerConfig(StrictModel):
@@ -140,7 +140,8 @@ def run(config: TokenizerConfig) -> Path:
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
-    log = (config.out / "metrics.jsonl").open("w")
+    log = MetricsLog(config.out / "metrics.jsonl")
+    log.truncate_after(-1)
     model = build(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     plain, spread = background_patches(), torch.zeros(())
@@ -188,8 +189,7 @@ def run(config: TokenizerConfig) -> Path:
                 "codes_used": int((idle < 40).sum()) if quantised else 0,
                 "learning_rate": rate,
             }
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            log.append(row)
         if step % 500 == 0:
             model.save_pretrained(config.out / "tokenizer")
     retire_twins(model.eval())

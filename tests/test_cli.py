@@ -1,0 +1,100 @@
+"""What a user can get wrong is one line on standard error that says what to do, and exit code 2."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from thinkdraw import cli
+from thinkdraw.policies.tiny import random_janus
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return random_janus(tmp_path_factory.mktemp("ckpt") / "janus")
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["thinkdraw", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0)
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("thinkdraw: "), error
+    assert len(error.splitlines()) == 1, error
+    return error
+
+
+def test_a_missing_checkpoint(monkeypatch, capsys, tmp_path):
+    assert run(monkeypatch, "check", str(tmp_path / "nothing")) == 2
+    assert "is not a folder" in one_line(capsys)
+
+
+def test_a_truncated_checkpoint(monkeypatch, capsys, tmp_path, checkpoint):
+    import shutil
+
+    broken = shutil.copytree(checkpoint, tmp_path / "broken")
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert run(monkeypatch, "check", str(broken)) == 2
+    assert "cannot be read" in one_line(capsys)
+
+
+def test_a_text_only_model(monkeypatch, capsys, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert run(monkeypatch, "generate", str(tmp_path), "-p", "a cat") == 2
+    assert "model_type=llama" in one_line(capsys)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("grup_size=4", "group_size"),
+        ("sampling.guidance=5", "guidance_scale"),
+        ("group_size=1", "group_size"),
+        ("max_steps=many", "max_steps"),
+    ],
+)
+def test_wrong_configuration_keys_and_values_name_the_right_ones(monkeypatch, capsys, override, says):
+    assert run(monkeypatch, "train", "lab_grpo", "--dry-run", override) == 2
+    assert says in one_line(capsys)
+
+
+def test_an_unknown_configuration_names_the_nearest(monkeypatch, capsys):
+    assert run(monkeypatch, "train", "lab_gpro") == 2
+    assert "lab_grpo" in one_line(capsys)
+
+
+def test_an_empty_prompt_file(monkeypatch, capsys, tmp_path, checkpoint):
+    (tmp_path / "prompts.txt").write_text("\n")
+    source = f"prompts.source={tmp_path / 'prompts.txt'}"
+    assert run(monkeypatch, "train", "lab_grpo", f"policy={checkpoint}", f"out={tmp_path / 'run'}", source) == 2
+    assert "holds no prompt" in one_line(capsys)
+
+
+def test_a_prompt_that_is_too_long_and_one_that_is_empty(monkeypatch, capsys, checkpoint, tmp_path):
+    out = ("--out", str(tmp_path))
+    assert run(monkeypatch, "generate", str(checkpoint), "-p", "a photo " * 400, *out) == 2
+    assert "Shorten the prompt" in one_line(capsys)
+    assert run(monkeypatch, "generate", str(checkpoint), "-p", " ", *out) == 2
+    assert "empty" in one_line(capsys)
+
+
+def test_a_folder_without_a_run_has_no_report(monkeypatch, capsys, tmp_path):
+    assert run(monkeypatch, "report", str(tmp_path)) == 2
+    one_line(capsys)
+
+
+def test_check_passes_on_a_random_checkpoint(monkeypatch, capsys, checkpoint):
+    assert run(monkeypatch, "check", str(checkpoint), "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ok"]
+
+
+@pytest.mark.parametrize("what", ["configs", "rewards", "judges", "benchmarks", "objectives", "policies", "recipes"])
+def test_list_names_something(monkeypatch, capsys, what):
+    assert run(monkeypatch, "list", what, "--json") == 0
+    assert json.loads(capsys.readouterr().out)
