@@ -16,7 +16,9 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {c.name or c.callback.__name__.rstrip("_") for c in app.registered_commands if c.callback}
 
-needs_checkpoint = pytest.mark.skipif(not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree")
+needs_checkpoint = pytest.mark.skipif(
+    not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree"
+)
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -39,7 +39,9 @@ def load_reward(name: str = "lab-detector", **settings: Any) -> Reward:
     return open_reward(name, **settings)
 
 
-def rollout(policy: JanusPolicy, prompts: Sequence[Prompt | str], *, group_size: int = 1, seed: int = 0, **sampling: Any) -> Rollouts:
+def rollout(
+    policy: JanusPolicy, prompts: Sequence[Prompt | str], *, group_size: int = 1, seed: int = 0, **sampling: Any
+) -> Rollouts:
     """Sample thoughts and pictures. sampling: fields of `Sampling` (thought, guidance_scale, temperature, …)."""
     wanted = [p if isinstance(p, Prompt) else Prompt(p, id=str(i)) for i, p in enumerate(prompts)]
     return policy.sample(wanted, Sampling(**sampling), group_size=group_size, seed=seed)

@@ -17,7 +17,9 @@ app = typer.Typer(
     help="Train image generators that think before they draw. Start with [bold]thinkdraw quickstart[/bold].",
 )
 
-Checkpoint = Annotated[str, typer.Argument(help="Checkpoint folder, run folder (its best one), Hugging Face id, or `lab`.")]
+Checkpoint = Annotated[
+    str, typer.Argument(help="Checkpoint folder, run folder (its best one), Hugging Face id, or `lab`.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")]
 
 
@@ -25,7 +27,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder of the run; a stopped one goes on.")] = Path("runs/quickstart"),
     seed: Annotated[int, typer.Option(help="Of training; the test prompts and picture seeds stay.")] = 0,
-    override: Annotated[list[str] | None, typer.Argument(help="key.sub=value of the quickstart's own configuration.")] = None,
+    override: Annotated[
+        list[str] | None, typer.Argument(help="key.sub=value of the quickstart's own configuration.")
+    ] = None,
 ) -> None:
     """The main job on a laptop: base, SFT on rationales, GRPO, an evaluation of each, a report.
 
@@ -57,8 +61,12 @@ def evidence(
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="Name of a shipped configuration (`thinkdraw list configs`) or a YAML file.")],
-    override: Annotated[list[str] | None, typer.Argument(help="key.sub=value, for instance optimiser.learning_rate=2e-5.")] = None,
+    config: Annotated[
+        str, typer.Argument(help="Name of a shipped configuration (`thinkdraw list configs`) or a YAML file.")
+    ],
+    override: Annotated[
+        list[str] | None, typer.Argument(help="key.sub=value, for instance optimiser.learning_rate=2e-5.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
 ) -> None:
     """Run a recipe: pretrain, sft or grpo.
@@ -119,7 +127,9 @@ def evaluate(
     thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
     guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
     seed: Annotated[int, typer.Option()] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder for rows, pictures and summary; a stopped evaluation goes on.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for rows, pictures and summary; a stopped evaluation goes on.")
+    ] = None,
     device: Annotated[str, typer.Option()] = "auto",
     json_: AsJson = False,
 ) -> None:
@@ -141,7 +151,40 @@ def evaluate(
         return
     rows = [{"task": task, "score": _interval(row, "value")} for task, row in summary["per_task"].items()]
     _print_rows([*rows, {"task": "overall", "score": _interval(summary, "score")}], False)
-    print(f"{summary['pictures']} pictures of {summary['prompts']} prompts, {summary['no_verdict']} without verdict, seed {seed}")
+    print(
+        f"{summary['pictures']} pictures of {summary['prompts']} prompts, {summary['no_verdict']} without verdict, seed {seed}"
+    )
+
+
+@app.command()
+def thoughts(
+    ckpt: Checkpoint,
+    count: Annotated[int, typer.Option(min=2, help="Prompts of the lab's GenEval test set.")] = 192,
+    samples: Annotated[int, typer.Option(min=1, help="Pictures per prompt and condition.")] = 2,
+    guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    json_: AsJson = False,
+) -> None:
+    """Do thoughts matter? The same prompts and seeds drawn from the own, another prompt's, an empty and no thought.
+
+    Example: thinkdraw thoughts runs/quickstart/grpo
+    """
+    from thinkdraw import api
+    from thinkdraw.benchmarks.thoughts import swap_study
+    from thinkdraw.types import Sampling
+
+    policy = api.load_policy(ckpt, precision="bf16")
+    prompts = api.load_prompts("lab-geneval", "test", count)
+    found = swap_study(policy, prompts, Sampling(guidance_scale=guidance_scale), samples=samples, seed=seed).summary()
+    if json_:
+        print(json.dumps(found, indent=2))
+        return
+    for part, what in (
+        ("correct", "correct pictures"),
+        ("differences", "paired difference"),
+        ("followed", "claims of the thought that hold"),
+    ):
+        _print_rows([{what: name, "": _interval(row, "value")} for name, row in found[part].items()], False)
 
 
 @app.command()
@@ -163,7 +206,13 @@ def check(
     if json_:
         print(json.dumps(result.as_dict(), indent=2))
     else:
-        _print_rows([{"check": r.name, "found": r.found, "wanted": r.wanted, "": "ok" if r.ok else "FAILED"} for r in result.rows], False)
+        _print_rows(
+            [
+                {"check": r.name, "found": r.found, "wanted": r.wanted, "": "ok" if r.ok else "FAILED"}
+                for r in result.rows
+            ],
+            False,
+        )
     if not result.ok:
         raise typer.Exit(1)
 
@@ -171,7 +220,9 @@ def check(
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder or the quickstart's folder.")],
-    out: Annotated[Path | None, typer.Option(help="Where to write; report.html in the run folder if not given.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; report.html in the run folder if not given.")
+    ] = None,
 ) -> None:
     """Write a run's report: one self-contained HTML page.
 
@@ -184,7 +235,9 @@ def report(
 
 @app.command(name="list")
 def list_(
-    what: Annotated[str, typer.Argument(help="configs, rewards, judges, benchmarks, objectives, policies or recipes.")] = "configs",
+    what: Annotated[
+        str, typer.Argument(help="configs, rewards, judges, benchmarks, objectives, policies or recipes.")
+    ] = "configs",
     json_: AsJson = False,
 ) -> None:
     """What there is to choose from.
@@ -235,7 +288,9 @@ def _interval(row: dict[str, Any], key: str) -> str:
 def _print_stages(summary: dict[str, Any]) -> None:
     stages = summary["stages"]
     tasks = list(next(iter(stages.values()))["per_task"])
-    rows = [{"": task, **{name: _interval(s["per_task"][task], "value") for name, s in stages.items()}} for task in tasks]
+    rows = [
+        {"": task, **{name: _interval(s["per_task"][task], "value") for name, s in stages.items()}} for task in tasks
+    ]
     rows.append({"": "overall", **{name: _interval(s, "score") for name, s in stages.items()}})
     _print_rows(rows, False)
     for name, found in summary["difference"].items():

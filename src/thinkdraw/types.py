@@ -59,13 +59,17 @@ class Prompt:
 class Sampling(StrictModel):
     """How a policy samples. Guidance applies to image tokens only; temperature, top-k and top-p to both modalities."""
 
-    thought: ThoughtFormat = Field("inline", description="Where the thought stands: inline, rewrite or off.")
-    max_thought_tokens: int = Field(64, ge=1, description="Budget; a longer thought is cut and begin-of-image forced.")
-    temperature: float = Field(1.0, gt=0)
-    top_k: int | None = Field(None, ge=1)
-    top_p: float | None = Field(None, gt=0, le=1)
-    guidance_scale: float = Field(1.0, ge=0, description="u + s(c − u) on image logits; 1 is no guidance.")
-    greedy: bool = Field(False, description="Take the most likely token; log-probs are still those of the distribution.")
+    thought: ThoughtFormat = Field(default="inline", description="Where the thought stands: inline, rewrite or off.")
+    max_thought_tokens: int = Field(
+        default=64, ge=1, description="Budget; a longer thought is cut and begin-of-image forced."
+    )
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int | None = Field(default=None, ge=1)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    guidance_scale: float = Field(default=1.0, ge=0, description="u + s(c − u) on image logits; 1 is no guidance.")
+    greedy: bool = Field(
+        default=False, description="Take the most likely token; log-probs are still those of the distribution."
+    )
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,9 @@ class Rollouts:
             if getattr(self, name).shape != (batch, length):
                 raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}, tokens have {(batch, length)}.")
         if len(self.prompts) != batch or self.prompt_ids.shape[0] != batch or self.seeds.shape != (batch,):
-            raise ValueError(f"{len(self.prompts)} prompts, {self.prompt_ids.shape[0]} prompt rows, {batch} token rows.")
+            raise ValueError(
+                f"{len(self.prompts)} prompts, {self.prompt_ids.shape[0]} prompt rows, {batch} token rows."
+            )
         if batch % self.group_size:
             raise ValueError(f"{batch} rollouts do not divide into groups of {self.group_size}.")
         if bool((self.mask & (self.segment < 0)).any()):
@@ -149,7 +155,11 @@ class Rollouts:
         return dataclasses.replace(self, **changes)
 
     def to(self, device: torch.device | str) -> "Rollouts":
-        moved = {f.name: getattr(self, f.name).to(device) for f in dataclasses.fields(self) if isinstance(getattr(self, f.name), Tensor)}
+        moved = {
+            f.name: getattr(self, f.name).to(device)
+            for f in dataclasses.fields(self)
+            if isinstance(getattr(self, f.name), Tensor)
+        }
         if self.kept:
             moved["kept"] = Kept(self.kept.indices.to(device), self.kept.counts.to(device))
         return dataclasses.replace(self, **moved)
@@ -176,10 +186,17 @@ class Scored:
 class Policy(Protocol):
     """The trainable generator. See `policies/janus.py` for the family in use."""
 
-    revision: str
+    @property
+    def revision(self) -> str: ...
 
     def sample(
-        self, prompts: Sequence[Prompt], sampling: Sampling, *, group_size: int = 1, seeds: Sequence[int] | Tensor | None = None, decode: bool = True
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        *,
+        group_size: int = 1,
+        seeds: Sequence[int] | Tensor | None = None,
+        decode: bool = True,
     ) -> Rollouts: ...
 
     def log_probs(self, rollouts: Rollouts) -> Scored: ...

@@ -18,7 +18,9 @@ from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.rewards.lab_detector import judge
 from thinkdraw.types import Sampling
 
-pytestmark = pytest.mark.skipif(not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree")
+pytestmark = pytest.mark.skipif(
+    not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree"
+)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +33,9 @@ def test_it_takes_at_most_16_mb_and_plain_transformers_loads_all_of_it():
 
     files = [f for f in checkpoint_path().iterdir() if f.is_file()]
     assert sum(f.stat().st_size for f in files) <= 16e6
-    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "README.md"} <= {f.name for f in files}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json", "README.md"} <= {
+        f.name for f in files
+    }
     _, found = JanusForConditionalGeneration.from_pretrained(checkpoint_path(), output_loading_info=True)
     assert not found["missing_keys"] and not found["unexpected_keys"]
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_path())

@@ -68,9 +68,10 @@ def look(picture: np.ndarray) -> Found:
     pixels = picture.astype(np.float32)
     nearest = ((pixels[:, :, None] - np.stack([*_PALETTE, *behind])) ** 2).sum(-1).argmin(-1)
     foreground = nearest < len(_PALETTE)
-    labels, count = ndimage.label(foreground, structure=np.ones((3, 3), dtype=int))
+    labels = np.zeros(foreground.shape, dtype=np.int32)
+    ndimage.label(foreground, structure=np.ones((3, 3), dtype=int), output=labels)
     detections = []
-    for index, box in enumerate(ndimage.find_objects(labels, count), start=1):
+    for index, box in enumerate(ndimage.find_objects(labels), start=1):
         component = labels[box] == index
         if component.sum() >= MIN_AREA and max(component.shape) <= WINDOW:
             detection = _identify(component, nearest[box], box, picture.shape[:2])
@@ -79,7 +80,9 @@ def look(picture: np.ndarray) -> Found:
     return Found(background, sorted(detections, key=lambda d: -d.score))
 
 
-def _identify(component: np.ndarray, nearest: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int]) -> Detection | None:
+def _identify(
+    component: np.ndarray, nearest: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int]
+) -> Detection | None:
     height, width = component.shape
     best_iou, best_kind, best_shift = 0.0, 0, (0, 0)
     for dy in (-1, 0, 1):

@@ -69,7 +69,9 @@ def question_text(fact: dict[str, Any]) -> str:
     match fact["kind"]:
         case "exists":
             thing = fact["thing"]
-            return f"is there {article(' '.join(thing[n] for n in ('size', 'texture', 'color', 'shape') if n in thing))}?"
+            return (
+                f"is there {article(' '.join(thing[n] for n in ('size', 'texture', 'color', 'shape') if n in thing))}?"
+            )
         case "count":
             thing = fact["thing"]
             words = [thing[n] for n in ("size", "texture", "color") if n in thing]
@@ -101,7 +103,9 @@ def _propose(seen: Seen, kind: str, rng: np.random.Generator) -> tuple[dict[str,
     thing = seen.things[index][0]
     match kind:
         case "exists":
-            chosen = {"shape": thing["shape"]} | {n: thing[n] for n in ("color", "size", "texture") if rng.random() < 0.4}
+            chosen = {"shape": thing["shape"]} | {
+                n: thing[n] for n in ("color", "size", "texture") if rng.random() < 0.4
+            }
             if rng.random() < 0.5:
                 name = tuple(chosen)[rng.integers(len(chosen))]
                 chosen[name] = _other(name, rng)
@@ -113,14 +117,23 @@ def _propose(seen: Seen, kind: str, rng: np.random.Generator) -> tuple[dict[str,
             return {"kind": "exists", "thing": asked}, question_text({"kind": "attribute", "thing": asked})
         case "count":
             same = len(seen.fitting({"shape": thing["shape"]}))
-            fact = {"kind": "count", "thing": {"shape": thing["shape"]}, "count": int(np.clip(same + rng.integers(-1, 2), 1, 5))}
+            fact = {
+                "kind": "count",
+                "thing": {"shape": thing["shape"]},
+                "count": int(np.clip(same + rng.integers(-1, 2), 1, 5)),
+            }
             return fact, question_text(fact)
         case "relation":
             other = seen.things[rng.integers(len(seen.things))][0]
             if other["shape"] == thing["shape"]:
                 return None, ""
             relation = RELATIONS[rng.integers(len(RELATIONS))]
-            fact = {"kind": "relation", "thing": {"shape": thing["shape"]}, "relation": relation, "other": {"shape": other["shape"]}}
+            fact = {
+                "kind": "relation",
+                "thing": {"shape": thing["shape"]},
+                "relation": relation,
+                "other": {"shape": other["shape"]},
+            }
             return fact, question_text(fact)
         case "background":
             names = tuple(BACKGROUNDS)

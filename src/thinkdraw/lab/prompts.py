@@ -75,14 +75,16 @@ def _color(rng: np.random.Generator, shape: str, held_out: bool) -> str:
     return _pick(rng, colors)
 
 
-def _modifiers(rng: np.random.Generator) -> dict[str, str | None]:
+def _modifiers(rng: np.random.Generator) -> dict[str, Any]:
     """Half of the nouns carry a size, a texture or both, so that every task has more prompts than a test set needs."""
     size = _pick(rng, SIZES) if rng.random() < 0.35 else None
     texture = _pick(rng, ("striped", "dotted")) if rng.random() < 0.25 else None
     return {"size": size, "texture": texture}
 
 
-def geneval_spec(task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = (2, 3, 4)) -> Spec:
+def geneval_spec(
+    task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = (2, 3, 4)
+) -> Spec:
     shapes = _shapes(rng, 2)
     things = [Wanted(shape, **_modifiers(rng)) for shape in shapes]
     match task:
@@ -101,7 +103,9 @@ def geneval_spec(task: str, rng: np.random.Generator, *, held_out_pair: bool = F
     raise ValueError(f"task={task!r}: one of {', '.join(GENEVAL_TASKS)}.")
 
 
-def compbench_spec(task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = (1, 2, 3)) -> Spec:
+def compbench_spec(
+    task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = (1, 2, 3)
+) -> Spec:
     a, b = _shapes(rng, 2)
     match task:
         case "color":
@@ -116,16 +120,20 @@ def compbench_spec(task: str, rng: np.random.Generator, *, held_out_pair: bool =
             return Spec((Wanted(a, count=_pick(rng, counts)), Wanted(b, count=_pick(rng, (1, 2)))))
         case "complex":
             full = [
-                Wanted(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None))) for s in (a, b)
+                Wanted(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None)))
+                for s in (a, b)
             ]
             return Spec(tuple(full), ((1, _pick(rng, RELATIONS), 0),))
     raise ValueError(f"task={task!r}: one of {', '.join(COMPBENCH_TASKS)}.")
 
 
-def dense_spec(task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = ()) -> Spec:
+def dense_spec(
+    task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = ()
+) -> Spec:
     shapes = _shapes(rng, int(rng.integers(3, 5)))
     things = tuple(
-        Wanted(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None, None))) for s in shapes
+        Wanted(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None, None)))
+        for s in shapes
     )
     return Spec(things, ((1, _pick(rng, RELATIONS), 0),), _pick(rng, tuple(BACKGROUNDS)))
 
@@ -179,14 +187,22 @@ def questions(spec: Spec) -> tuple[Question, ...]:
         for name in ("color", "size", "texture"):
             value = getattr(wanted, name)
             if value:
-                fact = {"kind": "exists" if wanted.count == 1 else "count", "thing": whole | {name: value}, "count": wanted.count}
+                fact = {
+                    "kind": "exists" if wanted.count == 1 else "count",
+                    "thing": whole | {name: value},
+                    "count": wanted.count,
+                }
                 out.append(Question(len(out), f"is the {wanted.shape} {value}?", (exists[-1],), fact))
     for i, relation, j in spec.relations:
         a, b = spec.things[i], spec.things[j]
         fact = {"kind": "relation", "thing": {"shape": a.shape}, "relation": relation, "other": {"shape": b.shape}}
         out.append(Question(len(out), f"is the {a.shape} {relation} the {b.shape}?", (exists[i], exists[j]), fact))
     if spec.background:
-        out.append(Question(len(out), f"is the background {spec.background}?", (), {"kind": "background", "name": spec.background}))
+        out.append(
+            Question(
+                len(out), f"is the background {spec.background}?", (), {"kind": "background", "name": spec.background}
+            )
+        )
     return tuple(out)
 
 
@@ -197,7 +213,9 @@ SPECS: dict[str, tuple[Callable[..., Spec], tuple[str, ...]]] = {
 }
 
 
-def example(spec: Spec, family: Family, task: str, rng: np.random.Generator, *, held_out_words: bool = False, id: str = "") -> Example:
+def example(
+    spec: Spec, family: Family, task: str, rng: np.random.Generator, *, held_out_words: bool = False, id: str = ""
+) -> Example:
     include, exclude = clauses(spec)
     text = words(spec, family, rng, held_out_words=held_out_words)
     return Example(Prompt(text, id, task, include, exclude, questions(spec)), spec)
@@ -229,7 +247,9 @@ def _held_out(make: Callable[..., Spec], family: Family, task: str, rng: np.rand
     return example(make(task, rng), family, task, rng, held_out_words=True)
 
 
-def prompt_set(family: Family, split: Literal["train", "validation", "test", "ood"], count: int, seed: int = 0) -> list[Example]:
+def prompt_set(
+    family: Family, split: Literal["train", "validation", "test", "ood"], count: int, seed: int = 0
+) -> list[Example]:
     """`count` examples with different keys (different texts for `ood`); the test sets are those of seed 0.
 
     Tasks come in turn; one that has few different prompts (a single object) runs out and the others fill up.
@@ -250,4 +270,3 @@ def prompt_set(family: Family, split: Literal["train", "validation", "test", "oo
         if tries > 200 * count + 20_000:
             raise ValueError(f"only {len(out)} of {count} different {family} prompts exist in split {split!r}.")
     raise AssertionError("the stream is endless")
-

@@ -72,7 +72,9 @@ def write(scene: Scene, rng: np.random.Generator) -> str:
     return " ".join(part for part in (opener, *body, style) if part)
 
 
-def careless(scene: Scene, stated: list[set[str]], rng: np.random.Generator, slip: float = 0.1, guess: float = 0.5) -> str:
+def careless(
+    scene: Scene, stated: list[set[str]], rng: np.random.Generator, slip: float = 0.1, guess: float = 0.5
+) -> str:
     """A rationale whose open facts are guesses with probability `guess` and whose demanded facts slip with probability `slip`.
 
     stated: per thing of the scene, the attribute names that the prompt fixes.

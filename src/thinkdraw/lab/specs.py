@@ -18,9 +18,7 @@ Split = Literal["train", "validation", "test"]
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
-HELD_OUT_PAIRS = frozenset(
-    (SHAPES[i], tuple(COLORS)[(3 * i + 1) % len(COLORS)]) for i in range(len(SHAPES))
-)
+HELD_OUT_PAIRS = frozenset((SHAPES[i], tuple(COLORS)[(3 * i + 1) % len(COLORS)]) for i in range(len(SHAPES)))
 """Sixteen (shape, colour) pairs that no training prompt names and no training scene shows."""
 
 
@@ -151,7 +149,12 @@ def _implies(narrow: Wanted, wide: Wanted) -> bool:
 
 def change_one_fact(spec: Spec, scene: Scene, rng: np.random.Generator) -> Scene:
     """The scene with one demanded fact broken: the negative that a correct detector must reject."""
-    choices = [(k, name) for k, w in enumerate(spec.things) for name in ("shape", "color", "size", "texture") if getattr(w, name)]
+    choices = [
+        (k, name)
+        for k, w in enumerate(spec.things)
+        for name in ("shape", "color", "size", "texture")
+        if getattr(w, name)
+    ]
     choices += [(k, "count") for k, w in enumerate(spec.things) if w.count > 1]
     choices += [(-1, "relation")] * bool(spec.relations) + [(-2, "background")] * bool(spec.background)
     pools = {"shape": SHAPES, "color": tuple(COLORS), "size": SIZES, "texture": TEXTURES}
@@ -193,5 +196,3 @@ def satisfies(spec: Spec, scene: Scene) -> bool:
         any(holds(relation, a.center, b.center) for a in fitting[i] for b in fitting[j] if a is not b)
         for i, relation, j in spec.relations
     )
-
-

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import numpy as np
+
 from thinkdraw.lab.facts import QUESTION_TYPES, random_question
 from thinkdraw.lab.prompts import HELD_OUT_OPENINGS, HELD_OUT_WORDINGS, SPECS, stream
 from thinkdraw.lab.rationales import write

@@ -81,8 +81,17 @@ def _texts(policy: JanusPolicy) -> list[Row]:
     text = policy.text
     ids = text.prompt("hello")
     form = PROMPT_FORM.format(text="hello")
-    rows = [Row("prompt template", repr(text.tokenizer.decode(ids[1:])), repr(form), text.tokenizer.decode(ids[1:]) == form)]
-    special = {"bos": text.bos, "eos": text.eos, "pad": text.pad, "begin of image": text.boi, "end of image": text.eoi, "image": text.image}
+    rows = [
+        Row("prompt template", repr(text.tokenizer.decode(ids[1:])), repr(form), text.tokenizer.decode(ids[1:]) == form)
+    ]
+    special = {
+        "bos": text.bos,
+        "eos": text.eos,
+        "pad": text.pad,
+        "begin of image": text.boi,
+        "end of image": text.eoi,
+        "image": text.image,
+    }
     distinct = len({v for k, v in special.items() if k != "pad"}) == len(special) - 1 and None not in special.values()
     listed = ", ".join(f"{name} {number}" for name, number in special.items())
     rows.append(Row("special tokens", listed, "present and distinct", distinct))

@@ -33,8 +33,8 @@ class EvidenceConfig(StrictModel):
     out: Path = Path("runs/evidence")
     policy: str = "lab"
     evaluation: EvaluationSettings = EvaluationSettings(questions_per_type=0)
-    sft: list[str] = Field([], description="Overrides of lab_sft.yaml in every part.")
-    grpo: list[str] = Field([], description="Overrides of lab_grpo.yaml in every part.")
+    sft: list[str] = Field(default=[], description="Overrides of lab_sft.yaml in every part.")
+    grpo: list[str] = Field(default=[], description="Overrides of lab_grpo.yaml in every part.")
 
 
 def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
@@ -55,8 +55,15 @@ def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
         "lab_grpo", config.out / "rl_off", sft, 0, [*config.grpo, "sampling.thought=off", "max_steps=1000000", f"max_seconds={seconds}"]
     )  # fmt: skip
 
-    folders = {"base": main / "eval/base", "sft": main / "eval/sft", "rl": main / "eval/rl", "rl (seed 1)": second / "eval/rl"}
-    reports: dict[str, Any] = {name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()}
+    folders = {
+        "base": main / "eval/base",
+        "sft": main / "eval/sft",
+        "rl": main / "eval/rl",
+        "rl (seed 1)": second / "eval/rl",
+    }
+    reports: dict[str, Any] = {
+        name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()
+    }
     for name, thought in (("sft_longer", "inline"), ("rl_judge", "inline"), ("rl_off", "off")):
         report = _evaluate(config, config.out / name, config.out / "eval" / name, thought)
         label = name.replace("_", "-")
@@ -72,7 +79,10 @@ def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
     for name, (a, b) in pairs.items():
         found = compare(folders[a], folders[b] if isinstance(b, str) else b)
         difference[name] = {"value": found.value, "low": found.low, "high": found.high}
-    agreement = {name: _agreement(config, str(path)) for name, path in (("sft", main / "sft"), ("rl-judge", config.out / "rl_judge"))}
+    agreement = {
+        name: _agreement(config, str(path))
+        for name, path in (("sft", main / "sft"), ("rl-judge", config.out / "rl_judge"))
+    }
     keys = ("score", "low", "high", "per_task", "pictures", "prompts")
     stages = {name: {k: report[k] for k in keys} for name, report in reports.items()}
     summary = {"stages": stages, "difference": difference, "judge_agreement": agreement, "rl_seconds": seconds}
@@ -91,7 +101,7 @@ def _quickstart(config: EvidenceConfig, seed: int, say: Callable[[str], None]) -
 
 def _evaluate(config: EvidenceConfig, policy: Path, folder: Path, thought: str) -> LabReport:
     asked = config.evaluation
-    sampling = Sampling(**(asked.sampling.model_dump() | {"thought": thought}))
+    sampling = Sampling.model_validate(asked.sampling.model_dump() | {"thought": thought})
     loaded = load_policy(policy_path(str(policy)), precision="bf16")
     return evaluate_lab(loaded, asked.family, "test", asked.prompts, asked.samples, sampling, asked.seed, folder)
 
@@ -114,7 +124,11 @@ def table(summary: dict[str, Any]) -> str:
     lines += ["", "| paired difference | points | 95 % interval |", "|---|---|---|"]
     for name, d in summary["difference"].items():
         lines.append(f"| {name} | {100 * d['value']:+.1f} | {100 * d['low']:+.1f} – {100 * d['high']:+.1f} |")
-    lines += ["", "| judge's AUROC against the detector, on pictures drawn by | AUROC | 95 % interval |", "|---|---|---|"]
+    lines += [
+        "",
+        "| judge's AUROC against the detector, on pictures drawn by | AUROC | 95 % interval |",
+        "|---|---|---|",
+    ]
     for name, a in summary["judge_agreement"].items():
         lines.append(f"| {name} | {a['auroc']:.3f} | {a['low']:.3f} – {a['high']:.3f} |")
     return "\n".join(lines) + "\n"

@@ -27,7 +27,7 @@ from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.rollout_log import write_rollouts
 from thinkdraw.recipes.run_folder import RunFolder
 from thinkdraw.recipes.training import Team, Trainer, TrainSettings, open_policy
-from thinkdraw.rewards import load_reward
+from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.types import Reward, Sampling
 
 RATIO_LIMIT = {"fp32": 1e-4, "bf16": 1e-2}
@@ -95,7 +95,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     held_back = load_prompts(config.validation.prompts) if config.validation.every else []
     policy = open_policy(config, team)
     check_prompts(policy, [*prompts, *held_back], config.sampling)
-    reward = reward or load_reward(config.reward.name, **config.reward.settings)
+    reward = reward or open_reward(config.reward.name, **config.reward.settings)
     if config.beta > 0:
         policy.make_reference()
     trainer = Trainer(policy, config.optimiser, team)

@@ -13,6 +13,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,20 +44,26 @@ NUM_IMAGE_TOKENS = 64
 class PretrainConfig(StrictModel):
     recipe: str = "pretrain"
     out: Path = Path("runs/lab_pretrain")
-    tokenizer: Path = Field(Path("runs/lab_tokenizer/tokenizer"), description="The picture tokenizer's directory.")
-    init: Path | None = Field(None, description="Go on from this Janus directory's weights instead of from nothing.")
-    minutes: float = Field(60.0, gt=0)
-    max_steps: int | None = Field(None, description="Train this many steps instead of `minutes`.")
-    num_scenes: int = Field(30_000, description="Scenes drawn and tokenised once, then told in ever new words.")
-    draw_rows: int = Field(48, description="Drawing rows per step, half of them with a thought.")
-    ask_rows: int = Field(16, description="Pictures described and asked about per step.")
+    tokenizer: Path = Field(
+        default=Path("runs/lab_tokenizer/tokenizer"), description="The picture tokenizer's directory."
+    )
+    init: Path | None = Field(
+        default=None, description="Go on from this Janus directory's weights instead of from nothing."
+    )
+    minutes: float = Field(default=60.0, gt=0)
+    max_steps: int | None = Field(default=None, description="Train this many steps instead of `minutes`.")
+    num_scenes: int = Field(default=30_000, description="Scenes drawn and tokenised once, then told in ever new words.")
+    draw_rows: int = Field(default=48, description="Drawing rows per step, half of them with a thought.")
+    ask_rows: int = Field(default=16, description="Pictures described and asked about per step.")
     questions_per_picture: int = 6
     learning_rate: float = 2e-3
     thought_weight: float = 0.15
     answer_weight: float = 1.0
     describe_weight: float = 0.5
     patch_weight: float = 0.5
-    blank_frac: float = Field(0.1, description="Drawing rows whose prompt and thought are blanked, for guidance.")
+    blank_frac: float = Field(
+        default=0.1, description="Drawing rows whose prompt and thought are blanked, for guidance."
+    )
     hidden: int = 256
     layers: int = 6
     vision_hidden: int = 128
@@ -76,7 +83,8 @@ class Ids:
 
     @staticmethod
     def of(tokenizer: Tokenizer) -> "Ids":
-        return Ids(*(tokenizer.token_to_id(name) for name in (BOS, EOS, PAD, IMAGE, BOI, EOI)))
+        vocabulary = tokenizer.get_vocab()
+        return Ids(*(vocabulary[name] for name in (BOS, EOS, PAD, IMAGE, BOI, EOI)))
 
 
 def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVAE) -> JanusForConditionalGeneration:
@@ -105,7 +113,9 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVA
     )
     coder = vqmodel.config
     coder.projection_dim = coder.image_token_embed_dim = config.hidden
-    janus = JanusConfig(text_config=text, vision_config=vision, vq_config=coder, image_token_id=ids.image, tie_word_embeddings=False)
+    janus = JanusConfig(
+        text_config=text, vision_config=vision, vq_config=coder, image_token_id=ids.image, tie_word_embeddings=False
+    )
     model = JanusForConditionalGeneration(janus)
     model.model.vqmodel.load_state_dict(vqmodel.state_dict())
     model.model.vqmodel.requires_grad_(False)
@@ -147,11 +157,15 @@ class Corpus:
 
     def thought(self, index: int) -> str:
         _, made, scene = self.items[index]
-        stated = [{n for n in ("color", "size", "texture") if getattr(w, n)} for w in made.spec.things for _ in range(w.count)]
+        stated = [
+            {n for n in ("color", "size", "texture") if getattr(w, n)} for w in made.spec.things for _ in range(w.count)
+        ]
         return careless(scene, stated, self.rng)
 
 
-def drawing_batch(corpus: Corpus, tokenizer: Tokenizer, rows: int, thinking: bool, blank_frac: float) -> dict[str, Tensor]:
+def drawing_batch(
+    corpus: Corpus, tokenizer: Tokenizer, rows: int, thinking: bool, blank_frac: float
+) -> dict[str, Tensor]:
     """Right-padded rows: input ids (text) or codes (image), targets, and which head each target belongs to (0 none, 1 text, 2 image)."""
     ids = Ids.of(tokenizer)
     picks = corpus.pick(rows)
@@ -201,7 +215,10 @@ def asking_batch(corpus: Corpus, tokenizer: Tokenizer, rows: int, per_picture: i
     is_answer: (B, L) bool, True where the target is yes or no.
     """
     ids = Ids.of(tokenizer)
-    yes, no = tokenizer.encode(" yes", add_special_tokens=False).ids, tokenizer.encode(" no", add_special_tokens=False).ids
+    yes, no = (
+        tokenizer.encode(" yes", add_special_tokens=False).ids,
+        tokenizer.encode(" no", add_special_tokens=False).ids,
+    )
     before = tokenizer.encode("<|User|>: ", add_special_tokens=False).ids
     head = [ids.bos, *before, ids.boi, *[ids.image] * NUM_IMAGE_TOKENS, ids.eoi]
 
@@ -278,7 +295,9 @@ class PatchHeads(nn.Module):
 
     def forward(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
         parts = self.patch(features).float().split(PATCH_CLASSES, dim=-1)
-        losses = [F.cross_entropy(part.flatten(0, 1), batch["patches"][..., k].flatten()) for k, part in enumerate(parts)]
+        losses = [
+            F.cross_entropy(part.flatten(0, 1), batch["patches"][..., k].flatten()) for k, part in enumerate(parts)
+        ]
         behind = F.cross_entropy(self.background(features.mean(1)).float(), batch["background"])
         return torch.stack([*losses, behind]).mean()
 
@@ -294,11 +313,13 @@ class Asked:
 
 
 def asking_loss(model: JanusForConditionalGeneration, heads: PatchHeads, batch: dict[str, Tensor]) -> Asked:
-    vision = model.model.get_image_features(batch["pixels"], return_dict=True)
+    vision: Any = model.model.get_image_features(batch["pixels"])
     embeds = model.get_input_embeddings()(batch["inputs"])
     seen = batch["inputs"] == model.config.image_token_id
     embeds = embeds.masked_scatter(seen[..., None], vision.pooler_output.flatten(0, 1).to(embeds.dtype))
-    mask = torch.zeros(batch["mask4d"].shape, dtype=embeds.dtype).masked_fill(~batch["mask4d"], torch.finfo(embeds.dtype).min)
+    mask = torch.zeros(batch["mask4d"].shape, dtype=embeds.dtype).masked_fill(
+        ~batch["mask4d"], torch.finfo(embeds.dtype).min
+    )
     hidden = model.model.language_model(
         inputs_embeds=embeds, attention_mask=mask, position_ids=batch["positions"], use_cache=False
     ).last_hidden_state
@@ -306,7 +327,9 @@ def asking_loss(model: JanusForConditionalGeneration, heads: PatchHeads, batch: 
     logits = model.lm_head(hidden[answered]).float()
     describe = F.cross_entropy(model.lm_head(hidden[described]).float(), batch["targets"][described])
     right = (logits.argmax(-1) == batch["targets"][answered]).float().mean().item()
-    return Asked(F.cross_entropy(logits, batch["targets"][answered]), describe, heads(vision.last_hidden_state, batch), right)
+    return Asked(
+        F.cross_entropy(logits, batch["targets"][answered]), describe, heads(vision.last_hidden_state, batch), right
+    )
 
 
 def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
@@ -333,7 +356,9 @@ def run(config: PretrainConfig) -> Path:
     corpus = Corpus(config, vqmodel)
     model = build_model(config, tokenizer, vqmodel).train()
     if config.init is not None:
-        model.load_state_dict(JanusForConditionalGeneration.from_pretrained(config.init, dtype=torch.float32).state_dict())
+        model.load_state_dict(
+            JanusForConditionalGeneration.from_pretrained(config.init, dtype=torch.float32).state_dict()
+        )
     model.model.vqmodel.eval()
     heads = PatchHeads(config.vision_hidden)
     optims = optimizers(model, heads, config.learning_rate)
@@ -352,7 +377,9 @@ def run(config: PretrainConfig) -> Path:
             (0.5 * plain).backward()
             text, thought_out = drawing_loss(model, drawing_batch(corpus, tokenizer, half, True, config.blank_frac))
             (0.5 * thought_out + config.thought_weight * text).backward()
-            asked = asking_loss(model, heads, asking_batch(corpus, tokenizer, config.ask_rows, config.questions_per_picture))
+            asked = asking_loss(
+                model, heads, asking_batch(corpus, tokenizer, config.ask_rows, config.questions_per_picture)
+            )
             understanding = config.answer_weight * asked.answer + config.describe_weight * asked.describe
             (understanding + config.patch_weight * asked.patch).backward()
         row |= {"image_nats": plain.item(), "image_nats_after_thought": thought_out.item(), "thought_nats": text.item()}
@@ -361,7 +388,9 @@ def run(config: PretrainConfig) -> Path:
         norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
         row["gradient_norm"] = norm.item()
         if not math.isfinite(row["gradient_norm"]):
-            raise FloatingPointError(f"gradient norm {row['gradient_norm']} at step {step}: lower learning_rate={config.learning_rate}.")
+            raise FloatingPointError(
+                f"gradient norm {row['gradient_norm']} at step {step}: lower learning_rate={config.learning_rate}."
+            )
         for optimizer in optims:
             optimizer.step()
         step += 1
@@ -375,7 +404,7 @@ def run(config: PretrainConfig) -> Path:
 def publish(model: JanusForConditionalGeneration, tokenizer: Tokenizer, config: PretrainConfig) -> Path:
     """Write the checkpoint in bf16, in Janus's published layout, with a model card."""
     folder = config.out / "janus"
-    copied = copy.deepcopy(model).to(torch.bfloat16)
+    copied = copy.deepcopy(model).bfloat16()
     build_directory(copied, tokenizer, folder, 64, NUM_IMAGE_TOKENS)
     atomic_write_text(folder / "README.md", CARD)
     return folder

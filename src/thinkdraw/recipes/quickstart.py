@@ -30,21 +30,21 @@ class EvaluationSettings(StrictModel):
     """The same for every stage: prompts, seeds, thought format, guidance."""
 
     family: Family = "geneval"
-    prompts: int = Field(384, ge=6)
-    samples: int = Field(4, ge=1, description="Pictures per prompt.")
+    prompts: int = Field(default=384, ge=6)
+    samples: int = Field(default=4, ge=1, description="Pictures per prompt.")
     sampling: Sampling = Sampling()
-    questions_per_type: int = Field(40, ge=0, description="Understanding, beside the drawing; 0 leaves it out.")
+    questions_per_type: int = Field(default=40, ge=0, description="Understanding, beside the drawing; 0 leaves it out.")
     seed: int = 0
 
 
 class QuickstartConfig(StrictModel):
     recipe: str = "quickstart"
     out: Path = Path("runs/quickstart")
-    policy: str = Field("lab", description="The base checkpoint.")
-    sft: list[str] = Field([], description="Overrides of lab_sft.yaml, as on the command line.")
-    grpo: list[str] = Field([], description="Overrides of lab_grpo.yaml.")
+    policy: str = Field(default="lab", description="The base checkpoint.")
+    sft: list[str] = Field(default=[], description="Overrides of lab_sft.yaml, as on the command line.")
+    grpo: list[str] = Field(default=[], description="Overrides of lab_grpo.yaml.")
     evaluation: EvaluationSettings = EvaluationSettings()
-    precision: str = Field("bf16", description="Of sampling in the evaluations.")
+    precision: str = Field(default="bf16", description="Of sampling in the evaluations.")
     seed: int = 0
 
 
@@ -68,8 +68,14 @@ def run(config: QuickstartConfig, say: Callable[[str], None] = print) -> Path:
         score = reports[stage].score
         say(f"{stage}: {score.value:.3f} [{score.low:.3f}, {score.high:.3f}] after {time.monotonic() - began:.0f} s")
     folder = config.out / "eval"
-    summary = summarise(reports, {"rl-sft": ("rl", "sft"), "sft-base": ("sft", "base"), "rl-base": ("rl", "base")}, folder)
-    summary |= {"seconds": round(time.monotonic() - began, 1), "peak_memory_gb": round(memory.peak_gb(), 2), "seed": config.seed}
+    summary = summarise(
+        reports, {"rl-sft": ("rl", "sft"), "sft-base": ("sft", "base"), "rl-base": ("rl", "base")}, folder
+    )
+    summary |= {
+        "seconds": round(time.monotonic() - began, 1),
+        "peak_memory_gb": round(memory.peak_gb(), 2),
+        "seed": config.seed,
+    }
     atomic_write_json(config.out / "summary.json", summary)
     return config.out
 

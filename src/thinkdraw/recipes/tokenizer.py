@@ -30,17 +30,19 @@ from thinkdraw.runtime.tracking import MetricsLog
 class TokenizerConfig(StrictModel):
     recipe: str = "tokenizer"
     out: Path = Path("runs/lab_tokenizer")
-    codes: int = Field(1024, description="Codebook size.")
-    minutes: float = Field(15.0, gt=0, description="Training time; the learning rate falls to zero over it.")
-    max_steps: int | None = Field(None, description="Train this many steps instead of `minutes`.")
+    codes: int = Field(default=1024, description="Codebook size.")
+    minutes: float = Field(default=15.0, gt=0, description="Training time; the learning rate falls to zero over it.")
+    max_steps: int | None = Field(default=None, description="Train this many steps instead of `minutes`.")
     batch_size: int = 16
     learning_rate: float = 2e-3
     commitment: float = 0.5
-    blank_pull: float = Field(1.0, ge=0, description="Weight of the pull of plain background patches towards their common latent.")
-    warmup_steps: int = Field(300, description="Steps without quantisation before the codebook is drawn.")
-    exact_frac: float = Field(0.25, description="Last share of training in fp32; before it bf16 autocast.")
+    blank_pull: float = Field(
+        default=1.0, ge=0, description="Weight of the pull of plain background patches towards their common latent."
+    )
+    warmup_steps: int = Field(default=300, description="Steps without quantisation before the codebook is drawn.")
+    exact_frac: float = Field(default=0.25, description="Last share of training in fp32; before it bf16 autocast.")
     crowded_frac: float = 0.5
-    init: Path | None = Field(None, description="Go on from this tokenizer's weights instead of from nothing.")
+    init: Path | None = Field(default=None, description="Go on from this tokenizer's weights instead of from nothing.")
     threads: int = 2
     seed: int = 0
 
@@ -72,7 +74,11 @@ def training_batch(config: TokenizerConfig, rng: np.random.Generator) -> Tensor:
     pictures = []
     for _ in range(config.batch_size):
         crowded = rng.random() < config.crowded_frac
-        scene = random_scene(int(rng.integers(6, 11)), rng, gap=2) if crowded else random_scene(int(rng.integers(1, 6)), rng)
+        scene = (
+            random_scene(int(rng.integers(6, 11)), rng, gap=2)
+            if crowded
+            else random_scene(int(rng.integers(1, 6)), rng)
+        )
         pictures.append(draw(scene))
     return to_pixels(np.stack(pictures))
 
