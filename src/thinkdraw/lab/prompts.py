@@ -257,7 +257,7 @@ def prompt_set(
     seen: set[str] = set()
     out: list[Example] = []
     tasks = SPECS[family][1]
-    per_task = {task: int(1.25 * count / len(tasks)) + 1 for task in tasks}
+    per_task = {task: int(1.6 * count / len(tasks)) + 1 for task in tasks}
     for tries, made in enumerate(stream(family, split, seed)):
         name = made.prompt.text if split == "ood" else made.spec.key()
         if name not in seen and per_task[made.prompt.tag] > 0:

@@ -24,10 +24,10 @@ from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
 from thinkdraw.recipes.phases import Part, masked_rows, minibatches, phase_stats, sample_phase, validate
 from thinkdraw.recipes.progress import Display
+from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.recipes.rollout_log import write_rollouts
 from thinkdraw.recipes.run_folder import RunFolder
 from thinkdraw.recipes.training import Team, Trainer, TrainSettings, open_policy
-from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.types import Reward, Sampling
 
 RATIO_LIMIT = {"fp32": 1e-4, "bf16": 1e-2}

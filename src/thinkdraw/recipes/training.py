@@ -147,9 +147,6 @@ def policy_path(name: str) -> str:
 
 
 def open_policy(config: TrainSettings, team: Team) -> JanusPolicy:
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # of loading and saving weights, which takes a moment
     policy = load_policy(
         policy_path(config.policy),
         device=str(team.device),
