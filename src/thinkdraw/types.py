@@ -196,7 +196,19 @@ class Policy(Protocol):
         *,
         group_size: int = 1,
         seeds: Sequence[int] | Tensor | None = None,
+        seed: int = 0,
         decode: bool = True,
+        prefix: Rollouts | None = None,
+        prefix_lengths: Tensor | None = None,
+    ) -> Rollouts: ...
+
+    def teacher_forced(
+        self,
+        prompts: Sequence[Prompt],
+        thoughts: Sequence[str],
+        image_tokens: Tensor,
+        sampling: Sampling,
+        drop: Tensor | None = None,
     ) -> Rollouts: ...
 
     def log_probs(self, rollouts: Rollouts) -> Scored: ...

@@ -60,9 +60,10 @@ def test_pictures_survive_the_tokenizer(policy: JanusPolicy, family):
 
 
 def test_it_answers_about_held_out_pictures_and_not_without_looking(policy: JanusPolicy):
-    found = evaluate_understanding(policy, per_type=40)
-    assert found.pictures.accuracy.value >= 0.85
-    assert found.blanked.accuracy.value <= 0.55
+    found = evaluate_understanding(policy, per_type=60)
+    assert found.pictures.accuracy.value >= 0.8
+    assert found.blanked.accuracy.value <= 0.62
+    assert found.pictures.auroc >= 0.9
 
 
 def test_its_answers_about_pictures_it_drew_agree_with_the_detector(policy: JanusPolicy):

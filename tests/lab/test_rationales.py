@@ -8,18 +8,22 @@ from thinkdraw.lab.detector import look
 from thinkdraw.lab.prompts import SPECS, stream
 from thinkdraw.lab.rationales import careless, place_name, thing_name, write
 from thinkdraw.lab.scenes import LATTICE, Scene, Thing, draw, random_scene
-from thinkdraw.lab.text import train_text_tokenizer
+from thinkdraw.lab.text import sentences
+from thinkdraw.policies.tiny import train_tokenizer
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_text_tokenizer(1024, 300)
+    return train_tokenizer(list(sentences(300)), 1024)
 
 
 @pytest.mark.parametrize("family", SPECS)
 def test_rationales_have_15_to_60_tokens(family, tokenizer):
     examples, rng = stream(family, "train", 0), np.random.default_rng(0)
-    lengths = [len(tokenizer.encode(" " + write(next(examples).scene(rng), rng)).ids) for _ in range(400)]
+    lengths = [
+        len(tokenizer.encode(" " + write(next(examples).scene(rng), rng), add_special_tokens=False).ids)
+        for _ in range(400)
+    ]
     assert np.mean([15 <= length <= 60 for length in lengths]) >= 0.99
 
 

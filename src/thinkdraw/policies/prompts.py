@@ -38,8 +38,8 @@ class JanusText:
         return [self.bos, *ids]
 
     def thought(self, text: str) -> list[int]:
-        """A thought stands after `<|Assistant|>:` with one space between."""
-        return self.encode(" " + text.strip())
+        """A thought stands after `<|Assistant|>:` with one space between; an empty one is no token at all."""
+        return self.encode(" " + text.strip()) if text.strip() else []
 
     def thought_text(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
