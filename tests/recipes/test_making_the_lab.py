@@ -27,7 +27,7 @@ def test_tokenizer_and_pretrain_make_a_checkpoint_that_draws_thinks_and_answers(
             layers=1,
             vision_hidden=32,
             vision_layers=1,
-        )  # fmt: skip
+        )
     )
     rows = MetricsLog.read(tmp_path / "pretrain" / "metrics.jsonl")
     assert {"image_nats", "thought_nats", "answer_nats", "describe_nats", "patch_nats"} <= set(rows[0])
