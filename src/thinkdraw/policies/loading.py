@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from transformers import JanusForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import attention
@@ -33,6 +34,7 @@ def model_type_of(path: str) -> str:
 
 def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
     """JanusForConditionalGeneration with every weight present, in eval mode on the CPU."""
+    disable_progress_bar()  # it is gone in a second, and would stand between a user and the line that matters
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
     try:
