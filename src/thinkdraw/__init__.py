@@ -17,5 +17,7 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         from thinkdraw import api
 
-        return getattr(api, name)
+        # All at once: importing the room `report` has set that name to the module, and here it is the function.
+        globals().update({public: getattr(api, public) for public in __all__})
+        return globals()[name]
     raise AttributeError(f"module 'thinkdraw' has no attribute {name!r}")
