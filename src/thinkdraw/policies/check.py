@@ -58,8 +58,9 @@ def check_policy(policy: JanusPolicy, prompts: Sequence[str] = PROMPTS, group_si
             drawn = policy.sample(asked, sampling, group_size=group_size, seed=1, decode=False)
             with torch.no_grad():
                 scored = policy.log_probs(drawn)
-            gap = (scored.log_probs - drawn.log_probs)[drawn.mask].abs().max().item()
-            ratio = max(ratio, (scored.log_probs - drawn.log_probs)[drawn.mask].exp().sub(1).abs().max().item())
+            difference = (scored.log_probs - drawn.log_probs)[drawn.mask]
+            gap = difference.abs().max().item()
+            ratio = max(ratio, difference.exp().sub(1).abs().max().item())
             name = f"{thought}, guidance {scale:g}"
             differences[name] = gap
             rows.append(Row(f"log-prob parity, {name}", f"max |Δ| {gap:.1e} nats", f"≤ {limit:g}", gap <= limit))

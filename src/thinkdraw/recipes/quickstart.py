@@ -17,7 +17,7 @@ from thinkdraw.config import StrictModel, save_config
 from thinkdraw.lab.prompts import Family
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.catalog import find_config, read_config, run_config
+from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.recipes.training import policy_path
 from thinkdraw.runtime.files import atomic_write_json
 from thinkdraw.runtime.tracking import PeakMemory, environment
@@ -81,7 +81,7 @@ def run(config: QuickstartConfig, say: Callable[[str], None] = print) -> Path:
 
 
 def train(name: str, out: Path, policy: str, seed: int, overrides: list[str]) -> Path:
-    return run_config(read_config(find_config(name), [f"out={out}", f"policy={policy}", f"seed={seed}", *overrides]))
+    return run_config(read_config(name, [f"out={out}", f"policy={policy}", f"seed={seed}", *overrides]))
 
 
 def evaluate_stage(policy: JanusPolicy, config: QuickstartConfig, stage: str) -> LabReport:
