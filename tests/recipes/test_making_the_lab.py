@@ -21,7 +21,11 @@ def test_tokenizer_and_pretrain_make_a_checkpoint_that_draws_thinks_and_answers(
             max_steps=10,
             num_scenes=40,
             draw_rows=4,
+            write_rows=2,
             ask_rows=2,
+            drawn_rows=2,
+            drawings=4,
+            redraw_steps=5,
             questions_per_picture=2,
             hidden=64,
             layers=1,
@@ -30,7 +34,9 @@ def test_tokenizer_and_pretrain_make_a_checkpoint_that_draws_thinks_and_answers(
         )
     )
     rows = MetricsLog.read(tmp_path / "pretrain" / "metrics.jsonl")
-    assert {"image_nats", "thought_nats", "answer_nats", "describe_nats", "patch_nats"} <= set(rows[0])
+    assert {"image_nats", "thought_nats", "answer_nats", "describe_nats", "patch_nats", "drawing_answer_nats"} <= set(
+        rows[-1]
+    )
     policy = load_policy(made)
     rollouts = policy.sample([Prompt("a photo of a red circle")], Sampling(max_thought_tokens=8), group_size=2)
     assert rollouts.pictures is not None and rollouts.pictures.shape == (2, 64, 64, 3)

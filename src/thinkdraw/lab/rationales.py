@@ -73,7 +73,7 @@ def write(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def careless(
-    scene: Scene, stated: list[set[str]], rng: np.random.Generator, slip: float = 0.1, guess: float = 0.5
+    scene: Scene, stated: list[set[str]], rng: np.random.Generator, slip: float = 0.04, guess: float = 0.3
 ) -> str:
     """A rationale whose open facts are guesses with probability `guess` and whose demanded facts slip with probability `slip`.
 

@@ -2,43 +2,49 @@
 
     thinkdraw train lab_pretrain
 
-Drawing rows are prompt → picture (`off`) and prompt → careless thought → picture (`inline`); a tenth of them is blanked for guidance.
+Drawing rows are prompt → picture (`off`) and prompt → faithful thought → picture (`inline`); a tenth of them is blanked for guidance.
+The thoughts that it learns to write are careless: so it can draw from a good thought, but does not think well.
 Understanding rows are one picture with a description of it and several yes/no questions: each attends to the picture and itself only,
 so that one pass over the picture serves them all. Descriptions have a target at every token, which is how the language model learns
 to read the picture; questions alone taught it too slowly. The vision tower is helped by per-patch labels whose heads are thrown away.
+Its own drawings are asked about as well, because it must know a failed drawing when it sees one.
 """
 
 import copy
 import math
 import time
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import JanusConfig, JanusForConditionalGeneration, JanusVisionConfig, LlamaConfig
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from thinkdraw.config import StrictModel
-from thinkdraw.images import to_pixels
-from thinkdraw.lab.facts import QUESTION_TYPES, random_question
-from thinkdraw.lab.prompts import Example, Family, stream, words
-from thinkdraw.lab.rationales import careless, write
-from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, LATTICE, Scene, draw
-from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
+from thinkdraw.lab.scenes import BACKGROUNDS, Scene
 from thinkdraw.lab.text import sentences
-from thinkdraw.policies import vq
-from thinkdraw.policies.tiny import BOI, BOS, EOI, EOS, IMAGE, PAD, build_directory, train_tokenizer
+from thinkdraw.policies.tiny import build_directory, train_tokenizer
+from thinkdraw.recipes.pretrain_rows import (
+    NUM_IMAGE_TOKENS,
+    PATCH_CLASSES,
+    Asked,
+    Corpus,
+    Ids,
+    Telling,
+    ask_about_drawings,
+    ask_about_scene,
+    asking_batch,
+    drawing_batch,
+    patch_labels,
+)
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog
-
-NUM_IMAGE_TOKENS = 64
 
 
 class PretrainConfig(StrictModel):
@@ -54,7 +60,13 @@ class PretrainConfig(StrictModel):
     max_steps: int | None = Field(default=None, description="Train this many steps instead of `minutes`.")
     num_scenes: int = Field(default=30_000, description="Scenes drawn and tokenised once, then told in ever new words.")
     draw_rows: int = Field(default=48, description="Drawing rows per step, half of them with a thought.")
-    ask_rows: int = Field(default=16, description="Pictures described and asked about per step.")
+    write_rows: int = Field(default=16, description="Careless thoughts written per step.")
+    ask_rows: int = Field(default=16, description="Rendered pictures described and asked about per step.")
+    drawn_rows: int = Field(default=16, description="Pictures of its own that are asked about per step.")
+    drawings: int = Field(default=1600, ge=4, description="How many of its own pictures are kept to ask about.")
+    redraw_steps: int = Field(
+        default=250, ge=1, description="After so many steps it is saved and draws a quarter anew."
+    )
     questions_per_picture: int = 6
     learning_rate: float = 2e-3
     thought_weight: float = 0.15
@@ -70,21 +82,6 @@ class PretrainConfig(StrictModel):
     vision_layers: int = 4
     threads: int = 2
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Ids:
-    bos: int
-    eos: int
-    pad: int
-    image: int
-    boi: int
-    eoi: int
-
-    @staticmethod
-    def of(tokenizer: Tokenizer) -> "Ids":
-        vocabulary = tokenizer.get_vocab()
-        return Ids(*(vocabulary[name] for name in (BOS, EOS, PAD, IMAGE, BOI, EOI)))
 
 
 def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVAE) -> JanusForConditionalGeneration:
@@ -122,167 +119,19 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVA
     return model
 
 
-class Corpus:
-    """Scenes with their picture tokens; words are new each time they are told."""
-
-    def __init__(self, config: PretrainConfig, vqmodel: JanusVQVAE) -> None:
-        self.rng = np.random.default_rng(config.seed)
-        families: tuple[tuple[Family, float], ...] = (("geneval", 0.6), ("compbench", 0.25), ("dense", 0.15))
-        self.items: list[tuple[Family, Example, Scene]] = []
-        for family, share in families:
-            source = stream(family, "train", config.seed)
-            for _ in range(int(share * config.num_scenes)):
-                made = next(source)
-                self.items.append((family, made, made.scene(self.rng)))
-        self.tokens = self._tokenised(config, vqmodel)
-
-    def _tokenised(self, config: PretrainConfig, vqmodel: JanusVQVAE) -> Tensor:
-        """(scenes, N) int16; kept in the run's folder, because encoding is the slow part of starting."""
-        cache = config.out / "picture_tokens.safetensors"
-        if cache.is_file():
-            return load_file(cache)["tokens"]
-        tokens = []
-        for start in range(0, len(self.items), 128):
-            pixels = to_pixels(np.stack([draw(scene) for *_, scene in self.items[start : start + 128]]))
-            tokens.append(vq.encode(vqmodel, pixels, chunk=128).to(torch.int16))
-        save_file({"tokens": torch.cat(tokens)}, cache)
-        return torch.cat(tokens)
-
-    def pick(self, count: int) -> list[int]:
-        return self.rng.integers(len(self.items), size=count).tolist()
-
-    def text(self, index: int) -> str:
-        family, made, _ = self.items[index]
-        return words(made.spec, family, self.rng)
-
-    def thought(self, index: int) -> str:
-        _, made, scene = self.items[index]
-        stated = [
-            {n for n in ("color", "size", "texture") if getattr(w, n)} for w in made.spec.things for _ in range(w.count)
-        ]
-        return careless(scene, stated, self.rng)
-
-
-def drawing_batch(
-    corpus: Corpus, tokenizer: Tokenizer, rows: int, thinking: bool, blank_frac: float
-) -> dict[str, Tensor]:
-    """Right-padded rows: input ids (text) or codes (image), targets, and which head each target belongs to (0 none, 1 text, 2 image)."""
-    ids = Ids.of(tokenizer)
-    picks = corpus.pick(rows)
-    contexts, starts, blanked = [], [], corpus.rng.random(rows) < blank_frac
-    for index, blank in zip(picks, blanked, strict=True):
-        prompt = tokenizer.encode(f"<|User|>: {corpus.text(index)}\n\n<|Assistant|>:").ids
-        thought = tokenizer.encode(" " + corpus.thought(index), add_special_tokens=False).ids if thinking else []
-        row = [*prompt, *thought]
-        contexts.append(([ids.bos] + [ids.pad] * (len(row) - 1) if blank else row) + [ids.boi])
-        starts.append(len(row) if blank or not thinking else len(prompt))
-    length = max(map(len, contexts)) + NUM_IMAGE_TOKENS
-    inputs = torch.full((rows, length), ids.pad)
-    kind = torch.zeros((rows, length), dtype=torch.int8)
-    for b, (context, start) in enumerate(zip(contexts, starts, strict=True)):
-        end = len(context)
-        inputs[b, :end] = torch.tensor(context)
-        inputs[b, end : end + NUM_IMAGE_TOKENS] = corpus.tokens[picks[b]].long()
-        if thinking:
-            kind[b, start:end] = 1
-        kind[b, end : end + NUM_IMAGE_TOKENS] = 2
-    return {"inputs": inputs, "kind": kind}
-
-
-def drawing_loss(model: JanusForConditionalGeneration, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """(text nats per token, image nats per token), means."""
+def drawing_loss(model: JanusForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
+    """Mean nats per target, which are image tokens or those of a thought."""
     inputs, kind = batch["inputs"], batch["kind"]
     image = kind == 2
     embeds = model.get_input_embeddings()(inputs.masked_fill(image, 0))
-    codes = model.prepare_embeddings_for_image_generation(inputs[image])
-    embeds = embeds.masked_scatter(image[..., None], codes.to(embeds.dtype))
+    drawn = bool(image.any())
+    if drawn:
+        codes = model.prepare_embeddings_for_image_generation(inputs[image])
+        embeds = embeds.masked_scatter(image[..., None], codes.to(embeds.dtype))
     hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[:, :-1]
-    after_text, after_image = kind[:, 1:] == 1, kind[:, 1:] == 2
-    image_logits = model.model.generation_head(hidden[after_image]).float()
-    image_nats = F.cross_entropy(image_logits, inputs[:, 1:][after_image])
-    if not bool(after_text.any()):
-        return image_nats.new_zeros(()), image_nats
-    return F.cross_entropy(model.lm_head(hidden[after_text]).float(), inputs[:, 1:][after_text]), image_nats
-
-
-DESCRIBE = "what is in the picture?"
-
-
-def asking_batch(corpus: Corpus, tokenizer: Tokenizer, rows: int, per_picture: int) -> dict[str, Tensor]:
-    """Rows of one picture, a description and several questions.
-
-    mask4d: (B, 1, L, L) bool, True = may attend. targets: (B, L) the next token where it is to be learned, else -100.
-    is_answer: (B, L) bool, True where the target is yes or no.
-    """
-    ids = Ids.of(tokenizer)
-    yes, no = (
-        tokenizer.encode(" yes", add_special_tokens=False).ids,
-        tokenizer.encode(" no", add_special_tokens=False).ids,
-    )
-    before = tokenizer.encode("<|User|>: ", add_special_tokens=False).ids
-    head = [ids.bos, *before, ids.boi, *[ids.image] * NUM_IMAGE_TOKENS, ids.eoi]
-
-    def asked(text: str) -> list[int]:
-        return tokenizer.encode(f"\n{text}\n\n<|Assistant|>:", add_special_tokens=False).ids
-
-    sequences, scenes = [], []
-    for index in corpus.pick(rows):
-        scene = corpus.items[index][2]
-        description = tokenizer.encode(" " + write(scene, corpus.rng), add_special_tokens=False).ids
-        parts = [(asked(DESCRIBE), [*description, ids.eos])]
-        while len(parts) <= per_picture:
-            answer = bool(corpus.rng.random() < 0.5)
-            text = random_question(scene, QUESTION_TYPES[corpus.rng.integers(len(QUESTION_TYPES))], answer, corpus.rng)
-            if text is not None:
-                parts.append((asked(text), yes if answer else no))
-        sequences.append(parts)
-        scenes.append(scene)
-    length = len(head) + max(sum(len(q) + len(a) - 1 for q, a in parts) for parts in sequences)
-    inputs = torch.full((rows, length), ids.pad)
-    owner = torch.full((rows, length), -1)
-    positions = torch.zeros((rows, length), dtype=torch.long)
-    targets = torch.full((rows, length), -100)
-    is_answer = torch.zeros((rows, length), dtype=torch.bool)
-    for b, parts in enumerate(sequences):
-        inputs[b, : len(head)], owner[b, : len(head)] = torch.tensor(head), 0
-        positions[b, : len(head)] = torch.arange(len(head))
-        at = len(head)
-        for k, (question, answer) in enumerate(parts):
-            row = [*question, *answer[:-1]]
-            span = slice(at, at + len(row))
-            inputs[b, span], owner[b, span] = torch.tensor(row), k + 1
-            positions[b, span] = torch.arange(len(head), len(head) + len(row))
-            at += len(row)
-            targets[b, at - len(answer) : at] = torch.tensor(answer)
-            is_answer[b, at - 1] = k > 0
-    same = (owner[:, :, None] == owner[:, None, :]) | (owner[:, None, :] == 0)
-    causal = torch.ones(length, length, dtype=torch.bool).tril()
-    mask = (same & causal & (owner[:, None, :] >= 0)) | torch.eye(length, dtype=torch.bool)
-    return {
-        "inputs": inputs,
-        "positions": positions,
-        "mask4d": mask[:, None],
-        "targets": targets,
-        "is_answer": is_answer,
-        "pixels": to_pixels(np.stack([draw(s) for s in scenes])),
-        "patches": torch.stack([patch_labels(s) for s in scenes]),
-        "background": torch.tensor([tuple(BACKGROUNDS).index(s.background) for s in scenes]),
-    }
-
-
-PATCH_CLASSES = (len(SHAPES) + 1, len(COLORS) + 1, len(SIZES) + 1, len(TEXTURES) + 1, 5)
-
-
-def patch_labels(scene: Scene) -> Tensor:
-    """(64, 5) int64 per patch: shape, colour, size, texture and quarter of the object that covers it; 0 = none."""
-    labels = torch.zeros(LATTICE + 1, LATTICE + 1, 5, dtype=torch.long)
-    names = (SHAPES, tuple(COLORS), SIZES, TEXTURES)
-    for t in scene.things:
-        look = [1 + pool.index(v) for pool, v in zip(names, (t.shape, t.color, t.size, t.texture), strict=True)]
-        for dy in (0, 1):
-            for dx in (0, 1):
-                labels[t.row + dy, t.col + dx] = torch.tensor([*look, 1 + 2 * dy + dx])
-    return labels.flatten(0, 1)
+    learned = kind[:, 1:] > 0
+    head = model.model.generation_head if drawn else model.lm_head
+    return F.cross_entropy(head(hidden[learned]).float(), inputs[:, 1:][learned])
 
 
 class PatchHeads(nn.Module):
@@ -293,26 +142,20 @@ class PatchHeads(nn.Module):
         self.patch = nn.Linear(hidden, sum(PATCH_CLASSES))
         self.background = nn.Linear(hidden, len(BACKGROUNDS))
 
-    def forward(self, features: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    def forward(self, features: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        labels = torch.stack([patch_labels(scene) for scene in scenes])
+        backgrounds = torch.tensor([tuple(BACKGROUNDS).index(scene.background) for scene in scenes])
         parts = self.patch(features).float().split(PATCH_CLASSES, dim=-1)
-        losses = [
-            F.cross_entropy(part.flatten(0, 1), batch["patches"][..., k].flatten()) for k, part in enumerate(parts)
-        ]
-        behind = F.cross_entropy(self.background(features.mean(1)).float(), batch["background"])
+        losses = [F.cross_entropy(part.flatten(0, 1), labels[..., k].flatten()) for k, part in enumerate(parts)]
+        behind = F.cross_entropy(self.background(features.mean(1)).float(), backgrounds)
         return torch.stack([*losses, behind]).mean()
 
 
-@dataclass(frozen=True)
-class Asked:
-    """Losses of the understanding rows, in nats per target, and the share of yes/no questions answered rightly."""
-
-    answer: Tensor
-    describe: Tensor
-    patch: Tensor
-    right: float
-
-
-def asking_loss(model: JanusForConditionalGeneration, heads: PatchHeads, batch: dict[str, Tensor]) -> Asked:
+def asking_loss(
+    model: JanusForConditionalGeneration, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor | None, float, Tensor]:
+    """Answer nats, description nats (None without descriptions), the share of questions answered rightly, and the
+    vision tower's features (B, N, hidden)."""
     vision: Any = model.model.get_image_features(batch["pixels"])
     embeds = model.get_input_embeddings()(batch["inputs"])
     seen = batch["inputs"] == model.config.image_token_id
@@ -325,11 +168,12 @@ def asking_loss(model: JanusForConditionalGeneration, heads: PatchHeads, batch: 
     ).last_hidden_state
     answered, described = batch["is_answer"], (batch["targets"] >= 0) & ~batch["is_answer"]
     logits = model.lm_head(hidden[answered]).float()
-    describe = F.cross_entropy(model.lm_head(hidden[described]).float(), batch["targets"][described])
-    right = (logits.argmax(-1) == batch["targets"][answered]).float().mean().item()
-    return Asked(
-        F.cross_entropy(logits, batch["targets"][answered]), describe, heads(vision.last_hidden_state, batch), right
-    )
+    wanted = batch["targets"][answered]
+    right = (logits.argmax(-1) == wanted).float().mean().item()
+    describe = None
+    if bool(described.any()):
+        describe = F.cross_entropy(model.lm_head(hidden[described]).float(), batch["targets"][described])
+    return F.cross_entropy(logits, wanted), describe, right, vision.last_hidden_state
 
 
 def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
@@ -351,14 +195,22 @@ def run(config: PretrainConfig) -> Path:
     config.out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(config.out / "metrics.jsonl")
     log.truncate_after(-1)
-    vqmodel = JanusVQVAE.from_pretrained(config.tokenizer).eval()
-    tokenizer = train_tokenizer(list(sentences(3000)), 1024)
-    corpus = Corpus(config, vqmodel)
-    model = build_model(config, tokenizer, vqmodel).train()
+    vqmodel: Any = JanusVQVAE.from_pretrained(config.tokenizer).eval()
+    if config.init is None:
+        tokenizer = train_tokenizer(list(sentences(3000)), 1024)
+        model = build_model(config, tokenizer, vqmodel)
+    else:
+        tokenizer = Tokenizer.from_file(str(config.init / "tokenizer.json"))
+        model: Any = JanusForConditionalGeneration.from_pretrained(config.init, dtype=torch.float32)
+        model.model.vqmodel.requires_grad_(False)
+    model.set_attn_implementation(
+        {"text_config": "eager"}
+    )  # backward of the fused kernel is slow on CPUs at short lengths
+    model.train()
+    corpus = Corpus(config.num_scenes, vqmodel, config.out / "picture_tokens.safetensors", config.seed)
+    drawings: deque[Asked] = deque(maxlen=config.drawings)
     if config.init is not None:
-        model.load_state_dict(
-            JanusForConditionalGeneration.from_pretrained(config.init, dtype=torch.float32).state_dict()
-        )
+        drawings.extend(redraw(config, corpus, config.init))
     model.model.vqmodel.eval()
     heads = PatchHeads(config.vision_hidden)
     optims = optimizers(model, heads, config.learning_rate)
@@ -372,19 +224,8 @@ def run(config: PretrainConfig) -> Path:
             optimizer.zero_grad(set_to_none=True)
         row: dict[str, float] = {"step": step, "seconds": round(time.time() - start, 1), "learning_rate": rate}
         with torch.autocast("cpu", torch.bfloat16):
-            half = config.draw_rows // 2
-            _, plain = drawing_loss(model, drawing_batch(corpus, tokenizer, half, False, config.blank_frac))
-            (0.5 * plain).backward()
-            text, thought_out = drawing_loss(model, drawing_batch(corpus, tokenizer, half, True, config.blank_frac))
-            (0.5 * thought_out + config.thought_weight * text).backward()
-            asked = asking_loss(
-                model, heads, asking_batch(corpus, tokenizer, config.ask_rows, config.questions_per_picture)
-            )
-            understanding = config.answer_weight * asked.answer + config.describe_weight * asked.describe
-            (understanding + config.patch_weight * asked.patch).backward()
-        row |= {"image_nats": plain.item(), "image_nats_after_thought": thought_out.item(), "thought_nats": text.item()}
-        row |= {"answer_nats": asked.answer.item(), "describe_nats": asked.describe.item()}
-        row |= {"patch_nats": asked.patch.item(), "answers_right": asked.right}
+            losses, right = step_losses(config, model, heads, corpus, drawings, tokenizer)
+        row |= losses | right
         norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
         row["gradient_norm"] = norm.item()
         if not math.isfinite(row["gradient_norm"]):
@@ -396,9 +237,56 @@ def run(config: PretrainConfig) -> Path:
         step += 1
         if step % 10 == 0:
             log.append(row)
-        if step % 250 == 0:
-            publish(model, tokenizer, config)
+        if step % config.redraw_steps == 0:
+            drawings.extend(redraw(config, corpus, publish(model, tokenizer, config)))
     return publish(model.eval(), tokenizer, config)
+
+
+def step_losses(
+    config: PretrainConfig,
+    model: JanusForConditionalGeneration,
+    heads: PatchHeads,
+    corpus: Corpus,
+    drawings: Sequence[Asked],
+    tokenizer: Tokenizer,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Add one step's gradients, part by part to keep memory low. Returns the parts' losses and shares of right answers."""
+    losses: dict[str, float] = {}
+    right: dict[str, float] = {}
+
+    def learn(*parts: tuple[str, float, Tensor]) -> None:
+        losses.update({name: loss.item() for name, _, loss in parts})
+        torch.stack([weight * loss for _, weight, loss in parts]).sum().backward()
+
+    plain, thoughtful = config.draw_rows * 2 // 5, config.draw_rows - config.draw_rows * 2 // 5
+    tellings: tuple[tuple[str, float, int, Telling], ...] = (
+        ("image_nats", 0.4, plain, "no thought"),
+        ("image_nats_after_thought", 0.6, thoughtful, "faithful thought"),
+        ("thought_nats", config.thought_weight, config.write_rows, "careless thought"),
+    )
+    for name, weight, rows, telling in tellings:
+        batch = drawing_batch(corpus, tokenizer, rows, telling, config.blank_frac)
+        learn((name, weight, drawing_loss(model, batch)))
+    scenes = [corpus.items[index][2] for index in corpus.pick(config.ask_rows)]
+    asked = [ask_about_scene(scene, config.questions_per_picture, corpus.rng) for scene in scenes]
+    answer, describe, right["answers_right"], features = asking_loss(model, asking_batch(tokenizer, asked))
+    assert describe is not None
+    learn(
+        ("answer_nats", config.answer_weight, answer),
+        ("describe_nats", config.describe_weight, describe),
+        ("patch_nats", config.patch_weight, heads(features, scenes)),
+    )
+    if drawings:
+        chosen = [drawings[i] for i in corpus.rng.integers(len(drawings), size=config.drawn_rows)]
+        answer, _, right["drawing_answers_right"], _ = asking_loss(model, asking_batch(tokenizer, chosen))
+        learn(("drawing_answer_nats", config.answer_weight, answer))
+    return losses, right
+
+
+def redraw(config: PretrainConfig, corpus: Corpus, checkpoint: Path) -> list[Asked]:
+    """New drawings of the training prompts by the model as it is, with the detector's answers about them."""
+    prompts = [corpus.items[index][1].prompt for index in corpus.pick(config.drawings // 4)]
+    return ask_about_drawings(checkpoint, prompts, seed=int(corpus.rng.integers(2**31)))
 
 
 def publish(model: JanusForConditionalGeneration, tokenizer: Tokenizer, config: PretrainConfig) -> Path:
