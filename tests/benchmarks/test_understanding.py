@@ -31,10 +31,19 @@ class Knows:
 
 def test_half_of_the_questions_of_each_type_are_true():
     asked = question_set(PER_TYPE)
-    assert asked.pictures.shape == (7 * PER_TYPE, 64, 64, 3) and len(set(asked.questions)) > 5 * PER_TYPE
+    assert asked.pictures.shape == (7 * PER_TYPE, 64, 64, 3) and len(set(asked.questions)) > 2.5 * PER_TYPE
     assert Counter(zip(asked.kinds, asked.answers.tolist())) == {
         (kind, answer): PER_TYPE / 2 for kind in QUESTION_TYPES for answer in (True, False)
     }
+
+
+def test_every_question_is_asked_of_two_pictures_that_differ_and_has_each_answer_once():
+    asked = question_set(PER_TYPE)
+    pictures = asked.pictures.numpy()
+    for i in range(0, len(pictures), 2):
+        assert asked.questions[i] == asked.questions[i + 1] and asked.answers[i] and not asked.answers[i + 1]
+        changed = (pictures[i] != pictures[i + 1]).any(2)
+        assert changed.any()
 
 
 def test_the_same_seed_asks_the_same_and_another_asks_others():

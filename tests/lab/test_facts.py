@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 
 from thinkdraw.lab.detector import look
-from thinkdraw.lab.facts import QUESTION_TYPES, Seen, is_true, question_text, random_question, share_of_facts
+from thinkdraw.lab.facts import (
+    QUESTION_TYPES,
+    Seen,
+    balanced_question,
+    is_true,
+    question_text,
+    random_question,
+    share_of_facts,
+)
 from thinkdraw.lab.prompts import SPECS, stream
 from thinkdraw.lab.scenes import Scene, Thing, draw, random_scene
 
@@ -60,6 +68,19 @@ def test_both_answers_of_every_question_type_can_be_asked_for(kind):
     for answer in (True, False):
         asked = [random_question(scene, kind, answer, rng) for scene in scenes]
         assert sum(question is not None for question in asked) > 0.8 * len(scenes)
+
+
+@pytest.mark.parametrize("kind", QUESTION_TYPES)
+def test_a_balanced_question_is_true_of_the_scene_and_false_of_the_changed_one(kind):
+    rng = np.random.default_rng(0)
+    found = [(s, balanced_question(s, kind, rng)) for s in (random_scene(3, rng) for _ in range(60))]
+    assert sum(pair is not None for _, pair in found) > 0.6 * len(found)
+    for scene, pair in found:
+        if pair is not None:
+            text, changed = pair
+            assert text.endswith("?") and changed != scene and len(changed.things) == len(scene.things)
+            places = {(t.row, t.col) for t in scene.things}
+            assert {(t.row, t.col) for t in changed.things} == places
 
 
 def test_the_words_of_questions():

@@ -1,6 +1,6 @@
 """How well a policy answers yes/no questions: about held-out lab pictures, the same blanked, and its own drawings.
 
-Answers that do not fall when the picture is blanked were guessed from the question.
+Answers that do not fall when the picture is blanked were guessed from the question; half of them are right by chance.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, auroc, per_task, task_mean_score
 from thinkdraw.lab.detector import look
-from thinkdraw.lab.facts import QUESTION_TYPES, random_question
+from thinkdraw.lab.facts import QUESTION_TYPES, balanced_question
 from thinkdraw.lab.prompts import SPECS, stream
 from thinkdraw.lab.scenes import draw
 from thinkdraw.rewards.lab_detector import facts_hold
@@ -65,27 +65,29 @@ class UnderstandingReport:
 
 
 def question_set(per_type: int = 64, seed: int = 0) -> QuestionSet:
-    """`per_type` questions of each type about as many scenes of the test split; half of each type are true.
+    """`per_type` questions of each type about scenes of the test split, in pairs: one question, a picture that it is true
+    of, and the same picture with one thing changed so that it is false. Without looking half of them are right.
 
     Raises ValueError if per_type is odd.
     """
     if per_type < 2 or per_type % 2:
-        raise ValueError(f"per_type={per_type}: half of the questions are true, so give an even number.")
+        raise ValueError(f"per_type={per_type}: each question is asked of two pictures, so give an even number.")
     rng = np.random.default_rng([seed, per_type])
     streams = [stream(family, "test", seed) for family in SPECS]  # pyright: ignore[reportArgumentType]
     pictures, questions, kinds, answers = [], [], [], []
     index = 0
     for kind in QUESTION_TYPES:
-        for number in range(per_type):
-            answer, question = number % 2 == 0, None
-            while question is None:
+        for _ in range(per_type // 2):
+            found = None
+            while found is None:
                 scene = next(streams[index % len(streams)]).scene(rng)
-                question = random_question(scene, kind, answer, rng)
+                found = balanced_question(scene, kind, rng)
                 index += 1
-            pictures.append(draw(scene))
-            questions.append(question)
-            kinds.append(kind)
-            answers.append(answer)
+            text, changed = found
+            pictures += [draw(scene), draw(changed)]  # pyright: ignore[reportPossiblyUnboundVariable]
+            questions += [text, text]
+            kinds += [kind, kind]
+            answers += [True, False]
     return QuestionSet(torch.from_numpy(np.stack(pictures)), tuple(questions), tuple(kinds), np.array(answers))
 
 

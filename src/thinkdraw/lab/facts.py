@@ -5,7 +5,7 @@ A fact is a dict: {"kind": "exists", "thing": attributes}, {"kind": "count", "th
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -96,6 +96,44 @@ def random_question(scene: Scene, kind: str, answer: bool, rng: np.random.Genera
         if fact is not None and is_true(fact, seen) == answer:
             return text
     return None
+
+
+def balanced_question(scene: Scene, kind: str, rng: np.random.Generator) -> tuple[str, Scene] | None:
+    """A question that is true of the scene, and the scene with one thing changed so that it is false; or None.
+
+    Every question asked of both has each answer once, so that nobody can answer it without looking (as VQA v2's pairs,
+    Goyal et al. 2017, arXiv 1612.00837).
+    """
+    seen = Seen.of_scene(scene)
+    for _ in range(20):
+        fact, text = _propose(seen, kind, rng)
+        if fact is None or not is_true(fact, seen):
+            continue
+        for _ in range(50):
+            changed = _with_one_change(scene, kind, rng)
+            if not is_true(fact, Seen.of_scene(changed)):
+                return text, changed
+    return None
+
+
+def _with_one_change(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
+    """Another background, two things in each other's places, or a thing with one other attribute: what the kind asks for."""
+    if kind == "background":
+        return replace(scene, background=tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))])
+    things = list(scene.things)
+    i, j = rng.integers(len(things), size=2)
+    if kind == "relation":
+        places = (things[i].row, things[i].col), (things[j].row, things[j].col)
+        things[i] = replace(things[i], row=places[1][0], col=places[1][1])
+        if i != j:
+            things[j] = replace(things[j], row=places[0][0], col=places[0][1])
+    else:
+        names = {"exists": tuple(VALUES), "count": ("shape",)}.get(kind, (kind,))
+        name = names[rng.integers(len(names))]
+        present = [thing.shape for thing in things]
+        other = present[j] if kind == "count" and rng.random() < 0.5 else _other(name, rng)
+        things[i] = replace(things[i], **{name: other})
+    return replace(scene, things=tuple(things))
 
 
 def _propose(seen: Seen, kind: str, rng: np.random.Generator) -> tuple[dict[str, Any] | None, str]:

@@ -6,26 +6,26 @@
 * `sft-longer`: SFT continued for RL's seconds. Does RL do more than training longer would?
 * `rl-judge`: RL from `lab-judge` alone, a frozen copy of the base checkpoint's own understanding, scored by the detector.
 * `rl-off`: the same RL for the same seconds without thoughts, from the same SFT checkpoint.
+
+Each policy is also judged out of domain: held-out pairs, counts, templates and relation wordings.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from thinkdraw.benchmarks.lab import LabReport, compare, evaluate_lab
+from thinkdraw.benchmarks.lab import Split, evaluate_lab
 from thinkdraw.benchmarks.understanding import agreement_on_drawn
 from thinkdraw.config import StrictModel
 from thinkdraw.lab.prompts import prompt_set
-from thinkdraw.policies import load_policy
 from thinkdraw.recipes import quickstart
-from thinkdraw.recipes.quickstart import EvaluationSettings, QuickstartConfig
-from thinkdraw.recipes.training import policy_path
+from thinkdraw.recipes.quickstart import EvaluationSettings, QuickstartConfig, differences
+from thinkdraw.recipes.training import load_trained
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog
-from thinkdraw.types import Sampling
+from thinkdraw.types import Sampling, ThoughtFormat
 
 
 class EvidenceConfig(StrictModel):
@@ -33,59 +33,57 @@ class EvidenceConfig(StrictModel):
     out: Path = Path("runs/evidence")
     policy: str = "lab"
     evaluation: EvaluationSettings = EvaluationSettings(questions_per_type=0)
+    out_of_domain_prompts: int = Field(default=192, ge=6, description="Drawn `evaluation.samples` times each.")
+    agreement_prompts: int = Field(
+        default=96, ge=1, description="Drawn once each, to measure lab-judge against the detector."
+    )
     sft: list[str] = Field(default=[], description="Overrides of lab_sft.yaml in every part.")
     grpo: list[str] = Field(default=[], description="Overrides of lab_grpo.yaml in every part.")
 
 
+PAIRS = {
+    "rl − sft": ("rl", "sft"),
+    "rl − sft, seed 1": ("rl, seed 1", "sft, seed 1"),
+    "rl − sft-longer": ("rl", "sft-longer"),
+    "rl-judge − sft": ("rl-judge", "sft"),
+    "rl − rl-off": ("rl", "rl-off"),
+}
+
+
 def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
     """Run what is not finished yet, and write summary.json and table.md."""
-    main = _quickstart(config, 0, say)
-    second = _quickstart(config, 1, say)
+    main, second = (_quickstart(config, seed, say) for seed in (0, 1))
     seconds = MetricsLog.read(main / "grpo" / "metrics.jsonl")[-1]["seconds"]
-    sft = str(main / "sft")
+    as_long = ["max_steps=1000000", f"max_seconds={seconds}"]
+    controls = {
+        "sft-longer": ("lab_sft", [*config.sft, *as_long, "data.seed=1"]),
+        "rl-judge": ("lab_grpo", [*config.grpo, "reward.name=lab-judge"]),
+        "rl-off": ("lab_grpo", [*config.grpo, *as_long, "sampling.thought=off"]),
+    }
+    policies = {"base": Path(config.policy), "sft": main / "sft", "rl": main / "grpo"}
+    policies |= {"sft, seed 1": second / "sft", "rl, seed 1": second / "grpo"}
+    for name, (recipe, overrides) in controls.items():
+        say(
+            f"{name}: {recipe}, as long as RL took ({seconds:.0f} s)"
+            if as_long[1] in overrides
+            else f"{name}: {recipe}"
+        )
+        policies[name] = quickstart.train(recipe, config.out / name, str(main / "sft"), 0, overrides)
 
-    say(f"sft-longer: SFT for {seconds:.0f} s more")
-    quickstart.train(
-        "lab_sft", config.out / "sft_longer", sft, 0, [*config.sft, "max_steps=1000000", f"max_seconds={seconds}", "data.seed=1"]
-    )  # fmt: skip
-    say("rl-judge: RL from lab-judge alone")
-    quickstart.train("lab_grpo", config.out / "rl_judge", sft, 0, [*config.grpo, "reward.name=lab-judge"])
-    say("rl-off: RL without thoughts")
-    quickstart.train(
-        "lab_grpo", config.out / "rl_off", sft, 0, [*config.grpo, "sampling.thought=off", "max_steps=1000000", f"max_seconds={seconds}"]
-    )  # fmt: skip
-
-    folders = {
-        "base": main / "eval/base",
-        "sft": main / "eval/sft",
-        "rl": main / "eval/rl",
-        "rl (seed 1)": second / "eval/rl",
+    stages = {}
+    folders: dict[str, dict[Split, Path]] = {}
+    for name, path in policies.items():
+        thought = "off" if name == "rl-off" else config.evaluation.sampling.thought
+        folders[name] = {split: config.out / "eval" / split / name.replace(", ", "_") for split in ("test", "ood")}
+        found = {split: _score(config, path, split, folder, thought) for split, folder in folders[name].items()}
+        stages[name] = found["test"] | {"ood": found["ood"]}
+        say(f"{name}: {found['test']['score']:.3f} in domain, {found['ood']['score']:.3f} out of domain")
+    summary: dict[str, Any] = {"stages": stages, "rl_seconds": seconds}
+    for split, key in (("test", "difference"), ("ood", "difference_ood")):
+        summary[key] = differences({n: (folders[a][split], folders[b][split]) for n, (a, b) in PAIRS.items()})
+    summary["judge_agreement"] = {
+        name: _agreement(config, policies[name]) for name in ("base", "sft", "rl", "rl-judge")
     }
-    reports: dict[str, Any] = {
-        name: json.loads((folder / "summary.json").read_text()) for name, folder in folders.items()
-    }
-    for name, thought in (("sft_longer", "inline"), ("rl_judge", "inline"), ("rl_off", "off")):
-        report = _evaluate(config, config.out / name, config.out / "eval" / name, thought)
-        label = name.replace("_", "-")
-        folders[label], reports[label] = config.out / "eval" / name, report.summary()
-    pairs = {
-        "rl-sft": ("rl", "sft"),
-        "rl-sft (seed 1)": ("rl (seed 1)", second / "eval/sft"),
-        "rl-sft-longer": ("rl", "sft-longer"),
-        "rl-judge-sft": ("rl-judge", "sft"),
-        "rl-rl-off": ("rl", "rl-off"),
-    }
-    difference = {}
-    for name, (a, b) in pairs.items():
-        found = compare(folders[a], folders[b] if isinstance(b, str) else b)
-        difference[name] = {"value": found.value, "low": found.low, "high": found.high}
-    agreement = {
-        name: _agreement(config, str(path))
-        for name, path in (("sft", main / "sft"), ("rl-judge", config.out / "rl_judge"))
-    }
-    keys = ("score", "low", "high", "per_task", "pictures", "prompts")
-    stages = {name: {k: report[k] for k in keys} for name, report in reports.items()}
-    summary = {"stages": stages, "difference": difference, "judge_agreement": agreement, "rl_seconds": seconds}
     atomic_write_json(config.out / "summary.json", summary)
     atomic_write_text(config.out / "table.md", table(summary))
     return config.out
@@ -99,31 +97,46 @@ def _quickstart(config: EvidenceConfig, seed: int, say: Callable[[str], None]) -
     return out if (out / "summary.json").is_file() else quickstart.run(settings, say)
 
 
-def _evaluate(config: EvidenceConfig, policy: Path, folder: Path, thought: str) -> LabReport:
+def _score(config: EvidenceConfig, policy: Path, split: Split, folder: Path, thought: ThoughtFormat) -> dict[str, Any]:
     asked = config.evaluation
+    count = asked.prompts if split == "test" else config.out_of_domain_prompts
     sampling = Sampling.model_validate(asked.sampling.model_dump() | {"thought": thought})
-    loaded = load_policy(policy_path(str(policy)), precision="bf16")
-    return evaluate_lab(loaded, asked.family, "test", asked.prompts, asked.samples, sampling, asked.seed, folder)
+    report = evaluate_lab(
+        load_trained(policy), asked.family, split, count, asked.samples, sampling, asked.seed, folder
+    ).summary()
+    return {key: report[key] for key in ("score", "low", "high", "per_task", "pictures", "prompts")}
 
 
-def _agreement(config: EvidenceConfig, policy: str) -> dict[str, float]:
+def _agreement(config: EvidenceConfig, policy: Path) -> dict[str, float]:
     """AUROC of the judge's P(yes) against the detector on pictures that `policy` draws for validation prompts."""
-    judge = load_policy(policy_path(config.policy), precision="bf16")
-    prompts = [e.prompt for e in prompt_set(config.evaluation.family, "validation", 96)]
-    drawn = load_policy(policy_path(policy), precision="bf16").sample(prompts, config.evaluation.sampling)
+    prompts = [e.prompt for e in prompt_set(config.evaluation.family, "validation", config.agreement_prompts)]
+    drawn = load_trained(policy).sample(prompts, config.evaluation.sampling)
     assert drawn.pictures is not None
-    found = agreement_on_drawn(judge, drawn.pictures, prompts)
+    found = agreement_on_drawn(load_trained(config.policy), drawn.pictures, prompts)
     return {"auroc": found.auroc, "low": found.low, "high": found.high, "questions": found.questions}
 
 
 def table(summary: dict[str, Any]) -> str:
-    """Markdown: a row per policy, then the paired differences in points."""
-    lines = ["| policy | score | 95 % interval | pictures |", "|---|---|---|---|"]
+    """Markdown: a row per policy, then the paired differences in points, then the judge."""
+    lines = ["| policy | in domain | 95 % interval | out of domain | 95 % interval |", "|---|---|---|---|---|"]
     for name, s in summary["stages"].items():
-        lines.append(f"| {name} | {s['score']:.3f} | {s['low']:.3f} – {s['high']:.3f} | {s['pictures']} |")
-    lines += ["", "| paired difference | points | 95 % interval |", "|---|---|---|"]
+        o = s["ood"]
+        cells = (
+            f"{s['score']:.3f}",
+            f"{s['low']:.3f} – {s['high']:.3f}",
+            f"{o['score']:.3f}",
+            f"{o['low']:.3f} – {o['high']:.3f}",
+        )
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += [
+        "",
+        "| paired difference, points | in domain | 95 % interval | out of domain | 95 % interval |",
+        "|---|---|---|---|---|",
+    ]
     for name, d in summary["difference"].items():
-        lines.append(f"| {name} | {100 * d['value']:+.1f} | {100 * d['low']:+.1f} – {100 * d['high']:+.1f} |")
+        both = [[100 * x[k] for k in ("value", "low", "high")] for x in (d, summary["difference_ood"][name])]
+        cells = " | ".join(f"{value:+.1f} | {low:+.1f} – {high:+.1f}" for value, low, high in both)
+        lines.append(f"| {name} | {cells} |")
     lines += [
         "",
         "| judge's AUROC against the detector, on pictures drawn by | AUROC | 95 % interval |",

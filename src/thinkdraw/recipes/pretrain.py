@@ -43,7 +43,8 @@ from thinkdraw.recipes.pretrain_rows import (
     drawing_batch,
     patch_labels,
 )
-from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.checkpoint import load_trainer_state, save_trainer_state
+from thinkdraw.runtime.files import atomic_directory, atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog
 
 
@@ -67,7 +68,7 @@ class PretrainConfig(StrictModel):
     redraw_steps: int = Field(
         default=250, ge=1, description="After so many steps it is saved and draws a quarter anew."
     )
-    questions_per_picture: int = 6
+    questions_per_picture: int = 10
     learning_rate: float = 2e-3
     thought_weight: float = 0.15
     answer_weight: float = 1.0
@@ -190,11 +191,11 @@ def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.op
 
 
 def run(config: PretrainConfig) -> Path:
+    """Train, or go on from `out`/state, which is saved every `redraw_steps`. Returns the checkpoint's folder."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     config.out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(config.out / "metrics.jsonl")
-    log.truncate_after(-1)
     vqmodel: Any = JanusVQVAE.from_pretrained(config.tokenizer).eval()
     if config.init is None:
         tokenizer = train_tokenizer(list(sentences(3000)), 1024)
@@ -203,18 +204,24 @@ def run(config: PretrainConfig) -> Path:
         tokenizer = Tokenizer.from_file(str(config.init / "tokenizer.json"))
         model: Any = JanusForConditionalGeneration.from_pretrained(config.init, dtype=torch.float32)
         model.model.vqmodel.requires_grad_(False)
-    model.set_attn_implementation(
-        {"text_config": "eager"}
-    )  # backward of the fused kernel is slow on CPUs at short lengths
+    model.set_attn_implementation({"text_config": "eager"})  # the fused kernel's backward is slow on CPUs
     model.train()
     corpus = Corpus(config.num_scenes, vqmodel, config.out / "picture_tokens.safetensors", config.seed)
     drawings: deque[Asked] = deque(maxlen=config.drawings)
-    if config.init is not None:
-        drawings.extend(redraw(config, corpus, config.init))
     model.model.vqmodel.eval()
     heads = PatchHeads(config.vision_hidden)
     optims = optimizers(model, heads, config.learning_rate)
-    start, step, progress = time.time(), 0, 0.0
+    step, before, progress = 0, 0.0, 0.0
+    if (config.out / "state").is_dir():
+        state = load_trainer_state(config.out / "state")
+        step, before = state["step"], state["seconds"]
+        for part, saved in zip((model, heads, *optims), state["parts"], strict=True):
+            part.load_state_dict(saved)
+        corpus.rng.bit_generator.state = state["rng"]
+    log.truncate_after(step - 1)
+    start = time.time() - before
+    if step or config.init is not None:
+        drawings.extend(redraw(config, corpus, config.out / "janus" if step or config.init is None else config.init))
     while progress < 1.0:
         progress = step / config.max_steps if config.max_steps else (time.time() - start) / (60 * config.minutes)
         rate = config.learning_rate * min(1.0, (step + 1) / 100) * min(1.0, max(0.0, (1 - progress) / 0.6))
@@ -239,6 +246,10 @@ def run(config: PretrainConfig) -> Path:
             log.append(row)
         if step % config.redraw_steps == 0:
             drawings.extend(redraw(config, corpus, publish(model, tokenizer, config)))
+            with atomic_directory(config.out / "state") as folder:
+                parts = [part.state_dict() for part in (model, heads, *optims)]
+                rng = corpus.rng.bit_generator.state
+                save_trainer_state(folder, {"step": step, "seconds": time.time() - start, "parts": parts, "rng": rng})
     return publish(model.eval(), tokenizer, config)
 
 

@@ -26,6 +26,7 @@ from thinkdraw.types import Prompt, Sampling
 
 NUM_IMAGE_TOKENS = 64
 DESCRIBE = "what is in the picture?"
+QUESTION_SHARES = dict(zip(QUESTION_TYPES, (0.15, 0.1, 0.1, 0.1, 0.2, 0.3, 0.05), strict=True))  # most of what is hard
 Telling = Literal["no thought", "faithful thought", "careless thought"]
 
 
@@ -134,7 +135,7 @@ def ask_about_scene(scene: Scene, count: int, rng: np.random.Generator) -> Asked
     asked = []
     while len(asked) < count:
         answer = bool(rng.random() < 0.5)
-        text = random_question(scene, QUESTION_TYPES[rng.integers(len(QUESTION_TYPES))], answer, rng)
+        text = random_question(scene, str(rng.choice(QUESTION_TYPES, p=list(QUESTION_SHARES.values()))), answer, rng)
         if text is not None:
             asked.append((text, answer))
     return Asked(draw(scene), tuple(asked), write(scene, rng))

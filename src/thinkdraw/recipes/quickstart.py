@@ -15,10 +15,9 @@ from pydantic import Field
 from thinkdraw.benchmarks.lab import LabReport, compare, evaluate_lab
 from thinkdraw.config import StrictModel, save_config
 from thinkdraw.lab.prompts import Family
-from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.catalog import read_config, run_config
-from thinkdraw.recipes.training import policy_path
+from thinkdraw.recipes.training import load_trained
 from thinkdraw.runtime.files import atomic_write_json
 from thinkdraw.runtime.tracking import PeakMemory, environment
 from thinkdraw.types import Sampling
@@ -63,7 +62,7 @@ def run(config: QuickstartConfig, say: Callable[[str], None] = print) -> Path:
         if stage == "rl":
             say("rl: GRPO, the detector as judge")
             train("lab_grpo", config.out / "grpo", policies["sft"], config.seed, config.grpo)
-        policy = load_policy(policy_path(policies[stage]), precision=config.precision)
+        policy = load_trained(policies[stage], config.precision)
         reports[stage] = evaluate_stage(policy, config, stage)
         score = reports[stage].score
         say(f"{stage}: {score.value:.3f} [{score.low:.3f}, {score.high:.3f}] after {time.monotonic() - began:.0f} s")
@@ -96,8 +95,13 @@ def summarise(reports: dict[str, LabReport], pairs: dict[str, tuple[str, str]], 
     """Stages with their scores, and paired differences {name: (stage, minus stage)}."""
     keys = ("score", "low", "high", "per_task", "pictures", "prompts", "understanding", "diversity")
     stages = {name: {k: v for k, v in report.summary().items() if k in keys} for name, report in reports.items()}
-    difference = {}
-    for name, (a, b) in pairs.items():
-        found = compare(folder / a, folder / b)
-        difference[name] = {"value": found.value, "low": found.low, "high": found.high}
-    return {"stages": stages, "difference": difference}
+    return {
+        "stages": stages,
+        "difference": differences({name: (folder / a, folder / b) for name, (a, b) in pairs.items()}),
+    }
+
+
+def differences(pairs: dict[str, tuple[Path, Path]]) -> dict[str, dict[str, float]]:
+    """Paired differences of evaluations {name: (folder, minus folder)}."""
+    found = {name: compare(*folders) for name, folders in pairs.items()}
+    return {name: {"value": d.value, "low": d.low, "high": d.high} for name, d in found.items()}

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from thinkdraw.policies import load_policy
-from thinkdraw.recipes.training import policy_path
+from thinkdraw.recipes.training import load_trained
 from thinkdraw.rewards import load_reward
 from thinkdraw.types import Reward
 
@@ -15,7 +14,7 @@ def open_reward(name: str, **settings: Any) -> Reward:
     if name in ASKS_A_POLICY:
         questioner = settings.get("questioner", "lab")
         if isinstance(questioner, str):
-            policy = load_policy(policy_path(questioner), precision="bf16")
+            policy = load_trained(questioner)
             policy.model.requires_grad_(False)
             settings["questioner"] = policy
     return load_reward(name, **settings)

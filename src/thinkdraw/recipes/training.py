@@ -146,6 +146,11 @@ def policy_path(name: str) -> str:
     return str(chosen)
 
 
+def load_trained(name: str | Path, precision: str = "bf16", **options: Any) -> JanusPolicy:
+    """The policy of a checkpoint folder, a run folder or `lab`, to draw and judge with."""
+    return load_policy(policy_path(str(name)), precision=precision, **options)
+
+
 def open_policy(config: TrainSettings, team: Team) -> JanusPolicy:
     policy = load_policy(
         policy_path(config.policy),
