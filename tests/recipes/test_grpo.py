@@ -14,8 +14,8 @@ from tests.recipes.helpers import ROOT, LowCodes, grpo_config, rows_without_time
 from thinkdraw.config import load_config, save_config
 from thinkdraw.errors import UserError
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.inputs import load_prompts
 from thinkdraw.recipes.phases import draw_seeds, phase_stats, sample_phase
+from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.training import Team, Trainer, open_policy
 from thinkdraw.runtime.checkpoint import latest_checkpoint, load_trainer_state
 from thinkdraw.runtime.tracking import MetricsLog
@@ -47,11 +47,15 @@ def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) 
     return (gap / sum(float(a[n].double().square().sum()) for n in a)) ** 0.5
 
 
+def order_of(config: grpo.GrpoConfig) -> PromptOrder:
+    return PromptOrder.of(config.prompts, config.stages, config.seed, config.history)
+
+
 @pytest.mark.parametrize("variant", ["grpo", "dapo"])
 def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, variant):
     whole = grpo_config(tmp_path, policy, micro_rows=64, variant=variant, reward={"name": "x"})
     team, model = Team(whole), open_policy(whole, Team(whole))
-    parts = sample_phase(model, LowCodes(no_verdict_every=5), load_prompts(whole.prompts), whole, 0, 0, team).parts
+    parts = sample_phase(model, LowCodes(no_verdict_every=5), order_of(whole), whole, 0, team).parts
     first, sums = gradients_of(whole, model, parts)
     for micro_rows in (1, 5):
         second, other = gradients_of(whole.model_copy(update={"micro_rows": micro_rows}), model, parts)
@@ -167,9 +171,9 @@ def test_minibatches_passes_and_recomputed_old_log_probs_clip_after_the_first_up
 def test_groups_without_spread_are_refilled_a_bounded_number_of_times(tmp_path, policy):
     config = grpo_config(tmp_path, policy, refill_rounds=2)
     team, model = Team(config), open_policy(config, Team(config))
-    prompts = load_prompts(config.prompts)
-    phase = sample_phase(model, LowCodes(constant=True), prompts, config, 0, 0, team)
-    assert (phase.cursor, phase.num_sampled) == (9, 36)  # 3 prompts × (1 + 2 rounds), 4 rollouts each
+    order = order_of(config)
+    phase = sample_phase(model, LowCodes(constant=True), order, config, 0, team)
+    assert (order.cursor, phase.num_sampled) == (9, 36)  # 3 prompts × (1 + 2 rounds), 4 rollouts each
     assert sum(len(p.rollouts) for p in phase.parts) == 12 and len(phase.rewards) == 36
 
     class FlatFirst(LowCodes):
@@ -182,9 +186,10 @@ def test_groups_without_spread_are_refilled_a_bounded_number_of_times(tmp_path, 
 
     reward = FlatFirst()
     reward.components = lambda rollouts: {}
-    phase = sample_phase(model, reward, prompts, config, 0, 0, team)
+    order = order_of(config)
+    phase = sample_phase(model, reward, order, config, 0, team)
     # Group 0 was flat, so group 3 of the prompt that comes next stands in for it.
-    assert [p.groups.unique().tolist() for p in phase.parts] == [[1, 2], [3]] and phase.cursor == 4
+    assert [p.groups.unique().tolist() for p in phase.parts] == [[1, 2], [3]] and order.cursor == 4
     row = phase_stats(phase, config, team)
     assert row["zero_variance_frac"] == 0 and row["reward_mean"] > row["reward_mean_trained"]
     grads, _ = gradients_of(config, model, phase.parts)

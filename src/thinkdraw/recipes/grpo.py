@@ -24,6 +24,7 @@ from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
 from thinkdraw.recipes.phases import Part, masked_rows, minibatches, phase_stats, sample_phase, validate
 from thinkdraw.recipes.progress import Display
+from thinkdraw.recipes.prompt_order import HistorySettings, MixSettings, PromptOrder
 from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.recipes.rollout_log import write_rollouts
 from thinkdraw.recipes.run_folder import RunFolder
@@ -49,6 +50,11 @@ class GrpoConfig(TrainSettings):
     recipe: Literal["grpo"] = "grpo"
     out: Path = Field(default=Path("runs/lab_grpo"), description="The run folder.")
     prompts: DataSettings = DataSettings()
+    stages: list[MixSettings] = Field(default=[], description="Other prompts first, each mix for some phases (SRPO).")
+    history: HistorySettings | None = Field(default=None, description="Skip prompts that are solved (SRPO).")
+    rewrites: Literal["off", "pool"] = Field(
+        default="off", description="pool: a group spans rewrites of its prompt that ask for the same (PeRL)."
+    )
     validation: ValidationSettings = ValidationSettings()
     reward: RewardSettings = RewardSettings()
     sampling: Sampling = Sampling.model_validate({})
@@ -60,6 +66,9 @@ class GrpoConfig(TrainSettings):
     passes: int = Field(default=1, ge=1, description="Passes over a phase (GRPO's μ).")
     refill_rounds: int = Field(
         default=0, ge=0, description="Times that groups without spread are replaced by new prompts' groups."
+    )
+    keep_extremes: int | None = Field(
+        default=None, ge=1, description="Learn from this many best and as many worst rollouts of a group only (PeRL)."
     )
     variant: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = "grpo"
     clip_low: float | None = Field(default=None, gt=0, description="null: the variant's own, 0.2 for grpo.")
@@ -91,10 +100,10 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             f"prompts_per_phase={config.prompts_per_phase} in {config.minibatches} minibatches over {team.size} "
             "processes leaves one without a group. Raise prompts_per_phase."
         )
-    prompts = load_prompts(config.prompts)
+    order = PromptOrder.of(config.prompts, config.stages, config.seed, config.history)
     held_back = load_prompts(config.validation.prompts) if config.validation.every else []
     policy = open_policy(config, team)
-    check_prompts(policy, [*prompts, *held_back], config.sampling)
+    check_prompts(policy, [*order.all_prompts(), *held_back], config.sampling)
     reward = reward or open_reward(config.reward.name, **config.reward.settings)
     if config.beta > 0:
         policy.make_reference()
@@ -105,7 +114,6 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     done = {
         "step": 0,
         "phase": 0,
-        "cursor": 0,
         "pictures": 0,
         "sequences": 0,
         "flat_phases": 0,
@@ -115,13 +123,14 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     if state:
         trainer.load_state_dict(state)
         entropy.load_state_dict(state["entropy"])
+        order.load_state_dict(state["order"])
         done |= {name: state[name] for name in done}
     saved = done["step"]
 
     with Display("grpo", config.max_steps, config.log_every, team.is_main) as display:
         while folder.progress(done["step"]) < 1:
             # 1. Sample and judge. Every process has whole groups of its own; the statistics are global.
-            phase = sample_phase(policy, reward, prompts, config, done["phase"], done["cursor"], team)
+            phase = sample_phase(policy, reward, order, config, done["phase"], team)
             parts, seconds = phase.parts, phase.seconds
             row = phase_stats(phase, config, team)
             refuse_missing_verdicts(row["no_verdict_frac"] or 0.0, reward, config)
@@ -147,11 +156,9 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 done["sequences"] += int(counts.sequences)
                 done["step"] += 1
             row |= {name: sum(u[name] for u in updates) / len(updates) for name in (updates[0] if updates else ())}
-            done |= {
-                "phase": done["phase"] + 1,
-                "cursor": phase.cursor,
-                "pictures": done["pictures"] + phase.num_sampled,
-            }
+            done |= {"phase": done["phase"] + 1, "pictures": done["pictures"] + phase.num_sampled}
+            if config.history:
+                row |= {"prompts_solved": order.num_solved, "prompts_skipped": order.skipped}
             seconds["seconds_update"] = time.monotonic() - began
 
             # 3. Evaluate, and write down what happened.
@@ -178,10 +185,12 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             if is_best := score is not None and score > done["best_score"]:
                 done |= {"best": f"step_{done['step']:06d}", "best_score": score}
             if is_best or done["step"] - saved >= config.save_every:
-                folder.save(policy=policy, trainer=trainer, entropy=entropy.state_dict(), **done)
+                folder.save(
+                    policy=policy, trainer=trainer, entropy=entropy.state_dict(), order=order.state_dict(), **done
+                )
                 saved = done["step"]
         if saved != done["step"]:
-            folder.save(policy=policy, trainer=trainer, entropy=entropy.state_dict(), **done)
+            folder.save(policy=policy, trainer=trainer, entropy=entropy.state_dict(), order=order.state_dict(), **done)
     return folder.path
 
 

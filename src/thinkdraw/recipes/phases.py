@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from thinkdraw.data.rewrites import rewrites
 from thinkdraw.objectives import Advantages, group_normalized
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.noise import derive_seeds
-from thinkdraw.recipes.inputs import shuffled
+from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.training import Team
 from thinkdraw.types import Prompt, Reward, Rollouts
 
@@ -56,13 +57,12 @@ class Part:
 class Phase:
     """What a process has of a phase.
 
-    cursor: place in the prompt order after it. num_sampled: pictures, over all processes. rewards: of every rollout of
-    this process, those of replaced groups too. seconds: of sampling and judging.
+    num_sampled: pictures, over all processes. rewards: of every rollout of this process, those of replaced groups too.
+    seconds: of sampling and judging.
     """
 
     parts: list[Part]
     rewards: Tensor
-    cursor: int
     num_sampled: int
     seconds: dict[str, float]
 
@@ -74,63 +74,91 @@ def draw_seeds(seed: int, phase: int, first: int, num_prompts: int, group_size: 
 
 
 def sample_phase(
-    policy: JanusPolicy,
-    reward: Reward,
-    prompts: Sequence[Prompt],
-    config: GrpoConfig,
-    phase: int,
-    cursor: int,
-    team: Team,
+    policy: JanusPolicy, reward: Reward, order: PromptOrder, config: GrpoConfig, phase: int, team: Team
 ) -> Phase:
-    """This process's groups of the phase, judged.
+    """This process's groups of the phase, judged; what the rewards say of their prompts is remembered in `order`.
 
     Groups without spread are replaced, `refill_rounds` times, by groups of the prompts that come next.
     """
     parts: list[Part] = []
     rewards: list[Tensor] = []
     seconds = {"seconds_sample": 0.0, "seconds_judge": 0.0}
-    mine, total = team.share(config.prompts_per_phase), config.prompts_per_phase
+    prompts = order.take(config.prompts_per_phase, phase)
+    mine = team.share(len(prompts))
     drawn = 0  # prompts of the phase so far, over all processes
     for attempt in range(1 + config.refill_rounds):
-        first = drawn + mine.start
         if len(mine):
-            parts.append(_sample(policy, reward, prompts, config, phase, cursor + first, first, len(mine), seconds))
+            chosen = [prompts[i] for i in mine]
+            parts.append(_sample(policy, reward, chosen, config, phase, drawn + mine.start, seconds))
             rewards.append(parts[-1].rewards)
-        drawn += total
+        if order.history:
+            order.remember(prompts, team.add_rows(rewards[-1] if len(mine) else None, mine, len(prompts)), phase)
+        drawn += len(prompts)
         if attempt == config.refill_rounds:
             break
         flat = [part.advantages.zero_variance | part.advantages.dropped for part in parts]
         missing = team.gather(sum(int(f.sum()) for f in flat))
-        total = sum(missing)
-        if total == 0:
+        if sum(missing) == 0:
             break
         parts = [_without_groups(part, f) for part, f in zip(parts, flat) if not bool(f.all())]
+        prompts = order.take(sum(missing), phase)
         begin = sum(missing[: team.rank])
         mine = range(begin, begin + missing[team.rank])
-    return Phase(parts, torch.cat(rewards), cursor + drawn, drawn * config.group_size, seconds)
+    if config.keep_extremes is not None:
+        parts = [extremes(part, config.keep_extremes) for part in parts]
+    return Phase(parts, torch.cat(rewards), drawn * config.group_size, seconds)
 
 
 def _sample(
-    policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, place: int,
-    first: int, count: int, seconds: dict[str, float],
+    policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int,
+    seconds: dict[str, float],
 ) -> Part:  # fmt: skip
-    chosen = [prompts[shuffled(place + i, len(prompts), config.seed)] for i in range(count)]
     began = time.monotonic()
-    seeds = draw_seeds(config.seed, phase, first, count, config.group_size)
-    rollouts = policy.sample(chosen, config.sampling, group_size=config.group_size, seeds=seeds)
+    size = config.group_size
+    seeds = draw_seeds(config.seed, phase, first, len(prompts), size)
+    if config.rewrites == "pool":
+        told = retold(prompts, size, phase, config.seed)
+        rollouts = dataclasses.replace(policy.sample(told, config.sampling, seeds=seeds), group_size=size)
+    else:
+        rollouts = policy.sample(prompts, config.sampling, group_size=size, seeds=seeds)
     sampled = time.monotonic()
     rewards = reward(rollouts).float().cpu()
     components: Any = getattr(reward, "components", None)
     found = {n: v.float().cpu() for n, v in components(rollouts).items()} if components else {}
     seconds["seconds_sample"] += sampled - began
     seconds["seconds_judge"] += time.monotonic() - sampled
-    advantages = group_normalized(rewards, config.group_size, scale_by_std=config.variant != "dr_grpo")
-    groups = torch.arange(first, first + count).repeat_interleave(config.group_size)
+    advantages = group_normalized(rewards, size, scale_by_std=config.variant != "dr_grpo")
+    groups = torch.arange(first, first + len(prompts)).repeat_interleave(size)
     moved = {
         name: getattr(advantages, name).to(policy.device) for name in ("values", "valid", "zero_variance", "dropped")
     }
     advantages = dataclasses.replace(advantages, **moved)
     return Part(rollouts, rewards, found, advantages, groups)
+
+
+def retold(prompts: Sequence[Prompt], group_size: int, phase: int, seed: int) -> list[Prompt]:
+    """`group_size` of each prompt, prompt-major: its own words first, then rewrites in an order of the phase's own, in turn.
+
+    The group has one baseline for all of them, as PeRL's groups have for permuted pictures (arXiv 2506.14907).
+    """
+    out: list[Prompt] = []
+    for prompt in prompts:
+        others = list(rewrites(prompt))
+        np.random.default_rng([seed, phase, *prompt.id.encode()]).shuffle(others)
+        texts = [prompt.text, *others]
+        out += [dataclasses.replace(prompt, text=texts[i % len(texts)]) for i in range(group_size)]
+    return out
+
+
+def extremes(part: Part, keep: int) -> Part:
+    """The part with only the `keep` best and `keep` worst rollouts of each group to learn from; the advantages stay."""
+    size = part.rollouts.group_size
+    ranked = part.rewards.reshape(-1, size).nan_to_num(-math.inf).argsort(dim=1, stable=True).argsort(1)
+    verdicts = (~part.rewards.isnan()).reshape(-1, size).sum(1, keepdim=True)
+    rank = ranked - (size - verdicts)  # rows without a verdict come first, with a negative rank
+    kept = (rank < keep) | (rank >= verdicts - keep)
+    valid = part.advantages.valid & kept.reshape(-1).to(part.advantages.valid.device)
+    return dataclasses.replace(part, advantages=dataclasses.replace(part.advantages, valid=valid))
 
 
 def _without_groups(part: Part, flat: Tensor) -> Part:

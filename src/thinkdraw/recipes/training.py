@@ -118,6 +118,14 @@ class Team:
         counts[self.rank] = value
         return [int(n) for n in self.reduce(counts).tolist()]
 
+    def add_rows(self, rows: Tensor | None, mine: range, count: int) -> Tensor:
+        """(count, G) of every process, from this one's rows `mine`, (len(mine) · G,) flat or None without any."""
+        width = int(self.highest(0 if rows is None else len(rows) // len(mine)))
+        table = torch.zeros(count, width, dtype=torch.float64)
+        if rows is not None:
+            table[mine.start : mine.stop] = rows.reshape(len(mine), width).double()
+        return self.reduce(table)
+
     def reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
         if self.size > 1:
             moved = tensor.to(self.device)
