@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from thinkdraw.objectives.counts import count_segments
+from thinkdraw.objectives.counts import count_segments, masked_modality_mean
+from thinkdraw.objectives.entropy import token_entropy
+from thinkdraw.objectives.kl import kl_k2, kl_k3
 from thinkdraw.objectives.policy_gradient import VARIANTS, clipped_loss
 
 BUDGETS = {"text_budget": 3.0, "image_budget": 5.0}
@@ -89,6 +91,51 @@ def test_each_weight_changes_the_gradient_of_its_own_modality(variant):
     image = policy.gradient(policy.loss(variant, image_weight=3.0).loss)
     torch.testing.assert_close(text, torch.cat([3 * base[:3], base[3:]]))
     torch.testing.assert_close(image, torch.cat([base[:3], 3 * base[3:]]))
+
+
+CLIPPED = [v for v in ALL if v != "cispo"]
+OPTIONS = [
+    *((v, {"clip_low": 0.9}) for v in CLIPPED),
+    *((v, {"clip_high": 3.0}) for v in CLIPPED),
+    ("cispo", {"cispo_max": 1.01}),
+    ("grpo", {"denominator": "token"}),
+    ("dapo", {"denominator": "sequence"}),
+    ("dr_grpo", {"text_budget": 30.0}),
+    ("dr_grpo", {"image_budget": 50.0}),
+]
+
+
+@pytest.mark.parametrize(("variant", "option"), OPTIONS, ids=str)
+def test_every_option_changes_the_gradient_off_policy(variant, option):
+    policy = Tiny()
+    old = policy.log_probs().detach() - policy.noise
+
+    def gradient(**options):
+        arguments = (policy.log_probs(), old, policy.advantages, policy.mask, policy.is_image)
+        return policy.gradient(clipped_loss(*arguments, variant=variant, **(budgets(variant) | options)).loss)
+
+    base = gradient()
+    assert (gradient(**option) - base).abs().max() > 1e-3 * base.abs().max() > 0
+
+
+@pytest.mark.parametrize("variant", ALL)
+@pytest.mark.parametrize("term", ["kl_k2", "kl_k3", "entropy"])
+def test_a_penalty_changes_the_gradient_of_a_moved_policy_and_a_coefficient_of_zero_does_not(variant, term):
+    policy = Tiny()
+    ref = (policy.log_probs() - policy.noise).detach()
+    values = {
+        "kl_k2": lambda: kl_k2(policy.log_probs(), ref),
+        "kl_k3": lambda: kl_k3(policy.log_probs(), ref),
+        "entropy": lambda: token_entropy(policy.logits).expand(6, 7),
+    }[term]()
+    penalty = sum(masked_modality_mean(values, policy.mask, policy.is_image))
+    base = policy.gradient(policy.loss(variant).loss)
+    gradients = [
+        torch.autograd.grad(policy.loss(variant).loss + c * penalty, policy.logits, retain_graph=True)[0]
+        for c in (0.0, 0.1)
+    ]
+    torch.testing.assert_close(gradients[0], base)
+    assert (gradients[1] - base).abs().max() > 1e-3 * base.abs().max() > 0
 
 
 @pytest.mark.parametrize("variant", ALL)

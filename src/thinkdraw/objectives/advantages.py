@@ -1,7 +1,9 @@
-"""Rewards to advantages: the credit of a rollout relative to its group."""
+"""Rewards to advantages: the credit of a rollout relative to its group, or to the whole batch."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,7 @@ class Advantages:
 
     values: (B,), 0 where valid is False.  valid: (B,) bool, False = leaves the loss (set its mask to False).
     zero_variance: (P,) bool, groups whose valid rewards are all equal: they stay valid, with advantage 0.
-    dropped: (P,) bool, groups with fewer than two verdicts: none of their rows is valid.
+    dropped: (P,) bool, groups with too few verdicts (fewer than two; for `reinforce_plus_plus` none): no row is valid.
     num_no_verdict: rows whose reward was NaN.
     """
 
@@ -35,7 +37,7 @@ def group_normalized(rewards: Tensor, group_size: int, scale_by_std: bool = True
     Raises ValueError if group_size < 2, does not divide B, or a reward is infinite.
     Shao et al. 2024 (arXiv 2402.03300).
     """
-    groups_PG, verdict_PG, num_P1 = _groups(rewards, group_size)
+    groups_PG, verdict_PG, num_P1 = as_groups(rewards, group_size)
     mean_P1 = groups_PG.sum(1, keepdim=True) / num_P1.clamp(min=1)
     centred_PG = (groups_PG - mean_P1).masked_fill(~verdict_PG, 0.0)
     if scale_by_std:
@@ -51,17 +53,88 @@ def leave_one_out(rewards: Tensor, group_size: int) -> Advantages:
     Raises ValueError if group_size < 2, does not divide B, or a reward is infinite.
     RLOO, Ahmadian et al. 2024 (arXiv 2402.14740).
     """
-    groups_PG, verdict_PG, num_P1 = _groups(rewards, group_size)
+    groups_PG, verdict_PG, num_P1 = as_groups(rewards, group_size)
     others_PG = (groups_PG.sum(1, keepdim=True) - groups_PG) / (num_P1 - 1).clamp(min=1)
     return _advantages(groups_PG - others_PG, groups_PG, verdict_PG, num_P1)
 
 
-def _groups(rewards: Tensor, group_size: int) -> tuple[Tensor, Tensor, Tensor]:
+@dataclass(frozen=True)
+class BatchMoments:
+    """Count, sum and sum of squares of a batch's values, or of several parts or ranks added together with `+`.
+
+    Plain floats: `BatchMoments(*tensor.tolist())` rebuilds one after `dataclasses.astuple` and an all-reduce.
+    """
+
+    count: float
+    total: float
+    total_squares: float
+
+    def __add__(self, other: BatchMoments) -> BatchMoments:
+        return BatchMoments(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
+
+    def stats(self, eps: float = 1e-4) -> tuple[float, float]:
+        """(mean, std + eps), the `batch_stats` to normalise with.  std divides by n − 1."""
+        mean = self.total / max(self.count, 1.0)
+        variance = (self.total_squares - self.count * mean**2) / max(self.count - 1.0, 1.0)
+        return mean, math.sqrt(max(variance, 0.0)) + eps
+
+
+def batch_moments(advantages: Advantages) -> BatchMoments:
+    """Moments of the values of the valid rows."""
+    values = advantages.values[advantages.valid].double()
+    return BatchMoments(float(len(values)), float(values.sum()), float(values.square().sum()))
+
+
+def batch_normalized(advantages: Advantages, batch_stats: tuple[float, float] | None = None) -> Advantages:
+    """(value − mean) / std over the valid rows of the whole batch; groups marked zero_variance keep their 0.
+
+    batch_stats: (mean, std) to subtract and divide by as they are; None = `batch_moments(advantages).stats()`.  When a
+    batch lies in several parts or ranks, add their BatchMoments and pass the sum's stats: the split changes nothing.
+    Raises ValueError if std is not above 0.
+    """
+    mean, std = batch_moments(advantages).stats() if batch_stats is None else batch_stats
+    if not std > 0:
+        raise ValueError(f"batch_stats={batch_stats}: it is (mean, std) with std above 0. Use BatchMoments.stats().")
+    values = ((advantages.values.double() - mean) / std).to(advantages.values.dtype)
+    group_size = len(values) // max(len(advantages.zero_variance), 1)
+    flat = advantages.zero_variance.repeat_interleave(group_size)
+    return dataclasses.replace(advantages, values=values.masked_fill(~advantages.valid | flat, 0.0))
+
+
+def reinforce_plus_plus(
+    rewards: Tensor, group_size: int = 1, *, baseline: bool = False, batch_stats: tuple[float, float] | None = None
+) -> Advantages:
+    """(reward − mean) / std of the *batch*: the baseline is global, and one rollout per prompt is enough.
+
+    rewards: (B,) prompt-major, NaN = no verdict: such a row leaves mean and std.
+    baseline: subtract the group's mean first, then normalise over the batch (needs group_size ≥ 2).  Without it a group
+    of equal rewards has an advantage too, so zero_variance is False throughout.
+    batch_stats: as for `batch_normalized`; (0.0, 1.0) gives the values whose BatchMoments ranks add up.
+    Raises ValueError if group_size is too small or does not divide B, or a reward is infinite.
+    Hu et al. 2025 (arXiv 2501.03262), whose KL is k1 inside the reward without baseline, k2 in the loss with it.
+    """
+    if baseline:
+        return batch_normalized(group_normalized(rewards, group_size, scale_by_std=False), batch_stats)
+    groups_PG, verdict_PG, num_P1 = as_groups(rewards, group_size, at_least=1)
+    dropped_P = num_P1.squeeze(1) == 0
+    raw = Advantages(
+        values=groups_PG.reshape(-1),
+        valid=verdict_PG.reshape(-1),
+        zero_variance=torch.zeros_like(dropped_P),
+        dropped=dropped_P,
+        num_no_verdict=int((~verdict_PG).sum()),
+        num_zero_variance_groups=0,
+        num_dropped_groups=int(dropped_P.sum()),
+    )
+    return batch_normalized(raw, batch_stats)
+
+
+def as_groups(rewards: Tensor, group_size: int, at_least: int = 2) -> tuple[Tensor, Tensor, Tensor]:
     """Rewards as (P, G) with 0 for no verdict, the verdict mask (P, G), and the verdicts per group (P, 1)."""
-    if group_size < 2:
+    if group_size < at_least:
         raise ValueError(
-            f"group_size={group_size}: GRPO compares rollouts of one prompt and needs at least 2. "
-            "Raise group_size, or choose objective.name=reinforce."
+            f"group_size={group_size}: rollouts of one prompt are compared with each other, which needs at least "
+            f"{at_least}. Raise group_size, or choose reinforce++, whose baseline is the batch."
         )
     if rewards.ndim != 1 or rewards.shape[0] % group_size:
         raise ValueError(

@@ -1,0 +1,213 @@
+"""Weights and masks that spread a rollout's advantage over its tokens; text tokens keep weight 1 unless said otherwise.
+
+Two ways to use one: multiply the advantages, `advantages[:, None] * weights`, which leaves the denominators as they are
+(a mean weight below 1 shrinks the image term: raise image_weight); or, for a bool mask, `mask & chosen`, which makes
+every mean, KL and entropy terms included, a mean over the chosen tokens.  Compute them on whole groups, before a batch
+is split; rows that leave the loss have mask False.  Nothing here has a gradient.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .counts import check_token_axes
+
+
+class StageWeights(NamedTuple):
+    """(B, T) float32 each: for the advantage, in 0..1, and for the KL term, in 0.5..1."""
+
+    advantage: Tensor
+    kl: Tensor
+
+
+def stage_weights(codes: Tensor, advantages: Tensor, mask: Tensor, is_image: Tensor, group_size: int) -> StageWeights:
+    """Less advantage where pictures of opposite advantage look alike: their gradients would contradict each other.
+
+    c̄ = mean cosine of a token's code vector with those of the group's rows j ≠ i at the same position, over rows with
+    A_i·A_j ≤ 0.  Advantage weight clamp((1 − c̄)/2, 0, 1), KL weight 0.5 + 0.5 · clamp(c̄ + 1, 0, 1).
+    codes: (B, N, D) code vectors of each row's image tokens in order.  advantages: (B,).
+    mask, is_image: (B, T) bool.  Tokens with mask False, of rows without a verdict too, are compared with nothing.
+    Weight 1 where there is nothing to compare, for text, and where the opponents' codes are opposite (c̄ = −1).
+    Raises ValueError if a row has more than N image tokens or the rows are not whole groups.
+    STAGE (arXiv 2509.25027), whose code divides the weighted loss by the sum of the weights; here it is not.
+    """
+    _check_groups(codes, is_image, group_size)
+    check_token_axes(mask, is_image)
+    if advantages.shape != mask.shape[:1]:
+        raise ValueError(f"advantages are {tuple(advantages.shape)}: pass {tuple(mask.shape[:1])}, before any weights.")
+    advantages_PG = advantages.detach().reshape(-1, group_size)
+    opposed_PGG = advantages_PG[:, :, None] * advantages_PG[:, None, :] <= 0
+    similarity_BN, compared_BN = _similarity(codes, mask, is_image, opposed_PGG)
+    advantage_BN = ((1 - similarity_BN) / 2).clamp(0, 1).masked_fill(~compared_BN, 1.0)
+    kl_BN = (0.5 + 0.5 * (similarity_BN + 1).clamp(0, 1)).masked_fill(~compared_BN, 1.0)
+    return StageWeights(_on_token_axis(advantage_BN, is_image, 1.0), _on_token_axis(kl_BN, is_image, 1.0))
+
+
+def stage_entropy_reward(
+    entropy: Tensor,
+    ref_entropy: Tensor,
+    mask: Tensor,
+    is_image: Tensor,
+    *,
+    scale: float = 0.4,
+    batch_mean: float | None = None,
+) -> Tensor:
+    """What to add to the rewards, (B,): scale · (1/(1 + (H_ref − H)²) − its mean over the batch).
+
+    H: mean entropy of a row's trained image tokens.  entropy, ref_entropy: (B, T) nats.  mask, is_image: (B, T) bool.
+    batch_mean: of 1/(1 + (H_ref − H)²) where the batch lies in parts; advantages relative to the group do not feel it.
+    0 for a row without trained image tokens and for every row when policy = reference.
+    STAGE (arXiv 2509.25027), scale from its code.
+    """
+    check_token_axes(mask, is_image, entropy=entropy, ref_entropy=ref_entropy)
+    trained = mask & is_image
+    num = trained.sum(1)
+    gap = (ref_entropy - entropy).detach().masked_fill(~trained, 0.0).sum(1) / num.clamp(min=1)
+    closeness = 1 / (1 + gap.square())
+    if batch_mean is None:
+        batch_mean = float(closeness[num > 0].mean()) if bool((num > 0).any()) else 0.0
+    return (scale * (closeness - batch_mean)).masked_fill(num == 0, 0.0)
+
+
+def critical_mask(
+    codes: Tensor,
+    entropy: Tensor,
+    mask: Tensor,
+    is_image: Tensor,
+    group_size: int,
+    *,
+    first_frac: float = 0.1,
+    entropy_gradient_frac: float = 0.1,
+    dissimilar_frac: float = 0.1,
+) -> Tensor:
+    """(B, T) bool, True for text and for the image tokens that decide the picture, at most three tenths of them.
+
+    The union of three shares of a row's trained image tokens: the first ones; those with the highest entropy gradient,
+    |H_t − H_(t−1)| along the raster; those least similar to the group's other pictures, by mean cosine of the code
+    vectors at the same position.  A share is rounded to whole tokens; of equals the earlier wins.
+    codes: (B, N, D) as for `stage_weights`.  entropy: (B, T) nats.  mask, is_image: (B, T) bool.
+    Any share at 1 keeps every token.
+    Raises ValueError for shares outside 0..1 or all 0, a row with more than N image tokens, or rows not in whole groups.
+    Group critical-token policy optimisation (arXiv 2509.22485), whose code takes the entropy gradient in two dimensions
+    after smoothing, and makes the three shares disjoint.
+    """
+    fracs = {"first": first_frac, "entropy_gradient": entropy_gradient_frac, "dissimilar": dissimilar_frac}
+    for name, frac in fracs.items():
+        if not 0 <= frac <= 1:
+            raise ValueError(f"{name}_frac={frac}: it is a share of a picture's tokens, 0 to 1.")
+    if not any(fracs.values()):
+        raise ValueError("all three shares are 0: no image token would be trained. Set mask to the text, or raise one.")
+    _check_groups(codes, is_image, group_size)
+    check_token_axes(mask, is_image, entropy=entropy)
+    trained = mask & is_image
+    everyone = torch.ones(len(codes) // group_size, group_size, group_size, dtype=torch.bool, device=codes.device)
+    similarity_BN, compared_BN = _similarity(codes, mask, is_image, everyone)
+    change = F.pad((entropy[:, 1:] - entropy[:, :-1]).detach().abs(), (1, 0))
+    change = change.masked_fill(~F.pad(trained[:, 1:] & trained[:, :-1], (1, 0)), 0.0)
+    scores = {
+        "first": -torch.arange(mask.shape[1], device=mask.device).expand(mask.shape),
+        "entropy_gradient": change,
+        "dissimilar": -_on_token_axis(similarity_BN.masked_fill(~compared_BN, 1.0), is_image, 1.0),
+    }
+    chosen = ~is_image
+    for name, score in scores.items():
+        chosen = chosen | _highest(score.float(), trained, fracs[name])
+    return chosen
+
+
+def entropy_guided_mask(
+    entropy: Tensor, mask: Tensor, is_image: Tensor, *, text_quantile: float = 0.2, image_quantile: float = 0.2
+) -> Tensor:
+    """(B, T) bool, False for tokens whose entropy is under that quantile of their own row and modality.
+
+    entropy: (B, T) nats.  mask, is_image: (B, T) bool; only trained tokens are ranked, the others are True.
+    text_quantile, image_quantile: in [0, 1); 0 skips nothing, and neither do equal entropies.
+    Raises ValueError for a quantile out of range.
+    EG-GRPO (arXiv 2604.02355), which multiplies the advantage by the mask, so that KL still holds the skipped tokens;
+    its entropy bonus for the upper half is not part of this.
+    """
+    check_token_axes(mask, is_image, entropy=entropy)
+    kept = torch.ones_like(mask)
+    for name, segment, quantile in (
+        ("text", mask & ~is_image, text_quantile),
+        ("image", mask & is_image, image_quantile),
+    ):
+        if not 0 <= quantile < 1:
+            raise ValueError(f"{name}_quantile={quantile}: it is the share of tokens to skip, in [0, 1). 0 skips none.")
+        ranked = entropy.detach().masked_fill(~segment, torch.inf).sort(1).values
+        place = (quantile * segment.sum(1, keepdim=True)).long()
+        kept = kept & ~(segment & (entropy.detach() < ranked.gather(1, place)))
+    return kept
+
+
+def guidance_contrast_weights(
+    cond_log_probs: Tensor, uncond_log_probs: Tensor, mask: Tensor, is_image: Tensor
+) -> Tensor:
+    """(B, T) float32: |log π(token | prompt) − log π(token | no prompt)|, divided by its mean over the row's picture.
+
+    cond_log_probs, uncond_log_probs: (B, T) nats of the sampled tokens in the two branches of guidance.
+    mask, is_image: (B, T) bool.  1 for text and untrained tokens, and throughout where all gaps of a row are equal, or
+    0; the mean over a row's trained image tokens is 1, so that the image term keeps its size.
+    Guidance contrastive policy optimisation (arXiv 2605.29198), whose code ranks an estimate of the KL instead.
+    """
+    check_token_axes(mask, is_image, cond_log_probs=cond_log_probs, uncond_log_probs=uncond_log_probs)
+    trained = mask & is_image
+    # Filled before the subtraction: a forced or padded position may hold -inf in both.
+    cond, uncond = (lp.detach().float().masked_fill(~trained, 0.0) for lp in (cond_log_probs, uncond_log_probs))
+    gap = (cond - uncond).abs()
+    mean = gap.sum(1, keepdim=True) / trained.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(trained & (mean > 0), gap / mean.masked_fill(mean == 0, 1.0), 1.0)
+
+
+def _check_groups(codes: Tensor, is_image: Tensor, group_size: int) -> None:
+    if group_size < 2 or codes.ndim != 3 or codes.shape[0] != is_image.shape[0] or codes.shape[0] % group_size:
+        raise ValueError(
+            f"codes are {tuple(codes.shape)} and is_image {tuple(is_image.shape)} with group_size={group_size}: pictures "
+            "of one prompt are compared, which needs (B, N, D) codes of whole groups of at least 2."
+        )
+    if bool((is_image.sum(1) > codes.shape[1]).any()):
+        raise ValueError(
+            f"a row has {int(is_image.sum(1).max())} image tokens and codes holds {codes.shape[1]}: give the code "
+            "vectors of every image token of the row, in order."
+        )
+
+
+def _similarity(codes: Tensor, mask: Tensor, is_image: Tensor, compare_PGG: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean cosine with the compared rows of the group at the same position (B, N), and whether there was any (B, N)."""
+    group_size = compare_PGG.shape[1]
+    usable_PGN = _on_image_axis(mask, is_image, codes.shape[1]).reshape(-1, group_size, codes.shape[1])
+    unit_PGND = F.normalize(codes.detach().float(), dim=-1).reshape(-1, group_size, *codes.shape[1:])
+    others_PGG = compare_PGG & ~torch.eye(group_size, dtype=torch.bool, device=codes.device)
+    pairs_PGGN = others_PGG[..., None] & usable_PGN[:, :, None] & usable_PGN[:, None, :]
+    cosine_PGGN = torch.einsum("pgnd,phnd->pghn", unit_PGND, unit_PGND)
+    num_PGN = pairs_PGGN.sum(2)
+    mean_PGN = cosine_PGGN.masked_fill(~pairs_PGGN, 0.0).sum(2) / num_PGN.clamp(min=1)
+    return mean_PGN.flatten(0, 1), (num_PGN > 0).flatten(0, 1)
+
+
+def _present(is_image: Tensor, num_positions: int) -> Tensor:
+    return torch.arange(num_positions, device=is_image.device) < is_image.sum(1, keepdim=True)
+
+
+def _on_image_axis(values_BT: Tensor, is_image: Tensor, num_positions: int) -> Tensor:
+    """(B, N) bool: the values of a row's image tokens in order, False beyond them."""
+    out = torch.zeros(len(values_BT), num_positions, dtype=torch.bool, device=values_BT.device)
+    out[_present(is_image, num_positions)] = values_BT[is_image]
+    return out
+
+
+def _on_token_axis(values_BN: Tensor, is_image: Tensor, elsewhere: float) -> Tensor:
+    out = torch.full(is_image.shape, elsewhere, dtype=values_BN.dtype, device=values_BN.device)
+    out[is_image] = values_BN[_present(is_image, values_BN.shape[1])]
+    return out
+
+
+def _highest(score: Tensor, segment: Tensor, frac: float) -> Tensor:
+    """The share `frac` of each row's segment with the highest scores, of equals the earlier."""
+    order = score.masked_fill(~segment, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    rank = order.argsort(dim=1)
+    return segment & (rank < (frac * segment.sum(1, keepdim=True)).round())
