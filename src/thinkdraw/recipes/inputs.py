@@ -1,6 +1,6 @@
 """Prompts to draw and examples to imitate, from the lab or from files, in an order that follows from the seed alone."""
 
-import json
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
+from thinkdraw.data.leak_guard import leaks, refuse_leaks
+from thinkdraw.data.prompt_files import json_rows, prompt_of, read_prompts, text_of
 from thinkdraw.errors import UserError
 from thinkdraw.images import read_picture, to_pil
 from thinkdraw.lab.prompts import Example, Family, prompt_set
@@ -23,7 +25,9 @@ from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.runtime.files import atomic_file
-from thinkdraw.types import Prompt, Question, Sampling
+from thinkdraw.types import Prompt, Sampling
+
+logger = logging.getLogger(__name__)
 
 
 class DataSettings(StrictModel):
@@ -31,7 +35,7 @@ class DataSettings(StrictModel):
 
     source: str = Field(
         default="lab",
-        description="`lab`, or a file: .txt (a prompt a line) or .jsonl for prompts; .jsonl or .parquet for SFT.",
+        description="`lab`, or a file: for prompts .txt (one a line), .jsonl or a public set's; for SFT .jsonl or .parquet.",
     )
     families: dict[Family, float] = Field(
         default={"geneval": 1.0}, min_length=1, description="The lab's mix, as shares."
@@ -39,6 +43,10 @@ class DataSettings(StrictModel):
     split: Literal["train", "validation"] = Field(default="train", description="Of the lab.")
     count: int = Field(default=4096, ge=1, description="Of the lab: different prompts, or SFT examples.")
     seed: int = Field(default=0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
+    against: list[Path] = Field(default=[], description="Test sets to keep out; their prompts must not be trained on.")
+    leaks: Literal["refuse", "drop"] = Field(
+        default="refuse", description="What happens to a prompt that is in one: stop before training, or leave it out."
+    )
 
 
 def lab_examples(settings: DataSettings) -> list[Example]:
@@ -51,18 +59,29 @@ def lab_examples(settings: DataSettings) -> list[Example]:
 
 
 def load_prompts(settings: DataSettings) -> list[Prompt]:
-    """Raises UserError for a file that is missing, empty or not of the form."""
+    """Raises UserError for a file that is missing, empty or not of the form, and for a test prompt (see `rows_without_leaks`)."""
     if settings.source == "lab":
-        return [e.prompt for e in lab_examples(settings)]
-    path = Path(settings.source)
-    if path.suffix == ".jsonl":
-        prompts = [_prompt(row, f"{path} line {line}", line) for line, row in _json_rows(path)]
+        prompts = [e.prompt for e in lab_examples(settings)]
     else:
-        lines = [(n, text.strip()) for n, text in enumerate(_read(path).splitlines())]
-        prompts = [Prompt(text, f"{path.stem}-{n:05d}") for n, text in lines if text]
-    if not prompts:
-        raise UserError(f"prompt file {path} holds no prompt. Write one per line, or as JSON rows with a `prompt`.")
-    return prompts
+        prompts = read_prompts(settings.source)
+    return [prompts[row] for row in rows_without_leaks(prompts, settings, "prompts.leaks")]
+
+
+def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: str) -> list[int]:
+    """The rows that may be trained on: not the prompts of `settings.against`.
+
+    key: of `leaks` in the configuration, for errors. Raises UserError if leaks are refused, or nothing else is left.
+    """
+    test = [prompt for path in settings.against for prompt in read_prompts(path)]
+    if settings.leaks == "refuse":
+        refuse_leaks(prompts, test, key)
+        return list(range(len(prompts)))
+    leaking = {leak.train for leak in leaks(prompts, test)}
+    if len(leaking) == len(prompts):
+        raise UserError(f"all {len(prompts)} prompts of {settings.source} are test prompts. Give others.")
+    if leaking:
+        logger.warning("%d of %d prompts of %s are test prompts: left out", len(leaking), len(prompts), settings.source)
+    return [row for row in range(len(prompts)) if row not in leaking]
 
 
 def check_prompts(policy: JanusPolicy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
@@ -118,16 +137,19 @@ def load_examples(settings: DataSettings, policy: JanusPolicy, cache: Path, is_m
     if settings.source == "lab":
         rng = np.random.default_rng([settings.seed, 1])
         examples = lab_examples(settings)
+        examples = [examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks")]
         scenes = [e.scene(rng) for e in examples]
         prompts, thoughts = [e.prompt for e in examples], [write(s, rng) for s in scenes]
         pictures: Iterator[Any] = (draw(s) for s in scenes)
     else:
         path = Path(settings.source)
-        rows = list(_parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path))
+        rows = list(_parquet_rows(path) if path.suffix == ".parquet" else json_rows(path))
         if not rows:
             raise UserError(f"{path} holds no example. Write rows of prompt, thought, and image or image_tokens.")
-        prompts = [_prompt(row, f"{path} row {n}", n) for n, row in rows]
-        thoughts = [_text(row, "thought", f"{path} row {n}") for n, row in rows]
+        prompts = [prompt_of(row, f"{path} row {n}", n) for n, row in rows]
+        kept = rows_without_leaks(prompts, settings, "data.leaks")
+        prompts, rows = [prompts[i] for i in kept], [rows[i] for i in kept]
+        thoughts = [text_of(row, "thought", f"{path} row {n}") for n, row in rows]
         pictures = (_picture(row, f"{path} row {n}", path.parent, policy) for n, row in rows)
     if cache.is_file():
         codes = load_file(cache)["image_tokens"]
@@ -193,48 +215,6 @@ def _picture(row: dict[str, Any], where: str, folder: Path, policy: JanusPolicy)
     top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
     square = to_pil(picture[top : top + side, left : left + side])
     return np.array(square if side == size else square.resize((size, size), Image.Resampling.BICUBIC))
-
-
-def _prompt(row: dict[str, Any], where: str, number: int) -> Prompt:
-    structure = {name: tuple(row.get(name) or ()) for name in ("include", "exclude")}
-    try:
-        questions = tuple(
-            Question(**{**q, "depends_on": tuple(q.get("depends_on", ()))}) for q in row.get("questions") or ()
-        )
-    except (TypeError, AttributeError) as error:
-        raise UserError(
-            f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them."
-        ) from error
-    text, id = _text(row, "prompt", where), str(row.get("id") or f"{number:05d}")
-    return Prompt(text, id, str(row.get("tag") or ""), **structure, questions=questions)
-
-
-def _text(row: dict[str, Any], name: str, where: str) -> str:
-    if not isinstance(row.get(name), str) or (name == "prompt" and not row[name].strip()):
-        raise UserError(f"{where} has no `{name}`, or it is not a text; it has {', '.join(row) or 'nothing'}. Add it.")
-    return row[name]
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read as a text file: {getattr(error, 'strerror', None) or error}. Check the path."
-        ) from error
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """(line number, row)."""
-    for number, line in enumerate(_read(path).splitlines(), start=1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path} line {number} is not JSON ({error}). Correct that line.") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path} line {number} is not a JSON object. Write {{'prompt': …}}.")
-            yield number, row
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -1,0 +1,79 @@
+"""What a made prompt demands, apart from its words: things, their attributes, and perhaps one relation between the first two."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from thinkdraw.data.words import GENEVAL_RELATIONS, MATERIALS, NUMBERS, article, plural
+from thinkdraw.types import Question
+
+
+@dataclass(frozen=True)
+class Thing:
+    """count > 1 asks for exactly that many. texture: a word of `TEXTURES` or `MATERIALS`."""
+
+    noun: str
+    count: int = 1
+    color: str | None = None
+    texture: str | None = None
+    shape: str | None = None
+
+    def phrase(self) -> str:
+        """Attributes in English order and the noun: surface, shape, colour, material."""
+        made = self.texture in MATERIALS
+        words = (None if made else self.texture, self.shape, self.color, self.texture if made else None)
+        noun = self.noun if self.count == 1 else plural(self.noun)
+        return " ".join([*(word for word in words if word), noun])
+
+    def counted(self) -> str:
+        """'a red dog', 'three striped chairs'."""
+        return article(self.phrase()) if self.count == 1 else f"{NUMBERS[self.count]} {self.phrase()}"
+
+
+@dataclass(frozen=True)
+class Demand:
+    """relation: of the second thing to the first (GenEval names the target first)."""
+
+    things: tuple[Thing, ...]
+    relation: str | None = None
+
+
+def clauses(demand: Demand) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+    """GenEval's include and exclude clauses.
+
+    Its rules do not read the keys `texture` and `shape`, nor `relation`, which stands for `position` where they do not know the relation.
+    """
+    include: list[dict[str, Any]] = []
+    for index, thing in enumerate(demand.things):
+        clause: dict[str, Any] = {"class": thing.noun, "count": thing.count}
+        clause |= {k: v for k in ("color", "texture", "shape") if (v := getattr(thing, k))}
+        if index == 1 and demand.relation:
+            clause["position" if demand.relation in GENEVAL_RELATIONS else "relation"] = [demand.relation, 0]
+        include.append(clause)
+    exclude = tuple({"class": t.noun, "count": t.count + 1} for t in demand.things if t.count > 1)
+    return tuple(include), exclude
+
+
+def questions(demand: Demand) -> tuple[Question, ...]:
+    """DPG's form, ids from 1: does it exist, and depending on that how many, which colour, texture and shape, and where."""
+    out: list[Question] = []
+
+    def ask(text: str, *depends_on: int) -> int:
+        out.append(Question(len(out) + 1, text, depends_on))
+        return len(out)
+
+    exists = []
+    for thing in demand.things:
+        one = thing.count == 1
+        noun = thing.noun if one else plural(thing.noun)
+        there = ask(f"is there {article(noun)}?" if one else f"are there any {noun}?")
+        exists.append(there)
+        if not one:
+            ask(f"are there exactly {NUMBERS[thing.count]} {noun}?", there)
+        for word in (thing.color, thing.texture, thing.shape):
+            if word:
+                ask(f"{'is' if one else 'are'} the {noun} {MATERIALS.get(word, word)}?", there)
+    if demand.relation:
+        target, subject = (t.noun if t.count == 1 else plural(t.noun) for t in demand.things[:2])
+        verb = "is" if demand.things[1].count == 1 else "are"
+        ask(f"{verb} the {subject} {demand.relation} the {target}?", exists[0], exists[1])
+    return tuple(out)

@@ -1,0 +1,198 @@
+"""Other words for made prompts, asked of a language model behind an OpenAI-compatible endpoint, and refused where they change the demand.
+
+What is checked against the prompt's clauses: nouns, numbers, colours, textures and shapes are all there and none is added, each
+colour stands nearest to its own noun, and a relation is said of the right pair.
+"""
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
+from thinkdraw.data.leak_guard import normalise
+from thinkdraw.data.text_diversity import split_label
+from thinkdraw.data.words import MATERIALS, MORE_COLORS, NUMBERS, OPPOSITE, WORDINGS, plural
+from thinkdraw.errors import UserError
+from thinkdraw.types import Prompt
+
+INSTRUCTION = (
+    "Rewrite this description of a picture in other words, as one sentence. Keep every object, number, colour, material, shape and "
+    "position. Add no object and no attribute. Answer with the new description only.\n\nDescription: {}"
+)
+_COLORS = frozenset(normalise(color) for color in (*MORE_COLORS, "grey"))
+_NUMBERS = {word: str(number) for number, word in NUMBERS.items() if number > 1}
+
+
+class ParaphraseSettings(StrictModel):
+    base_url: str = Field(description="Of the endpoint, such as http://localhost:8000/v1; its key from OPENAI_API_KEY.")
+    model: str = Field(description="Name of the model there.")
+    frac: float = Field(default=0.5, gt=0, le=1, description="Share of the prompts that are paraphrased.")
+    attempts: int = Field(default=2, ge=1, description="Replies asked for before a prompt keeps its own words.")
+    temperature: float = Field(default=0.9, ge=0)
+    parallel: int = Field(default=8, ge=1, description="Requests under way at a time.")
+    timeout_s: float = Field(default=60.0, gt=0)
+
+
+@dataclass(frozen=True)
+class Paraphrased:
+    """prompts: in order, those without an accepted paraphrase unchanged. refused: what refused replies lacked → how many."""
+
+    prompts: list[Prompt]
+    accepted: int
+    refused: dict[str, int] = field(default_factory=dict)
+
+
+def paraphrase(
+    prompts: Sequence[Prompt], settings: ParaphraseSettings, client: Any = None, chosen: Sequence[bool] | None = None
+) -> Paraphrased:
+    """New texts for the `chosen` prompts (all if None), clauses and questions kept.
+
+    client: an `openai.OpenAI` or alike; None makes one. Raises UserError if the package is missing or the endpoint fails.
+    """
+    ask = _asker(settings, client)
+
+    def rewrite(prompt: Prompt) -> tuple[Prompt | None, list[str]]:
+        reasons = []
+        for _ in range(settings.attempts):
+            text = _cleaned(ask(INSTRUCTION.format(prompt.text)))
+            reason = what_changed(prompt, text)
+            if reason is None:
+                return replace(prompt, text=text), reasons
+            reasons.append(reason)
+        return None, reasons
+
+    rows = [i for i in range(len(prompts)) if chosen is None or chosen[i]]
+    with ThreadPoolExecutor(settings.parallel) as pool:
+        waiting = [pool.submit(rewrite, prompts[i]) for i in rows]
+        try:
+            answers = [future.result() for future in waiting]
+        except BaseException:
+            # One failure ends it: the rest would wait for the same timeout.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    out = list(prompts)
+    for i, (new, _) in zip(rows, answers):
+        out[i] = new or out[i]
+    refused = Counter(reason for _, reasons in answers for reason in reasons)
+    return Paraphrased(out, sum(new is not None for new, _ in answers), dict(refused))
+
+
+def what_changed(prompt: Prompt, text: str) -> str | None:
+    """What a paraphrase lacks, adds or mixes up: noun, number, color, attribute, binding, relation; or "nothing new"; None if it holds.
+
+    A prompt without clauses must keep its numbers and colours.
+    """
+    words, own = _words(text), _words(prompt.text)
+    if not words or words == own:
+        return "nothing new"
+    places = []
+    for clause in prompt.include:
+        attributes, noun = split_label(clause["class"])
+        places.append(_places(words, noun, plural(noun)))
+        if not places[-1]:
+            return "noun"
+        attributes += [clause[k] for k in ("texture", "shape") if k in clause]
+        if not all(_has_attribute(words, attribute) for attribute in attributes):
+            return "attribute"
+    if _numbers(words) != _numbers(own):
+        return "number"
+    nouns = {word for clause in prompt.include for word in normalise(clause["class"]).split()}
+    if _colors(words) - nouns != _colors(own) - nouns:
+        return "color"
+    colors = [(i, word) for i, word in enumerate(words) if word in _COLORS - nouns]
+    for clause, place in zip(prompt.include, places):
+        if "color" in clause:
+            if not _has_attribute(words, clause["color"]):
+                return "color"
+            far = {word: min(abs(i - place[0]) for i, other in colors if other == word) for _, word in colors}
+            if far.get(normalise(clause["color"]), 0) > min(far.values(), default=0):
+                return "binding"
+        relation, target = clause.get("position") or clause.get("relation") or (None, 0)
+        if relation and not _related(words, place, relation, places[target]):
+            return "relation"
+    return None
+
+
+def _words(text: str) -> list[str]:
+    return ["gray" if word == "grey" else word for word in normalise(text).split()]
+
+
+def _places(words: Sequence[str], *phrases: str) -> list[int]:
+    """Where one of the phrases stands: the places of its last word, ascending."""
+    forms = [normalise(phrase).split() for phrase in phrases]
+    ends = range(1, len(words) + 1)
+    return [end - 1 for end in ends if any(list(words[max(0, end - len(form)) : end]) == form for form in forms)]
+
+
+def _has_attribute(words: Sequence[str], attribute: str) -> bool:
+    """The word, or for a material what it is made of: wooden, of wood."""
+    text = f" {' '.join(words)} "
+    material = MATERIALS.get(attribute, attribute).removeprefix("made of ")
+    return any(f" {normalise(form)} " in text for form in (attribute, material))
+
+
+def _numbers(words: Sequence[str]) -> Counter[str]:
+    """Numbers above one, in words or digits."""
+    digits = [_NUMBERS.get(word, word) for word in words]
+    return Counter(word for word in digits if word.isdecimal() and word != "1")
+
+
+def _colors(words: Sequence[str]) -> set[str]:
+    return {word for word in words if word in _COLORS}
+
+
+def _related(words: Sequence[str], subject: Sequence[int], relation: str, target: Sequence[int]) -> bool:
+    """Whether the relation is said between the subject and the target, or its opposite between the target and the subject."""
+    opposite = OPPOSITE.get(relation, relation)
+    for said, first, second in ((relation, subject, target), (opposite, target, subject)):
+        for place in _places(words, *WORDINGS.get(said, (said,))):
+            # The last mention before and the first after decide: "a cat and a dog. The dog is left of the cat"
+            before = max((i for i in (*first, *second) if i < place), default=None)
+            after = min((i for i in (*first, *second) if i > place), default=None)
+            if before in first and after in second:
+                return True
+    return False
+
+
+def _cleaned(reply: str) -> str:
+    """The reply's first line that is not empty, without quotes and without a thinking model's thoughts."""
+    lines = [line.strip() for line in re.sub(r"(?s)^.*</think>", "", reply).splitlines() if line.strip()]
+    return lines[0].strip("\"“”'` ") if lines else ""
+
+
+def _asker(settings: ParaphraseSettings, client: Any) -> Callable[[str], str]:
+    """A function from an instruction to the model's reply."""
+    failures: tuple[type[Exception], ...] = (OSError,)
+    try:
+        import openai  # pyright: ignore[reportMissingImports]
+    except ImportError as error:
+        if client is None:
+            raise UserError(
+                "paraphrases need the package openai, which is not installed. Run `pip install openai`, or leave paraphrases out."
+            ) from error
+    else:
+        failures += (openai.OpenAIError,)
+        key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server asks for no key, the client does
+        client = client or openai.OpenAI(base_url=settings.base_url, api_key=key, timeout=settings.timeout_s)
+
+    def ask(instruction: str) -> str:
+        try:
+            reply = client.chat.completions.create(
+                model=settings.model,
+                messages=[{"role": "user", "content": instruction}],
+                temperature=settings.temperature,
+            )
+        except failures as error:
+            raise UserError(
+                f"the endpoint {settings.base_url} did not answer for model {settings.model} ({error}). "
+                "Check that it runs and serves that model."
+            ) from error
+        return (reply.choices[0].message.content or "") if reply.choices else ""
+
+    return ask

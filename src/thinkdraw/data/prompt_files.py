@@ -1,0 +1,250 @@
+"""Readers of prompt sets, the project's own and the public benchmarks', each a function from a path to a list of prompts.
+
+Every failure is a UserError that names file and line. A benchmark's files are read where the user keeps them.
+"""
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.types import Prompt, Question
+
+COMPBENCH_CATEGORIES = (
+    "color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex",
+)  # fmt: skip
+_COMPBENCH_NAME = re.compile(rf"({'|'.join(COMPBENCH_CATEGORIES)})(_(train|val)\w*)?")
+
+
+def read_jsonl(path: Path) -> list[Prompt]:
+    """The project's own rows: `prompt`, and where known `id`, `tag`, `include`, `exclude`, `questions`."""
+    return [prompt_of(row, f"{path} line {line}", line) for line, row in json_rows(path)]
+
+
+def read_text(path: Path) -> list[Prompt]:
+    """A prompt a line; empty lines are skipped. Ids are the file's name and the line, counted from 0."""
+    lines = [(n, line.strip()) for n, line in enumerate(text_file(path).splitlines())]
+    return [Prompt(line, f"{path.stem}-{n:05d}") for n, line in lines if line]
+
+
+def read_geneval(path: Path) -> list[Prompt]:
+    """GenEval's `evaluation_metadata.jsonl`. Ids are the names of its picture folders: 00000, 00001, …"""
+    prompts = []
+    for index, (line, row) in enumerate(json_rows(path)):
+        where = f"{path} line {line}"
+        text_of(row, "tag", where)
+        if not row.get("include"):
+            raise UserError(f"{where} has no `include` clauses, which GenEval's metadata needs. Add them.")
+        prompts.append(prompt_of({**row, "id": f"{index:05d}"}, where, line))
+    return prompts
+
+
+def read_compbench(path: Path) -> list[Prompt]:
+    """T2I-CompBench(++): one category's text file, such as `color_val.txt`, or a folder of them (its `_val` files).
+
+    The category is the tag.
+    """
+    if path.is_dir():
+        files = [path / f"{category}_val.txt" for category in COMPBENCH_CATEGORIES]
+        found = [file for file in files if file.is_file()]
+        if not found:
+            raise UserError(f"{path} holds none of T2I-CompBench's files ({files[0].name}, …). Check the path.")
+        return [prompt for file in found for prompt in read_compbench(file)]
+    if not (named := _COMPBENCH_NAME.fullmatch(path.stem)):
+        raise UserError(
+            f"{path.name} does not say its T2I-CompBench category. Name it as upstream does, {COMPBENCH_CATEGORIES[0]}_val.txt."
+        )
+    return [Prompt(p.text, p.id, named[1]) for p in read_text(path)]
+
+
+def read_dpg(path: Path) -> list[Prompt]:
+    """DPG-Bench: `dpg_bench.csv` with its questions; or, without questions, a folder of ITEM_ID.txt, or rows of `item_id`, `prompt`."""
+    if path.suffix == ".csv":
+        return _dpg_table(path)
+    if path.is_dir():
+        rows = [(f"{file}", file.stem, text_file(file)) for file in sorted(path.glob("*.txt"))]
+    else:
+        rows = [
+            (f"{path} line {n}", text_of(r, "item_id", f"{path} line {n}"), text_of(r, "prompt", f"{path} line {n}"))
+            for n, r in json_rows(path)
+        ]
+    for where, _, text in rows:
+        if not text.strip():
+            raise UserError(f"{where} is empty. Write the prompt into it, or remove it.")
+    return [Prompt(text.strip(), id, "dpg") for _, id, text in rows]
+
+
+def _dpg_table(path: Path) -> list[Prompt]:
+    columns = ("item_id", "text", "proposition_id", "dependency", "question_natural_language")
+    texts: dict[str, str] = {}
+    questions: dict[str, list[Question]] = {}
+    for line, row in csv_rows(path, columns):
+        item = row["item_id"]
+        texts.setdefault(item, row["text"].strip())
+        try:
+            parents = [int(parent) for parent in row["dependency"].split(",")]
+            number = int(row["proposition_id"])
+        except ValueError as error:
+            raise UserError(
+                f"{path} line {line}: proposition_id and dependency must be whole numbers ({error}). Correct that line."
+            ) from error
+        # 0 is the table's way to write that a question has no parent.
+        depends_on = tuple(parent for parent in parents if parent)
+        questions.setdefault(item, []).append(Question(number, row["question_natural_language"].strip(), depends_on))
+    return [Prompt(text, item, "dpg", questions=tuple(questions[item])) for item, text in texts.items()]
+
+
+def read_unigenbench(path: Path) -> list[Prompt]:
+    """UniGenBench's English tables (`test_prompts_en.csv`, short or long); their test points are not read."""
+    rows = csv_rows(path, ("index", "prompt_en"))
+    return [Prompt(row["prompt_en"].strip(), row["index"], "unigenbench") for _, row in rows]
+
+
+FORMATS: dict[str, Callable[[Path], list[Prompt]]] = {
+    "jsonl": read_jsonl,
+    "text": read_text,
+    "geneval": read_geneval,
+    "compbench": read_compbench,
+    "dpg": read_dpg,
+    "unigenbench": read_unigenbench,
+}
+
+
+def read_prompts(path: Path | str, format: str | None = None) -> list[Prompt]:
+    """The prompts of a file, or of a folder that holds a known set; all of them, in the file's order.
+
+    format: a key of `FORMATS`; None tells it from names and columns. Raises UserError for what is missing, empty or malformed.
+    """
+    path = Path(path)
+    if format is not None and format not in FORMATS:
+        raise UserError(f"prompt format {format!r}: one of {', '.join(FORMATS)}.")
+    if path.is_dir():
+        names = ("evaluation_metadata.jsonl", "dpg_bench.csv", "prompts.jsonl")
+        path = next((path / name for name in names if (path / name).is_file()), path)
+    prompts = FORMATS[format or format_of(path)](path)
+    if not prompts:
+        raise UserError(f"prompt file {path} holds no prompt. Write one per line, or as JSON rows with a `prompt`.")
+    return prompts
+
+
+def format_of(path: Path) -> str:
+    """The key of `FORMATS` that names and columns speak for. Raises UserError where they do not."""
+    if path.is_dir():
+        stems = [file.stem for file in path.glob("*.txt")]
+        if stems:
+            return "compbench" if any(_COMPBENCH_NAME.fullmatch(stem) for stem in stems) else "dpg"
+    elif path.suffix == ".jsonl":
+        _, row = next(json_rows(path), (0, {}))
+        if "item_id" in row:
+            return "dpg"
+        return "geneval" if path.stem == "evaluation_metadata" else "jsonl"
+    elif path.suffix == ".txt":
+        return "compbench" if _COMPBENCH_NAME.fullmatch(path.stem) else "text"
+    else:
+        first = text_file(path).partition("\n")[0]
+        if path.suffix == ".csv" and ("item_id" in first or "prompt_en" in first):
+            return "dpg" if "item_id" in first else "unigenbench"
+    raise UserError(
+        f"{path}: its name does not tell the prompt format. Rename it to .txt (a prompt a line) or .jsonl, "
+        f"or read it with format= one of {', '.join(FORMATS)}."
+    )
+
+
+def write_prompts(path: Path | str, prompts: Iterable[Prompt]) -> None:
+    """Write the rows that `read_jsonl` reads back to equal prompts, all of them or nothing."""
+    atomic_write_text(path, "".join(json.dumps(row_of(p), ensure_ascii=False) + "\n" for p in prompts))
+
+
+def row_of(prompt: Prompt) -> dict[str, Any]:
+    """A row of the project's own form; empty fields are left out, the id is not."""
+    row: dict[str, Any] = {"id": prompt.id, "prompt": prompt.text, "tag": prompt.tag}
+    row |= {"include": list(prompt.include), "exclude": list(prompt.exclude)}
+    row["questions"] = [{k: v for k, v in asdict(q).items() if v is not None} for q in prompt.questions]
+    return {k: v for k, v in row.items() if v or k == "id"}
+
+
+def prompt_of(row: dict[str, Any], where: str, number: int) -> Prompt:
+    """The prompt of a row; `number` is its id where it has none. where: file and line, for errors."""
+    structure = {name: _clauses(row, name, where) for name in ("include", "exclude")}
+    try:
+        questions = tuple(
+            Question(**{**q, "depends_on": tuple(q.get("depends_on", ()))}) for q in row.get("questions") or ()
+        )
+    except (TypeError, AttributeError) as error:
+        raise UserError(
+            f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them."
+        ) from error
+    text, id = text_of(row, "prompt", where), str(row.get("id") or f"{number:05d}")
+    return Prompt(text, id, str(row.get("tag") or ""), **structure, questions=questions)
+
+
+def _clauses(row: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any], ...]:
+    """Checked GenEval clauses; parquet's empty fields (None) are left out of them."""
+    given = row.get(name)
+    if given is None:
+        return ()
+    clauses: list[dict[str, Any]] = []
+    for clause in given if isinstance(given, list) else [None]:
+        clause = {k: v for k, v in clause.items() if v is not None} if isinstance(clause, dict) else {}
+        count, position = clause.get("count"), clause.get("position")
+        fits = isinstance(clause.get("class"), str) and isinstance(count, int) and count >= 1
+        if "position" in clause:
+            fits = fits and isinstance(position, list) and len(position) == 2 and position[1] in range(len(clauses))
+        if not fits:
+            raise UserError(
+                f"{where}: `{name}` is not a list of GenEval clauses: class, count of 1 or more, "
+                "color, position as [relation, number of an earlier clause]. Correct it."
+            )
+        clauses.append(clause)
+    return tuple(clauses)
+
+
+def text_of(row: dict[str, Any], name: str, where: str) -> str:
+    """A field that must be a text, and `prompt` not an empty one."""
+    if not isinstance(row.get(name), str) or (name == "prompt" and not row[name].strip()):
+        raise UserError(f"{where} has no `{name}`, or it is not a text; it has {', '.join(row) or 'nothing'}. Add it.")
+    return row[name]
+
+
+def text_file(path: Path) -> str:
+    """The whole file; a byte order mark is dropped."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"{path} cannot be read as a text file: {getattr(error, 'strerror', None) or error}. Check the path."
+        ) from error
+
+
+def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number from 1, row)."""
+    # Not splitlines: JSON may hold a bare U+2028, which is no end of line there.
+    for number, line in enumerate(text_file(path).split("\n"), start=1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise UserError(f"{path} line {number} is not JSON ({error}). Correct that line.") from error
+            if not isinstance(row, dict):
+                raise UserError(f"{path} line {number} is not a JSON object. Write {{'prompt': …}}.")
+            yield number, row
+
+
+def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """(number of the row's last line, row); every row has all of `columns`."""
+    reader = csv.DictReader(io.StringIO(text_file(path), newline=""))
+    if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+        raise UserError(f"{path} has no column {', '.join(missing)}. Check that it is the right table.")
+    try:
+        for row in reader:
+            if any(row[name] is None for name in columns):
+                raise UserError(f"{path} line {reader.line_num} has too few columns. Correct that line.")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise UserError(f"{path} line {reader.line_num} is not CSV ({error}). Correct that line.") from error

@@ -1,0 +1,234 @@
+"""Making a prompt set: templates × word lists, or the lab's families, test prompts kept out, and a card that says what is in it.
+
+The folder holds `prompts.jsonl`, a file per further scale (`prompts_x0.25.jsonl`, …; a smaller set is the beginning of a larger one)
+and `card.json`. The same configuration gives the same files, paraphrases excepted.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator
+
+from thinkdraw.config import StrictModel
+from thinkdraw.data.leak_guard import clause_key, leaks, normalise, text_key
+from thinkdraw.data.paraphrases import Paraphrased, ParaphraseSettings, paraphrase
+from thinkdraw.data.prompt_files import read_prompts, write_prompts
+from thinkdraw.data.templates import COMPBENCH_TASKS, GENEVAL_TASKS, Vocabulary, compbench_prompt, geneval_prompt
+from thinkdraw.data.text_diversity import TextDiversity, text_diversity
+from thinkdraw.data.words import GROUPS
+from thinkdraw.errors import UserError
+from thinkdraw.lab.prompts import SPECS, Family, example
+from thinkdraw.runtime.files import atomic_directory, atomic_write_json
+from thinkdraw.types import Prompt
+
+Style = Literal["geneval", "compbench", "lab-geneval", "lab-compbench", "lab-dense"]
+Draw = Callable[[str, np.random.Generator], Prompt | None]
+"""(task, rng) → a prompt, or None where the draw is not to be used."""
+
+CARD = "card.json"
+MAX_STALE = 3000
+"""Draws in a row without a new prompt after which a task has run out."""
+
+
+class PromptSetConfig(StrictModel):
+    out: Path = Field(description="The folder; an older set there is replaced.")
+    style: Style = "geneval"
+    count: int = Field(default=2000, ge=1, description="Prompts of the set at scale 1.")
+    scales: tuple[float, ...] = Field(default=(1.0,), description="Sizes of nested sets, in units of count.")
+    groups: tuple[str, ...] = Field(default=(), description="Groups of nouns; none is all. Not for the lab.")
+    against: list[Path] = Field(default=[], description="Test sets whose prompts are left out.")
+    seed: int = Field(default=0, ge=0)
+    paraphrase: ParaphraseSettings | None = Field(default=None, description="A language model that finds other words.")
+
+    @field_validator("scales")
+    @classmethod
+    def _are_positive(cls, scales: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(0 < scale <= 1000 for scale in scales):
+            raise ValueError(f"scales={scales}: each must be above 0 and at most 1000. Example: 0.25,0.5,1,2,4")
+        return tuple(sorted({*scales, 1.0}))
+
+    @field_validator("groups")
+    @classmethod
+    def _are_known(cls, groups: tuple[str, ...]) -> tuple[str, ...]:
+        if unknown := [name for name in groups if name not in GROUPS]:
+            raise ValueError(f"groups: {', '.join(unknown)} is not known; choose from {', '.join(GROUPS)}.")
+        return groups
+
+    def sizes(self) -> dict[float, int]:
+        """Scale → number of prompts, ascending."""
+        return {scale: max(1, round(self.count * scale)) for scale in self.scales}
+
+
+@dataclass(frozen=True)
+class SetFile:
+    """One of the nested sets. sha256: of its normalised lines, so that two files with the same prompts have the same."""
+
+    file: str
+    count: int
+    sha256: str
+    per_task: dict[str, int]
+    diversity: TextDiversity
+
+
+@dataclass(frozen=True)
+class PromptSetReport:
+    """files: ascending in size. dropped: test set → prompts left out because of it.
+
+    paraphrases: replies accepted and refused, and texts taken back because they leaked; empty without paraphrasing.
+    """
+
+    folder: Path
+    files: tuple[SetFile, ...]
+    dropped: dict[str, int]
+    paraphrases: dict[str, Any]
+
+
+def make(config: PromptSetConfig, client: Any = None) -> PromptSetReport:
+    """Write the set and its card, all of it or nothing. client: for paraphrases, see `paraphrase`. Raises UserError."""
+    out = config.out
+    if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} exists and is not a prompt set. Choose another folder, so that nothing is lost.")
+    tests = {str(path): read_prompts(path) for path in config.against}
+    test = [prompt for prompts in tests.values() for prompt in prompts]
+    owner = [name for name, prompts in tests.items() for _ in prompts]
+    total = max(config.sizes().values())
+
+    prompts, leaked_from = collect(candidates(config), total, test)
+    dropped = Counter(owner[index] for index in leaked_from)
+    counts: dict[str, Any] = {}
+    if config.paraphrase:
+        chosen = np.random.default_rng([config.seed, 2]).random(total) < config.paraphrase.frac
+        said = paraphrase(prompts, config.paraphrase, client, chosen.tolist())
+        prompts, taken_back = _without_leaking_words(prompts, said, test)
+        counts = {"accepted": said.accepted, "refused": said.refused, "taken_back": taken_back}
+    prompts = [replace(p, id=f"{config.style}-{i:06d}") for i, p in enumerate(prompts)]
+
+    with atomic_directory(out) as folder:
+        files = [_write(folder, scale, prompts[:size]) for scale, size in config.sizes().items()]
+        report = PromptSetReport(out, tuple(files), {name: dropped[name] for name in tests}, counts)
+        atomic_write_json(folder / CARD, _card(config, report, tests))
+    return report
+
+
+def candidates(config: PromptSetConfig) -> Iterator[Prompt]:
+    """Different prompts, tasks in turn; a task that has run out is left out of the turn. Ends when all have."""
+    draw, tasks = source(config.style, config.groups)
+    streams = [
+        _different(draw, task, np.random.default_rng([config.seed, n, *config.style.encode()]))
+        for n, task in enumerate(tasks)
+    ]
+    seen: set[Hashable] = set()
+    while streams:
+        for stream in list(streams):
+            for prompt in stream:
+                # Two tasks may make the same prompt: the first that came has it.
+                if (key := _key(prompt)) not in seen:
+                    seen.add(key)
+                    yield prompt
+                    break
+            else:
+                streams.remove(stream)
+
+
+def _different(draw: Draw, task: str, rng: np.random.Generator) -> Iterator[Prompt]:
+    seen: set[Hashable] = set()
+    stale = 0
+    while stale < MAX_STALE:
+        prompt = draw(task, rng)
+        if prompt is None or (key := _key(prompt)) in seen:
+            stale += 1
+            continue
+        stale = 0
+        seen.add(key)
+        yield prompt
+
+
+def _key(prompt: Prompt) -> Hashable:
+    return clause_key(prompt) or text_key(prompt.text)
+
+
+def source(style: Style, groups: Sequence[str] = ()) -> tuple[Draw, tuple[str, ...]]:
+    """How a style draws a prompt, and its tasks. The lab's are of its training split."""
+    if style in ("geneval", "compbench"):
+        words = Vocabulary.of(groups)
+        make_one, tasks = (geneval_prompt, GENEVAL_TASKS) if style == "geneval" else (compbench_prompt, COMPBENCH_TASKS)
+        return (lambda task, rng: make_one(task, rng, words)), tasks
+    family: Family = style.removeprefix("lab-")  # pyright: ignore[reportAssignmentType]
+    make_spec, tasks = SPECS[family]
+
+    def draw(task: str, rng: np.random.Generator) -> Prompt | None:
+        spec = make_spec(task, rng)
+        return example(spec, family, task, rng).prompt if spec.split() == "train" else None
+
+    return draw, tasks
+
+
+def collect(stream: Iterator[Prompt], count: int, test: Sequence[Prompt]) -> tuple[list[Prompt], list[int]]:
+    """The first `count` prompts that are no test prompt, and the test prompts that others were dropped for.
+
+    Raises UserError if the stream ends before.
+    """
+    kept: list[Prompt] = []
+    dropped: list[int] = []
+    while len(kept) < count:
+        # A little more than what is missing, so that few rounds of the guard are enough; what is too much is not looked at.
+        part = list(islice(stream, count - len(kept) + 64))
+        if not part:
+            raise UserError(
+                f"there are only {len(kept)} different prompts of this style that no test set has, and {count} are asked "
+                "for. Lower count or the largest scale."
+            )
+        found = {leak.train: leak.test for leak in leaks(part, test)}
+        for index, prompt in enumerate(part):
+            if index in found:
+                dropped.append(found[index])
+            else:
+                kept.append(prompt)
+            if len(kept) == count:
+                break
+    return kept, dropped
+
+
+def _without_leaking_words(
+    before: Sequence[Prompt], said: Paraphrased, test: Sequence[Prompt]
+) -> tuple[list[Prompt], int]:
+    """A paraphrase that is a test prompt, or another prompt's text, goes back to what it was."""
+    taken_back = {leak.train for leak in leaks(said.prompts, test)}
+    texts = {text_key(prompt.text) for prompt in before}
+    for index, (old, new) in enumerate(zip(before, said.prompts)):
+        if new is not old:
+            if text_key(new.text) in texts:
+                taken_back.add(index)
+            texts.add(text_key(new.text))
+    out = [before[i] if i in taken_back else prompt for i, prompt in enumerate(said.prompts)]
+    return out, len(taken_back)
+
+
+def _write(folder: Path, scale: float, prompts: Sequence[Prompt]) -> SetFile:
+    name = "prompts.jsonl" if scale == 1 else f"prompts_x{scale:g}.jsonl"
+    write_prompts(folder / name, prompts)
+    tasks = Counter(prompt.tag for prompt in prompts)
+    return SetFile(name, len(prompts), content_hash(prompts), dict(tasks), text_diversity(prompts))
+
+
+def content_hash(prompts: Sequence[Prompt]) -> str:
+    """sha256 of the normalised texts, a line each, in their order."""
+    return hashlib.sha256("".join(normalise(p.text) + "\n" for p in prompts).encode()).hexdigest()
+
+
+def _card(config: PromptSetConfig, report: PromptSetReport, tests: dict[str, list[Prompt]]) -> dict[str, Any]:
+    return {
+        "config": config.model_dump(mode="json", exclude={"out"}),
+        "files": [asdict(file) for file in report.files],
+        "against": [
+            {"path": name, "prompts": len(prompts), "sha256": content_hash(prompts), "dropped": report.dropped[name]}
+            for name, prompts in tests.items()
+        ],
+        "paraphrases": report.paraphrases,
+    }

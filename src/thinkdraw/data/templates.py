@@ -1,0 +1,160 @@
+"""Prompts from templates and word lists, in the styles of GenEval's six tasks and of T2I-CompBench's categories."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from thinkdraw.data.demands import Demand, Thing, clauses, questions
+from thinkdraw.data.words import (
+    COLORS,
+    GENEVAL_RELATIONS,
+    GROUPS,
+    MADE,
+    MATERIALS,
+    MORE_COLORS,
+    NUMBERS,
+    SHAPEABLE,
+    SHAPES,
+    TEXTURES,
+    WORDINGS,
+)
+from thinkdraw.errors import UserError
+from thinkdraw.types import Prompt
+
+GENEVAL_TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+COMPBENCH_TASKS = ("color", "shape", "texture", "spatial", "numeracy", "complex")
+OPENINGS = ("{}", "{}", "{}", "a picture of {}", "an image of {}")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Nouns to draw from: all, those of any material, those of any outline."""
+
+    nouns: tuple[str, ...]
+    made: tuple[str, ...]
+    shapeable: tuple[str, ...]
+
+    @staticmethod
+    def of(groups: Sequence[str]) -> "Vocabulary":
+        """Of some of `GROUPS`, all if none is given."""
+        chosen = [name for name in GROUPS if name in groups or not groups]
+        pick = lambda names: tuple(noun for name in chosen if name in names for noun in GROUPS[name])  # noqa: E731
+        return Vocabulary(pick(GROUPS), pick(MADE), pick(SHAPEABLE))
+
+
+def one(rng: np.random.Generator, items: Sequence[str]) -> str:
+    return items[int(rng.integers(len(items)))]
+
+
+def some_nouns(rng: np.random.Generator, nouns: Sequence[str], count: int) -> list[str]:
+    """Different nouns that share no word: not a table and a coffee table. Raises UserError where the list has too few."""
+    if len(nouns) < 8:
+        raise UserError(
+            f"the chosen groups hold {len(nouns)} things that such a prompt can be about. Choose more groups."
+        )
+    while True:
+        found = [nouns[int(i)] for i in rng.choice(len(nouns), size=count, replace=False)]
+        words = [word for noun in found for word in noun.split()]
+        if len(set(words)) == len(words):
+            return found
+
+
+def attribute(rng: np.random.Generator, words: Sequence[str], noun: str, used: Sequence[str | None] = ()) -> str:
+    """A word that the noun does not have already, and none of `used`."""
+    return one(rng, [word for word in words if word not in noun.split() and word not in used])
+
+
+def prompt_of_demand(text: str, task: str, demand: Demand) -> Prompt:
+    include, exclude = clauses(demand)
+    return Prompt(text, "", task, include, exclude, questions(demand))
+
+
+def geneval_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> Prompt:
+    """One of GenEval's tasks: "a photo of …", two to four of a kind, its ten colours and four relations."""
+    a, b = some_nouns(rng, words.nouns, 2)
+    color = attribute(rng, COLORS, a)
+    match task:
+        case "single_object":
+            demand = Demand((Thing(a),))
+        case "two_object":
+            demand = Demand((Thing(a), Thing(b)))
+        case "counting":
+            demand = Demand((Thing(a, count=int(rng.integers(2, 5))),))
+        case "colors":
+            demand = Demand((Thing(a, color=color),))
+        case "position":
+            demand = Demand((Thing(a), Thing(b)), one(rng, GENEVAL_RELATIONS))
+            subject, target = demand.things[1].counted(), demand.things[0].counted()
+            return prompt_of_demand(f"a photo of {subject} {demand.relation} {target}", task, demand)
+        case "color_attr":
+            demand = Demand((Thing(a, color=color), Thing(b, color=attribute(rng, COLORS, b, (color,)))))
+        case _:
+            raise ValueError(f"task={task!r}: one of {', '.join(GENEVAL_TASKS)}.")
+    return prompt_of_demand("a photo of " + listed(demand.things), task, demand)
+
+
+def compbench_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> Prompt:
+    """One of T2I-CompBench's categories: attributes bound to two things, relations, numbers up to eight, or several of them."""
+    match task:
+        case "color":
+            return _two_attributes(rng, task, words.nouns, "color", MORE_COLORS)
+        case "shape":
+            return _two_attributes(rng, task, words.shapeable, "shape", SHAPES)
+        case "texture":
+            return _two_attributes(rng, task, words.made, "texture", (*MATERIALS, *TEXTURES))
+        case "spatial":
+            a, b = some_nouns(rng, words.nouns, 2)
+            demand = Demand((Thing(a), Thing(b)), one(rng, tuple(WORDINGS)))
+            wording = one(rng, WORDINGS[demand.relation or ""])
+            if rng.random() < 0.25:
+                text = f"The {b} is {wording} the {a}."
+            else:
+                text = one(rng, OPENINGS).format(f"{demand.things[1].counted()} {wording} {demand.things[0].counted()}")
+            return prompt_of_demand(text, task, demand)
+        case "numeracy":
+            nouns = some_nouns(rng, words.nouns, int(rng.integers(1, 4)))
+            counts = [int(rng.integers(2, max(NUMBERS) + 1)), *(int(rng.integers(1, 5)) for _ in nouns[1:])]
+            demand = Demand(tuple(Thing(noun, count) for noun, count in zip(nouns, counts)))
+            return prompt_of_demand(one(rng, OPENINGS).format(listed(demand.things)), task, demand)
+        case "complex":
+            return _complex(rng, words)
+    raise ValueError(f"task={task!r}: one of {', '.join(COMPBENCH_TASKS)}.")
+
+
+def _two_attributes(
+    rng: np.random.Generator, task: str, nouns: Sequence[str], kind: str, values: Sequence[str]
+) -> Prompt:
+    a, b = some_nouns(rng, nouns, 2)
+    first = attribute(rng, values, a)
+    second = attribute(rng, values, b, (first,))
+    demand = Demand((replace(Thing(a), **{kind: first}), replace(Thing(b), **{kind: second})))
+    if rng.random() < 0.25:
+        say = [f"the {noun} is {MATERIALS.get(word, word)}" for noun, word in ((a, first), (b, second))]
+        return prompt_of_demand(f"T{say[0][1:]} and {say[1]}.", task, demand)
+    return prompt_of_demand(one(rng, OPENINGS).format(listed(demand.things)), task, demand)
+
+
+def _complex(rng: np.random.Generator, words: Vocabulary) -> Prompt:
+    """A coloured thing of some texture in relation to another coloured thing; half of the time with a third kind, counted."""
+    a, b = some_nouns(rng, words.made, 2)
+    color = attribute(rng, MORE_COLORS, a)
+    target = Thing(a, color=color, texture=attribute(rng, (*MATERIALS, *TEXTURES), a))
+    subject = Thing(b, color=attribute(rng, MORE_COLORS, b, (color,)))
+    relation = one(rng, tuple(WORDINGS))
+    wording = one(rng, WORDINGS[relation])
+    things = [target, subject]
+    if rng.random() < 0.5:
+        taken = {*a.split(), *b.split()}
+        free = [noun for noun in words.nouns if not taken & set(noun.split())]
+        things.append(Thing(one(rng, free), count=int(rng.integers(2, 5))))
+        text = f"{subject.counted()} {wording} {target.counted()}, and {things[2].counted()}"
+    else:
+        text = f"The {subject.phrase()} is {wording} the {target.phrase()}."
+    return prompt_of_demand(text, "complex", Demand(tuple(things), relation))
+
+
+def listed(things: Sequence[Thing]) -> str:
+    """'a dog', 'a dog and two cats', 'a dog, two cats and an owl'."""
+    counted = [thing.counted() for thing in things]
+    return " and ".join([", ".join(counted[:-1]), counted[-1]] if len(counted) > 1 else counted)
