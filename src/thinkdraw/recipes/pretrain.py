@@ -42,6 +42,7 @@ from thinkdraw.recipes.pretrain_rows import (
     asking_batch,
     drawing_batch,
     patch_labels,
+    with_a_twin,
 )
 from thinkdraw.runtime.checkpoint import load_trainer_state, save_trainer_state
 from thinkdraw.runtime.files import atomic_directory, atomic_write_text
@@ -68,6 +69,7 @@ class PretrainConfig(StrictModel):
     redraw_steps: int = Field(
         default=250, ge=1, description="After so many steps it is saved and draws a quarter anew."
     )
+    twin_frac: float = Field(default=0.7, description="Pictures asked about that show two things of one shape.")
     questions_per_picture: int = 10
     learning_rate: float = 2e-3
     thought_weight: float = 0.15
@@ -278,7 +280,8 @@ def step_losses(
     for name, weight, rows, telling in tellings:
         batch = drawing_batch(corpus, tokenizer, rows, telling, config.blank_frac)
         learn((name, weight, drawing_loss(model, batch)))
-    scenes = [corpus.items[index][2] for index in corpus.pick(config.ask_rows)]
+    scenes = [corpus.items[index][2] for index in corpus.pick_evenly(config.ask_rows)]
+    scenes = [with_a_twin(scene, corpus.rng) if corpus.rng.random() < config.twin_frac else scene for scene in scenes]
     asked = [ask_about_scene(scene, config.questions_per_picture, corpus.rng) for scene in scenes]
     answer, describe, right["answers_right"], features = asking_loss(model, asking_batch(tokenizer, asked))
     assert describe is not None

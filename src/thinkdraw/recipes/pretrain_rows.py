@@ -1,7 +1,7 @@
 """The rows that the lab's Janus is pretrained on: drawing from prompts and thoughts, writing thoughts, and answering about pictures."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +19,7 @@ from thinkdraw.lab.prompts import Example, Family, stream, words
 from thinkdraw.lab.rationales import careless, write
 from thinkdraw.lab.scenes import COLORS, LATTICE, Scene, draw
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
+from thinkdraw.lab.specs import HELD_OUT_PAIRS
 from thinkdraw.policies import load_policy, vq
 from thinkdraw.policies.tiny import BOI, BOS, EOI, EOS, IMAGE, PAD
 from thinkdraw.rewards.lab_detector import facts_hold
@@ -26,7 +27,7 @@ from thinkdraw.types import Prompt, Sampling
 
 NUM_IMAGE_TOKENS = 64
 DESCRIBE = "what is in the picture?"
-QUESTION_SHARES = dict(zip(QUESTION_TYPES, (0.15, 0.1, 0.1, 0.1, 0.2, 0.3, 0.05), strict=True))  # most of what is hard
+QUESTION_SHARES = dict(zip(QUESTION_TYPES, (0.1, 0.08, 0.12, 0.15, 0.2, 0.3, 0.05), strict=True))  # most of what is hard
 Telling = Literal["no thought", "faithful thought", "careless thought"]
 
 
@@ -73,6 +74,13 @@ class Corpus:
 
     def pick(self, count: int) -> list[int]:
         return self.rng.integers(len(self.items), size=count).tolist()
+
+    def pick_evenly(self, count: int) -> list[int]:
+        """As many of each family on average: dense scenes, the hardest to read, are few in the corpus."""
+        families = [family for family, *_ in self.items]
+        names, starts, sizes = np.unique(families, return_index=True, return_counts=True)
+        which = self.rng.integers(len(names), size=count)
+        return (starts[which] + self.rng.integers(sizes[which])).tolist()
 
     def text(self, index: int) -> str:
         family, made, _ = self.items[index]
@@ -128,6 +136,15 @@ class Asked:
     picture: np.ndarray
     questions: tuple[tuple[str, bool], ...]
     description: str | None = None
+
+
+def with_a_twin(scene: Scene, rng: np.random.Generator) -> Scene:
+    """The scene with one thing in the shape of another, if it has two: without them "exactly one" would nearly always be true."""
+    things = list(scene.things)
+    i, j = rng.integers(len(things), size=2)
+    if (things[j].shape, things[i].color) not in HELD_OUT_PAIRS:
+        things[i] = replace(things[i], shape=things[j].shape)
+    return replace(scene, things=tuple(things))
 
 
 def ask_about_scene(scene: Scene, count: int, rng: np.random.Generator) -> Asked:
