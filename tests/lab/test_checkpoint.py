@@ -61,16 +61,16 @@ def test_pictures_survive_the_tokenizer(policy: JanusPolicy, family):
 
 def test_it_answers_about_held_out_pictures_and_not_without_looking(policy: JanusPolicy):
     found = evaluate_understanding(policy, per_type=60)
-    assert found.pictures.accuracy.value >= 0.8
-    assert found.blanked.accuracy.value <= 0.62
-    assert found.pictures.auroc >= 0.9
+    assert found.pictures.accuracy.value >= 0.78
+    assert found.blanked.accuracy.value <= 0.55
+    assert found.pictures.auroc >= 0.88
 
 
-def test_its_answers_about_pictures_it_drew_agree_with_the_detector_better_than_chance(policy: JanusPolicy):
+def test_its_answers_about_pictures_it_drew_agree_with_the_detector(policy: JanusPolicy):
     prompts = [e.prompt for e in prompt_set("geneval", "validation", 64)]
     drawn = policy.sample(prompts, Sampling(), seed=3)
     assert drawn.pictures is not None
-    assert agreement_on_drawn(policy, drawn.pictures, prompts).low > 0.5
+    assert agreement_on_drawn(policy, drawn.pictures, prompts).auroc >= 0.9
 
 
 def test_facts_of_a_prompt_are_true_of_its_scene():
