@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 COMMANDS = {c.name or c.callback.__name__.rstrip("_") for c in app.registered_commands if c.callback}
 
+GROUPS = {group.name for group in app.registered_groups}
+
 needs_checkpoint = pytest.mark.skipif(
     not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree"
 )
@@ -29,10 +31,10 @@ def test_every_command_in_the_documents_is_a_verb_with_a_help_page_that_shows_an
     for block in blocks(page, "text"):
         for line in block.splitlines():
             if line.startswith("thinkdraw "):
-                verb = line.split()[1]
-                assert verb in COMMANDS, f"{page.name}: {line}"
-                shown = CliRunner().invoke(app, [verb, "--help"]).output
-                assert "Example:" in shown, verb
+                verb, *rest = line.split()[1:]
+                assert verb in COMMANDS | GROUPS, f"{page.name}: {line}"
+                shown = CliRunner().invoke(app, [verb, *(rest[:1] if verb in GROUPS else []), "--help"]).output
+                assert "Example:" in shown, line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

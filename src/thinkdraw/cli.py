@@ -69,7 +69,7 @@ def train(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the resolved configuration and stop.")] = False,
 ) -> None:
-    """Run a recipe: pretrain, sft or grpo.
+    """Run a recipe: sft, grpo, preference, rejection, iterate, pretrain ….
 
     Example: thinkdraw train lab_grpo out=runs/mine group_size=16
     """
@@ -233,6 +233,213 @@ def report(
     print(write_report(run, out))
 
 
+@app.command()
+def sweep(
+    config: Annotated[str, typer.Argument(help="Name of a shipped sweep, or a YAML file.")] = "lab_objectives",
+    override: Annotated[list[str] | None, typer.Argument(help="key.sub=value, for instance seeds=[0].")] = None,
+) -> None:
+    """Train cells of recipes and settings over several seeds, judge all on the same prompts, and print one table with costs.
+
+    Example: thinkdraw sweep lab_objectives policy=runs/quickstart/sft
+    """
+    from thinkdraw.config import load_config
+    from thinkdraw.recipes import sweep as recipe
+    from thinkdraw.recipes.catalog import find_config
+
+    folder = recipe.run(load_config(recipe.SweepConfig, find_config(config), override or []))
+    print((folder / "table.md").read_text())
+
+
+@app.command()
+def sample(
+    ckpt: Checkpoint,
+    override: Annotated[
+        list[str] | None, typer.Argument(help="key.sub=value, for instance sampling.top_p=0.9 or prompts_per_shard=8.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the store; a stopped one goes on.")] = Path("runs/store"),
+    prompts: Annotated[
+        str, typer.Option(help="lab-geneval, lab-compbench or lab-dense (training prompts), or a .txt or .jsonl file.")
+    ] = "lab-geneval",
+    count: Annotated[int, typer.Option(min=1, help="Groups: prompts in order, and around again.")] = 64,
+    group_size: Annotated[int, typer.Option(min=1, help="Rollouts per prompt.")] = 8,
+    reward: Annotated[
+        list[str] | None, typer.Option(help="Score with this reward; may be given several times.")
+    ] = None,
+    thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
+    guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    device: Annotated[str, typer.Option()] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="bf16, or fp32 for log-probs that a trainer repeats exactly.")
+    ] = "bf16",
+    json_: AsJson = False,
+) -> None:
+    """Sample groups of thoughts and pictures into a rollout store, once; `score` judges them as often as you like.
+
+    Example: thinkdraw sample lab --out runs/store --count 64 --group-size 8 --reward lab-detector
+    """
+    from thinkdraw.config import load_config
+    from thinkdraw.recipes import sampling as recipe
+
+    family = prompts.removeprefix("lab-")
+    # The lab's first prompts are the same in a longer list, so that a larger --count goes on with the same store.
+    source = f"{{source: {json.dumps(prompts)}}}" if family == prompts else (
+        f"{{families: {{{family}: 1.0}}, count: {max(4096, count)}}}"
+    )  # fmt: skip
+    values = {
+        "policy": ckpt, "out": str(out), "count": count, "group_size": group_size, "rewards": reward or [],
+        "sampling.thought": thought, "sampling.guidance_scale": guidance_scale, "seed": seed, "device": device,
+        "precision": precision,
+    }  # fmt: skip
+    given = [f"prompts={source}", *(f"{key}={json.dumps(value)}" for key, value in values.items())]
+    _print_store(recipe.run(load_config(recipe.SampleConfig, None, [*given, *(override or [])])), json_)
+
+
+@app.command()
+def score(
+    store: Annotated[Path, typer.Argument(help="The folder of a rollout store.")],
+    override: Annotated[
+        list[str] | None, typer.Argument(help="key.sub=value, for instance reward.settings.strict_weight=1.")
+    ] = None,
+    reward: Annotated[str, typer.Option(help="A name of `thinkdraw list rewards`, or my_pkg.mine:MyReward.")] = "lab-detector",
+    name: Annotated[str | None, typer.Option(help="Of the scores in the store, if not the reward's own.")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help="Checkpoint that decodes the pictures, if not the one that drew them.")
+    ] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+    json_: AsJson = False,
+) -> None:  # fmt: skip
+    """Add a judge's scores to a rollout store; rows that have them are left alone.
+
+    Example: thinkdraw score runs/store --reward lab-judge
+    """
+    from thinkdraw.config import load_config
+    from thinkdraw.recipes import scoring as recipe
+
+    values = {"store": str(store), "reward.name": reward, "name": name, "policy": policy, "device": device}
+    given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
+    _print_store(recipe.run(load_config(recipe.ScoreConfig, None, [*given, *(override or [])])), json_)
+
+
+@app.command()
+def store(
+    action: Annotated[str, typer.Argument(help="info or export.")],
+    path: Annotated[Path, typer.Argument(help="The folder of a rollout store.")],
+    out: Annotated[Path | None, typer.Option(help="export: folder of rollouts.parquet and the pictures.")] = None,
+    png: Annotated[bool, typer.Option("--png", help="export: decode the pictures, one PNG per row.")] = False,
+    jsonl: Annotated[bool, typer.Option("--jsonl", help="export: rollouts.jsonl in place of parquet.")] = False,
+    policy: Annotated[
+        str | None, typer.Option(help="Checkpoint that decodes the pictures, if not the one that drew them.")
+    ] = None,
+    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help="export: leave damaged shards out.")] = False,
+    json_: AsJson = False,
+) -> None:
+    """What a rollout store holds (info), or all of it as one flat file (export).
+
+    Example: thinkdraw store export runs/store --out runs/flat --png
+    """
+    if action == "info":
+        return _print_store(path, json_)
+    if action != "export":
+        raise UserError(f"store {action!r}: one of info, export.")
+    if out is None:
+        raise UserError("store export needs --out FOLDER.")
+    from thinkdraw.recipes.scoring import Decoder
+    from thinkdraw.rollouts import RolloutStore
+    from thinkdraw.rollouts.export import export
+
+    opened = RolloutStore.open(path)
+    pictures = Decoder(opened, policy).pictures if png else None
+    print(export(opened, out, as_jsonl=jsonl, pictures=pictures, skip_damaged=skip_damaged))
+
+
+prompts_app = typer.Typer(no_args_is_help=True, help="Make prompt sets, and keep test prompts out of training.")
+app.add_typer(prompts_app, name="prompts")
+
+
+@prompts_app.command(name="make")
+def make_prompts(
+    out: Annotated[Path, typer.Option(help="Folder for the set; an older set there is replaced.")],
+    style: Annotated[
+        str, typer.Option(help="geneval, compbench, lab-geneval, lab-compbench or lab-dense.")
+    ] = "geneval",
+    count: Annotated[int, typer.Option(min=1, help="Prompts of the set at scale 1.")] = 2000,
+    scales: Annotated[str, typer.Option(help="Nested sets in units of count, as 0.25,0.5,1,2,4.")] = "1",
+    against: Annotated[
+        list[Path] | None, typer.Option(help="A test set to keep out; may be given several times.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    endpoint: Annotated[
+        str | None, typer.Option(help="OpenAI-compatible URL of a model that finds other words; with --model.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Its name there.")] = None,
+    json_: AsJson = False,
+) -> None:
+    """Write prompts with clauses and questions from templates, nested in size, and a card of what is in them.
+
+    Example: thinkdraw prompts make --out prompts/mine --style compbench --count 500 --scales 0.5,1,2
+    """
+    from thinkdraw.config import load_config
+    from thinkdraw.data import prompt_sets
+
+    if (endpoint is None) != (model is None):
+        raise UserError("--endpoint and --model belong together: give both, or neither.")
+    given = {"out": str(out), "style": style, "count": count, "against": [str(path) for path in against or []]}
+    given |= {"seed": seed} | ({"paraphrase": {"base_url": endpoint, "model": model}} if endpoint else {})
+    overrides = [f"{key}={json.dumps(value)}" for key, value in given.items()]
+    config = load_config(prompt_sets.PromptSetConfig, None, [*overrides, f"scales=[{scales}]"])
+    report = prompt_sets.make(config)
+    if json_:
+        print((report.folder / prompt_sets.CARD).read_text(encoding="utf-8"), end="")
+        return
+    _print_rows(
+        [
+            {"file": f.file, "prompts": f.count, "nouns": f.diversity.nouns, "attributes": f.diversity.attributes,
+             "distinct 2-grams": f"{f.diversity.distinct_2:.3f}", "distance": f"{f.diversity.jaccard_distance:.3f}"}
+            for f in report.files
+        ],
+        False,
+    )  # fmt: skip
+    for path, dropped in report.dropped.items():
+        print(f"{dropped} prompts left out that are in {path}")
+    if report.paraphrases:
+        print(f"paraphrases: {json.dumps(report.paraphrases)}")
+    print(f"prompt set: {report.folder}")
+
+
+@prompts_app.command(name="check")
+def check_leaks(
+    train: Annotated[Path, typer.Argument(help="A prompt file, or a folder with one.")],
+    against: Annotated[list[Path], typer.Option(help="A test set; may be given several times.")],
+    json_: AsJson = False,
+) -> None:
+    """Which training prompts are test prompts? Exit code 1 if any is.
+
+    Example: thinkdraw prompts check prompts/mine --against geneval/evaluation_metadata.jsonl
+    """
+    from thinkdraw.data.leak_guard import leaks
+    from thinkdraw.data.prompt_files import read_prompts
+
+    prompts, rows, leaking = read_prompts(train), [], set()
+    for path in against:
+        test = read_prompts(path)
+        for leak in leaks(prompts, test):
+            ours, theirs = prompts[leak.train], test[leak.test]
+            leaking.add(leak.train)
+            rows.append(
+                {"train": ours.id, "prompt": ours.text, "test": theirs.id, "test prompt": theirs.text,
+                 "file": str(path), "reason": leak.reason}
+            )  # fmt: skip
+    if json_:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        if rows:
+            _print_rows(rows, False)
+        print(f"{len(leaking)} of {len(prompts)} prompts of {train} are test prompts")
+    if rows:
+        raise typer.Exit(1)
+
+
 @app.command(name="list")
 def list_(
     what: Annotated[
@@ -283,6 +490,23 @@ def _registry(what: str) -> list[str]:
 
 def _interval(row: dict[str, Any], key: str) -> str:
     return "no verdict" if row[key] is None else f"{row[key]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+
+
+def _print_store(path: Path, as_json: bool) -> None:
+    from thinkdraw.rollouts import RolloutStore
+
+    info = RolloutStore.open(path).info()
+    if as_json:
+        print(json.dumps(info, indent=2))
+        return
+    rows = [{"": name, "value": info[name]} for name in ("rows", "groups", "shards", "thought", "precision", "bytes")]
+    rows += [{"": f"rows of revision {name}", "value": count} for name, count in info["revisions"].items()]
+    for name, judge in info["judges"].items():
+        mean = "" if judge["mean"] is None else f", mean {judge['mean']:.4f}"
+        rows.append({"": name, "value": f"{judge['scored']} scored, {judge['no_verdict']} without verdict{mean}"})
+        rows += [{"": name, "value": f"damaged scores {file}"} for file in judge["damaged"]]
+    rows += [{"": "damaged shard", "value": name} for name in info["damaged"]]
+    _print_rows([{"": "store", "value": path}, *rows, {"": "content", "value": info["content_hash"]}], False)
 
 
 def _print_stages(summary: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -153,6 +154,35 @@ class Rollouts:
         changes["prompts"] = tuple(self.prompts[i] for i in index.tolist())
         changes["thoughts"] = tuple(self.thoughts[i] for i in index.tolist()) if self.thoughts else ()
         return dataclasses.replace(self, **changes)
+
+    @staticmethod
+    def join(parts: "Sequence[Rollouts]", pad_id: int = 0) -> "Rollouts":
+        """Rows of the same sampling settings and group size, one part after the other, padded to the longest.
+
+        pad_id: for prompt_ids and draw_ids; what the masks hide is never looked at.
+        """
+        first = parts[0]
+
+        def stacked(name: str, fill: int | bool) -> Tensor | None:
+            values = [getattr(part, name) for part in parts]
+            if values[0] is None:
+                return None
+            width = max(value.shape[1] for value in values)
+            return torch.cat([F.pad(value, (0, width - value.shape[1]), value=fill) for value in values])
+
+        fills: dict[str, int | bool] = {"prompt_ids": pad_id, "draw_ids": pad_id, "segment": -1, "tokens": 0}
+        fills |= {"log_probs": 0} | dict.fromkeys(("prompt_mask", "draw_mask", "is_image", "mask"), False)
+        changes: dict[str, Any] = {name: stacked(name, fill) for name, fill in fills.items()}
+        if first.kept is not None:
+            kept = [part.kept for part in parts if part.kept]
+            width = changes["tokens"].shape[1]
+            counts = torch.cat([F.pad(k.counts, (0, width - k.counts.shape[1])) for k in kept])
+            changes["kept"] = Kept(torch.cat([k.indices for k in kept]), counts)
+        changes["seeds"] = torch.cat([part.seeds for part in parts])
+        changes["pictures"] = None if first.pictures is None else torch.cat([p.pictures for p in parts])  # type: ignore[misc]
+        changes["prompts"] = tuple(prompt for part in parts for prompt in part.prompts)
+        changes["thoughts"] = tuple(thought for part in parts for thought in part.thoughts)
+        return dataclasses.replace(first, **changes)
 
     def to(self, device: torch.device | str) -> "Rollouts":
         moved = {

@@ -118,9 +118,16 @@ def aggregate(
     )
 
 
-def compare(folder_a: Path | str, folder_b: Path | str, *, seed: int = 0) -> Score:
-    """Score of a minus score of b on the same prompts, with a paired interval. Raises UserError if they differ."""
-    rows_a, rows_b = (read_rows(folder) for folder in (folder_a, folder_b))
+def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequence[Path], *, seed: int = 0) -> Score:
+    """Score of a minus score of b on the same prompts, with a paired interval over prompts.
+
+    Several folders (training seeds) on a side are pooled: each prompt has the pictures of all of them.
+    Raises UserError if the prompts differ.
+    """
+    rows_a, rows_b = (
+        [row for folder in ([side] if isinstance(side, str | Path) else side) for row in read_rows(folder)]
+        for side in (folder_a, folder_b)
+    )
     try:
         return paired_difference(_by_prompt(rows_a, "correct"), _by_prompt(rows_b, "correct"), seed=seed)
     except ValueError as error:

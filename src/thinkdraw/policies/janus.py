@@ -224,6 +224,18 @@ class JanusPolicy:
             model = copy.deepcopy(self.model, shared).requires_grad_(False)
             self._reference = Scorer(model, self.text, self._module().guidance_in_loss).eval()
 
+    def reference_weights(self) -> dict[str, Tensor]:
+        """Of the copy that `make_reference` took; empty with adapters."""
+        if self._reference is None:
+            return {}
+        frozen = "model.vqmodel."  # shared with the policy, never trained
+        return {n: w for n, w in self._reference.model.state_dict().items() if not n.startswith(frozen)}
+
+    def load_reference(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `reference_weights` gave."""
+        if self._reference is not None:
+            self._reference.model.load_state_dict(weights, strict=False)
+
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, `log_probs` are the reference's: the adapters off, or the copy that `make_reference` took."""

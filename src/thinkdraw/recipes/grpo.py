@@ -18,7 +18,7 @@ from pydantic import Field
 
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
-from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl_k3, masked_modality_mean
+from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl_k2, kl_k3, masked_modality_mean
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
@@ -31,6 +31,7 @@ from thinkdraw.recipes.run_folder import RunFolder
 from thinkdraw.recipes.training import Team, Trainer, TrainSettings, open_policy
 from thinkdraw.types import Reward, Sampling
 
+KL = {"k2": kl_k2, "k3": kl_k3}  # in the loss; k1 has no gradient there that points anywhere
 RATIO_LIMIT = {"fp32": 1e-4, "bf16": 1e-2}
 
 
@@ -71,12 +72,19 @@ class GrpoConfig(TrainSettings):
         default=None, ge=1, description="Learn from this many best and as many worst rollouts of a group only (PeRL)."
     )
     variant: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = "grpo"
+    advantage: Literal["group", "dr_grpo", "rloo", "reinforce++", "reinforce++_baseline"] | None = Field(
+        default=None, description="Rewards to advantages; null: the variant's own, dr_grpo's or the group's."
+    )
     clip_low: float | None = Field(default=None, gt=0, description="null: the variant's own, 0.2 for grpo.")
     clip_high: float | None = Field(default=None, gt=0)
     text_weight: float = Field(default=1.0, ge=0)
     image_weight: float = Field(default=1.0, ge=0)
-    beta: float = Field(
-        default=0.0, ge=0, description="Weight of the KL to the starting policy (k3); 0 needs no reference."
+    beta: float = Field(default=0.0, ge=0, description="Weight of the KL to the reference; 0 needs no reference.")
+    kl: Literal["k1", "k2", "k3"] = Field(
+        default="k3", description="k2, k3: in the loss; k1: inside the reward, summed over a rollout's tokens."
+    )
+    refresh_reference_every: int | None = Field(
+        default=None, ge=1, description="Phases after which the policy becomes the reference; null: never."
     )
     old_log_probs: Literal["sampled", "recomputed"] = Field(
         default="sampled", description="recomputed: in training geometry, one more forward."
@@ -106,12 +114,17 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     check_prompts(policy, [*order.all_prompts(), *held_back], config.sampling)
     reward = reward or open_reward(config.reward.name, **config.reward.settings)
     if config.beta > 0:
+        if config.refresh_reference_every and config.lora:
+            raise UserError(
+                "refresh_reference_every with lora: the reference is the policy without its adapters, which does not "
+                "change. Set refresh_reference_every=null, or train all weights."
+            )
         policy.make_reference()
     trainer = Trainer(policy, config.optimiser, team)
     entropy = EntropyControl(config.entropy)
 
     state = folder.open()
-    done = {
+    done: dict[str, Any] = {
         "step": 0,
         "phase": 0,
         "pictures": 0,
@@ -124,6 +137,8 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
         trainer.load_state_dict(state)
         entropy.load_state_dict(state["entropy"])
         order.load_state_dict(state["order"])
+        if "reference" in state:
+            policy.load_reference(state["reference"])
         done |= {name: state[name] for name in done}
     saved = done["step"]
 
@@ -161,6 +176,13 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 row |= {"prompts_solved": order.num_solved, "prompts_skipped": order.skipped}
             seconds["seconds_update"] = time.monotonic() - began
 
+            if (
+                config.beta > 0
+                and config.refresh_reference_every
+                and done["phase"] % config.refresh_reference_every == 0
+            ):
+                policy.make_reference()
+
             # 3. Evaluate, and write down what happened.
             if config.validation.every and done["phase"] % config.validation.every == 0:
                 row["validation_score"] = validate(policy, reward, held_back, config, team)
@@ -190,8 +212,16 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 )
                 saved = done["step"]
         if saved != done["step"]:
-            folder.save(policy=policy, trainer=trainer, entropy=entropy.state_dict(), order=order.state_dict(), **done)
+            folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, config), **done)
     return folder.path
+
+
+def states(policy: JanusPolicy, entropy: EntropyControl, order: PromptOrder, config: GrpoConfig) -> dict[str, Any]:
+    """What a checkpoint holds beside the trainer's state; the reference only where it is no longer the starting policy."""
+    found: dict[str, Any] = {"entropy": entropy.state_dict(), "order": order.state_dict()}
+    if config.beta > 0 and config.refresh_reference_every:
+        found["reference"] = policy.reference_weights()
+    return found
 
 
 def accumulate(
@@ -204,6 +234,7 @@ def accumulate(
     """
     sums: dict[str, Any] = {}
     deviation = 0.0
+    in_loss = config.beta > 0 and config.kl in KL
     for part in batch:
         rows = part.advantages.valid.nonzero().flatten()
         lengths = (part.rollouts.segment[rows] >= 0).sum(1) + part.rollouts.prompt_mask[rows].sum(1)
@@ -232,11 +263,11 @@ def accumulate(
             entropies = masked_modality_mean(scored.entropy, *where)
             loss = policy_loss.loss + coefficients[0] * entropies.text + coefficients[1] * entropies.image
             new = {"entropy_text": entropies.text, "entropy_image": entropies.image}
-            if config.beta > 0:
+            if in_loss:
                 with torch.no_grad(), policy.reference():
                     reference = policy.log_probs(micro).log_probs
                 ratio = (lp - old).exp().detach()
-                kl = masked_modality_mean(ratio * kl_k3(lp, reference), *where)
+                kl = masked_modality_mean(ratio * KL[config.kl](lp, reference), *where)
                 loss = loss + config.beta * (kl.text + kl.image)
                 new |= {"kl_text": kl.text, "kl_image": kl.image}
             loss.backward()
@@ -252,7 +283,7 @@ def accumulate(
                 sums[name] = sums.get(name, 0.0) + value.detach()
             drift = (lp.detach() - micro.log_probs)[micro.mask].exp() - 1
             deviation = max(deviation, float(drift.abs().max()))
-    names = ["entropy_text", "entropy_image", *(["kl_text", "kl_image"] if config.beta > 0 else [])]
+    names = ["entropy_text", "entropy_image", *(["kl_text", "kl_image"] if in_loss else [])]
     names += ["loss", "ratio_mean", "clip_frac_text", "clip_frac_image"]
     return {name: float(sums.get(name, 0.0)) for name in names}, deviation
 

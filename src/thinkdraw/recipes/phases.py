@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.data.rewrites import rewrites
-from thinkdraw.objectives import Advantages, group_normalized
+from thinkdraw.objectives import ADVANTAGES, Advantages, BatchMoments, batch_moments, batch_normalized, kl_k1
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.noise import derive_seeds
 from thinkdraw.recipes.prompt_order import PromptOrder
@@ -23,6 +23,9 @@ from thinkdraw.types import Prompt, Reward, Rollouts
 
 if TYPE_CHECKING:
     from thinkdraw.recipes.grpo import GrpoConfig
+
+
+OVER_THE_BATCH = ("reinforce++", "reinforce++_baseline")  # advantages that are normalised over the whole phase
 
 
 @dataclass
@@ -104,6 +107,8 @@ def sample_phase(
         prompts = order.take(sum(missing), phase)
         begin = sum(missing[: team.rank])
         mine = range(begin, begin + missing[team.rank])
+    if config.advantage in OVER_THE_BATCH:
+        parts = normalised(parts, team)
     if config.keep_extremes is not None:
         parts = [extremes(part, config.keep_extremes) for part in parts]
     return Phase(parts, torch.cat(rewards), drawn * config.group_size, seconds)
@@ -127,13 +132,42 @@ def _sample(
     found = {n: v.float().cpu() for n, v in components(rollouts).items()} if components else {}
     seconds["seconds_sample"] += sampled - began
     seconds["seconds_judge"] += time.monotonic() - sampled
-    advantages = group_normalized(rewards, size, scale_by_std=config.variant != "dr_grpo")
+    if config.beta > 0 and config.kl == "k1":
+        found["kl"] = summed_log_ratio(policy, rollouts, config.micro_rows)
+        rewards = rewards - config.beta * found["kl"]
+    advantages = credit(rewards, config)
     groups = torch.arange(first, first + len(prompts)).repeat_interleave(size)
     moved = {
         name: getattr(advantages, name).to(policy.device) for name in ("values", "valid", "zero_variance", "dropped")
     }
     advantages = dataclasses.replace(advantages, **moved)
     return Part(rollouts, rewards, found, advantages, groups)
+
+
+def credit(rewards: Tensor, config: GrpoConfig) -> Advantages:
+    """Advantages of whole groups; those that are normalised over the batch are still raw, see `normalised`."""
+    name = config.advantage or ("dr_grpo" if config.variant == "dr_grpo" else "group")
+    raw = {"batch_stats": (0.0, 1.0)} if name in OVER_THE_BATCH else {}
+    return ADVANTAGES[name](rewards, config.group_size, **raw)
+
+
+def normalised(parts: list[Part], team: Team) -> list[Part]:
+    """The parts with advantages normalised over the phase of all processes."""
+    mine = sum((batch_moments(part.advantages) for part in parts), BatchMoments(0.0, 0.0, 0.0))
+    stats = BatchMoments(**team.add(dataclasses.asdict(mine))).stats()
+    return [dataclasses.replace(part, advantages=batch_normalized(part.advantages, stats)) for part in parts]
+
+
+def summed_log_ratio(policy: JanusPolicy, rollouts: Rollouts, micro_rows: int) -> Tensor:
+    """(B,) sum over the trained tokens of log_probs − the reference's: k1, an unbiased estimate of a row's KL in nats."""
+    parts = []
+    for rows in torch.arange(len(rollouts)).split(micro_rows):
+        micro = rollouts.select(rows)
+        with torch.no_grad(), policy.reference():
+            reference = policy.log_probs(micro).log_probs
+        ratio = kl_k1(micro.log_probs.to(reference.device), reference)
+        parts.append(ratio.masked_fill(~micro.mask.to(ratio.device), 0.0).sum(1).cpu())
+    return torch.cat(parts)
 
 
 def retold(prompts: Sequence[Prompt], group_size: int, phase: int, seed: int) -> list[Prompt]:

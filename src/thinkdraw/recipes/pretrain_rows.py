@@ -27,7 +27,9 @@ from thinkdraw.types import Prompt, Sampling
 
 NUM_IMAGE_TOKENS = 64
 DESCRIBE = "what is in the picture?"
-QUESTION_SHARES = dict(zip(QUESTION_TYPES, (0.1, 0.08, 0.12, 0.15, 0.2, 0.3, 0.05), strict=True))  # most of what is hard
+QUESTION_SHARES = dict(
+    zip(QUESTION_TYPES, (0.1, 0.08, 0.12, 0.15, 0.2, 0.3, 0.05), strict=True)
+)  # most of what is hard
 Telling = Literal["no thought", "faithful thought", "careless thought"]
 
 

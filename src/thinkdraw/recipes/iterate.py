@@ -1,0 +1,66 @@
+"""OpenVLThinker's loop: RL → sample → keep the good → SFT of the *original* policy on them → RL again, on harder prompts.
+
+    thinkdraw train lab_iterate policy=runs/quickstart/sft
+
+Each round reinforces, then hands its best rollouts to a fresh copy of the original policy, which is what the next round
+reinforces; the last round ends with RL. Deng et al. 2025 (arXiv 2503.17352). Parts that are finished are not run again.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from thinkdraw.config import StrictModel, save_config
+from thinkdraw.recipes import sampling
+from thinkdraw.recipes.catalog import read_config, run_config
+from thinkdraw.recipes.sampling import SampleConfig
+from thinkdraw.recipes.training import policy_path
+
+
+class RoundSettings(StrictModel):
+    """Overrides of the loop's configurations for one round, as on the command line: its prompts, say."""
+
+    grpo: list[str] = []
+    rejection: list[str] = []
+
+
+class IterateConfig(StrictModel):
+    recipe: Literal["iterate"] = "iterate"
+    out: Path = Path("runs/lab_iterate")
+    policy: str = Field(default="lab", description="The original policy.")
+    rounds: list[RoundSettings] = Field(default=[RoundSettings(), RoundSettings()], min_length=1)
+    grpo: str = Field(default="lab_grpo", description="Configuration of the RL part.")
+    rejection: str = Field(default="lab_rejection", description="Configuration of the SFT part.")
+    sample: SampleConfig = Field(
+        default=SampleConfig(rewards=["lab-detector"]),
+        description="What each round keeps from; its out, policy and seed.",
+    )
+    seed: int = Field(default=0, ge=0)
+
+
+def run(config: IterateConfig) -> Path:
+    """Run the rounds, and return the run folder of the last RL. Raises UserError."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    save_config(config, config.out / "config.yaml")
+    current = config.policy
+    reinforced = Path(current)
+    for number, settings in enumerate(config.rounds):
+        folder = config.out / f"round_{number:03d}"
+        if number:
+            previous = config.out / f"round_{number - 1:03d}"
+            store = sampling.run(
+                config.sample.model_copy(
+                    update={
+                        "out": previous / "store",
+                        "policy": policy_path(str(reinforced)),
+                        "seed": config.seed + 1000 * number,
+                    }
+                )
+            )
+            given = [f"out={previous / 'sft'}", f"policy={config.policy}", f"store={store}", f"seed={config.seed}"]
+            earlier = config.rounds[number - 1].rejection
+            current = str(run_config(read_config(config.rejection, [*given, *earlier])))
+        given = [f"out={folder / 'rl'}", f"policy={current}", f"seed={config.seed + number}"]
+        reinforced = run_config(read_config(config.grpo, [*given, *settings.grpo]))
+    return reinforced

@@ -1,0 +1,45 @@
+"""What a store's rollouts have in common, and what a policy must have to learn from them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from thinkdraw.config import StrictModel
+from thinkdraw.types import ThoughtFormat
+
+if TYPE_CHECKING:
+    from thinkdraw.policies.janus import JanusPolicy
+
+FORMAT = 1
+
+
+class Codec(StrictModel):
+    """What turns prompts, thoughts and pictures into the tokens of a store; a policy must share it to learn from them.
+
+    tokenizer: SHA-256 of the vocabulary with its ids. pad_id: what contexts are padded with.
+    """
+
+    tokenizer: str
+    num_image_tokens: int
+    num_codes: int
+    pad_id: int
+
+    @staticmethod
+    def of(policy: JanusPolicy) -> Codec:
+        vocabulary = json.dumps(sorted(policy.text.tokenizer.get_vocab().items())).encode()
+        config: Any = policy.model.config
+        return Codec(
+            tokenizer=hashlib.sha256(vocabulary).hexdigest(), num_image_tokens=policy.num_image_tokens,
+            num_codes=config.vq_config.num_embeddings, pad_id=policy.text.pad,
+        )  # fmt: skip
+
+
+class Header(StrictModel):
+    """`store.json`. precision: of the sampling, fp32 or bf16: log-probs and pictures are exact in that one only."""
+
+    format: int = FORMAT
+    codec: Codec
+    thought: ThoughtFormat
+    precision: str

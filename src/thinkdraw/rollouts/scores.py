@@ -1,0 +1,125 @@
+"""What judges said about a store's rows: files beside the shards, so that adding a judge rewrites no rollout."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from thinkdraw.config import StrictModel
+from thinkdraw.errors import UserError
+from thinkdraw.rollouts.files import DamagedError, TakenError, read_table, write_new
+from thinkdraw.rollouts.rows import Footer
+from thinkdraw.runtime.files import atomic_write_json
+
+SCHEMA = pa.schema([("row", pa.int64()), ("score", pa.float32()), ("components", pa.string())])
+
+
+class Judge(StrictModel):
+    """Which reward a column of scores is of, made with which settings; revision: of a model behind it, where known."""
+
+    reward: str
+    settings: dict[str, Any] = {}
+    revision: str | None = None
+
+
+@dataclass(frozen=True)
+class ScoreColumn:
+    """`scores/<name>/`: judge.json, and a file per shard. A score is null where the judge had no verdict."""
+
+    root: Path  # `scores/`
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.name
+
+    @property
+    def judge(self) -> Judge:
+        path = self.folder / "judge.json"
+        try:
+            return Judge.model_validate_json(path.read_text(encoding="utf-8"))
+        except (OSError, ValidationError) as error:
+            raise DamagedError(
+                f"{path} cannot be read. Restore it, or remove {self.folder} and score again."
+            ) from error
+
+    def declare(self, judge: Judge) -> None:
+        """Write judge.json. Raises UserError for a name that is no file name, or that stands for another judge."""
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
+            raise UserError(f"score column {self.name!r}: use letters, digits, dot, dash and underscore only.")
+        judge = Judge.model_validate_json(judge.model_dump_json())
+        if not (self.folder / "judge.json").exists():
+            atomic_write_json(self.folder / "judge.json", judge.model_dump(mode="json"))
+        elif (there := self.judge) != judge:
+            raise UserError(
+                f"scores {self.name!r} are of {_line(there)}, not of {_line(judge)}. Give these scores another name."
+            )
+
+    def has(self, shard: int) -> bool:
+        return self._path(shard).exists()
+
+    def write(self, shard: int, footer: Footer, scores: Tensor, components: Mapping[str, Tensor] | None = None) -> None:
+        """scores and each component: (B,) for the rows of the shard; NaN is no verdict.
+
+        Raises UserError if these rows are scored already.
+        """
+        check_scores(self.name, footer.num_rows, scores, components)
+        rows = np.arange(footer.first_row, footer.end_row)
+        parts = {name: values.tolist() for name, values in (components or {}).items()}
+        texts = [
+            json.dumps({name: v if math.isfinite(v := float(values[i])) else None for name, values in parts.items()})
+            for i in range(footer.num_rows)
+        ]
+        values = scores.detach().float().cpu().numpy()
+        score = pa.array(values, mask=~np.isfinite(values))
+        try:
+            write_new(self._path(shard), pa.table([pa.array(rows), score, pa.array(texts)], schema=SCHEMA))
+        except TakenError:
+            raise UserError(
+                f"row {footer.first_row}: {self._path(shard)} is there already, and rows are scored once. "
+                "Remove that file to score them again."
+            ) from None
+
+    def read(self, shard: int, footer: Footer) -> np.ndarray | None:
+        """(B,) float32 scores of the shard's rows, NaN = no verdict; None if they are not scored yet."""
+        table = self.table(shard, footer)
+        return None if table is None else table["score"].to_numpy().astype(np.float32)
+
+    def table(self, shard: int, footer: Footer) -> pa.Table | None:
+        if not self.has(shard):
+            return None
+        path = self._path(shard)
+        try:
+            table = read_table(path)
+            matches = np.array_equal(table["row"].to_numpy(), np.arange(footer.first_row, footer.end_row))
+        except (OSError, pa.ArrowException, KeyError) as error:
+            raise DamagedError(
+                f"scores {path} of rows {footer.first_row} to {footer.end_row - 1} are damaged "
+                f"({' '.join(str(error).split())[:160]}). Remove that file and score again."
+            ) from error
+        if not matches:
+            raise DamagedError(f"scores {path} are not of its rows. Remove that file and score again.")
+        return table
+
+    def _path(self, shard: int) -> Path:
+        return self.folder / f"{shard:06d}.parquet"
+
+
+def check_scores(name: str, num_rows: int, scores: Tensor, components: Mapping[str, Tensor] | None) -> None:
+    for what, values in {name: scores, **(components or {})}.items():
+        if not isinstance(values, torch.Tensor) or values.shape != (num_rows,):
+            raise ValueError(f"scores {what}: expected a tensor of {num_rows} numbers, one per rollout.")
+
+
+def _line(judge: Judge) -> str:
+    settings = ", ".join(f"{k}={v}" for k, v in judge.settings.items())
+    return f"{judge.reward}({settings})" + (f" of revision {judge.revision}" if judge.revision else "")

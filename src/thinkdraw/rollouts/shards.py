@@ -1,0 +1,123 @@
+"""The numbered parquet files of a store: each written whole, once, and checked against its digest when it is read."""
+
+import bisect
+import math
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from thinkdraw.errors import UserError
+from thinkdraw.rollouts import rows
+from thinkdraw.rollouts.files import DamagedError, TakenError, read_schema, read_table, write_new
+from thinkdraw.rollouts.rows import Footer
+from thinkdraw.types import Rollouts
+
+
+@dataclass(frozen=True)
+class StoredShard:
+    index: int
+    footer: Footer
+    table: pa.Table
+
+    @property
+    def row_ids(self) -> range:
+        return range(self.footer.first_row, self.footer.end_row)
+
+    def rollouts(self) -> Rollouts:
+        """What was appended, on the CPU, without pictures: `policy.decode_tokens(rollouts.image_tokens())`."""
+        return rows.to_rollouts(self.table, self.footer)
+
+
+@dataclass(frozen=True)
+class Shards:
+    """`shards/`. Only one shard is in memory at a time."""
+
+    folder: Path
+
+    def __len__(self) -> int:
+        """Shards up to the newest, damaged and missing ones counted."""
+        return max((int(path.stem) + 1 for path in self.folder.glob("[0-9]*.parquet")), default=0)
+
+    def end(self) -> tuple[int, int, int]:
+        """Index, first row and first group of the next shard. Raises DamagedError if the newest is damaged."""
+        index = len(self)
+        if index == 0:
+            return 0, 0, 0
+        footer = self.footer(index - 1)
+        return index, footer.end_row, footer.end_group
+
+    def add(self, table: pa.Table, footer: Footer, at_group: int | None = None) -> int:
+        """Write the rows of `rows.to_table` as the next shard; returns its index. at_group: see `RolloutStore.append`."""
+        while True:
+            index, first_row, first_group = self.end()
+            if at_group not in (None, first_group):
+                raise UserError(
+                    f"{self.folder.parent} holds {first_group} groups where {at_group} were expected: another process "
+                    "writes to it. Stop one of them; what is there is complete."
+                )
+            with suppress(TakenError):
+                write_new(self._path(index), rows.placed(table, footer, first_row, first_group))
+                return index
+
+    def footer(self, index: int) -> Footer:
+        """What a shard says about its rows. Raises DamagedError."""
+        try:
+            return Footer.of(read_schema(self._path(index)))
+        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            raise self._damaged(index, error) from error
+
+    def footers(self, skip_damaged: bool = False) -> Iterator[tuple[int, Footer]]:
+        for index in range(len(self)):
+            try:
+                footer = self.footer(index)
+            except DamagedError:
+                if not skip_damaged:
+                    raise
+                continue
+            yield index, footer
+
+    def read(self, index: int) -> StoredShard:
+        """Raises DamagedError."""
+        footer = self.footer(index)
+        try:
+            table = read_table(self._path(index))
+            is_whole = rows.digest(table, footer) == footer.digest
+        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+            raise self._damaged(index, error) from error
+        if not is_whole:
+            raise self._damaged(index, "its content is not what was written")
+        return StoredShard(index, footer, table)
+
+    def find(self, row: int) -> int:
+        """The shard that holds a row. Raises UserError for a row that no readable shard has."""
+        index = bisect.bisect_right(range(len(self)), row, key=self._first_row) - 1
+        if index < 0 or row >= self.footer(index).end_row:
+            store = self.folder.parent
+            raise UserError(
+                f"row {row} is in no readable shard of {store}. `thinkdraw store info {store}` counts them."
+            )
+        return index
+
+    def _first_row(self, index: int) -> float:
+        """Of a shard, or of the next readable one."""
+        while index < len(self):
+            with suppress(DamagedError):
+                return self.footer(index).first_row
+            index += 1
+        return math.inf
+
+    def _damaged(self, index: int, reason: object) -> DamagedError:
+        path = self._path(index)
+        why = " ".join(str(reason).split())[:160] if path.exists() else "the file is missing"
+        where = "rows unknown"
+        with suppress(DamagedError):
+            where = f"row {self.footer(index - 1).end_row if index else 0} and on"
+        return DamagedError(
+            f"{path} is damaged, {where}: {why}. Restore that file; skip_damaged=True reads the other shards."
+        )
+
+    def _path(self, index: int) -> Path:
+        return self.folder / f"{index:06d}.parquet"

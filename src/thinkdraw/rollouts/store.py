@@ -1,0 +1,271 @@
+"""A folder of rollouts that only grows: `store.json`, `shards/000000.parquet` …, `scores/<judge>/000000.parquet` ….
+
+One `append` writes one shard. Everything is read shard by shard, so memory does not grow with the store.
+Two writers at once are serialised: a shard's name is taken by an atomic link, and the slower writer takes the next one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.rollouts import rows
+from thinkdraw.rollouts.files import DamagedError
+from thinkdraw.rollouts.header import FORMAT, Codec, Header
+from thinkdraw.rollouts.scores import Judge, ScoreColumn, check_scores
+from thinkdraw.rollouts.shards import Shards, StoredShard
+from thinkdraw.rollouts.summary import summary
+from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.types import Rollouts, ThoughtFormat
+
+if TYPE_CHECKING:
+    from thinkdraw.policies.janus import JanusPolicy
+
+
+@dataclass(frozen=True)
+class StoredGroups:
+    """Whole groups of one shard. scores: (B,) float32, NaN = no verdict. row_ids: theirs in the store."""
+
+    rollouts: Rollouts
+    scores: Tensor
+    row_ids: range
+
+
+class RolloutStore:
+    """See the module. Make one with `create`, or `open` it."""
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path, self.header = path, header
+        self._shards = Shards(path / "shards")
+        self._last_read: StoredShard | None = None
+
+    @classmethod
+    def create(cls, path: Path | str, policy: JanusPolicy, thought: ThoughtFormat) -> RolloutStore:
+        """An empty store for rollouts of this policy, and of others with its tokenizer and codes, in one thought format.
+
+        Raises UserError if `path` holds a store already.
+        """
+        path = Path(path)
+        if (path / "store.json").exists():
+            raise UserError(f"{path} holds a rollout store already. Open that one, or choose another folder.")
+        header = Header(codec=Codec.of(policy), thought=thought, precision=policy.precision)
+        if header.codec.num_codes > 1 << 16:
+            raise UserError(f"the policy has {header.codec.num_codes} codes; a store holds up to 65,536, as uint16.")
+        atomic_write_json(path / "store.json", header.model_dump(mode="json"))
+        return cls(path, header)
+
+    @classmethod
+    def open(cls, path: Path | str) -> RolloutStore:
+        """Raises UserError if there is no store, or one that this version does not read."""
+        path = Path(path)
+        try:
+            found = json.loads((path / "store.json").read_text(encoding="utf-8"))
+            if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
+                raise UserError(
+                    f"{path}: store format {found['format']}, and this version reads {FORMAT}. Use the one that wrote it."
+                )
+            return cls(path, Header.model_validate(found))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise UserError(
+                f"{path} holds no rollout store (store.json is missing). `thinkdraw sample` makes one."
+            ) from error
+        except (OSError, ValidationError, ValueError) as error:
+            raise DamagedError(
+                f"{path / 'store.json'} cannot be read: it was edited or damaged. Restore it."
+            ) from error
+
+    # Writing
+
+    def append(
+        self, rollouts: Rollouts, scores: Mapping[str, Tensor] | None = None, policy_path: str = "", *,
+        components: Mapping[str, Mapping[str, Tensor]] | None = None, at_group: int | None = None,
+    ) -> int:  # fmt: skip
+        """Write whole groups as one shard, then their scores; returns the shard's index.
+
+        scores: judge → (B,), NaN = no verdict. components: judge → part → (B,). Pictures are not kept: they follow from
+        the tokens. at_group: refuse unless the store holds exactly so many groups, for a writer that goes on where it
+        was. A process killed in between leaves a shard without scores, and never half a shard.
+        Raises UserError for rollouts of another thought format or other codes, and for a disk that refuses.
+        """
+        self._check_fit(rollouts)
+        for name, values in (scores or {}).items():
+            check_scores(name, len(rollouts), values, (components or {}).get(name))
+        table, footer = rows.to_table(rollouts, self.header.codec.pad_id, policy_path)
+        index = self._shards.add(table, footer, at_group)
+        for name, values in (scores or {}).items():
+            column = self.column(name) if name in self.judges else self.add_judge(name, Judge(reward=name))
+            column.write(index, self._shards.footer(index), values, (components or {}).get(name))
+        return index
+
+    def _check_fit(self, rollouts: Rollouts) -> None:
+        if not len(rollouts):
+            raise ValueError("no rollouts to append.")
+        if rollouts.sampling.thought != self.header.thought:
+            raise UserError(
+                f"rollouts with thought={rollouts.sampling.thought} do not go into {self.path}, which is of "
+                f"thought={self.header.thought}. Use a store for each."
+            )
+        codes, codec = rollouts.image_tokens(), self.header.codec
+        if codes.shape[1] != codec.num_image_tokens or int(codes.max()) >= codec.num_codes:
+            raise UserError(
+                f"pictures of {codes.shape[1]} tokens up to {int(codes.max())} do not go into {self.path}, which has "
+                f"{codec.num_image_tokens} of {codec.num_codes} codes. Use another store."
+            )
+
+    def add_judge(self, name: str, judge: Judge) -> ScoreColumn:
+        """The column of scores called `name`, new or as it is. Raises UserError if it is another judge's."""
+        column = self.column(name)
+        column.declare(judge)
+        return column
+
+    # Reading
+
+    def __len__(self) -> int:
+        return self._shards.end()[1]
+
+    @property
+    def num_groups(self) -> int:
+        return self._shards.end()[2]
+
+    @property
+    def num_shards(self) -> int:
+        """Up to the newest, damaged and missing ones counted."""
+        return len(self._shards)
+
+    def read_shard(self, index: int) -> StoredShard:
+        """One shard, compared with its digest. Raises DamagedError."""
+        return self._shards.read(index)
+
+    def shards(self, *, skip_damaged: bool = False) -> Iterator[StoredShard]:
+        """The shards in order, one in memory at a time."""
+        for index in range(self.num_shards):
+            try:
+                shard = self.read_shard(index)
+            except DamagedError:
+                if not skip_damaged:
+                    raise
+                continue
+            yield shard
+
+    def footers(self, *, skip_damaged: bool = False) -> Iterator[tuple[int, rows.Footer]]:
+        """(index, what its rows have in common) of each shard, without reading the rows."""
+        return self._shards.footers(skip_damaged)
+
+    def readable_shards(self) -> list[int]:
+        """Indices of the shards that are whole; reads all of them."""
+        return [shard.index for shard in self.shards(skip_damaged=True)]
+
+    def row(self, row: int) -> Rollouts:
+        """One rollout. Raises UserError for a row that no readable shard has."""
+        if self._last_read is None or row not in self._last_read.row_ids:
+            self._last_read = self.read_shard(self._shards.find(row))
+        return self._last_read.rollouts().select([row - self._last_read.footer.first_row])
+
+    def pair(self, one: int, other: int) -> tuple[Rollouts, Rollouts]:
+        """Two rollouts of one prompt. Raises UserError if their prompts differ, or if they are the same row."""
+        if one == other:
+            raise UserError(f"row {one} cannot be a pair with itself. Choose another row of its group.")
+        pair = self.row(one), self.row(other)
+        texts = [rollouts.prompts[0].text for rollouts in pair]
+        if texts[0] != texts[1]:
+            raise UserError(
+                f"row {one} draws {texts[0][:60]!r} and row {other} {texts[1][:60]!r}: a pair compares two pictures of "
+                "one prompt. Choose rows of one group."
+            )
+        return pair
+
+    def iter_groups(self, judge: str, batch: int = 32, *, skip_damaged: bool = False) -> Iterator[StoredGroups]:
+        """`batch` groups at a time with their scores, in order; the last of a shard may be fewer.
+
+        Raises UserError for groups of one rollout, and for rows that `judge` has not scored.
+        """
+        column = self._known(judge)
+        for shard in self.shards(skip_damaged=skip_damaged):
+            footer, size = shard.footer, shard.footer.group_size
+            where = f"row {footer.first_row}: shard {shard.index:06d}"
+            if size < 2:
+                raise UserError(f"{where} has groups of one rollout. Sample with a group_size of at least 2.")
+            scores = column.read(shard.index, footer)
+            if scores is None:
+                raise UserError(f"{where} is not scored by {judge}. Run `thinkdraw score` again; it goes on there.")
+            rollouts, first = shard.rollouts(), footer.first_row
+            for begin in range(0, len(rollouts), batch * size):
+                part = range(begin, min(begin + batch * size, len(rollouts)))
+                values = torch.from_numpy(scores[part.start : part.stop])
+                yield StoredGroups(
+                    rollouts.select(part, size), values, range(first + part.start, first + part.stop)
+                )  # fmt: skip
+
+    # Scores
+
+    @property
+    def judges(self) -> list[str]:
+        return sorted(path.parent.name for path in (self.path / "scores").glob("*/judge.json"))
+
+    def column(self, judge: str) -> ScoreColumn:
+        return ScoreColumn(self.path / "scores", judge)
+
+    def scores(self, judge: str, *, skip_damaged: bool = False) -> np.ndarray:
+        """(rows,) float32; NaN where the judge had no verdict, or was not asked: see `scored`."""
+        return self._scores(judge, skip_damaged)[0]
+
+    def scored(self, judge: str, *, skip_damaged: bool = False) -> np.ndarray:
+        """(rows,) bool, True = the judge was asked."""
+        return self._scores(judge, skip_damaged)[1]
+
+    def _scores(self, judge: str, skip_damaged: bool) -> tuple[np.ndarray, np.ndarray]:
+        column = self._known(judge)
+        footers = list(self.footers(skip_damaged=skip_damaged))
+        size = footers[-1][1].end_row if footers else 0
+        scores, scored = np.full(size, np.nan, np.float32), np.zeros(size, bool)
+        for index, footer in footers:
+            try:
+                found = column.read(index, footer)
+            except DamagedError:
+                if not skip_damaged:
+                    raise
+                continue
+            if found is not None:
+                scores[footer.first_row : footer.end_row] = found
+                scored[footer.first_row : footer.end_row] = True
+        return scores, scored
+
+    def _known(self, judge: str) -> ScoreColumn:
+        if judge not in self.judges:
+            known = ", ".join(self.judges) or "none yet"
+            raise UserError(f"{self.path} has no scores of {judge}; it has {known}. Run `thinkdraw score`.")
+        return self.column(judge)
+
+    # Fit
+
+    def check_policy(self, policy: JanusPolicy) -> None:
+        """Raises UserError unless the policy has the tokenizer, image tokens and codes of the store."""
+        mine, its = self.header.codec.model_dump(), Codec.of(policy).model_dump()
+        if differing := [name for name in mine if mine[name] != its[name]]:
+            there, here = (", ".join(f"{n}={str(c[n])[:12]}" for n in differing) for c in (mine, its))
+            raise UserError(
+                f"row 0 and all others of {self.path} have tokens of another policy: {there} there, {here} in this one. "
+                "Sample a store from this policy, or from the checkpoint that it was trained from."
+            )
+
+    def check_revision(self, revision: str) -> None:
+        """Raises UserError unless the policy of this revision sampled every row."""
+        for index, footer in self.footers():
+            if footer.revision != revision:
+                raise UserError(
+                    f"row {footer.first_row}: rows {footer.first_row} to {footer.end_row - 1} (shard {index:06d}) are of "
+                    f"revision {footer.revision}, not {revision}. Sample them again, or learn off-policy."
+                )
+
+    def info(self) -> dict[str, Any]:
+        """Counts, judges, revisions, sizes and content_hash: see `summary.py`."""
+        return summary(self)

@@ -1,0 +1,105 @@
+"""Options of GRPO: kinds of advantage and of KL, a reference that follows, and what is not paid for when it is off."""
+
+import pytest
+import torch
+from tests.recipes.helpers import LowCodes, grpo_config, policy_dir, rows_without_times
+
+from thinkdraw.errors import UserError
+from thinkdraw.objectives import ADVANTAGES
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.recipes import grpo
+from thinkdraw.recipes.phases import sample_phase
+from thinkdraw.recipes.prompt_order import PromptOrder
+from thinkdraw.recipes.training import Team, Trainer, open_policy
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> str:
+    return policy_dir(tmp_path_factory.mktemp("policy"))
+
+
+def phase_of(config, model=None):
+    team = Team(config)
+    order = PromptOrder.of(config.prompts, [], 0, None)
+    return sample_phase(model or open_policy(config, team), LowCodes(), order, config, 0, team)
+
+
+@pytest.mark.parametrize("name", ADVANTAGES)
+def test_every_advantage_is_the_one_of_its_name(tmp_path, policy, name):
+    (part,) = phase_of(grpo_config(tmp_path, policy, advantage=name)).parts
+    wanted = ADVANTAGES[name](part.rewards, 4)
+    assert torch.allclose(part.advantages.values, wanted.values, atol=1e-6)
+    assert float(part.advantages.values.abs().max()) > 0
+
+
+def test_dr_grpo_keeps_its_own_advantage_unless_told_otherwise(tmp_path, policy):
+    (own,) = phase_of(grpo_config(tmp_path, policy, variant="dr_grpo")).parts
+    assert torch.equal(own.advantages.values, ADVANTAGES["dr_grpo"](own.rewards, 4).values)
+    (told,) = phase_of(grpo_config(tmp_path, policy, variant="dr_grpo", advantage="rloo")).parts
+    assert torch.equal(told.advantages.values, ADVANTAGES["rloo"](told.rewards, 4).values)
+
+
+@pytest.mark.parametrize("name", ["reinforce++", "reinforce++_baseline"])
+def test_advantages_over_the_batch_do_not_depend_on_how_it_was_sampled(tmp_path, policy, name):
+    """With refills a phase has several parts; they are normalised together."""
+    phase = phase_of(grpo_config(tmp_path, policy, advantage=name, refill_rounds=1, prompts_per_phase=6))
+    values = torch.cat([p.advantages.values[p.advantages.valid] for p in phase.parts])
+    assert float(values.std()) == pytest.approx(1, rel=1e-2)
+    if name == "reinforce++":
+        assert float(values.mean()) == pytest.approx(0, abs=1e-5)
+
+
+def gradient(config, model, phase) -> torch.Tensor:
+    trainer = Trainer(model, config.optimiser, Team(config))
+    trainer.optimizer.zero_grad(set_to_none=True)
+    counts = grpo.global_counts(phase.parts, Team(config))
+    grpo.accumulate(model, phase.parts, counts, (0.0, 0.0), config)
+    found = torch.cat([m.grad.flatten().clone() for m in trainer.masters.values() if m.grad is not None])
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return found
+
+
+@pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
+def test_every_kl_moves_a_policy_that_has_left_its_reference(tmp_path, policy, kl):
+    config = grpo_config(tmp_path, policy, kl=kl, beta=0.5)
+    model = open_policy(config, Team(config))
+    model.make_reference()
+    with torch.no_grad():
+        for weight in model.model.lm_head.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0)))
+    phase = phase_of(config, model)
+    plain = config.model_copy(update={"beta": 0.0})
+    same = phase_of(plain, model) if kl == "k1" else phase  # k1 is in the rewards, the others are in the loss
+    difference = gradient(config, model, phase) - gradient(plain, model, same)
+    assert float(difference.norm()) > 1e-4
+    if kl == "k1":
+        part, unpaid = phase.parts[0], same.parts[0]
+        assert torch.allclose(part.rewards, unpaid.rewards - 0.5 * part.components["kl"])
+        assert float(part.components["kl"].abs().max()) > 0.01
+
+
+def test_without_a_kl_no_reference_is_asked(tmp_path, policy, monkeypatch):
+    def refuse(self):
+        raise AssertionError("a reference was asked although beta is 0")
+
+    monkeypatch.setattr(JanusPolicy, "reference", refuse)
+    monkeypatch.setattr(JanusPolicy, "make_reference", refuse)
+    for kl in ("k1", "k3"):
+        grpo.run(grpo_config(tmp_path / kl, policy, kl=kl, refresh_reference_every=1, max_steps=1))
+
+
+def test_a_reference_that_follows_survives_a_restart(tmp_path, policy):
+    settings = {"beta": 0.1, "refresh_reference_every": 2, "save_every": 1, "sampling": {"max_thought_tokens": 4}}
+    whole = grpo.run(grpo_config(tmp_path / "whole", policy, max_steps=4, **settings))
+    rows = rows_without_times(whole)
+    config = grpo_config(tmp_path / "parts", policy, max_steps=3, **settings)
+    grpo.run(config)
+    parts = grpo.run(config.model_copy(update={"max_steps": 4}))
+    assert rows_without_times(parts) == rows
+    kl = [row["kl_text"] + row["kl_image"] for row in rows]
+    assert kl[0] == kl[2] == pytest.approx(0, abs=1e-6) and kl[1] > 1e-6 and kl[3] > 1e-6
+
+
+def test_adapters_have_no_reference_to_refresh(tmp_path, policy):
+    with pytest.raises(UserError, match="refresh_reference_every with lora"):
+        grpo.run(grpo_config(tmp_path, policy, beta=0.1, refresh_reference_every=1, lora={"rank": 2}))
