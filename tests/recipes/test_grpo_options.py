@@ -97,7 +97,7 @@ def test_a_reference_that_follows_survives_a_restart(tmp_path, policy):
     parts = grpo.run(config.model_copy(update={"max_steps": 4}))
     assert rows_without_times(parts) == rows
     kl = [row["kl_text"] + row["kl_image"] for row in rows]
-    assert kl[0] == kl[2] == pytest.approx(0, abs=1e-6) and kl[1] > 1e-6 and kl[3] > 1e-6
+    assert kl[0::2] == pytest.approx([0, 0], abs=1e-6) and min(kl[1::2]) > 1e-6
 
 
 def test_adapters_have_no_reference_to_refresh(tmp_path, policy):

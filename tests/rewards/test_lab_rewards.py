@@ -135,6 +135,11 @@ def test_prompts_that_the_lab_cannot_judge_are_named(prompt, message):
         judge(picture(RING), prompt)
 
 
+class Likes:
+    def score(self, pictures, texts):
+        return torch.zeros(len(texts))
+
+
 class Answers:
     def __init__(self, *values):
         self.values, self.calls = values, []
@@ -171,7 +176,7 @@ def test_rewards_need_pictures():
 
 
 def test_every_registered_reward_can_be_found_and_a_dotted_path_works():
-    settings = {"lab-judge": {"questioner": Answers(0.5)}}
+    settings = {"lab-judge": {"questioner": Answers(0.5)}, "lab-clip": {"scorer": Likes()}}
     assert all(load_reward(name, **settings.get(name, {})).name == name for name in REWARDS)
     assert load_reward("thinkdraw.rewards.lab_detector:LabDetectorReward").name == "lab-detector"
 
@@ -180,7 +185,7 @@ def test_every_registered_reward_can_be_found_and_a_dotted_path_works():
     ("name", "settings", "message"),
     [
         ("lab-detektor", {}, "did you mean lab-detector"),
-        ("zzz", {}, "known are lab-detector, lab-judge"),
+        ("zzz", {}, "known are lab-clip, lab-detector, lab-judge"),
         ("no_such_package.x:Y", {}, "cannot import no_such_package"),
         ("thinkdraw.rewards.rules:Nothing", {}, "has no Nothing"),
         ("lab-detector", {"weight": 1}, "unexpected keyword argument 'weight'. It takes strict_weight"),

@@ -5,6 +5,8 @@ A judge reports what it sees, raw; what that is worth is for `thinkdraw.rewards`
 
 # Name → class; a string, so that a judge's libraries are imported when it is used and not before.
 JUDGES = {
+    "clip": "thinkdraw.judges.clip:ClipScorer",
+    "lab-clip": "thinkdraw.judges.clip:LabClipScorer",
     "lab-detector": "thinkdraw.judges.lab:LabDetector",
     "policy": "thinkdraw.judges.lab:PolicyQuestioner",
 }

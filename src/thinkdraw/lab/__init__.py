@@ -6,3 +6,8 @@ from pathlib import Path
 def checkpoint_path() -> Path:
     """The lab's Janus checkpoint inside the package."""
     return Path(__file__).parent / "assets" / "janus"
+
+
+def clip_path() -> Path:
+    """The lab's CLIP inside the package."""
+    return Path(__file__).parent / "assets" / "clip"

@@ -234,7 +234,7 @@ class JanusPolicy:
     def load_reference(self, weights: dict[str, Tensor]) -> None:
         """Put back what `reference_weights` gave."""
         if self._reference is not None:
-            self._reference.model.load_state_dict(weights, strict=False)
+            self._reference.model.load_state_dict(self._reference.model.state_dict() | weights)
 
     @contextmanager
     def reference(self) -> Iterator[None]:

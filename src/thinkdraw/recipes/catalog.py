@@ -15,8 +15,13 @@ from thinkdraw.errors import UserError
 RECIPES = {
     "tokenizer": ("thinkdraw.recipes.tokenizer", "TokenizerConfig"),
     "pretrain": ("thinkdraw.recipes.pretrain", "PretrainConfig"),
+    "clip": ("thinkdraw.recipes.clip", "ClipConfig"),
     "sft": ("thinkdraw.recipes.sft", "SftConfig"),
     "grpo": ("thinkdraw.recipes.grpo", "GrpoConfig"),
+    "preference": ("thinkdraw.recipes.preference", "PreferenceConfig"),
+    "rejection": ("thinkdraw.recipes.rejection", "RejectionConfig"),
+    "iterate": ("thinkdraw.recipes.iterate", "IterateConfig"),
+    "sweep": ("thinkdraw.recipes.sweep", "SweepConfig"),
 }
 CONFIGS = Path(__file__).parent.parent / "configs"
 

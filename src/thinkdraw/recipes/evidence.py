@@ -10,6 +10,7 @@
 Each policy is also judged out of domain: held-out pairs, counts, templates and relation wordings.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ from thinkdraw.recipes.training import load_trained
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Sampling, ThoughtFormat
+
+SPLITS: tuple[Split, ...] = ("test", "ood")
 
 
 class EvidenceConfig(StrictModel):
@@ -74,12 +77,12 @@ def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
     folders: dict[str, dict[Split, Path]] = {}
     for name, path in policies.items():
         thought = "off" if name == "rl-off" else config.evaluation.sampling.thought
-        folders[name] = {split: config.out / "eval" / split / name.replace(", ", "_") for split in ("test", "ood")}
+        folders[name] = {split: config.out / "eval" / split / name.replace(", ", "_") for split in SPLITS}
         found = {split: _score(config, path, split, folder, thought) for split, folder in folders[name].items()}
         stages[name] = found["test"] | {"ood": found["ood"]}
         say(f"{name}: {found['test']['score']:.3f} in domain, {found['ood']['score']:.3f} out of domain")
     summary: dict[str, Any] = {"stages": stages, "rl_seconds": seconds}
-    for split, key in (("test", "difference"), ("ood", "difference_ood")):
+    for split, key in zip(SPLITS, ("difference", "difference_ood"), strict=True):
         summary[key] = differences({n: (folders[a][split], folders[b][split]) for n, (a, b) in PAIRS.items()})
     summary["judge_agreement"] = {
         name: _agreement(config, policies[name]) for name in ("base", "sft", "rl", "rl-judge")
@@ -107,13 +110,17 @@ def _score(config: EvidenceConfig, policy: Path, split: Split, folder: Path, tho
     return {key: report[key] for key in ("score", "low", "high", "per_task", "pictures", "prompts")}
 
 
-def _agreement(config: EvidenceConfig, policy: Path) -> dict[str, float]:
-    """AUROC of the judge's P(yes) against the detector on pictures that `policy` draws for validation prompts."""
+def _agreement(config: EvidenceConfig, policy: Path) -> dict[str, float | None]:
+    """AUROC of the judge's P(yes) against the detector on pictures that `policy` draws for validation prompts.
+
+    None where the detector finds every fact true, or none.
+    """
     prompts = [e.prompt for e in prompt_set(config.evaluation.family, "validation", config.agreement_prompts)]
     drawn = load_trained(policy).sample(prompts, config.evaluation.sampling)
     assert drawn.pictures is not None
     found = agreement_on_drawn(load_trained(config.policy), drawn.pictures, prompts)
-    return {"auroc": found.auroc, "low": found.low, "high": found.high, "questions": found.questions}
+    numbers = {"auroc": found.auroc, "low": found.low, "high": found.high}
+    return {n: None if math.isnan(x) else x for n, x in numbers.items()} | {"questions": found.questions}
 
 
 def table(summary: dict[str, Any]) -> str:
@@ -143,5 +150,8 @@ def table(summary: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     for name, a in summary["judge_agreement"].items():
-        lines.append(f"| {name} | {a['auroc']:.3f} | {a['low']:.3f} – {a['high']:.3f} |")
+        known = a["auroc"] is not None
+        lines.append(
+            f"| {name} | " + (f"{a['auroc']:.3f} | {a['low']:.3f} – {a['high']:.3f} |" if known else "– | – |")
+        )
     return "\n".join(lines) + "\n"

@@ -200,6 +200,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 done["step"],
                 row,
                 ("reward_mean", "entropy_text", "entropy_image", "thought_tokens_mean", "ratio_max_deviation"),
+                folder.progress(done["step"]),
             )
             warn_of_trouble(display, row, done, config)
 
@@ -207,9 +208,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             if is_best := score is not None and score > done["best_score"]:
                 done |= {"best": f"step_{done['step']:06d}", "best_score": score}
             if is_best or done["step"] - saved >= config.save_every:
-                folder.save(
-                    policy=policy, trainer=trainer, entropy=entropy.state_dict(), order=order.state_dict(), **done
-                )
+                folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, config), **done)
                 saved = done["step"]
         if saved != done["step"]:
             folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, config), **done)

@@ -71,7 +71,7 @@ def run(config: PreferenceConfig) -> Path:
     policy = open_policy(config, team)
     trainer = Trainer(policy, config.optimiser, team)
     state = folder.open()
-    done = {"step": 0, "pictures": 0, "sequences": 0, "reference_forwards": 0, "round": -1}
+    done: dict[str, Any] = {"step": 0, "pictures": 0, "sequences": 0, "reference_forwards": 0, "round": -1}
     if state:
         trainer.load_state_dict(state)
         done |= {name: state[name] for name in done}
@@ -95,11 +95,10 @@ def run(config: PreferenceConfig) -> Path:
             rows = torch.cat([pairs.better, pairs.worse]).unique()
             anchor = 0 if not config.refresh_reference else number
             cache = folder.path / "before" / f"round_{number:03d}_against_{anchor:03d}.safetensors"
-            fresh = not cache.is_file()
             before = compared_with(policy, judged, rows, config, anchor == number, cache, team)
             if number > done["round"]:
                 done |= {"round": number, "pictures": done["pictures"] + len(judged.scores)}
-                done["reference_forwards"] += len(rows) if fresh else 0
+                done["reference_forwards"] += len(rows)
 
             # 2. Its steps.
             last = config.max_steps if number == config.rounds - 1 else (number + 1) * per_round
@@ -121,7 +120,8 @@ def run(config: PreferenceConfig) -> Path:
                 row["seconds"] = folder.seconds()
                 if team.is_main:
                     folder.log.append(row)
-                display.show(done["step"], row, ("loss", "margin_mean", "accuracy", "chosen_nll", "grad_norm"))
+                shown = ("loss", "margin_mean", "accuracy", "chosen_nll", "grad_norm")
+                display.show(done["step"], row, shown, folder.progress(done["step"]))
                 if grad_norm == 0:
                     display.warn("gradient", "the gradient norm is 0: nothing is learned. Are both weights 0?")
                 if done["step"] - saved >= config.save_every:
@@ -143,7 +143,7 @@ def open_round(policy: JanusPolicy, config: PreferenceConfig, number: int, folde
         changes = {
             "out": path,
             "policy": str(newest) if number and newest else config.policy,
-            "rewards": [config.judge],
+            "rewards": config.sample.rewards or [config.judge],
         }
         sampling.run(config.sample.model_copy(update=changes | {"seed": config.seed + 1000 * (number + 1)}))
     team.wait()
@@ -193,11 +193,11 @@ def pair_loss(
     """Both rollouts of each pair in one forward pass, rows better first."""
     both: Rollouts = judged.rollouts.select(torch.cat([better, worse])).to(policy.device)
     width, half = both.tokens.shape[1], len(better)
-    lp = policy.log_probs(both).log_probs
+    lp: Any = policy.log_probs(both).log_probs
     old = before[torch.cat([better, worse]), :width].to(lp.device)
     sides = [(lp[s], old[s], both.mask[s], both.is_image[s]) for s in (slice(None, half), slice(half, None))]
-    arranged = [part for pair in zip(*sides, strict=True) for part in pair]
-    weights = {"text_weight": config.text_weight, "image_weight": config.image_weight, "num_pairs": num_pairs}
+    arranged: Any = [part for pair in zip(*sides, strict=True) for part in pair]
+    weights: Any = {"text_weight": config.text_weight, "image_weight": config.image_weight, "num_pairs": num_pairs}
     if config.objective == "dpo":
         return dpo_loss(
             *arranged, loss_type=config.loss_type, beta=config.beta, label_smoothing=config.label_smoothing,
@@ -205,6 +205,6 @@ def pair_loss(
         )  # fmt: skip
     scores = judged.scores.to(lp.device)
     return rebel_loss(
-        *arranged, scores[better], scores[worse], eta=config.eta, scaling=config.scaling,
+        *arranged, rewards_1=scores[better], rewards_2=scores[worse], eta=config.eta, scaling=config.scaling,
         length_normalised=config.length_normalised, **weights,
     )  # fmt: skip

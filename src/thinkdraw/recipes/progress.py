@@ -22,7 +22,7 @@ class Display:
         )
         self._bar = Progress(*columns, console=self.console) if active and self.console.is_terminal else None
         self._warned: set[str] = set()
-        self._first: tuple[float, int] | None = None
+        self._first: tuple[float, float] | None = None
 
     def __enter__(self) -> "Display":
         if self._bar:
@@ -34,15 +34,19 @@ class Display:
         if self._bar:
             self._bar.stop()
 
-    def show(self, step: int, row: dict[str, Any], names: tuple[str, ...]) -> None:
-        """Bring the bar to `step`, or print every log_every-th step, with these fields of the metrics row."""
+    def show(self, step: int, row: dict[str, Any], names: tuple[str, ...], progress: float | None = None) -> None:
+        """Bring the bar to `step`, or print every log_every-th step, with these fields of the metrics row.
+
+        progress: 0..1 of the run, where the clock may end it before the last step.
+        """
         shown = " ".join(f"{n} {row[n]:.3g}" for n in names if row.get(n) is not None)
-        self._first = self._first or (time.monotonic(), step)
+        done = step / self.total if progress is None else progress
+        self._first = self._first or (time.monotonic(), done)
         if self._bar:
-            self._bar.update(self._task, completed=step, shown=shown)
-        elif step % self.log_every == 0 or step >= self.total:
+            self._bar.update(self._task, completed=max(step, done * self.total), shown=shown)
+        elif step % self.log_every == 0 or done >= 1:
             began, first = self._first
-            left = (time.monotonic() - began) / max(1, step - first) * max(0, self.total - step)
+            left = (time.monotonic() - began) / (done - first) * (1 - done) if done > first else 0.0
             self.console.print(
                 f"{self.name} {step}/{self.total} {shown} left {left:.0f}s", soft_wrap=True, highlight=False
             )

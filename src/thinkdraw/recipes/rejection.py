@@ -80,7 +80,7 @@ def run(config: RejectionConfig) -> Path:
             row |= {"sequences_trained": step * config.batch_rows, "seconds": folder.seconds()}
             if team.is_main:
                 folder.log.append(row)
-            display.show(step, row, ("loss", "text_nats", "image_nats", "grad_norm"))
+            display.show(step, row, ("loss", "text_nats", "image_nats", "grad_norm"), folder.progress(step))
             if step - saved >= config.save_every:
                 folder.save(step, policy, trainer)
                 saved = step

@@ -88,7 +88,9 @@ def run(config: SftConfig) -> Path:
             row["seconds"] = folder.seconds()
             if team.is_main:
                 folder.log.append(row)
-            display.show(step, row, ("loss", "text_nats", "image_nats", "grad_norm", "tokens_per_s"))
+            display.show(
+                step, row, ("loss", "text_nats", "image_nats", "grad_norm", "tokens_per_s"), folder.progress(step)
+            )
             if grad_norm == 0:
                 display.warn(
                     "gradient", "the gradient norm is 0: nothing is learned. Are both weights 0, or all weights frozen?"

@@ -94,7 +94,8 @@ def _evaluated(config: SweepConfig, name: str, policy: Any) -> dict[Split, Path]
     """Draw and judge in domain and out of domain what is not judged yet; split → folder."""
     asked = config.evaluation
     folders: dict[Split, Path] = {}
-    for split, count in (("test", asked.prompts), ("ood", config.out_of_domain_prompts)):
+    counts: dict[Split, int] = {"test": asked.prompts, "ood": config.out_of_domain_prompts}
+    for split, count in counts.items():
         if count:
             folders[split] = config.out / "eval" / split / _file(name)
             evaluate_lab(policy, asked.family, split, count, asked.samples, asked.sampling, asked.seed, folders[split])

@@ -14,6 +14,7 @@ from thinkdraw.types import Reward
 
 # Name → class; a string, so that a judge's libraries are imported when a reward is loaded and not before.
 REWARDS = {
+    "lab-clip": "thinkdraw.rewards.clip_score:ClipScoreReward",
     "lab-detector": "thinkdraw.rewards.lab_detector:LabDetectorReward",
     "lab-judge": "thinkdraw.rewards.lab_judge:LabJudgeReward",
 }
