@@ -5,7 +5,7 @@ import pytest
 
 from thinkdraw.data.prompt_files import FORMATS, read_prompts, write_prompts
 from thinkdraw.errors import UserError
-from thinkdraw.types import Prompt, Question
+from thinkdraw.types import Prompt, Question, Relation
 
 DPG_HEADER = (
     "item_id,text,keywords,proposition_id,dependency,category_broad,category_detailed,tuple,question_natural_language"
@@ -23,8 +23,23 @@ def test_what_is_written_is_read_back_equal(tmp_path):
     questions = (Question(1, "is there a cat?"), Question(2, "is the cat\u2028red?", (1,), {"kind": "exists"}))
     prompts = [Prompt("two “red” dogs", "a-1", "position", clauses, ({"class": "dog", "count": 3},), questions)]
     prompts += [Prompt("a ring", "a-2")]
+    place = Relation("cat", "on top of", "bed")
+    prompts += [
+        Prompt("two red cats", nouns=("cat",), attributed=("red cat",), counts=(("cat", 2),), relation=place, id="a-3")
+    ]
     write_prompts(tmp_path / "p.jsonl", prompts)
     assert read_prompts(tmp_path / "p.jsonl") == prompts
+
+
+def test_t2i_r1s_rows_are_read_under_their_published_names(tmp_path):
+    row = {"prompt": "a photo of four coasters", "nouns": ["coaster"], "task_type": "numeracy"}
+    row["numeracy_info"] = [{"obj_name": "coaster", "num": 4}]
+    place = {"prompt": "a car below a zebra", "nouns": ["car", "zebra"], "task_type": "spatial"}
+    place["spatial_info"] = {"obj1": "car", "obj2": "zebra", "locality": "below"}
+    path = write(tmp_path / "p.jsonl", json.dumps(row), json.dumps(place))
+    first, second = read_prompts(path)
+    assert (first.tag, first.nouns, first.counts) == ("numeracy", ("coaster",), (("coaster", 4),))
+    assert second.relation == Relation("car", "below", "zebra")
 
 
 def test_text_lines_are_prompts_with_ids_and_empty_lines_are_skipped(tmp_path):
@@ -65,7 +80,7 @@ def test_dpgs_table_gives_questions_with_their_parents(tmp_path):
     first, second = read_prompts(tmp_path)
     assert (first.id, first.text, first.tag) == ("x1", "A red dog, asleep.", "dpg")
     assert [q.depends_on for q in first.questions] == [(), (1,), (1, 2)]
-    assert second.questions == (Question(1, "Is there a cat?"),)
+    assert second.questions == (Question(1, "Is there a cat?", category="entity"),)
     write(path, DPG_HEADER, rows[3].replace("1,0", "1,none"))
     with pytest.raises(UserError, match="line 2: proposition_id and dependency"):
         read_prompts(path)
@@ -96,6 +111,8 @@ def test_unigenbench_tables_give_their_prompts(tmp_path):
         ("p.jsonl", '{"prompt": "a", "include": {"class": "cat", "count": 1}}', "line 1: `include` is not a list"),
         ("p.jsonl", '{"prompt": "a", "include": [{"class": "c", "count": 1, "position": ["above", 0]}]}', "earlier"),
         ("p.txt", " \n", "holds no prompt"),
+        ("p.jsonl", '{"prompt": "a", "nouns": [1]}', "line 1: nouns and attr_nouns must be lists of texts"),
+        ("p.jsonl", '{"prompt": "a", "spatial_info": {"obj1": "b"}}', "line 1: nouns, attr_nouns, numeracy_info"),
         ("p.txt", b"\xff\xfe", "cannot be read as a text file"),
         ("p.csv", "prompt\na cat", "does not tell the prompt format"),
         ("p.parquet", "x", "format= one of jsonl, text, geneval"),
@@ -132,7 +149,7 @@ def test_an_unknown_format_and_a_missing_file_are_named(tmp_path):
         ("unigenbench/test_prompts_en.csv", 600, 1),
         ("unigenbench/test_prompts_en_long.csv", 600, 1),
         ("geneval2/geneval2_data.jsonl", 800, 1),
-        ("t2i_r1_train/geneval_and_t2i_data_final.jsonl", 7223, 1),
+        ("t2i_r1_train/geneval_and_t2i_data_final.jsonl", 7223, 8),
     ],
 )
 def test_the_published_files_are_read_whole(shared_dir, path, count, tags):

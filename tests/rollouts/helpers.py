@@ -20,7 +20,7 @@ PROMPTS = [
         "a red circle",
         id="one",
         tag="colors",
-        include=({"class": "circle", "count": 1, "color": "red", "position": ["left of", 0]},),
+        include=({"class": "circle", "count": 1, "color": "red"},),
         exclude=({"class": "circle", "count": 2},),
         questions=(
             Question(0, "is there a circle?", fact={"kind": "exists", "thing": {"shape": "circle"}}),

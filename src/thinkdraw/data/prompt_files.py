@@ -14,16 +14,21 @@ from typing import Any
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
-from thinkdraw.types import Prompt, Question
+from thinkdraw.types import Prompt, Question, Relation
 
 COMPBENCH_CATEGORIES = (
     "color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex",
 )  # fmt: skip
+_T2I_R1_LISTS = {"nouns": "nouns", "attributed": "attr_nouns"}
 _COMPBENCH_NAME = re.compile(rf"({'|'.join(COMPBENCH_CATEGORIES)})(_(train|val)\w*)?")
 
 
 def read_jsonl(path: Path) -> list[Prompt]:
-    """The project's own rows: `prompt`, and where known `id`, `tag`, `include`, `exclude`, `questions`."""
+    """The project's own rows: `prompt`, and where known `id`, `tag`, `include`, `exclude`, `questions`.
+
+    T2I-R1's training prompts (arXiv 2505.00703) are such rows, too: `task_type` is the tag, and `nouns`, `attr_nouns`,
+    `spatial_info` and `numeracy_info` are read under their published names, which `write_prompts` keeps.
+    """
     return [prompt_of(row, f"{path} line {line}", line) for line, row in json_rows(path)]
 
 
@@ -81,7 +86,7 @@ def read_dpg(path: Path) -> list[Prompt]:
 
 
 def _dpg_table(path: Path) -> list[Prompt]:
-    columns = ("item_id", "text", "proposition_id", "dependency", "question_natural_language")
+    columns = ("item_id", "text", "proposition_id", "dependency", "category_broad", "question_natural_language")
     texts: dict[str, str] = {}
     questions: dict[str, list[Question]] = {}
     for line, row in csv_rows(path, columns):
@@ -96,7 +101,10 @@ def _dpg_table(path: Path) -> list[Prompt]:
             ) from error
         # 0 is the table's way to write that a question has no parent.
         depends_on = tuple(parent for parent in parents if parent)
-        questions.setdefault(item, []).append(Question(number, row["question_natural_language"].strip(), depends_on))
+        question = row["question_natural_language"].strip()
+        questions.setdefault(item, []).append(
+            Question(number, question, depends_on, category=row["category_broad"].strip())
+        )
     return [Prompt(text, item, "dpg", questions=tuple(questions[item])) for item, text in texts.items()]
 
 
@@ -165,7 +173,11 @@ def row_of(prompt: Prompt) -> dict[str, Any]:
     """A row of the project's own form; empty fields are left out, the id is not."""
     row: dict[str, Any] = {"id": prompt.id, "prompt": prompt.text, "tag": prompt.tag}
     row |= {"include": list(prompt.include), "exclude": list(prompt.exclude)}
-    row["questions"] = [{k: v for k, v in asdict(q).items() if v is not None} for q in prompt.questions]
+    row["questions"] = [{k: v for k, v in asdict(q).items() if v not in (None, "")} for q in prompt.questions]
+    row |= {"nouns": list(prompt.nouns), "attr_nouns": list(prompt.attributed)}
+    row["numeracy_info"] = [{"obj_name": noun, "num": number} for noun, number in prompt.counts]
+    if r := prompt.relation:
+        row["spatial_info"] = {"obj1": r.subject, "obj2": r.object, "locality": r.word}
     return {k: v for k, v in row.items() if v or k == "id"}
 
 
@@ -181,7 +193,24 @@ def prompt_of(row: dict[str, Any], where: str, number: int) -> Prompt:
             f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them."
         ) from error
     text, id = text_of(row, "prompt", where), str(row.get("id") or f"{number:05d}")
-    return Prompt(text, id, str(row.get("tag") or ""), **structure, questions=questions)
+    tag = str(row.get("tag") or row.get("task_type") or "")
+    return Prompt(text, id, tag, **structure, questions=questions, **_named_things(row, where))
+
+
+def _named_things(row: dict[str, Any], where: str) -> dict[str, Any]:
+    """T2I-R1's fields, under the names that `Prompt` has for them."""
+    try:
+        found: dict[str, Any] = {name: tuple(row.get(key) or ()) for name, key in _T2I_R1_LISTS.items()}
+        found["counts"] = tuple((c["obj_name"], c["num"]) for c in row.get("numeracy_info") or ())
+        if place := row.get("spatial_info"):
+            found["relation"] = Relation(place["obj1"], place["locality"], place["obj2"])
+    except (TypeError, KeyError) as error:
+        raise UserError(
+            f"{where}: nouns, attr_nouns, numeracy_info or spatial_info are not of T2I-R1's form ({error!r}). Correct them."
+        ) from error
+    if not all(isinstance(noun, str) for name in _T2I_R1_LISTS for noun in found[name]):
+        raise UserError(f"{where}: nouns and attr_nouns must be lists of texts. Correct them.")
+    return found
 
 
 def _clauses(row: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any], ...]:

@@ -12,8 +12,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from thinkdraw.data.prompt_files import prompt_of, row_of
 from thinkdraw.errors import UserError
-from thinkdraw.types import Kept, Prompt, Question, Rollouts, Sampling
+from thinkdraw.types import Kept, Prompt, Rollouts, Sampling
 
 SCHEMA = pa.schema(
     [
@@ -204,14 +205,13 @@ def _segments(rollouts: Rollouts, valid: Tensor) -> tuple[pa.Array, pa.Array]:
 
 def _structure(prompt: Prompt) -> str:
     """What judges need of the prompt, as JSON: a tuple inside a clause or a fact comes back as a list."""
-    questions = [dataclasses.asdict(q) for q in prompt.questions]
-    return json.dumps({"include": prompt.include, "exclude": prompt.exclude, "questions": questions})
+    row = row_of(prompt)
+    return json.dumps({name: value for name, value in row.items() if name not in ("id", "prompt", "tag")})
 
 
 def _prompt(text: str, id: str, tag: str, structure: str) -> Prompt:
-    found = json.loads(structure)
-    questions = (Question(**{**q, "depends_on": tuple(q["depends_on"])}) for q in found["questions"])
-    return Prompt(text, id, tag, tuple(found["include"]), tuple(found["exclude"]), tuple(questions))
+    row = json.loads(structure) | {"prompt": text, "tag": tag}
+    return dataclasses.replace(prompt_of(row, "a stored prompt", 0), id=id)
 
 
 def _lists(values: Tensor, keep: Tensor | None = None) -> pa.Array:
