@@ -283,9 +283,15 @@ class Detection:
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds objects: pictures (B, H, W, 3) uint8 → per picture a list of detections."""
+    """Finds objects: pictures (B, H, W, 3) uint8 → per picture a list of detections, or None = no verdict.
 
-    def detect(self, pictures: Tensor) -> list[list[Detection]]: ...
+    labels: B lists of names to look for, which a detector with an open vocabulary needs; one with its own list of
+    names finds all of these, and keeps to `labels` where they are given.
+    """
+
+    def detect(
+        self, pictures: Tensor, labels: Sequence[Sequence[str]] | None = None
+    ) -> Sequence[list[Detection] | None]: ...
 
 
 @runtime_checkable
@@ -300,6 +306,21 @@ class Scorer(Protocol):
     """A number for (picture, text) pairs; NaN = no verdict. → (B,) float32."""
 
     def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a `Writer` is asked: an instruction, and the pictures that it is about, each (H, W, 3) uint8."""
+
+    text: str
+    pictures: tuple[np.ndarray, ...] = field(default=(), compare=False, repr=False)
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Answers in words: a text for each request; None = no answer (a failure, never an empty text)."""
+
+    def write(self, requests: Sequence[Request]) -> list[str | None]: ...
 
 
 class Reward(Protocol):

@@ -31,6 +31,8 @@ def test_the_lab_judges_keep_their_protocols():
 
 def test_the_detector_finds_as_many_things_as_were_drawn():
     assert [len(found) for found in LabDetector().detect(pictures(6))] == [1, 2, 3, 1, 2, 3]
+    kept = LabDetector().detect(pictures(6), [["no such shape"]] * 6)
+    assert kept == [[]] * 6
 
 
 def test_pictures_in_another_form_are_refused():

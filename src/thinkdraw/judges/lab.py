@@ -15,8 +15,12 @@ class LabDetector:
 
     name = "lab-detector"
 
-    def detect(self, pictures: Tensor) -> list[list[Detection]]:
-        return [found.detections for found in self.look(pictures)]
+    def detect(self, pictures: Tensor, labels: Sequence[Sequence[str]] | None = None) -> list[list[Detection]]:
+        """labels: shapes to keep to, per picture; every object without."""
+        found = [seen.detections for seen in self.look(pictures)]
+        if labels is None:
+            return found
+        return [[d for d in seen if d.label in asked] for seen, asked in zip(found, labels, strict=True)]
 
     def look(self, pictures: Tensor) -> list[Found]:
         """As `detect`, with the background of each picture. pictures: (B, H, W, 3) uint8."""
