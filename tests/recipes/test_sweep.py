@@ -33,13 +33,14 @@ def test_every_cell_is_trained_judged_and_costed_once(tmp_path):
     )  # fmt: skip
     folder = sweep.run(config, lambda _: None)
     summary = json.loads((folder / "summary.json").read_text())
-    assert list(summary["cells"]) == ["untrained", "best of 2", "dpo", "best ones"]
+    assert list(summary["rows"]) == ["untrained", "best of 2", "dpo", "best ones"]
     assert summary["store"]["rollouts"] == 24 and len(summary["store"]["content_hash"]) >= 16
-    dpo = summary["cells"]["dpo"]
+    dpo = summary["rows"]["dpo"]
     assert dpo["pictures_sampled"] == 24 and dpo["sequences_trained"] == 4 and dpo["reference_forwards"] > 0
     assert len(dpo["test"]["per_seed"]) == len(dpo["ood"]["per_seed"]) == 2
     table = (folder / "table.md").read_text()
     assert "| best ones |" in table and "Not above the untrained policy" in table
+    assert (folder / "comparison.png").read_bytes().startswith(b"\x89PNG")
 
     metrics = {file: file.read_bytes() for file in folder.rglob("metrics.jsonl")}
     sweep.run(config, lambda _: None)

@@ -70,9 +70,9 @@ def grpo_rows(steps: int) -> list[dict]:
         row |= {"learning_rate": 1e-4, "thought_tokens_mean": 31 - 6 * step / steps + rng.normal()}
         row |= {"thought_forced_frac": 0.02, "loss": rng.normal() * 0.01, "pictures_sampled": 128 * step}
         row |= {
-            "seconds_sample": 2 + 0.2 * rng.random(),
-            "seconds_judge": 0.2,
-            "seconds_update": 3.1,
+            "seconds_sampling": 2.1 * step + 0.2 * rng.random(),
+            "seconds_judging": 0.2 * step,
+            "seconds_learning": 3.1 * step,
             "seconds": 5.3 * step,
         }
         rows.append(row | ({"validation_score": reward} if step % 10 == 0 else {}))

@@ -72,12 +72,17 @@ class JanusPolicy:
 
     @property
     def revision(self) -> str:
-        """Short hash of the trained weights, from thousands of places in each tensor: an optimiser step moves all."""
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        version = tuple(p._version for p in trained)  # every in-place change counts up
+        """Short hash of the weights, from thousands of places in each tensor: an optimiser step moves all.
+
+        The same however the policy is opened: adapters that have not learned yet change nothing, and are left out.
+        """
+        weights = dict(self.model.named_parameters())
+        if not any(bool(p.detach().any()) for n, p in weights.items() if ".lora_B." in n):
+            weights = {n: p for n, p in weights.items() if ".lora_" not in n}
+        version = tuple((p._version, p.data_ptr()) for p in weights.values())  # every in-place change counts up
         if self._revision[0] != version:
             digest = hashlib.sha256()
-            for parameter in trained:
+            for parameter in weights.values():
                 flat = parameter.detach().flatten()
                 digest.update(flat[:: max(1, len(flat) // 4096)].float().cpu().numpy().tobytes())
             self._revision = (version, digest.hexdigest()[:12])

@@ -22,6 +22,7 @@ from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
+from thinkdraw.recipes.ledger import Ledger
 from thinkdraw.recipes.phases import Part, masked_rows, minibatches, phase_stats, sample_phase, validate
 from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.prompt_order import HistorySettings, MixSettings, PromptOrder
@@ -124,15 +125,9 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     entropy = EntropyControl(config.entropy)
 
     state = folder.open()
-    done: dict[str, Any] = {
-        "step": 0,
-        "phase": 0,
-        "pictures": 0,
-        "sequences": 0,
-        "flat_phases": 0,
-        "best": "",
-        "best_score": -math.inf,
-    }
+    folder.started(policy.revision, order.all_prompts(), config.sampling)
+    done: dict[str, Any] = {"step": 0, "phase": 0, "flat_phases": 0, "best": "", "best_score": -math.inf}
+    ledger = Ledger.of(state)
     if state:
         trainer.load_state_dict(state)
         entropy.load_state_dict(state["entropy"])
@@ -146,7 +141,8 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
         while folder.progress(done["step"]) < 1:
             # 1. Sample and judge. Every process has whole groups of its own; the statistics are global.
             phase = sample_phase(policy, reward, order, config, done["phase"], team)
-            parts, seconds = phase.parts, phase.seconds
+            parts = phase.parts
+            ledger.add(pictures_sampled=phase.num_sampled, judge_calls=phase.num_sampled, **phase.spent)
             row = phase_stats(phase, config, team)
             refuse_missing_verdicts(row["no_verdict_frac"] or 0.0, reward, config)
             began = time.monotonic()
@@ -168,13 +164,14 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                     row["ratio_max_deviation"] = team.highest(deviation)
                 grad_norm, row["learning_rate"] = trainer.step(done["step"], folder.progress(done["step"]))
                 updates.append(sums | {"grad_norm": grad_norm} | entropy.update(sums, counts))
-                done["sequences"] += int(counts.sequences)
+                ledger.add(sequences_trained=counts.sequences, tokens_trained=counts.text + counts.image)
+                ledger.add(reference_forwards=counts.sequences if config.beta > 0 and config.kl in KL else 0)
                 done["step"] += 1
             row |= {name: sum(u[name] for u in updates) / len(updates) for name in (updates[0] if updates else ())}
-            done |= {"phase": done["phase"] + 1, "pictures": done["pictures"] + phase.num_sampled}
+            done["phase"] += 1
             if config.history:
                 row |= {"prompts_solved": order.num_solved, "prompts_skipped": order.skipped}
-            seconds["seconds_update"] = time.monotonic() - began
+            ledger.add(seconds_learning=time.monotonic() - began)
 
             if (
                 config.beta > 0
@@ -186,8 +183,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             # 3. Evaluate, and write down what happened.
             if config.validation.every and done["phase"] % config.validation.every == 0:
                 row["validation_score"] = validate(policy, reward, held_back, config, team)
-            row = {"step": done["step"], "phase": done["phase"], **row, "pictures_sampled": done["pictures"]}
-            row |= {"sequences_trained": done["sequences"], **seconds, "seconds": folder.seconds()}
+            row = {"step": done["step"], "phase": done["phase"], **row, **ledger.row(), "seconds": folder.seconds()}
             if team.is_main:
                 folder.log.append(row)
                 if config.log_rollouts_every and (done["phase"] - 1) % config.log_rollouts_every == 0:
@@ -208,16 +204,18 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             if is_best := score is not None and score > done["best_score"]:
                 done |= {"best": f"step_{done['step']:06d}", "best_score": score}
             if is_best or done["step"] - saved >= config.save_every:
-                folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, config), **done)
+                folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, ledger, config), **done)
                 saved = done["step"]
         if saved != done["step"]:
-            folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, config), **done)
+            folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, ledger, config), **done)
     return folder.path
 
 
-def states(policy: JanusPolicy, entropy: EntropyControl, order: PromptOrder, config: GrpoConfig) -> dict[str, Any]:
+def states(
+    policy: JanusPolicy, entropy: EntropyControl, order: PromptOrder, ledger: Ledger, config: GrpoConfig
+) -> dict[str, Any]:
     """What a checkpoint holds beside the trainer's state; the reference only where it is no longer the starting policy."""
-    found: dict[str, Any] = {"entropy": entropy.state_dict(), "order": order.state_dict()}
+    found: dict[str, Any] = {"entropy": entropy.state_dict(), "order": order.state_dict(), "ledger": ledger.row()}
     if config.beta > 0 and config.refresh_reference_every:
         found["reference"] = policy.reference_weights()
     return found

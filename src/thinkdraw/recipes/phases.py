@@ -61,13 +61,13 @@ class Phase:
     """What a process has of a phase.
 
     num_sampled: pictures, over all processes. rewards: of every rollout of this process, those of replaced groups too.
-    seconds: of sampling and judging.
+    spent: what the ledger is told besides: tokens, reference forwards, and this process's seconds.
     """
 
     parts: list[Part]
     rewards: Tensor
     num_sampled: int
-    seconds: dict[str, float]
+    spent: dict[str, float]
 
 
 def draw_seeds(seed: int, phase: int, first: int, num_prompts: int, group_size: int) -> Tensor:
@@ -85,7 +85,8 @@ def sample_phase(
     """
     parts: list[Part] = []
     rewards: list[Tensor] = []
-    seconds = {"seconds_sample": 0.0, "seconds_judge": 0.0}
+    seconds = {"seconds_sampling": 0.0, "seconds_judging": 0.0}
+    tokens = 0
     prompts = order.take(config.prompts_per_phase, phase)
     mine = team.share(len(prompts))
     drawn = 0  # prompts of the phase so far, over all processes
@@ -94,6 +95,7 @@ def sample_phase(
             chosen = [prompts[i] for i in mine]
             parts.append(_sample(policy, reward, chosen, config, phase, drawn + mine.start, seconds))
             rewards.append(parts[-1].rewards)
+            tokens += int((parts[-1].rollouts.segment >= 0).sum())
         if order.history:
             order.remember(prompts, team.add_rows(rewards[-1] if len(mine) else None, mine, len(prompts)), phase)
         drawn += len(prompts)
@@ -111,7 +113,10 @@ def sample_phase(
         parts = normalised(parts, team)
     if config.keep_extremes is not None:
         parts = [extremes(part, config.keep_extremes) for part in parts]
-    return Phase(parts, torch.cat(rewards), drawn * config.group_size, seconds)
+    sampled = drawn * config.group_size
+    spent = team.add({"tokens_sampled": tokens}) | seconds
+    spent["reference_forwards"] = sampled if config.beta > 0 and config.kl == "k1" else 0
+    return Phase(parts, torch.cat(rewards), sampled, spent)
 
 
 def _sample(
@@ -130,8 +135,8 @@ def _sample(
     rewards = reward(rollouts).float().cpu()
     components: Any = getattr(reward, "components", None)
     found = {n: v.float().cpu() for n, v in components(rollouts).items()} if components else {}
-    seconds["seconds_sample"] += sampled - began
-    seconds["seconds_judge"] += time.monotonic() - sampled
+    seconds["seconds_sampling"] += sampled - began
+    seconds["seconds_judging"] += time.monotonic() - sampled
     if config.beta > 0 and config.kl == "k1":
         found["kl"] = summed_log_ratio(policy, rollouts, config.micro_rows)
         rewards = rewards - config.beta * found["kl"]

@@ -7,6 +7,7 @@ a pair is compared with are the log-probs of the policy at the start of the roun
 DPO arXiv 2305.18290 · REBEL 2404.16767 · on pictures: arXiv 2505.17017.
 """
 
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from thinkdraw.objectives import PreferenceLoss, dpo_loss, pairs_from_rewards, r
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes import sampling
 from thinkdraw.recipes.inputs import shuffled
+from thinkdraw.recipes.ledger import Ledger
 from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.run_folder import RunFolder
 from thinkdraw.recipes.sampling import SampleConfig
@@ -69,9 +71,10 @@ def run(config: PreferenceConfig) -> Path:
     team = Team(config)
     folder = RunFolder(config, team)
     policy = open_policy(config, team)
-    trainer = Trainer(policy, config.optimiser, team)
+    base, trainer = policy.revision, Trainer(policy, config.optimiser, team)
     state = folder.open()
-    done: dict[str, Any] = {"step": 0, "pictures": 0, "sequences": 0, "reference_forwards": 0, "round": -1}
+    done: dict[str, Any] = {"step": 0, "round": -1}
+    ledger = Ledger.of(state)
     if state:
         trainer.load_state_dict(state)
         done |= {name: state[name] for name in done}
@@ -83,6 +86,7 @@ def run(config: PreferenceConfig) -> Path:
             # 1. A round: its store, the pairs in it, and what they are compared with.
             number = min(done["step"] // per_round, config.rounds - 1)
             judged = open_round(policy, config, number, folder.path, team)
+            folder.started(base, judged.rollouts.prompts, judged.rollouts.sampling)
             pairs = pairs_from_rewards(
                 judged.scores, judged.group_size, which=config.pairs, min_margin=config.min_margin
             )
@@ -97,12 +101,13 @@ def run(config: PreferenceConfig) -> Path:
             cache = folder.path / "before" / f"round_{number:03d}_against_{anchor:03d}.safetensors"
             before = compared_with(policy, judged, rows, config, anchor == number, cache, team)
             if number > done["round"]:
-                done |= {"round": number, "pictures": done["pictures"] + len(judged.scores)}
-                done["reference_forwards"] += len(rows)
+                done["round"] = number
+                ledger.add(reference_forwards=len(rows), **judged.cost())
 
             # 2. Its steps.
             last = config.max_steps if number == config.rounds - 1 else (number + 1) * per_round
             while done["step"] < last and folder.progress(done["step"]) < 1:
+                began = time.monotonic()
                 places = range(done["step"] * config.pairs_per_step, (done["step"] + 1) * config.pairs_per_step)
                 chosen = torch.tensor([shuffled(i, len(pairs.better), config.seed) for i in places])
                 mine = chosen[team.rank :: team.size]
@@ -112,12 +117,12 @@ def run(config: PreferenceConfig) -> Path:
                 sums = team.add(sums)
                 grad_norm, rate = trainer.step(done["step"], folder.progress(done["step"]))
                 done["step"] += 1
-                done["sequences"] += 2 * len(chosen)
+                both = judged.rollouts.select(torch.cat([pairs.better[chosen], pairs.worse[chosen]]))
+                ledger.add(sequences_trained=len(both), tokens_trained=int(both.mask.sum()))
+                ledger.add(seconds_learning=time.monotonic() - began)
                 row = {"step": done["step"], "round": number, **sums, "grad_norm": grad_norm, "learning_rate": rate}
                 row |= {"pairs": len(pairs.better), "flat_groups": pairs.num_flat_groups}
-                row |= {"no_verdict": pairs.num_no_verdict, "pictures_sampled": done["pictures"]}
-                row |= {"sequences_trained": done["sequences"], "reference_forwards": done["reference_forwards"]}
-                row["seconds"] = folder.seconds()
+                row |= {"no_verdict": pairs.num_no_verdict, **ledger.row(), "seconds": folder.seconds()}
                 if team.is_main:
                     folder.log.append(row)
                 shown = ("loss", "margin_mean", "accuracy", "chosen_nll", "grad_norm")
@@ -125,10 +130,10 @@ def run(config: PreferenceConfig) -> Path:
                 if grad_norm == 0:
                     display.warn("gradient", "the gradient norm is 0: nothing is learned. Are both weights 0?")
                 if done["step"] - saved >= config.save_every:
-                    folder.save(policy=policy, trainer=trainer, **done)
+                    folder.save(policy=policy, trainer=trainer, ledger=ledger.row(), **done)
                     saved = done["step"]
             if saved != done["step"]:  # a round's store must be of weights that are saved
-                folder.save(policy=policy, trainer=trainer, **done)
+                folder.save(policy=policy, trainer=trainer, ledger=ledger.row(), **done)
                 saved = done["step"]
     return folder.path
 

@@ -6,6 +6,7 @@ Rollouts above a threshold, or the best of each group, become the targets of the
 one: OpenVLThinker fine-tunes the *original* model on what the reinforced one wrote (arXiv 2503.17352).
 """
 
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, count_segments, kept_rows, masked_modality_mean, segment_loss
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.inputs import shuffled
+from thinkdraw.recipes.ledger import Ledger
 from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.run_folder import RunFolder
 from thinkdraw.recipes.store_rows import load_judged
@@ -58,13 +60,17 @@ def run(config: RejectionConfig) -> Path:
             f"{len(kept)} of {len(judged.scores)} rollouts are kept, fewer than batch_rows={config.batch_rows}. Lower "
             "the threshold or batch_rows, or sample more."
         )
-    step = state["step"] if state else 0
+    folder.started(policy.revision, judged.rollouts.prompts, judged.rollouts.sampling)
+    step, ledger = state["step"] if state else 0, Ledger.of(state)
+    if not state:
+        ledger.add(**judged.cost())
     if state:
         trainer.load_state_dict(state)
 
     saved = step
     with Display("rejection", config.max_steps, config.log_every, team.is_main) as display:
         while folder.progress(step) < 1:
+            began = time.monotonic()
             places = range(step * config.batch_rows, (step + 1) * config.batch_rows)
             rows = kept[torch.tensor([shuffled(i, len(kept), config.seed) for i in places])]
             whole = judged.rollouts.select(rows)
@@ -76,16 +82,17 @@ def run(config: RejectionConfig) -> Path:
             grad_norm, rate = trainer.step(step, folder.progress(step))
             step += 1
             row = {"step": step, **sums, "grad_norm": grad_norm, "learning_rate": rate}
-            row |= {"kept_frac": len(kept) / len(judged.scores), "pictures_sampled": len(judged.scores)}
-            row |= {"sequences_trained": step * config.batch_rows, "seconds": folder.seconds()}
+            ledger.add(sequences_trained=counts.sequences, tokens_trained=counts.text + counts.image)
+            ledger.add(seconds_learning=time.monotonic() - began)
+            row |= {"kept_frac": len(kept) / len(judged.scores), **ledger.row(), "seconds": folder.seconds()}
             if team.is_main:
                 folder.log.append(row)
             display.show(step, row, ("loss", "text_nats", "image_nats", "grad_norm"), folder.progress(step))
             if step - saved >= config.save_every:
-                folder.save(step, policy, trainer)
+                folder.save(step, policy, trainer, ledger=ledger.row())
                 saved = step
         if saved != step:
-            folder.save(step, policy, trainer)
+            folder.save(step, policy, trainer, ledger=ledger.row())
     return folder.path
 
 

@@ -1,6 +1,8 @@
 """The folder of a run: written so that it can be killed at any moment and goes on to the same numbers."""
 
+import hashlib
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from thinkdraw.recipes.training import Team, Trainer, TrainSettings
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog, environment
+from thinkdraw.types import Prompt, Sampling
 
+STARTED = "started.json"
 MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every"}  # between an interrupted run and its continuation
 
 
@@ -52,6 +56,17 @@ class RunFolder:
             torch.manual_seed(self.config.seed)
         self._start = time.monotonic()
         return state
+
+    def started(self, base: str, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        """Write down what the run begins with, for `thinkdraw compare`; one that goes on has done so.
+
+        base: revision of the policy before its first step. prompts: all that are trained on.
+        """
+        file = self.path / STARTED
+        if self.team.is_main and not file.exists():
+            texts = "\n".join(sorted({prompt.text for prompt in prompts}))
+            digest = hashlib.sha256(texts.encode()).hexdigest()[:12]
+            atomic_write_json(file, {"base": base, "prompts": digest, "sampling": sampling.model_dump(mode="json")})
 
     def _refuse_other_run(self, given: Path) -> None:
         if not self.config.resume:

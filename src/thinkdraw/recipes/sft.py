@@ -19,6 +19,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, count_segments, masked_modality_mean, segment_loss
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.inputs import DataSettings, Examples, check_prompts, load_examples
+from thinkdraw.recipes.ledger import Ledger
 from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.run_folder import RunFolder
 from thinkdraw.recipes.training import OptimiserSettings, Team, Trainer, TrainSettings, open_policy
@@ -58,6 +59,7 @@ def run(config: SftConfig) -> Path:
     sampling = Sampling.model_validate({"thought": config.thought, "max_thought_tokens": config.max_thought_tokens})
     examples = load_examples(config.data, policy, config.out / "data" / "image_tokens.safetensors", team.is_main)
     check_prompts(policy, examples.prompts, sampling)
+    folder.started(policy.revision, examples.prompts, sampling)
     if config.batch_rows < team.size:
         raise UserError(
             f"batch_rows={config.batch_rows} over {team.size} processes leaves one without a row. Raise batch_rows."
@@ -66,7 +68,7 @@ def run(config: SftConfig) -> Path:
         raise UserError(
             f"{len(examples)} examples are fewer than batch_rows={config.batch_rows}. Lower it, or give more."
         )
-    step = state["step"] if state else 0
+    step, ledger = state["step"] if state else 0, Ledger.of(state)
     if state:
         trainer.load_state_dict(state)
 
@@ -84,8 +86,9 @@ def run(config: SftConfig) -> Path:
 
             sums = team.add(sums)
             row = {"step": step, **sums, "grad_norm": grad_norm, "learning_rate": rate}
-            row["tokens_per_s"] = (counts.text + counts.image) / (time.monotonic() - began)
-            row["seconds"] = folder.seconds()
+            took, tokens = time.monotonic() - began, counts.text + counts.image
+            ledger.add(sequences_trained=counts.sequences, tokens_trained=tokens, seconds_learning=took)
+            row |= {"tokens_per_s": tokens / took, **ledger.row(), "seconds": folder.seconds()}
             if team.is_main:
                 folder.log.append(row)
             display.show(
@@ -96,10 +99,10 @@ def run(config: SftConfig) -> Path:
                     "gradient", "the gradient norm is 0: nothing is learned. Are both weights 0, or all weights frozen?"
                 )
             if step % config.save_every == 0:
-                folder.save(step, policy, trainer)
+                folder.save(step, policy, trainer, ledger=ledger.row())
                 saved = step
         if saved != step:
-            folder.save(step, policy, trainer)
+            folder.save(step, policy, trainer, ledger=ledger.row())
     return folder.path
 
 

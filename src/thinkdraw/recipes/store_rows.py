@@ -27,6 +27,14 @@ class Judged:
     def group_size(self) -> int:
         return self.rollouts.group_size
 
+    def cost(self) -> dict[str, int]:
+        """What a ledger is told of a store: somebody sampled and judged it."""
+        return {
+            "pictures_sampled": len(self.scores),
+            "judge_calls": len(self.scores),
+            "tokens_sampled": int((self.rollouts.segment >= 0).sum()),
+        }
+
 
 def load_judged(path: Path, judge: str, policy: JanusPolicy, *, own: bool = False) -> Judged:
     """The store's rows as the policy can score them.

@@ -17,6 +17,7 @@ class Curve:
     """One chart: metrics → their labels, drawn where at least one has values.
 
     needs: drawn only if this metric has values.  quiet_at_zero: left out if nothing but zeros was measured.
+    total: the metrics are totals since the run began, of which the growth from row to row is drawn.
     """
 
     title: str
@@ -27,6 +28,7 @@ class Curve:
     log: bool = False
     stacked: bool = False
     quiet_at_zero: bool = False
+    total: bool = False
 
 
 CURVES = (
@@ -103,10 +105,12 @@ CURVES = (
     ),
     Curve(
         "Time per phase",
-        {"seconds_sample": "sample", "seconds_judge": "judge", "seconds_update": "update"},
+        {"seconds_sampling": "sample", "seconds_judging": "judge", "seconds_learning": "update"},
         "Even. A part that grows over the run is worth a look.",
         unit="seconds",
         stacked=True,
+        total=True,
+        needs="pictures_sampled",
     ),
     Curve(
         "Throughput", {"tokens_per_s": "tokens"}, "Even. A drop means that the machine was shared.", unit="per second"
@@ -153,6 +157,8 @@ def _series(curve: Curve, rows: Sequence[Mapping[str, object]]) -> list[Series]:
         if len(parts) > 1:  # a single part is the mean
             metrics |= {key: key.removeprefix(REWARD_PART) for key in parts}
     found = [(label, values) for key, label in metrics.items() if _has_values(values := _values(rows, key))]
+    if curve.total:
+        found = [(label, np.diff(values, prepend=0.0)) for label, values in found]
     return [Series(label, values, i % 6 + 1) for i, (label, values) in enumerate(found)]
 
 
