@@ -63,13 +63,15 @@ def test_adding_coefficient_times_entropy_to_the_loss_brings_high_entropy_down_t
     assert token_entropy(logits).item() < 1.0
 
 
-def test_inside_the_band_nothing_moves():
+def test_in_the_inner_half_of_the_band_nothing_moves_and_before_its_edge_something_does():
     controller = AdaptiveEntropy(target=2.0, band=0.2)
     controller.update(3.0)
     before = controller.state_dict()
-    controller.update(2.19)
-    controller.update(1.81)
+    controller.update(2.09)
+    controller.update(1.91)
     assert controller.state_dict() == before
+    controller.update(2.11)
+    assert controller.state_dict() != before
     assert controller.update(2.25) != pytest.approx(math.sinh(before["psi"]), rel=1e-6)
 
 

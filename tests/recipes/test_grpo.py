@@ -17,6 +17,7 @@ from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phases import draw_seeds, phase_stats, sample_phase
 from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.training import Team, Trainer, open_policy
+from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.checkpoint import latest_checkpoint, load_trainer_state
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Sampling
@@ -112,6 +113,10 @@ def test_a_killed_run_resumes_to_the_same_numbers(tmp_path, policy):
     grpo.run(killed)
     grpo.run(whole)
     assert rows_without_times(killed.out) == rows_without_times(whole.out)
+    stores = [RolloutStore.open(c.out / "store") for c in (killed, whole)]
+    assert len(stores[1]) == 5 * 2 * 4 and stores[0].info()["content_hash"] == stores[1].info()["content_hash"]
+    scores = [store.scores("low-codes") for store in stores]
+    assert (scores[0] == scores[1]).all()
     weights = [load_file(c.out / "checkpoints/step_000005/model.safetensors") for c in (killed, whole)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
     assert (killed.out / "checkpoints/best").read_text() == (whole.out / "checkpoints/best").read_text()

@@ -67,6 +67,13 @@ def test_groups_come_whole_with_their_scores(store):
     assert_equal(whole.rollouts, store.read_shard(0).rollouts())
 
 
+def test_a_store_goes_back_to_what_an_earlier_checkpoint_knew(copy, store):
+    copy.drop_after(2)
+    assert copy.num_shards == 2 and len(copy) == 8
+    np.testing.assert_array_equal(copy.scores("counting"), store.scores("counting")[:8])
+    assert copy.append(store.read_shard(2).rollouts()) == 2 and copy.info()["content_hash"] == store.info()["content_hash"]
+
+
 def test_memory_does_not_grow_with_the_store(tmp_path, policy):
     def peak(shards: int) -> int:
         store, highest = filled(tmp_path / str(shards), policy, shards), 0

@@ -30,7 +30,8 @@ class AdaptiveEntropy:
     coefficient α = sinh ψ within ±cap; ψ by Adam on J(ψ) = −sinh(ψ)·(H − H*). α rises while H > H*, so that entropy is
     penalised, and falls below 0 while H < H*, so that entropy is rewarded.
     target: H* in nats; by default take the policy's own entropy at the start of RL.
-    band: nats; while |H − target| < band nothing moves, Adam's averages included.
+    band: nats within which H is to stay. While |H − target| < band / 2 nothing moves, Adam's averages included: it begins
+    half-way, because the policy answers late.
     lr: of ψ.  cap: of |α|. ψ itself is held within ± asinh(cap), so that a saturated controller turns at once.
     The defaults suit runs of some hundred steps. Paper mode, for guidance off and 16,384 codes: target 2.0 (text) or
     7.0 (image), band=0, lr=5e-5, cap=5e-3. Call `update` once per optimiser step with the *global* mean: per
@@ -71,7 +72,7 @@ class AdaptiveEntropy:
                 f"global_mean_entropy={global_mean_entropy}: the controller needs a finite number of nats. Skip the "
                 "update where the modality has no trained token, and look for NaN logits otherwise."
             )
-        if abs(error) < self.band:
+        if abs(error) < self.band / 2:
             return self.coefficient
         gradient = -math.cosh(self._psi) * error
         self._num_updates += 1

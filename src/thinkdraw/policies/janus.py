@@ -273,6 +273,11 @@ class JanusPolicy:
         vqmodel = self.model.model.vqmodel
         return vq.encode(vqmodel, to_pixels(pictures).to(self.device, vqmodel.quant_conv.weight.dtype))
 
+    def code_vectors(self, image_tokens: Tensor) -> Tensor:
+        """(B, N, D) unit vectors of the codebook for image tokens (B, N): pictures alike have vectors alike."""
+        codebook = self.model.model.vqmodel.quantize.embedding.weight.detach().float()
+        return torch.nn.functional.normalize(codebook, dim=-1)[image_tokens.to(self.device)]
+
     @torch.no_grad()
     def decode_tokens(self, image_tokens: Tensor) -> Tensor:
         """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); what is missing takes the row's most common code."""

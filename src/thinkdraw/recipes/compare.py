@@ -118,14 +118,15 @@ def compare_groups(
     runs = [run for group in groups.values() for run in group]
     refuse_unlike(runs, allow)
     base = policy_path(runs[0].config["policy"])
-    untrained = _judged(load_trained(base), asked, {s: out / "eval" / s / "untrained" for s in _splits(asked)})
+    places: Folders = {split: out / "eval" / split / "untrained" for split in _splits(asked)}
+    untrained = _judged(load_trained(base), asked, places)
     rows = {"untrained": _row(asked, [untrained], untrained, [])}
     if asked.best_of:
         name = f"best of {asked.best_of}"
         reward = open_reward(asked.reward.name, **asked.reward.settings)
         chooser = BestOfN(load_trained(base), reward, asked.best_of)
-        folders = {s: out / "eval" / s / name.replace(" ", "-") for s in _splits(asked)}
-        rows[name] = _row(asked, [_judged(chooser, asked, folders)], untrained, [], drawn=asked.best_of)
+        places = {split: out / "eval" / split / name.replace(" ", "-") for split in _splits(asked)}
+        rows[name] = _row(asked, [_judged(chooser, asked, places)], untrained, [], drawn=asked.best_of)
         say(_line(name, rows[name]))
     for name, group in groups.items():
         judged = [_judged(load_trained(run.folder), asked, _places(run.folder, asked)) for run in group]

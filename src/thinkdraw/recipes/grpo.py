@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
@@ -29,7 +29,10 @@ from thinkdraw.recipes.prompt_order import HistorySettings, MixSettings, PromptO
 from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.recipes.rollout_log import write_rollouts
 from thinkdraw.recipes.run_folder import RunFolder
-from thinkdraw.recipes.training import Team, Trainer, TrainSettings, open_policy
+from thinkdraw.recipes.run_store import RunStore
+from thinkdraw.recipes.token_credit import TokenWeights
+from thinkdraw.recipes.training import Team, Trainer, TrainSettings, open_policy, policy_path
+from thinkdraw.rollouts.scores import Judge
 from thinkdraw.types import Reward, Sampling
 
 KL = {"k2": kl_k2, "k3": kl_k3}  # in the loss; k1 has no gradient there that points anywhere
@@ -76,6 +79,14 @@ class GrpoConfig(TrainSettings):
     advantage: Literal["group", "dr_grpo", "rloo", "reinforce++", "reinforce++_baseline"] | None = Field(
         default=None, description="Rewards to advantages; null: the variant's own, dr_grpo's or the group's."
     )
+    combine: Literal["sum", "gdpo", "weighted_sum"] = Field(
+        default="sum",
+        description="A reward of several parts: its own sum; gdpo, each part normalised in the group; or parts scaled by ranges.",
+    )
+    ranges: dict[str, tuple[float, float]] = Field(default={}, description="Of each part, for weighted_sum.")
+    token_weights: TokenWeights | None = Field(
+        default=None, description="Spread a rollout's advantage over its tokens."
+    )
     clip_low: float | None = Field(default=None, gt=0, description="null: the variant's own, 0.2 for grpo.")
     clip_high: float | None = Field(default=None, gt=0)
     text_weight: float = Field(default=1.0, ge=0)
@@ -97,7 +108,22 @@ class GrpoConfig(TrainSettings):
     log_rollouts_every: int = Field(
         default=10, ge=0, description="Phases between parquet files of rollouts; 0 is never."
     )
+    store: bool = Field(default=True, description="Keep the rollouts with their rewards in the run's `store`.")
     log_groups: int = Field(default=2, ge=1, description="Groups per file.")
+
+    @model_validator(mode="after")
+    def _settings_fit_each_other(self) -> "GrpoConfig":
+        if self.token_weights and self.variant == "gspo":
+            raise ValueError(
+                "token_weights with variant=gspo, which has one advantage per segment: choose another variant"
+            )
+        if self.combine != "sum" and self.advantage is not None:
+            raise ValueError(f"combine={self.combine} makes the advantages itself: leave advantage out")
+        if self.combine != "sum" and self.beta > 0 and self.kl == "k1":
+            raise ValueError(
+                f"kl=k1 is part of the reward, which combine={self.combine} does not look at: use k2 or k3"
+            )
+        return self
 
 
 def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
@@ -126,7 +152,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
 
     state = folder.open()
     folder.started(policy.revision, order.all_prompts(), config.sampling)
-    done: dict[str, Any] = {"step": 0, "phase": 0, "flat_phases": 0, "best": "", "best_score": -math.inf}
+    done: dict[str, Any] = {"step": 0, "phase": 0, "shards": 0, "flat_phases": 0, "best": "", "best_score": -math.inf}
     ledger = Ledger.of(state)
     if state:
         trainer.load_state_dict(state)
@@ -136,6 +162,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             policy.load_reference(state["reference"])
         done |= {name: state[name] for name in done}
     saved = done["step"]
+    store = open_store(folder.path / "store", policy, reward, config, done["shards"], team) if config.store else None
 
     with Display("grpo", config.max_steps, config.log_every, team.is_main) as display:
         while folder.progress(done["step"]) < 1:
@@ -146,6 +173,9 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             row = phase_stats(phase, config, team)
             refuse_missing_verdicts(row["no_verdict_frac"] or 0.0, reward, config)
             began = time.monotonic()
+            if store:
+                store.append(parts)
+                done["shards"] = store.num_shards
             recompute_log_probs(policy, parts, config)
 
             # 2. Learn, in one optimiser step per minibatch and pass.
@@ -211,6 +241,13 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     return folder.path
 
 
+def open_store(
+    path: Path, policy: JanusPolicy, reward: Reward, config: GrpoConfig, num_shards: int, team: Team
+) -> RunStore:
+    judge = Judge(reward=reward.name, settings=config.reward.settings, revision=getattr(reward, "revision", None))
+    return RunStore(path, policy, config.sampling.thought, judge, policy_path(config.policy), num_shards, team)
+
+
 def states(
     policy: JanusPolicy, entropy: EntropyControl, order: PromptOrder, ledger: Ledger, config: GrpoConfig
 ) -> dict[str, Any]:
@@ -242,10 +279,14 @@ def accumulate(
             old = micro.log_probs if part.old_log_probs is None else part.old_log_probs[chosen, : micro.tokens.shape[1]]
             if config.old_log_probs == "recomputed" and part.old_log_probs is None:
                 old = lp.detach()
+            advantages, credit = part.advantages.values[chosen], None
+            if part.credit is not None:
+                credit = part.credit.rows(chosen, lp.shape[1])
+                advantages = advantages[:, None] * credit.advantage
             policy_loss = clipped_loss(
                 lp,
                 old,
-                part.advantages.values[chosen],
+                advantages,
                 micro.mask,
                 micro.is_image,
                 variant=config.variant,
@@ -264,7 +305,8 @@ def accumulate(
                 with torch.no_grad(), policy.reference():
                     reference = policy.log_probs(micro).log_probs
                 ratio = (lp - old).exp().detach()
-                kl = masked_modality_mean(ratio * KL[config.kl](lp, reference), *where)
+                distance = ratio * KL[config.kl](lp, reference)
+                kl = masked_modality_mean(distance if credit is None else distance * credit.kl, *where)
                 loss = loss + config.beta * (kl.text + kl.image)
                 new |= {"kl_text": kl.text, "kl_image": kl.image}
             loss.backward()

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from thinkdraw.data.rewrites import rewrites
-from thinkdraw.objectives import ADVANTAGES, Advantages, BatchMoments, batch_moments, batch_normalized, kl_k1
+from thinkdraw.errors import UserError
+from thinkdraw.objectives import ADVANTAGES, Advantages, BatchMoments, batch_moments, batch_normalized, combine, kl_k1
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.noise import derive_seeds
 from thinkdraw.recipes.prompt_order import PromptOrder
+from thinkdraw.recipes.token_credit import TokenCredit, token_credit
 from thinkdraw.recipes.training import Team
 from thinkdraw.types import Prompt, Reward, Rollouts
 
@@ -33,6 +35,7 @@ class Part:
     """Whole groups of this process that were sampled together.
 
     groups: (B,) index of each row's group within the phase, over all processes. old_log_probs: (B, T) where recomputed.
+    credit: where advantages are spread over tokens.
     """
 
     rollouts: Rollouts
@@ -41,6 +44,7 @@ class Part:
     advantages: Advantages
     groups: Tensor
     old_log_probs: Tensor | None = field(default=None)
+    credit: TokenCredit | None = field(default=None)
 
     def select(self, rows: Tensor) -> Part:
         """Some whole groups."""
@@ -53,7 +57,8 @@ class Part:
         rollouts = self.rollouts.select(rows, size)
         old = None if self.old_log_probs is None else self.old_log_probs[rows, : rollouts.tokens.shape[1]]
         components = {name: values[rows] for name, values in self.components.items()}
-        return Part(rollouts, self.rewards[rows], components, advantages, self.groups[rows], old)
+        credit = None if self.credit is None else self.credit.rows(rows, rollouts.tokens.shape[1])
+        return Part(rollouts, self.rewards[rows], components, advantages, self.groups[rows], old, credit)
 
 
 @dataclass
@@ -109,8 +114,10 @@ def sample_phase(
         prompts = order.take(sum(missing), phase)
         begin = sum(missing[: team.rank])
         mine = range(begin, begin + missing[team.rank])
-    if config.advantage in OVER_THE_BATCH:
+    if config.advantage in OVER_THE_BATCH or config.combine == "gdpo":
         parts = normalised(parts, team)
+    if config.token_weights:
+        parts = [with_credit(policy, part, config) for part in parts]
     if config.keep_extremes is not None:
         parts = [extremes(part, config.keep_extremes) for part in parts]
     sampled = drawn * config.group_size
@@ -140,7 +147,10 @@ def _sample(
     if config.beta > 0 and config.kl == "k1":
         found["kl"] = summed_log_ratio(policy, rollouts, config.micro_rows)
         rewards = rewards - config.beta * found["kl"]
-    advantages = credit(rewards, config)
+    if config.combine == "sum":
+        advantages = credit(rewards, config)
+    else:
+        advantages = combined(reward, rollouts, found, config)
     groups = torch.arange(first, first + len(prompts)).repeat_interleave(size)
     moved = {
         name: getattr(advantages, name).to(policy.device) for name in ("values", "valid", "zero_variance", "dropped")
@@ -154,6 +164,37 @@ def credit(rewards: Tensor, config: GrpoConfig) -> Advantages:
     name = config.advantage or ("dr_grpo" if config.variant == "dr_grpo" else "group")
     raw = {"batch_stats": (0.0, 1.0)} if name in OVER_THE_BATCH else {}
     return ADVANTAGES[name](rewards, config.group_size, **raw)
+
+
+def combined(reward: Reward, rollouts: Rollouts, parts: dict[str, Tensor], config: GrpoConfig) -> Advantages:
+    """Advantages of a reward of several parts; those of `gdpo` are still raw, see `normalised`.
+
+    Raises UserError for a reward that does not say how its parts are weighed.
+    """
+    weights: Any = getattr(reward, "weights", None)
+    if weights is None:
+        raise UserError(
+            f"combine={config.combine} needs a reward of several parts, and {reward.name} is one. Set "
+            "reward.name=combined with reward.settings.rewards, or combine=sum."
+        )
+    applies = reward.component_applies(rollouts) if hasattr(reward, "component_applies") else None  # type: ignore[attr-defined]
+    try:
+        return combine(
+            {name: parts[name] for name in weights}, config.group_size, weights, how=config.combine,  # type: ignore[arg-type]
+            ranges=config.ranges or None, applies=applies, batch_stats=(0.0, 1.0) if config.combine == "gdpo" else None,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UserError(f"combine={config.combine}: {error}") from error
+
+
+def with_credit(policy: JanusPolicy, part: Part, config: GrpoConfig) -> Part:
+    """The part with its advantages spread over tokens by `token_weights`."""
+    assert config.token_weights is not None
+    rollouts = part.rollouts.to(policy.device)
+    found = token_credit(
+        config.token_weights, policy, rollouts, part.advantages.values, masked_rows(part), config.micro_rows
+    )
+    return dataclasses.replace(part, credit=found)
 
 
 def normalised(parts: list[Part], team: Team) -> list[Part]:

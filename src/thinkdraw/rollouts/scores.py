@@ -64,6 +64,9 @@ class ScoreColumn:
                 f"scores {self.name!r} are of {_line(there)}, not of {_line(judge)}. Give these scores another name."
             )
 
+    def drop(self, shard: int) -> None:
+        self._path(shard).unlink(missing_ok=True)
+
     def has(self, shard: int) -> bool:
         return self._path(shard).exists()
 

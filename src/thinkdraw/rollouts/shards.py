@@ -62,6 +62,9 @@ class Shards:
                 write_new(self._path(index), rows.placed(table, footer, first_row, first_group))
                 return index
 
+    def drop(self, index: int) -> None:
+        self._path(index).unlink(missing_ok=True)
+
     def footer(self, index: int) -> Footer:
         """What a shard says about its rows. Raises DamagedError."""
         try:

@@ -121,6 +121,17 @@ class RolloutStore:
                 f"{codec.num_image_tokens} of {codec.num_codes} codes. Use another store."
             )
 
+    def drop_after(self, num_shards: int) -> None:
+        """Keep the first `num_shards` shards and their scores: for a run that goes back to an earlier checkpoint.
+
+        The newest goes first, so that a process killed in between leaves a store without a gap.
+        """
+        for index in reversed(range(num_shards, self.num_shards)):
+            for name in self.judges:
+                self.column(name).drop(index)
+            self._shards.drop(index)
+        self._last_read = None
+
     def add_judge(self, name: str, judge: Judge) -> ScoreColumn:
         """The column of scores called `name`, new or as it is. Raises UserError if it is another judge's."""
         column = self.column(name)
