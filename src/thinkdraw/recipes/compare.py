@@ -19,10 +19,9 @@ from thinkdraw.benchmarks.lab import Split, compare, evaluate_lab
 from thinkdraw.config import StrictModel, save_config
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.comparison import draw, table
-from thinkdraw.recipes.grpo import RewardSettings
 from thinkdraw.recipes.ledger import COSTS
 from thinkdraw.recipes.quickstart import EvaluationSettings
-from thinkdraw.recipes.rewards import open_reward
+from thinkdraw.recipes.rewards import RewardSettings, open_reward
 from thinkdraw.recipes.run_folder import STARTED
 from thinkdraw.recipes.training import load_trained, policy_path
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text

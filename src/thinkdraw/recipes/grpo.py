@@ -16,39 +16,27 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, model_validator
 
-from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl_k2, kl_k3, masked_modality_mean
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
 from thinkdraw.recipes.ledger import Ledger
-from thinkdraw.recipes.phases import Part, masked_rows, minibatches, phase_stats, sample_phase, validate
+from thinkdraw.recipes.phases import Part, masked_rows, minibatches, phase_stats, sample_phase
 from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.prompt_order import HistorySettings, MixSettings, PromptOrder
-from thinkdraw.recipes.rewards import open_reward
+from thinkdraw.recipes.rewards import RewardSettings, open_reward
 from thinkdraw.recipes.rollout_log import write_rollouts
 from thinkdraw.recipes.run_folder import RunFolder
 from thinkdraw.recipes.run_store import RunStore
 from thinkdraw.recipes.token_credit import TokenWeights
 from thinkdraw.recipes.training import Team, Trainer, TrainSettings, open_policy, policy_path
+from thinkdraw.recipes.validation import OPTIMISED, ValidationSettings, Watch, validate
 from thinkdraw.rollouts.scores import Judge
 from thinkdraw.types import Reward, Sampling
 
 KL = {"k2": kl_k2, "k3": kl_k3}  # in the loss; k1 has no gradient there that points anywhere
 RATIO_LIMIT = {"fp32": 1e-4, "bf16": 1e-2}
-
-
-class RewardSettings(StrictModel):
-    name: str = Field(default="lab-detector", description="A registry name or my_pkg.mine:MyReward.")
-    settings: dict[str, Any] = Field(default={}, description="Passed to it.")
-
-
-class ValidationSettings(StrictModel):
-    """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
-
-    every: int = Field(default=10, ge=0, description="Phases between evaluations; 0 is never.")
-    prompts: DataSettings = DataSettings(split="validation", count=64)
 
 
 class GrpoConfig(TrainSettings):
@@ -136,10 +124,14 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             "processes leaves one without a group. Raise prompts_per_phase."
         )
     order = PromptOrder.of(config.prompts, config.stages, config.seed, config.history)
-    held_back = load_prompts(config.validation.prompts) if config.validation.every else []
+    asked = config.validation
+    held_back = load_prompts(asked.prompts) if asked.every else []
     policy = open_policy(config, team)
     check_prompts(policy, [*order.all_prompts(), *held_back], config.sampling)
-    reward = reward or open_reward(config.reward.name, **config.reward.settings)
+    reward = reward or open_reward(config.reward.name, policy, **config.reward.settings)
+    watched = {OPTIMISED: reward} | {
+        f"monitor/{m.name}": open_reward(m.name, policy, **m.settings) for m in asked.monitors
+    }
     if config.beta > 0:
         if config.refresh_reference_every and config.lora:
             raise UserError(
@@ -148,7 +140,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             )
         policy.make_reference()
     trainer = Trainer(policy, config.optimiser, team)
-    entropy = EntropyControl(config.entropy)
+    entropy, watch = EntropyControl(config.entropy), Watch(asked)
 
     state = folder.open()
     folder.started(policy.revision, order.all_prompts(), config.sampling)
@@ -158,6 +150,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
         trainer.load_state_dict(state)
         entropy.load_state_dict(state["entropy"])
         order.load_state_dict(state["order"])
+        watch.load_state_dict(state["watch"])
         if "reference" in state:
             policy.load_reference(state["reference"])
         done |= {name: state[name] for name in done}
@@ -165,7 +158,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     store = open_store(folder.path / "store", policy, reward, config, done["shards"], team) if config.store else None
 
     with Display("grpo", config.max_steps, config.log_every, team.is_main) as display:
-        while folder.progress(done["step"]) < 1:
+        while folder.progress(done["step"]) < 1 and not watch.stops:
             # 1. Sample and judge. Every process has whole groups of its own; the statistics are global.
             phase = sample_phase(policy, reward, order, config, done["phase"], team)
             parts = phase.parts
@@ -211,8 +204,11 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 policy.make_reference()
 
             # 3. Evaluate, and write down what happened.
-            if config.validation.every and done["phase"] % config.validation.every == 0:
-                row["validation_score"] = validate(policy, reward, held_back, config, team)
+            if asked.every and done["phase"] % asked.every == 0:
+                scores = validate(policy, watched, held_back, config.sampling, config.seed, team)
+                if parting := watch.look(scores, done["step"]):
+                    display.warn("parted", parting)
+                row |= scores | ({"parted": watch.parted} if asked.monitors else {})
             row = {"step": done["step"], "phase": done["phase"], **row, **ledger.row(), "seconds": folder.seconds()}
             if team.is_main:
                 folder.log.append(row)
@@ -230,14 +226,16 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             )
             warn_of_trouble(display, row, done, config)
 
-            score = row.get("validation_score")
+            score = row.get(f"monitor/{asked.best_by}" if asked.best_by else OPTIMISED)
             if is_best := score is not None and score > done["best_score"]:
                 done |= {"best": f"step_{done['step']:06d}", "best_score": score}
             if is_best or done["step"] - saved >= config.save_every:
-                folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, ledger, config), **done)
+                folder.save(
+                    policy=policy, trainer=trainer, **states(policy, entropy, order, watch, ledger, config), **done
+                )
                 saved = done["step"]
         if saved != done["step"]:
-            folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, ledger, config), **done)
+            folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, watch, ledger, config), **done)
     return folder.path
 
 
@@ -249,10 +247,11 @@ def open_store(
 
 
 def states(
-    policy: JanusPolicy, entropy: EntropyControl, order: PromptOrder, ledger: Ledger, config: GrpoConfig
+    policy: JanusPolicy, entropy: EntropyControl, order: PromptOrder, watch: Watch, ledger: Ledger, config: GrpoConfig
 ) -> dict[str, Any]:
     """What a checkpoint holds beside the trainer's state; the reference only where it is no longer the starting policy."""
-    found: dict[str, Any] = {"entropy": entropy.state_dict(), "order": order.state_dict(), "ledger": ledger.row()}
+    found: dict[str, Any] = {"entropy": entropy.state_dict(), "order": order.state_dict(), "watch": watch.state_dict()}
+    found["ledger"] = ledger.row()
     if config.beta > 0 and config.refresh_reference_every:
         found["reference"] = policy.reference_weights()
     return found

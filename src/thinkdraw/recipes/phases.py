@@ -315,18 +315,3 @@ def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float
         "thought_tokens_mean": s["text"] / s["trained_rows"],
         "thought_forced_frac": s["forced"] / s["trained_rows"],
     }
-
-
-def validate(
-    policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, team: Team
-) -> float | None:
-    """Mean reward of one rollout per validation prompt, always with the same seeds; None without any verdict."""
-    mine = team.share(len(prompts))
-    total, count = 0.0, 0
-    if len(mine):
-        base = np.random.SeedSequence([config.seed, 0, 1]).generate_state(1)[0]
-        seeds = derive_seeds(int(base), len(prompts), 1)[mine.start : mine.stop]
-        rewards = reward(policy.sample([prompts[i] for i in mine], config.sampling, seeds=seeds)).double()
-        total, count = float(rewards.nansum()), int((~rewards.isnan()).sum())
-    sums = team.add({"total": total, "count": count})
-    return sums["total"] / sums["count"] if sums["count"] else None

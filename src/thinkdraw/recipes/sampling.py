@@ -13,11 +13,10 @@ from pydantic import Field
 from thinkdraw.config import StrictModel, load_config, save_config
 from thinkdraw.errors import UserError
 from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.grpo import RewardSettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
 from thinkdraw.recipes.phases import draw_seeds
 from thinkdraw.recipes.progress import Display
-from thinkdraw.recipes.rewards import open_reward
+from thinkdraw.recipes.rewards import RewardSettings, open_reward
 from thinkdraw.recipes.scoring import ask, judge_of, score_missing, shown
 from thinkdraw.recipes.training import load_trained, policy_path
 from thinkdraw.rollouts import RolloutStore

@@ -17,9 +17,8 @@ from torch import Tensor
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.grpo import RewardSettings
 from thinkdraw.recipes.progress import Display
-from thinkdraw.recipes.rewards import open_reward
+from thinkdraw.recipes.rewards import RewardSettings, open_reward
 from thinkdraw.recipes.training import load_trained
 from thinkdraw.rollouts import Judge, RolloutStore, StoredShard
 from thinkdraw.runtime.device import pick_device, set_threads

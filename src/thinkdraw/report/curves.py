@@ -9,7 +9,7 @@ from thinkdraw.report.charts import Plot, Series, line_plot, stacked_plot
 from thinkdraw.report.collect import Run
 from thinkdraw.report.files import number
 
-REWARD_PART = "reward/"
+REWARD_PART, MONITOR = "reward/", "monitor/"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ CURVES = (
     Curve(
         "Validation score",
         {"validation_score": "score"},
-        "Follows the reward upwards. Reward that rises without it is learned from the judge, not from the task.",
+        "Follows the reward upwards. Reward that rises without it, or without a monitor, is learned from the judge, not from "
+        "the task.",
     ),
     Curve(
         "Entropy",
@@ -156,6 +157,9 @@ def _series(curve: Curve, rows: Sequence[Mapping[str, object]]) -> list[Series]:
         parts = dict.fromkeys(key for row in rows for key in row if key.startswith(REWARD_PART))
         if len(parts) > 1:  # a single part is the mean
             metrics |= {key: key.removeprefix(REWARD_PART) for key in parts}
+    if "validation_score" in metrics:
+        watched = dict.fromkeys(key for row in rows for key in row if key.startswith(MONITOR))
+        metrics |= {key: f"{key.removeprefix(MONITOR)} (not optimised)" for key in watched}
     found = [(label, values) for key, label in metrics.items() if _has_values(values := _values(rows, key))]
     if curve.total:
         found = [(label, np.diff(values, prepend=0.0)) for label, values in found]
