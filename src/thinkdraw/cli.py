@@ -7,6 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
+from thinkdraw.commands.corpus import corpus_app
+from thinkdraw.commands.evaluate import evaluate
+from thinkdraw.commands.serve import serve
 from thinkdraw.errors import UserError
 
 app = typer.Typer(
@@ -117,43 +120,7 @@ def generate(
     _print_rows(rows, json_)
 
 
-@app.command(name="eval")
-def evaluate(
-    ckpt: Checkpoint,
-    benchmark: Annotated[str, typer.Option(help="lab-geneval, lab-compbench or lab-dense.")] = "lab-geneval",
-    split: Annotated[str, typer.Option(help="test (in-domain), ood or validation.")] = "test",
-    count: Annotated[int, typer.Option(min=6, help="Prompts.")] = 384,
-    samples: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 4,
-    thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
-    guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    seed: Annotated[int, typer.Option()] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for rows, pictures and summary; a stopped evaluation goes on.")
-    ] = None,
-    device: Annotated[str, typer.Option()] = "auto",
-    json_: AsJson = False,
-) -> None:
-    """Draw a benchmark's prompts, judge the pictures, print scores with 95 % intervals.
-
-    Example: thinkdraw eval lab --benchmark lab-geneval --count 96
-    """
-    from thinkdraw import api
-    from thinkdraw.runtime.device import pick_device
-
-    policy = api.load_policy(ckpt, device=str(pick_device(device)), precision="bf16")
-    report = api.evaluate(
-        policy, benchmark, split=split, count=count, samples=samples, seed=seed, folder=out, thought=thought,
-        guidance_scale=guidance_scale,
-    )  # fmt: skip
-    summary = report.summary()
-    if json_:
-        print(json.dumps(summary, indent=2))
-        return
-    rows = [{"task": task, "score": _interval(row, "value")} for task, row in summary["per_task"].items()]
-    _print_rows([*rows, {"task": "overall", "score": _interval(summary, "score")}], False)
-    print(
-        f"{summary['pictures']} pictures of {summary['prompts']} prompts, {summary['no_verdict']} without verdict, seed {seed}"
-    )
+app.command(name="eval")(evaluate)
 
 
 @app.command()
@@ -385,8 +352,11 @@ def store(
     print(export(opened, out, as_jsonl=jsonl, pictures=pictures, skip_damaged=skip_damaged))
 
 
+app.command()(serve)
+
 prompts_app = typer.Typer(no_args_is_help=True, help="Make prompt sets, and keep test prompts out of training.")
 app.add_typer(prompts_app, name="prompts")
+app.add_typer(corpus_app, name="corpus")
 
 
 @prompts_app.command(name="make")
@@ -506,9 +476,10 @@ def _registry(what: str) -> list[str]:
 
             return list(JUDGES)
         case "benchmarks":
+            from thinkdraw.benchmarks import BENCHMARKS
             from thinkdraw.lab.prompts import SPECS
 
-            return ["geneval", *("lab-" + family for family in SPECS)]
+            return [*BENCHMARKS, *("lab-" + family for family in SPECS)]
         case "objectives":
             from thinkdraw.objectives import POLICY_LOSSES
 

@@ -1,4 +1,4 @@
-"""`ClipScorer` on a small random CLIP, and the shipped one where it is present."""
+"""`ClipScorer` and `PickScorer` on small random CLIPs, and the lab's where it is present."""
 
 import json
 import shutil
@@ -7,12 +7,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.judges.published import clip_shapes, save_clip_tokenizer, weights
+from tests.judges.published import pictures as waves
 from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from thinkdraw.errors import UserError
 from thinkdraw.judges import clip as judges_clip
-from thinkdraw.judges.clip import ClipScorer, LabClipScorer
+from thinkdraw.judges import loading
+from thinkdraw.judges.clip import ClipScorer, LabClipScorer, PickScorer
+from thinkdraw.judges.hps_weights import infer_config, rename
 from thinkdraw.lab import clip_path
 from thinkdraw.lab.scenes import draw, random_scene
 from thinkdraw.recipes import clip
@@ -82,6 +86,67 @@ def test_a_text_that_is_too_long_is_cut_counted_and_said_once(folder, recwarn):
     recwarn.clear()
     assert scorer.score(pictures(1), [longer]).item() == pytest.approx(first[0].item(), abs=1e-5)
     assert scorer.num_truncated == 2 and not recwarn.list
+
+
+def test_a_picture_that_breaks_the_model_has_no_verdict_and_the_others_keep_theirs(folder, monkeypatch):
+    scorer = ClipScorer(folder)
+    see, expected = scorer._see, scorer.score(pictures(3), TEXTS[:3])
+    monkeypatch.setattr(scorer, "_see", lambda seen: see(seen) * torch.tensor([[1.0], [torch.nan], [torch.inf]]))
+    scores = scorer.score(pictures(3), TEXTS[:3])
+    assert scores[0] == expected[0] and scores[1:].isnan().all()
+
+
+def test_a_groups_text_is_read_once(folder, monkeypatch):
+    scorer, read = ClipScorer(folder), []
+    monkeypatch.setattr(scorer, "_read", lambda texts: read.extend(texts) or torch.ones(len(texts), 128))
+    scorer.score(pictures(4), ["a cup", "a cup", "a fish", "a cup"])
+    assert read == ["a cup", "a fish"]
+
+
+def test_the_revision_changes_with_one_value_of_one_weight_and_with_the_judge(folder, scorer):
+    assert scorer.revision == ClipScorer(folder).revision != LabClipScorer(folder).revision
+    changed = ClipScorer(folder)
+    changed.model.text_projection.weight[0, 0] += 1e-3
+    assert changed.revision != scorer.revision and len(scorer.revision) == 12
+
+
+@pytest.fixture(scope="module")
+def pickscore(tmp_path_factory):
+    """As published: weights without processors in one folder, processors without weights in another."""
+    made = tmp_path_factory.mktemp("pickscore")
+    drawn = weights(clip_shapes(vision=128, text=64, layers=(1, 1), length=16))
+    drawn["logit_scale"] = torch.tensor(4.6052)  # ln 100
+    config = infer_config(drawn, 64, 64, hidden_act="gelu")
+    loading.fill_model("pickscore", CLIPModel, config, rename(drawn)).save_pretrained(made / "weights")
+    save_clip_tokenizer(made / "processor")
+    sizes = {"size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    CLIPImageProcessorPil(**sizes).save_pretrained(made / "processor")
+    return made
+
+
+@pytest.mark.parametrize("size", [(30, 45), (45, 30), (28, 28)])
+def test_pickscore_is_the_logit_that_plain_transformers_computes(pickscore, size):
+    model = CLIPModel.from_pretrained(pickscore / "weights", dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(pickscore / "processor")
+    pil = CLIPImageProcessorPil.from_pretrained(pickscore / "processor")
+    texts = ["a red cat", "two dogs and a ball"]
+    pixels = pil([Image.fromarray(p) for p in waves(*size).numpy()], return_tensors="pt")
+    with torch.no_grad():
+        expected = model(**tokenizer(texts, padding=True, return_tensors="pt"), **pixels).logits_per_image.diagonal()
+    scorer = PickScorer(pickscore / "weights", processor=str(pickscore / "processor"))
+    scores = scorer.score(waves(*size), texts)
+    assert torch.allclose(scores, expected, atol=1e-4, rtol=0)  # 100 × a cosine that is right to 1e-6
+    assert isinstance(scorer, Scorer) and scores.abs().max() <= 100.01 and scorer.name == "pickscore"
+    assert torch.allclose(
+        ClipScorer(pickscore / "weights", processor=str(pickscore / "processor")).score(waves(*size), texts),
+        expected / 100,
+        atol=1e-5,
+    )
+
+
+def test_pickscore_without_its_processor_says_what_is_missing(pickscore):
+    with pytest.raises(UserError, match="knows no words"):
+        PickScorer(pickscore / "weights", processor=str(pickscore / "weights"))
 
 
 def spoilt(folder, made, spoil):

@@ -10,7 +10,10 @@ from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phases import sample_phase
 from thinkdraw.recipes.prompt_order import PromptOrder
+from thinkdraw.recipes.token_credit import token_credit
 from thinkdraw.recipes.training import Team, Trainer, open_policy
+from thinkdraw.rewards.combined import CombinedReward
+from thinkdraw.types import Rollouts
 
 
 @pytest.fixture(scope="module")
@@ -18,10 +21,10 @@ def policy(tmp_path_factory) -> str:
     return policy_dir(tmp_path_factory.mktemp("policy"))
 
 
-def phase_of(config, model=None):
+def phase_of(config, model=None, reward=None):
     team = Team(config)
     order = PromptOrder.of(config.prompts, [], 0, None)
-    return sample_phase(model or open_policy(config, team), LowCodes(), order, config, 0, team)
+    return sample_phase(model or open_policy(config, team), reward or LowCodes(), order, config, 0, team)
 
 
 @pytest.mark.parametrize("name", ADVANTAGES)
@@ -103,3 +106,109 @@ def test_a_reference_that_follows_survives_a_restart(tmp_path, policy):
 def test_adapters_have_no_reference_to_refresh(tmp_path, policy):
     with pytest.raises(UserError, match="refresh_reference_every with lora"):
         grpo.run(grpo_config(tmp_path, policy, beta=0.1, refresh_reference_every=1, lora={"rank": 2}))
+
+
+def perturbed(config):
+    """A policy that is no longer its reference, in what it writes and in what it draws."""
+    model = open_policy(config, Team(config))
+    model.make_reference()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in [*model.model.lm_head.parameters(), *model.model.model.generation_head.parameters()]:
+            weight.add_(0.05 * torch.randn(weight.shape, generator=generator))
+    return model
+
+
+# What each changes is measured against the same run without it; `with_it`: settings that it needs to be seen at all.
+COEFFICIENTS = {
+    "beta": ({"beta": 0.5}, {}),
+    "text_weight": ({"text_weight": 3.0}, {}),
+    "image_weight": ({"image_weight": 3.0}, {}),
+    "clip_low": ({"clip_low": 1e-4}, {}),
+    "clip_high": ({"clip_high": 1e-4}, {}),
+    "variant dapo": ({"variant": "dapo"}, {}),
+    "variant dr_grpo": ({"variant": "dr_grpo"}, {}),
+    "variant gspo": ({"variant": "gspo"}, {}),
+    "variant cispo": ({"variant": "cispo"}, {}),
+    "advantage rloo": ({"advantage": "rloo"}, {}),
+    "keep_extremes": ({"keep_extremes": 1}, {}),
+    "rewrites": ({"rewrites": "pool"}, {}),
+    "stage": ({"token_weights": "stage"}, {}),
+    "critical": ({"token_weights": "critical"}, {}),
+    "entropy_guided": ({"token_weights": "entropy_guided"}, {}),
+    "guidance_contrast": ({"token_weights": "guidance_contrast"}, {}),
+    "stage on the kl": ({"token_weights": "stage"}, {"beta": 0.5, "text_weight": 0.0, "image_weight": 0.0}),
+}
+
+
+@pytest.mark.parametrize("name", COEFFICIENTS)
+def test_every_option_changes_the_gradient_of_a_perturbed_policy(tmp_path, policy, name):
+    change, with_it = COEFFICIENTS[name]
+    plain = grpo_config(tmp_path, policy, **with_it)
+    config = grpo_config(tmp_path, policy, **(with_it | change))
+    model = perturbed(config)
+    # Sampled before the policy moved, so that there is something to clip.
+    before = open_policy(config, Team(config))
+    found = [gradient(c, model, phase_of(c, before)) for c in (config, plain)]
+    assert float((found[0] - found[1]).norm()) > 1e-4 * float(found[1].norm())
+
+
+class HighCodes(LowCodes):
+    """The opposite wish, on a scale a hundred times larger."""
+
+    name = "high-codes"
+
+    def __call__(self, rollouts: Rollouts):
+        return 100 * (rollouts.image_tokens() >= 48).float().mean(1).cpu()
+
+
+def test_gdpo_lets_no_reward_dominate_by_its_scale_and_a_sum_does(tmp_path, policy):
+    reward = CombinedReward({"low": LowCodes(), "high": HighCodes()})
+    (balanced,) = phase_of(grpo_config(tmp_path, policy, combine="gdpo"), reward=reward).parts
+    (summed,) = phase_of(grpo_config(tmp_path, policy), reward=reward).parts
+    low, high = (balanced.components[name] for name in ("low", "high"))
+    assert torch.allclose(summed.rewards, low + high)
+    by_group = [part.reshape(-1, 4) for part in (low, high)]
+    alone = sum((g - g.mean(1, keepdim=True)) / (g.std(1, keepdim=True) + 1e-4) for g in by_group).flatten()
+    wanted = (alone - alone.mean()) / (alone.std() + 1e-4)
+    assert torch.allclose(balanced.advantages.values.cpu(), wanted, atol=1e-3)
+    assert not torch.allclose(balanced.advantages.values, summed.advantages.values, atol=0.1)
+
+
+def test_weighted_sum_asks_for_ranges_and_uses_them(tmp_path, policy):
+    reward = CombinedReward({"low": LowCodes(), "high": HighCodes()}, {"low": 1.0, "high": 2.0})
+    ranges = {"low": (0.0, 1.0), "high": (0.0, 100.0)}
+    (part,) = phase_of(grpo_config(tmp_path, policy, combine="weighted_sum", ranges=ranges), reward=reward).parts
+    total = part.components["low"] + 2 * part.components["high"] / 100
+    assert torch.allclose(part.advantages.values, ADVANTAGES["group"](total, 4).values, atol=1e-4)
+    with pytest.raises(UserError, match="'low' has no range"):
+        phase_of(grpo_config(tmp_path, policy, combine="weighted_sum"), reward=reward)
+
+
+def test_combining_needs_parts_and_says_so(tmp_path, policy):
+    with pytest.raises(UserError, match=r"combine=gdpo needs a reward of several parts, and low-codes is one"):
+        phase_of(grpo_config(tmp_path, policy, combine="gdpo"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"variant": "gspo", "token_weights": "stage"}, "one advantage per segment"),
+        ({"combine": "gdpo", "advantage": "rloo"}, "leave advantage out"),
+        ({"combine": "gdpo", "beta": 0.1, "kl": "k1"}, "use k2 or k3"),
+    ],
+)
+def test_settings_that_would_do_nothing_together_are_refused(tmp_path, policy, settings, says):
+    with pytest.raises(ValueError, match=says):
+        grpo_config(tmp_path, policy, **settings)
+
+
+def test_guidance_contrast_weighs_tokens_by_what_the_prompt_changes(tmp_path, policy):
+    config = grpo_config(tmp_path, policy)
+    model = open_policy(config, Team(config))
+    (part,) = phase_of(config, model).parts
+    found = token_credit("guidance_contrast", model, part.rollouts, part.advantages.values, part.rollouts.mask, 8)
+    picture = part.rollouts.is_image & part.rollouts.mask
+    assert torch.equal(found.advantage[~picture], torch.ones(int((~picture).sum())))
+    sums = (found.advantage * picture).sum(1) / picture.sum(1)
+    assert torch.allclose(sums, torch.ones_like(sums), atol=1e-4) and float(found.advantage[picture].std()) > 0.01

@@ -9,6 +9,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.lab.scenes import Scene, Thing, draw
 from thinkdraw.rewards import REWARDS, load_reward
 from thinkdraw.rewards.lab_detector import LabDetectorReward, facts_hold, judge
+from thinkdraw.runtime.registry import find
 from thinkdraw.types import Prompt, Question
 
 RING = Thing("ring", "red", "small", "striped", 3, 0)
@@ -176,8 +177,9 @@ def test_rewards_need_pictures():
 
 
 def test_every_registered_reward_can_be_found_and_a_dotted_path_works():
-    settings = {"lab-judge": {"questioner": Answers(0.5)}, "lab-clip": {"scorer": Likes()}}
-    assert all(load_reward(name, **settings.get(name, {})).name == name for name in REWARDS)
+    assert all(callable(find("reward", REWARDS, name)) for name in REWARDS)
+    settings = {"lab-detector": {}, "lab-judge": {"questioner": Answers(0.5)}, "lab-clip": {"scorer": Likes()}}
+    assert all(load_reward(name, **given).name == name for name, given in settings.items())
     assert load_reward("thinkdraw.rewards.lab_detector:LabDetectorReward").name == "lab-detector"
 
 
@@ -185,7 +187,7 @@ def test_every_registered_reward_can_be_found_and_a_dotted_path_works():
     ("name", "settings", "message"),
     [
         ("lab-detektor", {}, "did you mean lab-detector"),
-        ("zzz", {}, "known are lab-clip, lab-detector, lab-judge"),
+        ("zzz", {}, "known are .*lab-clip, lab-detector, lab-judge"),
         ("no_such_package.x:Y", {}, "cannot import no_such_package"),
         ("thinkdraw.rewards.rules:Nothing", {}, "has no Nothing"),
         ("lab-detector", {"weight": 1}, "unexpected keyword argument 'weight'. It takes strict_weight"),

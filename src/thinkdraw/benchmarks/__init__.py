@@ -1,10 +1,33 @@
-"""Benchmarks: a prompt set, a judge's verdicts, and how they are put together into a score.
+"""Benchmarks: a prompt set, judges' rows about pictures, and how they are put together into a score.
 
-Each benchmark is one module that reads its prompts, lays pictures out for the official tool and aggregates verdicts.
+`base.py` says what a benchmark is; each is one module with one class. The lab's own suite is `lab.py`.
 """
 
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-from thinkdraw.benchmarks import geneval, lab
+from thinkdraw.runtime.registry import find, make
 
-BENCHMARKS: dict[str, ModuleType] = {geneval.LABEL: geneval, "lab": lab}
+if TYPE_CHECKING:
+    from thinkdraw.benchmarks.base import Benchmark
+
+# Name → class; a string, so that a benchmark is imported when it is run and not before.
+BENCHMARKS = {
+    "compbench": "thinkdraw.benchmarks.compbench:CompBench",
+    "dpg": "thinkdraw.benchmarks.dpg:DpgBench",
+    "geneval": "thinkdraw.benchmarks.geneval:GenEval",
+    "geneval2": "thinkdraw.benchmarks.geneval2:GenEval2",
+    "unigenbench": "thinkdraw.benchmarks.unigenbench:UniGenBench",
+}
+
+
+def benchmark_class(name: str) -> Any:
+    """The class called `name`, or at a dotted path `pkg.mod:Class`, for what it says without judges. Raises UserError."""
+    return find("benchmark", BENCHMARKS, name)
+
+
+def load_benchmark(name: str, **settings: Any) -> "Benchmark":
+    """The benchmark called `name`, or of the class at a dotted path `pkg.mod:Class`. settings: a judge per role, and its own.
+
+    Raises UserError for an unknown name and for settings that it does not take.
+    """
+    return make("benchmark", BENCHMARKS, name, settings)

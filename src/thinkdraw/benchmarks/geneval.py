@@ -1,189 +1,176 @@
 """GenEval: 553 prompts about objects, counts, colours and positions (Ghosh et al. 2023, arXiv 2310.11513).
 
-Reads the official prompts, writes pictures and results so that the official tools can read them, and aggregates
-results the official way. The verdict on one picture is in `thinkdraw.rewards.rules`.
+Which detections count and what a correct picture is says `thinkdraw.rewards.rules`, by way of `geneval_verdict`; the
+official files are read and written by `geneval_files`.
 """
 
-import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
-from thinkdraw.benchmarks.statistics import NUM_RESAMPLES, PromptVerdicts, Score, per_task, task_mean_score
+from thinkdraw.benchmarks import geneval_files
+from thinkdraw.benchmarks.base import (
+    PictureSet,
+    Place,
+    Report,
+    Row,
+    batches_by_size,
+    judge_name,
+    row_about,
+    verdicts_by_prompt,
+)
+from thinkdraw.benchmarks.geneval_verdict import kept_by_class, objects_to_color, raw_detection, verdict_on
+from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, task_mean_score
+from thinkdraw.data.prompt_files import read_geneval
 from thinkdraw.errors import UserError
-
-LABEL = "geneval"
-"""Name of a score from the official judge; `label_with` names the score of any other judge."""
+from thinkdraw.rewards.rules import ColorOf
+from thinkdraw.types import Detection, Detector, Prompt
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
-PICTURES_PER_PROMPT = 4
+
+# GenEval's own detector is OpenMMLab's; Hugging Face's of the same kind was trained apart, so its scores say its name.
+_USUAL_DETECTOR = "hf-mask2former"
+_OFFICIAL_COLORS = "clip-vit-large-patch14"
+RAW_SCORE = 0.05
+"""Detections below this score are not kept in rows; the rules look at those above 0.3."""
 
 
-@dataclass(frozen=True)
-class PictureResult:
-    """The judge's result on one picture; fields as in the official results file.
+class ColorJudge(Protocol):
+    """Names colours in one picture, (H, W, 3) uint8: (class name, its detections) → one colour each."""
 
-    correct: None = no verdict.  metadata: the prompt's metadata.  details: class → rows (x1, y1, x2, y2, score).
+    def color_of(self, picture: np.ndarray) -> ColorOf: ...
+
+
+class GenEval:
+    """GenEval's rules over any `Detector`. colors: not needed where detections say their `color` themselves.
+
+    batch: pictures per call of the detector.
     """
 
-    filename: str
-    tag: str
-    prompt: str
-    correct: bool | None
-    reason: str
-    metadata: Mapping[str, Any]
-    details: Mapping[str, Sequence[Sequence[float]]]
+    name = "geneval"
+    folder = "geneval"
+    prompt_file = "evaluation_metadata.jsonl"
+    num_prompts = 553
+    official_sha256: Sequence[str] = ("5c48e0813e812e3c373fa5c8ed07a8f0a483be30272b4427b0559c8048e67c13",)
+    roles: Mapping[str, str] = {"detector": "mask2former", "colors": "clip-colour"}
+    pictures_per_prompt = 4
+
+    def __init__(self, detector: Detector | None = None, colors: ColorJudge | None = None, batch: int = 32):
+        self.detector, self.colors, self.batch = detector, colors, batch
+        self._finds_all = detector is None or not _needs_labels(detector)
+
+    @property
+    def label(self) -> str:
+        name = judge_name(self.detector)
+        names = [_USUAL_DETECTOR if name.startswith(f"{_USUAL_DETECTOR}:") else name]
+        if self.colors is not None and not judge_name(self.colors).endswith(f":{_OFFICIAL_COLORS}"):
+            names.append(judge_name(self.colors))
+        return f"{self.name}[{'+'.join(names)}]"
+
+    def prompts(self, path: Path) -> list[Prompt]:
+        return read_geneval(path)
+
+    def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
+        self._check_names(sets)
+        rows: dict[tuple[int, int], Row] = {}
+        for places, pictures in batches_by_size(sets, self.batch):
+            labels = None if self._finds_all else [_classes(sets[i].prompt) for i, _ in places]
+            assert self.detector is not None
+            for (i, k), found in zip(places, self.detector.detect(pictures, labels), strict=True):
+                rows[i, k] = self._row(sets[i], k, found)
+        return [rows[place] for place in sorted(rows)]
+
+    def _row(self, pictures: PictureSet, k: int, found: list[Detection] | None) -> Row:
+        if found is None:
+            return row_about(pictures, k, None, reason=f"{judge_name(self.detector)} gave no verdict")
+        metadata = geneval_files.metadata_of(pictures.prompt)
+        kept = kept_by_class(metadata, found)
+        raw: dict[str, Any] = {
+            "metadata": metadata,
+            "details": {name: [[*d.box, d.score] for d in objects] for name, objects in kept.items()},
+            "detections": [raw_detection(d) for d in found if d.score >= RAW_SCORE],
+        }
+        colors = self._colors(pictures.pictures[k], objects_to_color(metadata, kept))
+        if colors is None:
+            return row_about(pictures, k, None, reason=f"{judge_name(self.colors)} gave no verdict", **raw)
+        verdict = verdict_on(metadata, found, colors)
+        return row_about(pictures, k, verdict.correct, reason=verdict.reason, colors=colors, **raw)
+
+    def _colors(self, picture: np.ndarray, asked: Mapping[str, Sequence[Detection]]) -> dict[str, list[str]] | None:
+        """Class → colours of its objects; None = no verdict."""
+        if all("color" in d.attributes for objects in asked.values() for d in objects):
+            return {name: [d.attributes["color"] for d in objects] for name, objects in asked.items()}
+        if self.colors is None:
+            raise UserError(
+                "geneval: this detector does not name colours. Give a judge that does: --judge colors=NAME."
+            )
+        from thinkdraw.judges.colour import NoVerdict
+
+        color_of = self.colors.color_of(picture)
+        try:
+            return {name: color_of(name, objects) for name, objects in asked.items()}
+        except NoVerdict:
+            return None
+
+    def _check_names(self, sets: Sequence[PictureSet]) -> None:
+        """A class that the detector calls otherwise would never be found, which looks like a bad picture."""
+        known: Sequence[str] = getattr(self.detector, "names", ())
+        for name in {name for pictures in sets for name in _classes(pictures.prompt)}:
+            if known and name not in known:
+                raise UserError(
+                    f"geneval: the detector has no class {name!r}. Give it GenEval's object_names.txt: "
+                    "--judge detector.names_file=PATH."
+                )
+
+    def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
+        return verdicts_by_prompt(rows)
+
+    def aggregate(self, rows: Sequence[Row]) -> Report:
+        return aggregate(rows, self.label)
+
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+        return geneval_files.find_pictures(folder, prompts)
+
+    def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
+        for drawn in pictures:
+            geneval_files.write_prompt_folder(folder, drawn)
+
+    def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
+        return geneval_files.read_results(file, prompts)
+
+    def write_results(self, folder: Path, rows: Sequence[Row]) -> None:
+        geneval_files.write_results(folder / "results.jsonl", rows, self.label)
 
 
-@dataclass(frozen=True)
-class GenEvalReport:
-    """GenEval's numbers for one set of pictures; shares are over what has a verdict, NaN if nothing has one.
+def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
+    """The overall is the unweighted mean of the tag scores, each the mean over its pictures.
 
-    overall: unweighted mean of the tag scores.  per_tag: in the official order, then unofficial tags.
-    missing_tags: official tags without any picture; unless empty, `overall` is not GenEval's overall score.
+    extra: correct_pictures_frac, and solved_prompts_frac: prompts with a correct picture among those with a verdict.
     """
-
-    overall: Score
-    per_tag: dict[str, Score]
-    correct_pictures_frac: float
-    solved_prompts_frac: float
-    missing_tags: tuple[str, ...]
-
-
-def label_with(judge: str) -> str:
-    """Name of a score from a judge that is not the official one, for instance "geneval[hf-mask2former]"."""
-    return f"{LABEL}[{judge}]"
-
-
-def aggregate(results: Iterable[PictureResult], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> GenEvalReport:
-    """Official aggregation with 95 % intervals; results in any order, grouped into prompts by their metadata.
-
-    A prompt is solved if at least one of its pictures is correct. Raises ValueError without results.
-    """
-    verdicts: dict[tuple[str, str], list[float]] = {}
-    for result in results:
-        prompt = (result.tag, json.dumps(result.metadata, sort_keys=True))
-        verdicts.setdefault(prompt, []).append(math.nan if result.correct is None else float(result.correct))
-    # Sorted so that the order of a results file does not move the interval.
-    rows = [PromptVerdicts(tag, found, key) for (tag, key), found in sorted(verdicts.items())]
-    overall = task_mean_score(rows, seed=seed, num_resamples=num_resamples)
-    scores = per_task(rows, seed=seed, num_resamples=num_resamples)
-    judged = [[v for v in row.verdicts if not math.isnan(v)] for row in rows]
-    return GenEvalReport(
-        overall=overall,
-        per_tag={tag: scores[tag] for tag in (*TAGS, *scores) if tag in scores},
-        correct_pictures_frac=_mean([v for found in judged for v in found]),
-        solved_prompts_frac=_mean([max(found) for found in judged if found]),
-        missing_tags=tuple(tag for tag in TAGS if tag not in scores),
+    verdicts = verdicts_by_prompt(rows)
+    scores = per_task(verdicts, seed=seed)
+    judged = [found for row in verdicts if (found := [v for v in row.verdicts if v == v])]
+    flat = [v for found in judged for v in found]
+    missing = [tag for tag in TAGS if tag not in scores]
+    return Report(
+        label=label,
+        overall=task_mean_score(verdicts, seed=seed),
+        columns={tag: scores[tag] for tag in (*TAGS, *scores) if tag in scores},
+        extra={
+            "correct_pictures_frac": float(np.mean(flat)) if flat else None,
+            "solved_prompts_frac": float(np.mean([max(found) for found in judged])) if judged else None,
+        },
+        notes=[f"no pictures of {', '.join(missing)}: the overall is not GenEval's"] if missing else [],
     )
 
 
-def read_metadata(path: Path | str) -> list[dict[str, Any]]:
-    """Prompts of an official metadata file, one dict per line with `tag`, `prompt`, `include` and perhaps `exclude`.
-
-    Raises UserError naming the line if the file is missing, empty or broken.
-    """
-    rows = []
-    for where, row in _json_lines(Path(path)):
-        _check_keys(where, row, {"tag": str, "prompt": str, "include": list})
-        for clause in [*row["include"], *row.get("exclude", [])]:
-            if not isinstance(clause, dict):
-                raise UserError(f"{where}: a clause must be an object, not {clause!r}.")
-            _check_keys(where, clause, {"class": str, "count": int})
-        rows.append(row)
-    return rows
+def _classes(prompt: Prompt) -> list[str]:
+    return list(dict.fromkeys(clause["class"] for clause in (*prompt.include, *prompt.exclude)))
 
 
-def write_official_layout(
-    folder: Path | str, index: int, metadata: Mapping[str, Any], pictures: Sequence[np.ndarray] | np.ndarray
-) -> Path:
-    """Write one prompt's folder for the official tool: `00000/metadata.jsonl` and `00000/samples/0000.png` onwards.
+def _needs_labels(detector: Detector) -> bool:
+    from thinkdraw.judges.detectors import OpenVocabularyDetector
 
-    index: the prompt's line in the metadata file, from 0.  pictures: K pictures, each (H, W, 3) uint8 RGB.
-    Returns the prompt's folder. Raises UserError if it holds further samples, which the official tool would count.
-    """
-    arrays = [np.asarray(picture) for picture in pictures]
-    for picture in arrays:
-        if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
-            raise ValueError(f"picture of {picture.dtype} {picture.shape}: GenEval's layout takes uint8 (H, W, 3).")
-    prompt_folder = Path(folder) / f"{index:05d}"
-    samples = prompt_folder / "samples"
-    samples.mkdir(parents=True, exist_ok=True)
-    names = [f"{number:04d}.png" for number in range(len(arrays))]
-    extra = sorted({path.name for path in samples.glob("*.png")} - set(names))
-    if extra:
-        raise UserError(f"{samples} already holds {', '.join(extra)} from another run. Choose an empty folder.")
-    (prompt_folder / "metadata.jsonl").write_text(json.dumps(metadata), encoding="utf-8")
-    for name, picture in zip(names, arrays, strict=True):
-        Image.fromarray(np.ascontiguousarray(picture)).save(samples / name)
-    return prompt_folder
-
-
-def write_results_jsonl(path: Path | str, results: Iterable[PictureResult]) -> None:
-    """Write the official results file; a picture without a verdict has `"correct": null`."""
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
-        for result in results:
-            row = {
-                "filename": result.filename,
-                "tag": result.tag,
-                "prompt": result.prompt,
-                "correct": result.correct,
-                "reason": result.reason,
-                "metadata": json.dumps(result.metadata),
-                "details": json.dumps(result.details),
-            }
-            # pandas, which writes the official file, escapes slashes.
-            file.write(json.dumps(row, separators=(",", ":")).replace("/", "\\/") + "\n")
-
-
-def read_results_jsonl(path: Path | str) -> list[PictureResult]:
-    """Results from an official or our own results file. Raises UserError naming the line if it is broken."""
-    results = []
-    texts = dict.fromkeys(("filename", "tag", "prompt", "reason", "metadata", "details"), str)
-    for where, row in _json_lines(Path(path)):
-        _check_keys(where, row, {**texts, "correct": bool | None})
-        metadata, details = (_parse(f"{where}, {key}", row[key]) for key in ("metadata", "details"))
-        results.append(
-            PictureResult(row["filename"], row["tag"], row["prompt"], row["correct"], row["reason"], metadata, details)
-        )
-    return results
-
-
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """("file, line N", object) per line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}).") from error
-    if not text.strip():
-        raise UserError(f"{path}, line 1: the file is empty; it needs one JSON object per line.")
-    for number, line in enumerate(text.rstrip().split("\n"), start=1):
-        where = f"{path}, line {number}"
-        yield where, _parse(where, line)
-
-
-def _parse(where: str, text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON ({error.msg} at column {error.colno}).") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object, found {text.strip()[:60]!r}.")
-    return value
-
-
-def _check_keys(where: str, row: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    for key, kind in kinds.items():
-        if key not in row:
-            raise UserError(f"{where}: the key {key!r} is missing.")
-        if not isinstance(row[key], kind):
-            raise UserError(f"{where}: {key!r} has the wrong type: {row[key]!r}.")
-
-
-def _mean(values: Sequence[float]) -> float:
-    return float(np.mean(values)) if values else math.nan
+    return isinstance(detector, OpenVocabularyDetector)

@@ -21,6 +21,8 @@ RECIPES = {
     "preference": ("thinkdraw.recipes.preference", "PreferenceConfig"),
     "rejection": ("thinkdraw.recipes.rejection", "RejectionConfig"),
     "iterate": ("thinkdraw.recipes.iterate", "IterateConfig"),
+    "corpus": ("thinkdraw.recipes.corpus", "CorpusConfig"),
+    "verifier_data": ("thinkdraw.recipes.verifier_data", "VerifierDataConfig"),
     "sweep": ("thinkdraw.recipes.sweep", "SweepConfig"),
 }
 CONFIGS = Path(__file__).parent.parent / "configs"

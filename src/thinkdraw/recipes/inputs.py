@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
+from thinkdraw.data.corpus_rows import CorpusReading, is_corpus
 from thinkdraw.data.leak_guard import leaks, refuse_leaks
 from thinkdraw.data.prompt_files import json_rows, prompt_of, read_prompts, text_of
 from thinkdraw.errors import UserError
@@ -24,6 +25,7 @@ from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
 from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.recipes.corpus_examples import corpus_examples
 from thinkdraw.runtime.files import atomic_file
 from thinkdraw.types import Prompt, Sampling
 
@@ -35,7 +37,8 @@ class DataSettings(StrictModel):
 
     source: str = Field(
         default="lab",
-        description="`lab`, or a file: for prompts .txt (one a line), .jsonl or a public set's; for SFT .jsonl or .parquet.",
+        description="`lab`, or a file: for prompts .txt (one a line), .jsonl or a public set's; for SFT .jsonl or .parquet, "
+        "or the folder of a corpus of rationales.",
     )
     families: dict[Family, float] = Field(
         default={"geneval": 1.0}, min_length=1, description="The lab's mix, as shares."
@@ -46,6 +49,10 @@ class DataSettings(StrictModel):
     against: list[Path] = Field(default=[], description="Test sets to keep out; their prompts must not be trained on.")
     leaks: Literal["refuse", "drop"] = Field(
         default="refuse", description="What happens to a prompt that is in one: stop before training, or leave it out."
+    )
+    corpus: CorpusReading | None = Field(
+        default=None,
+        description="How a corpus of rationales is read, for SFT; null is each row once, in any prompt style.",
     )
 
 
@@ -141,6 +148,13 @@ def load_examples(settings: DataSettings, policy: JanusPolicy, cache: Path, is_m
         scenes = [e.scene(rng) for e in examples]
         prompts, thoughts = [e.prompt for e in examples], [write(s, rng) for s in scenes]
         pictures: Iterator[Any] = (draw(s) for s in scenes)
+    elif is_corpus(Path(settings.source)):
+        reading, tokens = settings.corpus or CorpusReading(), cache.with_name("corpus_tokens")
+        prompts, thoughts, codes = corpus_examples(
+            Path(settings.source), reading, settings.seed, policy, tokens, is_main
+        )
+        kept = rows_without_leaks(prompts, settings, "data.leaks")
+        return Examples([prompts[i] for i in kept], [thoughts[i] for i in kept], codes[torch.tensor(kept)])
     else:
         path = Path(settings.source)
         rows = list(_parquet_rows(path) if path.suffix == ".parquet" else json_rows(path))

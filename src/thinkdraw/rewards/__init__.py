@@ -4,19 +4,37 @@
 a reward can never disagree about what a correct picture is.
 """
 
-import difflib
-import inspect
-from importlib import import_module
 from typing import Any
 
-from thinkdraw.errors import UserError
+from thinkdraw.runtime.registry import make
 from thinkdraw.types import Reward
 
 # Name → class; a string, so that a judge's libraries are imported when a reward is loaded and not before.
 REWARDS = {
+    "caption-likelihood": "thinkdraw.rewards.caption_likelihood:CaptionLikelihoodReward",
+    "combined": "thinkdraw.rewards.combined:CombinedReward",
+    "count": "thinkdraw.rewards.objects:CountReward",
+    "http": "thinkdraw.rewards.http:HttpReward",
     "lab-clip": "thinkdraw.rewards.clip_score:ClipScoreReward",
     "lab-detector": "thinkdraw.rewards.lab_detector:LabDetectorReward",
     "lab-judge": "thinkdraw.rewards.lab_judge:LabJudgeReward",
+    "lab-thought-faithful": "thinkdraw.rewards.thought_faithful:LabThoughtFaithfulReward",
+    "metric:compbench": "thinkdraw.rewards.metric:CompBenchMetric",
+    "metric:dpg": "thinkdraw.rewards.metric:DpgMetric",
+    "metric:geneval": "thinkdraw.rewards.metric_geneval:GenEvalMetric",
+    "objects": "thinkdraw.rewards.objects:ObjectsReward",
+    "orm": "thinkdraw.rewards.vqa_yes:OrmReward",
+    "pairwise": "thinkdraw.rewards.pairwise:PairwiseReward",
+    "questions": "thinkdraw.rewards.questions:QuestionsReward",
+    "reasongen": "thinkdraw.rewards.reasongen:ReasonGenReward",
+    "relation": "thinkdraw.rewards.objects:RelationReward",
+    "score": "thinkdraw.rewards.clip_score:ScoreReward",
+    "t2i-r1": "thinkdraw.rewards.t2i_r1:t2i_r1",
+    "thought-faithful": "thinkdraw.rewards.thought_faithful:ThoughtFaithfulReward",
+    "thought-format": "thinkdraw.rewards.thought_format:ThoughtFormatReward",
+    "thought-length": "thinkdraw.rewards.thought_format:ThoughtLengthReward",
+    "unified-reward": "thinkdraw.rewards.unified_reward:UnifiedRewardReward",
+    "vqa-yes": "thinkdraw.rewards.vqa_yes:VqaYesReward",
 }
 
 
@@ -25,23 +43,4 @@ def load_reward(name: str, **settings: Any) -> Reward:
 
     Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
     """
-    path = REWARDS.get(name, name)
-    if ":" not in path:
-        near = difflib.get_close_matches(name, REWARDS, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(REWARDS))}."
-        raise UserError(f"unknown reward {name!r}: {hint} A class of your own works as pkg.mod:Class.")
-    module, _, attribute = path.partition(":")
-    try:
-        make = getattr(import_module(module), attribute)
-    except ModuleNotFoundError as error:
-        raise UserError(f"reward {name!r}: cannot import {error.name}. Install it, or correct the path.") from error
-    except AttributeError as error:
-        raise UserError(f"reward {name!r}: {module} has no {attribute}. Correct the part after the colon.") from error
-    signature = inspect.signature(make)
-    try:
-        signature.bind(**settings)
-    except TypeError as error:
-        raise UserError(
-            f"reward {name!r}: {error}. It takes {', '.join(signature.parameters) or 'no settings'}."
-        ) from error
-    return make(**settings)
+    return make("reward", REWARDS, name, settings)

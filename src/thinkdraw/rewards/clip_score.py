@@ -2,16 +2,18 @@
 
 from torch import Tensor
 
+from thinkdraw.rewards.judging import pictures_of
 from thinkdraw.types import Rollouts, Scorer
 
 
-class ClipScoreReward:
-    """The scorer's number for a picture and its prompt's text, raw: with a CLIP the cosine similarity, in −1..1.
+class ScoreReward:
+    """The scorer's number for a picture and its prompt's text, raw: a CLIP's cosine similarity in −1..1, ImageReward's
+    unbounded one, whatever the scorer says of itself; higher is better. NaN where the scorer has no verdict.
 
-    scorer: a `Scorer`, for instance `LabClipScorer`. One call scores a batch.
+    scorer: a `Scorer`, for instance `ClipScorer`. One call scores a batch.
     """
 
-    name = "lab-clip"
+    name = "score"
 
     def __init__(self, scorer: Scorer):
         if not isinstance(scorer, Scorer):
@@ -19,6 +21,10 @@ class ClipScoreReward:
         self.scorer = scorer
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
-        if rollouts.pictures is None:
-            raise ValueError("rollouts without pictures: sample with decode=True, or decode before the reward.")
-        return self.scorer.score(rollouts.pictures, [prompt.text for prompt in rollouts.prompts])
+        return self.scorer.score(pictures_of(rollouts), [prompt.text for prompt in rollouts.prompts])
+
+
+class ClipScoreReward(ScoreReward):
+    """`ScoreReward` with the lab's CLIP."""
+
+    name = "lab-clip"

@@ -1,0 +1,104 @@
+"""Scores whose columns share prompts: one prompt asks about several things, each of which counts in its own column.
+
+The overall is the mean of the columns' pooled means. The bootstrap redraws prompts with all that they were asked, so that
+columns that rise and fall together are not taken for independent ones.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from thinkdraw.benchmarks.statistics import NUM_RESAMPLES, PromptVerdicts, Score, paired_difference
+
+_BLOCK = 500  # resamples held in memory at once
+
+
+def is_crossed(verdicts: Sequence[PromptVerdicts]) -> bool:
+    """Whether some prompt stands under more than one task."""
+    return len({row.prompt for row in verdicts}) < len(verdicts)
+
+
+def crossed_score(verdicts: Sequence[PromptVerdicts], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
+    """Mean over tasks of their pooled means. A Score's `pictures` counts verdicts."""
+    sums, counts, missing = _table(verdicts, *_axes(verdicts))
+    draws = _draws([(sums, counts)], seed, num_resamples)[0]
+    return _score(_mean_of_tasks(sums.sum(0), counts.sum(0)), draws, counts, missing)
+
+
+def crossed_difference(
+    a: Sequence[PromptVerdicts], b: Sequence[PromptVerdicts], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+) -> Score:
+    """`crossed_score` of a minus that of b on the same prompts, paired; a prompt's task counts if both sides judged it.
+
+    Raises ValueError if the prompts or tasks differ.
+    """
+    if [(row.task, row.prompt) for row in a] != [(row.task, row.prompt) for row in b]:
+        raise ValueError("a paired difference needs the same prompts and tasks in the same order.")
+    axes = _axes(a)
+    (sums_a, counts_a, missing_a), (sums_b, counts_b, missing_b) = (_table(side, *axes) for side in (a, b))
+    both = (counts_a > 0) & (counts_b > 0)
+    sides = [(sums_a * both, counts_a * both), (sums_b * both, counts_b * both)]
+    draws_a, draws_b = _draws(sides, seed, num_resamples)
+    value_a, value_b = (_mean_of_tasks(sums.sum(0), counts.sum(0)) for sums, counts in sides)
+    return _score(value_a - value_b, draws_a - draws_b, sides[0][1] + sides[1][1], missing_a + missing_b)
+
+
+def differences(a: Sequence[PromptVerdicts], b: Sequence[PromptVerdicts], *, seed: int = 0) -> dict[str, Score]:
+    """Paired difference, a minus b, of the "overall" and of each task, whether columns share prompts or not.
+
+    Raises ValueError if the prompts or tasks differ.
+    """
+    overall = crossed_difference if is_crossed(a) else paired_difference
+    found = {"overall": overall(a, b, seed=seed)}
+    for task in dict.fromkeys(row.task for row in a):
+        sides = [[row for row in side if row.task == task] for side in (a, b)]
+        found[task] = paired_difference(*sides, seed=seed)
+    return found
+
+
+def _axes(verdicts: Sequence[PromptVerdicts]) -> tuple[dict[str, int], dict[str, int]]:
+    if not verdicts:
+        raise ValueError("no prompts: a score needs the verdicts of at least one prompt.")
+    prompts = {prompt: i for i, prompt in enumerate(dict.fromkeys(row.prompt for row in verdicts))}
+    return prompts, {task: i for i, task in enumerate(dict.fromkeys(row.task for row in verdicts))}
+
+
+def _table(
+    verdicts: Sequence[PromptVerdicts], prompts: dict[str, int], tasks: dict[str, int]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """(sums, numbers of verdicts), each (prompts, tasks), and how many are NaN."""
+    sums, counts, missing = np.zeros((len(prompts), len(tasks))), np.zeros((len(prompts), len(tasks))), 0
+    for row in verdicts:
+        values = np.asarray(row.verdicts, dtype=np.float64)
+        place = prompts[row.prompt], tasks[row.task]
+        sums[place] += np.nansum(values)
+        counts[place] += np.count_nonzero(~np.isnan(values))
+        missing += int(np.isnan(values).sum())
+    return sums, counts, missing
+
+
+def _mean_of_tasks(sums: np.ndarray, counts: np.ndarray) -> float:
+    return float(np.mean(np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0)))
+
+
+def _draws(sides: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, num_resamples: int) -> list[np.ndarray]:
+    """Overall under redrawn prompts, (num_resamples,) per side; a task that a draw misses is left out of its mean."""
+    rng = np.random.default_rng(seed)
+    num_prompts = len(sides[0][0])
+    found: list[list[np.ndarray]] = [[] for _ in sides]
+    for start in range(0, num_resamples, _BLOCK):
+        size = min(_BLOCK, num_resamples - start)
+        times = rng.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=size)
+        for draws, (sums, counts) in zip(found, sides):
+            drawn, judged = times @ sums, times @ counts
+            means = np.divide(drawn, judged, out=np.full(drawn.shape, np.nan), where=judged > 0)
+            known = ~np.isnan(means)
+            draws.append(
+                np.divide(np.where(known, means, 0).sum(1), known.sum(1), out=np.full(size, np.nan), where=known.any(1))
+            )
+    return [np.concatenate(draws) for draws in found]
+
+
+def _score(value: float, draws: np.ndarray, counts: np.ndarray, missing: int) -> Score:
+    low, high = np.nanpercentile(draws, (2.5, 97.5)) if not np.isnan(draws).all() else (np.nan, np.nan)
+    return Score(value, float(low), float(high), int(counts.sum()), int((counts.sum(1) > 0).sum()), missing)

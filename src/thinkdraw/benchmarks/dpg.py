@@ -1,0 +1,167 @@
+"""DPG-Bench: 1,065 long prompts, each taken apart into questions (Hu et al. 2024, arXiv 2403.05135).
+
+What an answer counts and what the published script gets wrong says `thinkdraw.rewards.dpg`; grids and result files are
+read and written by `dpg_files`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from thinkdraw.benchmarks import dpg_files
+from thinkdraw.benchmarks.base import (
+    PictureSet,
+    Place,
+    Report,
+    Row,
+    batches_by_size,
+    judge_name,
+    row_about,
+    verdicts_by_prompt,
+)
+from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, task_mean_score
+from thinkdraw.data.prompt_files import csv_rows
+from thinkdraw.errors import UserError
+from thinkdraw.rewards.dpg import (
+    CropScore,
+    DroppedItem,
+    Mode,
+    category_points,
+    category_scores,
+    crop_score,
+    first_level,
+    prompts_of_table,
+)
+from thinkdraw.rewards.judging import p_yes
+from thinkdraw.types import Prompt, Question, Questioner
+
+COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
+CATEGORIES = ("global", "entity", "attribute", "relation", "other")
+
+
+class DpgBench:
+    """DPG-Bench's rules over any `Questioner`; its own judge, mPLUG-large, is named only where its results are imported.
+
+    mode: `official` keeps the defects of the published script, `fixed` has none; see `thinkdraw.rewards.dpg`.
+    batch: pictures whose questions are asked at once.
+    """
+
+    name = "dpg"
+    folder = "dpg_bench"
+    prompt_file = "dpg_bench.csv"
+    num_prompts = 1065
+    official_sha256: Sequence[str] = ()
+    roles: Mapping[str, str] = {"questioner": "blip-vqa"}
+    pictures_per_prompt = 4
+
+    def __init__(self, questioner: Questioner | None = None, mode: Mode = "official", batch: int = 16):
+        if mode not in ("official", "fixed"):
+            raise UserError(f"dpg: mode={mode!r}: choose official or fixed.")
+        self.questioner, self.batch = questioner, batch
+        self.mode: Mode = mode
+
+    @property
+    def label(self) -> str:
+        fixed = ",fixed" if self.mode == "fixed" else ""
+        return f"{self.name}[{judge_name(self.questioner)}{fixed}]"
+
+    def prompts(self, path: Path) -> list[Prompt]:
+        table = path / self.prompt_file if path.is_dir() else path
+        if table.suffix != ".csv" or not table.is_file():
+            raise UserError(
+                f"{table}: DPG-Bench is scored by its question table. Get dpg_bench/dpg_bench.csv of "
+                "github.com/TencentQQGYLab/ELLA and give its path."
+            )
+        return prompts_of_table((row for _, row in csv_rows(table, COLUMNS)), self.mode)
+
+    def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
+        rows: dict[tuple[int, int], Row] = {}
+        for places, pictures in batches_by_size(sets, self.batch):
+            assert self.questioner is not None
+            asked = [[question.text for question in sets[i].prompt.questions] for i, _ in places]
+            for (i, k), given in zip(places, p_yes(self.questioner, pictures, asked), strict=True):
+                rows[i, k] = self._row(sets[i], k, given.tolist())
+        return [rows[place] for place in sorted(rows)]
+
+    def _row(self, pictures: PictureSet, k: int, given: Sequence[float]) -> Row:
+        questions = pictures.prompt.questions
+        answers = [dpg_files.answer_about(question, p_yes=p) for question, p in zip(questions, given, strict=True)]
+        try:
+            score = crop_score(questions, {question.id: p for question, p in zip(questions, given)}).score
+        except DroppedItem as error:
+            return row_about(pictures, k, None, reason=f"dropped, as upstream drops it: {error}", answers=answers)
+        reason = (
+            f"{judge_name(self.questioner)} gave no verdict on a question that matters" if math.isnan(score) else ""
+        )
+        return row_about(pictures, k, score, reason=reason, answers=answers)
+
+    def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
+        return verdicts_by_prompt(rows)
+
+    def aggregate(self, rows: Sequence[Row]) -> Report:
+        return aggregate(rows, self.label, self.mode)
+
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+        return dpg_files.find_pictures(folder, prompts)
+
+    def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
+        for drawn in pictures:
+            dpg_files.write_grid(folder, drawn)
+
+    def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
+        return dpg_files.rows_of(file, prompts)
+
+
+def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed: int = 0) -> Report:
+    """The overall is the mean over pictures, 100 times which is DPG-Bench; a column per category of the first level.
+
+    A column is the mean of its questions' points, in `official` mode those of each prompt's last judged picture only.
+    extra: categories, of both levels, 0..100, and the dropped items.
+    """
+    verdicts = verdicts_by_prompt(rows)
+    points = points_by_prompt(rows, mode)
+    columns = per_task(_by_first_level(points), seed=seed) if any(points.values()) else {}
+    first, second = category_scores(points.values())
+    dropped = sorted({row["prompt_id"] for row in rows if row.get("reason", "").startswith("dropped")})
+    return Report(
+        label=label,
+        overall=task_mean_score(verdicts, seed=seed),
+        columns={name: columns[name] for name in (*CATEGORIES, *columns) if name in columns},
+        extra={"first_level": first, "second_level": second, "dropped_items": dropped, "mode": mode},
+        notes=[f"{len(dropped)} items are dropped, as upstream drops them: {', '.join(dropped[:5])}"]
+        if dropped
+        else [],
+        scale=100.0,
+    )
+
+
+def points_by_prompt(rows: Sequence[Row], mode: Mode) -> dict[str, dict[str, list[float]]]:
+    """Prompt id → second-level category → points before zeroing; rows without verdict of a dropped item have none."""
+    crops: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
+        crops.setdefault(row["prompt_id"], []).append(row)
+    points = {}
+    for prompt, found in crops.items():
+        judged = [scored for row in found if (scored := _score_again(row))]
+        if judged:
+            points[prompt] = category_points(judged[-1][0], [crop.raw for _, crop in judged], mode)
+    return points
+
+
+def _score_again(row: Row) -> tuple[list[Question], CropScore] | None:
+    """A row's questions and their points, from the answers that it keeps."""
+    if not row.get("answers"):
+        return None
+    questions = [Question(a["id"], "", tuple(a["depends_on"]), category=a["category"]) for a in row["answers"]]
+    try:
+        return questions, crop_score(questions, {a["id"]: a.get("answer", a.get("p_yes")) for a in row["answers"]})
+    except DroppedItem:
+        return None
+
+
+def _by_first_level(points: Mapping[str, Mapping[str, Sequence[float]]]) -> list[PromptVerdicts]:
+    found: dict[tuple[str, str], list[float]] = {}
+    for prompt, categories in points.items():
+        for category, values in categories.items():
+            found.setdefault((first_level(category), prompt), []).extend(values)
+    return [PromptVerdicts(category, values, prompt) for (category, prompt), values in found.items()]

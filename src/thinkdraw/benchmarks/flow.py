@@ -1,0 +1,166 @@
+"""From pictures on the disk to a report: reads them prompt by prompt, has them judged, keeps the rows, adds them up.
+
+A scoring folder holds settings.json (what was asked), results.jsonl (rows, appended as they come) and summary.json
+(written last). One that was stopped goes on; a picture that has changed since, or had no verdict, is judged again.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinkdraw.benchmarks.base import Benchmark, PictureSet, Report, Row, null_for_nan, row_about
+from thinkdraw.benchmarks.diversity import diversity
+from thinkdraw.benchmarks.picture_files import Listing, read_set, stamp
+from thinkdraw.benchmarks.row_log import RowLog
+from thinkdraw.benchmarks.statistics import Score, mean_interval
+from thinkdraw.errors import UserError
+from thinkdraw.types import Prompt
+
+Progress = Callable[[int, int], None]
+_JUDGE_ERRORS = (RuntimeError, ValueError, OSError, ArithmeticError)
+
+
+def score_pictures(
+    benchmark: Benchmark, prompts: Mapping[int, Prompt], listing: Listing, folder: Path | None,
+    *, samples: int, prompts_at_once: int = 8, max_no_verdict_frac: float = 0.1, progress: Progress | None = None,
+) -> list[Row]:  # fmt: skip
+    """A row for every picture that was asked for, in order: the benchmark's, or one with `problem`.
+
+    prompts: index in the benchmark → prompt. folder: keeps the rows; None keeps none. prompts_at_once: held in memory.
+    Raises UserError where more than `max_no_verdict_frac` of the pictures that are there got no verdict.
+    """
+    log = RowLog(folder / "results.jsonl") if folder else None
+    rows = _still_true(log.read() if log else [], listing)
+    left = [i for i in prompts if any(_verdict(rows, i, k) is None for k in range(samples))]
+    for start in range(0, len(left), prompts_at_once):
+        part = left[start : start + prompts_at_once]
+        fresh = _judged(benchmark, {i: prompts[i] for i in part}, listing, samples)
+        if log:
+            log.append(fresh)
+        rows |= {(row["prompt_index"], row["sample"]): row for row in fresh}
+        _stop_if_judge_fails(benchmark, rows.values(), max_no_verdict_frac, len(prompts) * samples)
+        if progress is not None:
+            progress(len(prompts) - len(left) + start + len(part), len(prompts))
+    return [rows[i, k] for i in prompts for k in range(samples)]
+
+
+def report_on(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str] = ()) -> Report:
+    """The benchmark's report with what else a reader must know: problems, and how the prompts differ from the official.
+
+    Raises UserError if no picture has a verdict.
+    """
+    if all(row["verdict"] is None for row in rows):
+        reasons = sorted({row.get("problem") or row.get("reason") or "no verdict" for row in rows})[:3]
+        raise UserError(f"{benchmark.name}: none of {len(rows)} pictures has a verdict ({'; '.join(reasons)}).")
+    report = benchmark.aggregate(rows)
+    problems = [row for row in rows if row.get("problem") and "missing" not in row["problem"]]
+    notes = [*report.notes, *notes]
+    if problems:
+        named = "; ".join(f"prompt {r['prompt_index']} picture {r['sample']}: {r['problem']}" for r in problems[:3])
+        notes.append(f"{len(problems)} pictures could not be judged: {named}{' …' if len(problems) > 3 else ''}")
+    return dataclasses.replace(report, notes=notes)
+
+
+def prompt_notes(benchmark: Benchmark, num_read: int, num_asked: int, samples: int, sha256: str) -> list[str]:
+    """How what was asked differs from the official protocol."""
+    notes = []
+    if benchmark.official_sha256 and sha256 not in benchmark.official_sha256:
+        notes.append(f"the prompt file (sha256 {sha256[:12]}) is not the official one that this version knows")
+    if num_read != benchmark.num_prompts:
+        notes.append(f"the prompt file has {num_read} prompts, {benchmark.name} has {benchmark.num_prompts}")
+    if num_asked != num_read:
+        notes.append(f"only {num_asked} of {num_read} prompts were asked for")
+    if samples != benchmark.pictures_per_prompt:
+        notes.append(f"{samples} pictures per prompt, officially {benchmark.pictures_per_prompt}")
+    return notes
+
+
+def spread_of_pictures(rows: Sequence[Row]) -> dict[str, Score]:
+    """Vendi score and mean pairwise distance of pixels, per prompt and then averaged; empty with one picture per prompt."""
+    found = [row["spread"] for row in rows if row.get("spread")]
+    return {name: mean_interval([spread[name] for spread in found]) for name in ("vendi", "pixels")} if found else {}
+
+
+def numbers(score: Score) -> dict[str, Any]:
+    """A score as summary.json holds it."""
+    return null_for_nan(dataclasses.asdict(score))
+
+
+def summary_of(report: Report, settings: Mapping[str, Any], **measures: Any) -> dict[str, Any]:
+    """What summary.json holds. measures: diversity, latency, understanding."""
+    overall = report.overall
+    return null_for_nan({
+        "label": report.label, "score": overall.value, "low": overall.low, "high": overall.high, "scale": report.scale,
+        "unit": report.unit,
+        "per_task": {name: numbers(score) for name, score in report.columns.items()},
+        "pictures": overall.pictures, "prompts": overall.prompts, "no_verdict": overall.num_no_verdict,
+        "extra": dict(report.extra), "notes": list(report.notes), **settings, **measures,
+    })  # fmt: skip
+
+
+def _judged(benchmark: Benchmark, prompts: Mapping[int, Prompt], listing: Listing, samples: int) -> list[Row]:
+    """Rows of all pictures of some prompts, those without a picture included."""
+    rows, sets = [], []
+    for index, prompt in prompts.items():
+        pictures, problems = read_set(index, prompt, listing, samples)
+        absent = PictureSet(index, prompt, tuple(problems), ())
+        rows += [row_about(absent, k, None, problem=reason) for k, reason in enumerate(problems.values())]
+        if pictures.pictures:
+            sets.append(pictures)
+    judged = _ask(benchmark, sets)
+    firsts = {pictures.index: pictures.samples[0] for pictures in sets}
+    spreads = {pictures.index: _spread(pictures) for pictures in sets}
+    for row in judged:
+        if firsts[row["prompt_index"]] == row["sample"]:
+            row["spread"] = spreads[row["prompt_index"]]
+    for row in rows + judged:
+        row["stamp"] = stamp(listing.places.get((row["prompt_index"], row["sample"])))
+    return sorted(rows + judged, key=lambda row: (row["prompt_index"], row["sample"]))
+
+
+def _ask(benchmark: Benchmark, sets: Sequence[PictureSet]) -> list[Row]:
+    """The judge's rows; where it raises, picture by picture, so that one does not take the others along."""
+    try:
+        return benchmark.judge(sets) if sets else []
+    except _JUDGE_ERRORS as error:
+        if sum(len(pictures.samples) for pictures in sets) > 1:
+            return [row for pictures in sets for one in _single_pictures(pictures) for row in _ask(benchmark, [one])]
+        problem = f"the judge failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+        return [row_about(sets[0], k, None, problem=problem) for k in range(len(sets[0].samples))]
+
+
+def _single_pictures(pictures: PictureSet) -> list[PictureSet]:
+    pairs = zip(pictures.samples, pictures.pictures, strict=True)
+    return [dataclasses.replace(pictures, samples=(k,), pictures=(picture,)) for k, picture in pairs]
+
+
+def _spread(pictures: PictureSet) -> dict[str, float | None] | None:
+    if len(pictures.pictures) < 2 or len({picture.shape for picture in pictures.pictures}) > 1:
+        return None
+    found = diversity(pictures.pictures, [np.zeros(1)] * len(pictures.pictures))
+    return {"vendi": found.vendi, "pixels": found.pixels}
+
+
+def _still_true(rows: Sequence[Row], listing: Listing) -> dict[tuple[int, int], Row]:
+    """The newest row of each picture whose file is still the one that was judged."""
+    newest = {(row["prompt_index"], row["sample"]): row for row in rows}
+    return {key: row for key, row in newest.items() if row.get("stamp") == stamp(listing.places.get(key))}
+
+
+def _verdict(rows: Mapping[tuple[int, int], Row], index: int, sample: int) -> float | None:
+    row = rows.get((index, sample))
+    return None if row is None else row["verdict"]
+
+
+def _stop_if_judge_fails(benchmark: Benchmark, rows: Any, max_frac: float, num_pictures: int) -> None:
+    failed = [row for row in rows if row["verdict"] is None and row["stamp"] is not None]
+    if len(failed) > max(1, math.floor(max_frac * num_pictures)):
+        reason = failed[-1].get("problem") or failed[-1].get("reason") or "no reason given"
+        raise UserError(
+            f"{benchmark.label} gave no verdict on {len(failed)} of {num_pictures} pictures, more than "
+            f"max_no_verdict_frac={max_frac} ({reason}). Mend the judge and run again: judged pictures are kept."
+        )

@@ -1,0 +1,144 @@
+"""GenEval's files: `00000/metadata.jsonl` and `00000/samples/0000.png` onwards, and the results as JSON lines."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkdraw.benchmarks.base import PictureSet, Place, Row
+from thinkdraw.data.prompt_files import json_rows
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_png
+from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
+from thinkdraw.types import Prompt
+
+_SAMPLE = re.compile(r"(\d+)\.png")
+_FILENAME = re.compile(r"(\d+)/samples/(\d+)\.png$")
+_TEXTS = ("filename", "tag", "prompt", "reason", "metadata", "details")
+
+
+def metadata_of(prompt: Prompt) -> dict[str, Any]:
+    """The prompt's official record, its keys in the official order."""
+    record = prompt.metadata()
+    return {key: record[key] for key in ("tag", "include", "exclude", "prompt") if key in record}
+
+
+def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    """The pictures of an official folder. Folders whose names are all digits are prompts, by their number.
+
+    Raises UserError where a folder's own metadata is that of another prompt: its pictures would be judged wrongly.
+    """
+    places = {}
+    for folder_of_prompt in sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()):
+        index = int(folder_of_prompt.name)
+        if index >= len(prompts):
+            continue
+        _check_metadata(folder_of_prompt / "metadata.jsonl", prompts[index])
+        samples = folder_of_prompt / "samples"
+        for path in sorted(samples.iterdir()) if samples.is_dir() else ():
+            if match := _SAMPLE.fullmatch(path.name):
+                places[index, int(match[1])] = Place(path)
+    return places
+
+
+def write_prompt_folder(folder: Path, drawn: PictureSet) -> Path:
+    """Write one prompt's folder for the official tool; returns it.
+
+    Raises UserError if it holds further samples, which the official tool would count.
+    """
+    prompt_folder = folder / f"{drawn.index:05d}"
+    samples = prompt_folder / "samples"
+    names = [f"{number:04d}.png" for number in drawn.samples]
+    if extra := sorted({path.name for path in samples.glob("*.png")} - set(names)):
+        raise UserError(f"{samples} already holds {', '.join(extra)} from another run. Choose an empty folder.")
+    atomic_write_text(prompt_folder / "metadata.jsonl", json.dumps(metadata_of(drawn.prompt)))
+    for name, picture in zip(names, drawn.pictures, strict=True):
+        atomic_write_bytes(samples / name, to_png(picture))
+    return prompt_folder
+
+
+def write_results(path: Path, rows: Sequence[Row], label: str) -> None:
+    """Write the official results file, with one key more: `label`, which tells `read_results` whose verdicts these are.
+
+    A picture without a verdict has `"correct": null`; one that was not there has no line, as upstream's.
+    """
+    lines = []
+    for row in rows:
+        if "metadata" not in row:
+            continue
+        official = {
+            "filename": f"{row['prompt_index']:05d}/samples/{row['sample']:04d}.png",
+            "tag": row["tag"],
+            "prompt": row["prompt"],
+            "correct": None if row["verdict"] is None else bool(row["verdict"]),
+            "reason": row.get("reason", ""),
+            "metadata": json.dumps(row["metadata"]),
+            "details": json.dumps(row.get("details", {})),
+            "label": label,
+        }
+        # pandas, which writes the official file, escapes slashes.
+        lines.append(json.dumps(official, separators=(",", ":")).replace("/", "\\/") + "\n")
+    atomic_write_text(path, "".join(lines))
+
+
+def read_results(path: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
+    """Rows of an official results file. Prompts are known by their text where given, else by the file names in it.
+
+    Rows of a file that `write_results` made keep its label. Raises UserError naming the line if the file is broken.
+    """
+    by_text = {prompt.text: index for index, prompt in enumerate(prompts or ())}
+    seen: dict[str, int] = {}
+    rows = []
+    for line, found in json_rows(path):
+        where = f"{path} line {line}"
+        _check(where, found)
+        metadata, details = (_parse(f"{where}, {key}", found[key]) for key in ("metadata", "details"))
+        name = _FILENAME.search(found["filename"].replace("\\", "/"))
+        index, sample = (int(name[1]), int(name[2])) if name else (seen.setdefault(found["metadata"], len(seen)), line)
+        if prompts is not None:
+            if found["prompt"] not in by_text:
+                raise UserError(
+                    f"{where}: {found['prompt'][:60]!r} is not a prompt of this file of prompts. Give the right one."
+                )
+            index = by_text[found["prompt"]]
+        rows.append(
+            {"prompt_index": index, "prompt_id": f"{index:05d}", "prompt": found["prompt"], "tag": found["tag"],
+             "sample": sample, "verdict": None if found["correct"] is None else float(found["correct"]),
+             "reason": found["reason"], "metadata": metadata, "details": details}
+            | ({"label": found["label"]} if "label" in found else {})
+        )  # fmt: skip
+    if not rows:
+        raise UserError(f"{path} is empty; it needs one JSON object per picture.")
+    return rows
+
+
+def _check_metadata(path: Path, prompt: Prompt) -> None:
+    if not path.is_file():
+        return
+    rows = [row for _, row in json_rows(path)]
+    if len(rows) != 1 or rows[0].get("prompt") != prompt.text:
+        said = rows[0].get("prompt") if rows else None
+        raise UserError(
+            f"{path} says prompt {said!r}, the prompt file has {prompt.text!r} there. Give the prompt file that was drawn."
+        )
+
+
+def _check(where: str, row: Mapping[str, Any]) -> None:
+    for key in (*_TEXTS, "correct"):
+        if key not in row:
+            raise UserError(f"{where}: the key {key!r} is missing. Give a results file of GenEval's scorer.")
+        if not isinstance(row[key], bool | None if key == "correct" else str):
+            raise UserError(
+                f"{where}: {key!r} has the wrong type: {row[key]!r}. Give a results file of GenEval's scorer."
+            )
+
+
+def _parse(where: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where}: not valid JSON ({error}). Write the file again.") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: expected a JSON object, found {text.strip()[:60]!r}. Write the file again.")
+    return value

@@ -1,0 +1,65 @@
+"""A file of JSON rows that only grows: killed at any moment, it keeps every row that was written whole."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import write_error
+
+Row = dict[str, Any]
+
+
+class RowLog:
+    """The rows of `path`. A last line that a killed process left unfinished is cut off when the log is opened."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.exists():
+                _cut_unfinished_line(path)
+        except OSError as error:
+            raise write_error(path, error) from error
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Add rows, and return when they are on the disk."""
+        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        try:
+            with self.path.open("ab") as file:
+                file.write(lines.encode("utf-8"))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+    def read(self) -> list[Row]:
+        """All rows, in the order of writing. Raises UserError naming a damaged line."""
+        rows = []
+        if self.path.exists():
+            with self.path.open(encoding="utf-8", newline="\n") as file:
+                for number, line in enumerate(file, start=1):
+                    try:
+                        rows.append(json.loads(line))
+                    except ValueError as error:
+                        raise UserError(
+                            f"{self.path} line {number} is damaged ({error}). Remove the file and evaluate again."
+                        ) from error
+        return rows
+
+
+def _cut_unfinished_line(path: Path) -> None:
+    with path.open("rb+") as file:
+        size = end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            begin = max(0, end - 65536)
+            file.seek(begin)
+            newline = file.read(end - begin).rfind(b"\n")
+            if newline >= 0:
+                end = begin + newline + 1
+                break
+            end = begin
+        if end < size:
+            file.truncate(end)

@@ -1,0 +1,38 @@
+"""What an evaluation was asked to do, kept beside its rows so that two different ones never mix in a folder."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_write_json
+
+
+def keep_settings(path: Path, settings: dict[str, Any]) -> None:
+    """Write settings to `path`, or check that what stands there is the same. Raises UserError naming what differs."""
+    wanted = json.loads(json.dumps(settings))
+    if not path.exists():
+        atomic_write_json(path, wanted)
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged ({error}). Choose an empty folder, or remove this one.") from error
+    if changed := [key for key in wanted if before.get(key) != wanted[key]]:
+        key = changed[0]
+        raise UserError(
+            f"{path.parent} holds an evaluation with {key}={before.get(key)!r}, not {wanted[key]!r}. "
+            "Choose another --out, or remove this folder."
+        )
+
+
+def sha256_of(path: Path) -> str:
+    """Hash of a file, or of a folder's files by name and content."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,137 @@
+"""Does training cost the model its eyes? Yes/no and multiple-choice questions about pictures, from a plain file.
+
+A line is `{"image": "cat.png", "question": "Is it a cat?", "answer": "yes"}`, or has `"choices": ["a cat", "a dog"]` and
+the right one as its text, its letter or its number from 0; an `id` may be given. Pictures are found beside the file.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinkdraw.benchmarks.base import Row, null_for_nan, number_or_nan
+from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
+from thinkdraw.data.prompt_files import json_rows, text_of
+from thinkdraw.errors import UserError
+from thinkdraw.images import read_picture
+from thinkdraw.types import Questioner
+
+YES_NO, CHOICE = "yes/no", "multiple choice"
+
+
+@dataclass(frozen=True)
+class VqaItem:
+    """choices: empty for yes/no. answer: index of the right choice; of yes/no, 0 is yes and 1 is no."""
+
+    id: str
+    image: Path
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+    @property
+    def kind(self) -> str:
+        return CHOICE if self.choices else YES_NO
+
+
+@dataclass(frozen=True)
+class VqaReport:
+    """Shares of right answers; `accuracy` is over all questions alike. problems: pictures that cannot be read, with reasons."""
+
+    accuracy: Score
+    per_kind: Mapping[str, Score]
+    rows: Sequence[Row]
+    problems: Sequence[str]
+
+
+def read_vqa(path: Path) -> list[VqaItem]:
+    """The questions of a file, in order. Raises UserError naming the line of a question without a usable answer."""
+    items = []
+    for line, row in json_rows(path):
+        where = f"{path} line {line}"
+        question, image = text_of(row, "question", where), text_of(row, "image", where)
+        choices = tuple(str(choice) for choice in row.get("choices") or ())
+        items.append(
+            VqaItem(str(row.get("id", line)), path.parent / image, question, choices, _answer(row, choices, where))
+        )
+    if not items:
+        raise UserError(f"{path} holds no question. Write rows of image, question and answer.")
+    if len({item.id for item in items}) < len(items):
+        raise UserError(f"{path}: two questions have the same id. Give each its own.")
+    return items
+
+
+def evaluate_vqa(questioner: Questioner, items: Sequence[VqaItem], *, seed: int = 0, at_once: int = 32) -> VqaReport:
+    """Ask each question of its picture. Yes where P(yes) > 0.5; of choices the one for which P(yes) of
+    "QUESTION Is it CHOICE?" is highest. A picture that cannot be read and a NaN give no verdict, which is counted."""
+    rows: list[Row] = []
+    problems: list[str] = []
+    for start in range(0, len(items), at_once):
+        part = items[start : start + at_once]
+        for item, p_yes in zip(part, _ask(questioner, part, problems)):
+            given = None if p_yes is None else int(p_yes.argmax()) if item.choices else int(p_yes[0] <= 0.5)
+            right = math.nan if given is None else float(given == item.answer)
+            rows.append({"id": item.id, "kind": item.kind, "given": given, "verdict": null_for_nan(right)})
+    verdicts = _verdicts(rows)
+    return VqaReport(
+        task_mean_score([PromptVerdicts("", row.verdicts, row.prompt) for row in verdicts], seed=seed),
+        per_task(verdicts, seed=seed), rows, problems,
+    )  # fmt: skip
+
+
+def vqa_difference(rows_a: Sequence[Row], rows_b: Sequence[Row], *, seed: int = 0) -> Score:
+    """Accuracy of a minus that of b on the same questions, paired. Raises UserError if the questions differ."""
+    sides = [[PromptVerdicts("", row.verdicts, row.prompt) for row in _verdicts(rows)] for rows in (rows_a, rows_b)]
+    try:
+        return paired_difference(*sides, seed=seed)
+    except ValueError as error:
+        raise UserError(f"the two were asked different questions: {error}") from error
+
+
+def _ask(questioner: Questioner, items: Sequence[VqaItem], problems: list[str]) -> list[Tensor | None]:
+    """P(yes) of each item's choices, of a yes/no question alone; None = no verdict, with a line in `problems`."""
+    by_size: dict[tuple[int, ...], list[tuple[int, Tensor, str]]] = {}
+    for i, item in enumerate(items):
+        try:
+            picture = torch.from_numpy(read_picture(item.image).copy())
+        except (OSError, ValueError, SyntaxError) as error:
+            problems.append(f"question {item.id}: {item.image.name} cannot be read ({type(error).__name__})")
+            continue
+        asked = [f"{item.question} Is it {choice}?" for choice in item.choices] or [item.question]
+        by_size.setdefault(tuple(picture.shape), []).extend((i, picture, text) for text in asked)
+    found: dict[int, list[float]] = {}
+    for pairs in by_size.values():
+        p_yes = questioner.answer(torch.stack([picture for _, picture, _ in pairs]), [text for _, _, text in pairs])
+        for (i, _, _), p in zip(pairs, p_yes.tolist(), strict=True):
+            found.setdefault(i, []).append(p)
+    for i in [i for i, values in found.items() if any(map(math.isnan, values))]:
+        problems.append(f"question {items[i].id}: no verdict")
+        del found[i]
+    return [torch.tensor(found[i]) if i in found else None for i in range(len(items))]
+
+
+def _answer(row: Mapping[str, Any], choices: tuple[str, ...], where: str) -> int:
+    given = row.get("answer")
+    if not choices:
+        if isinstance(given, str) and given.strip().lower() in ("yes", "no"):
+            return ("yes", "no").index(given.strip().lower())
+        raise UserError(f"{where}: answer={given!r} is neither yes nor no, and there are no choices. Correct it.")
+    letters = [chr(ord("A") + i) for i in range(len(choices))]
+    if isinstance(given, int) and given in range(len(choices)):
+        return given
+    if isinstance(given, str) and given in choices:
+        return choices.index(given)
+    if isinstance(given, str) and given.strip().upper() in letters:
+        return letters.index(given.strip().upper())
+    raise UserError(
+        f"{where}: answer={given!r} is none of the {len(choices)} choices. Give its text, letter or number."
+    )
+
+
+def _verdicts(rows: Sequence[Row]) -> list[PromptVerdicts]:
+    ordered = sorted(rows, key=lambda row: str(row["id"]))
+    return [PromptVerdicts(row["kind"], [number_or_nan(row["verdict"])], row["id"]) for row in ordered]

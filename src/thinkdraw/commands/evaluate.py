@@ -1,0 +1,160 @@
+"""`thinkdraw eval`: draw or read pictures, have them judged, print scores with all that makes them comparable."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from thinkdraw.errors import UserError
+
+LAB = "lab-"
+
+
+def evaluate(
+    ckpt: Annotated[
+        str | None, typer.Argument(help="Checkpoint folder, run folder (its best one), Hugging Face id, or `lab`.")
+    ] = None,
+    benchmark: Annotated[
+        str, typer.Option(help="One or more of `thinkdraw list benchmarks`, with commas between.")
+    ] = "lab-geneval",
+    prompts: Annotated[
+        Path | None, typer.Option(help="Official prompt file, or a folder with it; else $THINKDRAW_BENCHMARKS.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Score these pictures, in the official layout, and draw none.")
+    ] = None,
+    judge: Annotated[
+        list[str] | None, typer.Option(help="ROLE=NAME of a judge, or ROLE.KEY=VALUE of its settings; several times.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the benchmark's own settings; several times.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of lab prompts: test (in-domain), ood or validation.")] = "test",
+    count: Annotated[
+        int | None, typer.Option(min=1, help="Prompts, spread evenly; all if not given, 384 of the lab's.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Pictures per prompt; the official number if not given.")
+    ] = None,
+    thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
+    guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
+    seed: Annotated[int, typer.Option()] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for rows, pictures and summary; a stopped evaluation goes on.")
+    ] = None,
+    vqa: Annotated[
+        Path | None, typer.Option(help="Also ask the model the questions of this .jsonl file about pictures.")
+    ] = None,
+    chunk: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 64,
+    export_official: Annotated[
+        Path | None, typer.Option(help="Also write the layout that the original scorer reads.")
+    ] = None,
+    import_official: Annotated[
+        Path | None, typer.Option(help="Read the original scorer's result file in place of judging.")
+    ] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Paired difference, A minus B, of two evaluations.")
+    ] = None,
+    device: Annotated[str, typer.Option()] = "auto",
+    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
+    json_: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")] = False,
+) -> None:
+    """Draw a benchmark's prompts, judge the pictures, print scores with 95 % intervals.
+
+    Example: thinkdraw eval lab --benchmark lab-geneval --count 96
+    """
+    names = [name.strip() for name in benchmark.split(",") if name.strip()]
+    if compare is not None:
+        return _compare(*compare, json_)
+    if import_official is not None:
+        return _import(names, import_official, prompts, out, json_)
+    sampling = {"thought": thought, "guidance_scale": guidance_scale, "temperature": temperature}
+    of_lab = [name for name in names if name.startswith(LAB)]
+    if ckpt is not None and of_lab == names and not (images or export_official or judge or set_ or vqa):
+        folders = {name: None if out is None else out / name if len(names) > 1 else out for name in names}
+        for name in names:
+            _lab(ckpt, name, split, count, samples, seed, folders[name], device, sampling, json_)
+        return None
+    given: dict[str, Any] = {
+        "benchmarks": names, "policy": ckpt, "images": images, "prompts": prompts, "split": split, "count": count,
+        "samples": samples, "seed": seed, "out": out, "vqa": vqa, "chunk": chunk, "export_official": export_official,
+        "device": device, "precision": precision, **{f"sampling.{key}": value for key, value in sampling.items()},
+    }  # fmt: skip
+    _run(given, judge or [], set_ or [], json_)
+
+
+def _run(given: dict[str, Any], judge: Sequence[str], settings: Sequence[str], as_json: bool) -> None:
+    from thinkdraw.commands.evaluate_tables import print_summary
+    from thinkdraw.config import load_config
+    from thinkdraw.recipes import evaluate as recipe
+    from thinkdraw.recipes.evaluate_open import EvaluateConfig
+
+    overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in given.items() if value is not None]
+    overrides += [_judge_override(text) for text in judge] + [f"settings.{text}" for text in settings]
+    found = recipe.run(load_config(EvaluateConfig, None, overrides))
+    if as_json:
+        print(json.dumps([dict(evaluation.summary) for evaluation in found], indent=2, ensure_ascii=False))
+        return
+    for evaluation in found:
+        print_summary(evaluation.summary)
+        print(f"rows and summary: {evaluation.folder}")
+
+
+def _lab(
+    ckpt: str, name: str, split: str, count: int | None, samples: int | None, seed: int, out: Path | None,
+    device: str, sampling: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
+    """The lab's own evaluation, whose folders the recipes and the report know."""
+    from thinkdraw import api
+    from thinkdraw.commands.evaluate_tables import print_lab
+    from thinkdraw.runtime.device import pick_device
+
+    if count is not None and count < 6:
+        raise UserError(f"--count {count}: the lab's sets need at least 6 prompts, one per task.")
+    policy = api.load_policy(ckpt, device=str(pick_device(device)), precision="bf16")
+    report = api.evaluate(
+        policy, name, split=split, count=count or 384, samples=samples or 4, seed=seed, folder=out, **sampling
+    )  # fmt: skip
+    if as_json:
+        print(json.dumps(report.summary(), indent=2))
+    else:
+        print_lab(report.summary())
+
+
+def _import(names: Sequence[str], file: Path, prompts: Path | None, out: Path | None, as_json: bool) -> None:
+    from thinkdraw.commands.evaluate_tables import print_summary
+    from thinkdraw.recipes.evaluate_import import import_official
+
+    if len(names) != 1 or names[0].startswith(LAB):
+        raise UserError(
+            f"--import-official reads one benchmark's file, not {', '.join(names)}'s. Give --benchmark NAME."
+        )
+    evaluation = import_official(names[0], file, prompts, out)
+    if as_json:
+        print(json.dumps(dict(evaluation.summary), indent=2, ensure_ascii=False))
+        return
+    print_summary(evaluation.summary)
+    print(f"rows and summary: {evaluation.folder}")
+
+
+def _compare(a: Path, b: Path, as_json: bool) -> None:
+    from thinkdraw.commands.evaluate_tables import print_comparison
+    from thinkdraw.recipes.evaluate_import import compare_folders
+
+    found = compare_folders(a, b)
+    if as_json:
+        print(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    for row in found:
+        print_comparison(row)
+
+
+def _judge_override(text: str) -> str:
+    """ "detector=owlv2" names a role's judge, "detector.path=…" sets what the judge takes."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f"--judge {text!r} is not ROLE=NAME or ROLE.KEY=VALUE. Example: --judge detector=mask2former")
+    return f"judges.{key if '.' in key else key + '.name'}={value}"

@@ -1,0 +1,109 @@
+"""What `thinkdraw eval` prints: scores, and beneath them everything that a reader needs to compare them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+    """A table of columns and overall in published units, then judge, prompts, sampling, costs and problems."""
+    scale = summary["scale"]
+    unit = summary["unit"]
+    rows = [_row(name, score, scale, unit) for name, score in summary["per_task"].items()]
+    overall = {"value": summary["score"], **{key: summary[key] for key in ("low", "high", "pictures", "prompts")}}
+    print_rows([*rows, _row("overall", overall, scale, unit)], heading=str(summary["label"]))
+    for line in _facts(summary):
+        print(line)
+
+
+def print_lab(summary: Mapping[str, Any]) -> None:
+    """The lab's own evaluation."""
+    rows = [{"task": task, "score": interval(row, "value")} for task, row in summary["per_task"].items()]
+    print_rows([*rows, {"task": "overall", "score": interval(summary, "score")}])
+    print(
+        f"{summary['pictures']} pictures of {summary['prompts']} prompts, {summary['no_verdict']} without verdict, "
+        f"seed {summary['seed']}"
+    )
+    print(
+        f"{summary['benchmark']}[lab-detector] {summary['split']}, policy {summary['revision']}, {_sampling(summary)}"
+    )
+
+
+def print_comparison(found: Mapping[str, Any]) -> None:
+    """A minus B: overall, columns, and what both understand."""
+    rows = [{"": task, "A − B": interval(score, "value")} for task, score in found["per_task"].items()]
+    print_rows([*rows, {"": "overall", "A − B": interval(found["difference"], "value")}], heading=found["label"])
+    print(f"A = {found['a']}, B = {found['b']}, {found['difference']['prompts']} prompts judged on both sides, paired")
+    if known := found.get("understanding"):
+        print(f"understanding: A {interval(known['a'], 'accuracy')}, B {interval(known['b'], 'accuracy')}")
+    if vqa := found.get("vqa"):
+        print(f"vqa: A {vqa['a']:.3f}, B {vqa['b']:.3f}, A − B {interval(vqa['difference'], 'value')}")
+
+
+def interval(row: Mapping[str, Any], key: str, scale: float = 1.0) -> str:
+    if row[key] is None:
+        return "no verdict"
+    value, low, high = (scale * row[name] for name in (key, "low", "high"))
+    digits = 3 if scale == 1 else 2
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], heading: str = "") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0], box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(str(value).replace("[", "\\[") for value in row.values()))
+    console = Console()
+    if heading:
+        console.print(heading.replace("[", "\\["), style="bold", highlight=False)
+    console.print(table)
+
+
+def _row(name: str, score: Mapping[str, Any], scale: float, unit: str) -> dict[str, Any]:
+    return {
+        "": name, "score": interval(score, "value", scale), unit: score["pictures"], "prompts": score["prompts"],
+    }  # fmt: skip
+
+
+def _facts(summary: Mapping[str, Any]) -> list[str]:
+    lines = [
+        f"{summary['pictures']} {summary['unit']} of {summary['prompts']} prompts, {summary['no_verdict']} without verdict, "
+        "95 % intervals by bootstrap over prompts"
+    ]
+    for role, judge in summary["judges"].items():
+        known = ", ".join(f"{key} {'unknown' if v is None else v}" for key, v in judge.items() if key != "name")
+        lines.append(f"judge of {role}: {judge['name']}, {known}")
+    hashed = str(summary["prompts_sha256"] or "not given")[:12]
+    lines.append(f"prompts: {summary.get('prompts_file') or 'not given'}, sha256 {hashed}")
+    if "sampling" in summary:
+        lines.append(f"policy: {summary.get('policy')}, revision {summary['revision']}, {_sampling(summary)}")
+    if spread := summary.get("diversity"):
+        lines.append("diversity: " + ", ".join(f"{name} {interval(score, 'value')}" for name, score in spread.items()))
+    for name, cost in summary.get("latency", {}).items():
+        lines.append(
+            f"one picture, thought {name}: {cost['seconds']:.2f} s, {cost['text_tokens']:.0f} text and "
+            f"{cost['image_tokens']:.0f} image tokens (mean of {cost['pictures']}, batch {cost['batch']})"
+        )
+    lines += _understanding(summary.get("understanding") or {})
+    lines += [f"{name}: {value:.4f}" for name, value in summary["extra"].items() if isinstance(value, float)]
+    return [*lines, *(f"note: {note}" for note in summary["notes"])]
+
+
+def _understanding(found: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "accuracy" in found:
+        blank = found["blanked"]["accuracy"]
+        lines.append(
+            f"understanding: {interval(found, 'accuracy')} of {found['questions']} questions, {blank:.3f} blanked"
+        )
+    if vqa := found.get("vqa"):
+        kinds = ", ".join(f"{kind} {interval(score, 'value')}" for kind, score in vqa["per_kind"].items())
+        lines.append(f"vqa {vqa['file']}: {interval(vqa, 'value')} of {vqa['pictures']} questions; {kinds}")
+        lines += [f"note: {problem}" for problem in vqa["problems"][:5]]
+    return lines
+
+
+def _sampling(summary: Mapping[str, Any]) -> str:
+    used = {key: value for key, value in summary["sampling"].items() if value not in (None, False)}
+    return f"sampling {', '.join(f'{key} {value}' for key, value in used.items())}, seed {summary['seed']}"

@@ -1,0 +1,131 @@
+"""The data-set card: where rows come from, who wrote them, in which words they were asked for, what was left out, and why."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from thinkdraw.corpus import instructions
+from thinkdraw.corpus.queue import Counts
+from thinkdraw.corpus.settings import CorpusSettings
+
+
+@dataclass(frozen=True)
+class Made:
+    """kept: rows in the corpus. filtered: reason → rows. rejected: kind → rows. malformed: kind → answers asked for again."""
+
+    kept: int
+    is_whole: bool
+    counts: Counts
+    filtered: dict[str, int]
+    rejected: dict[str, int]
+    malformed: dict[str, int]
+    no_verdict: dict[str, int]
+
+
+def card(settings: CorpusSettings, teacher: str, made: Made) -> str:
+    """README.md with the front matter that `datasets` and the hub read. It holds no date: the same corpus has the same card."""
+    head = {
+        "license": settings.licence,
+        "task_categories": ["text-to-image"],
+        "size_categories": [_size(made.kept)],
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
+        "thinkdraw": {"rows": made.kept, "items": made.counts.total, "complete": made.is_whole, "teacher": teacher},
+    }
+    counts, limits = made.counts, settings.limits
+    spent = f"{counts.tokens_in} tokens in, {counts.tokens_out} out"
+    if limits.price_in or limits.price_out:
+        spent += f", {limits.money(counts.tokens_in, counts.tokens_out):.2f} at the given prices"
+    unfinished = (
+        "" if made.is_whole else f"\n**Not complete:** the budget ended with {counts.waiting} items not asked about.\n"
+    )
+    language = getattr(settings.teacher, "language", "English")
+    no_verdicts = "".join(
+        f"\n* {name}: {count} rows without a verdict stay\n" for name, count in made.no_verdict.items() if count
+    )
+    given = {"left out because of": made.filtered, "set aside because of": made.rejected}
+    given |= {"malformed answers, asked for again": made.malformed}
+    tables = "\n".join(_table(title, rows) for title, rows in given.items() if rows)
+    return f"""---
+{yaml.safe_dump(head, sort_keys=False)}---
+# A corpus of rationales
+
+{made.kept} rows: a picture, prompts in five styles and a rationale in four, written by **{teacher}**. Made by `thinkdraw corpus write`.
+{unfinished}
+## Columns
+
+| column | what |
+|---|---|
+| `image` | the picture as it was in the source, or as it was drawn; null where there is none |
+| `brief_caption` | the source's caption or prompt, else the plain style |
+| `detailed_caption` | the dense rationale |
+| `augmented_prompts` | `short_caption`, `paraphrases`, `tags`, `object_prompts`, `varied_captions` |
+| `augmented_cots` | `step_by_step`, `object_centric`, `region_descriptions`, `tags` |
+| `id`, `structure` | the item in the source; clauses and questions of its prompt as JSON, where known |
+
+The names are those of ReasonGen-R1's data set (arXiv 2505.24875).
+
+## Provenance
+
+{_code(settings.source)}
+## Teacher
+
+{_code(settings.teacher, exclude={"key_env", "concurrency", "timeout_s"})}
+{counts.requests} answers, {sum(made.malformed.values())} of them malformed; {spent}.
+
+Instruction:
+
+{_quoted(instructions.system(language))}
+
+With a picture:
+
+{_quoted(instructions.question(True, "…"))}
+
+Without:
+
+{_quoted(instructions.question(False, "…"))}
+
+After a malformed answer:
+
+{_quoted(instructions.retry("…"))}
+
+## Counts
+
+| | items |
+|---|---|
+| in the source | {counts.total} |
+| in the corpus | {made.kept} |
+| left out by a filter (`filtered.jsonl`) | {sum(made.filtered.values())} |
+| set aside without a usable answer (`rejected.jsonl`) | {counts.rejected} |
+| not asked about | {counts.waiting} |
+
+{tables}{no_verdicts}
+## Filters
+
+{_code(settings.filters)}
+## Licence
+
+{settings.licence}. Pictures keep the licence of their source; the texts are subject to the teacher's terms.
+"""
+
+
+def _code(section: Any, exclude: set[str] | None = None) -> str:
+    text = yaml.safe_dump(section.model_dump(mode="json", exclude=exclude), sort_keys=False, allow_unicode=True)
+    return f"```yaml\n{text}```\n"
+
+
+def _quoted(text: str) -> str:
+    return "\n".join(f"> {line}" for line in text.splitlines())
+
+
+def _table(title: str, rows: dict[str, int]) -> str:
+    lines = [
+        f"| {name.replace('|', '/')} | {count} |"
+        for name, count in sorted(rows.items(), key=lambda row: (-row[1], row[0]))
+    ]
+    return "\n".join([f"| {title} | |", "|---|---|", *lines]) + "\n"
+
+
+def _size(rows: int) -> str:
+    bounds = [(1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    return next((name for bound, name in bounds if rows < bound), "n>1M")

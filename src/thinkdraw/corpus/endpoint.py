@@ -1,0 +1,130 @@
+"""A teacher behind an OpenAI-compatible endpoint, asked through the official client."""
+
+import base64
+import io
+import os
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
+from thinkdraw.corpus import instructions
+from thinkdraw.corpus.teachers import Ask, BusyError, DeclinedError, Reply, conversation
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_data_uri, to_pil
+
+_LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_NEVER = {400, 413, 422}
+
+
+class EndpointSettings(StrictModel):
+    """OpenAI's own service, vLLM, SGLang, `transformers serve`, or anything else that speaks chat completions."""
+
+    kind: Literal["endpoint"] = "endpoint"
+    base_url: str | None = Field(default=None, description="Such as http://localhost:8000/v1; null is OpenAI's.")
+    model: str = Field(description="Name of the model there.")
+    key_env: str = Field(default="OPENAI_API_KEY", description="The environment variable that holds the key.")
+    language: str = "English"
+    structured: Literal["json_schema", "json_object", "none"] = Field(
+        default="json_schema", description="How the endpoint is told to answer in JSON; none where it cannot be."
+    )
+    temperature: float | None = Field(default=0.7, ge=0, description="null leaves it to the endpoint.")
+    max_answer_tokens: int = Field(default=2000, ge=16)
+    max_side: int = Field(default=1024, ge=32, description="A larger picture is sent smaller.")
+    concurrency: int = Field(default=16, ge=1, description="Requests under way at a time.")
+    timeout_s: float = Field(default=120.0, gt=0)
+
+
+class EndpointTeacher:
+    def __init__(self, settings: EndpointSettings) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise UserError("a teacher behind an endpoint needs `pip install thinkdraw[remote]`.") from error
+        self.name, self.concurrency = settings.model, settings.concurrency
+        self._settings, self._openai = settings, openai
+        key = os.environ.get(settings.key_env) or ("none" if settings.base_url else "")  # a local server asks for none
+        if not key:
+            raise UserError(f"{settings.key_env} is not set. Export the key, or give base_url of a local server.")
+        # The loop counts, waits and tries again itself: a hidden retry would be paid and not counted.
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.base_url, api_key=key, timeout=settings.timeout_s, max_retries=0
+        )
+
+    async def ask(self, ask: Ask) -> Reply:
+        settings, openai = self._settings, self._openai
+        try:
+            reply: Any = await self._client.chat.completions.create(
+                model=settings.model, messages=self._messages(ask), seed=ask.seed, max_tokens=settings.max_answer_tokens,
+                **self._options(),
+            )  # fmt: skip
+        except openai.APIStatusError as error:
+            raise self._status_error(error) from error
+        except openai.APIError as error:  # no connection, a timeout, or a body that is no completion
+            raise BusyError(f"{type(error).__name__}: {error}") from error
+        return _reply_of(reply)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    def _messages(self, ask: Ask) -> Any:
+        turns = conversation(ask, self._settings.language)
+        messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
+        if ask.picture is not None:
+            picture = {"type": "image_url", "image_url": {"url": sent_picture(ask.picture, self._settings.max_side)}}
+            messages[1]["content"] = [picture, {"type": "text", "text": turns[1][1]}]
+        return messages
+
+    def _options(self) -> Any:
+        options: dict[str, Any] = {}
+        if self._settings.temperature is not None:
+            options["temperature"] = self._settings.temperature
+        if self._settings.structured == "json_object":
+            options["response_format"] = {"type": "json_object"}
+        elif self._settings.structured == "json_schema":
+            named = {"name": "answer", "strict": True, "schema": instructions.schema()}
+            options["response_format"] = {"type": "json_schema", "json_schema": named}
+        return options
+
+    def _status_error(self, error: Any) -> Exception:
+        status, line = error.status_code, " ".join(str(error).split())[:300]
+        if status in _LATER:
+            return BusyError(line, _seconds(error.response.headers.get("retry-after")))
+        if status in _NEVER:
+            return DeclinedError(line)
+        where = self._settings.base_url or "OpenAI"
+        return UserError(
+            f"{where} refuses to serve {self.name}: {line}. Check key, model and address; what is written is kept."
+        )
+
+
+def sent_picture(picture: np.ndarray, max_side: int) -> str:
+    """A data URI: PNG up to 256 pixels a side, where it is small and exact; JPEG above. Without the file's metadata."""
+    height, width = picture.shape[:2]
+    if max(height, width) <= min(256, max_side):
+        return to_data_uri(picture)
+    image = to_pil(picture)
+    if max(height, width) > max_side:
+        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, format="JPEG", quality=92)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _reply_of(reply: Any) -> Reply:
+    choice = reply.choices[0] if getattr(reply, "choices", None) else None
+    if choice is None:
+        raise BusyError("the endpoint answered without a choice")
+    message, usage = choice.message, reply.usage
+    text = message.content or getattr(message, "refusal", None) or ""
+    tokens = (usage.prompt_tokens or 0, usage.completion_tokens or 0) if usage else (0, len(text) // 4)
+    return Reply(text, *tokens)
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return max(0.0, float(header)) if header else None
+    except ValueError:
+        return None  # a date, which the back-off stands in for

@@ -1,0 +1,93 @@
+"""How fast and how far a teacher may be asked: pace, back-off, and a budget that the requests under way count against."""
+
+import asyncio
+import time
+
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
+
+
+class LimitSettings(StrictModel):
+    attempts: int = Field(default=3, ge=1, description="Answers asked for before a row is set aside.")
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    tokens_per_minute: float | None = Field(default=None, gt=0)
+    first_wait_s: float = Field(default=0.5, gt=0, description="After a failure; it doubles up to a minute.")
+    give_up_after_s: float = Field(
+        default=600.0, gt=0, description="Without any answer for so long the run stops; it can go on."
+    )
+    max_tokens: int | None = Field(default=None, ge=1, description="Budget over all runs of this corpus, in and out.")
+    max_money: float | None = Field(default=None, gt=0, description="Budget in the currency of the prices.")
+    price_in: float = Field(default=0.0, ge=0, description="Per million tokens sent.")
+    price_out: float = Field(default=0.0, ge=0, description="Per million tokens written.")
+
+    def money(self, tokens_in: int, tokens_out: int) -> float:
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
+
+
+class Pace:
+    """Spreads requests evenly over the minute, and holds all of them while the teacher is busy."""
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limits = limits
+        self._next, self._held_until = 0.0, 0.0
+
+    async def turn(self) -> None:
+        """Wait until a request may be sent."""
+        per_minute = self._limits.requests_per_minute
+        at = max(time.monotonic(), self._next)
+        self._next = at + (60 / per_minute if per_minute else 0.0)
+        while (wait := max(at, self._held_until) - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+
+    def used(self, tokens: int) -> None:
+        if self._limits.tokens_per_minute:
+            self._next = max(self._next, time.monotonic()) + 60 * tokens / self._limits.tokens_per_minute
+
+    def hold(self, seconds: float) -> None:
+        self._held_until = max(self._held_until, time.monotonic() + seconds)
+
+
+def back_off_s(tries: int, seed: int, first_wait_s: float) -> float:
+    """Seconds to wait after a request's `tries`-th failure: the first wait doubled each time up to 60 s, times 0.5 to 1 by `seed`."""
+    return min(60.0, first_wait_s * 2 ** min(tries - 1, 20)) * (0.5 + (seed % 1000) / 2000)
+
+
+class Budget:
+    """What is spent and what may still be under way: a request starts only if a largest one more would fit."""
+
+    def __init__(self, limits: LimitSettings, tokens_in: int, tokens_out: int) -> None:
+        self.limits, self.tokens_in, self.tokens_out = limits, tokens_in, tokens_out
+        self._under_way = 0
+        self._largest = (0, 0)
+
+    @property
+    def money(self) -> float:
+        return self.limits.money(self.tokens_in, self.tokens_out)
+
+    def start(self) -> bool:
+        """Reserve for a request; False where the budget would not hold it."""
+        reserved_in, reserved_out = ((self._under_way + 1) * n for n in self._largest)
+        tokens_in, tokens_out = self.tokens_in + reserved_in, self.tokens_out + reserved_out
+        limits = self.limits
+        fits = limits.max_tokens is None or max(tokens_in + tokens_out, 1) <= limits.max_tokens
+        fits = fits and (limits.max_money is None or limits.money(tokens_in, tokens_out) <= limits.max_money)
+        # Until one answer has come nobody knows its size: then one request at a time, where there is a budget.
+        limited = limits.max_tokens is not None or limits.max_money is not None
+        if not fits or (limited and self._largest == (0, 0) and self._under_way):
+            return False
+        self._under_way += 1
+        return True
+
+    def can_ever(self) -> bool:
+        """Whether a request would fit if none were under way."""
+        waiting, self._under_way = self._under_way, 0
+        fits = self.start()
+        self._under_way = waiting
+        return fits
+
+    def end(self, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        self._under_way -= 1
+        self.tokens_in += tokens_in
+        self.tokens_out += tokens_out
+        self._largest = (max(self._largest[0], tokens_in), max(self._largest[1], tokens_out))

@@ -1,0 +1,53 @@
+"""What a person sees while a corpus is written, on stderr: a bar on a terminal, else a line now and then."""
+
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from thinkdraw.corpus.asking import Status
+
+
+class WritingDisplay:
+    """Use as a context manager, and give it to `write` as `show`. every_s: between lines where there is no terminal."""
+
+    def __init__(self, every_s: float = 10.0) -> None:
+        console = Console(stderr=True)
+        columns = (TextColumn("corpus"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
+        self._bar = Progress(*columns, console=console) if console.is_terminal else None
+        self._console, self._every_s, self._printed_at = console, every_s, 0.0
+
+    def __enter__(self) -> "WritingDisplay":
+        if self._bar:
+            self._bar.start()
+            self._task = self._bar.add_task("corpus", total=None, shown="")
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def __call__(self, status: Status) -> None:
+        counts = status.counts
+        done = counts.total - counts.waiting
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=counts.total, shown=shown(status))
+        elif not counts.waiting or time.monotonic() - self._printed_at >= self._every_s:
+            self._printed_at = time.monotonic()
+            self._console.print(f"corpus {done}/{counts.total} {shown(status)}", soft_wrap=True, highlight=False)
+
+
+def shown(status: Status) -> str:
+    counts = status.counts
+    parts = [f"{status.rows_per_s:.1f} rows/s", f"{counts.tokens_in + counts.tokens_out} tokens"]
+    if status.money:
+        parts.append(f"cost {status.money:.2f}")
+    if counts.rejected:
+        parts.append(f"{counts.rejected} set aside")
+    if counts.malformed:
+        parts.append(f"{counts.malformed} malformed")
+    if status.left_s is not None:
+        minutes, seconds = divmod(round(status.left_s), 60)
+        parts.append(f"left {minutes}:{seconds:02d}")
+    return ", ".join(parts)

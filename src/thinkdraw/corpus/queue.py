@@ -1,0 +1,190 @@
+"""The work queue on disk: what was asked, answered and paid, in a SQLite file that a kill at any moment leaves consistent.
+
+An answer is on disk before the next step is taken, so that a run that goes on pays again only for what was under way. After a
+power cut the last moments may be missing, never the file. One process at a time holds the file.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from thinkdraw.corpus.sources import Item
+from thinkdraw.data.prompt_files import prompt_of, row_of
+from thinkdraw.errors import UserError
+from thinkdraw.types import Prompt
+
+WAITING, ANSWERED, REJECTED, FILTERED = range(4)
+_TABLES = """
+CREATE TABLE IF NOT EXISTS items (idx INTEGER PRIMARY KEY, item TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0, answer TEXT, reason TEXT);
+CREATE INDEX IF NOT EXISTS by_state ON items (state, idx);
+CREATE TABLE IF NOT EXISTS replies (idx INTEGER, attempt INTEGER, reply TEXT, kind TEXT, problem TEXT, tokens_in INTEGER,
+  tokens_out INTEGER, PRIMARY KEY (idx, attempt)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS verdicts (idx INTEGER, judge TEXT, value REAL, PRIMARY KEY (idx, judge)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pictures (idx INTEGER PRIMARY KEY, png BLOB);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
+"""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A reply of the teacher: malformed, with kind and problem, or the one that was used (both empty)."""
+
+    reply: str
+    kind: str = ""
+    problem: str = ""
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Items by state, and what was asked so far."""
+
+    waiting: int = 0
+    answered: int = 0
+    rejected: int = 0
+    filtered: int = 0
+    requests: int = 0
+    malformed: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.waiting + self.answered + self.rejected + self.filtered
+
+
+class Queue:
+    """Use as a context manager. Raises UserError where another process holds the file or it is no queue."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
+        try:
+            self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=NORMAL")
+            self._db.executescript(_TABLES)
+            self._db.execute("INSERT OR REPLACE INTO facts VALUES ('opened', 'yes')")  # takes the lock now, not later
+        except sqlite3.Error as error:
+            self._db.close()
+            raise UserError(
+                f"{path} cannot be opened ({error}). Is another `corpus write` of this folder running? Else move it away."
+            ) from error
+
+    def __enter__(self) -> "Queue":
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._db.close()
+
+    def fill(self, items: Iterable[Item]) -> int:
+        """Put all items in, at once and only once; returns how many there are."""
+        if not self.fact("items"):
+            with self._transaction():
+                rows = ((item.index, _item_text(item)) for item in items)
+                self._db.executemany("INSERT INTO items (idx, item) VALUES (?, ?)", rows)
+                self._db.execute("INSERT INTO facts SELECT 'items', count(*) FROM items")
+        return int(self.fact("items") or 0)
+
+    def fact(self, name: str) -> str | None:
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def item(self, index: int) -> Item:
+        return _item(index, self._db.execute("SELECT item FROM items WHERE idx = ?", (index,)).fetchone()[0])
+
+    def indices(self, state: int) -> list[int]:
+        return [row[0] for row in self._db.execute("SELECT idx FROM items WHERE state = ? ORDER BY idx", (state,))]
+
+    def answered(self) -> Iterator[tuple[Item, dict[str, Any]]]:
+        """Items with their answers, in order."""
+        query = "SELECT idx, item, answer FROM items WHERE state = ? ORDER BY idx"
+        for index, item, answer in self._db.execute(query, (ANSWERED,)):
+            yield _item(index, item), json.loads(answer)
+
+    def set_aside(self, state: int) -> Iterator[tuple[Item, str, list[Said]]]:
+        """Rejected or filtered items with reason and replies, in order."""
+        query = "SELECT idx, item, reason FROM items WHERE state = ? ORDER BY idx"
+        for index, item, reason in self._db.execute(query, (state,)):
+            yield _item(index, item), reason, self.replies(index)
+
+    def replies(self, index: int) -> list[Said]:
+        query = "SELECT reply, kind, problem, tokens_in, tokens_out FROM replies WHERE idx = ? ORDER BY attempt"
+        return [Said(*row) for row in self._db.execute(query, (index,))]
+
+    def record(
+        self, index: int, attempt: int, said: Said, answer: str | None = None, reason: str | None = None
+    ) -> None:
+        """A reply, and in the same breath what becomes of its item: an answer, a reason to set it aside, or neither yet."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", (index, attempt, *asdict(said).values())
+            )
+            if answer is not None or reason is not None:
+                self.settle(index, REJECTED if answer is None else ANSWERED, answer, reason)
+
+    def settle(self, index: int, state: int, answer: str | None = None, reason: str | None = None) -> None:
+        self._db.execute(
+            "UPDATE items SET state = ?, answer = ?, reason = ? WHERE idx = ?", (state, answer, reason, index)
+        )
+
+    def verdicts(self, judge: str) -> dict[int, float]:
+        """Index → what a judge said of it; NaN = no verdict."""
+        rows = self._db.execute("SELECT idx, value FROM verdicts WHERE judge = ?", (judge,))
+        return {index: float("nan") if value is None else value for index, value in rows}
+
+    def add_verdicts(self, judge: str, values: dict[int, float]) -> None:
+        with self._transaction():
+            self._db.executemany("INSERT INTO verdicts VALUES (?, ?, ?)", ((i, judge, v) for i, v in values.items()))
+
+    def drawn(self) -> set[int]:
+        return {row[0] for row in self._db.execute("SELECT idx FROM pictures")}
+
+    def add_pictures(self, pictures: dict[int, bytes]) -> None:
+        with self._transaction():
+            self._db.executemany("INSERT INTO pictures VALUES (?, ?)", pictures.items())
+
+    def picture(self, index: int) -> bytes | None:
+        row = self._db.execute("SELECT png FROM pictures WHERE idx = ?", (index,)).fetchone()
+        return row[0] if row else None
+
+    def counts(self) -> Counts:
+        states = dict(self._db.execute("SELECT state, count(*) FROM items GROUP BY state").fetchall())
+        asked = self._db.execute(
+            "SELECT count(*), count(*) FILTER (WHERE kind != ''), coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0) FROM replies"
+        ).fetchone()
+        return Counts(*(states.get(state, 0) for state in range(4)), *asked)
+
+    def malformed_kinds(self) -> dict[str, int]:
+        query = "SELECT kind, count(*) FROM replies WHERE kind != '' GROUP BY kind ORDER BY kind"
+        return dict(self._db.execute(query).fetchall())
+
+    def _transaction(self) -> "_Transaction":
+        return _Transaction(self._db)
+
+
+class _Transaction:
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+
+    def __enter__(self) -> None:
+        self.db.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: Any, *error: Any) -> None:
+        self.db.execute("ROLLBACK" if kind else "COMMIT")
+
+
+def _item_text(item: Item) -> str:
+    prompt = row_of(item.prompt) if item.prompt.text else {}
+    return json.dumps({"id": item.id, "prompt": prompt, "has_picture": item.has_picture, "ref": item.ref})
+
+
+def _item(index: int, text: str) -> Item:
+    row = json.loads(text)
+    prompt = prompt_of(row["prompt"], row["id"], index) if row["prompt"] else Prompt("")
+    return Item(index, row["id"], prompt, row["has_picture"], row["ref"])

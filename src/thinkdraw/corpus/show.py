@@ -1,0 +1,73 @@
+"""A sample of a corpus as one self-contained HTML page: pictures inside, every text escaped, no script."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from thinkdraw.corpus.stats import check_corpus
+from thinkdraw.data.corpus_rows import COLUMNS, cells, parsed, shards_of, texts_in
+from thinkdraw.data.picture_bytes import UnreadableError, bytes_of, decode
+from thinkdraw.images import to_data_uri, to_pil
+from thinkdraw.runtime.files import atomic_write_bytes
+
+MAX_SIDE = 320
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row on the page. picture: a data URI, or "" with `problem` saying why there is none."""
+
+    number: int
+    id: str
+    picture: str
+    problem: str
+    caption: str
+    rationale: str
+    prompts: dict[str, list[str]]
+    rationales: dict[str, list[str]]
+
+
+def write_page(folder: Path, out: Path, count: int, seed: int) -> Path:
+    """`count` rows at random, in the corpus's order. Raises UserError where there is no corpus."""
+    check_corpus(folder)
+    total = sum(1 for shard in shards_of(folder) for _ in cells(shard, ("detailed_caption",)))
+    chosen = set(np.random.default_rng(seed).permutation(total)[:count].tolist())
+    rows, number = [], 0
+    for shard in shards_of(folder):
+        for cell in cells(shard, ("image", *COLUMNS)):
+            if number in chosen:
+                rows.append(_shown(number, cell))
+            number += 1
+    environment = Environment(
+        loader=PackageLoader("thinkdraw.corpus"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )  # fmt: skip
+    page = environment.get_template("sample.html.j2").render(folder=str(folder), total=total, rows=rows)
+    atomic_write_bytes(out, page.encode("utf-8", "replace"))
+    return out
+
+
+def _shown(number: int, cell: dict[str, Any]) -> Shown:
+    picture = problem = ""
+    try:
+        data = bytes_of(cell.get("image"))
+        picture, problem = (_small(decode(data)), "") if data else ("", "no picture")
+    except UnreadableError as error:
+        problem = f"unreadable picture: {error}"
+    prompts, cots = (parsed(cell.get(name)) for name in ("augmented_prompts", "augmented_cots"))
+    return Shown(
+        number, str(cell.get("id") or ""), picture, problem, " ".join(texts_in(cell.get("brief_caption"))),
+        " ".join(texts_in(cell.get("detailed_caption"))), _lists(prompts), _lists(cots),
+    )  # fmt: skip
+
+
+def _lists(value: Any) -> dict[str, list[str]]:
+    return {str(name): texts_in(texts) for name, texts in value.items()} if isinstance(value, dict) else {}
+
+
+def _small(picture: np.ndarray) -> str:
+    image = to_pil(picture)
+    image.thumbnail((MAX_SIDE, MAX_SIDE))
+    return to_data_uri(np.asarray(image))

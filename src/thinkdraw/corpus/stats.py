@@ -1,0 +1,80 @@
+"""What a corpus on disk holds, in numbers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinkdraw.corpus.writing import CARD, FILTERED_FILE, REJECTED_FILE
+from thinkdraw.data.corpus_rows import COLUMNS, cells, draw_prompt, is_corpus, parsed, shards_of, texts_in
+from thinkdraw.data.text_diversity import text_diversity
+from thinkdraw.errors import UserError
+from thinkdraw.types import Prompt
+
+SAMPLE = 5000
+"""Rows whose words are compared with each other."""
+
+
+def check_corpus(folder: Path) -> None:
+    """Raises UserError where there is no corpus."""
+    if not is_corpus(folder):
+        raise UserError(f"{folder} holds no parquet files of a corpus. Give the folder that `corpus write` wrote.")
+
+
+def corpus_stats(folder: Path) -> dict[str, Any]:
+    """Rows, shards, bytes, words per field, values per list, and how varied the first rows are. Raises UserError."""
+    check_corpus(folder)
+    shards = shards_of(folder)
+    words: dict[str, list[int]] = {}
+    values: dict[str, list[int]] = {}
+    pictures, rationales, prompts = 0, [], []
+    rng = np.random.default_rng(0)
+    for shard in shards:
+        pictures += sum(bool(cell.get("image")) for cell in cells(shard, ("image",)))
+        for cell in cells(shard, COLUMNS):
+            fields = {"brief_caption": cell.get("brief_caption"), "detailed_caption": cell.get("detailed_caption")}
+            for column in ("augmented_prompts", "augmented_cots"):
+                found = parsed(cell.get(column))
+                fields |= {f"{column}.{k}": v for k, v in found.items()} if isinstance(found, dict) else {}
+            for name, value in fields.items():
+                texts = texts_in(value)
+                words.setdefault(name, []).append(sum(len(text.split()) for text in texts))
+                values.setdefault(name, []).append(len(texts))
+            if len(rationales) < SAMPLE:
+                rationales.append(Prompt(" ".join(texts_in(cell.get("detailed_caption"))) or "-"))
+                prompts.append(Prompt(draw_prompt(cell, ("plain", "paraphrase", "varied"), rng) or "-"))
+    return {
+        "rows": len(words.get("detailed_caption", ())),
+        "pictures": pictures,
+        "shards": len(shards),
+        "bytes": sum(shard.stat().st_size for shard in shards),
+        "filtered": _lines(folder / FILTERED_FILE),
+        "rejected": _lines(folder / REJECTED_FILE),
+        "fields": {
+            name: {"words": _quantiles(counts), "values": float(np.mean(values[name]))}
+            for name, counts in words.items()
+        },
+        "diversity": {name: vars(text_diversity(texts)) for name, texts in _named(prompts, rationales) if texts},
+        "card": (folder / CARD).is_file(),
+    }
+
+
+def _named(prompts: list[Prompt], rationales: list[Prompt]) -> tuple[tuple[str, list[Prompt]], ...]:
+    return ("prompts", prompts), ("rationales", rationales)
+
+
+def _quantiles(counts: list[int]) -> dict[str, float]:
+    low, median, high = np.quantile(counts, [0.05, 0.5, 0.95]).tolist()
+    return {"p5": low, "median": median, "p95": high}
+
+
+def _lines(path: Path) -> dict[str, int]:
+    """Reason → how many, of a file of rows that were set aside; empty without one."""
+    found: dict[str, int] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8") as file:
+            for line in file:
+                reason = json.loads(line)["reason"].partition(":")[0]
+                found[reason] = found.get(reason, 0) + 1
+    return found

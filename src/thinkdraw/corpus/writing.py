@@ -1,0 +1,152 @@
+"""From a configuration to a corpus on disk: fill the queue, ask, filter, write. Each step goes on where a stopped run left it."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from thinkdraw.config import dump_config, save_config
+from thinkdraw.corpus.asking import Status, ask_all
+from thinkdraw.corpus.card import Made, card
+from thinkdraw.corpus.filtering import Dropped, filter_contradictions, filter_scores, filter_texts
+from thinkdraw.corpus.queue import FILTERED, REJECTED, Queue
+from thinkdraw.corpus.settings import CorpusSettings
+from thinkdraw.corpus.shards import row_for, write_shards
+from thinkdraw.corpus.sources import Item
+from thinkdraw.corpus.teachers import Teacher
+from thinkdraw.data.picture_bytes import decode
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text
+from thinkdraw.types import Questioner, Scorer
+
+WORK, CONFIG, CARD, DATA, REJECTED_FILE, FILTERED_FILE = (
+    "work.sqlite", "corpus.yaml", "README.md", "data", "rejected.jsonl", "filtered.jsonl"
+)  # fmt: skip
+MAY_CHANGE = {"limits", "filters", "licence", "rows_per_shard"}  # between a stopped run and its continuation
+MAY_CHANGE_OF_TEACHER = {"base_url", "concurrency", "timeout_s", "key_env", "batch"}
+MAX_SHOWN = 4000
+
+Draw = Callable[[Queue, list[tuple[Item, dict[str, Any]]]], None]
+"""Draws and stores the pictures of answered items that have none."""
+
+
+@dataclass(frozen=True)
+class Helpers:
+    """What the configuration names and a recipe opens; None where it names none."""
+
+    questioner: Questioner | None = None
+    scorer: Scorer | None = None
+    draw: Draw | None = None
+
+
+def write(
+    settings: CorpusSettings, teacher: Teacher, helpers: Helpers = Helpers(), show: Callable[[Status], None] = lambda status: None
+) -> Path:  # fmt: skip
+    """Write the corpus and return its folder. Raises UserError; what was answered is kept and the next run goes on.
+
+    The corpus is written, too, when the budget ends first: of the rows there are, and the card says so.
+    """
+    open_folder(settings)
+    with Queue(settings.out / WORK) as queue:
+        if not queue.fill(settings.source.items()):
+            raise UserError(f"source {settings.source.kind} holds nothing to write about. Check its path.")
+        is_whole = ask_all(queue, settings.source, teacher, settings.limits, settings.filters.shape, show)
+        if helpers.draw:
+            helpers.draw(queue, [row for row in queue.answered() if not row[0].has_picture])
+        dropped = filter_all(settings, queue, helpers)
+        finish(settings, queue, dropped, teacher.name, is_whole)
+    return settings.out
+
+
+def open_folder(settings: CorpusSettings) -> None:
+    """Raises UserError if `out` holds something else, or a corpus of another configuration."""
+    given = settings.out / CONFIG
+    if given.exists():
+        before, now = yaml.safe_load(given.read_text(encoding="utf-8")), yaml.safe_load(dump_config(settings))
+        for config in (before, now):
+            config["teacher"] = {k: v for k, v in config["teacher"].items() if k not in MAY_CHANGE_OF_TEACHER}
+        if differing := [k for k in now if k not in MAY_CHANGE and before.get(k) != now[k]]:
+            was = ", ".join(f"{k} ({before.get(k)} there, {now[k]} now)" for k in differing)
+            raise UserError(
+                f"{settings.out} holds a corpus with another config: {was}. Choose another out=, or the same values."
+            )
+    elif settings.out.is_dir() and any(settings.out.iterdir()):
+        raise UserError(
+            f"{settings.out} is not empty and holds no corpus. Choose another out=, so that nothing is lost."
+        )
+    save_config(settings, given)
+
+
+def picture_of(settings: CorpusSettings, queue: Queue, item: Item) -> bytes | None:
+    return settings.source.picture(item) if item.has_picture else queue.picture(item.index)
+
+
+def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Dropped:
+    """Texts first, which cost nothing; then the judges, who look at what is left."""
+    filters = settings.filters
+    dropped = filter_texts(queue.answered(), filters)
+
+    def pixels(item: Item) -> np.ndarray:
+        return decode(picture_of(settings, queue, item) or b"")
+
+    drawn = queue.drawn()
+
+    def with_pictures() -> Iterator[tuple[Item, dict[str, Any]]]:
+        return (row for row in list(queue.answered()) if row[0].has_picture or row[0].index in drawn)
+
+    if filters.aesthetic and helpers.scorer:
+        filter_scores(queue, with_pictures(), pixels, filters.aesthetic, helpers.scorer, dropped)
+    if filters.contradiction and helpers.questioner:
+        filter_contradictions(queue, with_pictures(), pixels, filters.contradiction, helpers.questioner, dropped)
+    return dropped
+
+
+def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: str, is_whole: bool) -> None:
+    """Shards, what was set aside, and last the card."""
+    counts = queue.counts()
+    kept = counts.answered - len(dropped.reasons)
+    rows = (
+        row_for(item, answer, picture_of(settings, queue, item))
+        for item, answer in queue.answered()
+        if item.index not in dropped.reasons
+    )
+    with atomic_directory(settings.out / DATA) as folder:
+        write_shards(folder, rows, kept, settings.rows_per_shard)
+    _write_lines(settings.out / REJECTED_FILE, _rejected(queue))
+    _write_lines(settings.out / FILTERED_FILE, _filtered(queue, dropped))
+    reasons = Counter(
+        f"{name}: {reason}" if name != "near duplicate" else name for name, reason in dropped.reasons.values()
+    )
+    reasons.update(reason for _, reason, _ in queue.set_aside(FILTERED))
+    aside = Counter(reason.partition(":")[0] for _, reason, _ in queue.set_aside(REJECTED))
+    made = Made(kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict)
+    atomic_write_text(settings.out / CARD, card(settings, teacher, made))
+
+
+def _rejected(queue: Queue) -> Iterator[dict[str, Any]]:
+    for item, reason, said in queue.set_aside(REJECTED):
+        attempts = [
+            {"kind": s.kind, "problem": s.problem, "characters": len(s.reply), "reply": s.reply[:MAX_SHOWN]}
+            for s in said
+        ]
+        yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "attempts": attempts}
+
+
+def _filtered(queue: Queue, dropped: Dropped) -> Iterator[dict[str, Any]]:
+    for item, reason, _ in queue.set_aside(FILTERED):
+        yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": None}
+    for item, answer in queue.answered():
+        if item.index in dropped.reasons:
+            reason = ": ".join(dropped.reasons[item.index])
+            yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": answer}
+
+
+def _write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row) + "\n")

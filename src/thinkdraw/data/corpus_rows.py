@@ -1,0 +1,218 @@
+"""Reading a corpus of rationales for training: this project's, and ReasonGen-R1's published layout as it is (arXiv 2505.24875).
+
+A row becomes a prompt in one of its styles and a rationale in one of its own; nothing in a row is run as code, and a row that
+cannot be used is counted and left out.
+"""
+
+import ast
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
+from thinkdraw.data.prompt_files import prompt_of
+from thinkdraw.errors import UserError
+from thinkdraw.types import Prompt
+
+PromptStyle = Literal["brief", "plain", "paraphrase", "tags", "objects", "varied"]
+RationaleStyle = Literal["dense", "step_by_step", "objects", "regions"]
+COLUMNS = ("brief_caption", "detailed_caption", "augmented_prompts", "augmented_cots", "id", "structure")
+_KEY_OF_PROMPT = {"plain": "short_caption", "paraphrase": "paraphrases", "varied": "varied_captions"}
+_KEY_OF_COT = {"step_by_step": "step_by_step", "objects": "object_centric", "regions": "region_descriptions"}
+_TAG_OF = {
+    "dense": "dense",
+    "step_by_step": "step_by_step",
+    "objects": "object_centric",
+    "regions": "region_descriptions",
+}
+_SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)")
+MAX_LITERAL = 200_000
+
+
+class CorpusReading(StrictModel):
+    """How rows become examples. A style that a row does not have is not drawn for it."""
+
+    prompts: tuple[PromptStyle, ...] = Field(
+        default=("plain", "paraphrase", "tags", "objects", "varied"), min_length=1, description="Styles, drawn evenly."
+    )
+    rationales: tuple[RationaleStyle, ...] = Field(
+        default=("dense",), min_length=1, description="Styles, drawn evenly."
+    )
+    style_tags: bool = Field(default=False, description="Start a rationale with its style, as in <step_by_step>.")
+    draws: int = Field(default=1, ge=1, description="Examples made of each row, each with its own styles.")
+    max_thought_tokens: int = Field(
+        default=96, ge=2, description="The recipe's budget; a longer rationale does not fit."
+    )
+    over_long: Literal["truncate", "drop"] = Field(
+        default="truncate", description="A rationale that does not fit: end it at a sentence, or leave the row out."
+    )
+
+
+@dataclass(frozen=True)
+class CorpusText:
+    """An example without its picture. row: of the corpus, counted over all files."""
+
+    row: int
+    prompt: Prompt
+    thought: str
+
+
+@dataclass
+class Texts:
+    """rows: in order. counts: what was truncated, and why rows were left out."""
+
+    rows: list[CorpusText] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+def shards_of(path: Path) -> list[Path]:
+    """The parquet files of a corpus, in order: a file, a folder of them, or a folder with `data/`."""
+    if path.is_file():
+        return [path] if path.suffix == ".parquet" else []
+    return sorted((path / "data").glob("*.parquet")) or sorted(path.glob("*.parquet"))
+
+
+def is_corpus(path: Path) -> bool:
+    """Whether the columns of its first file are those of a corpus."""
+    shards = shards_of(path)
+    try:
+        names = set(pq.read_schema(shards[0]).names) if shards else set()
+    except (OSError, pa.ArrowException):
+        return False
+    return "detailed_caption" in names and bool({"brief_caption", "augmented_prompts"} & names)
+
+
+def cells(shard: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of one file, of the columns it has, a few at a time in memory. Raises UserError for a damaged file."""
+    try:
+        with pq.ParquetFile(shard) as file:
+            found = [name for name in columns if name in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=100, columns=found):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{shard} cannot be read as parquet: {error}. Restore that file.") from error
+
+
+def read_texts(
+    path: Path, reading: CorpusReading, thought_fits: Callable[[str], bool], prompt_fits: Callable[[str], bool], seed: int
+) -> Texts:  # fmt: skip
+    """Prompts and thoughts of all rows. thought_fits, prompt_fits: whether a policy can take a text."""
+    texts = Texts()
+    row = -1
+    for shard in shards_of(path):
+        for cell in cells(shard, COLUMNS):
+            row += 1
+            for draw in range(reading.draws):
+                rng = np.random.default_rng([seed, row, draw])
+                _add_example(texts, row, cell, reading, rng, thought_fits, prompt_fits)
+    return texts
+
+
+def _add_example(
+    texts: Texts, row: int, cell: dict[str, Any], reading: CorpusReading, rng: np.random.Generator,
+    thought_fits: Callable[[str], bool], prompt_fits: Callable[[str], bool],
+) -> None:  # fmt: skip
+    prompt, thought = draw_prompt(cell, reading.prompts, rng), draw_rationale(cell, reading, rng)
+    if not prompt or not thought:
+        texts.counts["no rationale" if prompt else "no prompt"] += 1
+    elif not prompt_fits(prompt):
+        texts.counts["prompt does not fit"] += 1
+    else:
+        used = thought if thought_fits(thought) else None
+        if used is None and reading.over_long == "truncate":
+            used = cut_at_sentence(thought, thought_fits)
+            texts.counts["truncated"] += used is not None
+        if used is None:
+            texts.counts["rationale does not fit"] += 1
+        else:
+            texts.rows.append(CorpusText(row, _prompt(cell, prompt, row), used))
+
+
+def parsed(value: Any) -> Any:
+    """A cell that may be a text of JSON or of Python literals, as the list or mapping that it stands for."""
+    if not isinstance(value, str) or value.strip()[:1] not in ("[", "{", "(") or len(value) > MAX_LITERAL:
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
+        return value
+
+
+def texts_in(value: Any) -> list[str]:
+    """The texts of a cell: of a list, of the values of a mapping, or the cell itself; blanks are made single."""
+    value = parsed(value)
+    if isinstance(value, dict):
+        found = [f"{k}: {v}" for k, v in value.items() if isinstance(v, str) and v.strip()]
+    else:
+        found = list(value) if isinstance(value, list | tuple) else [value]
+    parts = [text for part in found for text in (texts_in(part) if isinstance(part, dict) else [part])]
+    lines = [" ".join(text.split()) for text in parts if isinstance(text, str)]
+    return [line for line in lines if line]
+
+
+def draw_prompt(cell: dict[str, Any], styles: Sequence[PromptStyle], rng: np.random.Generator) -> str:
+    """One prompt of one style, without a full stop; the caption where the row has none of the styles; "" without any."""
+    given = parsed(cell.get("augmented_prompts"))
+    given = given if isinstance(given, dict) else {}
+    choices = [found for style in styles if (found := _prompts(cell, given, style))]
+    choices = choices or [texts_in(cell.get("brief_caption"))]
+    of_style = choices[rng.integers(len(choices))]
+    return of_style[rng.integers(len(of_style))].removesuffix(".") if of_style else ""
+
+
+def _prompts(cell: dict[str, Any], given: dict[str, Any], style: PromptStyle) -> list[str]:
+    if style == "brief":
+        return texts_in(cell.get("brief_caption"))
+    if style == "tags":
+        return [", ".join(tags)] if (tags := texts_in(given.get("tags"))) else []
+    if style == "objects":
+        objects = [text.removesuffix(".") for text in texts_in(given.get("object_prompts"))]
+        return [" and ".join((", ".join(objects[:-1]), objects[-1]) if objects[1:] else objects)] if objects else []
+    return texts_in(given.get(_KEY_OF_PROMPT[style]))
+
+
+def draw_rationale(cell: dict[str, Any], reading: CorpusReading, rng: np.random.Generator) -> str:
+    """A rationale of one style; the dense one where the row has none of them; "" without any."""
+    given = parsed(cell.get("augmented_cots"))
+    given = given if isinstance(given, dict) else {}
+    found: list[tuple[str, str]] = []
+    for style in (*reading.rationales, "dense"):
+        value = cell.get("detailed_caption") if style == "dense" else given.get(_KEY_OF_COT[style])
+        if (text := " ".join(texts_in(value))) and (style in reading.rationales or not found):
+            found.append((style, text))
+    if not found:
+        return ""
+    style, text = found[rng.integers(len(found))]
+    return f"<{_TAG_OF[style]}> {text}" if reading.style_tags else text
+
+
+def cut_at_sentence(text: str, fits: Callable[[str], bool]) -> str | None:
+    """The longest beginning of whole sentences that fits, or None."""
+    ends = [match.end() for match in _SENTENCE_END.finditer(text)]
+    low, high = 0, len(ends)
+    while low < high:  # ends[:low] fit
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(text[: ends[middle - 1]]) else (low, middle - 1)
+    return text[: ends[low - 1]] if low else None
+
+
+def _prompt(cell: dict[str, Any], text: str, row: int) -> Prompt:
+    id = str(cell.get("id") or f"{row:07d}")
+    structure = parsed(cell.get("structure"))
+    try:
+        return prompt_of({**structure, "prompt": text, "id": id}, f"row {row}", row) if structure else Prompt(text, id)
+    except (UserError, TypeError):
+        return Prompt(text, id)  # a structure of another form says nothing

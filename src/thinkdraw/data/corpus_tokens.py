@@ -1,0 +1,124 @@
+"""Pictures of a corpus as image tokens, computed once: a file per shard, beside a record of which square was looked at."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from thinkdraw.data.corpus_rows import cells, shards_of
+from thinkdraw.data.picture_bytes import UnreadableError, bytes_of, centre_square, decode
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_file
+
+TOKENS = "tokens"
+CROP = "centre square, bicubic"
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """encode: uint8 pictures (B, size, size, 3) → codes (B, N) below 65,536. digest: of the weights that encode."""
+
+    encode: Callable[[Tensor], Tensor]
+    size: int
+    num_tokens: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class ShardTokens:
+    """image_tokens: (rows, N) uint16. crop: (rows, 3) int32, left, top and side in the picture's own pixels; side 0: no
+    picture, or one that cannot be read."""
+
+    image_tokens: Tensor
+    crop: Tensor
+
+
+def tokens_folder(corpus: Path, encoder: Encoder) -> Path:
+    """Where `corpus tokenise` keeps them."""
+    return corpus / TOKENS / encoder.digest[:16]
+
+
+def tokenise(corpus: Path, folder: Path, encoder: Encoder, keep: bool = True) -> Iterator[tuple[Path, ShardTokens]]:
+    """The tokens of each shard in order, from `folder` where they are there and still those of the shard.
+
+    keep: write what was not. Raises UserError for a corpus without shards.
+    """
+    shards = shards_of(corpus)
+    if not shards:
+        raise UserError(f"{corpus} holds no parquet file. Give a corpus folder, or a .parquet file.")
+    for shard in shards:
+        file, about = folder / f"{shard.stem}.safetensors", _about(shard, encoder)
+        found = _read(file, about)
+        if found is None:
+            found = _tokenised(shard, encoder)
+            if keep:
+                with atomic_file(file) as temporary:
+                    save_file({"image_tokens": found.image_tokens, "crop": found.crop}, temporary, about)
+        yield shard, found
+
+
+def read_tokens(corpus: Path, folder: Path, encoder: Encoder) -> list[ShardTokens] | None:
+    """Of all shards, or None where any is missing or of another corpus or encoder."""
+    found = [_read(folder / f"{shard.stem}.safetensors", _about(shard, encoder)) for shard in shards_of(corpus)]
+    return None if not found or None in found else [tokens for tokens in found if tokens]
+
+
+def _about(shard: Path, encoder: Encoder) -> dict[str, str]:
+    return {"shard": _footer_digest(shard), "vq": encoder.digest, "pixels": str(encoder.size), "crop": CROP}
+
+
+def _footer_digest(shard: Path) -> str:
+    """SHA-256 of a parquet file's footer, which has the place and size of every column: another content, another footer."""
+    with shard.open("rb") as file:
+        file.seek(-8, 2)
+        size = int.from_bytes(file.read(4), "little")
+        file.seek(-8 - min(size, shard.stat().st_size - 8), 2)
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def _read(file: Path, about: dict[str, str]) -> ShardTokens | None:
+    try:
+        with safe_open(str(file), "pt") as opened:
+            if opened.metadata() != about:
+                return None
+            return ShardTokens(opened.get_tensor("image_tokens"), opened.get_tensor("crop"))
+    except (OSError, SafetensorError, json.JSONDecodeError):
+        return None
+
+
+def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
+    codes: list[Tensor] = []
+    crops: list[tuple[int, int, int]] = []
+    waiting: list[np.ndarray] = []
+
+    def flush() -> None:
+        if waiting:
+            codes.append(encoder.encode(torch.from_numpy(np.stack(waiting))).cpu().to(torch.uint16))
+            waiting.clear()
+
+    blank = np.zeros((encoder.size, encoder.size, 3), dtype=np.uint8)
+    for cell in cells(shard, ("image",)):
+        picture, crop = _square(cell.get("image"), encoder.size)
+        crops.append(crop)
+        waiting.append(blank if picture is None else picture)
+        if len(waiting) == chunk:
+            flush()
+    flush()
+    empty = torch.zeros(0, encoder.num_tokens, dtype=torch.uint16)
+    return ShardTokens(torch.cat(codes) if codes else empty, torch.tensor(crops, dtype=torch.int32).reshape(-1, 3))
+
+
+def _square(cell: Any, size: int) -> tuple[np.ndarray | None, tuple[int, int, int]]:
+    try:
+        data = bytes_of(cell)
+        return centre_square(decode(data), size) if data else (None, (0, 0, 0))
+    except UnreadableError:
+        return None, (0, 0, 0)

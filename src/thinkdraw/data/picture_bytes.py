@@ -1,0 +1,79 @@
+"""The bytes of a picture file, as data sets carry them, to pixels; and the square of it that a policy draws."""
+
+import base64
+import binascii
+import io
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from thinkdraw.images import to_pil
+
+# What Pillow raises for a broken file depends on the format; a picture of 179 megapixels and more is refused as a bomb.
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    struct.error,
+    Image.DecompressionBombError,
+    EOFError,
+    IndexError,
+    TypeError,
+)
+
+
+class UnreadableError(ValueError):
+    """These bytes are no picture."""
+
+
+def size_of(data: bytes) -> tuple[int, int]:
+    """(width, height) in pixels as the file stores them; only the header is read. Raises UnreadableError."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return image.size
+    except _BROKEN as error:
+        raise UnreadableError(_line(error)) from error
+
+
+def decode(data: bytes) -> np.ndarray:
+    """(H, W, 3) uint8, upright as its EXIF data say. Raises UnreadableError."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except _BROKEN as error:
+        raise UnreadableError(_line(error)) from error
+
+
+def bytes_of(value: Any) -> bytes | None:
+    """A picture column's cell: bytes, a struct with `bytes`, a data URI or bare base64; None where there is none.
+
+    Raises UnreadableError for a text that is neither.
+    """
+    if isinstance(value, Mapping):
+        value = value.get("bytes")
+    if value is None or isinstance(value, bytes):
+        return value or None
+    text = str(value).strip()
+    if not text:
+        return None
+    payload = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        return base64.b64decode("".join(payload.split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise UnreadableError(f"neither a data URI nor base64: {text[:40]!r}") from error
+
+
+def centre_square(picture: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The largest square at the centre, resized to (size, size, 3); and where it was: (left, top, side) in pixels."""
+    side = min(picture.shape[:2])
+    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+    square = to_pil(picture[top : top + side, left : left + side])
+    resized = square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
+    return np.array(resized), (left, top, side)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -1,0 +1,99 @@
+"""Structure for prompts that have none: nouns, attribute phrases, counts and a relation, found by a parser and kept in a file.
+
+The parsers: rules for templates (`template_structure.RuleParser`), a spaCy model of the user's (`spacy_structure.SpacyParser`),
+and anything that writes, an endpoint or a local model (`written_structure.WriterParser`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from thinkdraw.data.prompt_files import json_rows, prompt_of, row_of
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.types import Prompt, Relation
+
+
+@dataclass(frozen=True)
+class Structure:
+    """The fields of `Prompt` that T2I-R1's training prompts bring along."""
+
+    nouns: tuple[str, ...] = ()
+    attributed: tuple[str, ...] = ()
+    counts: tuple[tuple[str, int], ...] = ()
+    relation: Relation | None = None
+
+    @staticmethod
+    def of(prompt: Prompt) -> "Structure":
+        return Structure(prompt.nouns, prompt.attributed, prompt.counts, prompt.relation)
+
+    def on(self, prompt: Prompt) -> Prompt:
+        """The prompt with this structure."""
+        return replace(prompt, **vars(self))
+
+
+class Parser(Protocol):
+    """Texts → a structure for each, None where it finds none. name: of the parser and, where it has one, its model."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(self, texts: list[str]) -> Sequence[Structure | None]: ...
+
+
+@dataclass(frozen=True)
+class Filled:
+    """prompts: all, in order. num_filled: those that a structure was found for; num_left: those that none was found for."""
+
+    prompts: list[Prompt]
+    num_filled: int
+    num_left: int
+
+
+def fill_structure(
+    prompts: Sequence[Prompt], parser: Parser, cache: Path | str | None = None, chunk: int = 64
+) -> Filled:
+    """The prompts with a structure, where they had none and the parser finds one; others as they are.
+
+    cache: a jsonl file of what parsers found, by parser and prompt text; what is there is not asked again. It is written
+    after every `chunk` texts, so that an interrupted run goes on where it was. Raises UserError for a file that is none.
+    """
+    known = read_cache(Path(cache)) if cache is not None else {}
+    bare = [prompt.text for prompt in prompts if Structure.of(prompt) == Structure()]
+    asked = [text for text in dict.fromkeys(bare) if (parser.name, text) not in known]
+    for start in range(0, len(asked), chunk):
+        texts = asked[start : start + chunk]
+        found = {(parser.name, t): s for t, s in zip(texts, parser(texts), strict=True) if s is not None}
+        known |= found
+        if cache is not None and found:
+            write_cache(Path(cache), known)
+    filled = [
+        known.get((parser.name, p.text), Structure()).on(p) if Structure.of(p) == Structure() else p for p in prompts
+    ]
+    num_left = sum(Structure.of(prompt) == Structure() for prompt in filled)
+    return Filled(filled, len(bare) - num_left, num_left)
+
+
+Known = dict[tuple[str, str], Structure]
+"""(parser's name, text) → structure."""
+
+
+def read_cache(path: Path) -> Known:
+    """What `write_cache` wrote; empty where there is no file."""
+    known: Known = {}
+    for line, row in json_rows(path) if path.exists() else ():
+        if not isinstance(row.get("parser"), str):
+            raise UserError(
+                f"{path} line {line} does not name its parser. Is it a cache of prompt structures? Remove it."
+            )
+        prompt = prompt_of(row, f"{path} line {line}", line)
+        known[row["parser"], prompt.text] = Structure.of(prompt)
+    return known
+
+
+def write_cache(path: Path, known: Known) -> None:
+    """A row per text: `parser`, and the rest as `read_jsonl` reads it."""
+    rows = ({"parser": parser} | row_of(structure.on(Prompt(text))) for (parser, text), structure in known.items())
+    atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

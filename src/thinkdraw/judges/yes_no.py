@@ -1,0 +1,87 @@
+"""Yes and no: as the first word of an answer, as tokens of a vocabulary, and as a probability."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+
+QUESTION_FORMAT = "{question} Answer yes or no."
+"""How a chat model is asked, unless its settings say otherwise; the same local and remote."""
+
+_SPACE_MARKS = " \t\n▁Ġ"  # how vocabularies write the space before a word
+_ANSWER = re.compile(
+    r"""[\s"'“‘*_`(\[]*(yes|no)(?=$|[\s.,;:!?"'”’*`)\]]|_+(?!\w))(?!\s+or\s+(?:yes|no)\b)""", flags=re.IGNORECASE
+)
+
+
+def parse_yes_no(text: str | None) -> float:
+    """1 for yes, 0 for no, NaN for anything else.
+
+    Spaces, quotes, opening brackets and Markdown marks are skipped; then the first word must be yes or no in any case,
+    followed by the end, a space or punctuation (. , ; : ! ? quotes, closing brackets, Markdown). What comes after does
+    not count, except that "yes or no" only repeats the question. "Yes/no", "no-one", "not", "The answer is yes",
+    "y", "true" and an empty text are no verdict.
+    """
+    match = _ANSWER.match(text or "")
+    return math.nan if match is None else float(match[1].lower() == "yes")
+
+
+def read_token(token: str) -> Literal["yes", "no"] | None:
+    """Which of the two a token spells by itself, with or without a space before it and in any case."""
+    word = token.strip(_SPACE_MARKS).lower()
+    return word if word in ("yes", "no") else None  # type: ignore[return-value]
+
+
+def yes_no_ids(tokenizer: Any, judge: str) -> tuple[Tensor, Tensor]:
+    """All tokens that spell yes, and all that spell no: two (K,) int64. Raises UserError if there is none of either."""
+    found: dict[str | None, list[int]] = {"yes": [], "no": []}
+    for token, index in tokenizer.get_vocab().items():
+        found.setdefault(read_token(token), []).append(index)
+    for word in ("yes", "no"):
+        if not found[word]:
+            raise UserError(
+                f"judge {judge}: its tokenizer has no token for {word!r}, which P(yes) needs. "
+                "Use a checkpoint whose vocabulary has it, or another judge."
+            )
+    return torch.tensor(sorted(found["yes"])), torch.tensor(sorted(found["no"]))
+
+
+def p_yes(yes: Tensor, no: Tensor, min_mass: float) -> Tensor:
+    """yes / (yes + no) of two probabilities, (B,) float32 in 0..1; NaN where together they are below `min_mass`.
+
+    A model that puts almost all its probability elsewhere has not answered, and the ratio of two rests says nothing.
+    """
+    mass = (yes + no).double()
+    return torch.where(mass >= min_mass, yes.double() / mass, math.nan).float()
+
+
+def check_question_format(text: str) -> None:
+    if "{question}" not in text:
+        raise UserError(f"question_format={text!r}: it must hold {{question}}, where the question goes.")
+
+
+def check_pairs(pictures: Tensor, questions: Sequence[str]) -> None:
+    """Raises ValueError for pictures in another form or of another number than the questions, UserError if one is empty."""
+    if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
+        raise ValueError(f"pictures of {pictures.dtype} {tuple(pictures.shape)}: expected uint8 (B, H, W, 3).")
+    if len(pictures) != len(questions):
+        raise ValueError(f"{len(pictures)} pictures and {len(questions)} questions: each pair needs one of both.")
+    for row, question in enumerate(questions):
+        if not question.strip():
+            raise UserError(f"question {row + 1} of {len(questions)} is empty: a judge needs something to look for.")
+
+
+def single_token(tokenizer: Any, word: str, judge: str) -> int:
+    """The id of a word that is one token. Raises UserError where it is none, or several."""
+    ids = tokenizer(word, add_special_tokens=False).input_ids
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise UserError(
+            f"judge {judge}: its tokenizer has no token for {word!r}, which P(yes) needs. "
+            "Use a checkpoint whose vocabulary has it, or another judge."
+        )
+    return ids[0]

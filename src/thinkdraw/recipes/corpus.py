@@ -1,0 +1,133 @@
+"""Write a corpus of rationales: a teacher looks at pictures, or plans prompts whose pictures a policy then draws.
+
+    thinkdraw corpus write lab_corpus
+
+What is written, in which order of answers, and how often the run was stopped, makes no difference to the corpus.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from thinkdraw.benchmarks.thoughts import draw_from_thoughts
+from thinkdraw.config import StrictModel
+from thinkdraw.corpus.endpoint import EndpointSettings, EndpointTeacher
+from thinkdraw.corpus.progress import WritingDisplay
+from thinkdraw.corpus.queue import Queue
+from thinkdraw.corpus.settings import CorpusSettings
+from thinkdraw.corpus.sources import Item
+from thinkdraw.corpus.teachers import GrammarSettings, GrammarTeacher, Teacher, WriterTeacher
+from thinkdraw.corpus.writing import Helpers, write
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_png
+from thinkdraw.judges import load_judge
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.recipes.grpo import RewardSettings
+from thinkdraw.recipes.rewards import open_reward
+from thinkdraw.recipes.training import load_trained
+from thinkdraw.runtime.device import pick_device, set_threads
+from thinkdraw.search import BestOfN
+from thinkdraw.types import Prompt, Questioner, Reward, Rollouts, Sampling, Scorer, Writer
+
+
+class DrawSettings(StrictModel):
+    """Pictures for prompts that have none: from the teacher's rationale, several each, the best kept."""
+
+    policy: str = Field(default="lab", description="Checkpoint folder, run folder, model id, or `lab`.")
+    reward: RewardSettings = RewardSettings()
+    candidates: int = Field(default=4, ge=1, description="Pictures per rationale.")
+    sampling: Sampling = Sampling.model_validate({"max_thought_tokens": 96})
+    batch: int = Field(default=16, ge=1, description="Rationales drawn together; what a kill can cost.")
+
+
+class CorpusConfig(CorpusSettings):
+    recipe: Literal["corpus"] = "corpus"
+    draw: DrawSettings | None = Field(
+        default=None, description="For prompts without a picture; null leaves them without."
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+
+
+def run(config: CorpusConfig) -> Path:
+    """Write the corpus, or go on with it, and return its folder. Raises UserError."""
+    set_threads(config.num_threads)
+    with WritingDisplay() as show:
+        return write(config, open_teacher(config), open_helpers(config), show)
+
+
+def open_teacher(config: CorpusConfig) -> Teacher:
+    settings = config.teacher
+    if isinstance(settings, EndpointSettings):
+        return EndpointTeacher(settings)
+    if isinstance(settings, GrammarSettings):
+        return GrammarTeacher()
+    writer = load_judge(settings.name, **settings.settings)
+    if not isinstance(writer, Writer):
+        raise UserError(
+            f"teacher.name={settings.name} does not answer in words. Choose a judge that writes, such as vlm."
+        )
+    return WriterTeacher(writer, settings)
+
+
+def open_helpers(config: CorpusConfig) -> Helpers:
+    """The judges of the filters and the drawing policy, where the configuration names them."""
+    asked, rated = config.filters.contradiction, config.filters.aesthetic
+    questioner = _open_judge(asked.questioner, asked.settings, config.device) if asked else None
+    scorer = _open_judge(rated.scorer, rated.settings, config.device) if rated else None
+    if questioner is not None and not isinstance(questioner, Questioner):
+        raise UserError(
+            f"filters.contradiction.questioner={asked and asked.questioner} answers no questions. Choose another."
+        )
+    if scorer is not None and not isinstance(scorer, Scorer):
+        raise UserError(f"filters.aesthetic.scorer={rated and rated.scorer} gives no scores. Choose another.")
+    return Helpers(questioner, scorer, Drawing(config.draw, config.device) if config.draw else None)
+
+
+def _open_judge(name: str, settings: dict[str, Any], device: str) -> Any:
+    if name == "policy":
+        settings = {"policy": load_trained(settings.get("policy", "lab"), device=str(pick_device(device)))}
+    return load_judge(name, **settings)
+
+
+class Drawing:
+    """See `writing.Draw`: best of N pictures of each rationale; what has one already is left alone."""
+
+    def __init__(self, settings: DrawSettings, device: str, reward: Reward | None = None) -> None:
+        self.settings = settings
+        self.policy = load_trained(settings.policy, device=str(pick_device(device)), precision="fp32")
+        self.reward = reward or open_reward(settings.reward.name, **settings.reward.settings)
+
+    def __call__(self, queue: Queue, rows: list[tuple[Item, dict[str, Any]]]) -> None:
+        done = queue.drawn()
+        left = [row for row in rows if row[0].index not in done]
+        for begin in range(0, len(left), self.settings.batch):
+            part = left[begin : begin + self.settings.batch]
+            queue.add_pictures({item.index: png for (item, _), png in zip(part, self._drawn(part))})
+
+    def _drawn(self, rows: Sequence[tuple[Item, dict[str, Any]]]) -> list[bytes]:
+        """PNG files; empty for a prompt that is too long for the policy."""
+        thoughts = [answer["detailed_caption"] for _, answer in rows]
+        seeds = [2 * item.index * self.settings.candidates for item, _ in rows]
+        best = BestOfN(_FromThoughts(self.policy, thoughts), self.reward, self.settings.candidates)
+        try:
+            drawn = best.sample([item.prompt for item, _ in rows], self.settings.sampling, seeds=seeds)
+        except UserError:
+            return [b""] if len(rows) == 1 else [png for row in rows for png in self._drawn([row])]
+        assert drawn.pictures is not None
+        return [to_png(picture) for picture in drawn.pictures.cpu()]
+
+
+class _FromThoughts:
+    """A policy whose thoughts are given: it only draws."""
+
+    def __init__(self, policy: JanusPolicy, thoughts: Sequence[str]) -> None:
+        self._policy, self._thoughts = policy, thoughts
+        self.revision = policy.revision
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int] | Tensor) -> Rollouts:
+        return draw_from_thoughts(self._policy, prompts, self._thoughts, sampling, torch.as_tensor(seeds).tolist())

@@ -1,0 +1,127 @@
+"""The original scorers' result files in our tables, and two evaluations of the same prompts compared."""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkdraw.benchmarks import load_benchmark
+from thinkdraw.benchmarks.base import Row, null_for_nan, verdicts_by_prompt
+from thinkdraw.benchmarks.crossed import differences
+from thinkdraw.benchmarks.flow import numbers, report_on, summary_of
+from thinkdraw.benchmarks.row_log import RowLog
+from thinkdraw.benchmarks.settings import sha256_of
+from thinkdraw.benchmarks.statistics import PromptVerdicts
+from thinkdraw.benchmarks.vqa import vqa_difference
+from thinkdraw.errors import UserError
+from thinkdraw.recipes.evaluate import Evaluation
+from thinkdraw.recipes.evaluate_open import LAB_SUITES, prompt_path
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+
+
+def import_official(name: str, file: Path, prompts: Path | None = None, out: Path | None = None) -> Evaluation:
+    """The report of an original scorer's result file, in the form of our own.
+
+    prompts: where the file does not name its prompts. Without brackets is its label only where nothing in the file says
+    that another judge wrote it. Raises UserError for a file that is not of the form.
+    """
+    if not file.exists():
+        raise UserError(f"--import-official {file} is not there. Give the original scorer's result file.")
+    benchmark = load_benchmark(name)
+    path = prompt_path(benchmark, prompts) if prompts else None
+    rows = benchmark.import_official(file, benchmark.prompts(path) if path else None)
+    labels = sorted({row["label"] for row in rows if "label" in row})
+    report = report_on(benchmark, rows, [] if labels else [f"{file.name} does not say whose judge wrote it"])
+    report = dataclasses.replace(report, label="+".join(labels) or benchmark.name)
+    settings = {
+        "benchmark": benchmark.name, "label": report.label, "judges": {}, "settings": {}, "source": "import",
+        "prompts_sha256": sha256_of(path) if path else None, "prompts_file": path.name if path else None,
+        "file": file.name, "file_sha256": sha256_of(file),
+    }  # fmt: skip
+    folder = out or Path("runs/eval") / file.stem / benchmark.name / "imported"
+    summary = summary_of(report, settings)
+    atomic_write_json(folder / "settings.json", settings)
+    lines = [json.dumps(null_for_nan(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+    atomic_write_text(folder / "results.jsonl", "".join(lines))
+    atomic_write_json(folder / "summary.json", summary)
+    return Evaluation(report, summary, folder)
+
+
+def compare_folders(a: Path, b: Path, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Paired difference, a minus b, of every benchmark that both hold; overall, per column, and what both understand.
+
+    a, b: folders of an evaluation, or folders above such. Raises UserError where nothing matches, and for other prompts
+    or another judge.
+    """
+    pairs = _pairs(a, b)
+    if not pairs:
+        raise UserError(
+            f"{a} and {b} hold no evaluation of the same name. Give two folders with a summary.json in them."
+        )
+    return [null_for_nan(_compare(left, right, seed)) for left, right in pairs]
+
+
+def _compare(a: Path, b: Path, seed: int) -> dict[str, Any]:
+    (settings_a, rows_a), (settings_b, rows_b) = (_read(folder) for folder in (a, b))
+    for key in ("label", "benchmark", "prompts_sha256"):
+        if settings_a.get(key) != settings_b.get(key):
+            raise UserError(
+                f"{a} and {b} cannot be compared: {key} is {settings_a.get(key)!r} and {settings_b.get(key)!r}."
+            )
+    sides = [_verdicts(settings, rows) for settings, rows in ((settings_a, rows_a), (settings_b, rows_b))]
+    try:
+        found = differences(*sides, seed=seed)
+    except ValueError as error:
+        raise UserError(f"{a} and {b} cannot be compared: {error}") from error
+    label = settings_a.get("label") or f"{settings_a['benchmark']}[lab-detector]"  # the lab's own rows have no label
+    return {
+        "benchmark": settings_a["benchmark"], "label": label, "a": str(a), "b": str(b), "difference": numbers(found.pop("overall")),
+        "per_task": {task: numbers(score) for task, score in found.items()},
+        **_understanding(a, b, seed),
+    }  # fmt: skip
+
+
+def _pairs(a: Path, b: Path) -> list[tuple[Path, Path]]:
+    """Evaluations of the same place below both folders, or the two folders themselves."""
+    found = [(path.parent, b / path.parent.relative_to(a)) for path in sorted(a.rglob("settings.json"))]
+    return [(left, right) for left, right in found if (right / "settings.json").is_file()]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+    rows = {(row["prompt_index"], row["sample"]): row for row in RowLog(folder / "results.jsonl").read()}
+    if not rows:
+        raise UserError(f"{folder} holds no rows: the evaluation has not begun. Run it, then compare.")
+    return _read_json(folder / "settings.json"), list(rows.values())
+
+
+def _verdicts(settings: Mapping[str, Any], rows: Sequence[Row]) -> list[PromptVerdicts]:
+    if "family" in settings:  # the lab's own evaluation, whose rows say `correct`
+        return verdicts_by_prompt(rows, "correct")
+    name = settings["benchmark"]
+    suite = LAB_SUITES.get(name)
+    return load_benchmark(suite.benchmark if suite else name, **settings.get("settings", {})).verdicts(rows)
+
+
+def _understanding(a: Path, b: Path, seed: int) -> dict[str, Any]:
+    """What both models were asked about pictures, before and after; empty where one of them was not asked."""
+    sides = [_read_json(folder / "summary.json").get("understanding") or {} for folder in (a, b)]
+    if not all(sides):
+        return {}
+    file_a, file_b = (side.get("vqa") for side in sides)
+    found: dict[str, Any] = {"understanding": {
+        name: {key: side.get(key) for key in ("accuracy", "low", "high", "questions")} for name, side in zip("ab", sides)
+    }}  # fmt: skip
+    if file_a and file_b:
+        difference = vqa_difference(file_a["rows"], file_b["rows"], seed=seed)
+        found["vqa"] = {"a": file_a["value"], "b": file_b["value"], "difference": numbers(difference)}
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}). Evaluate again.") from error

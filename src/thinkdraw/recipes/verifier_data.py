@@ -1,0 +1,205 @@
+"""Training data of a verifier: pictures sampled from a policy, finished and unfinished, with the labels that a judge gives them.
+
+    thinkdraw corpus write lab_verifier_data
+
+Sampling and judging fill a rollout store, which a stopped run goes on with; the labels follow from the store alone.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+from pydantic import Field
+
+from thinkdraw.config import StrictModel, save_config
+from thinkdraw.corpus.labels import Balance, balanced, clear_label, right_labels
+from thinkdraw.data.prompt_files import row_of
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_png
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.recipes import sampling
+from thinkdraw.recipes.sampling import SampleConfig
+from thinkdraw.recipes.scoring import Decoder
+from thinkdraw.rollouts import RolloutStore
+from thinkdraw.runtime.files import atomic_directory, atomic_write_text
+from thinkdraw.types import Prompt
+
+SCHEMA = pa.schema(
+    [
+        ("image", pa.struct({"bytes": pa.binary(), "path": pa.string()})),
+        ("prompt", pa.string()),
+        ("task", pa.string()),  # orm: is it right? clarity: can it be judged yet? potential: will it become right?
+        ("label", pa.bool_()),
+        ("fraction", pa.float32()),  # of the picture's tokens that are drawn
+        ("score", pa.float32()),  # the judge's, of the finished picture
+        ("thought", pa.string()),
+        ("structure", pa.string()),
+        ("row", pa.int64()),  # of the rollout store
+    ],
+    metadata={
+        b"huggingface": json.dumps(
+            {
+                "info": {
+                    "features": {
+                        "image": {"_type": "Image"},
+                        **{
+                            name: {"dtype": "string", "_type": "Value"}
+                            for name in ("prompt", "task", "thought", "structure")
+                        },
+                        **{name: {"dtype": "float32", "_type": "Value"} for name in ("fraction", "score")},
+                        "label": {"dtype": "bool", "_type": "Value"},
+                        "row": {"dtype": "int64", "_type": "Value"},
+                    }
+                }
+            }
+        ).encode()
+    },
+)
+
+
+class VerifierDataConfig(StrictModel):
+    recipe: Literal["verifier_data"] = "verifier_data"
+    out: Path = Field(default=Path("runs/verifier_data"), description="The folder of parquet shards and card.")
+    sample: SampleConfig = Field(
+        default=SampleConfig(out=Path("runs/verifier_store"), rewards=["lab-detector"]),
+        description="The rollout store.",
+    )
+    judge: str = Field(default="lab-detector", description="Whose scores are the labels; one of sample.rewards.")
+    min_yes: float = Field(default=0.999, description="A score from here on is a yes.")
+    fractions: tuple[float, ...] = Field(
+        default=(0.25, 0.5, 0.75), description="How much of an unfinished picture is drawn."
+    )
+    clear_above: float = Field(default=11 / 18, ge=0, le=1)
+    unclear_below: float = Field(default=10 / 18, ge=0, le=1)
+    balance: Balance = Field(default="prompt", description="As many yes as no: of each prompt, or over all.")
+    seed: int = Field(default=0, ge=0, description="Which rows of the larger side stay.")
+    licence: str = "unknown"
+    rows_per_shard: int = Field(default=2000, ge=1)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A row to write: which rollout, how much of its picture, and what is said of it."""
+
+    row: int
+    task: str
+    fraction: float
+    label: bool
+
+
+def run(config: VerifierDataConfig) -> Path:
+    """Sample, judge, label and write. Raises UserError, also where nothing is left after balancing."""
+    if config.judge not in config.sample.rewards:
+        raise UserError(f"judge={config.judge} is not among sample.rewards={config.sample.rewards}. Add it there.")
+    store = RolloutStore.open(sampling.run(config.sample))
+    scores = store.scores(config.judge).tolist()
+    groups = [group for _, footer in store.footers() for group in _groups(footer)]
+    rows = choose(config, scores, groups)
+    if not rows:
+        raise UserError(
+            f"{len(scores)} pictures give no balanced labels: every prompt's are all right, all wrong or without verdict. Sample "
+            "more per prompt, or use balance=overall."
+        )
+    by_row: dict[int, list[Labelled]] = {}
+    for labelled in rows:
+        by_row.setdefault(labelled.row, []).append(labelled)
+    if (config.out / "data").exists() and not (config.out / "config.yaml").exists():
+        raise UserError(f"{config.out} holds something else. Choose another out=.")
+    save_config(config, config.out / "config.yaml")
+    with atomic_directory(config.out / "data") as folder:
+        _write(folder, _written(store, config, by_row, scores), len(rows), config.rows_per_shard)
+    atomic_write_text(config.out / "README.md", _card(config, rows, scores))
+    return config.out
+
+
+def choose(config: VerifierDataConfig, scores: list[float], groups: list[int]) -> list[Labelled]:
+    """What is written, balanced task by task, in the store's order."""
+    right = right_labels(scores, config.min_yes)
+    chosen = [
+        Labelled(row, "orm", 1.0, bool(right[row])) for row in balanced(right, groups, config.balance, config.seed)
+    ]
+    places = [(row, fraction) for row in range(len(scores)) for fraction in config.fractions]
+    owners = [groups[row] for row, _ in places]
+    clear = [clear_label(fraction, config.clear_above, config.unclear_below) for _, fraction in places]
+    potential = [right[row] if is_clear else None for (row, _), is_clear in zip(places, clear)]
+    for number, (task, labels) in enumerate((("clarity", clear), ("potential", potential)), start=1):
+        kept = balanced(labels, owners, config.balance, config.seed + number)
+        chosen += [Labelled(*places[i][:1], task, places[i][1], bool(labels[i])) for i in kept]
+    return sorted(chosen, key=lambda labelled: (labelled.row, labelled.task, labelled.fraction))
+
+
+def _groups(footer: Any) -> list[int]:
+    return [footer.first_group + i // footer.group_size for i in range(footer.num_rows)]
+
+
+def _written(
+    store: RolloutStore, config: VerifierDataConfig, by_row: dict[int, list[Labelled]], scores: list[float]
+) -> Iterator[dict[str, Any]]:
+    decoder = Decoder(store, None, config.sample.device)
+    for shard in store.shards():
+        mine = [row for row in shard.row_ids if row in by_row]
+        if not mine:
+            continue
+        policy, rollouts = decoder.policy(shard), shard.rollouts().select([row - shard.row_ids[0] for row in mine])
+        codes = rollouts.image_tokens()
+        for place, row in enumerate(mine):
+            prompt = rollouts.prompts[place]
+            for labelled in by_row[row]:
+                yield {
+                    "image": {"bytes": _png(policy, codes[place : place + 1], labelled.fraction), "path": None},
+                    "prompt": prompt.text, "task": labelled.task, "label": labelled.label,
+                    "fraction": labelled.fraction, "score": scores[row], "structure": _structure(prompt), "row": row,
+                    "thought": rollouts.thoughts[place] if rollouts.thoughts else "",
+                }  # fmt: skip
+
+
+def _png(policy: JanusPolicy, codes: Any, fraction: float) -> bytes:
+    return to_png(policy.decode_tokens(codes[:, : round(fraction * codes.shape[1])])[0].cpu())
+
+
+def _structure(prompt: Prompt) -> str:
+    found = {k: v for k, v in row_of(prompt).items() if k not in ("id", "prompt")}
+    return json.dumps(found) if found else ""
+
+
+def _write(folder: Path, rows: Iterator[dict[str, Any]], count: int, rows_per_shard: int) -> None:
+    total = -(-count // rows_per_shard)
+    for index in range(total):
+        size = min(rows_per_shard, count - index * rows_per_shard)
+        part = [next(rows) for _ in range(size)]
+        name = f"train-{index:05d}-of-{total:05d}.parquet"
+        pq.write_table(pa.Table.from_pylist(part, schema=SCHEMA), folder / name, compression="zstd")
+
+
+def _card(config: VerifierDataConfig, rows: list[Labelled], scores: list[float]) -> str:
+    head = {
+        "license": config.licence,
+        "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
+    }
+    counts = Counter((labelled.task, labelled.label) for labelled in rows)
+    lines = [f"| {task} | {counts[task, True]} | {counts[task, False]} |" for task in ("orm", "clarity", "potential")]
+    silent = sum(score != score for score in scores)
+    settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+    return f"""---
+{yaml.safe_dump(head, sort_keys=False)}---
+# Labels for a verifier
+
+{len(rows)} rows from {len(scores)} pictures that `{config.sample.policy}` drew and `{config.judge}` judged, {silent} of them without a
+verdict. Balanced by {config.balance}.
+
+| task | yes | no |
+|---|---|---|
+{chr(10).join(lines)}
+
+`orm`: the finished picture shows what the prompt asks for (a score of {config.min_yes:g} or more). `clarity`: so much of it is drawn
+that it can be judged. `potential`: an unfinished, clear picture becomes one that is right. After PARM (arXiv 2501.13926).
+
+```yaml
+{settings}```
+"""

@@ -1,0 +1,102 @@
+"""What rewards share: the pictures of rollouts, and judges asked about many rows at once and held to their protocol.
+
+A reward that has nothing to say about some prompts, because they lack what it looks at, has a method
+`applies(rollouts) -> (B,) bool`; its value is NaN there, which is no failure. Every other NaN is: a judge gave no verdict.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.types import Detection, Detector, Questioner, Request, Reward, Rollouts, Writer
+
+PAIRS_AT_ONCE = 512  # pictures repeated in memory at a time, one for each question
+Judge = TypeVar("Judge")
+
+
+def held_to(protocol: type[Judge], judge: Any) -> Judge:
+    """The judge. Raises TypeError where it lacks the protocol's method."""
+    if not isinstance(judge, protocol):
+        raise TypeError(f"{type(judge).__name__} is no {protocol.__name__}, which this reward asks.")
+    return judge
+
+
+def applies_to(reward: Reward, rollouts: Rollouts) -> Tensor:
+    """(B,) bool: where the reward has something to judge; everywhere, unless it says otherwise."""
+    applies: Callable[[Rollouts], Tensor] | None = getattr(reward, "applies", None)
+    return torch.ones(len(rollouts), dtype=torch.bool) if applies is None else applies(rollouts)
+
+
+def pictures_of(rollouts: Rollouts) -> Tensor:
+    """(B, H, W, 3) uint8. Raises ValueError where they were not decoded."""
+    if rollouts.pictures is None:
+        raise ValueError("rollouts without pictures: sample with decode=True, or decode before the reward.")
+    return rollouts.pictures
+
+
+def thoughts_of(rollouts: Rollouts) -> tuple[str, ...]:
+    """A text for each row, empty where the policy did not think."""
+    return rollouts.thoughts or ("",) * len(rollouts)
+
+
+def worded(template: str, text: str, place: str = "{prompt}") -> str:
+    """The template with the text in its place; other braces stay as they are."""
+    return template.replace(place, text)
+
+
+def check_template(name: str, template: str, place: str = "{prompt}") -> str:
+    """The template. Raises UserError where the text has no place in it. name: of reward and setting."""
+    if place not in template:
+        raise UserError(f"{name}={template[:60]!r} has no {place}, so the judge cannot know what to look for. Add it.")
+    return template
+
+
+def p_yes(questioner: Questioner, pictures: Tensor, questions: Sequence[Sequence[str]]) -> list[Tensor]:
+    """P(yes) of each row's questions, float32 on the CPU; a row without questions is not shown to the judge.
+
+    Raises ValueError for answers that are not one number in 0..1, or NaN, for each question.
+    """
+    row = [i for i, asked in enumerate(questions) for _ in asked]
+    texts = [text for asked in questions for text in asked]
+    answers = [torch.zeros(0)]
+    for start in range(0, len(row), PAIRS_AT_ONCE):
+        chosen = torch.tensor(row[start : start + PAIRS_AT_ONCE], device=pictures.device)
+        asked = texts[start : start + PAIRS_AT_ONCE]
+        given = questioner.answer(pictures[chosen], asked).float().cpu()
+        if given.shape != (len(asked),) or bool(((given < -1e-5) | (given > 1 + 1e-5)).any()):
+            raise ValueError(
+                f"{_called(questioner)} answered {len(asked)} questions with {tuple(given.shape)} numbers, "
+                f"{given.flatten()[:3].tolist()} first: P(yes) is one number in 0..1 for each, or NaN."
+            )
+        answers.append(given.clamp(0, 1))
+    return list(torch.cat(answers).split([len(asked) for asked in questions]))
+
+
+def written(writer: Writer, requests: Sequence[Request], parse: Callable[[str], float]) -> Tensor:
+    """What `parse` reads in the writer's replies, (len(requests),) float32; NaN without a reply."""
+    replies = writer.write(requests)
+    if len(replies) != len(requests):
+        raise ValueError(f"{_called(writer)} wrote {len(replies)} replies to {len(requests)} requests: one for each.")
+    return torch.tensor([math.nan if reply is None else parse(reply) for reply in replies], dtype=torch.float32)
+
+
+def detected(detector: Detector, rollouts: Rollouts, labels: Sequence[Sequence[str]]) -> list[list[Detection] | None]:
+    """What the detector finds of each row's labels; None = no verdict. A row without labels is not shown to it."""
+    pictures = pictures_of(rollouts)
+    rows = [i for i, names in enumerate(labels) if names]
+    found: list[list[Detection] | None] = [[] for _ in labels]
+    if rows:
+        seen = detector.detect(pictures[torch.tensor(rows, device=pictures.device)], [labels[i] for i in rows])
+        if len(seen) != len(rows):
+            raise ValueError(f"{_called(detector)} gave detections of {len(seen)} pictures, and was shown {len(rows)}.")
+        for row, detections in zip(rows, seen):
+            found[row] = detections
+    return found
+
+
+def _called(judge: Any) -> str:
+    return str(getattr(judge, "name", type(judge).__name__))

@@ -1,0 +1,68 @@
+"""Win rate within the group: a judge that writes is shown two pictures of one prompt at a time, in both orders."""
+
+import itertools
+import math
+import re
+
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.rewards.judging import check_template, held_to, pictures_of, worded, written
+from thinkdraw.types import Request, Rollouts, Writer
+
+INSTRUCTION = """You are shown two images, the first and the second, that were generated for this text prompt: "{prompt}"
+
+Which of the two fits the prompt better? Look at objects, numbers, attributes and relations first, at quality second.
+Give your reasons briefly and end with one line: "Better: 1", "Better: 2" or "Better: tie"."""
+
+_MARK = "Better:"
+_CHOICE = re.compile(r"[\s*]*(1|2|tie)[\s*.]*", re.IGNORECASE)
+_FIRST_WINS = {"1": 1.0, "2": 0.0, "tie": 0.5}
+
+
+def first_wins(reply: str) -> float:
+    """1 if the first picture is better, 0 if the second is, 0.5 for a tie; NaN without a verdict.
+
+    The verdict stands alone on its line after the last `Better:`; asterisks and a closing full stop are allowed.
+    """
+    _, mark, rest = reply.rpartition(_MARK)
+    found = _CHOICE.fullmatch(rest.strip().partition("\n")[0]) if mark else None
+    return _FIRST_WINS[found[1].lower()] if found else math.nan
+
+
+class PairwiseReward:
+    """Share of its comparisons within the group that a picture wins, in 0..1, higher is better; a tie counts half.
+
+    Every pair is shown in both orders and its result is the mean of the two, so that a judge that always prefers the
+    first picture gives a tie. A pair with a missing verdict is left out; a picture all of whose pairs are has NaN.
+    G(G − 1) requests per group. Raises UserError for rollouts that are not in groups, for which there is nothing to compare.
+    Wang et al. 2025 (Pref-GRPO, arXiv 2508.20751, the win rate; the two orders are ours).
+    """
+
+    name = "pairwise"
+
+    def __init__(self, writer: Writer, instruction: str = INSTRUCTION):
+        self.writer = held_to(Writer, writer)
+        self.instruction = check_template("pairwise: instruction", instruction)
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        size = rollouts.group_size
+        if size < 2:
+            raise UserError(
+                "pairwise compares rollouts of one prompt, and these are in groups of 1. Raise group_size, or use another "
+                "reward here."
+            )
+        pictures = pictures_of(rollouts).cpu().numpy()
+        orders = list(itertools.permutations(range(size), 2))
+        requests = [
+            Request(worded(self.instruction, rollouts.prompts[g].text), (pictures[g + a], pictures[g + b]))
+            for g in range(0, len(rollouts), size)
+            for a, b in orders
+        ]
+        # wins[g, a, b]: how far a beat b when it was shown first; NaN on the diagonal and without a verdict
+        wins = torch.full((len(rollouts) // size, size, size), math.nan)
+        first, second = torch.tensor(orders).T
+        wins[:, first, second] = written(self.writer, requests, first_wins).reshape(-1, len(orders))
+        both = (wins + 1 - wins.transpose(1, 2)) / 2
+        return both.nanmean(2).flatten()

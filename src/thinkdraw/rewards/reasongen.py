@@ -1,0 +1,52 @@
+r"""ReasonGen-R1's reward: the judge describes the picture first and then gives a strict verdict, `\boxed{1}` or `\boxed{0}`."""
+
+import math
+import re
+
+from torch import Tensor
+
+from thinkdraw.rewards.judging import check_template, held_to, pictures_of, worded, written
+from thinkdraw.types import Request, Rollouts, Writer
+
+INSTRUCTION = r"""You are shown an image that was generated for this text prompt: "{prompt}"
+
+Work in this order:
+1. Describe the image as it is: objects, how many of each, colours, materials, places. Do not let the prompt guide you here.
+2. List what the prompt asks for: each object, number, attribute and relation.
+3. Check every point of that list against your description.
+
+Be extremely strict. Only if every point is met exactly, without any doubt, the verdict is 1; otherwise it is 0.
+Write your reasoning first and end with the verdict: \boxed{1} or \boxed{0}."""
+
+_BOX = "\\boxed{"
+_VERDICT = re.compile(r"\s*([01])\s*\}")
+
+
+def boxed_verdict(reply: str) -> float:
+    r"""1.0 or 0.0, or NaN: what stands in the last `\boxed{…}` must be a 1 or a 0 and nothing else but white space.
+
+    An unfinished last box is no verdict, whatever an earlier one says: the reply was cut.
+    """
+    _, box, rest = reply.rpartition(_BOX)
+    found = _VERDICT.match(rest) if box else None
+    return float(found[1]) if found else math.nan
+
+
+class ReasonGenReward:
+    """Whether a judge that describes first finds every demand of the prompt met: 1 or 0, higher is better.
+
+    NaN where the writer gave no reply or its reply no verdict by `boxed_verdict`; ReasonGen-R1's code counts such replies
+    as 0. instruction: with `{prompt}` in it; the default says in other words what theirs does. Zhang et al. 2025
+    (ReasonGen-R1, arXiv 2505.24875), judge Qwen2.5-VL-7B-Instruct, greedy, up to 1,024 new tokens.
+    """
+
+    name = "reasongen"
+
+    def __init__(self, writer: Writer, instruction: str = INSTRUCTION):
+        self.writer = held_to(Writer, writer)
+        self.instruction = check_template("reasongen: instruction", instruction)
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        seen = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
+        requests = [Request(worded(self.instruction, prompt.text), (picture,)) for prompt, picture in seen]
+        return written(self.writer, requests, boxed_verdict)

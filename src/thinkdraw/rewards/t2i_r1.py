@@ -1,0 +1,118 @@
+"""T2I-R1's ensemble of judges (Jiang et al. 2025, arXiv 2505.00703, section 3.3): the sum over those that are given."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.rewards.clip_score import ScoreReward
+from thinkdraw.rewards.combined import CombinedReward
+from thinkdraw.rewards.judging import held_to, p_yes, pictures_of
+from thinkdraw.rewards.objects import counts_share, judged, objects_share, relation_share, things
+from thinkdraw.rewards.relations import relation_of
+from thinkdraw.rewards.vqa_yes import OrmReward
+from thinkdraw.types import Detection, Detector, Prompt, Questioner, Reward, Rollouts, Scorer
+
+# The `task_type`s of its training file. Without one of these the structure of the prompt tells.
+TASKS = ("spatial", "numeracy", "object", "color", "shape", "texture", "complex", "non")
+
+
+def task_of(prompt: Prompt) -> str:
+    """spatial, numeracy or object: by which of the three the detector judges the prompt."""
+    asked = prompt.tag if prompt.tag in TASKS else "spatial" if prompt.relation else "numeracy" if prompt.counts else ""
+    if asked == "spatial" and prompt.relation and relation_of(prompt.relation.word):
+        return "spatial"
+    return "numeracy" if asked == "numeracy" and prompt.counts else "object"
+
+
+class AttributesReward:
+    """Mean P(yes) to "red dog?" over the prompt's attribute phrases, or its nouns where it has none; 0..1, higher is better.
+
+    It does not apply to prompts that ask for a place or for numbers, nor to those without nouns: NaN there, and no failure
+    (the published code gives all of a group the same 0 or 1, which changes no advantage). Elsewhere NaN = no verdict on one
+    of the phrases. The paper's questioner is GIT-large, tuned on VQAv2.
+    """
+
+    name = "attributes"
+
+    def __init__(self, questioner: Questioner):
+        self.questioner = held_to(Questioner, questioner)
+
+    def applies(self, rollouts: Rollouts) -> Tensor:
+        return torch.tensor([bool(_phrases(prompt)) for prompt in rollouts.prompts])
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        questions = [[f"{phrase}?" for phrase in _phrases(prompt)] for prompt in rollouts.prompts]
+        # The mean of no answers is NaN.
+        return torch.stack([answers.mean() for answers in p_yes(self.questioner, pictures_of(rollouts), questions)])
+
+
+def _phrases(prompt: Prompt) -> Sequence[str]:
+    return prompt.attributed or prompt.nouns if task_of(prompt) == "object" else ()
+
+
+class GroundingReward:
+    """By task: 0.2 for each of two things and 0.5 for how they stand (0..0.9); mean over counted nouns of 1 for the right
+    number, 0.2 for a wrong one and 0 for none; or the fraction of nouns that are found. Higher is better.
+
+    It does not apply to prompts without nouns: NaN there, and no failure. Elsewhere NaN = the detector has no verdict.
+    The paper's detector is Grounding DINO-T, threshold 0.3. Where its code slips, this does what was meant: "above" and
+    "on top of" have a rule; "next to" compares pixels with pixels, so that it can fail; overlaps of counted boxes are
+    those of corners, not of centres and sizes taken for corners.
+    """
+
+    name = "grounding"
+
+    def __init__(self, detector: Detector):
+        self.detector = held_to(Detector, detector)
+
+    def applies(self, rollouts: Rollouts) -> Tensor:
+        return torch.tensor([bool(_asked(prompt)) for prompt in rollouts.prompts])
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        side = min(pictures_of(rollouts).shape[1:3])
+
+        def value(prompt: Prompt, found: Sequence[Detection]) -> float:
+            kept, task = things(found, _asked(prompt)), task_of(prompt)
+            if task == "spatial" and prompt.relation:
+                return relation_share(prompt.relation, kept, side, each=0.2, place=0.5)
+            if task == "numeracy":
+                return counts_share(prompt.counts, kept, wrong_number=0.2)
+            return objects_share(prompt.nouns, kept)
+
+        return judged(self.detector, rollouts, [_asked(prompt) for prompt in rollouts.prompts], value)
+
+
+def _asked(prompt: Prompt) -> list[str]:
+    """What the detector is to look for."""
+    task = task_of(prompt)
+    if task == "spatial" and prompt.relation:
+        return list(dict.fromkeys((prompt.relation.subject, prompt.relation.object)))
+    return list(dict.fromkeys(noun for noun, _ in prompt.counts) if task == "numeracy" else dict.fromkeys(prompt.nouns))
+
+
+def t2i_r1(
+    preference: Scorer | None = None,
+    attributes: Questioner | None = None,
+    grounding: Detector | None = None,
+    orm: Questioner | None = None,
+) -> CombinedReward:
+    """The unweighted sum of what the given judges say; NaN where one that applies has no verdict. Higher is better.
+
+    preference: HPS v2.1, raw, about 0.2..0.35. attributes: GIT-VQA, see `AttributesReward`. grounding: Grounding DINO, see
+    `GroundingReward`. orm: a tuned LLaVA-OneVision-7B, see `OrmReward`. The paper's best has the first three; its shipped
+    script all four. Raises UserError without any.
+    """
+    rewards: dict[str, Reward] = {}
+    if preference is not None:
+        rewards["preference"] = ScoreReward(preference)
+    if attributes is not None:
+        rewards["attributes"] = AttributesReward(attributes)
+    if grounding is not None:
+        rewards["grounding"] = GroundingReward(grounding)
+    if orm is not None:
+        rewards["orm"] = OrmReward(orm)
+    if not rewards:
+        raise UserError("t2i-r1 has no judge. Give at least one of preference, attributes, grounding and orm.")
+    return CombinedReward(rewards, name="t2i-r1")

@@ -1,0 +1,52 @@
+"""UnifiedReward's pointwise score: a judge that writes gives alignment and quality together one number from 1 to 5."""
+
+import math
+import re
+
+from torch import Tensor
+
+from thinkdraw.rewards.judging import check_template, held_to, pictures_of, worded, written
+from thinkdraw.types import Request, Rollouts, Writer
+
+INSTRUCTION = """You are shown an image and the text caption that it was generated from. Judge the image by two criteria:
+1. Alignment with the Caption: are the objects, their attributes, numbers and relations those of the caption?
+2. Overall Image Quality: is the image sharp, plausible, free of artefacts and pleasing?
+
+Give one number from 1 (poor) to 5 (excellent) for both together, after the words 'Final Score:'.
+
+Text Caption: [{prompt}]"""
+
+_MARK = "Final Score:"
+_NUMBER = re.compile(r"[\s*]*(\d+(?:\.\d+)?)(?:\s*/\s*5)?[\s*.]*")
+
+
+def final_score(reply: str) -> float:
+    """The number after the last `Final Score:`, in 1..5, or NaN.
+
+    It must stand alone on its line, which is the first that is not empty: asterisks, a closing full stop and `/5` are
+    allowed. `10`, which the published pattern reads as 1, and `4 or 5`, which it reads as 4, are no verdicts.
+    """
+    _, mark, rest = reply.rpartition(_MARK)
+    found = _NUMBER.fullmatch(rest.strip().partition("\n")[0]) if mark else None
+    score = float(found[1]) if found else math.nan
+    return score if 1 <= score <= 5 else math.nan
+
+
+class UnifiedRewardReward:
+    """The writer's score of picture and prompt, raw, in 1..5, higher is better.
+
+    NaN where it gave no reply or its reply no score by `final_score`; public code counts these as 0. instruction: with
+    `{prompt}` in it; the default says in other words what the published one does, with its words for caption and score.
+    Wang et al. 2025 (UnifiedReward, arXiv 2503.05236).
+    """
+
+    name = "unified-reward"
+
+    def __init__(self, writer: Writer, instruction: str = INSTRUCTION):
+        self.writer = held_to(Writer, writer)
+        self.instruction = check_template("unified-reward: instruction", instruction)
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        seen = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
+        requests = [Request(worded(self.instruction, prompt.text), (picture,)) for prompt, picture in seen]
+        return written(self.writer, requests, final_score)

@@ -1,0 +1,256 @@
+"""What travels between `thinkdraw serve` and the reward `http`: rollouts one way, verdicts the other, as JSON.
+
+Both sides hash the rows that they hold: a verdict comes with the hash of what the server judged, and the client takes
+it only for the row that it asked about. What a reward may read travels: prompts with their structure, thoughts,
+tokens with their segments, pictures, group size, sampling settings. Log-probs do not, and are NaN on the other side.
+"""
+
+import base64
+import hashlib
+import io
+import json
+import math
+from typing import Annotated, Any, Literal, TypeVar
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import Field, TypeAdapter, ValidationError
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from thinkdraw.config import StrictModel
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_png
+from thinkdraw.rewards.judging import pictures_of
+from thinkdraw.types import Prompt, Rollouts, Sampling
+
+API = 1
+ABOUT, JUDGE = f"/v{API}/about", f"/v{API}/judge"
+PictureForm = Literal["raw", "png"]
+
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Message = TypeVar("_Message", bound=StrictModel)
+_PROMPT = TypeAdapter(Prompt)
+
+
+class WireError(ValueError):
+    """Bytes that are no message of this format: damaged on the way, or of another program."""
+
+
+class Limits(StrictModel):
+    """What a server takes in one request. bytes: of the body. side: pixels, of a picture's longer side."""
+
+    rows: int = Field(default=256, ge=1)
+    bytes: int = Field(default=128_000_000, ge=1)
+    side: int = Field(default=2048, ge=1)
+
+
+class About(StrictModel):
+    """Who answers: the reward's name, the revision of its settings and weights, its components (null until they are
+    known), and their weights where it has such."""
+
+    api: int
+    version: str
+    reward: str
+    revision: str
+    components: list[str] | None
+    weights: dict[str, float] | None
+    limits: Limits
+
+
+class WirePicture(StrictModel):
+    """base64 of a PNG, or of the bytes of a uint8 array and its shape (H, W, 3)."""
+
+    png: str | None = None
+    raw: str | None = None
+    shape: tuple[int, int, int] | None = None
+
+
+class WireRow(StrictModel):
+    """A rollout. prompt: index into the request's prompts. tokens, segment, is_image, mask: without padding."""
+
+    prompt: int = Field(ge=0)
+    thought: str
+    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]]
+    segment: list[Annotated[int, Field(ge=0, lt=2**7)]]
+    is_image: list[bool]
+    mask: list[bool]
+    picture: WirePicture
+
+
+class JudgeRequest(StrictModel):
+    """Whole groups of rollouts: `group_size` rows of each."""
+
+    api: Literal[1]
+    id: str
+    group_size: int = Field(ge=1)
+    sampling: Sampling
+    prompts: list[Prompt]
+    rows: list[WireRow] = Field(min_length=1)
+
+
+class Verdict(StrictModel):
+    """hash: of the row that was judged, as the server holds it. reward, component: null is no verdict, for that reason,
+    or, where `applies` is false, that there was nothing to judge. component_applies: those that are not named apply."""
+
+    hash: str
+    reward: _Number | None
+    applies: bool = True
+    components: dict[str, _Number | None] = {}
+    component_applies: dict[str, bool] = {}
+    reason: str | None = None
+
+
+class JudgeReply(StrictModel):
+    """A verdict for each row, in their order, and the reward and revision that gave them."""
+
+    api: Literal[1]
+    id: str
+    reward: str
+    revision: str
+    rows: list[Verdict]
+
+
+def row_hashes(rollouts: Rollouts) -> list[str]:
+    """SHA-256 of all that travels of each row, in hex. It covers the row's group, whose members a reward may compare."""
+    settings = rollouts.sampling.model_dump_json()
+    told = {id(prompt): _PROMPT.dump_json(prompt) for prompt in rollouts.prompts}
+    contents = []
+    for i, picture in enumerate(_pictures(rollouts)):
+        row = json.dumps([settings, *_row(rollouts, i).values(), picture.shape])
+        contents.append(hashlib.sha256(told[id(rollouts.prompts[i])] + row.encode() + picture.tobytes()).digest())
+    size, hashes = rollouts.group_size, []
+    for first in range(0, len(rollouts), size):
+        group = b"".join(contents[first : first + size])
+        hashes += [hashlib.sha256(group + str(member).encode()).hexdigest() for member in range(size)]
+    return hashes
+
+
+def write_request(rollouts: Rollouts, request_id: str, pictures: PictureForm = "raw") -> bytes:
+    """A request's body. pictures: png is smaller, and slower to write and read."""
+    index: dict[int, int] = {}  # by object: a group shares its prompt, which then travels once
+    numbers = [index.setdefault(id(prompt), len(index)) for prompt in rollouts.prompts]
+    prompts = [rollouts.prompts[numbers.index(number)] for number in range(len(index))]
+    message = {
+        "api": API,
+        "id": request_id,
+        "group_size": rollouts.group_size,
+        "sampling": rollouts.sampling.model_dump(),
+        "prompts": [_PROMPT.dump_python(prompt, mode="json") for prompt in prompts],
+        "rows": [
+            {"prompt": numbers[i], **_row(rollouts, i), "picture": _write_picture(picture, pictures)}
+            for i, picture in enumerate(_pictures(rollouts))
+        ],
+    }
+    return json.dumps(message, allow_nan=False).encode()
+
+
+def read_request(body: bytes, limits: Limits) -> tuple[str, Rollouts]:
+    """The request's id and its rollouts, on the CPU.
+
+    Raises WireError for what is no request, UserError for one that asks for something that cannot be judged.
+    """
+    asked = parse(JudgeRequest, body)
+    if len(asked.rows) > limits.rows:
+        raise UserError(f"{len(asked.rows)} rows in one request: this server takes {limits.rows}. Send fewer.")
+    if len(asked.rows) % asked.group_size:
+        raise WireError(f"{len(asked.rows)} rows do not divide into groups of {asked.group_size}")
+    if max(row.prompt for row in asked.rows) >= len(asked.prompts):
+        raise WireError(f"a row names a prompt beyond the {len(asked.prompts)} that came")
+    if any(not prompt.text.strip() for prompt in asked.prompts):
+        raise UserError("a prompt is empty, so there is nothing to judge a picture by. Leave such prompts out.")
+    pictures = [_read_picture(row.picture, limits.side) for row in asked.rows]
+    if len({picture.shape for picture in pictures}) > 1:
+        raise WireError("pictures of several sizes in one request")
+    columns = {
+        name: [torch.tensor(getattr(row, name), dtype=dtype) for row in asked.rows]
+        for name, dtype in {"tokens": torch.int64, "segment": torch.int8, "is_image": torch.bool, "mask": torch.bool}.items()
+    }  # fmt: skip
+    if any(len({len(part) for part in row}) > 1 for row in zip(*columns.values())):
+        raise WireError("tokens, segment, is_image and mask of a row differ in length")
+    padded: dict[str, Any] = {
+        name: pad_sequence(rows, True, -1 if name == "segment" else 0) for name, rows in columns.items()
+    }
+    count = len(asked.rows)
+    nothing = torch.zeros(count, 0)
+    return asked.id, Rollouts(
+        prompts=tuple(asked.prompts[row.prompt] for row in asked.rows), prompt_ids=nothing.long(),
+        prompt_mask=nothing.bool(), **padded, log_probs=torch.full(padded["tokens"].shape, math.nan),
+        seeds=torch.full((count,), -1), sampling=asked.sampling, group_size=asked.group_size,
+        pictures=torch.from_numpy(np.stack(pictures)), thoughts=tuple(row.thought for row in asked.rows),
+    )  # fmt: skip
+
+
+def read_reply(body: bytes, request_id: str, hashes: list[str], revision: str) -> list[Verdict]:
+    """The verdicts on the rows of these hashes.
+
+    Raises WireError for a reply that is damaged, to another request, on other rows, or of another revision.
+    """
+    reply = parse(JudgeReply, body)
+    if reply.id != request_id:
+        raise WireError("the reply is to another request")
+    if reply.revision != revision:
+        raise WireError(f"the judge is of revision {reply.revision} now, and was of {revision}")
+    if len(reply.rows) != len(hashes):
+        raise WireError(f"the reply has {len(reply.rows)} verdicts for {len(hashes)} rows")
+    if [verdict.hash for verdict in reply.rows] != hashes:
+        raise WireError("the reply has verdicts on other rows")
+    return reply.rows
+
+
+def parse(message: type[_Message], body: bytes) -> _Message:
+    """Raises WireError, of one line and without the content."""
+    try:
+        return message.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise WireError(f"no {message.__name__}: {where + ': ' if where else ''}{first['msg']}") from error
+
+
+def _pictures(rollouts: Rollouts) -> np.ndarray:
+    """(B, H, W, 3) uint8, on the CPU."""
+    pictures = pictures_of(rollouts)
+    if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
+        raise ValueError(f"pictures of {pictures.dtype} {tuple(pictures.shape)}: expected uint8 (B, H, W, 3).")
+    return pictures.cpu().numpy()
+
+
+def _row(rollouts: Rollouts, i: int) -> dict[str, Any]:
+    there = rollouts.segment[i] >= 0
+    columns: dict[str, Tensor] = {
+        name: getattr(rollouts, name)[i] for name in ("tokens", "segment", "is_image", "mask")
+    }
+    thought = rollouts.thoughts[i] if rollouts.thoughts else ""
+    return {"thought": thought, **{name: values[there].tolist() for name, values in columns.items()}}
+
+
+def _write_picture(picture: np.ndarray, form: PictureForm) -> dict[str, Any]:
+    if form == "png":
+        return {"png": base64.b64encode(to_png(picture)).decode()}
+    return {"raw": base64.b64encode(picture.tobytes()).decode(), "shape": picture.shape}
+
+
+def _read_picture(sent: WirePicture, side: int) -> np.ndarray:
+    """(H, W, 3) uint8. The size is checked before anything is unpacked."""
+    try:
+        if sent.png is not None:
+            with Image.open(io.BytesIO(base64.b64decode(sent.png, validate=True)), formats=["PNG"]) as image:
+                _check_side(image.height, image.width, side)
+                if image.mode != "RGB":
+                    raise UserError(f"a picture of mode {image.mode}: judges look at RGB. Convert it.")
+                return np.asarray(image)
+        height, width, channels = sent.shape or (0, 0, 0)
+        _check_side(height, width, side)
+        content = base64.b64decode(sent.raw or "", validate=True)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise WireError(f"a picture cannot be read ({' '.join(str(error).split())[:80]})") from error
+    if channels != 3 or min(height, width) < 1 or len(content) != height * width * channels:
+        raise WireError(f"a picture of shape {sent.shape} has {len(content)} bytes")
+    return np.frombuffer(content, np.uint8).reshape(height, width, channels)
+
+
+def _check_side(height: int, width: int, side: int) -> None:
+    if max(height, width) > side:
+        raise UserError(f"a picture of {width}×{height}: this server takes {side} pixels a side. Make it smaller.")
