@@ -292,11 +292,12 @@ class JanusPolicy:
     @torch.no_grad()
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
         """P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions: of `yes` against `no` as the first token."""
-        yes, no = (self.text.single_tokens(word).to(self.device) for word in ("yes", "no"))
-        answers = [self._answer(p, q, yes, no) for p, q in zip(pictures.split(64), _split(questions, 64))]
-        return torch.cat(answers)
+        parts = zip(pictures.split(64), _split(questions, 64))
+        return torch.cat([torch.sigmoid(self.yes_logits(p, q)) for p, q in parts])
 
-    def _answer(self, pictures: Tensor, questions: Sequence[str], yes: Tensor, no: Tensor) -> Tensor:
+    def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """Log-odds (B,) of `answer`, with gradient, of all rows at once."""
+        yes, no = (self.text.single_tokens(word).to(self.device) for word in ("yes", "no"))
         pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
         ids, lengths = pad_rows([self.text.question(q) for q in questions], self.text.pad, self.device)
         with autocast(self.device, self.precision):
@@ -305,7 +306,7 @@ class JanusPolicy:
             )  # right padding: causal attention hides it from everything before
             last = output.last_hidden_state[torch.arange(len(ids), device=self.device), lengths - 1]
         logits = network.text_logits(self.model, last)
-        return torch.sigmoid(logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1))
+        return logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)
 
     def save(self, directory: Path) -> None:
         """Write a directory that plain transformers loads; adapters are merged into the weights."""

@@ -23,6 +23,7 @@ RECIPES = {
     "iterate": ("thinkdraw.recipes.iterate", "IterateConfig"),
     "corpus": ("thinkdraw.recipes.corpus", "CorpusConfig"),
     "verifier_data": ("thinkdraw.recipes.verifier_data", "VerifierDataConfig"),
+    "verifier": ("thinkdraw.recipes.verifier", "VerifierConfig"),
     "sweep": ("thinkdraw.recipes.sweep", "SweepConfig"),
 }
 CONFIGS = Path(__file__).parent.parent / "configs"

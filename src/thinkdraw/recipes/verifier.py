@@ -1,0 +1,181 @@
+"""Train a verifier: a model that says whether a picture shows its prompt, or an unfinished one will.
+
+    thinkdraw corpus write lab_verifier_data
+    thinkdraw train lab_verifier
+
+Cross-entropy on yes and no, on balanced labels. Some prompts are held out: on their pictures AUROC and calibration are
+measured before and after. The result is a judge's checkpoint: `reward.name=orm`, its questioner `{name: policy, policy: RUN}`
+for a Janus and `{name: vlm, path: …}` for another model.
+Fine-tuned outcome and potential reward models: Guo et al. 2025 (PARM, arXiv 2501.13926).
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from thinkdraw.benchmarks.calibration import Calibration, calibration, draw_calibration
+from thinkdraw.errors import UserError
+from thinkdraw.recipes.inputs import shuffled
+from thinkdraw.recipes.ledger import Ledger
+from thinkdraw.recipes.progress import Display
+from thinkdraw.recipes.run_folder import RunFolder
+from thinkdraw.recipes.training import OptimiserSettings, Team, Trainer, TrainSettings, policy_path
+from thinkdraw.recipes.verifier_learner import Learner, open_learner
+from thinkdraw.rewards.judging import worded
+from thinkdraw.rewards.vqa_yes import ORM_QUESTION
+from thinkdraw.runtime.files import atomic_write_json
+
+Task = Literal["orm", "clarity", "potential"]
+QUESTIONS: dict[Task, str] = {
+    "orm": ORM_QUESTION,
+    "clarity": (
+        "This image is a part of the way to an image of: {prompt}. Is it clear enough to judge it? "
+        "Please answer yes or no without explanation."
+    ),
+    "potential": (
+        "This image is a part of the way to an image of: {prompt}. Can it still become one that accurately represents "
+        "the prompt? Please answer yes or no without explanation."
+    ),
+}
+
+
+class VerifierConfig(TrainSettings):
+    recipe: Literal["verifier"] = "verifier"
+    out: Path = Field(default=Path("runs/lab_verifier"), description="The run folder.")
+    data: Path = Field(
+        default=Path("runs/lab_verifier_data"), description="What `thinkdraw corpus write` made of labels."
+    )
+    tasks: list[Task] = Field(default=["orm"], min_length=1, description="Which of its questions to learn.")
+    test_frac: float = Field(default=0.2, gt=0, lt=1, description="Of the prompts; held out.")
+    batch_rows: int = Field(default=32, ge=1, description="Over all processes.")
+    optimiser: OptimiserSettings = OptimiserSettings(learning_rate=2e-4, warmup_steps=10, schedule="cosine")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """R questions. pictures: (R, H, W, 3) uint8. labels: (R,) float32, 1 = yes. prompts: what each is about."""
+
+    pictures: Tensor
+    questions: list[str]
+    labels: Tensor
+    prompts: list[str]
+
+    def select(self, rows: Sequence[int] | np.ndarray) -> "Labelled":
+        index = np.asarray(rows, dtype=np.int64)
+        return Labelled(
+            self.pictures[index], [self.questions[i] for i in index], self.labels[index], [self.prompts[i] for i in index]
+        )  # fmt: skip
+
+    def split(self, test_frac: float) -> tuple["Labelled", "Labelled"]:
+        """(train, test); all questions about a prompt are on one side, and which one does not change with the seed."""
+        texts = sorted(set(self.prompts))
+        tested = {texts[i] for i in np.random.default_rng(0).permutation(len(texts))[: round(test_frac * len(texts))]}
+        is_test = np.array([prompt in tested for prompt in self.prompts])
+        return self.select(np.flatnonzero(~is_test)), self.select(np.flatnonzero(is_test))
+
+
+def run(config: VerifierConfig) -> Path:
+    """Train, and return the run folder; summary.json has AUROC and calibration before and after. Raises UserError."""
+    team = Team(config)
+    folder = RunFolder(config, team)
+    train, test = read_labels(config.data, config.tasks).split(config.test_frac)
+    if len(train.questions) < config.batch_rows or not len(test.questions):
+        raise UserError(
+            f"{config.data} has {len(train.questions)} rows to train on and {len(test.questions)} to test on, of the tasks "
+            f"{', '.join(config.tasks)}: give more, or lower batch_rows={config.batch_rows}."
+        )
+    path = policy_path(config.policy)
+    learner: Any = open_learner(path, str(team.device), config.dtype, config.precision, config.lora)
+    trainer = Trainer(learner, config.optimiser, team)
+    state = folder.open()
+    step, ledger = state["step"] if state else 0, Ledger.of(state)
+    before = Calibration(**state["before"]) if state else measure(learner, test, config)
+    if state:
+        trainer.load_state_dict(state)
+
+    saved = step
+    with Display("verifier", config.max_steps, config.log_every, team.is_main) as display:
+        while folder.progress(step) < 1:
+            places = range(step * config.batch_rows, (step + 1) * config.batch_rows)
+            rows = [shuffled(i, len(train.questions), config.seed) for i in places]
+            learner.scorer.train()
+            sums = accumulate(learner, train.select(rows[team.rank :: team.size]), len(rows), config)
+            learner.scorer.eval()
+            grad_norm, rate = trainer.step(step, folder.progress(step))
+            step += 1
+            ledger.add(sequences_trained=len(rows))
+            row = {"step": step, **team.add(sums), "grad_norm": grad_norm, "learning_rate": rate, **ledger.row()}
+            if team.is_main:
+                folder.log.append(row | {"seconds": folder.seconds()})
+            display.show(step, row, ("loss", "accuracy", "grad_norm"), folder.progress(step))
+            if step - saved >= config.save_every or folder.progress(step) >= 1:
+                folder.save(step, learner, trainer, ledger=ledger.row(), before=before.as_dict())
+                saved = step
+    after = measure(learner, test, config)
+    if team.is_main:
+        rows_of = {"train": len(train.questions), "test": len(test.questions)}
+        found = {"rows": rows_of, "before": before.as_dict(), "after": after.as_dict()}
+        atomic_write_json(config.out / "summary.json", found)
+        draw_calibration({"before": before, "after": after}, config.out / "calibration.png")
+    return folder.path
+
+
+def accumulate(learner: Learner, batch: Labelled, count: int, config: VerifierConfig) -> dict[str, float]:
+    """Add the gradients of this process's rows, `micro_rows` at a time; over processes the sums are means of `count` rows."""
+    sums = {"loss": 0.0, "accuracy": 0.0}
+    for rows in np.array_split(np.arange(len(batch.questions)), math.ceil(len(batch.questions) / config.micro_rows)):
+        micro = batch.select(rows)
+        logits = learner.yes_logits(micro.pictures, micro.questions).float()
+        labels = micro.labels.to(logits.device)
+        loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / count
+        loss.backward()
+        sums["loss"] += float(loss.detach())
+        sums["accuracy"] += float(((logits > 0) == (labels > 0.5)).float().sum()) / count
+    return sums
+
+
+@torch.no_grad()
+def measure(learner: Learner, rows: Labelled, config: VerifierConfig) -> Calibration:
+    size = config.micro_rows
+    parts = [rows.select(np.arange(i, min(i + size, len(rows.questions)))) for i in range(0, len(rows.questions), size)]
+    p_yes = torch.cat([torch.sigmoid(learner.yes_logits(p.pictures, p.questions).float()).cpu() for p in parts])
+    return calibration(p_yes.numpy(), rows.labels.numpy() > 0.5, rows.prompts)
+
+
+def read_labels(folder: Path, tasks: Sequence[Task]) -> Labelled:
+    """Rows of image, prompt, task and label. Raises UserError for what is missing, or of another size."""
+    files = sorted(Path(folder).glob("data/*.parquet"))
+    if not files:
+        raise UserError(
+            f"{folder} holds no labels. `thinkdraw corpus write lab_verifier_data out={folder}` makes them."
+        )
+    rows = [row for file in files for row in _rows(file) if row["task"] in tasks]
+    pictures = [np.array(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
+    if len({picture.shape for picture in pictures}) > 1:
+        raise UserError(f"{folder} has pictures of several sizes. Make the labels of one policy's pictures.")
+    if not rows:
+        raise UserError(f"{folder} has no row of the tasks {', '.join(tasks)}. Name others, or make them.")
+    return Labelled(
+        torch.from_numpy(np.stack(pictures)), [worded(QUESTIONS[row["task"]], row["prompt"]) for row in rows],
+        torch.tensor([float(row["label"]) for row in rows]), [row["prompt"] for row in rows],
+    )  # fmt: skip
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    try:
+        return pq.read_table(file, columns=["image", "prompt", "task", "label"]).to_pylist()
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{file} cannot be read as labels ({' '.join(str(error).split())[:160]}). Make it again."
+        ) from error

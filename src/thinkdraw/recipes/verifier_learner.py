@@ -1,0 +1,74 @@
+"""Questioners that can be trained: a Janus policy's understanding side, or any image-text-to-text model of transformers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from thinkdraw.images import to_pil
+from thinkdraw.judges.picture_chat import read_chat_model
+from thinkdraw.judges.yes_no import QUESTION_FORMAT, yes_no_ids
+from thinkdraw.policies import POLICIES, load_policy
+from thinkdraw.policies.loading import model_type_of
+from thinkdraw.policies.lora import LoraSettings, add_lora, merged_weights
+from thinkdraw.runtime.files import atomic_directory
+
+
+class Learner(Protocol):
+    """scorer: what is trained. yes_logits: (B,) log-odds of yes, with gradient, for uint8 pictures (B, H, W, 3)."""
+
+    scorer: nn.Module
+
+    @property
+    def revision(self) -> str: ...
+
+    def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor: ...
+
+    def save(self, directory: Path) -> None: ...
+
+
+def open_learner(path: str, device: str, dtype: str, precision: str, lora: LoraSettings | None) -> Learner:
+    """A Janus with its vision side trained too, or a chat model that sees pictures. Raises UserError."""
+    if model_type_of(path) in POLICIES:
+        return load_policy(path, device=device, dtype=dtype, lora=lora, precision=precision, train_understanding=True)
+    return ChatLearner(path, device, lora)
+
+
+class ChatLearner:
+    """What judge `vlm` asks, with gradient; its rows go through the model one by one, so that none needs padding.
+
+    lora: adapters on the language model; None trains all weights.
+    """
+
+    def __init__(self, path: str, device: str, lora: LoraSettings | None) -> None:
+        model, self.processor = read_chat_model(path)
+        self.yes, self.no = (ids.to(device) for ids in yes_no_ids(self.processor.tokenizer, path))
+        self.model = model.to(device).requires_grad_(lora is None)
+        self.adapters = add_lora(self.model, lora) if lora else None
+        self.scorer: nn.Module = self.model
+        self.device = device
+
+    @property
+    def revision(self) -> str:
+        return f"{self.model.config.model_type}-{sum(float(p.detach().double().sum()) for p in self.model.parameters()):.6f}"
+
+    def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        return torch.cat([self._row(p, q) for p, q in zip(pictures.cpu().numpy(), questions, strict=True)])
+
+    def _row(self, picture: Any, question: str) -> Tensor:
+        text = QUESTION_FORMAT.replace("{question}", question)
+        content = [{"type": "image", "image": to_pil(picture)}, {"type": "text", "text": text}]
+        inputs = self.processor.apply_chat_template(
+            [[{"role": "user", "content": content}]], add_generation_prompt=True, tokenize=True, return_dict=True,
+            return_tensors="pt",
+        )  # fmt: skip
+        last = self.model(**inputs.to(self.device, self.model.dtype)).logits[:, -1].float()
+        return last[:, self.yes].logsumexp(1) - last[:, self.no].logsumexp(1)
+
+    def save(self, directory: Path) -> None:
+        """A directory that judge `vlm` loads; adapters are merged into the weights."""
+        with atomic_directory(Path(directory)) as folder:
+            self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
+            self.processor.save_pretrained(folder)
