@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from thinkdraw.benchmarks.thoughts import claims
+from thinkdraw.lab.claims import claims
 from thinkdraw.lab.detector import look
 from thinkdraw.lab.rationales import COLUMNS, ROWS, write
 from thinkdraw.lab.scenes import Scene, Thing, draw, random_scene

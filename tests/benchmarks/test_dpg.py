@@ -2,6 +2,7 @@
 
 import csv
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -103,6 +104,22 @@ def test_the_official_mode_drops_the_item_whose_parent_was_in_the_skipped_row(ta
     assert report.extra["dropped_items"] == ["cat1"] and any("cat1" in note for note in report.notes)
     assert report.overall.value * report.scale == 75.0  # dog2 alone: (1 + 1 + 1 + 0) / 4
     assert report.overall.num_no_verdict == 4
+
+
+def test_one_picture_that_cannot_be_scored_takes_the_others_of_its_item_along(table):
+    # question 4 depends on 1, a no of which ends the look for parents, and then on 9, which is not there
+    with table.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerow(["dog2", "x", "k", "4", "1,9", "entity", "x", "entity - part (x)", "Has it ears?"])
+    bench = DpgBench(Says())
+    cat, dog = bench.prompts(table)
+    rows = bench.judge([drawn(0, cat, [60] * 4), drawn(1, dog, [40, 40, 60, 40])])
+    assert [row["verdict"] for row in rows[4:]] == [0.0, 0.0, None, 0.0]
+    report = bench.aggregate(
+        [*rows, *bench.judge([drawn(2, replace(dog, id="dog3", questions=dog.questions[:3]), [60])])]
+    )
+    assert report.extra["dropped_items"] == ["cat1", "dog2"]
+    assert report.overall.value == 1.0 and report.columns["entity"].pictures == 1
+    assert [verdicts.verdicts for verdicts in bench.verdicts(rows)] == [pytest.approx([math.nan] * 4, nan_ok=True)] * 2
 
 
 def test_categories_see_the_last_picture_officially_and_all_in_fixed_mode(table):

@@ -126,7 +126,7 @@ def test_a_line_that_is_damaged_in_the_middle_is_named(tmp_path):
     score(pictures, tmp_path / "out")
     log = tmp_path / "out" / "results.jsonl"
     log.write_text("{broken\n" + log.read_text())
-    with pytest.raises(UserError, match="results.jsonl line 1 is damaged"):
+    with pytest.raises(UserError, match=r"results\.jsonl line 1 is damaged"):
         score(pictures, tmp_path / "out")
 
 

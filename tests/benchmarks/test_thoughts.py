@@ -3,7 +3,8 @@ import pytest
 import torch
 from tests.benchmarks.stub import StubPolicy, scene_of
 
-from thinkdraw.benchmarks.thoughts import Claim, claims, draw_from_thoughts, swap_study, thought_precision
+from thinkdraw.benchmarks.thoughts import draw_from_thoughts, swap_study, thought_precision
+from thinkdraw.lab.claims import Claim, claims
 from thinkdraw.lab.detector import look
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.rationales import write

@@ -88,7 +88,8 @@ class TinyModel:
         return completion(self.processor.decode(ids, skip_special_tokens=True), top)
 
     def _top(self, inputs: Any, count: int) -> list[tuple[str, float]]:
-        log_probs = self.model(**inputs).logits[0, -1].log_softmax(-1).topk(count)
+        logits = self.model(**inputs).logits[0, -1]
+        log_probs = logits.log_softmax(-1).topk(min(count, len(logits)))
         return [(self.processor.decode([i]), p) for i, p in zip(log_probs.indices.tolist(), log_probs.values.tolist())]
 
     def _picture(self, part: dict) -> dict:

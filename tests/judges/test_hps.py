@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from tests.judges.published import FIXTURES, clip_shapes, pictures, save_clip_tokenizer, weights
 
 from thinkdraw.errors import UserError
-from thinkdraw.judges.hps import FILE, HpsScorer, resize_and_pad
+from thinkdraw.judges.hps import FILE, TEXT_HEAD, VISION_HEAD, HpsScorer, resize_and_pad
+from thinkdraw.judges.hps_weights import infer_config
 from thinkdraw.types import Scorer
 
 ORIGINAL = json.loads((FIXTURES / "hps.json").read_text(encoding="utf-8"))
@@ -107,6 +108,18 @@ def test_a_picture_that_breaks_the_model_has_no_verdict_and_the_others_keep_thei
     monkeypatch.setattr(scorer, "_see", lambda seen: see(seen) * torch.tensor([[torch.inf], [1.0]]))
     scores = scorer.score(pictures(28, 28), TEXTS[:2])
     assert scores[0].isnan() and scores[1] == pytest.approx(ORIGINAL["scores"]["28x28"][1][1], abs=1e-5)
+
+
+def test_the_published_sizes_are_read_off_the_names_and_shapes_of_the_published_file():
+    shapes = {"visual.conv1.weight": (1280, 3, 14, 14), "visual.positional_embedding": (257, 1280)}
+    shapes |= {"token_embedding.weight": (49408, 1024), "positional_embedding": (77, 1024)}
+    shapes |= {f"visual.transformer.resblocks.{i}.mlp.c_fc.weight": (5120, 1280) for i in range(32)}
+    shapes |= {f"transformer.resblocks.{i}.mlp.c_fc.weight": (4096, 1024) for i in range(24)}
+    shapes |= {"text_projection": (1024, 1024)}
+    found = infer_config({n: torch.empty(s, device="meta") for n, s in shapes.items()}, VISION_HEAD, TEXT_HEAD, "gelu")
+    vision, text = found.vision_config, found.text_config
+    assert (vision.num_hidden_layers, vision.num_attention_heads, vision.image_size) == (32, 16, 224)
+    assert (text.num_hidden_layers, text.num_attention_heads, text.eos_token_id) == (24, 16, 49407)
 
 
 class Harmful:

@@ -16,6 +16,7 @@ from tests.judges.published import BERT_WORDS, FIXTURES, pictures, weights
 from transformers import BertTokenizer
 
 from thinkdraw.errors import UserError
+from thinkdraw.judges.blip_weights import infer_text, infer_vision
 from thinkdraw.judges.clip_pixels import resize_and_crop
 from thinkdraw.judges.imagereward import FILE, ImageRewardScorer
 from thinkdraw.types import Scorer
@@ -136,6 +137,18 @@ def test_the_revision_follows_every_weight_that_the_score_uses_and_no_other(fold
     torch.save(changed, tmp_path / "used.pt")
     revisions = [scorer_of(folder, tmp_path / name).revision for name in ("unused.pt", "used.pt")]
     assert revisions[0] == scorer.revision != revisions[1]
+
+
+def test_the_published_sizes_are_read_off_the_names_and_shapes_of_the_published_file():
+    seeing = {"patch_embed.proj.weight": (1024, 3, 16, 16), "pos_embed": (1, 197, 1024)}
+    seeing |= {f"blocks.{i}.mlp.fc1.weight": (4096, 1024) for i in range(24)}
+    reading = {"embeddings.word_embeddings.weight": (30524, 768), "embeddings.position_embeddings.weight": (512, 768)}
+    reading |= {f"encoder.layer.{i}.intermediate.dense.weight": (3072, 768) for i in range(12)}
+    reading |= {"encoder.layer.0.crossattention.self.key.weight": (768, 1024)}
+    vision = infer_vision({name: torch.empty(shape, device="meta") for name, shape in seeing.items()})
+    text = infer_text({name: torch.empty(shape, device="meta") for name, shape in reading.items()})
+    assert (vision.num_hidden_layers, vision.num_attention_heads, vision.image_size) == (24, 16, 224)
+    assert (text.num_hidden_layers, text.num_attention_heads, text.encoder_hidden_size) == (12, 12, 1024)
 
 
 LOST = "blip.visual_encoder.blocks.1.norm1.weight"

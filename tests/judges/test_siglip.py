@@ -4,7 +4,15 @@ import pytest
 import torch
 from PIL import Image
 from tests.judges.published import pictures, weights
-from transformers import Siglip2Config, Siglip2Model, Siglip2Tokenizer, SiglipConfig, SiglipModel
+from tokenizers import normalizers
+from transformers import (
+    PreTrainedTokenizerFast,
+    Siglip2Config,
+    Siglip2Model,
+    Siglip2Tokenizer,
+    SiglipConfig,
+    SiglipModel,
+)
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 from transformers.models.siglip2.image_processing_pil_siglip2 import Siglip2ImageProcessorPil
 
@@ -16,10 +24,17 @@ TEXTS = ["A red Cat", "two dogs"]
 LENGTH = 12
 
 
-def save_tokenizer(folder):
-    """Letters only; a space is ▁. The published one also adds its end of text."""
+def save_tokenizer(folder, lowers=True):
+    """Letters only; a space is ▁. The published one also adds its end of text.
+
+    lowers: with transformers' own class for SigLIP 2, else as checkpoints name the class of Gemma, which keeps capitals.
+    """
     words = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "▁", *"abcdefghijklmnopqrstuvwxyz"]
     made = Siglip2Tokenizer(vocab={word: i for i, word in enumerate(words)}, merges=[], model_input_names=["input_ids"])
+    if not lowers:
+        plain = made.backend_tokenizer
+        plain.normalizer = normalizers.Replace(" ", "▁")
+        made = PreTrainedTokenizerFast(tokenizer_object=plain, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>")
     made.save_pretrained(folder)
 
 
@@ -43,7 +58,7 @@ def siglip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("siglip")
     random_model(SiglipModel, SiglipConfig, image_size=24).save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": 24, "width": 24}, resample=2).save_pretrained(folder)
-    save_tokenizer(folder)
+    save_tokenizer(folder, lowers=False)
     return folder
 
 

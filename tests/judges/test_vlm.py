@@ -1,4 +1,4 @@
-"""`VlmJudge` on tiny random LLaVA, LLaVA-OneVision and Qwen2.5-VL checkpoints, against plain transformers."""
+"""`VlmJudge` on tiny random LLaVA, LLaVA-OneVision, Qwen2.5-VL and Janus checkpoints, against plain transformers."""
 
 import json
 import shutil
@@ -12,17 +12,19 @@ from safetensors.torch import load_file, save_file
 from tests.judges import helpers_vlm as tiny
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 from transformers.models.llava_onevision.image_processing_pil_llava_onevision import LlavaOnevisionImageProcessorPil
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from thinkdraw.errors import UserError
 from thinkdraw.judges import load_judge
 from thinkdraw.judges.vlm import VlmJudge
+from thinkdraw.policies.tiny import random_janus
 from thinkdraw.types import Questioner, Request, Writer
 
 QUESTIONS = ["Is there a cup?", "Is there a red circle in the picture? yes", "a?", "two cups", "Is there a cup?"]
 SPELLINGS = ("yes", "Yes", "Ġyes", "ĠYes"), ("no", "No", "Ġno", "ĠNo")
-FAMILIES = {"llava": tiny.llava, "onevision": tiny.onevision, "qwen": tiny.qwen}
+FAMILIES = {"llava": tiny.llava, "onevision": tiny.onevision, "qwen": tiny.qwen, "janus": random_janus}
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +47,11 @@ def by_hand(name, folder, picture, text):
         seen = LlavaOnevisionImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")
         # the whole picture in 2 × 2 patches, the same enlarged once more, and a token for the end of each of its rows
         prompt = f"<|im_start|>user {'<image>' * (4 + 4 + 2)}\n\n{text}<|im_end|><|im_start|>assistant\n"
+    elif name == "janus":
+        seen = JanusImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")
+        # 16 pixels in patches of 4: 4 × 4 tokens between the two ends of a picture
+        placeholder = f"<begin_of_image>{'<image_placeholder>' * 16}<end_of_image>"
+        prompt = f"<|User|>: {placeholder}\n{text}\n\n<|Assistant|>:"
     else:
         seen = Qwen2VLImageProcessorPil.from_pretrained(folder)(image, return_tensors="pt")
         # 28 pixels are less than min_pixels = 56 × 56: enlarged to that, 4 × 4 patches, 2 × 2 of them to a token
@@ -69,7 +76,7 @@ def test_p_yes_is_the_share_of_yes_among_both_words_in_a_plain_forward(folders, 
     for picture, question in zip(pictures, QUESTIONS):
         with torch.no_grad():
             logits = model(**by_hand(name, folder, picture, f"{question} Answer yes or no.")).logits[0, -1]
-        yes, no = (sum(logits.softmax(-1)[vocabulary[token]] for token in tokens) for tokens in SPELLINGS)
+        yes, no = (logits.softmax(-1)[[vocabulary[t] for t in tokens if t in vocabulary]].sum() for tokens in SPELLINGS)
         expected.append(yes / (yes + no))
     p = judges[name].answer(pictures, QUESTIONS)
     assert torch.allclose(p, torch.stack(expected), atol=1e-5), (p, expected)
@@ -98,6 +105,8 @@ def test_what_it_writes_is_the_most_likely_token_again_and_again(folders, judges
         with torch.no_grad():
             token = model(**inputs).logits[:, -1:].argmax(-1)
         inputs["input_ids"] = torch.cat([inputs["input_ids"], token], 1)
+        if token == tokenizer.eos_token_id:
+            break
         if name == "qwen":
             inputs["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, 1))
     expected = tokenizer.decode(inputs["input_ids"][0, start:], skip_special_tokens=True).strip()

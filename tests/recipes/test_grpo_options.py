@@ -8,7 +8,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phases import sample_phase
+from thinkdraw.recipes.phases import phase_stats, sample_phase
 from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.token_credit import token_credit
 from thinkdraw.recipes.training import Team, Trainer, open_policy
@@ -212,3 +212,32 @@ def test_guidance_contrast_weighs_tokens_by_what_the_prompt_changes(tmp_path, po
     assert torch.equal(found.advantage[~picture], torch.ones(int((~picture).sum())))
     sums = (found.advantage * picture).sum(1) / picture.sum(1)
     assert torch.allclose(sums, torch.ones_like(sums), atol=1e-4) and float(found.advantage[picture].std()) > 0.01
+
+
+def test_a_phase_judged_in_chunks_is_the_same_phase(tmp_path, policy):
+    whole = phase_of(grpo_config(tmp_path, policy, prompts_per_phase=5))
+    chunked = phase_of(grpo_config(tmp_path, policy, prompts_per_phase=5, judge_chunks=3))
+    assert [len(part.rollouts) for part in chunked.parts] == [8, 8, 4]
+    assert torch.equal(chunked.rewards, whole.rewards)
+    assert torch.equal(torch.cat([part.groups for part in chunked.parts]), whole.parts[0].groups)
+    values = torch.cat([part.advantages.values for part in chunked.parts])
+    assert torch.allclose(values, whole.parts[0].advantages.values)
+
+
+class ForSomePrompts(LowCodes):
+    """Has nothing to say of prompts with an odd number of letters."""
+
+    name = "even-only"
+
+    def __call__(self, rollouts: Rollouts):
+        return super().__call__(rollouts).masked_fill(~self.applies(rollouts), torch.nan)
+
+    def applies(self, rollouts: Rollouts):
+        return torch.tensor([len(prompt.text) % 2 == 0 for prompt in rollouts.prompts])
+
+
+def test_what_does_not_apply_is_no_missing_verdict(tmp_path, policy):
+    config = grpo_config(tmp_path, policy, prompts_per_phase=8)
+    phase = phase_of(config, reward=ForSomePrompts())
+    assert bool(phase.rewards.isnan().any()) and not bool(phase.rewards.isnan().all())
+    assert phase_stats(phase, config, Team(config))["no_verdict_frac"] == 0

@@ -125,7 +125,7 @@ def test_only_the_best_and_worst_of_a_group_are_learned_from(tmp_path, keep):
         open_policy(config, team), LowCodes(), PromptOrder.of(config.prompts, [], 0, None), config, 0, team
     ).parts
     rewards = torch.tensor([0.3, 0.1, 0.5, 0.2, 0.4, math.nan, 0.9, 0.1, 0.2, 0.3])
-    judged = Part(part.rollouts, rewards, {}, group_normalized(rewards, 5), part.groups)
+    judged = Part(part.rollouts, rewards, part.applies, {}, group_normalized(rewards, 5), part.groups)
     filtered = extremes(judged, keep)
     wanted = {1: [1, 2, 6, 7], 2: [1, 2, 3, 4, 6, 7, 8, 9]}[keep]
     assert filtered.advantages.valid.nonzero().flatten().tolist() == wanted

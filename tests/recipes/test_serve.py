@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import inspect
 import os
 import re
@@ -30,6 +31,7 @@ from thinkdraw.recipes.judge_revision import revision_of
 from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.recipes.serve import ServeConfig, bound_socket, checked_token
 from thinkdraw.rewards.clip_score import ClipScoreReward
+from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.http import HttpReward
 from thinkdraw.rewards.wire import ABOUT, JUDGE, JudgeReply, Limits, parse, read_request, row_hashes, write_request
 from thinkdraw.runtime.checkpoint import latest_checkpoint
@@ -319,6 +321,13 @@ def test_a_client_that_has_gone_is_not_judged_for():
     assert server.service.queue.counts["rows"] == 2
 
 
+def test_an_absent_server_library_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.delitem(sys.modules, "thinkdraw.recipes.serve")
+    with pytest.raises(UserError, match=r"serving needs the package uvicorn, .*pip install 'thinkdraw\[serve\]'"):
+        importlib.import_module("thinkdraw.recipes.serve")
+
+
 # Who judges
 
 
@@ -369,6 +378,31 @@ def test_a_lab_reward_gives_the_same_numbers_over_http_as_here(name):
         if name == "lab-detector":
             parts = remote.components(rollouts)
             assert all(torch.equal(parts[n], values) for n, values in local.components(rollouts).items())
+        remote.close()
+
+
+def test_a_combined_reward_is_weighed_and_applies_as_it_does_here():
+    class Faint(Brightness):
+        def applies(self, rollouts):
+            return Brightness()(rollouts) < 127.5
+
+        def __call__(self, rollouts):
+            return super().__call__(rollouts).masked_fill(~self.applies(rollouts), torch.nan)
+
+    def local():
+        return CombinedReward({"bright": Brightness(), "faint": Faint()}, {"faint": -2.0})
+
+    rollouts = noise(8, group_size=4)
+    with served(local()) as server:
+        remote = HttpReward(server.url)
+        torch.testing.assert_close(remote(rollouts), local()(rollouts), rtol=0, atol=0)
+        assert remote.weights == local().weights == {"bright": 1.0, "faint": -2.0}
+        for what in ("components", "component_applies"):
+            here, there = getattr(local(), what)(rollouts), getattr(remote, what)(rollouts)
+            assert here.keys() == there.keys()
+            for name, values in here.items():
+                torch.testing.assert_close(there[name], values, rtol=0, atol=0, equal_nan=True)
+        assert 0 < int(remote.components(rollouts)["faint"].isnan().sum()) < 8 and not remote.problems
         remote.close()
 
 

@@ -166,6 +166,7 @@ def judge_name(judge: Any) -> str:
 def judge_facts(judge: Any) -> dict[str, Any]:
     """What a summary says about a judge: name, the path or model asked for, revision and dtype, null where not known."""
     facts = {key: getattr(judge, key, None) for key in ("path", "revision", "dtype", "hard")}
+    facts["revision"] = facts["revision"] or getattr(getattr(judge, "policy", None), "revision", None)
     known = {key: value if isinstance(value, bool) else str(value) for key, value in facts.items() if value is not None}
     return {"name": judge_name(judge), "revision": None, **known}
 

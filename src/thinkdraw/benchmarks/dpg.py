@@ -89,14 +89,15 @@ class DpgBench:
         try:
             score = crop_score(questions, {question.id: p for question, p in zip(questions, given)}).score
         except DroppedItem as error:
-            return row_about(pictures, k, None, reason=f"dropped, as upstream drops it: {error}", answers=answers)
+            reason = f"dropped, as upstream drops it: {error}"
+            return row_about(pictures, k, None, reason=reason, left_out=True, answers=answers)
         reason = (
             f"{judge_name(self.questioner)} gave no verdict on a question that matters" if math.isnan(score) else ""
         )
         return row_about(pictures, k, score, reason=reason, answers=answers)
 
     def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
-        return verdicts_by_prompt(rows)
+        return verdicts_by_prompt(_without_dropped(rows))
 
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label, self.mode)
@@ -118,14 +119,14 @@ def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed:
     A column is the mean of its questions' points, in `official` mode those of each prompt's last judged picture only.
     extra: categories, of both levels, 0..100, and the dropped items.
     """
-    verdicts = verdicts_by_prompt(rows)
+    dropped = dropped_items(rows)
+    rows = _without_dropped(rows)
     points = points_by_prompt(rows, mode)
     columns = per_task(_by_first_level(points), seed=seed) if any(points.values()) else {}
     first, second = category_scores(points.values())
-    dropped = sorted({row["prompt_id"] for row in rows if row.get("reason", "").startswith("dropped")})
     return Report(
         label=label,
-        overall=task_mean_score(verdicts, seed=seed),
+        overall=task_mean_score(verdicts_by_prompt(rows), seed=seed),
         columns={name: columns[name] for name in (*CATEGORIES, *columns) if name in columns},
         extra={"first_level": first, "second_level": second, "dropped_items": dropped, "mode": mode},
         notes=[f"{len(dropped)} items are dropped, as upstream drops them: {', '.join(dropped[:5])}"]
@@ -135,28 +136,34 @@ def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed:
     )
 
 
+def dropped_items(rows: Sequence[Row]) -> list[str]:
+    """Prompts that upstream drops: one picture whose questions cannot be scored takes the others along."""
+    return sorted({row["prompt_id"] for row in rows if row.get("left_out")})
+
+
+def _without_dropped(rows: Sequence[Row]) -> list[Row]:
+    """The same rows, those of dropped items without verdict and answers."""
+    dropped = set(dropped_items(rows))
+    return [{**row, "verdict": None, "answers": []} if row["prompt_id"] in dropped else row for row in rows]
+
+
 def points_by_prompt(rows: Sequence[Row], mode: Mode) -> dict[str, dict[str, list[float]]]:
-    """Prompt id → second-level category → points before zeroing; rows without verdict of a dropped item have none."""
+    """Prompt id → second-level category → points before zeroing, of the pictures whose rows hold answers."""
     crops: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
-        crops.setdefault(row["prompt_id"], []).append(row)
+        if row.get("answers"):
+            crops.setdefault(row["prompt_id"], []).append(row)
     points = {}
     for prompt, found in crops.items():
-        judged = [scored for row in found if (scored := _score_again(row))]
-        if judged:
-            points[prompt] = category_points(judged[-1][0], [crop.raw for _, crop in judged], mode)
+        judged = [_score_again(row) for row in found]
+        points[prompt] = category_points(judged[-1][0], [crop.raw for _, crop in judged], mode)
     return points
 
 
-def _score_again(row: Row) -> tuple[list[Question], CropScore] | None:
+def _score_again(row: Row) -> tuple[list[Question], CropScore]:
     """A row's questions and their points, from the answers that it keeps."""
-    if not row.get("answers"):
-        return None
     questions = [Question(a["id"], "", tuple(a["depends_on"]), category=a["category"]) for a in row["answers"]]
-    try:
-        return questions, crop_score(questions, {a["id"]: a.get("answer", a.get("p_yes")) for a in row["answers"]})
-    except DroppedItem:
-        return None
+    return questions, crop_score(questions, {a["id"]: a.get("answer", a.get("p_yes")) for a in row["answers"]})
 
 
 def _by_first_level(points: Mapping[str, Mapping[str, Sequence[float]]]) -> list[PromptVerdicts]:

@@ -4,6 +4,7 @@ Which detections count and what a correct picture is says `thinkdraw.rewards.rul
 official files are read and written by `geneval_files`.
 """
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,6 +172,6 @@ def _classes(prompt: Prompt) -> list[str]:
 
 
 def _needs_labels(detector: Detector) -> bool:
-    from thinkdraw.judges.detectors import OpenVocabularyDetector
-
-    return isinstance(detector, OpenVocabularyDetector)
+    # A detector of that class has its module loaded; where it is not, there is no need to wait for transformers.
+    module = sys.modules.get("thinkdraw.judges.detectors")
+    return module is not None and isinstance(detector, module.OpenVocabularyDetector)

@@ -1,10 +1,9 @@
 """Do thoughts and pictures belong together? A thought's claims are checked in its picture, and thoughts are swapped.
 
-A claim is a thing ("a small striped red ring"), the place it is said to stand at ("top left"), or the background.
+What a claim is, `lab/claims.py` says.
 """
 
 import itertools
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,66 +12,12 @@ import torch
 
 from thinkdraw.benchmarks.drawing import picture_seed
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, mean_interval, paired_difference, task_mean_score
+from thinkdraw.lab.claims import CLAIM_KINDS, claim_holds, claims
 from thinkdraw.lab.detector import Found, look
-from thinkdraw.lab.rationales import COLUMNS, ROWS, place_name
-from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, LATTICE, STEP
-from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES
-from thinkdraw.rewards.lab_detector import THRESHOLD, judge
-from thinkdraw.types import Detection, Prompt, Rollouts, Sampling
+from thinkdraw.rewards.lab_detector import judge
+from thinkdraw.types import Prompt, Rollouts, Sampling
 
-KINDS = ("thing", "place", "background")
 CONDITIONS = ("own", "other", "empty", "off")
-
-
-def _one_of(words: Sequence[str]) -> str:
-    return "(" + "|".join(dict.fromkeys(words)) + ")"
-
-
-_ADJECTIVES = "".join(f"(?:{_one_of(words)} )?" for words in (SIZES, TEXTURES, tuple(COLORS)))
-_THING = re.compile(rf"\ban? {_ADJECTIVES}{_one_of(SHAPES)}\b")
-_PLACE = re.compile(rf"\b(?:{_one_of(ROWS)} {_one_of(COLUMNS)}|center)\b")
-_NAMES = _one_of(tuple(BACKGROUNDS))
-_GROUND = re.compile(rf"\b{_NAMES} background|(?:background is|behind it all) {_NAMES}\b")
-
-
-@dataclass(frozen=True)
-class Claim:
-    """kind: one of `KINDS`. thing: attributes (shape; size, texture, color if said). name: a place or background."""
-
-    kind: str
-    thing: dict[str, str]
-    name: str = ""
-
-
-def claims(thought: str) -> Iterator[Claim]:
-    """What a thought says in the lab's own words; a texture that is not said is not claimed."""
-    for clause in re.split(r"[;.]", thought.lower()):
-        if ground := _GROUND.search(clause):
-            yield Claim("background", {}, ground[1] or ground[2])
-        if found := _THING.search(clause):
-            names = ("size", "texture", "color", "shape")
-            thing = {name: value for name, value in zip(names, found.groups()) if value}
-            yield Claim("thing", thing)
-            if place := _PLACE.search(clause):
-                yield Claim("place", thing, "center" if place[0] == "middle center" else place[0])
-
-
-def claim_holds(claim: Claim, found: Found) -> bool:
-    """Whether a claim is true of what the detector sees; a place, if a thing with all that was said stands there."""
-    if claim.kind == "background":
-        return found.background == claim.name
-    fitting = [
-        d for d in found.detections
-        if d.score > THRESHOLD and all({"shape": d.label, **d.attributes}[k] == v for k, v in claim.thing.items())
-    ]  # fmt: skip
-    return any(claim.kind == "thing" or place_of(d) == claim.name for d in fitting)
-
-
-def place_of(detection: Detection) -> str:
-    """The name of the lattice place nearest to a detection."""
-    x1, y1, x2, y2 = detection.box
-    row, col = (round(((low + high) / 2 - CELL / 2) / STEP) for low, high in ((y1, y2), (x1, x2)))
-    return place_name(min(max(row, 0), LATTICE - 1), min(max(col, 0), LATTICE - 1))
 
 
 def thought_precision(thoughts: Sequence[str], seen: Sequence[Found], *, seed: int = 0) -> dict[str, Score]:
@@ -83,7 +28,7 @@ def thought_precision(thoughts: Sequence[str], seen: Sequence[Found], *, seed: i
     held: dict[str, list[list[float]]] = {}
     for thought, found in zip(thoughts, seen, strict=True):
         made = list(claims(thought))
-        for kind in ("all", *KINDS):
+        for kind in ("all", *CLAIM_KINDS):
             verdicts = [float(claim_holds(claim, found)) for claim in made if kind in ("all", claim.kind)]
             if verdicts:
                 held.setdefault(kind, []).append(verdicts)

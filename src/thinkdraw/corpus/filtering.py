@@ -64,8 +64,10 @@ def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) 
                 check_part()
     check_part()
     if settings.min_jaccard is not None:
-        for row, first in rules.repeats(rationales, settings.min_jaccard).items():
-            dropped.add(left[row], "near duplicate", f"of row {left[first]}")
+        # Only rows that stay so far: a repeat of a row that goes is the one that is left.
+        rows_left = [row for row, index in enumerate(left) if index not in dropped.reasons]
+        for row, first in rules.repeats([rationales[row] for row in rows_left], settings.min_jaccard).items():
+            dropped.add(left[rows_left[row]], "near duplicate", f"of row {left[rows_left[first]]}")
     return dropped
 
 

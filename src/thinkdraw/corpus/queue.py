@@ -84,11 +84,11 @@ class Queue:
 
     def fill(self, items: Iterable[Item]) -> int:
         """Put all items in, at once and only once; returns how many there are."""
-        if not self.fact("items"):
+        if not int(self.fact("items") or 0):
             with self._transaction():
                 rows = ((item.index, _item_text(item)) for item in items)
                 self._db.executemany("INSERT INTO items (idx, item) VALUES (?, ?)", rows)
-                self._db.execute("INSERT INTO facts SELECT 'items', count(*) FROM items")
+                self._db.execute("INSERT OR REPLACE INTO facts SELECT 'items', count(*) FROM items")
         return int(self.fact("items") or 0)
 
     def fact(self, name: str) -> str | None:

@@ -149,7 +149,7 @@ SourceSettings = Annotated[
 @cache
 def _lab_examples(families: tuple[tuple[Family, float], ...], count: int, seed: int) -> list[Example]:
     total = sum(share for _, share in families)
-    sizes = {name: round(count * share / total) for name, share in families}
+    sizes: dict[Family, int] = {name: round(count * share / total) for name, share in families}
     return [example for name, size in sizes.items() if size for example in prompt_set(name, "train", size, seed)]
 
 
@@ -198,6 +198,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict
 def _open_dataset(path: str, subset: str | None, split: str, image: str) -> Any:
     try:
         import datasets
+        from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise UserError("a Hugging Face data set needs `pip install thinkdraw[hub]`.") from error
     load: Callable[[], Any] = lambda: datasets.load_dataset(path, subset, split=split)  # noqa: E731
@@ -207,7 +208,7 @@ def _open_dataset(path: str, subset: str | None, split: str, image: str) -> Any:
         load = lambda: datasets.load_from_disk(path)[split]  # noqa: E731
     try:
         table = load()
-    except (OSError, ValueError, KeyError, datasets.exceptions.DatasetsError) as error:
+    except (OSError, ValueError, KeyError, DatasetsError) as error:
         raise UserError(f"data set {path} ({split}) cannot be read: {' '.join(str(error).split())[:200]}.") from error
     if image not in table.column_names:
         raise UserError(f"source.image={image}: {path} has the columns {', '.join(table.column_names)}.")

@@ -51,10 +51,11 @@ def write(
 
     The corpus is written, too, when the budget ends first: of the rows there are, and the card says so.
     """
-    open_folder(settings)
+    check_folder(settings)
     with Queue(settings.out / WORK) as queue:
         if not queue.fill(settings.source.items()):
             raise UserError(f"source {settings.source.kind} holds nothing to write about. Check its path.")
+        save_config(settings, settings.out / CONFIG)  # not before there are items: a wrong path pins nothing
         is_whole = ask_all(queue, settings.source, teacher, settings.limits, settings.filters.shape, show)
         if helpers.draw:
             helpers.draw(queue, [row for row in queue.answered() if not row[0].has_picture])
@@ -63,7 +64,7 @@ def write(
     return settings.out
 
 
-def open_folder(settings: CorpusSettings) -> None:
+def check_folder(settings: CorpusSettings) -> None:
     """Raises UserError if `out` holds something else, or a corpus of another configuration."""
     given = settings.out / CONFIG
     if given.exists():
@@ -75,11 +76,10 @@ def open_folder(settings: CorpusSettings) -> None:
             raise UserError(
                 f"{settings.out} holds a corpus with another config: {was}. Choose another out=, or the same values."
             )
-    elif settings.out.is_dir() and any(settings.out.iterdir()):
+    elif settings.out.is_dir() and any(not file.name.startswith(WORK) for file in settings.out.iterdir()):
         raise UserError(
             f"{settings.out} is not empty and holds no corpus. Choose another out=, so that nothing is lost."
         )
-    save_config(settings, given)
 
 
 def picture_of(settings: CorpusSettings, queue: Queue, item: Item) -> bytes | None:

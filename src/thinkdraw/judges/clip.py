@@ -17,8 +17,8 @@ class ClipScorer(EmbeddingScorer):
     """Cosine similarity of picture and text embeddings, raw, in −1..1, higher = fits better, as a `Scorer`.
 
     path: a `CLIPModel` folder or a Hugging Face model id. max_pairs: pictures or texts per forward pass.
-    NaN: an embedding that is not finite. A text longer than the model reads is cut there; `num_truncated` counts
-    such texts, and the first one warns.
+    processor: where tokenizer and image processor are, if not there. NaN: an embedding that is not finite.
+    A text longer than the model reads is cut there; `num_truncated` counts such texts, and the first one warns.
     Raises UserError for a checkpoint that is absent, no CLIP, damaged or without tokenizer or image processor.
     Radford et al. 2021 (arXiv 2103.00020); CLIPScore (arXiv 2104.08718) is this number, cut at 0, times 2.5.
     """

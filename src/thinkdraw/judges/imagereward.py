@@ -16,13 +16,13 @@ from thinkdraw.judges.loading import fill_model, find_file, read_tokenizer, read
 from thinkdraw.judges.pairs import PairScorer
 
 FILE = "ImageReward.pt"
-MEAN, STD = 0.16717362830052426, 1.0333394966054072  # of the raw rewards of its training pictures
+MEAN, STD = 0.16717362830052426, 1.0333394966054072  # as published
 MAX_TOKENS = 35
 _VISION, _TEXT, _MLP = "blip.visual_encoder.", "blip.text_encoder.", "mlp.layers."
 
 
 class ImageRewardScorer(PairScorer):
-    """ImageReward v1.0, as a `Scorer`: unbounded, mean 0 and deviation 1 over its training pictures, higher = better.
+    """ImageReward v1.0, as a `Scorer`: (the model's number − MEAN) / STD, unbounded, higher = better.
 
     NaN: a number that is not finite.
     path: the published file, a folder or a Hugging Face model that has it. tokenizer: uncased BERT's. max_pairs:

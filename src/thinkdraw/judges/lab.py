@@ -56,3 +56,8 @@ class PolicyQuestioner:
             for i in range(0, len(questions), self.max_pairs)
         ]
         return torch.cat(parts).float().cpu()
+
+    @torch.no_grad()
+    def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        """Of the texts as captions of the pictures, (B,) mean nats per token, by a policy that gives it."""
+        return self.policy.log_likelihood(pictures, texts).float().cpu()

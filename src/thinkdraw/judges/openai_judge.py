@@ -197,4 +197,3 @@ class OpenAIJudge:
 
 def _first_token(logprobs: LogProbs | None) -> Sequence[Any]:
     return logprobs.content[0].top_logprobs if logprobs and logprobs.content else []
-

@@ -50,6 +50,10 @@ class _AdapterOff:
         with self._policy.reference():
             return self._policy.answer(pictures, questions)
 
+    def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        with self._policy.reference():
+            return self._policy.log_likelihood(pictures, texts)
+
     @property
     def revision(self) -> str:
         weights = [weight for name, weight in self._policy.model.named_parameters() if ".lora_" not in name]

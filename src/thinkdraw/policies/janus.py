@@ -29,6 +29,9 @@ from thinkdraw.runtime.device import autocast
 from thinkdraw.types import Prompt, Rollouts, Sampling, Scored
 
 
+CAPTION_REQUEST = "describe this picture."
+
+
 class JanusPolicy:
     """See `types.Policy`.
 
@@ -307,6 +310,26 @@ class JanusPolicy:
             last = output.last_hidden_state[torch.arange(len(ids), device=self.device), lengths - 1]
         logits = network.text_logits(self.model, last)
         return logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)
+
+    @torch.no_grad()
+    def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        """(B,) mean log-likelihood per token, nats, of each text as the answer to a request to describe its picture."""
+        parts = [self._log_likelihood(p, t) for p, t in zip(pictures.split(64), _split(texts, 64))]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def _log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
+        question, answers = self.text.question(CAPTION_REQUEST), [self.text.thought(text) for text in texts]
+        ids, lengths = pad_rows([[*question, *answer] for answer in answers], self.text.pad, self.device)
+        with autocast(self.device, self.precision):
+            output = self.model.model(
+                input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
+            )
+        first = len(question)
+        log_probs = network.text_logits(self.model, output.last_hidden_state[:, first - 1 : -1]).log_softmax(-1)
+        chosen = log_probs.gather(-1, ids[:, first:, None]).squeeze(-1)
+        said = torch.arange(first, ids.shape[1], device=self.device) < lengths[:, None]
+        return (chosen * said).sum(1) / said.sum(1)
 
     def save(self, directory: Path) -> None:
         """Write a directory that plain transformers loads; adapters are merged into the weights."""

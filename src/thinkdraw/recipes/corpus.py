@@ -113,7 +113,8 @@ class Drawing:
         """PNG files; empty for a prompt that is too long for the policy."""
         thoughts = [answer["detailed_caption"] for _, answer in rows]
         seeds = [2 * item.index * self.settings.candidates for item, _ in rows]
-        best = BestOfN(_FromThoughts(self.policy, thoughts), self.reward, self.settings.candidates)
+        drawing: Any = _FromThoughts(self.policy, thoughts)  # of a policy it has what best-of-N asks for
+        best = BestOfN(drawing, self.reward, self.settings.candidates)
         try:
             drawn = best.sample([item.prompt for item, _ in rows], self.settings.sampling, seeds=seeds)
         except UserError:

@@ -66,12 +66,12 @@ class LabSuite:
     """A family of the lab's prompts through a benchmark's own class, the lab's judges in place of the official ones."""
 
     benchmark: str
-    judges: Mapping[str, str]
+    judges: Mapping[str, Mapping[str, Any]]
 
 
 LAB_SUITES = {
-    "lab-geneval": LabSuite("geneval", {"detector": "lab-detector", "colors": NO_JUDGE}),
-    "lab-dense": LabSuite("dpg", {"questioner": "self"}),
+    "lab-geneval": LabSuite("geneval", {"detector": {"name": "lab-detector"}, "colors": {"name": NO_JUDGE}}),
+    "lab-dense": LabSuite("dpg", {"questioner": {"name": "policy"}}),
 }
 LAB_COUNT = 384
 
@@ -96,12 +96,12 @@ class Asked:
 
 def ask(name: str, config: EvaluateConfig) -> Asked:
     """Open one benchmark. Raises UserError for an unknown name, judge or setting, and for prompts that cannot be read."""
-    suite = LAB_SUITES.get(name)
+    suite = _suite(name)
     kind = benchmark_class(suite.benchmark if suite else name)
     path = None if suite else prompt_path(kind, config.prompts, several=len(config.benchmarks) > 1)
     _check_roles(config)
-    roles = {**kind.roles, **(suite.judges if suite else {})}
-    judges = {role: _open(role, usual, config.judges.get(role, {}), path) for role, usual in roles.items()}
+    usual = {role: {"name": judge} for role, judge in kind.roles.items()} | dict(suite.judges if suite else {})
+    judges = {role: _open(role, settings, config.judges.get(role, {}), path) for role, settings in usual.items()}
     benchmark = load_benchmark(suite.benchmark if suite else name, **judges, **config.settings)
     if path is None:
         prompts = lab_prompts(name, config.split, config.count or LAB_COUNT)
@@ -157,19 +157,29 @@ def judge_folder(label: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", inside)
 
 
+def _suite(name: str) -> LabSuite | None:
+    if name in LAB_SUITES or not name.startswith("lab-"):
+        return LAB_SUITES.get(name)
+    raise UserError(
+        f"{name}: only {', '.join(LAB_SUITES)} go through a benchmark's class. Draw it and have it judged by the lab's own "
+        f"evaluation: thinkdraw eval CKPT --benchmark {name}."
+    )
+
+
 def _check_roles(config: EvaluateConfig) -> None:
     known: set[str] = set()
     for name in config.benchmarks:
-        known |= set(benchmark_class(LAB_SUITES[name].benchmark if name in LAB_SUITES else name).roles)
+        suite = _suite(name)
+        known |= set(benchmark_class(suite.benchmark if suite else name).roles)
     if unknown := sorted(set(config.judges) - known):
         asked = ", ".join(sorted(known))
         raise UserError(f"judge role {unknown[0]!r}: {', '.join(config.benchmarks)} ask for {asked}.")
 
 
-def _open(role: str, usual: str, given: Mapping[str, Any], prompts: Path | None) -> Any:
+def _open(role: str, usual: Mapping[str, Any], given: Mapping[str, Any], prompts: Path | None) -> Any:
     """The judge of a role, None where the user or the lab names none. prompts: the prompt file."""
-    settings = dict(given)
-    name = str(settings.pop("name", usual))
+    settings = dict(given) if "name" in given else {**usual, **given}
+    name = str(settings.pop("name"))
     if name == NO_JUDGE:
         return None
     names_file = prompts.parent / OBJECT_NAMES if prompts else None

@@ -90,6 +90,9 @@ class GrpoConfig(TrainSettings):
         default="sampled", description="recomputed: in training geometry, one more forward."
     )
     entropy: EntropySettings = EntropySettings()
+    judge_chunks: int = Field(
+        default=1, ge=1, description="Parts in which a phase is drawn, each judged while the next is drawn."
+    )
     max_no_verdict_frac: float = Field(
         default=0.1, ge=0, le=1, description="Stop if more rewards of a phase than this are NaN."
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES, Advantages, BatchMoments, batch_moments, batch_normalized, combine, kl_k1
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.noise import derive_seeds
+from thinkdraw.recipes.overlap import Judged, draw_and_judge
 from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.token_credit import TokenCredit, token_credit
 from thinkdraw.recipes.training import Team
@@ -34,12 +34,14 @@ OVER_THE_BATCH = ("reinforce++", "reinforce++_baseline")  # advantages that are 
 class Part:
     """Whole groups of this process that were sampled together.
 
+    applies: (B,) bool, False where a reward of NaN is no failure: there was nothing to judge.
     groups: (B,) index of each row's group within the phase, over all processes. old_log_probs: (B, T) where recomputed.
     credit: where advantages are spread over tokens.
     """
 
     rollouts: Rollouts
     rewards: Tensor
+    applies: Tensor
     components: dict[str, Tensor]
     advantages: Advantages
     groups: Tensor
@@ -58,19 +60,22 @@ class Part:
         old = None if self.old_log_probs is None else self.old_log_probs[rows, : rollouts.tokens.shape[1]]
         components = {name: values[rows] for name, values in self.components.items()}
         credit = None if self.credit is None else self.credit.rows(rows, rollouts.tokens.shape[1])
-        return Part(rollouts, self.rewards[rows], components, advantages, self.groups[rows], old, credit)
+        rewards, applies = self.rewards[rows], self.applies[rows]
+        return Part(rollouts, rewards, applies, components, advantages, self.groups[rows], old, credit)
 
 
 @dataclass
 class Phase:
     """What a process has of a phase.
 
-    num_sampled: pictures, over all processes. rewards: of every rollout of this process, those of replaced groups too.
+    num_sampled: pictures, over all processes. rewards, applies: of every rollout of this process, those of replaced
+    groups too.
     spent: what the ledger is told besides: tokens, reference forwards, and this process's seconds.
     """
 
     parts: list[Part]
     rewards: Tensor
+    applies: Tensor
     num_sampled: int
     spent: dict[str, float]
 
@@ -89,7 +94,7 @@ def sample_phase(
     Groups without spread are replaced, `refill_rounds` times, by groups of the prompts that come next.
     """
     parts: list[Part] = []
-    rewards: list[Tensor] = []
+    judged: list[tuple[Tensor, Tensor]] = []
     seconds = {"seconds_sampling": 0.0, "seconds_judging": 0.0}
     tokens = 0
     prompts = order.take(config.prompts_per_phase, phase)
@@ -98,11 +103,12 @@ def sample_phase(
     for attempt in range(1 + config.refill_rounds):
         if len(mine):
             chosen = [prompts[i] for i in mine]
-            parts.append(_sample(policy, reward, chosen, config, phase, drawn + mine.start, seconds))
-            rewards.append(parts[-1].rewards)
-            tokens += int((parts[-1].rollouts.segment >= 0).sum())
+            new = _sample(policy, reward, chosen, config, phase, drawn + mine.start, seconds)
+            parts += new
+            judged.append((torch.cat([part.rewards for part in new]), torch.cat([part.applies for part in new])))
+            tokens += sum(int((part.rollouts.segment >= 0).sum()) for part in new)
         if order.history:
-            order.remember(prompts, team.add_rows(rewards[-1] if len(mine) else None, mine, len(prompts)), phase)
+            order.remember(prompts, team.add_rows(judged[-1][0] if len(mine) else None, mine, len(prompts)), phase)
         drawn += len(prompts)
         if attempt == config.refill_rounds:
             break
@@ -123,40 +129,45 @@ def sample_phase(
     sampled = drawn * config.group_size
     spent = team.add({"tokens_sampled": tokens}) | seconds
     spent["reference_forwards"] = sampled if config.beta > 0 and config.kl == "k1" else 0
-    return Phase(parts, torch.cat(rewards), sampled, spent)
+    rewards, applies = (torch.cat(rows) for rows in zip(*judged, strict=True))
+    return Phase(parts, rewards, applies, sampled, spent)
 
 
 def _sample(
     policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int,
     seconds: dict[str, float],
-) -> Part:  # fmt: skip
-    began = time.monotonic()
+) -> list[Part]:  # fmt: skip
+    """A part per chunk; while one chunk is judged the next is drawn."""
+    size = -(-len(prompts) // config.judge_chunks)
+    begins = range(0, len(prompts), size)
+    drawn = (_draw(policy, prompts[b : b + size], config, phase, first + b) for b in begins)
+    found = draw_and_judge(drawn, reward)
+    seconds["seconds_sampling"] += found.seconds_sample
+    seconds["seconds_judging"] += found.seconds_wait
+    return [_part(policy, reward, judged, config, first + b) for judged, b in zip(found.chunks, begins, strict=True)]
+
+
+def _draw(policy: JanusPolicy, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int) -> Rollouts:
     size = config.group_size
     seeds = draw_seeds(config.seed, phase, first, len(prompts), size)
     if config.rewrites == "pool":
         told = retold(prompts, size, phase, config.seed)
-        rollouts = dataclasses.replace(policy.sample(told, config.sampling, seeds=seeds), group_size=size)
-    else:
-        rollouts = policy.sample(prompts, config.sampling, group_size=size, seeds=seeds)
-    sampled = time.monotonic()
-    rewards = reward(rollouts).float().cpu()
-    components: Any = getattr(reward, "components", None)
-    found = {n: v.float().cpu() for n, v in components(rollouts).items()} if components else {}
-    seconds["seconds_sampling"] += sampled - began
-    seconds["seconds_judging"] += time.monotonic() - sampled
+        return dataclasses.replace(policy.sample(told, config.sampling, seeds=seeds), group_size=size)
+    return policy.sample(prompts, config.sampling, group_size=size, seeds=seeds)
+
+
+def _part(policy: JanusPolicy, reward: Reward, judged: Judged, config: GrpoConfig, first: int) -> Part:
+    rollouts, rewards, components = judged.rollouts, judged.rewards, dict(judged.components)
     if config.beta > 0 and config.kl == "k1":
-        found["kl"] = summed_log_ratio(policy, rollouts, config.micro_rows)
-        rewards = rewards - config.beta * found["kl"]
-    if config.combine == "sum":
-        advantages = credit(rewards, config)
-    else:
-        advantages = combined(reward, rollouts, found, config)
-    groups = torch.arange(first, first + len(prompts)).repeat_interleave(size)
+        components["kl"] = summed_log_ratio(policy, rollouts, config.micro_rows)
+        rewards = rewards - config.beta * components["kl"]
+    advantages = credit(rewards, config) if config.combine == "sum" else combined(reward, judged, config)
+    groups = torch.arange(first, first + len(rollouts) // config.group_size).repeat_interleave(config.group_size)
     moved = {
         name: getattr(advantages, name).to(policy.device) for name in ("values", "valid", "zero_variance", "dropped")
     }
     advantages = dataclasses.replace(advantages, **moved)
-    return Part(rollouts, rewards, found, advantages, groups)
+    return Part(rollouts, rewards, judged.applies, components, advantages, groups)
 
 
 def credit(rewards: Tensor, config: GrpoConfig) -> Advantages:
@@ -166,22 +177,22 @@ def credit(rewards: Tensor, config: GrpoConfig) -> Advantages:
     return ADVANTAGES[name](rewards, config.group_size, **raw)
 
 
-def combined(reward: Reward, rollouts: Rollouts, parts: dict[str, Tensor], config: GrpoConfig) -> Advantages:
+def combined(reward: Reward, judged: Judged, config: GrpoConfig) -> Advantages:
     """Advantages of a reward of several parts; those of `gdpo` are still raw, see `normalised`.
 
     Raises UserError for a reward that does not say how its parts are weighed.
     """
     weights: Any = getattr(reward, "weights", None)
-    if weights is None:
+    if weights is None or config.combine == "sum":
         raise UserError(
             f"combine={config.combine} needs a reward of several parts, and {reward.name} is one. Set "
             "reward.name=combined with reward.settings.rewards, or combine=sum."
         )
-    applies = reward.component_applies(rollouts) if hasattr(reward, "component_applies") else None  # type: ignore[attr-defined]
     try:
         return combine(
-            {name: parts[name] for name in weights}, config.group_size, weights, how=config.combine,  # type: ignore[arg-type]
-            ranges=config.ranges or None, applies=applies, batch_stats=(0.0, 1.0) if config.combine == "gdpo" else None,
+            {name: judged.components[name] for name in weights}, config.group_size, weights, how=config.combine,
+            ranges=config.ranges or None, applies=judged.component_applies or None,
+            batch_stats=(0.0, 1.0) if config.combine == "gdpo" else None,
         )  # fmt: skip
     except ValueError as error:
         raise UserError(f"combine={config.combine}: {error}") from error
@@ -268,7 +279,7 @@ def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float
     reward_mean and no_verdict_frac are of all rollouts, replaced groups too; the rest is of what is trained on.
     """
     names = sorted(phase.parts[0].components)
-    sums: dict[str, float] = dict.fromkeys(("rows", "trained_rows", "groups", "flat", "text", "forced"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(("rows", "missing", "trained_rows", "groups", "flat", "text", "forced"), 0.0)
     sums |= {
         f"{name}/{what}": 0.0
         for name in ("reward", "trained", "advantage", *(f"component {n}" for n in names))
@@ -281,7 +292,7 @@ def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float
             sums[f"{name}/{what}"] += float(value)
 
     add("reward", phase.rewards)
-    sums["rows"] = len(phase.rewards)
+    sums["rows"], sums["missing"] = len(phase.rewards), float((phase.rewards.isnan() & phase.applies).sum())
     for part in phase.parts:
         add("trained", part.rewards)
         add("advantage", part.advantages.values[part.advantages.valid])
@@ -310,7 +321,7 @@ def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float
         row["reward_mean_trained"] = mean_std("trained")[0]
     row |= {f"reward/{name}": mean_std(f"component {name}")[0] for name in names}
     row |= {"advantage_std": mean_std("advantage")[1], "zero_variance_frac": s["flat"] / s["groups"]}
-    row["no_verdict_frac"] = 1 - s["reward/count"] / s["rows"]
+    row["no_verdict_frac"] = s["missing"] / s["rows"]
     return row | {
         "thought_tokens_mean": s["text"] / s["trained_rows"],
         "thought_forced_frac": s["forced"] / s["trained_rows"],

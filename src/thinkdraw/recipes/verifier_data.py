@@ -95,8 +95,10 @@ class Labelled:
 
 def run(config: VerifierDataConfig) -> Path:
     """Sample, judge, label and write. Raises UserError, also where nothing is left after balancing."""
-    if config.judge not in config.sample.rewards:
-        raise UserError(f"judge={config.judge} is not among sample.rewards={config.sample.rewards}. Add it there.")
+    rewards = config.sample.rewards
+    # A reward at a dotted path has a name of its own, which is known when it is made.
+    if config.judge not in rewards and not any(":" in name for name in rewards):
+        raise UserError(f"judge={config.judge} is not among sample.rewards={rewards}. Add it there.")
     store = RolloutStore.open(sampling.run(config.sample))
     scores = store.scores(config.judge).tolist()
     groups = [group for _, footer in store.footers() for group in _groups(footer)]

@@ -63,7 +63,7 @@ class HttpReward:
         self.problems: Counter[str] = Counter()
         self._cache = AnswerCache(cache, max_cached) if cache is not None else None
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="http-reward")
-        self._components = dict.fromkeys(self.remote.about.components or ())
+        self._components = dict.fromkeys([*(self.remote.about.components or ()), *(self.weights or ())])
         self._judged: tuple[Rollouts | None, list[Verdict]] = (None, [])
 
     def __call__(self, rollouts: Rollouts) -> Tensor:

@@ -6,6 +6,7 @@ tokens with their segments, pictures, group size, sampling settings. Log-probs d
 """
 
 import base64
+import binascii
 import hashlib
 import io
 import json
@@ -16,13 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
-from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
-from thinkdraw.rewards.judging import pictures_of
+from thinkdraw.rewards.judging import pictures_of, thoughts_of
 from thinkdraw.types import Prompt, Rollouts, Sampling
 
 API = 1
@@ -32,6 +32,7 @@ PictureForm = Literal["raw", "png"]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Message = TypeVar("_Message", bound=StrictModel)
 _PROMPT = TypeAdapter(Prompt)
+_COLUMNS = {"tokens": torch.int64, "segment": torch.int8, "is_image": torch.bool, "mask": torch.bool}
 
 
 class WireError(ValueError):
@@ -117,9 +118,9 @@ def row_hashes(rollouts: Rollouts) -> list[str]:
     settings = rollouts.sampling.model_dump_json()
     told = {id(prompt): _PROMPT.dump_json(prompt) for prompt in rollouts.prompts}
     contents = []
-    for i, picture in enumerate(_pictures(rollouts)):
-        row = json.dumps([settings, *_row(rollouts, i).values(), picture.shape])
-        contents.append(hashlib.sha256(told[id(rollouts.prompts[i])] + row.encode() + picture.tobytes()).digest())
+    for prompt, row, picture in zip(rollouts.prompts, _rows(rollouts), _pictures(rollouts)):
+        text = json.dumps([settings, *row.values(), picture.shape])
+        contents.append(hashlib.sha256(told[id(prompt)] + text.encode() + picture.tobytes()).digest())
     size, hashes = rollouts.group_size, []
     for first in range(0, len(rollouts), size):
         group = b"".join(contents[first : first + size])
@@ -139,8 +140,8 @@ def write_request(rollouts: Rollouts, request_id: str, pictures: PictureForm = "
         "sampling": rollouts.sampling.model_dump(),
         "prompts": [_PROMPT.dump_python(prompt, mode="json") for prompt in prompts],
         "rows": [
-            {"prompt": numbers[i], **_row(rollouts, i), "picture": _write_picture(picture, pictures)}
-            for i, picture in enumerate(_pictures(rollouts))
+            {"prompt": number, **row, "picture": _write_picture(picture, pictures)}
+            for number, row, picture in zip(numbers, _rows(rollouts), _pictures(rollouts))
         ],
     }
     return json.dumps(message, allow_nan=False).encode()
@@ -164,8 +165,7 @@ def read_request(body: bytes, limits: Limits) -> tuple[str, Rollouts]:
     if len({picture.shape for picture in pictures}) > 1:
         raise WireError("pictures of several sizes in one request")
     columns = {
-        name: [torch.tensor(getattr(row, name), dtype=dtype) for row in asked.rows]
-        for name, dtype in {"tokens": torch.int64, "segment": torch.int8, "is_image": torch.bool, "mask": torch.bool}.items()
+        name: [torch.tensor(getattr(row, name), dtype=dtype) for row in asked.rows] for name, dtype in _COLUMNS.items()
     }  # fmt: skip
     if any(len({len(part) for part in row}) > 1 for row in zip(*columns.values())):
         raise WireError("tokens, segment, is_image and mask of a row differ in length")
@@ -217,13 +217,14 @@ def _pictures(rollouts: Rollouts) -> np.ndarray:
     return pictures.cpu().numpy()
 
 
-def _row(rollouts: Rollouts, i: int) -> dict[str, Any]:
-    there = rollouts.segment[i] >= 0
-    columns: dict[str, Tensor] = {
-        name: getattr(rollouts, name)[i] for name in ("tokens", "segment", "is_image", "mask")
-    }
-    thought = rollouts.thoughts[i] if rollouts.thoughts else ""
-    return {"thought": thought, **{name: values[there].tolist() for name, values in columns.items()}}
+def _rows(rollouts: Rollouts) -> list[dict[str, Any]]:
+    """Each row's thought and tokens, without the padding on their right."""
+    lengths = (rollouts.segment >= 0).sum(1).tolist()
+    columns: dict[str, list] = {name: getattr(rollouts, name).tolist() for name in _COLUMNS}
+    return [
+        {"thought": thought, **{name: values[i][: lengths[i]] for name, values in columns.items()}}
+        for i, thought in enumerate(thoughts_of(rollouts))
+    ]
 
 
 def _write_picture(picture: np.ndarray, form: PictureForm) -> dict[str, Any]:
@@ -236,14 +237,14 @@ def _read_picture(sent: WirePicture, side: int) -> np.ndarray:
     """(H, W, 3) uint8. The size is checked before anything is unpacked."""
     try:
         if sent.png is not None:
-            with Image.open(io.BytesIO(base64.b64decode(sent.png, validate=True)), formats=["PNG"]) as image:
+            with Image.open(io.BytesIO(binascii.a2b_base64(sent.png, strict_mode=True)), formats=["PNG"]) as image:
                 _check_side(image.height, image.width, side)
                 if image.mode != "RGB":
                     raise UserError(f"a picture of mode {image.mode}: judges look at RGB. Convert it.")
                 return np.asarray(image)
         height, width, channels = sent.shape or (0, 0, 0)
         _check_side(height, width, side)
-        content = base64.b64decode(sent.raw or "", validate=True)
+        content = binascii.a2b_base64(sent.raw or "", strict_mode=True)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise WireError(f"a picture cannot be read ({' '.join(str(error).split())[:80]})") from error
     if channels != 3 or min(height, width) < 1 or len(content) != height * width * channels:

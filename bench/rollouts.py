@@ -1,0 +1,149 @@
+"""Think-then-draw rollouts per second: ours against transformers' own `generate`, on the same weights, prompts and CPU.
+
+    python bench/rollouts.py --threads 2
+
+The alternative writes thoughts with text `generate` (stopping at begin-of-image or end-of-sentence), then draws with image
+`generate` and guidance, in one batch, with weights in whichever of fp32 and bf16 is faster; both decode their pictures. Thoughts
+are sampled, so their lengths differ a little between the two: the table says how many tokens each wrote.
+Prints a table, and with --json a JSON object. Medians of `--repeats` runs, taken in turn.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from thinkdraw.lab import checkpoint_path
+from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.policies import load_policy
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.types import Prompt, Sampling
+
+
+def left_padded(rows: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
+    width = max(len(row) for row in rows)
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def contexts_of(policy: JanusPolicy, prompts: list[Prompt], sampling: Sampling) -> list[list[int]]:
+    codes = torch.zeros(len(prompts), policy.num_image_tokens, dtype=torch.long)
+    made = policy.teacher_forced(prompts, ["."] * len(prompts), codes, sampling)
+    return [ids[mask].tolist() for ids, mask in zip(made.prompt_ids, made.prompt_mask)]
+
+
+@torch.no_grad()
+def think_with_generate(policy: JanusPolicy, rows: list[list[int]], sampling: Sampling) -> list[list[int]]:
+    """Contexts with thoughts, begin-of-image left out."""
+    text, model = policy.text, policy.model
+    inputs = left_padded(rows, text.pad)
+    never = text.suppressed.nonzero().flatten().tolist()
+    written = model.generate(
+        **inputs, do_sample=True, top_k=0, temperature=sampling.temperature, suppress_tokens=never,
+        max_new_tokens=sampling.max_thought_tokens, eos_token_id=[text.eos, text.boi], pad_token_id=text.pad,
+    )[:, inputs["input_ids"].shape[1] :]  # fmt: skip
+    stops = {text.boi, text.pad}
+    return [row + [t for t in new.tolist() if t not in stops] for row, new in zip(rows, written)]
+
+
+@torch.no_grad()
+def draw_with_generate(policy: JanusPolicy, rows: list[list[int]], sampling: Sampling) -> torch.Tensor:
+    codes = policy.model.generate(
+        **left_padded(rows, policy.text.pad), generation_mode="image", do_sample=True, top_k=0,
+        temperature=sampling.temperature, guidance_scale=sampling.guidance_scale, use_cache=True,
+    )  # fmt: skip
+    return policy.decode_tokens(codes)
+
+
+def timed(make: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each, `repeats` times in turn after one run that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in make}
+    for repeat in range(repeats + 1):
+        for name, run in make.items():
+            began = time.perf_counter()
+            run()
+            if repeat:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default=str(checkpoint_path()))
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--group-size", type=int, default=8)
+    parser.add_argument("--guidance-scale", type=float, default=5.0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    torch.manual_seed(0)
+    sampling = Sampling(max_thought_tokens=96, guidance_scale=asked.guidance_scale)
+    policies = {precision: load_policy(asked.checkpoint, precision=precision) for precision in ("fp32", "bf16")}
+    theirs = {dtype: load_policy(asked.checkpoint, dtype=dtype) for dtype in ("fp32", "bf16")}
+    for other in theirs.values():
+        other.model.set_attn_implementation({"text_config": "sdpa"})  # as transformers opens it
+    plain = theirs["fp32"]
+    prompts = [e.prompt for e in prompt_set("geneval", "validation", asked.prompts)]
+    rows = [row for row in contexts_of(plain, prompts, sampling) for _ in range(asked.group_size)]
+    thoughts = think_with_generate(plain, rows, sampling)
+    whole: dict[str, Callable[[], Any]] = {
+        f"thinkdraw, {p}": lambda policy=policy: policy.sample(prompts, sampling, group_size=asked.group_size)
+        for p, policy in policies.items()
+    }
+    whole |= {
+        f"transformers, {name}": lambda other=other: draw_with_generate(
+            other, think_with_generate(other, rows, sampling), sampling
+        )
+        for name, other in theirs.items()
+    }
+    # The picture phase alone: the same contexts, thoughts included, are drawn from by both.
+    texts = [plain.processor.tokenizer.decode(t[len(r) :], skip_special_tokens=True) for t, r in zip(thoughts, rows)]
+    repeated = [prompt for prompt in prompts for _ in range(asked.group_size)]
+    codes = torch.zeros(len(rows), plain.num_image_tokens, dtype=torch.long)
+    given = plain.teacher_forced(repeated, texts, codes, sampling)
+    lengths = (given.segment == 0).sum(1)
+    picture: dict[str, Callable[[], Any]] = {
+        f"thinkdraw, {p}": lambda policy=policy: policy.sample(
+            repeated, sampling, seeds=list(range(len(rows))), prefix=given, prefix_lengths=lengths
+        )
+        for p, policy in policies.items()
+    }
+    picture |= {
+        f"transformers, {name}": lambda other=other: draw_with_generate(other, thoughts, sampling)
+        for name, other in theirs.items()
+    }
+
+    results = {}
+    for phase, makers in (("think and draw", whole), ("draw only", picture)):
+        medians = {name: statistics.median(values) for name, values in timed(makers, asked.repeats).items()}
+        best = {who: min(v for k, v in medians.items() if k.startswith(who)) for who in ("thinkdraw", "transformers")}
+        results[phase] = {"seconds": medians, "ratio": best["transformers"] / best["thinkdraw"]}
+    ours = policies["fp32"].sample(prompts, sampling, group_size=asked.group_size, decode=False)
+    tokens = {
+        "thinkdraw": float((ours.segment == 0).sum(1).float().mean()),
+        "transformers": sum(len(t) - len(r) for t, r in zip(thoughts, rows)) / len(rows) + 1,
+    }
+    found = {"rollouts": len(rows), "guidance_scale": asked.guidance_scale, "threads": asked.threads,
+             "torch": torch.__version__, "machine": platform.processor() or platform.machine(),
+             "thought_tokens": tokens, **results}  # fmt: skip
+    if asked.json:
+        print(json.dumps(found, indent=2))
+        return
+    for phase, result in results.items():
+        print(f"{phase}, {len(rows)} rollouts, guidance {asked.guidance_scale:g}, {asked.threads} threads")
+        for name, seconds in result["seconds"].items():
+            print(f"  {name:24} {seconds:7.2f} s   {len(rows) / seconds:6.1f} rollouts/s")
+        print(f"  best against best: {result['ratio']:.2f}×")
+    print(f"thought tokens per rollout: {tokens['thinkdraw']:.1f} and {tokens['transformers']:.1f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,199 @@
+"""`thinkdraw eval` as a whole: checkpoints and folders in, labelled scores with everything that makes them comparable out."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+from tests.benchmarks.helpers import PixelDetector, geneval_prompt, pictures_of
+
+from thinkdraw import cli
+from thinkdraw.benchmarks.base import PictureSet
+from thinkdraw.benchmarks.geneval_files import metadata_of, write_prompt_folder
+from thinkdraw.errors import UserError
+from thinkdraw.lab import checkpoint_path
+from thinkdraw.lab.prompts import GENEVAL_TASKS, prompt_set
+from thinkdraw.lab.scenes import draw, random_scene
+from thinkdraw.recipes.evaluate import run
+from thinkdraw.recipes.evaluate_import import compare_folders, import_official
+from thinkdraw.recipes.evaluate_open import EvaluateConfig, lab_prompts
+
+DOGS = [geneval_prompt("dog", i, tag=GENEVAL_TASKS[i % 6]) for i in range(6)]
+PIXEL = "tests.benchmarks.helpers:PixelDetector"
+needs_lab = pytest.mark.skipif(not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is absent")
+
+
+def prompt_file(folder, prompts=DOGS):
+    path = folder / "geneval" / "evaluation_metadata.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(metadata_of(p)) + "\n" for p in prompts))
+    return path
+
+
+def official(folder, values=(1, 1, 0, 1, 1, 0)):
+    for i, value in enumerate(values):
+        write_prompt_folder(folder, pictures_of(DOGS[i], value, 1, 1, value, index=i))
+    return folder
+
+
+def config(**more):
+    return EvaluateConfig(**{"judges": {"detector": {"name": PIXEL}, "colors": {"name": "none"}}} | more)
+
+
+def verb(monkeypatch, capsys, *arguments):
+    monkeypatch.setattr(sys, "argv", ["thinkdraw", "eval", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    return int(stopped.value.code or 0), capsys.readouterr()
+
+
+@needs_lab
+def test_a_checkpoint_is_drawn_judged_exported_and_scored_again_from_the_official_layout(monkeypatch, capsys, tmp_path):
+    prompts = lab_prompts("lab-geneval", "test", 12)
+    path = prompt_file(tmp_path, prompts[:5])
+    (tmp_path / "vqa.jsonl").write_text(
+        '{"image": "00000_0.png", "question": "is the background white?", "answer": "no"}\n'
+    )
+    out, layout = tmp_path / "out", tmp_path / "layout"
+    detector = ("--judge", "detector=lab-detector", "--judge", "colors=none")
+    common = ("--benchmark", "geneval", "--prompts", path, "--samples", 2, *detector, "--json")
+    code, shown = verb(
+        monkeypatch, capsys, "lab", *common, "--out", out, "--export-official", layout, "--vqa", tmp_path / "vqa.jsonl"
+    )
+    assert code == 0, shown.err
+    (summary,) = json.loads(shown.out)
+    assert summary["label"] == "geneval[lab-detector]" and summary["pictures"] == 10 and summary["prompts"] == 5
+    assert summary["judges"]["detector"]["name"] == "lab-detector" and summary["sampling"]["thought"] == "inline"
+    assert len(summary["prompts_sha256"]) == 64 and summary["policy"] == "lab" and summary["revision"]
+    assert any("has 5 prompts, geneval has 553" in note for note in summary["notes"])
+    assert summary["latency"]["off"]["text_tokens"] == 0 < summary["latency"]["inline"]["text_tokens"]
+    assert summary["drawing"]["image_tokens"] == 64 and 1 <= summary["diversity"]["vendi"]["value"] <= 2
+    assert summary["understanding"]["questions"] == 112 and summary["understanding"]["vqa"]["num_no_verdict"] == 1
+    folder = out / "geneval" / "lab-detector"
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert sorted(p.name for p in layout.iterdir()) == [f"{i:05d}" for i in range(5)]
+
+    code, shown = verb(monkeypatch, capsys, "--images", layout, *common, "--out", tmp_path / "again")
+    (again,) = json.loads(shown.out)
+    assert (again["score"], again["low"], again["per_task"]) == (summary["score"], summary["low"], summary["per_task"])
+    code, shown = verb(monkeypatch, capsys, "--compare", out / "geneval", tmp_path / "again" / "geneval", "--json")
+    (found,) = json.loads(shown.out)
+    assert [found["difference"][key] for key in ("value", "low", "high")] == [0, 0, 0]
+    assert all([score[key] for key in ("value", "low", "high")] == [0, 0, 0] for score in found["per_task"].values())
+
+
+def test_pictures_that_anything_drew_are_scored_in_the_official_layout(monkeypatch, capsys, tmp_path):
+    path, pictures = prompt_file(tmp_path), official(tmp_path / "pictures")
+    (pictures / "00001/samples/0003.png").unlink()
+    arguments = ("--images", pictures, "--benchmark", "geneval", "--prompts", path, "--out", tmp_path / "out")
+    code, shown = verb(monkeypatch, capsys, *arguments, "--judge", f"detector={PIXEL}", "--judge", "colors=none")
+    assert code == 0, shown.err
+    lines = [line.split() for line in shown.out.splitlines()]
+    assert lines[0] == ["geneval[pixel:pixel-detector]"]
+    # two pictures of each prompt show a dog, the other two as well but for prompts 2 and 5: (1 + 1 + 1/2 + 1 + 1 + 1/2)/6
+    assert next(line[:2] for line in lines if line[:1] == ["overall"]) == ["overall", "0.833"]
+    assert "23 pictures of 6 prompts, 1 without verdict" in shown.out
+    assert "judge of detector: pixel:pixel-detector, revision r1, path org/pixel-detector" in shown.out
+    assert "1 pictures are missing: prompt 1 picture 3" in shown.out and "sha256" in shown.out
+
+
+def test_prompts_are_found_below_the_environment_variable(monkeypatch, tmp_path):
+    prompt_file(tmp_path / "benchmarks")
+    monkeypatch.setenv("THINKDRAW_BENCHMARKS", str(tmp_path / "benchmarks"))
+    (found,) = run(config(benchmarks=["geneval"], images=official(tmp_path / "pictures"), out=tmp_path / "out"))
+    assert found.summary["prompts_file"] == "evaluation_metadata.jsonl" and found.summary["score"] == pytest.approx(
+        5 / 6
+    )
+
+
+def test_the_official_results_and_ours_are_one_table(tmp_path):
+    path, pictures = prompt_file(tmp_path), official(tmp_path / "pictures")
+    (ours,) = run(config(benchmarks=["geneval"], images=pictures, prompts=path, out=tmp_path / "out"))
+    written = ours.folder / "official" / "results.jsonl"
+    theirs = import_official("geneval", written, path, tmp_path / "imported")
+    assert (theirs.summary["score"], theirs.summary["per_task"]) == (ours.summary["score"], ours.summary["per_task"])
+    # a file of ours keeps its label; only one that names no other judge is the official scorer's
+    assert theirs.report.label == "geneval[pixel:pixel-detector]"
+    anonymous = tmp_path / "anonymous.jsonl"
+    rows = [json.loads(line) for line in written.read_text().splitlines()]
+    anonymous.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "label"}) + "\n" for r in rows))
+    official_ = import_official("geneval", anonymous, path, tmp_path / "anonymous")
+    assert official_.report.label == "geneval" and "does not say whose judge" in official_.report.notes[0]
+    assert compare_folders(ours.folder, theirs.folder)[0]["difference"]["value"] == 0
+    with pytest.raises(UserError, match=r"label is 'geneval\[pixel:pixel-detector\]' and 'geneval'"):
+        compare_folders(ours.folder, official_.folder)
+
+
+def test_a_skill_that_is_broken_is_found_in_its_column(tmp_path):
+    rng, examples = np.random.default_rng(0), prompt_set("geneval", "test", 60)
+    for name in ("good", "bad"):
+        for i, example in enumerate(examples):
+            broken = name == "bad" and example.prompt.tag == "position"
+            scenes = [random_scene(2, rng) if broken else example.scene(rng) for _ in range(2)]
+            write_prompt_folder(tmp_path / name, PictureSet(i, example.prompt, (0, 1), tuple(map(draw, scenes))))
+        run(
+            EvaluateConfig(
+                benchmarks=["lab-geneval"], images=tmp_path / name, count=60, samples=2, out=tmp_path / f"{name}-out"
+            )
+        )
+    (found,) = compare_folders(tmp_path / "good-out", tmp_path / "bad-out")
+    gone = found["per_task"].pop("position")
+    assert gone["low"] > 0.5 and all(score["value"] == score["high"] == 0 for score in found["per_task"].values())
+    assert (
+        found["difference"]["value"] == pytest.approx(gone["value"] / 6)
+        and found["label"] == "lab-geneval[lab-detector]"
+    )
+
+
+def test_another_judge_has_a_folder_of_its_own_and_other_settings_are_refused(tmp_path):
+    path, pictures = prompt_file(tmp_path), official(tmp_path / "pictures")
+    given = {"benchmarks": ["geneval"], "images": pictures, "prompts": path, "out": tmp_path / "out"}
+    (first,) = run(config(**given))
+    other = {"detector": {"name": "tests.recipes.test_evaluate:OtherDetector"}, "colors": {"name": "none"}}
+    (second,) = run(config(**given, **{"judges": other}))
+    assert first.folder != second.folder and first.folder.parent == second.folder.parent
+    with pytest.raises(UserError, match=r"holds an evaluation with samples=4, not 2"):
+        run(config(**given, samples=2))
+
+
+class OtherDetector(PixelDetector):
+    name, path = "other", ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--benchmark", "geneval"), "give a checkpoint"),
+        (("lab", "--benchmark", "genevil"), "did you mean"),
+        (("lab", "--benchmark", "geneval"), "THINKDRAW_BENCHMARKS"),
+        (("lab", "--benchmark", "geneval", "--prompts", "nowhere"), "nowhere is not there"),
+        (("lab", "--benchmark", "geneval", "--prompts", ".", "--judge", "teacher=vlm"), "judge role 'teacher'"),
+        (("lab", "--benchmark", "geneval", "--prompts", ".", "--judge", "teacher"), "is not ROLE=NAME"),
+        (("lab", "--benchmark", "geneval", "--prompts", ".", "--judge", "detector=owl"), "unknown judge 'owl'"),
+        (("lab", "--benchmark", "geneval", "--prompts", ".", "--judge", f"detector={PIXEL}", "--judge", "colors=none",
+          "--set", "bach=3"), "'bach'"),
+        (("--images", "nowhere", "--benchmark", "geneval", "--prompts", "."), "nowhere is not a folder"),
+        (("--images", ".", "--benchmark", "geneval", "--prompts", ".", "--judge", f"detector={PIXEL}", "--judge",
+          "colors=none"), "holds no picture in geneval's official layout"),
+        (("--images", ".", "--benchmark", "lab-compbench"), "by the lab's own evaluation"),
+        (("--import-official", "nowhere.jsonl", "--benchmark", "geneval"), "nowhere.jsonl is not there"),
+        (("--import-official", "geneval", "--benchmark", "geneval,dpg"), "reads one benchmark's file"),
+        (("--compare", ".", "nowhere"), "hold no evaluation"),
+        (("lab", "--count", "3"), "at least 6 prompts"),
+    ],
+)  # fmt: skip
+def test_what_a_user_can_get_wrong_is_one_line(monkeypatch, capsys, tmp_path, arguments, says):
+    monkeypatch.delenv("THINKDRAW_BENCHMARKS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    prompt_file(tmp_path)
+    code, shown = verb(monkeypatch, capsys, *arguments)
+    assert code == 2 and says in shown.err and len(shown.err.strip().splitlines()) == 1, shown.err
+
+
+def test_a_prompt_file_that_was_cut_off_is_named_with_its_line(monkeypatch, capsys, tmp_path):
+    path = prompt_file(tmp_path)
+    path.write_text(path.read_text()[:-30])
+    pictures = official(tmp_path / "pictures")
+    arguments = ("--images", pictures, "--benchmark", "geneval", "--prompts", path, "--judge", f"detector={PIXEL}")
+    code, shown = verb(monkeypatch, capsys, *arguments, "--judge", "colors=none")
+    assert code == 2 and "evaluation_metadata.jsonl line 6 is not JSON" in shown.err
