@@ -109,6 +109,19 @@ def test_judged_pictures_are_not_judged_again_but_failed_and_changed_ones_are(tm
     assert score(pictures, out, detector := PixelDetector())[1] == rows and detector.seen == 0
 
 
+def test_what_the_benchmark_leaves_out_by_its_own_rule_is_no_failure(tmp_path):
+    class Drops(GenEval):
+        def judge(self, sets):
+            return [{**row, "verdict": None, "left_out": True} if row["prompt_index"] < 2 else row
+                    for row in super().judge(sets)]  # fmt: skip
+
+    pictures = listing(layout(tmp_path / "pictures"))
+    for num_judged in (8, 0):
+        benchmark = Drops(detector := PixelDetector())
+        rows = score_pictures(benchmark, PROMPTS, pictures, tmp_path / "out", samples=2)
+        assert verdicts(rows) == [None] * 4 + [0, 0, 1, 0] and detector.seen == num_judged
+
+
 def test_a_log_that_was_cut_off_in_the_middle_goes_on_to_the_same_rows(tmp_path):
     pictures = layout(tmp_path / "pictures")
     whole = score(pictures, tmp_path / "whole", prompts_at_once=1)[1]

@@ -3,6 +3,7 @@
 Models → rows and rows → report are apart: `judge` asks the models and keeps what they saw in the rows, raw; `aggregate`
 needs the rows alone. A row is a JSON object about one picture, made by `row_about`; its `verdict` is a number or None.
 A picture that is missing or cannot be read never reaches a judge: it has a row with `problem` and without raw answers.
+`left_out` marks a row whose verdict is None by the benchmark's own rule and not because a judge failed.
 """
 
 import math

@@ -35,7 +35,7 @@ def score_pictures(
     """
     log = RowLog(folder / "results.jsonl") if folder else None
     rows = _still_true(log.read() if log else [], listing)
-    left = [i for i in prompts if any(_verdict(rows, i, k) is None for k in range(samples))]
+    left = [i for i in prompts if any(_is_open(rows.get((i, k))) for k in range(samples))]
     for start in range(0, len(left), prompts_at_once):
         part = left[start : start + prompts_at_once]
         fresh = _judged(benchmark, {i: prompts[i] for i in part}, listing, samples)
@@ -151,13 +151,13 @@ def _still_true(rows: Sequence[Row], listing: Listing) -> dict[tuple[int, int], 
     return {key: row for key, row in newest.items() if row.get("stamp") == stamp(listing.places.get(key))}
 
 
-def _verdict(rows: Mapping[tuple[int, int], Row], index: int, sample: int) -> float | None:
-    row = rows.get((index, sample))
-    return None if row is None else row["verdict"]
+def _is_open(row: Row | None) -> bool:
+    """Whether the picture has still to be judged."""
+    return row is None or (row["verdict"] is None and not row.get("left_out"))
 
 
 def _stop_if_judge_fails(benchmark: Benchmark, rows: Any, max_frac: float, num_pictures: int) -> None:
-    failed = [row for row in rows if row["verdict"] is None and row["stamp"] is not None]
+    failed = [row for row in rows if _is_open(row) and row["stamp"] is not None]
     if len(failed) > max(1, math.floor(max_frac * num_pictures)):
         reason = failed[-1].get("problem") or failed[-1].get("reason") or "no reason given"
         raise UserError(
