@@ -46,6 +46,9 @@ class JudgingSettings(StrictModel):
 
     best_of: int | None = Field(default=4, ge=2, description="Also judge best-of-N of the untrained policy.")
     reward: RewardSettings = Field(default=RewardSettings(), description="What best-of-N chooses by.")
+    best_of_by: dict[str, RewardSettings] = Field(
+        default={}, description="A row of best-of-N for each of these, in place of the one by `reward`."
+    )
     evaluation: EvaluationSettings = EvaluationSettings(questions_per_type=0)
     out_of_domain_prompts: int = Field(default=192, ge=0, description="0 leaves it out.")
     axes: list[Cost] = Field(
@@ -120,10 +123,10 @@ def compare_groups(
     places: Folders = {split: out / "eval" / split / "untrained" for split in _splits(asked)}
     untrained = _judged(load_trained(base), asked, places)
     rows = {"untrained": _row(asked, [untrained], untrained, [])}
-    if asked.best_of:
-        name = f"best of {asked.best_of}"
-        reward = open_reward(asked.reward.name, **asked.reward.settings)
-        chooser = BestOfN(load_trained(base), reward, asked.best_of)
+    for by, settings in (asked.best_of_by or {"": asked.reward}).items() if asked.best_of else ():
+        assert asked.best_of
+        name = f"best of {asked.best_of}" + (f" by {by}" if by else "")
+        chooser = BestOfN(load_trained(base), open_reward(settings.name, **settings.settings), asked.best_of)
         places = {split: out / "eval" / split / name.replace(" ", "-") for split in _splits(asked)}
         rows[name] = _row(asked, [_judged(chooser, asked, places)], untrained, [], drawn=asked.best_of)
         say(_line(name, rows[name]))
