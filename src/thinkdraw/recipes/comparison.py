@@ -46,17 +46,21 @@ def draw(rows: Rows, path: Path, costs: Sequence[str]) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, len(costs), figsize=(6 * len(costs), 4.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(
+        1, len(costs), figsize=(5 * len(costs) + 2.2, 4.2), sharey=True, squeeze=False, layout="constrained"
+    )
     trained = {name: row for name, row in rows.items() if row["sequences_trained"] > 0}
     idle = {name: row for name, row in rows.items() if name not in trained and name != "untrained"}
     for axis, cost in zip(axes[0], costs, strict=True):
+        apart = max((row[cost] for row in trained.values()), default=0) / 60  # rows of the same cost stand side by side
         for index, (name, row) in enumerate(trained.items()):
+            beside = sum(other[cost] == row[cost] for other in [*trained.values()][:index])
             for split, filled in (("test", True), ("ood", False)):
                 if split in row:
                     value, low, high = (100 * row[split][key] for key in ("value", "low", "high"))
-                    color = f"C{index}"
+                    color, place = f"C{index}", row[cost] + apart * (beside + (0 if filled else 0.35))
                     axis.errorbar(
-                        row[cost], value, [[value - low], [high - value]], fmt="o", color=color, capsize=3, ms=7,
+                        place, value, [[value - low], [high - value]], fmt="o", color=color, capsize=3, ms=7,
                         mfc=color if filled else "white", label=name if filled else None,
                     )  # fmt: skip
         for index, (name, row) in enumerate(idle.items()):
@@ -66,9 +70,8 @@ def draw(rows: Rows, path: Path, costs: Sequence[str]) -> None:
         axis.set_xlim(left=0)
         axis.grid(alpha=0.25)
     axes[0][0].set_ylabel("points over the untrained policy")
-    axes[0][-1].legend(fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     figure.suptitle("filled: in domain · hollow: out of domain · bars: 95 % interval, seeds pooled", fontsize=9)
-    figure.tight_layout()
     with atomic_file(path) as temporary:
         figure.savefig(temporary, format="png", dpi=130)
     plt.close(figure)
