@@ -49,9 +49,6 @@ class CorpusReading(StrictModel):
     )
     style_tags: bool = Field(default=False, description="Start a rationale with its style, as in <step_by_step>.")
     draws: int = Field(default=1, ge=1, description="Examples made of each row, each with its own styles.")
-    max_thought_tokens: int = Field(
-        default=96, ge=2, description="The recipe's budget; a longer rationale does not fit."
-    )
     over_long: Literal["truncate", "drop"] = Field(
         default="truncate", description="A rationale that does not fit: end it at a sentence, or leave the row out."
     )

@@ -1,6 +1,5 @@
 """Any local image-text-to-text model of transformers as a judge: Qwen-VL, LLaVA-OneVision, Janus and their like."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from thinkdraw.images import to_pil
 from thinkdraw.judges.loading import digest
 from thinkdraw.judges.picture_chat import read_chat_model
 from thinkdraw.judges.yes_no import QUESTION_FORMAT, check_pairs, check_question_format, p_yes, yes_no_ids
+from thinkdraw.runtime.control_tokens import breaker
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.types import Request
 
@@ -58,7 +58,7 @@ class VlmJudge:
         self.yes, self.no = yes_no_ids(self.processor.tokenizer, self.path)
         model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, max_length=None)
         self.model = model.to(self.device, DTYPES[dtype])
-        self._control_tokens = _pattern_of_special_tokens(self.processor.tokenizer)
+        self._harmless = breaker(self.processor.tokenizer)
 
     @cached_property
     def revision(self) -> str:
@@ -115,13 +115,4 @@ class VlmJudge:
 
     def _conversation(self, request: Request) -> list[dict[str, Any]]:
         parts: list[dict[str, Any]] = [{"type": "image", "image": to_pil(np.asarray(p))} for p in request.pictures]
-        text = self._control_tokens.sub(lambda found: f"{found[0][0]} {found[0][1:]}", request.text)
-        return [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
-
-
-def _pattern_of_special_tokens(tokenizer: Any) -> re.Pattern[str]:
-    special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    texts = sorted(
-        {text for text in special | set(tokenizer.all_special_tokens) if len(text) > 1}, key=len, reverse=True
-    )
-    return re.compile("|".join(map(re.escape, texts)) or r"(?!)")
+        return [{"role": "user", "content": [*parts, {"type": "text", "text": self._harmless(request.text)}]}]

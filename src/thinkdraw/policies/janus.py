@@ -319,7 +319,7 @@ class JanusPolicy:
 
     def _log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
         pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
-        question, answers = self.text.question(CAPTION_REQUEST), [self.text.thought(text) for text in texts]
+        question, answers = self.text.question(CAPTION_REQUEST), [self.text.answer(text) for text in texts]
         ids, lengths = pad_rows([[*question, *answer] for answer in answers], self.text.pad, self.device)
         with autocast(self.device, self.precision):
             output = self.model.model(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.control_tokens import breaker
 
 # `User:` and `Assistant:` without the bars, as some papers' code has it, cost Janus-Pro-1B ten GenEval points and more.
 PROMPT_FORM = "<|User|>: {text}\n\n<|Assistant|>:"
@@ -23,6 +24,7 @@ class JanusText:
         never = [i for i in never if i != self.eos] + list(range(len(tokenizer), vocabulary))
         self.suppressed = torch.zeros(vocabulary, dtype=torch.bool)
         self.suppressed[never] = True
+        self._harmless = breaker(tokenizer)
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
@@ -49,10 +51,15 @@ class JanusText:
         return [*self.prompt(f"{prompt.strip()}. {thought}"), self.boi]
 
     def question(self, text: str) -> list[int]:
-        """What JanusProcessor builds for one picture and a question."""
+        """What JanusProcessor builds for one picture and a question, in which special tokens are broken up by a space."""
         picture = [self.boi, *[self.image] * self.num_image_tokens, self.eoi]
-        before, after = PROMPT_FORM.format(text="\0\n" + text.strip()).split("\0")
-        return [self.bos, *self.encode(before), *picture, *self.encode(after)]
+        before, after = PROMPT_FORM.split("{text}")
+        asked = f"\n{self._harmless(text.strip())}{after}"
+        return [self.bos, *self.encode(before), *picture, *self.encode(asked)]
+
+    def answer(self, text: str) -> list[int]:
+        """A text that somebody gives as the answer to a question, special tokens broken up as in `question`."""
+        return self.thought(self._harmless(text))
 
     def single_tokens(self, word: str) -> Tensor:
         """Ids of the spellings of a word (with a space, capitalised) that are one token each."""

@@ -29,25 +29,28 @@ def encoder_of(policy: JanusPolicy) -> Encoder:
 
 
 def corpus_examples(
-    path: Path, reading: CorpusReading, seed: int, policy: JanusPolicy, cache: Path, is_main: bool
+    path: Path,
+    reading: CorpusReading,
+    seed: int,
+    policy: JanusPolicy,
+    max_thought_tokens: int,
+    cache: Path,
+    is_main: bool,
 ) -> tuple[list[Prompt], list[str], Tensor]:
     """Prompts, thoughts and image tokens (E, N) uint16. What is left out, and why, is counted in a warning.
 
-    cache: a folder for the tokens of a corpus that `thinkdraw corpus tokenise` has not been run on.
+    max_thought_tokens: a longer rationale does not fit. cache: a folder for the tokens of a corpus that `thinkdraw corpus tokenise` has not been run on.
     Raises UserError where no row can be used.
     """
-    room = policy.max_positions - policy.num_image_tokens - 1 - reading.max_thought_tokens
+    room = policy.max_positions - policy.num_image_tokens - 1 - max_thought_tokens
     if room < 1:
-        raise UserError(
-            f"corpus.max_thought_tokens={reading.max_thought_tokens} leaves no room for a prompt. Lower it."
-        )
+        raise UserError(f"max_thought_tokens={max_thought_tokens} leaves no room for a prompt. Lower it.")
     controls = {policy.text.bos, policy.text.eos, policy.text.pad, policy.text.boi, policy.text.eoi, policy.text.image}
 
     def thought_fits(text: str) -> bool:
         ids = policy.text.thought(text)
-        return len(ids) < reading.max_thought_tokens and not controls & set(
-            ids
-        )  # one is left for the end of the thought
+        # One is left for the end of the thought.
+        return len(ids) < max_thought_tokens and not controls & set(ids)
 
     def prompt_fits(text: str) -> bool:
         try:

@@ -134,9 +134,12 @@ class Examples:
         return [batches[i] for i in rng.permutation(len(batches))]
 
 
-def load_examples(settings: DataSettings, policy: JanusPolicy, cache: Path, is_main: bool = True) -> Examples:
+def load_examples(
+    settings: DataSettings, policy: JanusPolicy, max_thought_tokens: int, cache: Path, is_main: bool = True
+) -> Examples:
     """Examples with their pictures as image tokens; pictures are tokenised once and the codes kept in the file `cache`.
 
+    max_thought_tokens: the budget; a longer rationale of a corpus ends at a sentence, or is left out.
     Raises UserError for a file that is missing, empty, lacks a column or names a picture that cannot be read.
     """
     if num_codes(policy) > 1 << 16:
@@ -151,7 +154,7 @@ def load_examples(settings: DataSettings, policy: JanusPolicy, cache: Path, is_m
     elif is_corpus(Path(settings.source)):
         reading, tokens = settings.corpus or CorpusReading(), cache.with_name("corpus_tokens")
         prompts, thoughts, codes = corpus_examples(
-            Path(settings.source), reading, settings.seed, policy, tokens, is_main
+            Path(settings.source), reading, settings.seed, policy, max_thought_tokens, tokens, is_main
         )
         kept = rows_without_leaks(prompts, settings, "data.leaks")
         return Examples([prompts[i] for i in kept], [thoughts[i] for i in kept], codes[torch.tensor(kept)])

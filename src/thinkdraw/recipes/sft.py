@@ -37,7 +37,9 @@ class SftConfig(TrainSettings):
     thought: ThoughtFormat = Field(
         default="inline", description="Where the thought stands; `off` trains pictures only."
     )
-    max_thought_tokens: int = Field(default=96, ge=1, description="A longer thought is cut.")
+    max_thought_tokens: int = Field(
+        default=96, ge=1, description="A longer thought is cut; a corpus says where, or leaves it out."
+    )
     text_weight: float = Field(default=0.35, ge=0)
     image_weight: float = Field(default=1.0, ge=0)
     reduction: Literal["segment", "token"] = Field(
@@ -57,7 +59,8 @@ def run(config: SftConfig) -> Path:
     trainer = Trainer(policy, config.optimiser, team)
     state = folder.open()
     sampling = Sampling.model_validate({"thought": config.thought, "max_thought_tokens": config.max_thought_tokens})
-    examples = load_examples(config.data, policy, config.out / "data" / "image_tokens.safetensors", team.is_main)
+    cache = config.out / "data" / "image_tokens.safetensors"
+    examples = load_examples(config.data, policy, config.max_thought_tokens, cache, team.is_main)
     check_prompts(policy, examples.prompts, sampling)
     folder.started(policy.revision, examples.prompts, sampling)
     if config.batch_rows < team.size:
