@@ -241,3 +241,17 @@ def test_what_does_not_apply_is_no_missing_verdict(tmp_path, policy):
     phase = phase_of(config, reward=ForSomePrompts())
     assert bool(phase.rewards.isnan().any()) and not bool(phase.rewards.isnan().all())
     assert phase_stats(phase, config, Team(config))["no_verdict_frac"] == 0
+
+
+@pytest.mark.parametrize("coefficients", [(0.1, 0.0), (0.0, 0.1)], ids=["text", "image"])
+def test_each_entropy_coefficient_changes_the_gradient(tmp_path, policy, coefficients):
+    config = grpo_config(tmp_path, policy)
+    model = open_policy(config, Team(config))
+    phase = phase_of(config, model)
+    found = []
+    for pair in (coefficients, (0.0, 0.0)):
+        trainer, counts = Trainer(model, config.optimiser, Team(config)), grpo.global_counts(phase.parts, Team(config))
+        grpo.accumulate(model, phase.parts, counts, pair, config)
+        found.append(torch.cat([m.grad.flatten().clone() for m in trainer.masters.values() if m.grad is not None]))
+        trainer.optimizer.zero_grad(set_to_none=True)
+    assert float((found[0] - found[1]).norm()) > 1e-4 * float(found[1].norm())
