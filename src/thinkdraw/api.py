@@ -1,14 +1,16 @@
 """The seven functions that a script needs; the command line is made of the same."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thinkdraw.benchmarks.lab import LabReport, evaluate_lab
-from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, prompt_set
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.catalog import read_config, run_config
+from thinkdraw.recipes.evaluate import Evaluation
+from thinkdraw.recipes.evaluate import run as run_evaluation
+from thinkdraw.recipes.evaluate_open import EvaluateConfig
 from thinkdraw.recipes.inputs import DataSettings
 from thinkdraw.recipes.inputs import load_prompts as read_prompts
 from thinkdraw.recipes.rewards import open_reward
@@ -48,13 +50,29 @@ def rollout(
 
 
 def evaluate(
-    policy: JanusPolicy, benchmark: str = "lab-geneval", *, split: str = "test", count: int = 384, samples: int = 4, seed: int = 0,
-    folder: Path | str | None = None, **sampling: Any,
-) -> LabReport:  # fmt: skip
-    """Draw a benchmark's prompts and judge the pictures: scores per task with 95 % intervals."""
-    if not benchmark.startswith("lab-") or benchmark[4:] not in SPECS:
-        raise UserError(f"benchmark={benchmark!r}: known are {', '.join('lab-' + f for f in SPECS)}.")
-    return evaluate_lab(policy, benchmark[4:], split, count, samples, Sampling(**sampling), seed, folder)  # pyright: ignore[reportArgumentType]
+    policy: JanusPolicy, benchmark: str = "lab-geneval", *, split: str = "test", count: int | None = None,
+    samples: int | None = None, seed: int = 0, folder: Path | str | None = None, prompts: Path | str | None = None,
+    judges: Mapping[str, str | Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None, **sampling: Any,
+) -> LabReport | Evaluation:  # fmt: skip
+    """Draw a benchmark's prompts and judge the pictures: `.score`, and scores per task, with 95 % intervals.
+
+    `lab-geneval`, `lab-compbench` and `lab-dense` give a `LabReport`: 384 prompts and 4 pictures of each unless given, judged
+    by the exact detector, kept in `folder` if there is one. Every other benchmark, and these with judges or settings, gives
+    an `Evaluation`: all prompts and the official number of pictures unless given, kept in `folder`, else in
+    runs/eval/REVISION. prompts: its official file. judges: role → a judge's name, or that name with its settings.
+    settings: the benchmark's own. Raises UserError.
+    """
+    if benchmark.startswith("lab-") and benchmark[4:] in SPECS and not (judges or settings):
+        family: Any = benchmark[4:]
+        lab_split: Any = split
+        return evaluate_lab(policy, family, lab_split, count or 384, samples or 4, Sampling(**sampling), seed, folder)
+    named = {role: {"name": judge} if isinstance(judge, str) else dict(judge) for role, judge in (judges or {}).items()}
+    config = EvaluateConfig(
+        benchmarks=[benchmark], policy=policy.revision, prompts=Path(prompts) if prompts else None, judges=named,
+        settings=dict(settings or {}), split=split, count=count, samples=samples, sampling=Sampling(**sampling), seed=seed,
+        out=Path(folder) if folder else None,
+    )  # fmt: skip
+    return run_evaluation(config, policy)[0]
 
 
 def train(config: str | Path, *overrides: str) -> Path:

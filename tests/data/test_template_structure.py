@@ -12,6 +12,7 @@ from thinkdraw.types import Relation
         ("a photo of a dog", Structure(("dog",))),
         ("a red dog and a blue bell pepper", Structure(("dog", "bell pepper"), ("red dog", "blue bell pepper"))),
         ("An image of an orange.", Structure(("orange",))),
+        ("there are two cups", Structure(("cup",), (), (("cup", 2),))),
         ("a purple orange", Structure(("orange",), ("purple orange",))),
         ("two dogs, one mouse and three wooden chairs",
          Structure(("dog", "mouse", "chair"), ("wooden chair",), (("dog", 2), ("mouse", 1), ("chair", 3)))),

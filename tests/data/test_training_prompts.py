@@ -52,11 +52,11 @@ def test_sft_examples_that_leak_are_left_out_with_their_pictures(files):
     rows = [{"prompt": p, "thought": f"about {p}", "image_tokens": c} for p, c in zip(texts, codes)]
     (files / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = DataSettings(source=str(files / "rows.jsonl"), against=[files / "test.txt"], leaks="drop")
-    examples = load_examples(settings, model, files / "codes.safetensors")
+    examples = load_examples(settings, model, 24, files / "codes.safetensors")
     assert examples.thoughts == ["about a cat", "about an owl"]
     assert torch.equal(examples.image_tokens.long(), torch.tensor([codes[0], codes[2]]))
     with pytest.raises(UserError, match=r"data\.leaks: drop"):
-        load_examples(settings.model_copy(update={"leaks": "refuse"}), model, files / "codes.safetensors")
+        load_examples(settings.model_copy(update={"leaks": "refuse"}), model, 24, files / "codes.safetensors")
 
 
 def test_lab_examples_that_leak_are_left_out_before_their_scenes_are_drawn(files):
@@ -65,5 +65,5 @@ def test_lab_examples_that_leak_are_left_out_before_their_scenes_are_drawn(files
     prompts = [e.prompt for e in lab_examples(settings)]
     write_prompts(files / "lab.jsonl", prompts[:2])
     held = settings.model_copy(update={"against": [files / "lab.jsonl"], "leaks": "drop"})
-    examples = load_examples(held, model, files / "lab.safetensors")
+    examples = load_examples(held, model, 24, files / "lab.safetensors")
     assert examples.prompts == prompts[2:] and len(examples.image_tokens) == 6

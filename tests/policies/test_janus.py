@@ -39,13 +39,14 @@ def test_saved_policy_samples_and_scores_the_same_and_plain_transformers_loads_i
     assert AutoProcessor.from_pretrained(tmp_path / "saved").num_image_tokens == 16
 
 
-def test_revision_follows_the_trained_weights_only(policy):
-    before = policy.revision
+def test_revision_follows_all_weights_the_frozen_decoder_of_pictures_too(policy):
+    revisions = [policy.revision, policy.revision]
     with torch.no_grad():
         policy.model.model.vqmodel.quant_conv.weight += 1
-    assert policy.revision == before
+    revisions.append(policy.revision)
     perturb(policy)
-    assert policy.revision != before
+    revisions.append(policy.revision)
+    assert revisions[0] == revisions[1] and len(set(revisions)) == 3
 
 
 def test_sharded_checkpoint_loads_like_a_whole_one(checkpoint, tmp_path, shared_policy):
@@ -126,6 +127,14 @@ def test_answers_do_not_depend_on_the_batch(shared_policy):
     whole = shared_policy.answer(pictures, questions)
     alone = torch.cat([shared_policy.answer(pictures[i : i + 1], questions[i : i + 1]) for i in range(4)])
     torch.testing.assert_close(whole, alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("token", ["<image_placeholder>", "<end_of_image>", "<|Assistant|>"])
+def test_a_special_token_that_a_question_or_caption_spells_cannot_act_as_one(shared_policy, token):
+    picture = torch.randint(0, 256, (1, 16, 16, 3), dtype=torch.uint8)
+    spelled, broken = f"a {token} star", f"a {token[0]} {token[1:]} star"
+    for ask in (shared_policy.answer, shared_policy.log_likelihood):
+        assert ask(picture, [spelled]).isfinite().all() and torch.equal(ask(picture, [spelled]), ask(picture, [broken]))
 
 
 def test_missing_folder_is_named():

@@ -59,7 +59,7 @@ def published(tmp_path):
 
 
 def test_the_published_layout_trains_and_what_does_not_fit_is_counted(tmp_path, published, policy, caplog):
-    reading = {"max_thought_tokens": 24, "prompts": ["plain", "paraphrase", "objects"]}
+    reading = {"prompts": ["plain", "paraphrase", "objects"]}
     config = sft_config(tmp_path, policy, data={"source": str(published), "corpus": reading})
     with caplog.at_level(logging.WARNING):
         sft.run(config)
@@ -74,10 +74,8 @@ def test_the_published_layout_trains_and_what_does_not_fit_is_counted(tmp_path, 
 
 def test_prompts_come_in_all_styles_and_tokens_are_those_of_the_centre(tmp_path, published, policy):
     model = load_policy(policy)
-    settings = DataSettings.model_validate(
-        {"source": str(published), "corpus": {"draws": 12, "max_thought_tokens": 40}}
-    )
-    examples = load_examples(settings, model, tmp_path / "run" / "image_tokens.safetensors")
+    settings = DataSettings.model_validate({"source": str(published), "corpus": {"draws": 12}})
+    examples = load_examples(settings, model, 40, tmp_path / "run" / "image_tokens.safetensors")
     texts = {prompt.text for prompt in examples.prompts}
     assert {"There is a red circle", "It's a red circle", "one circle", "red circle, white background",
             "a red circle and a blue star"} <= texts and any(text.startswith("A red circle number") for text in texts)  # fmt: skip
@@ -88,9 +86,7 @@ def test_prompts_come_in_all_styles_and_tokens_are_those_of_the_centre(tmp_path,
 
 def test_a_tokenised_corpus_trains_without_a_pixel_being_read(tmp_path, published, policy, monkeypatch):
     def run(name):
-        return sft_config(
-            tmp_path / name, policy, data={"source": str(published), "corpus": {"max_thought_tokens": 24}}
-        )
+        return sft_config(tmp_path / name, policy, data={"source": str(published)})
 
     sft.run(before := run("before"))
     done = CliRunner().invoke(app, ["corpus", "tokenise", str(published), "--policy", policy, "--device", "cpu"])
@@ -107,13 +103,13 @@ def test_test_prompts_are_kept_out_of_a_corpus_too(tmp_path, published, policy):
     given = {
         "source": str(published),
         "against": [str(tmp_path / "test.txt")],
-        "corpus": {"prompts": ["plain"], "max_thought_tokens": 24},
+        "corpus": {"prompts": ["plain"]},
     }
     model = load_policy(policy)
     with pytest.raises(UserError, match="test prompts"):
-        load_examples(DataSettings.model_validate(given), model, tmp_path / "a" / "c.safetensors")
+        load_examples(DataSettings.model_validate(given), model, 24, tmp_path / "a" / "c.safetensors")
     kept = load_examples(
-        DataSettings.model_validate(given | {"leaks": "drop"}), model, tmp_path / "a" / "c.safetensors"
+        DataSettings.model_validate(given | {"leaks": "drop"}), model, 24, tmp_path / "a" / "c.safetensors"
     )
     assert len(kept) == 8 and "A red circle number 3" not in {p.text for p in kept.prompts}
 
@@ -122,10 +118,8 @@ def test_a_corpus_without_a_usable_row_is_one_line(tmp_path, policy):
     rows = [row | {"image": None} for row in reasongen_rows(tmp_path / "pictures", 2)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
     with pytest.raises(UserError, match="2 no readable picture"):
-        settings = DataSettings.model_validate(
-            {"source": str(tmp_path / "rows.parquet"), "corpus": {"max_thought_tokens": 24}}
-        )
-        load_examples(settings, load_policy(policy), tmp_path / "c.safetensors")
+        settings = DataSettings(source=str(tmp_path / "rows.parquet"))
+        load_examples(settings, load_policy(policy), 24, tmp_path / "c.safetensors")
 
 
 def lab_config(tmp_path, **changes) -> CorpusConfig:

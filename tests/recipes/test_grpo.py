@@ -14,7 +14,8 @@ from tests.recipes.helpers import ROOT, LowCodes, grpo_config, rows_without_time
 from thinkdraw.config import load_config, save_config
 from thinkdraw.errors import UserError
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phases import draw_seeds, phase_stats, sample_phase
+from thinkdraw.recipes.phase_stats import phase_stats
+from thinkdraw.recipes.phases import draw_seeds, sample_phase
 from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.training import Team, Trainer, open_policy
 from thinkdraw.rollouts import RolloutStore

@@ -8,7 +8,8 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phases import phase_stats, sample_phase
+from thinkdraw.recipes.phase_stats import phase_stats
+from thinkdraw.recipes.phases import sample_phase
 from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.token_credit import token_credit
 from thinkdraw.recipes.training import Team, Trainer, open_policy

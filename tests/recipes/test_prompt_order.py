@@ -8,7 +8,8 @@ from tests.recipes.helpers import LowCodes, grpo_config, policy_dir, rows_withou
 
 from thinkdraw.objectives import group_normalized
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phases import Part, extremes, retold, sample_phase
+from thinkdraw.recipes.phase_parts import Part, extremes
+from thinkdraw.recipes.phases import retold, sample_phase
 from thinkdraw.recipes.prompt_order import HistorySettings, PromptOrder
 from thinkdraw.recipes.training import Team, open_policy
 from thinkdraw.types import Prompt

@@ -24,7 +24,7 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, 
     config = sft_config(tmp_path, policy, micro_rows=64, batch_rows=12, reduction=reduction, drop_frac=0.3)
     team = Team(config)
     model = open_policy(config, team)
-    examples = load_examples(config.data, model, tmp_path / "codes.safetensors")
+    examples = load_examples(config.data, model, 24, tmp_path / "codes.safetensors")
     batch = sft.step_batch(model, examples, config, Sampling(max_thought_tokens=24), 0, team)
     counts, results = sft.global_counts(batch, team), []
     for micro_rows in (64, 5, 1):
@@ -83,7 +83,7 @@ def test_bf16_weights_have_fp32_masters_that_keep_small_updates(tmp_path, policy
     trainer = Trainer(model, config.optimiser, team)
     name = next(n for n in trainer.masters if n.endswith("norm.weight"))
     before = trainer.masters[name].clone()
-    examples = load_examples(config.data, model, tmp_path / "codes.safetensors")
+    examples = load_examples(config.data, model, 24, tmp_path / "codes.safetensors")
     for step in range(3):
         batch = sft.step_batch(model, examples, config, Sampling(max_thought_tokens=24), step, team)
         sft.accumulate(model, batch, sft.global_counts(batch, team), config)
@@ -110,11 +110,11 @@ def test_the_labs_pictures_are_tokenised_once(tmp_path, monkeypatch):
         DataSettings(families={"geneval": 2, "dense": 1}, count=9),
         tmp_path / "data" / "codes.safetensors",
     )
-    first = load_examples(settings, model, cache)
+    first = load_examples(settings, model, 24, cache)
     assert len(first) == 9 and first.image_tokens.dtype == torch.uint16 and first.image_tokens.shape == (9, 16)
     assert sum(p.tag == "dense" for p in first.prompts) == 3 and all(first.thoughts)
     monkeypatch.setattr(model, "encode_pictures", lambda pictures: pytest.fail("tokenised twice"))
-    second = load_examples(settings, model, cache)
+    second = load_examples(settings, model, 24, cache)
     assert torch.equal(second.image_tokens.int(), first.image_tokens.int()) and second.thoughts == first.thoughts
 
 
@@ -125,7 +125,9 @@ def test_pictures_of_any_size_are_read_from_parquet_rows(tmp_path, policy):
     Image.fromarray(picture).resize((40, 32)).save(tmp_path / "other.png")
     rows = [{"prompt": "a ring", "thought": "here", "image": name} for name in ("same.png", "other.png")]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
-    examples = load_examples(DataSettings(source=str(tmp_path / "rows.parquet")), model, tmp_path / "codes.safetensors")
+    examples = load_examples(
+        DataSettings(source=str(tmp_path / "rows.parquet")), model, 24, tmp_path / "codes.safetensors"
+    )
     assert torch.equal(examples.image_tokens[0].long(), model.encode_pictures(torch.from_numpy(picture)[None])[0])
 
 

@@ -119,6 +119,15 @@ class WritesResults(Protocol):
     def write_results(self, folder: Path, rows: Sequence[Row]) -> None: ...
 
 
+@runtime_checkable
+class RefusesGaps(Protocol):
+    """A benchmark by whose rules a picture that is missing may be an error, and not only without verdict."""
+
+    def check_missing(self, missing: Sequence[tuple[int, int]], prompts: Sequence[Prompt]) -> None:
+        """missing: (prompt index, sample) of pictures that were asked for. prompts: all. Raises UserError."""
+        ...
+
+
 def row_about(pictures: PictureSet, place: int, verdict: float | bool | None, **raw: Any) -> Row:
     """The row of picture number `place` of a set; NaN becomes None. raw: what the judges said, JSON."""
     prompt = pictures.prompt

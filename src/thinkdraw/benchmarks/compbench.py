@@ -24,7 +24,7 @@ from thinkdraw.data.noun_chunks import OFFICIAL_MODEL, Parse, open_parser, read_
 from thinkdraw.data.prompt_files import read_compbench, read_text
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.compbench import CompBenchJudge, CompBenchVerdict
-from thinkdraw.rewards.compbench_ask import CATEGORIES, Asker
+from thinkdraw.rewards.compbench_ask import CATEGORIES, Asker, Asks
 from thinkdraw.rewards.compbench_complex import comparable
 from thinkdraw.rewards.compbench_scales import Depth
 from thinkdraw.types import Detector, Prompt, Questioner, Scorer
@@ -34,7 +34,7 @@ class CompBench:
     """T2I-CompBench++'s rules over any judges; its own detector, UniDet, is named only where its results are imported.
 
     Judges that no category needs may be left out. chunks: a spaCy model, or a file of noun chunks and tokens, see
-    `thinkdraw.data.noun_chunks`. batch: pictures that are judged at once.
+    `thinkdraw.data.noun_chunks`. asker: reads prompts in place of upstream's rules. batch: pictures judged at once.
     """
 
     name = "compbench"
@@ -47,11 +47,11 @@ class CompBench:
 
     def __init__(
         self, questioner: Questioner | None = None, detector: Detector | None = None, depth: Depth | None = None,
-        scorer: Scorer | None = None, chunks: Path | str = OFFICIAL_MODEL, batch: int = 16,
+        scorer: Scorer | None = None, chunks: Path | str = OFFICIAL_MODEL, asker: Asks | None = None, batch: int = 16,
     ):  # fmt: skip
         self.judges = {"questioner": questioner, "detector": detector, "depth": depth, "scorer": scorer}
-        self.chunks, self.batch = chunks, batch
-        self._judge = CompBenchJudge(Asker(), questioner, detector, depth, scorer)
+        self.chunks, self.asker, self.batch = chunks, asker, batch
+        self._judge = CompBenchJudge(asker or Asker(), questioner, detector, depth, scorer)
 
     @property
     def label(self) -> str:
@@ -62,7 +62,7 @@ class CompBench:
         """Also finds, beside the prompts, the lists of words and prompts that numeracy and complex need."""
         prompts = read_compbench(path)
         _check_told_apart(path, prompts)
-        self._judge.asker = open_asker(path if path.is_dir() else path.parent, self.chunks)
+        self._judge.asker = self.asker or open_asker(path if path.is_dir() else path.parent, self.chunks)
         return prompts
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
@@ -90,6 +90,9 @@ class CompBench:
                 f"{file} numbers pictures and names no prompts. Give the prompts that were drawn: --prompts PATH."
             )
         return compbench_files.read_results(file, prompts)
+
+    def write_results(self, folder: Path, rows: Sequence[Row]) -> None:
+        compbench_files.write_results(folder, rows, self.label)
 
 
 def open_asker(folder: Path | str, chunks: Path | str = OFFICIAL_MODEL) -> Asker:

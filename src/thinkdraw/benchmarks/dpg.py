@@ -86,15 +86,16 @@ class DpgBench:
     def _row(self, pictures: PictureSet, k: int, given: Sequence[float]) -> Row:
         questions = pictures.prompt.questions
         answers = [dpg_files.answer_about(question, p_yes=p) for question, p in zip(questions, given, strict=True)]
+        raw = {"answers": answers, "side": len(pictures.pictures[k])}
         try:
             score = crop_score(questions, {question.id: p for question, p in zip(questions, given)}).score
         except DroppedItem as error:
             reason = f"dropped, as upstream drops it: {error}"
-            return row_about(pictures, k, None, reason=reason, left_out=True, answers=answers)
+            return row_about(pictures, k, None, reason=reason, left_out=True, **raw)
         reason = (
             f"{judge_name(self.questioner)} gave no verdict on a question that matters" if math.isnan(score) else ""
         )
-        return row_about(pictures, k, score, reason=reason, answers=answers)
+        return row_about(pictures, k, score, reason=reason, **raw)
 
     def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
         return verdicts_by_prompt(_without_dropped(rows))
@@ -111,6 +112,26 @@ class DpgBench:
 
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
         return dpg_files.rows_of(file, prompts)
+
+    def write_results(self, folder: Path, rows: Sequence[Row]) -> None:
+        """Nothing where a prompt has more pictures than a grid holds."""
+        if any(row["sample"] >= len(dpg_files.CELLS) for row in rows):
+            return
+        levels = self.aggregate(rows).extra
+        rows = _without_dropped(rows)
+        path = folder / "dpg-bench_results.txt"
+        dpg_files.write_results(path, rows, ".", self.label, levels["first_level"], levels["second_level"])
+        dpg_files.write_details(path, rows)
+
+    def check_missing(self, missing: Sequence[tuple[int, int]], prompts: Sequence[Prompt]) -> None:
+        """In mode `fixed` the score is of all items or there is none; upstream, and `official`, score what is there."""
+        if self.mode == "fixed" and missing:
+            items = list(dict.fromkeys(prompts[index].id for index, _ in missing))
+            named = ", ".join(map(str, items[:5])) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+            raise UserError(
+                f"dpg: {len(missing)} pictures of {len(items)} items are missing ({named}), which mode=fixed refuses. Draw "
+                "them, or score what is there: --set mode=official."
+            )
 
 
 def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed: int = 0) -> Report:

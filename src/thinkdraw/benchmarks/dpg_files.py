@@ -17,7 +17,7 @@ from thinkdraw.benchmarks.picture_files import SUFFIXES
 from thinkdraw.data.prompt_files import text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
-from thinkdraw.rewards.dpg import overall_score
+from thinkdraw.rewards.dpg import overall_score, point
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
 from thinkdraw.types import Prompt, Question
 
@@ -26,6 +26,8 @@ CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
 _DETAIL = re.compile(r"(?P<path>.*), \((?P<box>\d+, \d+, \d+, \d+)\), (?P<question>.*), (?P<answer>[^,]*)")
 _CATEGORY = re.compile(r"\t(.+): (\S+)")
 _JUDGED_BY = " judged by "
+NO_VERDICT = "no verdict"
+"""Stands for an answer in our files of details; upstream's judge always has one."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +49,12 @@ def item_of(path: Path | str) -> str:
     return str(path).replace("\\", "/").rpartition("/")[2].split(".")[0]
 
 
-def answer_about(question: Question, **answer: float | str) -> dict[str, Any]:
-    """A row's form of an answer. answer: `p_yes`, or a judge's words as `answer`."""
-    return {"id": question.id, "category": question.category, "depends_on": list(question.depends_on), **answer}
+def answer_about(question: Question, **answer: float | str | None) -> dict[str, Any]:
+    """A row's form of an answer. answer: `p_yes`, or a judge's words as `answer`; None = no verdict."""
+    return {
+        "id": question.id, "question": question.text, "category": question.category,
+        "depends_on": list(question.depends_on), **answer,
+    }  # fmt: skip
 
 
 def make_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
@@ -100,8 +105,8 @@ def rows_of(path: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
         raise UserError(
             f"{path}: {strange[0]!r} is no item of the prompts ({len(strange)} such). Give the right table."
         )
-    details_path = path.with_name(path.name.replace(".txt", "_detail.txt"))
-    details = read_details(details_path) if details_path != path and details_path.is_file() else {}
+    beside = details_beside(path)
+    details = read_details(beside) if beside != path and beside.is_file() else {}
     rows: list[Row] = []
     for place, (item, scores) in enumerate(results.items.items()):
         index, prompt = by_id.get(item, (place, Prompt("", item, "dpg")))
@@ -161,6 +166,23 @@ def write_results(
     atomic_write_text(path, "\n".join(lines) + "\n")
 
 
+def details_beside(path: Path) -> Path:
+    """The file of details that belongs to a results file."""
+    return path.with_name(path.name.replace(".txt", "_detail.txt"))
+
+
+def write_details(path: Path, rows: Sequence[Row]) -> None:
+    """Write the file of details beside the results file `path`: each question's answer about each crop of a grid."""
+    lines = []
+    for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
+        top, left = CELLS[row["sample"]]
+        for told in row.get("answers", ()):
+            box = tuple(edge * row["side"] for edge in (left, top, left + 1, top + 1))
+            said = {1.0: "yes", 0.0: "no"}.get(point(told["p_yes"]), NO_VERDICT)
+            lines.append(f"{row['prompt_id']}.png, {box}, {told['question']}, {said}\n")
+    atomic_write_text(details_beside(path), "".join(lines))
+
+
 def read_details(path: Path) -> dict[tuple[str, int], list[tuple[str, str]]]:
     """(item, crop) → (question, answer) in the order of asking. Raises UserError naming a line of another form."""
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
@@ -179,7 +201,10 @@ def _answers(prompt: Prompt, told: Sequence[tuple[str, str]]) -> list[dict[str, 
     """A row's answers; none unless they are about the prompt's questions, in their order."""
     if [question.text for question in prompt.questions] != [question for question, _ in told]:
         return []
-    return [answer_about(question, answer=answer) for question, (_, answer) in zip(prompt.questions, told)]
+    return [
+        answer_about(question, answer=None if answer == NO_VERDICT else answer)
+        for question, (_, answer) in zip(prompt.questions, told)
+    ]
 
 
 def _numbers_from_the_right(line: str) -> tuple[str, list[float]]:

@@ -48,7 +48,15 @@ def evaluate(
     vqa: Annotated[
         Path | None, typer.Option(help="Also ask the model the questions of this .jsonl file about pictures.")
     ] = None,
-    chunk: Annotated[int, typer.Option(min=1, help="Pictures drawn at once.")] = 64,
+    questions_per_type: Annotated[
+        int | None,
+        typer.Option(min=0, help="Ask the model so many of the lab's own questions of each type; even, 0 asks none."),
+    ] = None,
+    latency_pictures: Annotated[
+        int | None,
+        typer.Option(min=0, help="Pictures drawn one by one, with and without a thought, for their seconds."),
+    ] = None,
+    chunk: Annotated[int | None, typer.Option(min=1, help="Pictures drawn at once; 64, the lab's 256.")] = None,
     export_official: Annotated[
         Path | None, typer.Option(help="Also write the layout that the original scorer reads.")
     ] = None,
@@ -70,18 +78,21 @@ def evaluate(
     if compare is not None:
         return _compare(*compare, json_)
     if import_official is not None:
-        return _import(names, import_official, prompts, out, json_)
+        return _import(names, import_official, prompts, out, set_ or [], json_)
     sampling = {"thought": thought, "guidance_scale": guidance_scale, "temperature": temperature}
-    of_lab = [name for name in names if name.startswith(LAB)]
-    if ckpt is not None and of_lab == names and not (images or export_official or judge or set_ or vqa):
-        folders = {name: None if out is None else out / name if len(names) > 1 else out for name in names}
+    more = images or export_official or judge or set_ or vqa or latency_pictures is not None
+    if ckpt is not None and all(name.startswith(LAB) for name in names) and not more:
         for name in names:
-            _lab(ckpt, name, split, count, samples, seed, folders[name], device, sampling, json_)
+            folder = None if out is None else out / name if len(names) > 1 else out
+            asked = {"split": split, "count": count or 384, "samples": samples or 4, "seed": seed, "folder": folder}
+            asked |= {"questions_per_type": questions_per_type or 0, "chunk": chunk or 256}
+            _lab(ckpt, name, device, precision, sampling, asked, json_)
         return None
     given: dict[str, Any] = {
         "benchmarks": names, "policy": ckpt, "images": images, "prompts": prompts, "split": split, "count": count,
         "samples": samples, "seed": seed, "out": out, "vqa": vqa, "chunk": chunk, "export_official": export_official,
-        "device": device, "precision": precision, **{f"sampling.{key}": value for key, value in sampling.items()},
+        "questions_per_type": questions_per_type, "latency_pictures": latency_pictures, "device": device,
+        "precision": precision, **{f"sampling.{key}": value for key, value in sampling.items()},
     }  # fmt: skip
     _run(given, judge or [], set_ or [], json_)
 
@@ -104,35 +115,43 @@ def _run(given: dict[str, Any], judge: Sequence[str], settings: Sequence[str], a
 
 
 def _lab(
-    ckpt: str, name: str, split: str, count: int | None, samples: int | None, seed: int, out: Path | None,
-    device: str, sampling: dict[str, Any], as_json: bool,
-) -> None:  # fmt: skip
+    ckpt: str, name: str, device: str, precision: str, sampling: dict[str, Any], asked: dict[str, Any], as_json: bool
+) -> None:
     """The lab's own evaluation, whose folders the recipes and the report know."""
-    from thinkdraw import api
+    from thinkdraw.benchmarks.lab import evaluate_lab
     from thinkdraw.commands.evaluate_tables import print_lab
+    from thinkdraw.lab.prompts import SPECS
+    from thinkdraw.recipes.training import load_trained
     from thinkdraw.runtime.device import pick_device
+    from thinkdraw.types import Sampling
 
-    if count is not None and count < 6:
-        raise UserError(f"--count {count}: the lab's sets need at least 6 prompts, one per task.")
-    policy = api.load_policy(ckpt, device=str(pick_device(device)), precision="bf16")
-    report = api.evaluate(
-        policy, name, split=split, count=count or 384, samples=samples or 4, seed=seed, folder=out, **sampling
-    )  # fmt: skip
+    family: Any = name.removeprefix(LAB)
+    if family not in SPECS:
+        raise UserError(f"--benchmark {name}: the lab has {', '.join(LAB + known for known in SPECS)}.")
+    if asked["count"] < 6:
+        raise UserError(f"--count {asked['count']}: the lab's sets need at least 6 prompts, one per task.")
+    policy = load_trained(ckpt, precision, device=str(pick_device(device)))
+    report = evaluate_lab(policy, family, sampling=Sampling(**sampling), **asked)
     if as_json:
         print(json.dumps(report.summary(), indent=2))
     else:
         print_lab(report.summary())
 
 
-def _import(names: Sequence[str], file: Path, prompts: Path | None, out: Path | None, as_json: bool) -> None:
+def _import(
+    names: Sequence[str], file: Path, prompts: Path | None, out: Path | None, settings: Sequence[str], as_json: bool
+) -> None:
     from thinkdraw.commands.evaluate_tables import print_summary
+    from thinkdraw.config import load_config
     from thinkdraw.recipes.evaluate_import import import_official
+    from thinkdraw.recipes.evaluate_open import EvaluateConfig
 
     if len(names) != 1 or names[0].startswith(LAB):
         raise UserError(
             f"--import-official reads one benchmark's file, not {', '.join(names)}'s. Give --benchmark NAME."
         )
-    evaluation = import_official(names[0], file, prompts, out)
+    own = load_config(EvaluateConfig, None, [f"benchmarks={json.dumps(names)}", *(f"settings.{s}" for s in settings)])
+    evaluation = import_official(names[0], file, prompts, out, own.settings)
     if as_json:
         print(json.dumps(dict(evaluation.summary), indent=2, ensure_ascii=False))
         return

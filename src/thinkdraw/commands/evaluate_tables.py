@@ -32,7 +32,16 @@ def print_comparison(found: Mapping[str, Any]) -> None:
     """A minus B: overall, columns, and what both understand."""
     rows = [{"": task, "A − B": interval(score, "value")} for task, score in found["per_task"].items()]
     print_rows([*rows, {"": "overall", "A − B": interval(found["difference"], "value")}], heading=found["label"])
-    print(f"A = {found['a']}, B = {found['b']}, {found['difference']['prompts']} prompts judged on both sides, paired")
+    total = found["difference"]
+    print(
+        f"A = {found['a']}, B = {found['b']}, paired: {total['prompts']} prompts judged on both sides, {total['pictures']} "
+        f"pictures together, {total['num_no_verdict']} without verdict"
+    )
+    for line in _judges(found):
+        print(line)
+    for side, drawn in found["drawn"].items():
+        if drawn["sampling"]:
+            print(f"{side.upper()}: revision {drawn['revision']}, {_sampling(drawn)}")
     if known := found.get("understanding"):
         print(f"understanding: A {interval(known['a'], 'accuracy')}, B {interval(known['b'], 'accuracy')}")
     if vqa := found.get("vqa"):
@@ -71,11 +80,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
         f"{summary['pictures']} {summary['unit']} of {summary['prompts']} prompts, {summary['no_verdict']} without verdict, "
         "95 % intervals by bootstrap over prompts"
     ]
-    for role, judge in summary["judges"].items():
-        known = ", ".join(f"{key} {'unknown' if v is None else v}" for key, v in judge.items() if key != "name")
-        lines.append(f"judge of {role}: {judge['name']}, {known}")
-    hashed = str(summary["prompts_sha256"] or "not given")[:12]
-    lines.append(f"prompts: {summary.get('prompts_file') or 'not given'}, sha256 {hashed}")
+    lines += _judges(summary)
     if "sampling" in summary:
         lines.append(f"policy: {summary.get('policy')}, revision {summary['revision']}, {_sampling(summary)}")
     if spread := summary.get("diversity"):
@@ -88,6 +93,16 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     lines += _understanding(summary.get("understanding") or {})
     lines += [f"{name}: {value:.4f}" for name, value in summary["extra"].items() if isinstance(value, float)]
     return [*lines, *(f"note: {note}" for note in summary["notes"])]
+
+
+def _judges(found: Mapping[str, Any]) -> list[str]:
+    """Each judge with its revision, and which prompts."""
+    lines = []
+    for role, judge in found["judges"].items():
+        known = ", ".join(f"{key} {'unknown' if v is None else v}" for key, v in judge.items() if key != "name")
+        lines.append(f"judge of {role}: {judge['name']}, {known}")
+    hashed = str(found.get("prompts_sha256") or "not given")[:12]
+    return [*lines, f"prompts: {found.get('prompts_file') or 'file'}, sha256 {hashed}"]
 
 
 def _understanding(found: Mapping[str, Any]) -> list[str]:

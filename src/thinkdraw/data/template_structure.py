@@ -52,7 +52,7 @@ _KNOWN = frozenset(noun for nouns in GROUPS.values() for noun in nouns)
 _LAST_WORDS = frozenset(("man", "woman", "child", "person", *(known.split()[-1] for known in _KNOWN)))
 _SINGULAR = {plural(noun): noun for noun in _LAST_WORDS}
 
-_OPENING = re.compile(r"(?:an?|the) (?:photo|photograph|picture|image) of ")
+_OPENING = re.compile(r"(?:(?:an?|the) (?:photo|photograph|picture|image) of|there (?:is|are)) ")
 _STATED = re.compile(r"the ([^,]+?) (?:is|are) (?:made of )?([\w-]+)")
 _PLACED = re.compile(
     rf"(?P<subject>[^,]+?) (?:(?:is|are|was|were) )?(?P<word>{'|'.join(PLACES)}) (?P<object>[^,]+?)(?:,(?: and)? (?P<rest>.+))?"

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import UserError
@@ -80,6 +81,8 @@ class JanusPolicy:
         The same however the policy is opened: adapters that have not learned yet change nothing, and are left out.
         """
         weights = dict(self.model.named_parameters())
+        if any(isinstance(p, DTensor) for p in weights.values()):
+            return self._revision[1]  # in shards: that of the last time they were whole
         if not any(bool(p.detach().any()) for n, p in weights.items() if ".lora_B." in n):
             weights = {n: p for n, p in weights.items() if ".lora_" not in n}
         version = tuple((p._version, p.data_ptr()) for p in weights.values())  # every in-place change counts up

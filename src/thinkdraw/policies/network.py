@@ -45,8 +45,14 @@ def text_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
         return model.lm_head(hidden.to(model.lm_head.weight.dtype)).float()
 
 
-def image_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
-    """(K, codes) float32."""
+def image_features(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
+    """(K, H), what the last layer of the image head, `vision_head`, makes logits of."""
     head = model.model.generation_head
     with torch.autocast(hidden.device.type, enabled=False):
-        return head(hidden.to(head.vision_head.weight.dtype)).float()
+        return head.activation_fn(head.proj_out(hidden.to(head.proj_out.weight.dtype)))
+
+
+def image_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
+    """(K, codes) float32."""
+    with torch.autocast(hidden.device.type, enabled=False):
+        return model.model.generation_head.vision_head(image_features(model, hidden)).float()

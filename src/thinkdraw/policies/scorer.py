@@ -5,20 +5,21 @@ Training geometry: right-padded rows without gaps, positions counted from 0, pla
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.policies import network
+from thinkdraw.policies.chunks import read_off
 from thinkdraw.policies.distribution import entropy_of, log_distribution
 from thinkdraw.policies.prompts import JanusText
 from thinkdraw.types import Kept, Rollouts
 
 GuidanceInLoss = Literal["same", "conditional"]
-CHUNK_ELEMENTS = 1 << 26  # logits held at once for backward; more than these are recomputed chunk by chunk
+Place = tuple[Tensor, Tensor]  # rows and columns (K,) of tokens on the token axis
+CHUNK_ELEMENTS = 1 << 24  # logits there at once, of one head
 
 
 @dataclass
@@ -96,18 +97,13 @@ class Scorer(nn.Module):
                 row, column = (context.scored & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
                 place = (row, column)
                 predicting = [h[row, column + context.shift[row] - 1] for h in hidden[: 1 + is_image]]
-                score = self._score_images if is_image else self._score_text
-                values = _in_chunks(score, self._vocabulary(is_image), rollouts, place, predicting)
+                values = (self._score_images if is_image else self._score_text)(rollouts, place, predicting)
                 log_probs = log_probs.index_put(place, values[0])
                 entropy = entropy.index_put(place, values[1])
         return log_probs, entropy
 
     def _guides(self, rollouts: Rollouts) -> bool:
         return rollouts.sampling.guidance_scale != 1.0 and self.guidance_in_loss == "same"
-
-    def _vocabulary(self, is_image: bool) -> int:
-        head = self.model.model.generation_head.vision_head if is_image else self.model.lm_head
-        return head.out_features
 
     def _hidden_states(self, context: Context, guided: bool) -> list[Tensor]:
         """(B, S, H) of the context, and with guidance of its unconditional rows."""
@@ -118,26 +114,31 @@ class Scorer(nn.Module):
         hidden = network.hidden_states(self.model, network.embed(self.model, ids, is_image))
         return list(hidden.chunk(2)) if guided else [hidden]
 
-    def _score_text(self, rollouts: Rollouts, place: tuple[Tensor, Tensor], hidden: Tensor) -> tuple[Tensor, Tensor]:
-        logits = network.text_logits(self.model, hidden)
-        return _read_off(logits, rollouts, place, suppressed=self.text.suppressed.to(logits.device))
+    def _score_text(self, rollouts: Rollouts, place: Place, hidden: list[Tensor]) -> tuple[Tensor, ...]:
+        settings = {"suppressed": self.text.suppressed.to(hidden[0].device)}
+        return _in_chunks(rollouts, place, self.model.lm_head, hidden, settings)
 
-    def _score_images(
-        self, rollouts: Rollouts, place: tuple[Tensor, Tensor], hidden: Tensor, blank: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        logits = network.image_logits(self.model, hidden)
-        if blank is None:
-            return _read_off(logits, rollouts, place)
-        unconditional = network.image_logits(self.model, blank)
-        scale = rollouts.sampling.guidance_scale
-        return _read_off(logits, rollouts, place, unconditional=unconditional, guidance_scale=scale)
+    def _score_images(self, rollouts: Rollouts, place: Place, hidden: list[Tensor]) -> tuple[Tensor, ...]:
+        settings = {"guidance_scale": rollouts.sampling.guidance_scale} if len(hidden) == 2 else {}
+        features = [network.image_features(self.model, h) for h in hidden]
+        return _in_chunks(rollouts, place, self.model.model.generation_head.vision_head, features, settings)
 
 
-def _read_off(logits: Tensor, rollouts: Rollouts, place: tuple[Tensor, Tensor], **settings) -> tuple[Tensor, Tensor]:
-    """Log-prob and entropy (K,) of the tokens at `place`, from logits (K, V)."""
-    kept = None if rollouts.kept is None else kept_mask(rollouts.kept, place, logits.shape[-1])
-    log_probs = log_distribution(logits, temperature=rollouts.sampling.temperature, kept=kept, **settings)
-    return log_probs.gather(1, rollouts.tokens[place][:, None])[:, 0], entropy_of(log_probs)
+def _in_chunks(
+    rollouts: Rollouts, place: Place, head: nn.Linear, inputs: list[Tensor], settings: dict[str, Any]
+) -> tuple[Tensor, ...]:
+    """Log-prob and entropy (K,) of the tokens at `place`, whose logits `head` makes of inputs (K, H): the conditional
+    and, with guidance, the unconditional ones."""
+
+    def read(part: slice, logits: Tensor, unconditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        here = (place[0][part], place[1][part])
+        kept = None if rollouts.kept is None else kept_mask(rollouts.kept, here, logits.shape[-1])
+        log_probs = log_distribution(
+            logits, temperature=rollouts.sampling.temperature, unconditional=unconditional, kept=kept, **settings
+        )
+        return log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0], entropy_of(log_probs)
+
+    return read_off(read, head, max(1, CHUNK_ELEMENTS // head.out_features), *inputs)
 
 
 def kept_mask(kept: Kept, place: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
@@ -150,20 +151,3 @@ def kept_mask(kept: Kept, place: tuple[Tensor, Tensor], vocabulary: int) -> Tens
     offset = torch.arange(len(row), device=flat.device) - (counts.cumsum(0) - counts)[row]
     mask[row, kept.indices[(ends - counts)[row] + offset].long()] = True
     return mask
-
-
-def _in_chunks(
-    score: Callable, vocabulary: int, rollouts: Rollouts, place: tuple[Tensor, Tensor], hidden: list[Tensor]
-) -> list[Tensor]:
-    """`score` over chunks of tokens, so that at most CHUNK_ELEMENTS logits are alive, in the backward pass too."""
-    size = max(1, CHUNK_ELEMENTS // vocabulary)
-    if len(place[0]) <= size:
-        return score(rollouts, place, *hidden)
-    values = []
-    for begin in range(0, len(place[0]), size):
-        part = slice(begin, begin + size)
-        arguments = (rollouts, (place[0][part], place[1][part]), *(h[part] for h in hidden))
-        values.append(
-            checkpoint(score, *arguments, use_reentrant=False) if torch.is_grad_enabled() else score(*arguments)
-        )
-    return [torch.cat(column) for column in zip(*values)]

@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from thinkdraw.benchmarks.base import PictureSet, Report, Row, WritesResults, null_for_nan
+from thinkdraw.benchmarks.base import PictureSet, RefusesGaps, Report, Row, WritesResults, null_for_nan
 from thinkdraw.benchmarks.drawn_folder import draw_into, drawn_places
 from thinkdraw.benchmarks.flow import numbers, prompt_notes, report_on, score_pictures, spread_of_pictures, summary_of
 from thinkdraw.benchmarks.latency import latency
 from thinkdraw.benchmarks.picture_files import Listing, list_pictures, read_set
 from thinkdraw.benchmarks.settings import keep_settings
+from thinkdraw.benchmarks.statistics import Score
 from thinkdraw.benchmarks.understanding import evaluate_understanding
 from thinkdraw.benchmarks.vqa import evaluate_vqa, read_vqa
 from thinkdraw.errors import UserError
@@ -39,9 +40,17 @@ class Evaluation:
     summary: Mapping[str, Any]
     folder: Path
 
+    @property
+    def score(self) -> Score:
+        """The overall."""
+        return self.report.overall
 
-def run(config: EvaluateConfig) -> list[Evaluation]:
-    """Raises UserError for whatever is wrong with prompts, judges or checkpoint before the first picture is drawn."""
+
+def run(config: EvaluateConfig, policy: JanusPolicy | None = None) -> list[Evaluation]:
+    """policy: that of `config.policy`, where it is open already.
+
+    Raises UserError for whatever is wrong with prompts, judges or checkpoint before the first picture is drawn.
+    """
     if (config.policy is None) == (config.images is None):
         raise UserError("give a checkpoint that draws the pictures, or --images with a folder of them: one of the two.")
     if config.images is not None and not config.images.is_dir():
@@ -49,7 +58,7 @@ def run(config: EvaluateConfig) -> list[Evaluation]:
     asked = [ask(name, config) for name in config.benchmarks]
     if config.images is not None:
         return [_from_images(config, a) for a in asked]
-    policy = load_trained(str(config.policy), config.precision, device=str(pick_device(config.device)))
+    policy = policy or load_trained(str(config.policy), config.precision, device=str(pick_device(config.device)))
     for a in asked:
         check_prompts(policy, list(a.prompts.values()), config.sampling)
     understanding = _understanding(config, policy)
@@ -73,7 +82,7 @@ def _from_policy(
     drawing: dict[str, Any] = {
         "benchmark": asked.benchmark.name, "prompts_sha256": asked.sha256, "indices": asked.which,
         "samples": asked.samples, "seed": config.seed, "revision": policy.revision,
-        "sampling": config.sampling.model_dump(mode="json"), "precision": config.precision,
+        "sampling": config.sampling.model_dump(mode="json"), "precision": policy.precision,
     }  # fmt: skip
     folder = out_of(config) / asked.benchmark.name
     with Display(f"draw {asked.benchmark.name}", len(asked.prompts) * asked.samples, 1) as display:
@@ -101,6 +110,8 @@ def _score(
         "benchmark": benchmark.name, "label": benchmark.label, "judges": asked.judges, "settings": config.settings,
         "prompts_sha256": asked.sha256, "num_prompts": len(asked.prompts), "samples": asked.samples, **source,
     }  # fmt: skip
+    if isinstance(benchmark, RefusesGaps):
+        benchmark.check_missing(listing.missing, asked.all_prompts)
     keep_settings(folder / "settings.json", settings)
     if config.export_official is not None:
         _export(config, asked, listing)

@@ -20,28 +20,31 @@ from thinkdraw.recipes.evaluate_open import LAB_SUITES, prompt_path
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 
 
-def import_official(name: str, file: Path, prompts: Path | None = None, out: Path | None = None) -> Evaluation:
+def import_official(
+    name: str, file: Path, prompts: Path | None = None, out: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Evaluation:  # fmt: skip
     """The report of an original scorer's result file, in the form of our own.
 
-    prompts: where the file does not name its prompts. Without brackets is its label only where nothing in the file says
-    that another judge wrote it. Raises UserError for a file that is not of the form.
+    prompts: where the file does not name its prompts. settings: the benchmark's own. Its label is without brackets only
+    where nothing in the file says that another judge wrote it. Raises UserError for a file that is not of the form.
     """
     if not file.exists():
         raise UserError(f"--import-official {file} is not there. Give the original scorer's result file.")
-    benchmark = load_benchmark(name)
+    benchmark = load_benchmark(name, **(settings or {}))
     path = prompt_path(benchmark, prompts) if prompts else None
     rows = benchmark.import_official(file, benchmark.prompts(path) if path else None)
     labels = sorted({row["label"] for row in rows if "label" in row})
     report = report_on(benchmark, rows, [] if labels else [f"{file.name} does not say whose judge wrote it"])
     report = dataclasses.replace(report, label="+".join(labels) or benchmark.name)
-    settings = {
-        "benchmark": benchmark.name, "label": report.label, "judges": {}, "settings": {}, "source": "import",
+    facts = {
+        "benchmark": benchmark.name, "label": report.label, "judges": {}, "settings": settings or {}, "source": "import",
         "prompts_sha256": sha256_of(path) if path else None, "prompts_file": path.name if path else None,
         "file": file.name, "file_sha256": sha256_of(file),
     }  # fmt: skip
     folder = out or Path("runs/eval") / file.stem / benchmark.name / "imported"
-    summary = summary_of(report, settings)
-    atomic_write_json(folder / "settings.json", settings)
+    summary = summary_of(report, facts)
+    atomic_write_json(folder / "settings.json", facts)
     lines = [json.dumps(null_for_nan(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     atomic_write_text(folder / "results.jsonl", "".join(lines))
     atomic_write_json(folder / "summary.json", summary)
@@ -69,14 +72,21 @@ def _compare(a: Path, b: Path, seed: int) -> dict[str, Any]:
             raise UserError(
                 f"{a} and {b} cannot be compared: {key} is {settings_a.get(key)!r} and {settings_b.get(key)!r}."
             )
+    for role, judge in settings_a.get("judges", {}).items():
+        revisions = [judge.get("revision"), settings_b.get("judges", {}).get(role, {}).get("revision")]
+        if None not in revisions and revisions[0] != revisions[1]:
+            raise UserError(f"{a} and {b} cannot be compared: the judge of {role} is {' and '.join(revisions)}.")
     sides = [_verdicts(settings, rows) for settings, rows in ((settings_a, rows_a), (settings_b, rows_b))]
     try:
         found = differences(*sides, seed=seed)
     except ValueError as error:
         raise UserError(f"{a} and {b} cannot be compared: {error}") from error
     label = settings_a.get("label") or f"{settings_a['benchmark']}[lab-detector]"  # the lab's own rows have no label
+    drawn = [{key: side.get(key) for key in ("revision", "sampling", "seed")} for side in (settings_a, settings_b)]
     return {
-        "benchmark": settings_a["benchmark"], "label": label, "a": str(a), "b": str(b), "difference": numbers(found.pop("overall")),
+        "benchmark": settings_a["benchmark"], "label": label, "judges": settings_a.get("judges", {}),
+        "prompts_sha256": settings_a.get("prompts_sha256"), "a": str(a), "b": str(b), "drawn": dict(zip("ab", drawn)),
+        "difference": numbers(found.pop("overall")),
         "per_task": {task: numbers(score) for task, score in found.items()},
         **_understanding(a, b, seed),
     }  # fmt: skip

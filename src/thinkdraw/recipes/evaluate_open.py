@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from pydantic import Field
 
 from thinkdraw.benchmarks import benchmark_class, load_benchmark
 from thinkdraw.benchmarks.base import Benchmark, judge_facts
+from thinkdraw.benchmarks.compbench_lab import LabAsker
+from thinkdraw.benchmarks.dpg_lab import with_categories
 from thinkdraw.benchmarks.settings import sha256_of
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
@@ -63,15 +65,24 @@ class EvaluateConfig(StrictModel):
 
 @dataclass(frozen=True)
 class LabSuite:
-    """A family of the lab's prompts through a benchmark's own class, the lab's judges in place of the official ones."""
+    """A family of the lab's prompts through a benchmark's own class, the lab's judges in place of the official ones.
+
+    judges: role → name of the usual judge. settings: of the class.
+    """
 
     benchmark: str
-    judges: Mapping[str, Mapping[str, Any]]
+    judges: Mapping[str, str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 LAB_SUITES = {
-    "lab-geneval": LabSuite("geneval", {"detector": {"name": "lab-detector"}, "colors": {"name": NO_JUDGE}}),
-    "lab-dense": LabSuite("dpg", {"questioner": {"name": "policy"}}),
+    "lab-geneval": LabSuite("geneval", {"detector": "lab-detector", "colors": NO_JUDGE}),
+    "lab-compbench": LabSuite(
+        "compbench",
+        {"questioner": "policy", "detector": "lab-detector", "depth": NO_JUDGE, "scorer": NO_JUDGE},
+        {"asker": LabAsker()},
+    ),
+    "lab-dense": LabSuite("dpg", {"questioner": "policy"}, {"mode": "fixed"}),
 }
 LAB_COUNT = 384
 
@@ -96,13 +107,14 @@ class Asked:
 
 def ask(name: str, config: EvaluateConfig) -> Asked:
     """Open one benchmark. Raises UserError for an unknown name, judge or setting, and for prompts that cannot be read."""
-    suite = _suite(name)
+    suite = LAB_SUITES.get(name)
     kind = benchmark_class(suite.benchmark if suite else name)
     path = None if suite else prompt_path(kind, config.prompts, several=len(config.benchmarks) > 1)
     _check_roles(config)
-    usual = {role: {"name": judge} for role, judge in kind.roles.items()} | dict(suite.judges if suite else {})
-    judges = {role: _open(role, settings, config.judges.get(role, {}), path) for role, settings in usual.items()}
-    benchmark = load_benchmark(suite.benchmark if suite else name, **judges, **config.settings)
+    usual = suite.judges if suite else kind.roles
+    judges = {role: _open(role, judge, config.judges.get(role, {}), path) for role, judge in usual.items()}
+    settings = {**(suite.settings if suite else {}), **config.settings}
+    benchmark = load_benchmark(suite.benchmark if suite else name, **judges, **settings)
     if path is None:
         prompts = lab_prompts(name, config.split, config.count or LAB_COUNT)
         file, sha256 = f"{name} {config.split}", _hash_of(prompts)
@@ -143,7 +155,8 @@ def lab_prompts(name: str, split: str, count: int) -> list[Prompt]:
     """Prompts of a lab family, by its benchmark name."""
     if split not in ("test", "ood", "validation"):
         raise UserError(f"split={split!r}: one of test, ood, validation.")
-    return [e.prompt for e in prompt_set(name.removeprefix("lab-"), split, count)]  # pyright: ignore[reportArgumentType]
+    prompts = [e.prompt for e in prompt_set(name.removeprefix("lab-"), split, count)]  # pyright: ignore[reportArgumentType]
+    return [with_categories(prompt) for prompt in prompts] if name == "lab-dense" else prompts
 
 
 def out_of(config: EvaluateConfig) -> Path:
@@ -157,28 +170,19 @@ def judge_folder(label: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", inside)
 
 
-def _suite(name: str) -> LabSuite | None:
-    if name in LAB_SUITES or not name.startswith("lab-"):
-        return LAB_SUITES.get(name)
-    raise UserError(
-        f"{name}: only {', '.join(LAB_SUITES)} go through a benchmark's class. Draw it and have it judged by the lab's own "
-        f"evaluation: thinkdraw eval CKPT --benchmark {name}."
-    )
-
-
 def _check_roles(config: EvaluateConfig) -> None:
     known: set[str] = set()
     for name in config.benchmarks:
-        suite = _suite(name)
+        suite = LAB_SUITES.get(name)
         known |= set(benchmark_class(suite.benchmark if suite else name).roles)
     if unknown := sorted(set(config.judges) - known):
         asked = ", ".join(sorted(known))
         raise UserError(f"judge role {unknown[0]!r}: {', '.join(config.benchmarks)} ask for {asked}.")
 
 
-def _open(role: str, usual: Mapping[str, Any], given: Mapping[str, Any], prompts: Path | None) -> Any:
+def _open(role: str, usual: str, given: Mapping[str, Any], prompts: Path | None) -> Any:
     """The judge of a role, None where the user or the lab names none. prompts: the prompt file."""
-    settings = dict(given) if "name" in given else {**usual, **given}
+    settings = {"name": usual, **given}
     name = str(settings.pop("name"))
     if name == NO_JUDGE:
         return None

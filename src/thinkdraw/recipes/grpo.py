@@ -11,7 +11,7 @@ import dataclasses
 import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -21,8 +21,12 @@ from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
+from thinkdraw.recipes.judge_parts import complaints
+from thinkdraw.recipes.judge_revision import judges_revision, refuse_other_judges
 from thinkdraw.recipes.ledger import Ledger
-from thinkdraw.recipes.phases import Part, masked_rows, minibatches, phase_stats, sample_phase
+from thinkdraw.recipes.phase_parts import Part, masked_rows
+from thinkdraw.recipes.phase_stats import phase_stats
+from thinkdraw.recipes.phases import minibatches, sample_phase
 from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.prompt_order import HistorySettings, MixSettings, PromptOrder
 from thinkdraw.recipes.rewards import RewardSettings, open_reward
@@ -40,6 +44,7 @@ RATIO_LIMIT = {"fp32": 1e-4, "bf16": 1e-2}
 
 
 class GrpoConfig(TrainSettings):
+    can_shard: ClassVar[bool] = True
     recipe: Literal["grpo"] = "grpo"
     out: Path = Field(default=Path("runs/lab_grpo"), description="The run folder.")
     prompts: DataSettings = DataSettings()
@@ -126,15 +131,17 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             f"prompts_per_phase={config.prompts_per_phase} in {config.minibatches} minibatches over {team.size} "
             "processes leaves one without a group. Raise prompts_per_phase."
         )
-    order = PromptOrder.of(config.prompts, config.stages, config.seed, config.history)
+    order = PromptOrder.of(config.prompts, config.stages, config.seed, config.history, config.out)
     asked = config.validation
-    held_back = load_prompts(asked.prompts) if asked.every else []
+    held_back = load_prompts(asked.prompts, config.out) if asked.every else []
     policy = open_policy(config, team)
     check_prompts(policy, [*order.all_prompts(), *held_back], config.sampling)
+    # Judge `self` copies the policy here: the one that the run starts from, also where it goes on from a checkpoint.
     reward = reward or open_reward(config.reward.name, policy, **config.reward.settings)
     watched = {OPTIMISED: reward} | {
         f"monitor/{m.name}": open_reward(m.name, policy, **m.settings) for m in asked.monitors
     }
+    judges = {name.replace(OPTIMISED, reward.name): judges_revision(judge) for name, judge in watched.items()}
     if config.beta > 0:
         if config.refresh_reference_every and config.lora:
             raise UserError(
@@ -142,14 +149,15 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 "change. Set refresh_reference_every=null, or train all weights."
             )
         policy.make_reference()
-    trainer = Trainer(policy, config.optimiser, team)
+    base, trainer = policy.revision, Trainer(policy, config.optimiser, team)
     entropy, watch = EntropyControl(config.entropy), Watch(asked)
 
     state = folder.open()
-    folder.started(policy.revision, order.all_prompts(), config.sampling)
+    folder.started(base, order.all_prompts(), config.sampling)
     done: dict[str, Any] = {"step": 0, "phase": 0, "shards": 0, "flat_phases": 0, "best": "", "best_score": -math.inf}
     ledger = Ledger.of(state)
     if state:
+        refuse_other_judges(state.get("judges", judges), judges, folder.path)
         trainer.load_state_dict(state)
         entropy.load_state_dict(state["entropy"])
         order.load_state_dict(state["order"])
@@ -157,22 +165,23 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
         if "reference" in state:
             policy.load_reference(state["reference"])
         done |= {name: state[name] for name in done}
-    saved = done["step"]
+    done["judges"], saved = judges, done["step"]
     store = open_store(folder.path / "store", policy, reward, config, done["shards"], team) if config.store else None
 
     with Display("grpo", config.max_steps, config.log_every, team.is_main) as display:
         while folder.progress(done["step"]) < 1 and not watch.stops:
             # 1. Sample and judge. Every process has whole groups of its own; the statistics are global.
-            phase = sample_phase(policy, reward, order, config, done["phase"], team)
-            parts = phase.parts
-            ledger.add(pictures_sampled=phase.num_sampled, judge_calls=phase.num_sampled, **phase.spent)
-            row = phase_stats(phase, config, team)
-            refuse_missing_verdicts(row["no_verdict_frac"] or 0.0, reward, config)
-            began = time.monotonic()
-            if store:
-                store.append(parts)
-                done["shards"] = store.num_shards
-            recompute_log_probs(policy, parts, config)
+            with trainer.resident():
+                phase = sample_phase(policy, reward, order, config, done["phase"], team)
+                parts = phase.parts
+                ledger.add(pictures_sampled=phase.num_sampled, judge_calls=phase.num_sampled, **phase.spent)
+                row = phase_stats(phase, config, team)
+                refuse_missing_verdicts(row["no_verdict_frac"] or 0.0, reward, config)
+                began = time.monotonic()
+                if store:
+                    store.append(parts)
+                    done["shards"] = store.num_shards
+                recompute_log_probs(policy, parts, config)
 
             # 2. Learn, in one optimiser step per minibatch and pass.
             updates = []
@@ -182,9 +191,8 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                     display.warn("empty", "a minibatch has no group with two verdicts: skipped.")
                     done["step"] += 1
                     continue
-                policy.scorer.train()
-                sums, deviation = accumulate(policy, batch, counts, entropy.coefficients, config)
-                policy.scorer.eval()
+                with trainer.learning(num_passes(batch, config), config.sampling):
+                    sums, deviation = accumulate(policy, batch, counts, entropy.coefficients, config)
                 sums = team.add(sums)
                 if number == 0:
                     row["ratio_max_deviation"] = team.highest(deviation)
@@ -204,11 +212,13 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 and config.refresh_reference_every
                 and done["phase"] % config.refresh_reference_every == 0
             ):
-                policy.make_reference()
+                with trainer.resident():
+                    policy.make_reference()
 
             # 3. Evaluate, and write down what happened.
             if asked.every and done["phase"] % asked.every == 0:
-                scores = validate(policy, watched, held_back, config.sampling, config.seed, team)
+                with trainer.resident():
+                    scores = validate(policy, watched, held_back, config.sampling, config.seed, team)
                 if parting := watch.look(scores, done["step"]):
                     display.warn("parted", parting)
                 row |= scores | ({"parted": watch.parted} if asked.monitors else {})
@@ -239,6 +249,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                 saved = done["step"]
         if saved != done["step"]:
             folder.save(policy=policy, trainer=trainer, **states(policy, entropy, order, watch, ledger, config), **done)
+        folder.finish()
     return folder.path
 
 
@@ -258,6 +269,11 @@ def states(
     if config.beta > 0 and config.refresh_reference_every:
         found["reference"] = policy.reference_weights()
     return found
+
+
+def num_passes(batch: list[Part], config: GrpoConfig) -> int:
+    """Micro-batches that `accumulate` makes of this process's rows."""
+    return sum(math.ceil(int(part.advantages.valid.sum()) / config.micro_rows) for part in batch)
 
 
 def accumulate(
@@ -349,9 +365,11 @@ def global_counts(batch: list[Part], team: Team) -> SegmentCounts:
 
 def refuse_missing_verdicts(frac: float, reward: Reward, config: GrpoConfig) -> None:
     if frac > config.max_no_verdict_frac:
+        said = complaints(reward)
         raise UserError(
             f"reward {reward.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than "
-            f"max_no_verdict_frac={config.max_no_verdict_frac:g}. Look at its judge, or raise the limit."
+            f"max_no_verdict_frac={config.max_no_verdict_frac:g}{f' ({said})' if said else ''}. Look at its judge, or "
+            "raise the limit."
         )
 
 

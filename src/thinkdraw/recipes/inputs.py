@@ -26,6 +26,7 @@ from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.corpus_examples import corpus_examples
+from thinkdraw.recipes.prompt_structure import StructureBy, with_structure
 from thinkdraw.runtime.files import atomic_file
 from thinkdraw.types import Prompt, Sampling
 
@@ -50,6 +51,16 @@ class DataSettings(StrictModel):
     leaks: Literal["refuse", "drop"] = Field(
         default="refuse", description="What happens to a prompt that is in one: stop before training, or leave it out."
     )
+    structure: StructureBy = Field(
+        default="off",
+        description="Who finds nouns, counts and a relation in prompts that bring none, for rewards that read them.",
+    )
+    structure_settings: dict[str, Any] = Field(
+        default={}, description="spacy: its `model`; writer: the `name` of a judge that writes, and its settings."
+    )
+    structure_cache: Path | None = Field(
+        default=None, description="A file of what was found; null is structure.jsonl in the run's folder."
+    )
     corpus: CorpusReading | None = Field(
         default=None,
         description="How a corpus of rationales is read, for SFT; null is each row once, in any prompt style.",
@@ -65,13 +76,19 @@ def lab_examples(settings: DataSettings) -> list[Example]:
     return [e for name, size in sizes.items() for e in prompt_set(name, settings.split, size, settings.seed) if size]
 
 
-def load_prompts(settings: DataSettings) -> list[Prompt]:
-    """Raises UserError for a file that is missing, empty or not of the form, and for a test prompt (see `rows_without_leaks`)."""
+def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Prompt]:
+    """Prompts that may be trained on, with structure if that is asked for. folder: the run's, where it is kept.
+
+    Raises UserError for a file that is missing, empty or not of the form, for a test prompt (see `rows_without_leaks`), and
+    where no structure is found.
+    """
     if settings.source == "lab":
         prompts = [e.prompt for e in lab_examples(settings)]
     else:
         prompts = read_prompts(settings.source)
-    return [prompts[row] for row in rows_without_leaks(prompts, settings, "prompts.leaks")]
+    prompts = [prompts[row] for row in rows_without_leaks(prompts, settings, "prompts.leaks")]
+    cache = settings.structure_cache or (folder and folder / "structure.jsonl")
+    return with_structure(prompts, settings.structure, settings.structure_settings, cache, settings.source)
 
 
 def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: str) -> list[int]:

@@ -7,8 +7,18 @@ from thinkdraw.errors import UserError
 
 # Language models of Janus-Pro, table 1 of arXiv 2501.17811; the widths of their MLPs from the checkpoints' config.json.
 JANUS_PRO = {
-    "janus-pro-1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16},
-    "janus-pro-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 30, "num_attention_heads": 32},
+    "janus-pro-1b": {
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+    },
+    "janus-pro-7b": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 32,
+    },
 }
 
 
@@ -24,7 +34,9 @@ def janus_pro_config(name: str, num_layers: int | None = None) -> Any:
     )  # fmt: skip
     vision = JanusVisionConfig(projection_dim=width, num_image_tokens=576, image_size=384, patch_size=16)
     vq = JanusVQVAEConfig(num_embeddings=16_384, num_patches=24, projection_dim=width, image_token_embed_dim=width)
-    return JanusConfig(text_config=text, vision_config=vision, vq_config=vq, image_token_id=100_581, tie_word_embeddings=False)
+    return JanusConfig(
+        text_config=text, vision_config=vision, vq_config=vq, image_token_id=100_581, tie_word_embeddings=False
+    )
 
 
 def find_config(name: str) -> Any:

@@ -6,6 +6,7 @@ later epochs leave out prompts that every rollout solves.
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,14 @@ class PromptOrder:
 
     @staticmethod
     def of(
-        prompts: DataSettings, stages: Sequence[MixSettings], seed: int, history: HistorySettings | None
-    ) -> "PromptOrder":
-        """`stages` in turn, then `prompts` for good."""
-        mixes: list[tuple[int | None, list[Prompt]]] = [(stage.phases, load_prompts(stage.prompts)) for stage in stages]
-        return PromptOrder([*mixes, (None, load_prompts(prompts))], seed, history)
+        prompts: DataSettings, stages: Sequence[MixSettings], seed: int, history: HistorySettings | None,
+        folder: Path | None = None,
+    ) -> "PromptOrder":  # fmt: skip
+        """`stages` in turn, then `prompts` for good. folder: of the run."""
+        mixes: list[tuple[int | None, list[Prompt]]] = [
+            (stage.phases, load_prompts(stage.prompts, folder)) for stage in stages
+        ]
+        return PromptOrder([*mixes, (None, load_prompts(prompts, folder))], seed, history)
 
     def all_prompts(self) -> list[Prompt]:
         return [prompt for _, prompts in self.mixes for prompt in prompts]

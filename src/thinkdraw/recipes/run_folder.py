@@ -2,7 +2,10 @@
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,8 @@ from thinkdraw.runtime.tracking import MetricsLog, environment
 from thinkdraw.types import Prompt, Sampling
 
 STARTED = "started.json"
-MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every"}  # between an interrupted run and its continuation
+# Between an interrupted run and its continuation.
+MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s"}
 
 
 class RunFolder:
@@ -30,6 +34,7 @@ class RunFolder:
         self.config, self.team, self.path = config, team, config.out
         self.log = MetricsLog(config.out / "metrics.jsonl")
         self._seconds_before, self._start = 0.0, time.monotonic()
+        self._unfinished: _Unfinished | None = None
 
     def open(self) -> dict[str, Any] | None:
         """The trainer state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
@@ -102,30 +107,64 @@ class RunFolder:
     def save(self, step: int, policy: JanusPolicy, trainer: Trainer, best: str = "", **state: Any) -> None:
         """A complete checkpoint or none: weights, optimiser, random generators, and what the recipe adds.
 
-        best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses.
+        best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses. Where the state is
+        sharded it is still being written when this returns, and the checkpoint is there after `finish` or the next save.
         """
+        self.finish()
         seconds = self.seconds()
-        if self.team.is_main:
-            full = {
-                "step": step,
-                "seconds": seconds,
-                "rng": checkpoint.rng_state(),
-                "best": best,
-                **trainer.state_dict(),
-                **state,
-            }
-            try:
-                with checkpoint.write_checkpoint(self.path, step) as folder:
+        full = {
+            "step": step,
+            "seconds": seconds,
+            "rng": checkpoint.rng_state(),
+            "best": best,
+            **trainer.state_dict(),
+            **state,
+        }
+        is_main, writing = self.team.is_main, None
+        with ExitStack() as opened:
+            folder = opened.enter_context(self._checkpoint(step)) if is_main else None
+            with trainer.resident():
+                if folder:
                     policy.save(folder)
-                    checkpoint.save_trainer_state(folder, full)
-            except SafetensorError as error:
-                raise UserError(
-                    f"cannot write checkpoint of step {step} in {self.path}: {error}. Free space on that disk."
-                ) from error
-            if best:
-                atomic_write_text(self.path / "checkpoints" / "best", best + "\n")
-            checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={best})
+            if folder or trainer.sharded:
+                shared = Path(self.team.tell(str(folder))) if trainer.sharded else folder
+                writing = checkpoint.save_trainer_state(shared, full, is_main)
+            self._unfinished = _Unfinished(opened.pop_all(), writing, best)
+        if writing is None:
+            self.finish()
+
+    @contextmanager
+    def _checkpoint(self, step: int) -> Iterator[Path]:
+        try:
+            with checkpoint.write_checkpoint(self.path, step) as folder:
+                yield folder
+        except SafetensorError as error:
+            raise UserError(
+                f"cannot write checkpoint of step {step} in {self.path}: {error}. Free space on that disk."
+            ) from error
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that is being written, if any, is complete."""
+        if self._unfinished is None:
+            return
+        unfinished, self._unfinished = self._unfinished, None
+        with unfinished.folder:
+            if unfinished.writing:
+                unfinished.writing.result()
+        if self.team.is_main:
+            if unfinished.best:
+                atomic_write_text(self.path / "checkpoints" / "best", unfinished.best + "\n")
+            checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={unfinished.best})
         self.team.wait()
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    """A checkpoint that is complete when `folder` is closed, which has to wait for `writing`."""
+
+    folder: ExitStack
+    writing: Future[Any] | None
+    best: str
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

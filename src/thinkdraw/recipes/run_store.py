@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.phases import Part
+from thinkdraw.recipes.phase_parts import Part
 from thinkdraw.recipes.training import Team
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.rollouts.scores import Judge

@@ -54,7 +54,7 @@ class SampleConfig(StrictModel):
 def run(config: SampleConfig) -> Path:
     """Fill the store up to `count` groups, and return its folder. Raises UserError, also for another run's store."""
     set_threads(config.num_threads)
-    prompts = load_prompts(config.prompts)
+    prompts = load_prompts(config.prompts, config.out)
     count = config.count or len(prompts)
     policy = load_trained(
         config.policy, device=str(pick_device(config.device)), dtype=config.dtype, precision=config.precision

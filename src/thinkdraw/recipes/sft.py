@@ -7,13 +7,14 @@ ReasonGen-R1 (arXiv 2505.24875), with separate means for the two modalities (`ob
 """
 
 import dataclasses
+import math
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, count_segments, masked_modality_mean, segment_loss
@@ -27,6 +28,7 @@ from thinkdraw.types import Rollouts, Sampling, ThoughtFormat
 
 
 class SftConfig(TrainSettings):
+    can_shard: ClassVar[bool] = True
     recipe: Literal["sft"] = "sft"
     out: Path = Field(default=Path("runs/lab_sft"), description="The run folder.")
     data: DataSettings = DataSettings()
@@ -50,19 +52,28 @@ class SftConfig(TrainSettings):
         learning_rate=3e-4, warmup_steps=20, schedule="cosine", weight_decay=0.01
     )
 
+    @model_validator(mode="after")
+    def _passes_are_alike(self) -> "SftConfig":
+        if self.sharding != "none" and self.thought == "rewrite" and self.drop_frac > 0:
+            raise ValueError(
+                "sharding=fsdp2 with thought=rewrite and drop_frac: processes would make different passes, "
+                "since rows that are dropped have no thought to train. Set drop_frac=0, or sharding=none"
+            )
+        return self
+
 
 def run(config: SftConfig) -> Path:
     """Train, and return the run folder; its newest checkpoint is the result. Raises UserError."""
     team = Team(config)
     folder = RunFolder(config, team)
     policy = open_policy(config, team)
-    trainer = Trainer(policy, config.optimiser, team)
+    base, trainer = policy.revision, Trainer(policy, config.optimiser, team)
     state = folder.open()
     sampling = Sampling.model_validate({"thought": config.thought, "max_thought_tokens": config.max_thought_tokens})
     cache = config.out / "data" / "image_tokens.safetensors"
     examples = load_examples(config.data, policy, config.max_thought_tokens, cache, team.is_main)
     check_prompts(policy, examples.prompts, sampling)
-    folder.started(policy.revision, examples.prompts, sampling)
+    folder.started(base, examples.prompts, sampling)
     if config.batch_rows < team.size:
         raise UserError(
             f"batch_rows={config.batch_rows} over {team.size} processes leaves one without a row. Raise batch_rows."
@@ -81,9 +92,8 @@ def run(config: SftConfig) -> Path:
             began = time.monotonic()
             batch = step_batch(policy, examples, config, sampling, step, team)
             counts = global_counts(batch, team)
-            policy.scorer.train()
-            sums = accumulate(policy, batch, counts, config)
-            policy.scorer.eval()
+            with trainer.learning(math.ceil(len(batch) / config.micro_rows), sampling):
+                sums = accumulate(policy, batch, counts, config)
             grad_norm, rate = trainer.step(step, folder.progress(step))
             step += 1
 
@@ -106,6 +116,7 @@ def run(config: SftConfig) -> Path:
                 saved = step
         if saved != step:
             folder.save(step, policy, trainer, ledger=ledger.row())
+        folder.finish()
     return folder.path
 
 

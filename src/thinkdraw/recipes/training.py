@@ -3,26 +3,34 @@
 Data parallelism is an explicit all-reduce of summed gradients, once per optimiser step, and not DDP: losses are divided
 by *global* token counts, so gradients have to be added and not averaged; ranks may have different numbers of
 micro-batches (their rows differ in length, some have no verdict); and sampling needs the bare module between steps.
+With `sharding: fsdp2` the gradients are added shard by shard instead, see `sharding.py`.
 """
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator
-from pydantic import Field
+from accelerate import Accelerator, InitProcessGroupKwargs
+from pydantic import Field, model_validator
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.recipes.sharding import Sharded
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.device import pick_device, set_threads
+from thinkdraw.runtime.sharded_state import restore
+from thinkdraw.types import Sampling
 
 
 class OptimiserSettings(StrictModel):
@@ -50,6 +58,8 @@ class OptimiserSettings(StrictModel):
 
 class TrainSettings(StrictModel):
     """Fields of every recipe that trains a policy."""
+
+    can_shard: ClassVar[bool] = False
 
     out: Path = Field(description="The run folder.")
     policy: str = Field(
@@ -83,6 +93,19 @@ class TrainSettings(StrictModel):
     num_processes: int | None = Field(
         default=None, ge=1, description="Refuse to start with another number; null: WORLD_SIZE."
     )
+    sharding: Literal["none", "fsdp2"] = Field(
+        default="none",
+        description="fsdp2: trained weights, gradients and optimiser state are spread over the processes.",
+    )
+    patience_s: float = Field(
+        default=600, gt=0, description="Seconds that a process waits for a silent one before it stops."
+    )
+
+    @model_validator(mode="after")
+    def _recipe_can_shard(self) -> "TrainSettings":
+        if self.sharding != "none" and not self.can_shard:
+            raise ValueError("sharding=fsdp2 is for recipes sft and grpo; this one trains whole weights: set it to none")
+        return self
 
 
 class Team:
@@ -91,7 +114,13 @@ class Team:
     def __init__(self, config: TrainSettings) -> None:
         set_threads(config.num_threads)
         device = pick_device(config.device)
-        self.accelerator = Accelerator(cpu=device.type == "cpu")
+        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+            raise UserError(
+                "accelerate was told to use FSDP, and would not do so here. Start without --use_fsdp, and set sharding=fsdp2."
+            )
+        waits = InitProcessGroupKwargs(timeout=timedelta(seconds=config.patience_s))
+        self.accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[waits])
+        self.sharding = config.sharding
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
         asked = config.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
@@ -132,6 +161,13 @@ class Team:
             dist.all_reduce(moved, op=op)
             tensor.copy_(moved)
         return tensor
+
+    def tell(self, text: str) -> str:
+        """What the main process says, to all of them."""
+        box = [text]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
@@ -177,10 +213,12 @@ class Trainer:
     """AdamW on fp32 copies of the trained weights (the weights themselves where they are fp32).
 
     Gradients of all micro-batches are summed into the copies' `.grad` in fp32; frozen weights have neither.
+    With sharding=fsdp2 the policy's trained weights become fp32 shards, and so does all that is made of them.
     """
 
     def __init__(self, policy: JanusPolicy, settings: OptimiserSettings, team: Team) -> None:
-        self.settings, self.team = settings, team
+        self.settings, self.team, self.policy = settings, team, policy
+        self.sharded = Sharded(policy, team.size) if team.sharding == "fsdp2" else None
         self.weights = {n: p for n, p in policy.scorer.named_parameters() if p.requires_grad}
         self.masters = {n: p if p.dtype == torch.float32 else p.detach().float() for n, p in self.weights.items()}
         for name, weight in self.weights.items():
@@ -196,17 +234,32 @@ class Trainer:
             weight_decay=settings.weight_decay,
         )
 
+    def resident(self) -> AbstractContextManager[None]:
+        """Inside, the weights are whole on every process, to sample with, to score and to save; see `Sharded`."""
+        return self.sharded.resident() if self.sharded else nullcontext()
+
+    @contextmanager
+    def learning(self, passes: int, sampling: Sampling) -> Iterator[None]:
+        """Inside, gradients are collected. passes: forward and backward passes that this process will make there."""
+        most = int(self.team.highest(passes)) if self.sharded else passes
+        self.policy.scorer.train()
+        yield
+        if self.sharded:
+            self.sharded.keep_company(most - passes, sampling)
+        self.policy.scorer.eval()
+
     def reduce_gradients(self) -> None:
-        """Add the gradients of all processes; where a process had no row, its gradient is zero."""
+        """Add the gradients of all processes; where a process had no row, its gradient is zero. Shards are sums already."""
         for master in self.masters.values():
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
-            self.team.reduce(master.grad)
+            if self.sharded is None:
+                self.team.reduce(master.grad)
 
     def step(self, step: int, progress: float) -> tuple[float, float]:
         """Sum over processes, clip, update, clear. Returns (gradient norm before clipping, learning rate)."""
         self.reduce_gradients()
-        norm = float(torch.nn.utils.clip_grad_norm_(self.masters.values(), self.settings.max_grad_norm))
+        norm = self._clip()
         rate = self.settings.rate(step, progress)
         if not math.isfinite(norm):
             raise UserError(
@@ -220,6 +273,13 @@ class Trainer:
         self._write_back()
         return norm, rate
 
+    def _clip(self) -> float:
+        """The norm of the whole gradient, over all shards, before it is clipped."""
+        norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters.values() if m.grad is not None])
+        norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        torch.nn.utils.clip_grads_with_norm_(self.masters.values(), self.settings.max_grad_norm, norm)
+        return float(norm)
+
     def _write_back(self) -> None:
         with torch.no_grad():
             for name, weight in self.weights.items():
@@ -231,11 +291,16 @@ class Trainer:
         return {"weights": {n: m.detach() for n, m in self.masters.items()}, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        with torch.no_grad():
-            for name, master in self.masters.items():
-                master.copy_(state["weights"][name])
+        """Go on from there, however many processes and whatever sharding it was saved with."""
+        masters, saved = list(self.masters.values()), state["optimizer"]["state"]
+        own = {
+            i: {k: v if k == "step" else torch.empty_like(masters[i]) for k, v in values.items()}
+            for i, values in saved.items()
+        }
+        moments = [(v, own[i][k]) for i, values in saved.items() for k, v in values.items() if k != "step"]
+        restore([*((state["weights"][name], master) for name, master in self.masters.items()), *moments])
         self._write_back()
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["optimizer"] | {"state": own})
 
 
 def _move_gradient(weight: Tensor, master: Tensor) -> None:

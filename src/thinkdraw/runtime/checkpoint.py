@@ -1,7 +1,8 @@
 """Checkpoints: which folders are complete, and trainer state without pickle.
 
 A checkpoint is `checkpoints/step_000100/`: a Hugging Face model folder, the trainer state, and `complete.json`, written
-last. A folder without `complete.json` is not a checkpoint.
+last. A folder without `complete.json` is not a checkpoint. Tensors of the state that are spread over processes are in the
+folder `trainer_state`, which any number of processes can read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import random
 import re
 import shutil
 from collections.abc import Collection, Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,22 +22,33 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.distributed.tensor import DTensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_json
+from thinkdraw.runtime.sharded_state import Stored, save_shards
 
 MARKER = "complete.json"
-_TENSORS, _REST = "trainer_state.safetensors", "trainer_state.json"
+_TENSORS, _REST, _SHARDS = "trainer_state.safetensors", "trainer_state.json", "trainer_state"
 
 
-def save_trainer_state(directory: Path | str, state: dict[str, Any]) -> None:
+def save_trainer_state(directory: Path | str, state: dict[str, Any], is_main: bool = True) -> Future[Any] | None:
     """Write nested dicts and lists of tensors, numbers, strings and None: tensors to safetensors, the rest to JSON.
 
     Dict keys: strings or ints. Raises TypeError naming the place of anything else, UserError if the disk refuses.
+    A state with tensors that are spread over processes is saved by all of them, what is not spread by the main one; the
+    shards are being written until the future that is returned is done.
     """
     directory = Path(directory)
     tensors: dict[str, torch.Tensor] = {}
     rest = _encode(state, "state", tensors)
+    shards = {where: tensor for where, tensor in tensors.items() if isinstance(tensor, DTensor)}
+    if is_main:
+        _save_whole(directory, rest, {where: t for where, t in tensors.items() if where not in shards})
+    return save_shards(directory / _SHARDS, shards) if shards else None
+
+
+def _save_whole(directory: Path, rest: Any, tensors: dict[str, torch.Tensor]) -> None:
     try:
         with atomic_file(directory / _TENSORS) as temporary:
             save_file(_unshare(tensors), temporary)
@@ -47,11 +60,15 @@ def save_trainer_state(directory: Path | str, state: dict[str, Any]) -> None:
 
 
 def load_trainer_state(directory: Path | str) -> dict[str, Any]:
-    """Read what `save_trainer_state` wrote, tensors on the CPU. Raises UserError if it is missing or damaged."""
+    """Read what `save_trainer_state` wrote, tensors on the CPU; those that were spread are `Stored`, to be read by `restore`.
+
+    Raises UserError if it is missing or damaged.
+    """
     directory = Path(directory)
     try:
-        tensors = load_file(directory / _TENSORS)
-        return _decode(json.loads((directory / _REST).read_text(encoding="utf-8")), tensors)
+        tensors: dict[str, torch.Tensor] = load_file(directory / _TENSORS)
+        rest = json.loads((directory / _REST).read_text(encoding="utf-8"))
+        return _decode(rest, tensors, directory / _SHARDS)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
             f"no readable trainer state in {directory} ({type(error).__name__}: {error}). "
@@ -61,6 +78,9 @@ def load_trainer_state(directory: Path | str) -> dict[str, Any]:
 
 def _encode(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:
     """JSON for `value`; what JSON lacks becomes {"__tag__": …}, and tensors are put into `tensors` under `where`."""
+    if isinstance(value, DTensor):
+        tensors[where] = value.detach()
+        return {"__sharded__": where}
     if isinstance(value, torch.Tensor):
         tensors[where] = value.detach().cpu().contiguous()
         return {"__tensor__": where}
@@ -96,20 +116,22 @@ def _unshare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return unshared
 
 
-def _decode(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+def _decode(value: Any, tensors: dict[str, torch.Tensor], shards: Path) -> Any:
     if isinstance(value, list):
-        return [_decode(item, tensors) for item in value]
+        return [_decode(item, tensors, shards) for item in value]
     if not isinstance(value, dict):
         return value
     if "__tensor__" in value:
         return tensors[value["__tensor__"]]
+    if "__sharded__" in value:
+        return Stored(shards, value["__sharded__"])
     if "__float__" in value:
         return float(value["__float__"])
     if "__tuple__" in value:
-        return tuple(_decode(item, tensors) for item in value["__tuple__"])
+        return tuple(_decode(item, tensors, shards) for item in value["__tuple__"])
     if "__dict__" in value:
-        return {key: _decode(item, tensors) for key, item in value["__dict__"]}
-    return {key: _decode(item, tensors) for key, item in value.items()}
+        return {key: _decode(item, tensors, shards) for key, item in value["__dict__"]}
+    return {key: _decode(item, tensors, shards) for key, item in value.items()}
 
 
 def rng_state() -> dict[str, Any]:

@@ -1,0 +1,21 @@
+"""DPG-Bench's categories for the questions of the lab's own prompts, which are told by the facts that they ask about."""
+
+from dataclasses import replace
+from typing import Any
+
+from thinkdraw.types import Prompt, Question
+
+CATEGORIES = {"background": "global", "relation": "relation - spatial", "count": "other - count"}
+
+
+def with_categories(prompt: Prompt) -> Prompt:
+    """The prompt with a category for each of its questions: entity - whole, attribute - color, …"""
+    return replace(prompt, questions=tuple(replace(q, category=_category(q)) for q in prompt.questions))
+
+
+def _category(question: Question) -> str:
+    fact: dict[str, Any] = question.fact or {}
+    attributes = [name for name in fact.get("thing", {}) if name != "shape"]
+    if fact.get("kind") == "exists" and attributes:
+        return f"attribute - {attributes[0]}"
+    return CATEGORIES.get(fact.get("kind", ""), "entity - whole")
