@@ -39,7 +39,7 @@ def main() -> None:
     for cell in cells:
         setting, _, mode = cell.name.partition("__")
         runs = [rows_of(run) for run in sorted(cell.glob("seed_*"))]
-        column, color = settings.index(setting), {"off": "C1"}.get(mode, "C0")
+        column, color = settings.index(setting), {"fixed": "C1"}.get(mode, "C0")
         for line, (key, what) in enumerate(MODALITIES.items()):
             away = [[row[key] - rows[0][key] for row in rows] for rows in runs]
             flat = [abs(value) for values in away for value in values]

@@ -19,8 +19,8 @@ class EntropySettings(StrictModel):
     )
     lr: float = Field(default=1e-3, gt=0)
     cap: float = Field(default=5e-2, gt=0, description="Of the coefficient's size.")
-    fixed_text: float = Field(default=0.0, description="The coefficient of `fixed`.")
-    fixed_image: float = Field(default=0.0, description="The coefficient of `fixed`.")
+    fixed_text: float = Field(default=0.0, description="The coefficient of `fixed`; `adaptive` adds its own to it.")
+    fixed_image: float = Field(default=0.0, description="The coefficient of `fixed`; `adaptive` adds its own to it.")
 
 
 class EntropyControl:
@@ -33,10 +33,14 @@ class EntropyControl:
     @property
     def coefficients(self) -> tuple[float, float]:
         """Of text and image, for the next update."""
-        if self.settings.mode == "fixed":
-            return self.settings.fixed_text, self.settings.fixed_image
+        s = self.settings
+        if s.mode == "off":
+            return 0.0, 0.0
         text, image = (self._controllers.get(name) for name in ("text", "image"))
-        return text.coefficient if text else 0.0, image.coefficient if image else 0.0
+        return (
+            s.fixed_text + (text.coefficient if text else 0.0),
+            s.fixed_image + (image.coefficient if image else 0.0),
+        )
 
     def update(self, means: dict[str, float], counts: SegmentCounts) -> dict[str, float]:
         """Once per optimiser step, with its global mean entropies; returns the coefficients that it was made with."""
