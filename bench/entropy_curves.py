@@ -25,7 +25,7 @@ def rows_of(run: Path) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sweep", type=Path)
-    parser.add_argument("--band", type=float, default=0.1)
+    parser.add_argument("--band", type=float, default=0.2)
     parser.add_argument("--out", type=Path, default=Path("entropy.png"))
     asked = parser.parse_args()
     cells = sorted(path for path in (asked.sweep / "cells").iterdir() if path.is_dir())
