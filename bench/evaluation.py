@@ -33,20 +33,21 @@ def run(stage: str, out: Path, arguments: list[str], kill: tuple[str, int] | Non
     """One process. kill: end it when this file below `out` has so many rows."""
     log = out.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
     with log.open("a") as file:
-        began = time.monotonic()
-        job = subprocess.Popen(
-            [sys.executable, "-c", VERB, "eval", *arguments, "--out", str(out)], stdout=file, stderr=file
-        )
-        used = None
-        while used is None:
-            if kill and len(rows(out, kill[0])) >= kill[1]:
-                os.kill(job.pid, signal.SIGKILL)
-                kill = None
-            pid, status, found = os.wait4(job.pid, os.WNOHANG)
-            used = found if pid else None
+        arguments = [*arguments, "--out", str(out)]
+        job = subprocess.Popen([sys.executable, "-c", VERB, "eval", *arguments], stdout=file, stderr=file)
+    try:
+        pid = 0
+        while not pid:
             time.sleep(0.2)
-    job.returncode = os.waitstatus_to_exitcode(status)
+            if kill and len(rows(out, kill[0])) >= kill[1]:
+                job.kill()
+                kill = None
+            pid, status, used = os.wait4(job.pid, os.WNOHANG)
+        job.returncode = os.waitstatus_to_exitcode(status)
+    finally:
+        job.kill()  # where this program is stopped; one that has ended is left alone
     wanted = -signal.SIGKILL if stage.startswith("killed") else 0
     if job.returncode != wanted:
         raise SystemExit(f"{stage} ended with {job.returncode}, not {wanted}: see {log}")
@@ -57,10 +58,9 @@ def run(stage: str, out: Path, arguments: list[str], kill: tuple[str, int] | Non
 
 
 def rows(out: Path, name: str) -> list[str]:
-    """The whole lines of the file of that name."""
-    return [
-        line for path in out.rglob(name) if path.parent.name != "official" for line in path.open() if line[-1] == "\n"
-    ]
+    """The whole lines of the file of that name, of the drawing or of its judge."""
+    files = [*out.glob(f"*/{name}"), *out.glob(f"*/*/{name}")]
+    return [line for path in files for line in path.open(encoding="utf-8") if line[-1] == "\n"]
 
 
 def of_pictures(out: Path, name: str) -> dict[tuple[int, int], dict[str, Any]]:

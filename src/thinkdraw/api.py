@@ -52,7 +52,8 @@ def rollout(
 def evaluate(
     policy: JanusPolicy, benchmark: str = "lab-geneval", *, split: str = "test", count: int | None = None,
     samples: int | None = None, seed: int = 0, folder: Path | str | None = None, prompts: Path | str | None = None,
-    judges: Mapping[str, str | Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None, **sampling: Any,
+    judges: Mapping[str, str | Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None,
+    questions_per_type: int = 0, **sampling: Any,
 ) -> LabReport | Evaluation:  # fmt: skip
     """Draw a benchmark's prompts and judge the pictures: `.score`, and scores per task, with 95 % intervals.
 
@@ -60,17 +61,20 @@ def evaluate(
     by the exact detector, kept in `folder` if there is one. Every other benchmark, and these with judges or settings, gives
     an `Evaluation`: all prompts and the official number of pictures unless given, kept in `folder`, else in
     runs/eval/REVISION. prompts: its official file. judges: role → a judge's name, or that name with its settings.
-    settings: the benchmark's own. Raises UserError.
+    settings: the benchmark's own. questions_per_type: of the lab's, about pictures, also put to the policy. Raises UserError.
     """
     if benchmark.startswith("lab-") and benchmark[4:] in SPECS and not (judges or settings):
         family: Any = benchmark[4:]
         lab_split: Any = split
-        return evaluate_lab(policy, family, lab_split, count or 384, samples or 4, Sampling(**sampling), seed, folder)
+        return evaluate_lab(
+            policy, family, lab_split, count or 384, samples or 4, Sampling(**sampling), seed, folder,
+            questions_per_type=questions_per_type,
+        )  # fmt: skip
     named = {role: {"name": judge} if isinstance(judge, str) else dict(judge) for role, judge in (judges or {}).items()}
     config = EvaluateConfig(
         benchmarks=[benchmark], policy=policy.revision, prompts=Path(prompts) if prompts else None, judges=named,
         settings=dict(settings or {}), split=split, count=count, samples=samples, sampling=Sampling(**sampling), seed=seed,
-        out=Path(folder) if folder else None,
+        out=Path(folder) if folder else None, questions_per_type=questions_per_type, latency_pictures=0,
     )  # fmt: skip
     return run_evaluation(config, policy)[0]
 

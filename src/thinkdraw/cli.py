@@ -9,6 +9,7 @@ import typer
 
 from thinkdraw.commands.corpus import corpus_app
 from thinkdraw.commands.evaluate import evaluate
+from thinkdraw.commands.plan import plan
 from thinkdraw.commands.serve import serve
 from thinkdraw.errors import UserError
 
@@ -352,6 +353,7 @@ def store(
     print(export(opened, out, as_jsonl=jsonl, pictures=pictures, skip_damaged=skip_damaged))
 
 
+app.command()(plan)
 app.command()(serve)
 
 prompts_app = typer.Typer(no_args_is_help=True, help="Make prompt sets, and keep test prompts out of training.")

@@ -285,8 +285,8 @@ class Detection:
 class Detector(Protocol):
     """Finds objects: pictures (B, H, W, 3) uint8 → per picture a list of detections, or None = no verdict.
 
-    labels: B lists of names to look for, which a detector with an open vocabulary needs; one with its own list of
-    names finds all of these, and keeps to `labels` where they are given.
+    labels: B lists of names to look for, which a detector with an open vocabulary needs (`needs_labels = True` says so);
+    one with its own list of names finds all of these, and keeps to `labels` where they are given.
     """
 
     def detect(

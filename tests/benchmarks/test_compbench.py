@@ -8,11 +8,13 @@ from tests.rewards.compbench_stand_ins import NO_VERDICT, Finds, Says, Scores, S
 
 from thinkdraw.benchmarks.base import PictureSet
 from thinkdraw.benchmarks.compbench import CompBench, open_asker
-from thinkdraw.benchmarks.compbench_files import RESULTS, read_answers, read_results, write_results
+from thinkdraw.benchmarks.compbench_files import RESULTS, read_answers, read_results
 from thinkdraw.benchmarks.flow import report_on, score_pictures
 from thinkdraw.benchmarks.picture_files import list_pictures, read_place
+from thinkdraw.benchmarks.settings import sha256_of_prompts
 from thinkdraw.data.noun_chunks import write_parses
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.compbench_ask import CATEGORIES
 
 FILES = {
     "color": ["a red dog and a green cat", "a green dog"],
@@ -215,8 +217,9 @@ def test_what_we_write_is_read_back_and_says_who_judged(folder, tmp_path):
     made = bench(folder)
     prompts = made.prompts(folder)
     rows = made.judge([drawn(i, p, [50, NO_VERDICT if i == 2 else 60]) for i, p in enumerate(prompts)])
-    files = write_results(tmp_path / "results", rows, made.label)
-    assert [file.relative_to(tmp_path / "results").as_posix() for file in files] == [
+    made.write_results(tmp_path / "results", rows)
+    files = [tmp_path / "results" / category / RESULTS[category][0] / "vqa_result.json" for category in FILES]
+    assert [path.relative_to(tmp_path / "results").as_posix() for path in files if path.is_file()] == [
         "color/annotation_blip/vqa_result.json",
         "shape/annotation_blip/vqa_result.json",
         "texture/annotation_blip/vqa_result.json",
@@ -283,3 +286,10 @@ def test_the_official_lists_are_found_beside_the_official_prompts(shared_dir):
     assert (
         sum(text in asker.spatial for text in complex_) == 58 and sum(text in asker.action for text in complex_) == 212
     )
+
+
+def test_the_official_prompts_are_known_by_their_hash_as_a_whole_and_by_category(shared_dir):
+    folder = shared_dir / "benchmarks" / "t2i_compbench"
+    paths = [folder, *(folder / f"{category}_val.txt" for category in CATEGORIES)]
+    found = [sha256_of_prompts(CompBench().prompts(path), path) for path in paths]
+    assert found == list(CompBench.official_sha256)

@@ -91,7 +91,8 @@ def test_a_row_keeps_answers_from_which_it_is_scored_again(table):
     ]  # fmt: skip
     assert "says gave no verdict" in rows[2]["reason"]
     assert rows[0]["answers"][1] == {
-        "id": 2, "category": "attribute - color", "depends_on": [1], "p_yes": pytest.approx(0.6),
+        "id": 2, "question": "Is the cat red?", "category": "attribute - color", "depends_on": [1],
+        "p_yes": pytest.approx(0.6),
     }  # fmt: skip
 
 
@@ -260,6 +261,55 @@ def test_what_we_write_is_read_back_and_says_who_judged(table, tmp_path):
     assert found.overall == 75.0 and found.label == "dpg[says,fixed]"
     assert found.first_level == pytest.approx(report.extra["first_level"])
     assert {row["label"] for row in bench.import_official(path, prompts)} == {"dpg[says,fixed]"}
+
+
+@pytest.mark.parametrize("mode", ["official", "fixed"])
+def test_our_result_files_give_the_same_table_again(table, tmp_path, mode):
+    bench = DpgBench(Says(), mode=mode)
+    prompts = bench.prompts(table)
+    rows = bench.judge([drawn(0, prompts[0], [60, 60, 60, 40]), drawn(1, prompts[1], [60, 40, 60, 60])])
+    bench.write_results(tmp_path / "official", rows)
+    files = sorted(path.name for path in (tmp_path / "official").iterdir())
+    assert files == ["dpg-bench_results.txt", "dpg-bench_results_detail.txt"]
+    lines = (tmp_path / "official" / files[1]).read_text().splitlines()
+    # crop 1 of a grid of pictures of 8 pixels is its upper right quarter, and 0.4 is no yes
+    assert "dog2.png, (8, 0, 16, 8), Is the dog in it, there?, no" in lines
+    assert len(lines) == 4 * (3 if mode == "official" else 5)  # cat1 is dropped where the table's first row is skipped
+    again = bench.import_official(tmp_path / "official" / files[0], prompts)
+    assert {row["label"] for row in again} == {bench.label}
+    ours, theirs = bench.aggregate(rows), bench.aggregate(again)
+    assert (theirs.overall.value, theirs.columns) == (ours.overall.value, ours.columns)
+    assert theirs.extra["second_level"] == ours.extra["second_level"]
+
+
+def test_an_answer_without_verdict_stays_one_in_our_file_of_details(table, tmp_path):
+    bench = DpgBench(Says(), mode="fixed")
+    prompts = bench.prompts(table)
+    (row,) = bench.judge([drawn(1, prompts[1], [60])])
+    row["answers"][0]["p_yes"], row["answers"][1]["p_yes"] = 0.4, None  # 3 depends on 1 and 2: 0, and 1 and 3 are 0
+    bench.write_results(tmp_path, [row | {"verdict": 0.0}])
+    (again,) = bench.import_official(tmp_path / "dpg-bench_results.txt", prompts)
+    assert [answer["answer"] for answer in again["answers"]] == ["no", None, "yes"]
+
+
+def test_more_pictures_than_a_grid_holds_have_no_official_file(table, tmp_path):
+    bench = DpgBench(Says(), mode="fixed")
+    rows = bench.judge([drawn(1, bench.prompts(table)[1], [60] * 5)])
+    bench.write_results(tmp_path / "official", rows)
+    assert not (tmp_path / "official").exists()
+
+
+def test_missing_pictures_are_an_error_in_fixed_mode_only(table):
+    missing = [(0, 0), (0, 1), (0, 2), (0, 3), (1, 3)]
+    for mode, error in (("official", None), ("fixed", r"5 pictures of 2 items are missing \(cat1, dog2\)")):
+        bench = DpgBench(Says(), mode=mode)
+        prompts = bench.prompts(table)
+        bench.check_missing([], prompts)
+        if error is None:
+            bench.check_missing(missing, prompts)
+        else:
+            with pytest.raises(UserError, match=error):
+                bench.check_missing(missing, prompts)
 
 
 @pytest.mark.parametrize(

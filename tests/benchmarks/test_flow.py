@@ -10,6 +10,7 @@ from thinkdraw.benchmarks.flow import prompt_notes, report_on, score_pictures, s
 from thinkdraw.benchmarks.geneval import GenEval
 from thinkdraw.benchmarks.geneval_files import find_pictures, write_prompt_folder
 from thinkdraw.benchmarks.picture_files import list_pictures, read_place
+from thinkdraw.benchmarks.settings import git_hash_of, sha256_of
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 
@@ -90,6 +91,12 @@ def test_too_many_failures_stop_the_run_with_the_judges_name_and_keep_what_was_j
     with pytest.raises(UserError, match=r"pixel-detector\] gave no verdict on 2 of 8 pictures"):
         score(pictures, tmp_path / "out", max_no_verdict_frac=0.1, prompts_at_once=1)
     assert len((tmp_path / "out/results.jsonl").read_text().splitlines()) == 4
+
+
+def test_a_picture_on_which_a_judge_had_no_verdict_is_named_with_the_judge(tmp_path):
+    benchmark, rows = score(layout(tmp_path, [(1, 0), (1, 255), (0, 0), (1, 0)]))
+    note = report_on(benchmark, rows).notes[-1]
+    assert note.startswith("1 pictures could not be judged: prompt 1 picture 1: pixel:pixel-detector gave no verdict")
 
 
 def test_a_report_without_any_verdict_is_an_error(tmp_path):
@@ -182,6 +189,17 @@ def test_a_quarter_of_a_grid_is_read_and_other_shapes_are_refused(tmp_path):
 def test_what_differs_from_the_official_protocol_is_noted(asked, note):
     notes = prompt_notes(GenEval(), *asked)
     assert notes == [] if note is None else len(notes) == 1 and note in notes[0]
+
+
+def test_a_file_that_is_known_by_its_git_hash_alone_is_official(tmp_path):
+    class Known(GenEval):
+        official_sha256 = ("git:b6fc4c620b67d95f953a5c1c1230aaab5db5a1b0",)  # of printf hello | git hash-object --stdin
+
+    (tmp_path / "a.txt").write_text("hello")
+    hashes = sha256_of(tmp_path / "a.txt"), git_hash_of(tmp_path / "a.txt")
+    assert prompt_notes(Known(), 553, 553, 4, *hashes) == []
+    assert "is not the official one" in prompt_notes(Known(), 553, 553, 4, hashes[0], "git:1")[0]
+    assert git_hash_of(tmp_path) == ""
 
 
 def test_a_summary_is_json_with_label_interval_and_counts(tmp_path):

@@ -8,17 +8,11 @@ import pytest
 from tests.benchmarks.helpers import PixelDetector, geneval_prompt, picture, pictures_of
 
 from thinkdraw.benchmarks import BENCHMARKS, load_benchmark
-from thinkdraw.benchmarks.geneval import GenEval, aggregate
-from thinkdraw.benchmarks.geneval_verdict import (
-    kept_by_class,
-    objects_to_color,
-    raw_detection,
-    read_detection,
-    verdict_on,
-)
+from thinkdraw.benchmarks.geneval import GenEval, aggregate, raw_detection, read_detection
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.scenes import draw, random_scene
+from thinkdraw.rewards.geneval import kept_by_class, objects_to_color, verdict_on
 from thinkdraw.rewards.lab_detector import judge as lab_judge
 from thinkdraw.types import Detection
 

@@ -100,7 +100,7 @@ def test_prompts_are_known_by_their_text_where_a_prompt_file_is_given(tmp_path):
     [
         ({"correct": "yes"}, "line 2: 'correct' has the wrong type"),
         ({"tag": None}, "line 2: 'tag' has the wrong type"),
-        ({"metadata": "{"}, "line 2, metadata: not valid JSON"),
+        ({"metadata": "{"}, "line 2, metadata is not JSON"),
     ],
 )
 def test_a_broken_results_file_is_reported_with_its_line(tmp_path, change, message):

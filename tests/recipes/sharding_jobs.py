@@ -23,14 +23,22 @@ from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.training import Team, Trainer, open_policy
 from thinkdraw.types import Rollouts, Sampling
 
+LORA = LoraSettings.model_validate({"rank": 2})
 BATCHES: dict[str, dict[str, Any]] = {
     "plain": {},
     "bf16": {"dtype": "bf16"},
-    "lora": {"lora": LoraSettings(rank=2), "beta": 0.1},
+    "lora": {"lora": LORA, "beta": 0.1},
     "reference": {"beta": 0.1, "gradient_checkpointing": True},
     "rewrite": {"sampling": Sampling(max_thought_tokens=4, thought="rewrite", guidance_scale=2.0)},
 }
-RUN = {"max_steps": 2, "save_every": 1, "keep_checkpoints": 9, "minibatches": 1, "micro_rows": 3, "prompts_per_phase": 3}
+RUN = {
+    "max_steps": 2,
+    "save_every": 1,
+    "keep_checkpoints": 9,
+    "minibatches": 1,
+    "micro_rows": 3,
+    "prompts_per_phase": 3,
+}
 RUN |= {"optimiser": {"learning_rate": 1e-4, "warmup_steps": 0}, "max_no_verdict_frac": 0.5}
 RUN |= {"validation": {"every": 1, "prompts": {"split": "validation", "count": 3}}}
 
@@ -41,6 +49,17 @@ def batch_config(folder: Path, name: str, **changes: Any) -> grpo.GrpoConfig:
 
 def run_config(folder: Path, name: str, **changes: Any) -> grpo.GrpoConfig:
     return grpo_config(folder, str(folder / "policy"), **RUN | {"out": folder / name} | changes)
+
+
+def sft_lora_config(folder: Path, name: str, sharding: str) -> sft.SftConfig:
+    changes = {
+        "out": folder / name,
+        "sharding": sharding,
+        "max_steps": 2,
+        "lora": LORA,
+        "thought": "inline",
+    }
+    return sft_config(folder, str(folder / "policy"), micro_rows=2, batch_rows=7, **changes)
 
 
 def batch(policy: JanusPolicy, config: grpo.GrpoConfig) -> Rollouts:
@@ -96,7 +115,8 @@ def runs(folder: Path, team: Team) -> None:
     """The same GRPO run twice, and one of SFT."""
     for name, sharding in (("whole", "none"), ("shards", "fsdp2")):
         grpo.run(run_config(folder, name, sharding=sharding))
-        sft.run(sft_config(folder, str(folder / "policy"), out=folder / f"sft_{name}", sharding=sharding, max_steps=2))
+        torch.manual_seed(0)  # adapters begin at random
+        sft.run(sft_lora_config(folder, f"sft_{name}", sharding))
 
 
 def back_to_two(folder: Path, team: Team) -> None:
@@ -105,7 +125,7 @@ def back_to_two(folder: Path, team: Team) -> None:
 
 
 class DiesOnce(LowCodes):
-    """In the second phase, in process 1, and only if `file` is not there yet: raises or is killed."""
+    """In the third phase (the fifth call: a phase asks twice), in process 1, and only if `file` is not there yet: raises or is killed."""
 
     def __init__(self, file: str, how: str) -> None:
         super().__init__()
@@ -113,7 +133,7 @@ class DiesOnce(LowCodes):
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         self.calls += 1
-        if self.calls == 2 and os.environ.get("RANK") == "1" and not self.file.exists():
+        if self.calls == 5 and os.environ.get("RANK") == "1" and not self.file.exists():
             self.file.touch()
             if self.how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -121,11 +141,11 @@ class DiesOnce(LowCodes):
         return super().__call__(rollouts)
 
 
-def dies_config(folder: Path, how: str) -> grpo.GrpoConfig:
+def dies_config(folder: Path, how: str, **others: Any) -> grpo.GrpoConfig:
     settings = {"file": str(folder / f"{how}.once"), "how": how}
     reward = {"name": "tests.recipes.sharding_jobs:DiesOnce", "settings": settings}
-    changes = {"reward": reward, "validation": {"every": 0}, "sharding": "fsdp2", "max_steps": 2}
-    return run_config(folder, how, **changes)
+    changes = {"reward": reward, "validation": {"every": 0}, "sharding": "fsdp2", "max_steps": 3}
+    return run_config(folder, how, **changes | others)
 
 
 def raises(folder: Path, team: Team) -> None:

@@ -5,9 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from tests.benchmarks.helpers import PixelDetector, geneval_prompt, pictures_of
 
+import thinkdraw
 from thinkdraw import cli
+from thinkdraw.benchmarks import benchmark_class
 from thinkdraw.benchmarks.base import PictureSet
 from thinkdraw.benchmarks.geneval_files import metadata_of, write_prompt_folder
 from thinkdraw.errors import UserError
@@ -145,6 +148,80 @@ def test_a_skill_that_is_broken_is_found_in_its_column(tmp_path):
     )
 
 
+def test_all_of_the_labs_families_go_through_a_benchmarks_class(tmp_path):
+    rng, judges = np.random.default_rng(0), {"questioner": {"name": "tests.recipes.test_evaluate:AlwaysYes"}}
+    for name, columns in (
+        ("lab-compbench", ["color", "shape", "texture", "spatial", "numeracy", "complex"]),
+        ("lab-dense", ["global", "entity", "attribute", "relation"]),
+    ):
+        examples, folder = prompt_set(name.removeprefix("lab-"), "ood", 12), tmp_path / name
+        class_ = benchmark_class({"lab-dense": "dpg"}.get(name, "compbench"))()
+        sets = [PictureSet(i, e.prompt, tuple(range(4)), (draw(e.scene(rng)),) * 4) for i, e in enumerate(examples)]
+        class_.export_official(folder, [e.prompt for e in examples], sets)
+        (found,) = run(
+            EvaluateConfig(
+                benchmarks=[name], images=folder, split="ood", count=12, samples=4, judges=judges, out=tmp_path / "out"
+            )
+        )
+        assert list(found.report.columns) == columns and found.score.num_no_verdict == 0
+        assert found.report.label == f"{name}[always-yes{'+lab-detector' if name == 'lab-compbench' else ',fixed'}]"
+        assert found.summary["missing"] == found.summary["extra_files"] == 0
+        assert (tmp_path / "out" / name).is_dir() and any((found.folder / "official").iterdir())
+    (folder / "lab-dense-ood-0003.png").unlink()
+    with pytest.raises(UserError, match=r"4 pictures of 1 items are missing \(lab-dense-ood-0003\)"):
+        run(EvaluateConfig(benchmarks=[name], images=folder, split="ood", count=12, judges=judges, out=tmp_path / "2"))
+
+
+class AlwaysYes:
+    name = "always-yes"
+
+    def answer(self, pictures, questions):
+        return torch.ones(len(questions))
+
+
+def test_judges_of_another_revision_are_not_compared(tmp_path):
+    path, pictures = prompt_file(tmp_path), official(tmp_path / "pictures")
+    for revision in ("r1", "r2"):
+        judges = {
+            "detector": {"name": "tests.recipes.test_evaluate:Revised", "revision": revision},
+            "colors": {"name": "none"},
+        }
+        run(config(benchmarks=["geneval"], images=pictures, prompts=path, out=tmp_path / revision, judges=judges))
+    with pytest.raises(UserError, match="the judge of detector is r1 and r2"):
+        compare_folders(tmp_path / "r1", tmp_path / "r2")
+
+
+class Revised(PixelDetector):
+    def __init__(self, revision):
+        super().__init__()
+        self.revision = revision
+
+
+@needs_lab
+def test_a_policy_that_is_open_is_evaluated_by_any_benchmark(tmp_path):
+    policy, path = (
+        thinkdraw.load_policy("lab", precision="bf16"),
+        prompt_file(tmp_path, lab_prompts("lab-geneval", "test", 2)),
+    )
+    judges = {"detector": "lab-detector", "colors": {"name": "none"}}
+    found = thinkdraw.evaluate(policy, "geneval", prompts=path, judges=judges, samples=1, folder=tmp_path / "out")
+    assert found.report.label == "geneval[lab-detector]" and found.score.pictures == 2
+    assert found.summary["revision"] == found.summary["policy"] == policy.revision
+    own = thinkdraw.evaluate(policy, "lab-geneval", count=6, samples=1)
+    assert 0 <= own.score.value <= 1 and own.settings["family"] == "geneval"
+
+
+@needs_lab
+def test_questions_and_single_drawings_are_as_many_as_asked(monkeypatch, capsys, tmp_path):
+    path = prompt_file(tmp_path, lab_prompts("lab-geneval", "test", 1))
+    code, shown = verb(
+        monkeypatch, capsys, "lab", "--benchmark", "geneval", "--prompts", path, "--samples", 1, "--out", tmp_path / "out",
+        "--judge", "detector=lab-detector", "--judge", "colors=none", "--questions-per-type", 2, "--latency-pictures", 0, "--json",
+    )  # fmt: skip
+    (summary,) = json.loads(shown.out)
+    assert code == 0 and summary["understanding"]["questions"] == 14 and "latency" not in summary  # 7 types of 2
+
+
 def test_another_judge_has_a_folder_of_its_own_and_other_settings_are_refused(tmp_path):
     path, pictures = prompt_file(tmp_path), official(tmp_path / "pictures")
     given = {"benchmarks": ["geneval"], "images": pictures, "prompts": path, "out": tmp_path / "out"}
@@ -175,7 +252,9 @@ class OtherDetector(PixelDetector):
         (("--images", "nowhere", "--benchmark", "geneval", "--prompts", "."), "nowhere is not a folder"),
         (("--images", ".", "--benchmark", "geneval", "--prompts", ".", "--judge", f"detector={PIXEL}", "--judge",
           "colors=none"), "holds no picture in geneval's official layout"),
-        (("--images", ".", "--benchmark", "lab-compbench"), "by the lab's own evaluation"),
+        (("--images", ".", "--benchmark", "lab-compbench"), "holds no picture in lab-compbench's official layout"),
+        (("--images", ".", "--benchmark", "lab-sparse"), "unknown benchmark 'lab-sparse'"),
+        (("lab", "--benchmark", "lab-sparse"), "the lab has lab-geneval"),
         (("--import-official", "nowhere.jsonl", "--benchmark", "geneval"), "nowhere.jsonl is not there"),
         (("--import-official", "geneval", "--benchmark", "geneval,dpg"), "reads one benchmark's file"),
         (("--compare", ".", "nowhere"), "hold no evaluation"),

@@ -69,7 +69,7 @@ def test_nor_with_another_monitor(tmp_path, policy, monkeypatch):
     config = grpo_config(tmp_path, policy, max_steps=1, validation=validation, **SMALL)
     grpo.run(config)
     monkeypatch.setattr(Versioned, "revision", "second")
-    with pytest.raises(UserError, match="revision first of reward monitor/tests.recipes.test_grpo_judges:Versioned"):
+    with pytest.raises(UserError, match=r"revision first of reward monitor/tests\.recipes\.test_grpo_judges:Versioned"):
         grpo.run(config.model_copy(update={"max_steps": 2}))
 
 

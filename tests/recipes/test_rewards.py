@@ -47,7 +47,7 @@ class Policy(Says):
 def loaded(monkeypatch):
     """The names of the checkpoints that were loaded."""
     names = []
-    monkeypatch.setattr(rewards, "load_trained", lambda name: names.append(name) or Policy(0.25))
+    monkeypatch.setattr(rewards, "load_trained", lambda name, device: names.append(name) or Policy(0.25))
     Policy.model.frozen = False
     return names
 

@@ -1,16 +1,24 @@
 """The metric rewards give what the benchmarks' own functions give."""
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 from tests.rewards.compbench_stand_ins import NO_VERDICT, Finds, Says, Scores, Slopes, parse, picture
 
+from thinkdraw.benchmarks.base import PictureSet
+from thinkdraw.benchmarks.geneval import GenEval
 from thinkdraw.errors import UserError
+from thinkdraw.judges.lab import LabDetector
+from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.lab.scenes import draw, random_scene
 from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.rewards import load_reward
 from thinkdraw.rewards.compbench import CompBenchJudge
 from thinkdraw.rewards.compbench_ask import Asker
+from thinkdraw.rewards.metric_geneval import GenEvalMetric
 from thinkdraw.types import Detection, Prompt, Question, Rollouts, Sampling
 
 
@@ -121,6 +129,34 @@ def test_geneval_without_the_colours_verdict_has_none_and_without_a_colour_judge
     assert load_reward("metric:geneval", detector=Dogs(), colors=Namer(None))(rollouts([RED_DOG], [2])).isnan().all()
     with pytest.raises(UserError, match="colors"):
         load_reward("metric:geneval", detector=Dogs())(rollouts([RED_DOG], [2]))
+
+
+def test_geneval_as_reward_and_as_benchmark_never_disagree_also_about_the_labs_small_striped_rings():
+    rng, detector = np.random.default_rng(0), LabDetector()
+    examples = prompt_set("geneval", "test", 60)
+    pictures = [draw(e.scene(rng) if i % 2 else random_scene(3, rng)) for i, e in enumerate(examples)]
+    drawn = torch.from_numpy(np.stack(pictures))
+    sets = [PictureSet(i, e.prompt, (0,), (p,)) for i, (e, p) in enumerate(zip(examples, pictures))]
+    rows = GenEval(detector).judge(sets)
+    batch = dataclasses.replace(rollouts([e.prompt for e in examples], [0] * 60), pictures=drawn)
+    assert GenEvalMetric(detector)(batch).tolist() == [row["verdict"] for row in rows]
+    correct = {clause["class"] for e, row in zip(examples, rows) if row["verdict"] for clause in e.prompt.include}
+    assert any(" " in name for name in correct) and not all(row["verdict"] for row in rows)
+
+
+def test_a_detector_is_told_what_to_look_for_only_if_it_needs_it_and_a_class_it_calls_otherwise_is_an_error():
+    class Open(Dogs):
+        needs_labels = True
+
+        def detect(self, pictures, labels=None):
+            assert labels == [["dog"]] * len(pictures)
+            return super().detect(pictures)
+
+    assert GenEvalMetric(Open())(rollouts([RED_DOG, Prompt("a dog")], [1, 1]))[0] == 1
+    closed = Dogs()
+    closed.names = ("hound", "cat")
+    with pytest.raises(UserError, match="no class 'dog'"):
+        GenEvalMetric(closed)(rollouts([RED_DOG], [1]))
 
 
 def test_a_metric_reward_opens_with_its_judge_by_name():

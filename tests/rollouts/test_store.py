@@ -71,7 +71,9 @@ def test_a_store_goes_back_to_what_an_earlier_checkpoint_knew(copy, store):
     copy.drop_after(2)
     assert copy.num_shards == 2 and len(copy) == 8
     np.testing.assert_array_equal(copy.scores("counting"), store.scores("counting")[:8])
-    assert copy.append(store.read_shard(2).rollouts()) == 2 and copy.info()["content_hash"] == store.info()["content_hash"]
+    assert (
+        copy.append(store.read_shard(2).rollouts()) == 2 and copy.info()["content_hash"] == store.info()["content_hash"]
+    )
 
 
 def test_memory_does_not_grow_with_the_store(tmp_path, policy):

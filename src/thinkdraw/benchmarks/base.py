@@ -67,7 +67,7 @@ class Benchmark(Protocol):
     all of which have defaults; without judges it can still read files and aggregate rows.
 
     folder: name of its prompts' folder under THINKDRAW_BENCHMARKS. prompt_file: the file in it that `prompts` reads, ""
-    where it reads the folder. num_prompts, official_sha256: of the official files.
+    where it reads the folder. num_prompts, official_sha256: of the official files; a file's hash may be git's own, "git:…".
     roles: what is judged → registry name of the judge for it where the user names none.
     label: "geneval[hf-mask2former]"; brackets are left out only by `import_official`'s reports.
     """

@@ -29,6 +29,19 @@ from thinkdraw.rewards.compbench_complex import comparable
 from thinkdraw.rewards.compbench_scales import Depth
 from thinkdraw.types import Detector, Prompt, Questioner, Scorer
 
+OFFICIAL_SHA256 = (
+    "0bff1b5c08d3595eaaf9e53a32ea7cdb2533b8f406a422ec0613548f2e0ed1d4",
+    "1634259756dbc77d13093d907d414480080ec9790a8c97ad09efaea7b2534f2d",
+    "37e1a276906c7ea9516cbd7ac8501be896006c0c17ca7344f260562834455bae",
+    "fbb5363515b4a28009e360afaaaf389d2dd2289e50dbb0c6ef4ea0c7fe4f3d4f",
+    "8707a1d7e42ce3002d95363cf55f74bd043c843ae27108f5125aaaa7840ca988",
+    "c9953597315f36a5fcb41291bb19bdc6ab5f64a0fa760d691b4854a73f5d1fe9",
+    "dad8df141604b70ba7554bec724e3db0a80023680769b5c514854ea2d2527bbe",
+    "04c56cc9ac441dc9ea6c5157652058bd1635b5308526dd31bb29a1caab9a758d",
+    "1b808018b8d9916db3d47d5aa2ef18377a3549a56901a474156f799824cdf3b4",
+)
+"""Of all prompts, and of the file of each of `CATEGORIES`."""
+
 
 class CompBench:
     """T2I-CompBench++'s rules over any judges; its own detector, UniDet, is named only where its results are imported.
@@ -41,7 +54,7 @@ class CompBench:
     folder = "t2i_compbench"
     prompt_file = ""
     num_prompts = 2400
-    official_sha256: Sequence[str] = ()
+    official_sha256: Sequence[str] = OFFICIAL_SHA256
     roles: Mapping[str, str] = {"questioner": "blip-vqa", "detector": "owlv2", "depth": "depth", "scorer": "clip"}
     pictures_per_prompt = 10
 

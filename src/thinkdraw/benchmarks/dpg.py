@@ -50,7 +50,7 @@ class DpgBench:
     folder = "dpg_bench"
     prompt_file = "dpg_bench.csv"
     num_prompts = 1065
-    official_sha256: Sequence[str] = ()
+    official_sha256: Sequence[str] = ("git:98457fc9901943f51ff9a30367250fc292533bed",)
     roles: Mapping[str, str] = {"questioner": "blip-vqa"}
     pictures_per_prompt = 4
 

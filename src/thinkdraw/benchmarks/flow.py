@@ -14,13 +14,14 @@ import numpy as np
 
 from thinkdraw.benchmarks.base import Benchmark, PictureSet, Report, Row, null_for_nan, row_about
 from thinkdraw.benchmarks.diversity import diversity
-from thinkdraw.benchmarks.picture_files import Listing, read_set, stamp
+from thinkdraw.benchmarks.picture_files import ABSENT, Listing, read_set, stamp
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.statistics import Score, mean_interval
 from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
 
 Progress = Callable[[int, int], None]
+_MAX_NAMED = 3
 _JUDGE_ERRORS = (RuntimeError, ValueError, OSError, ArithmeticError)
 
 
@@ -57,18 +58,29 @@ def report_on(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str] = 
         reasons = sorted({row.get("problem") or row.get("reason") or "no verdict" for row in rows})[:3]
         raise UserError(f"{benchmark.name}: none of {len(rows)} pictures has a verdict ({'; '.join(reasons)}).")
     report = benchmark.aggregate(rows)
-    problems = [row for row in rows if row.get("problem") and "missing" not in row["problem"]]
+    problems = [
+        f"prompt {row['prompt_index']} picture {row['sample']}: {why}" for row in rows if (why := _failure(row))
+    ]
     notes = [*report.notes, *notes]
     if problems:
-        named = "; ".join(f"prompt {r['prompt_index']} picture {r['sample']}: {r['problem']}" for r in problems[:3])
-        notes.append(f"{len(problems)} pictures could not be judged: {named}{' …' if len(problems) > 3 else ''}")
+        more = " …" if len(problems) > _MAX_NAMED else ""
+        notes.append(f"{len(problems)} pictures could not be judged: {'; '.join(problems[:_MAX_NAMED])}{more}")
     return dataclasses.replace(report, notes=notes)
 
 
-def prompt_notes(benchmark: Benchmark, num_read: int, num_asked: int, samples: int, sha256: str) -> list[str]:
+def _failure(row: Row) -> str:
+    """Why a picture that is there has no verdict; "" where it has one, or has none by the benchmark's own rule."""
+    if row["verdict"] is not None or row.get("left_out") or row.get("problem") == ABSENT:
+        return ""
+    return row.get("problem") or row.get("reason") or "no verdict"
+
+
+def prompt_notes(
+    benchmark: Benchmark, num_read: int, num_asked: int, samples: int, sha256: str, git_hash: str = ""
+) -> list[str]:
     """How what was asked differs from the official protocol."""
     notes = []
-    if benchmark.official_sha256 and sha256 not in benchmark.official_sha256:
+    if benchmark.official_sha256 and not {sha256, git_hash} & set(benchmark.official_sha256):
         notes.append(f"the prompt file (sha256 {sha256[:12]}) is not the official one that this version knows")
     if num_read != benchmark.num_prompts:
         notes.append(f"the prompt file has {num_read} prompts, {benchmark.name} has {benchmark.num_prompts}")

@@ -1,13 +1,12 @@
 """GenEval: 553 prompts about objects, counts, colours and positions (Ghosh et al. 2023, arXiv 2310.11513).
 
-Which detections count and what a correct picture is says `thinkdraw.rewards.rules`, by way of `geneval_verdict`; the
-official files are read and written by `geneval_files`.
+Which detections count and what a correct picture is says `thinkdraw.rewards.geneval`; the official files are read and
+written by `geneval_files`.
 """
 
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +21,9 @@ from thinkdraw.benchmarks.base import (
     row_about,
     verdicts_by_prompt,
 )
-from thinkdraw.benchmarks.geneval_verdict import kept_by_class, objects_to_color, raw_detection, verdict_on
 from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, task_mean_score
 from thinkdraw.data.prompt_files import read_geneval
-from thinkdraw.errors import UserError
-from thinkdraw.rewards.rules import ColorOf
+from thinkdraw.rewards.geneval import ColorJudge, judgement_on, labels_for
 from thinkdraw.types import Detection, Detector, Prompt
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -36,12 +33,6 @@ _USUAL_DETECTOR = "hf-mask2former"
 _OFFICIAL_COLORS = "clip-vit-large-patch14"
 RAW_SCORE = 0.05
 """Detections below this score are not kept in rows; the rules look at those above 0.3."""
-
-
-class ColorJudge(Protocol):
-    """Names colours in one picture, (H, W, 3) uint8: (class name, its detections) → one colour each."""
-
-    def color_of(self, picture: np.ndarray) -> ColorOf: ...
 
 
 class GenEval:
@@ -60,7 +51,6 @@ class GenEval:
 
     def __init__(self, detector: Detector | None = None, colors: ColorJudge | None = None, batch: int = 32):
         self.detector, self.colors, self.batch = detector, colors, batch
-        self._finds_all = detector is None or not _needs_labels(detector)
 
     @property
     def label(self) -> str:
@@ -74,11 +64,11 @@ class GenEval:
         return read_geneval(path)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
-        self._check_names(sets)
+        assert self.detector is not None
+        labels_for(self.detector, [pictures.prompt for pictures in sets])  # an error before any picture is looked at
         rows: dict[tuple[int, int], Row] = {}
         for places, pictures in batches_by_size(sets, self.batch):
-            labels = None if self._finds_all else [_classes(sets[i].prompt) for i, _ in places]
-            assert self.detector is not None
+            labels = labels_for(self.detector, [sets[i].prompt for i, _ in places])
             for (i, k), found in zip(places, self.detector.detect(pictures, labels), strict=True):
                 rows[i, k] = self._row(sets[i], k, found)
         return [rows[place] for place in sorted(rows)]
@@ -87,43 +77,15 @@ class GenEval:
         if found is None:
             return row_about(pictures, k, None, reason=f"{judge_name(self.detector)} gave no verdict")
         metadata = geneval_files.metadata_of(pictures.prompt)
-        kept = kept_by_class(metadata, found)
+        seen = judgement_on(metadata, found, pictures.pictures[k], self.colors)
         raw: dict[str, Any] = {
             "metadata": metadata,
-            "details": {name: [[*d.box, d.score] for d in objects] for name, objects in kept.items()},
+            "details": {name: [[*d.box, d.score] for d in objects] for name, objects in seen.kept.items()},
             "detections": [raw_detection(d) for d in found if d.score >= RAW_SCORE],
         }
-        colors = self._colors(pictures.pictures[k], objects_to_color(metadata, kept))
-        if colors is None:
+        if seen.verdict is None:
             return row_about(pictures, k, None, reason=f"{judge_name(self.colors)} gave no verdict", **raw)
-        verdict = verdict_on(metadata, found, colors)
-        return row_about(pictures, k, verdict.correct, reason=verdict.reason, colors=colors, **raw)
-
-    def _colors(self, picture: np.ndarray, asked: Mapping[str, Sequence[Detection]]) -> dict[str, list[str]] | None:
-        """Class → colours of its objects; None = no verdict."""
-        if all("color" in d.attributes for objects in asked.values() for d in objects):
-            return {name: [d.attributes["color"] for d in objects] for name, objects in asked.items()}
-        if self.colors is None:
-            raise UserError(
-                "geneval: this detector does not name colours. Give a judge that does: --judge colors=NAME."
-            )
-        from thinkdraw.judges.colour import NoVerdict
-
-        color_of = self.colors.color_of(picture)
-        try:
-            return {name: color_of(name, objects) for name, objects in asked.items()}
-        except NoVerdict:
-            return None
-
-    def _check_names(self, sets: Sequence[PictureSet]) -> None:
-        """A class that the detector calls otherwise would never be found, which looks like a bad picture."""
-        known: Sequence[str] = getattr(self.detector, "names", ())
-        for name in {name for pictures in sets for name in _classes(pictures.prompt)}:
-            if known and name not in known:
-                raise UserError(
-                    f"geneval: the detector has no class {name!r}. Give it GenEval's object_names.txt: "
-                    "--judge detector.names_file=PATH."
-                )
+        return row_about(pictures, k, seen.verdict.correct, reason=seen.verdict.reason, colors=seen.colors, **raw)
 
     def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
         return verdicts_by_prompt(rows)
@@ -167,11 +129,13 @@ def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
     )
 
 
-def _classes(prompt: Prompt) -> list[str]:
-    return list(dict.fromkeys(clause["class"] for clause in (*prompt.include, *prompt.exclude)))
+def raw_detection(detection: Detection) -> dict[str, Any]:
+    """A row's form of a detection, without its mask."""
+    box = [float(side) for side in detection.box]
+    return {"label": detection.label, "box": box, "score": float(detection.score), **detection.attributes}
 
 
-def _needs_labels(detector: Detector) -> bool:
-    # A detector of that class has its module loaded; where it is not, there is no need to wait for transformers.
-    module = sys.modules.get("thinkdraw.judges.detectors")
-    return module is not None and isinstance(detector, module.OpenVocabularyDetector)
+def read_detection(raw: Mapping[str, Any]) -> Detection:
+    """The detection of a row."""
+    attributes = {key: value for key, value in raw.items() if key not in ("label", "box", "score")}
+    return Detection(raw["label"], tuple(raw["box"]), raw["score"], attributes)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkdraw.benchmarks.base import PictureSet, Place, Row
-from thinkdraw.data.prompt_files import json_rows
+from thinkdraw.data.prompt_files import json_object, json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
@@ -93,7 +93,7 @@ def read_results(path: Path, prompts: Sequence[Prompt] | None = None) -> list[Ro
     for line, found in json_rows(path):
         where = f"{path} line {line}"
         _check(where, found)
-        metadata, details = (_parse(f"{where}, {key}", found[key]) for key in ("metadata", "details"))
+        metadata, details = (json_object(found[key], f"{where}, {key}") for key in ("metadata", "details"))
         name = _FILENAME.search(found["filename"].replace("\\", "/"))
         index, sample = (int(name[1]), int(name[2])) if name else (seen.setdefault(found["metadata"], len(seen)), line)
         if prompts is not None:
@@ -132,13 +132,3 @@ def _check(where: str, row: Mapping[str, Any]) -> None:
             raise UserError(
                 f"{where}: {key!r} has the wrong type: {row[key]!r}. Give a results file of GenEval's scorer."
             )
-
-
-def _parse(where: str, text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where}: not valid JSON ({error}). Write the file again.") from error
-    if not isinstance(value, dict):
-        raise UserError(f"{where}: expected a JSON object, found {text.strip()[:60]!r}. Write the file again.")
-    return value

@@ -13,6 +13,7 @@ from thinkdraw.images import read_picture
 from thinkdraw.types import Prompt
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+ABSENT = "the picture is missing"
 _MAX_NAMED = 5
 
 
@@ -68,7 +69,7 @@ def read_set(
     for sample in range(pictures_per_prompt):
         place = listing.places.get((index, sample))
         if place is None:
-            problems[sample] = "the picture is missing"
+            problems[sample] = ABSENT
             continue
         try:
             pictures[sample] = read_place(place)

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.types import Prompt
 
 
 def keep_settings(path: Path, settings: dict[str, Any]) -> None:
@@ -36,3 +38,18 @@ def sha256_of(path: Path) -> str:
         digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def sha256_of_prompts(prompts: Sequence[Prompt], path: Path | None = None) -> str:
+    """Hash of the file that they were read from; without, or from a folder with other files in it, of ids and texts."""
+    if path is not None and path.is_file():
+        return sha256_of(path)
+    return hashlib.sha256(json.dumps([[p.id, p.text] for p in prompts]).encode()).hexdigest()
+
+
+def git_hash_of(path: Path) -> str:
+    """A file's hash as `git hash-object` gives it, behind "git:"; "" for a folder."""
+    if not path.is_file():
+        return ""
+    data = path.read_bytes()
+    return "git:" + hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()

@@ -2,12 +2,11 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.benchmarks.base import PictureSet, Place, Row, row_about
-from thinkdraw.data.prompt_files import csv_rows, text_file
+from thinkdraw.data.prompt_files import csv_rows, json_object, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes
@@ -85,7 +84,7 @@ def read_results(path: Path) -> list[Row]:
     numbers: dict[str, int] = {}
     for line, row in csv_rows(path, ("index", "prompt", "img_path", "result_json")):
         where = f"{path} line {line}"
-        result = _object(row["result_json"], where)
+        result = json_object(row["result_json"], where)
         kinds, scores = result.get("testpoint"), result.get("score")
         picture = _PICTURE.search(row["img_path"])
         if not isinstance(kinds, list) or not isinstance(scores, list) or len(kinds) != len(scores) or not picture:
@@ -104,7 +103,7 @@ def _points(text: str, where: str) -> list[tuple[str, str]]:
     try:
         found = json.loads(text)
     except ValueError:
-        found = _object(_MISSING_COMMA.sub(r'",\1"', text), where)
+        found = json_object(_MISSING_COMMA.sub(r'",\1"', text), where)
     kinds, descriptions = found.get("Testpoints"), found.get("Testpoint Description")
     if (
         not isinstance(kinds, list)
@@ -116,13 +115,3 @@ def _points(text: str, where: str) -> list[tuple[str, str]]:
             f"{where}: Testpoints and Testpoint Description are not lists of one length. Correct that line."
         )
     return [(str(kind), str(text)) for kind, text in zip(kinds, descriptions)]
-
-
-def _object(text: str, where: str) -> Mapping[str, Any]:
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where} holds JSON that cannot be read ({error}). Correct that line.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{where} holds no JSON object. Correct that line.")
-    return found

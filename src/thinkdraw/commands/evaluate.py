@@ -56,6 +56,9 @@ def evaluate(
         int | None,
         typer.Option(min=0, help="Pictures drawn one by one, with and without a thought, for their seconds."),
     ] = None,
+    max_no_verdict_frac: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Stop where more pictures than this share have no verdict; 0.1.")
+    ] = None,
     chunk: Annotated[int | None, typer.Option(min=1, help="Pictures drawn at once; 64, the lab's 256.")] = None,
     export_official: Annotated[
         Path | None, typer.Option(help="Also write the layout that the original scorer reads.")
@@ -80,7 +83,7 @@ def evaluate(
     if import_official is not None:
         return _import(names, import_official, prompts, out, set_ or [], json_)
     sampling = {"thought": thought, "guidance_scale": guidance_scale, "temperature": temperature}
-    more = images or export_official or judge or set_ or vqa or latency_pictures is not None
+    more = images or export_official or judge or set_ or vqa or not (latency_pictures is max_no_verdict_frac is None)
     if ckpt is not None and all(name.startswith(LAB) for name in names) and not more:
         for name in names:
             folder = None if out is None else out / name if len(names) > 1 else out
@@ -91,8 +94,9 @@ def evaluate(
     given: dict[str, Any] = {
         "benchmarks": names, "policy": ckpt, "images": images, "prompts": prompts, "split": split, "count": count,
         "samples": samples, "seed": seed, "out": out, "vqa": vqa, "chunk": chunk, "export_official": export_official,
-        "questions_per_type": questions_per_type, "latency_pictures": latency_pictures, "device": device,
-        "precision": precision, **{f"sampling.{key}": value for key, value in sampling.items()},
+        "questions_per_type": questions_per_type, "latency_pictures": latency_pictures,
+        "max_no_verdict_frac": max_no_verdict_frac, "device": device, "precision": precision,
+        **{f"sampling.{key}": value for key, value in sampling.items()},
     }  # fmt: skip
     _run(given, judge or [], set_ or [], json_)
 

@@ -15,6 +15,7 @@ from thinkdraw.corpus import instructions
 from thinkdraw.corpus.teachers import Ask, BusyError, DeclinedError, Reply, conversation
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_data_uri, to_pil
+from thinkdraw.runtime.endpoints import checked_url, retry_after_s
 
 _LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _NEVER = {400, 413, 422}
@@ -52,7 +53,10 @@ class EndpointTeacher:
             raise UserError(f"{settings.key_env} is not set. Export the key, or give base_url of a local server.")
         # The loop counts, waits and tries again itself: a hidden retry would be paid and not counted.
         self._client = openai.AsyncOpenAI(
-            base_url=settings.base_url, api_key=key, timeout=settings.timeout_s, max_retries=0
+            base_url=settings.base_url and checked_url(settings.base_url),
+            api_key=key,
+            timeout=settings.timeout_s,
+            max_retries=0,
         )
 
     async def ask(self, ask: Ask) -> Reply:
@@ -95,7 +99,7 @@ class EndpointTeacher:
     def _status_error(self, error: Any) -> Exception:
         status, line = error.status_code, " ".join(str(error).split())[:300]
         if status in _LATER:
-            return BusyError(line, _seconds(error.response.headers.get("retry-after")))
+            return BusyError(line, retry_after_s(error.response.headers))
         if status in _NEVER:
             return DeclinedError(line)
         where = self._settings.base_url or "OpenAI"
@@ -127,10 +131,3 @@ def _reply_of(body: bytes) -> Reply:
         return Reply(str(text), int(usage.get("prompt_tokens") or 0), int(tokens_out))
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise BusyError(f"the endpoint's answer is no chat completion ({type(error).__name__}: {error})") from error
-
-
-def _seconds(header: str | None) -> float | None:
-    try:
-        return max(0.0, float(header)) if header else None
-    except ValueError:
-        return None  # a date, which the back-off stands in for

@@ -19,6 +19,7 @@ from thinkdraw.data.leak_guard import normalise
 from thinkdraw.data.text_diversity import split_label
 from thinkdraw.data.words import MATERIALS, MORE_COLORS, NUMBERS, OPPOSITE, WORDINGS, plural
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.endpoints import checked_url
 from thinkdraw.types import Prompt
 
 INSTRUCTION = (
@@ -179,7 +180,9 @@ def _asker(settings: ParaphraseSettings, client: Any) -> Callable[[str], str]:
     else:
         failures += (openai.OpenAIError,)
         key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server asks for no key, the client does
-        client = client or openai.OpenAI(base_url=settings.base_url, api_key=key, timeout=settings.timeout_s)
+        client = client or openai.OpenAI(
+            base_url=checked_url(settings.base_url), api_key=key, timeout=settings.timeout_s
+        )
 
     def ask(instruction: str) -> str:
         try:

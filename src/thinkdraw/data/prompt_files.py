@@ -256,13 +256,18 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     # Not splitlines: JSON may hold a bare U+2028, which is no end of line there.
     for number, line in enumerate(text_file(path).split("\n"), start=1):
         if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path} line {number} is not JSON ({error}). Correct that line.") from error
-            if not isinstance(row, dict):
-                raise UserError(f"{path} line {number} is not a JSON object. Write {{'prompt': …}}.")
-            yield number, row
+            yield number, json_object(line, f"{path} line {number}")
+
+
+def json_object(text: str, where: str) -> dict[str, Any]:
+    """The object that a text of JSON is; where: it stands, for errors."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise UserError(f"{where} is not JSON ({error}). Correct it.") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{where} is not a JSON object, but {text.strip()[:60]!r}. Write {{'key': value, …}}.")
+    return found
 
 
 def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:

@@ -11,14 +11,15 @@ from transformers import BlipForQuestionAnswering
 from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil
 
 from thinkdraw.judges.loading import digest, read_image_processor, read_model, read_tokenizer
-from thinkdraw.judges.yes_no import check_pairs, single_token
+from thinkdraw.judges.vqa import VqaJudge
+from thinkdraw.judges.yes_no import single_token
 from thinkdraw.runtime.device import pick_device
 
 MAX_WORDS, MAX_TOKENS = 50, 35
 _DROPPED = re.compile(r"[.!\"()*#:;~]")
 
 
-class BlipVqaJudge:
+class BlipVqaJudge(VqaJudge):
     """P(yes) as T2I-CompBench's BLIP-VQA: p(yes) / (p(yes) + p(no)) of the answer's first token, in 0..1, never rounded.
 
     The question ("a green bench?") is lower-cased, freed of . ! " ( ) * # : ; ~ and cut to 50 words and 35 tokens, and its
@@ -33,7 +34,6 @@ class BlipVqaJudge:
     """
 
     name = "blip-vqa"
-    hard = False
 
     def __init__(
         self,
@@ -57,15 +57,6 @@ class BlipVqaJudge:
         """Short hash of the weights and the size that pictures are seen at."""
         return digest(f"{self.name} {self.size}", self.model)
 
-    @torch.no_grad()
-    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """pictures: (B, H, W, 3) uint8. → (B,) float32 P(yes) on the CPU."""
-        check_pairs(pictures, questions)
-        array = pictures.cpu().numpy()
-        starts = range(0, len(questions), self.max_pairs)
-        parts = [self._answer(array[i : i + self.max_pairs], questions[i : i + self.max_pairs]) for i in starts]
-        return torch.cat(parts) if parts else torch.zeros(0)
-
     def _answer(self, pictures: Any, questions: Sequence[str]) -> Tensor:
         seen = self._see(pictures)
         asked = [self._ids(question) for question in questions]
@@ -82,8 +73,7 @@ class BlipVqaJudge:
         read = self.model.text_encoder(input_ids=ids, encoder_hidden_states=seen).last_hidden_state
         begin = torch.full((len(ids), 1), self.dec, device=self.device)
         logits = self.model.text_decoder(input_ids=begin, encoder_hidden_states=read).logits[:, 0]
-        # a / (a + b) of two softmax terms is the sigmoid of their logits' difference
-        return torch.sigmoid((logits[:, self.yes] - logits[:, self.no]).float()).cpu()
+        return self.p_yes(logits)
 
     def _ids(self, question: str) -> list[int]:
         ids = self.tokenizer(plain_question(question), truncation=True, max_length=MAX_TOKENS).input_ids

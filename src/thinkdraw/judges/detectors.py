@@ -68,6 +68,8 @@ class FrozenDetector(FrozenJudge):
 class OpenVocabularyDetector(FrozenDetector):
     """A `FrozenDetector` that finds what it is asked for; its subclass gives `_find`."""
 
+    needs_labels = True
+
     def _look(self, pictures: Tensor, asked: Sequence[list[str] | None]) -> Found:
         wanted = [names for names in asked if names is not None]
         if len(wanted) < len(asked):

@@ -6,11 +6,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, Field, ValidationError
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.endpoints import checked_url, retry_after_s
 
 try:
     import openai
@@ -82,7 +82,7 @@ class Endpoint:
         max_retries: int = 4,
         backoff_s: float = 0.5,
     ):
-        self.base_url = _checked_url(base_url)
+        self.base_url = checked_url(base_url)
         self._key = _read_key(api_key_env)
         self.max_concurrent, self.max_retries, self.backoff_s = max_concurrent, max_retries, backoff_s
         # The client would send OPENAI_API_KEY to any server if it got no key at all.
@@ -134,7 +134,10 @@ class Endpoint:
         except openai.APIStatusError as error:
             detail = " ".join(error.response.text.split())[:200]
             raise NoReply(
-                f"HTTP {error.status_code}", self._without_key(detail), error.status_code, _retry_after_s(error)
+                f"HTTP {error.status_code}",
+                self._without_key(detail),
+                error.status_code,
+                retry_after_s(error.response.headers),
             ) from error
         except openai.APIConnectionError as error:
             raise NoReply("no connection", self._without_key(str(error.__cause__ or error))) from error
@@ -145,18 +148,6 @@ class Endpoint:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _checked_url(base_url: str) -> str:
-    parts = urlsplit(base_url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"base_url={base_url}: not a web address. Give it as http://127.0.0.1:8000/v1.")
-    if parts.username or parts.password or parts.query:
-        raise UserError(
-            f"base_url at {parts.hostname} holds a user, a password or a query, which would end up in logs. "
-            "Put the key into an environment variable and name that one as api_key_env."
-        )
-    return base_url.rstrip("/")
-
-
 def _read_key(api_key_env: str | None) -> str | None:
     if api_key_env is None:
         return None
@@ -164,11 +155,3 @@ def _read_key(api_key_env: str | None) -> str | None:
     if not key:
         raise UserError(f"api_key_env={api_key_env}: that environment variable is not set. Put the key into it.")
     return key
-
-
-def _retry_after_s(error: openai.APIStatusError) -> float | None:
-    """Seconds that the server asks to wait; the header's other form, a date, is left to the back-off."""
-    try:
-        return float(error.response.headers.get("retry-after", ""))
-    except ValueError:
-        return None

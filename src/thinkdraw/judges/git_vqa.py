@@ -11,11 +11,12 @@ from transformers import GitForCausalLM
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from thinkdraw.judges.loading import digest, read_image_processor, read_model, read_tokenizer
-from thinkdraw.judges.yes_no import check_pairs, single_token
+from thinkdraw.judges.vqa import VqaJudge
+from thinkdraw.judges.yes_no import single_token
 from thinkdraw.runtime.device import pick_device
 
 
-class GitVqaJudge:
+class GitVqaJudge(VqaJudge):
     """P(yes) as T2I-R1: p(yes) / (p(yes) + p(no)) of the token after [CLS] and the question ("red dog?"), in 0..1.
 
     The picture stands before the text, prepared as the checkpoint's preprocessor_config.json says. A question longer than
@@ -27,7 +28,6 @@ class GitVqaJudge:
     """
 
     name = "git-vqa"
-    hard = False
 
     def __init__(self, path: str = "microsoft/git-large-vqav2", device: str = "auto", max_pairs: int = 32):
         self.path, self.device, self.max_pairs = str(path), pick_device(device), max_pairs
@@ -41,15 +41,6 @@ class GitVqaJudge:
         """Short hash of the weights."""
         return digest(self.name, self.model)
 
-    @torch.no_grad()
-    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """pictures: (B, H, W, 3) uint8. → (B,) float32 P(yes) on the CPU."""
-        check_pairs(pictures, questions)
-        array = pictures.cpu().numpy()
-        starts = range(0, len(questions), self.max_pairs)
-        parts = [self._answer(array[i : i + self.max_pairs], questions[i : i + self.max_pairs]) for i in starts]
-        return torch.cat(parts) if parts else torch.zeros(0)
-
     def _answer(self, pictures: Any, questions: Sequence[str]) -> Tensor:
         pixels = self.image_processor(list(pictures), return_tensors="pt").pixel_values.to(self.device)
         rows = [torch.tensor(self._ids(question)) for question in questions]
@@ -62,9 +53,7 @@ class GitVqaJudge:
         # The picture's tokens stand first; padding is on the right, where causal attention hides it.
         ends = hidden.shape[1] - ids.shape[1] + lengths - 1
         last = hidden[torch.arange(len(rows), device=self.device), ends.to(self.device)]
-        logits = self.model.output(last)
-        # a / (a + b) of two softmax terms is the sigmoid of their logits' difference
-        return torch.sigmoid((logits[:, self.yes] - logits[:, self.no]).float()).cpu()
+        return self.p_yes(self.model.output(last))
 
     def _ids(self, question: str) -> list[int]:
         limit = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings) - 1

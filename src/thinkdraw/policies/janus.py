@@ -6,6 +6,7 @@ Chen et al. 2025, Janus-Pro (arXiv 2501.17811), through transformers' `JanusForC
 import copy
 import dataclasses
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -19,7 +20,8 @@ from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pictures, to_pixels
-from thinkdraw.policies import loading, network, vq
+from thinkdraw.policies import loading, memory, network, vq
+from thinkdraw.policies.attention import cache_dtype
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.lora import LoraSettings, add_lora
 from thinkdraw.policies.noise import derive_seeds
@@ -29,7 +31,6 @@ from thinkdraw.policies.scorer import GuidanceInLoss, Scorer
 from thinkdraw.runtime.device import autocast
 from thinkdraw.types import Prompt, Rollouts, Sampling, Scored
 
-
 CAPTION_REQUEST = "describe this picture."
 
 
@@ -37,12 +38,13 @@ class JanusPolicy:
     """See `types.Policy`.
 
     scorer: the module to train; a wrapped one (DDP, FSDP) may take its place. precision: fp32, or bf16 autocast.
-    max_rows: rows per decoding batch, those of guidance included. train_understanding: also train the vision encoder.
+    max_rows: rows per decoding batch, those of guidance included; None: as many as memory holds.
+    train_understanding: also train the vision encoder.
     """
 
     def __init__(
         self, model: JanusForConditionalGeneration, processor: Any, *, precision: str = "fp32",
-        guidance_in_loss: GuidanceInLoss = "same", train_understanding: bool = False, max_rows: int = 512,
+        guidance_in_loss: GuidanceInLoss = "same", train_understanding: bool = False, max_rows: int | None = None,
         lora: LoraSettings | None = None,
     ):  # fmt: skip
         self.model, self.processor = model, processor
@@ -119,21 +121,37 @@ class JanusPolicy:
             )
         canvas = self._canvas(rows, sampling, prefix, prefix_lengths)
         repeated = tuple(prompts[i] for i in rows.tolist())
-        size = max(1, self.max_rows // (1 if sampling.guidance_scale == 1 else 2))
         sampler = Sampler(self.model, self.text, sampling, self.num_image_tokens, self.device)
-        parts = []
+
+        def draw(chunk: Tensor) -> Canvas:
+            part = canvas.rows(chunk.to(self.device))
+            redraw = partial(self._redraw, [repeated[i] for i in chunk.tolist()])
+            self._module().run(sampler.run, [contexts[i] for i in chunk.tolist()], part, seeds[chunk], redraw)
+            return part
+
         with autocast(self.device, self.precision):
-            for chunk in torch.arange(len(contexts)).split(size):
-                part, redraw = (
-                    canvas.rows(chunk.to(self.device)),
-                    partial(self._redraw, [repeated[i] for i in chunk.tolist()]),
-                )
-                chunk_contexts = [contexts[i] for i in chunk.tolist()]
-                self._module().run(sampler.run, chunk_contexts, part, seeds[chunk], redraw)
-                parts.append(part)
-        canvas = Canvas.join(parts)
+            size = self._rollouts_at_once(contexts, sampling)
+            canvas = Canvas.join(memory.in_parts(draw, torch.arange(len(contexts)), size))
         pictures = self.decode_tokens(canvas.codes) if decode else None
         return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
+
+    def _rollouts_at_once(self, contexts: list[list[int]], sampling: Sampling) -> int:
+        """How many rollouts to draw together; says so where memory does not hold all of them."""
+        ways = 1 if sampling.guidance_scale == 1 else 2
+        if self.max_rows is not None:
+            return max(1, self.max_rows // ways)
+        budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
+        longest = max(map(len, contexts), default=0)
+        columns = longest + budget + 3 + self.num_image_tokens  # the sampler's cache has three columns more
+        each = memory.row_bytes(self.model.config, columns, cache_dtype(self.model.dtype, self.device).itemsize)
+        rows = memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS)
+        if rows < min(memory.MAX_ROWS, ways * len(contexts)):
+            warnings.warn(
+                f"{len(contexts)} rollouts at once need {ways * len(contexts) * each / 1e9:.1f} GB, more than is free: drawn "
+                f"{max(1, rows // ways)} at a time. `thinkdraw plan CONFIG` says which setting to change.",
+                stacklevel=3,
+            )
+        return max(1, rows // ways)
 
     def teacher_forced(
         self,
@@ -292,8 +310,12 @@ class JanusPolicy:
         if missing > 0:
             common = codes.mode(dim=1).values if codes.shape[1] else codes.new_zeros(len(codes))
             codes = torch.cat([codes, common[:, None].expand(-1, missing)], dim=1)
+        vqmodel, config = self.model.model.vqmodel, self.model.config
+        each = memory.picture_bytes(config, vqmodel.quant_conv.weight.itemsize)
+        size = memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_PICTURES)
         with autocast(self.device, self.precision):
-            return to_pictures(vq.decode(self.model.model.vqmodel, codes))
+            decoded = memory.in_parts(lambda part: to_pictures(vq.decode(vqmodel, part)), codes, size)
+        return torch.cat(decoded)
 
     @torch.no_grad()
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:

@@ -10,8 +10,9 @@ def embed(model: JanusForConditionalGeneration, ids: Tensor, is_image: Tensor) -
     """Input embeddings (B, S, H) of text ids and, where is_image (B, S), of codes."""
     embeddings = model.get_input_embeddings()(ids.masked_fill(is_image, 0))
     # Also when no position is an image: then the aligner has a zero gradient instead of none, and DDP need not wait.
-    embeddings[is_image] = model.prepare_embeddings_for_image_generation(ids[is_image]).to(embeddings.dtype)
-    return embeddings
+    codes = model.prepare_embeddings_for_image_generation(ids[is_image]).to(embeddings.dtype)
+    # Not in place: adapters with checkpointing make these embeddings a leaf that requires a gradient.
+    return embeddings.index_put((is_image,), codes)
 
 
 def embed_codes(model: JanusForConditionalGeneration, codes: Tensor) -> Tensor:

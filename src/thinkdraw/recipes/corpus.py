@@ -24,10 +24,8 @@ from thinkdraw.corpus.teachers import GrammarSettings, GrammarTeacher, Teacher, 
 from thinkdraw.corpus.writing import Helpers, write
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
-from thinkdraw.judges import load_judge
 from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.grpo import RewardSettings
-from thinkdraw.recipes.rewards import open_reward
+from thinkdraw.recipes.rewards import RewardSettings, open_judge, open_reward
 from thinkdraw.recipes.training import load_trained
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.search import BestOfN
@@ -66,7 +64,7 @@ def open_teacher(config: CorpusConfig) -> Teacher:
         return EndpointTeacher(settings)
     if isinstance(settings, GrammarSettings):
         return GrammarTeacher()
-    writer = load_judge(settings.name, **settings.settings)
+    writer = open_judge(settings.name, **settings.settings)
     if not isinstance(writer, Writer):
         raise UserError(
             f"teacher.name={settings.name} does not answer in words. Choose a judge that writes, such as vlm."
@@ -89,9 +87,7 @@ def open_helpers(config: CorpusConfig) -> Helpers:
 
 
 def _open_judge(name: str, settings: dict[str, Any], device: str) -> Any:
-    if name == "policy":
-        settings = {"policy": load_trained(settings.get("policy", "lab"), device=str(pick_device(device)))}
-    return load_judge(name, **settings)
+    return open_judge(name, **({"device": device} if name == "policy" else {}) | settings)
 
 
 class Drawing:

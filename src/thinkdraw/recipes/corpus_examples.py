@@ -29,17 +29,12 @@ def encoder_of(policy: JanusPolicy) -> Encoder:
 
 
 def corpus_examples(
-    path: Path,
-    reading: CorpusReading,
-    seed: int,
-    policy: JanusPolicy,
-    max_thought_tokens: int,
-    cache: Path,
-    is_main: bool,
-) -> tuple[list[Prompt], list[str], Tensor]:
+    path: Path, reading: CorpusReading, seed: int, policy: JanusPolicy, max_thought_tokens: int, cache: Path, is_main: bool
+) -> tuple[list[Prompt], list[str], Tensor]:  # fmt: skip
     """Prompts, thoughts and image tokens (E, N) uint16. What is left out, and why, is counted in a warning.
 
-    max_thought_tokens: a longer rationale does not fit. cache: a folder for the tokens of a corpus that `thinkdraw corpus tokenise` has not been run on.
+    max_thought_tokens: a longer rationale does not fit. cache: a folder for the tokens of a corpus that `thinkdraw corpus
+    tokenise` has not been run on.
     Raises UserError where no row can be used.
     """
     room = policy.max_positions - policy.num_image_tokens - 1 - max_thought_tokens

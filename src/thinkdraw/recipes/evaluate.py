@@ -121,7 +121,7 @@ def _score(
             max_no_verdict_frac=config.max_no_verdict_frac, progress=_shown(display),
         )  # fmt: skip
     notes = listing.notes() + prompt_notes(
-        benchmark, len(asked.all_prompts), len(asked.prompts), asked.samples, asked.sha256
+        benchmark, len(asked.all_prompts), len(asked.prompts), asked.samples, asked.sha256, asked.git_hash
     )
     report = report_on(benchmark, rows, notes)
     spread = {name: numbers(score) for name, score in spread_of_pictures(rows).items()}

@@ -11,7 +11,7 @@ from thinkdraw.benchmarks.base import Row, null_for_nan, verdicts_by_prompt
 from thinkdraw.benchmarks.crossed import differences
 from thinkdraw.benchmarks.flow import numbers, report_on, summary_of
 from thinkdraw.benchmarks.row_log import RowLog
-from thinkdraw.benchmarks.settings import sha256_of
+from thinkdraw.benchmarks.settings import sha256_of, sha256_of_prompts
 from thinkdraw.benchmarks.statistics import PromptVerdicts
 from thinkdraw.benchmarks.vqa import vqa_difference
 from thinkdraw.errors import UserError
@@ -33,14 +33,15 @@ def import_official(
         raise UserError(f"--import-official {file} is not there. Give the original scorer's result file.")
     benchmark = load_benchmark(name, **(settings or {}))
     path = prompt_path(benchmark, prompts) if prompts else None
-    rows = benchmark.import_official(file, benchmark.prompts(path) if path else None)
+    read = benchmark.prompts(path) if path else None
+    rows = benchmark.import_official(file, read)
     labels = sorted({row["label"] for row in rows if "label" in row})
     report = report_on(benchmark, rows, [] if labels else [f"{file.name} does not say whose judge wrote it"])
     report = dataclasses.replace(report, label="+".join(labels) or benchmark.name)
     facts = {
         "benchmark": benchmark.name, "label": report.label, "judges": {}, "settings": settings or {}, "source": "import",
-        "prompts_sha256": sha256_of(path) if path else None, "prompts_file": path.name if path else None,
-        "file": file.name, "file_sha256": sha256_of(file),
+        "prompts_sha256": sha256_of_prompts(read, path) if read else None,
+        "prompts_file": path.name if path else None, "file": file.name, "file_sha256": sha256_of(file),
     }  # fmt: skip
     folder = out or Path("runs/eval") / file.stem / benchmark.name / "imported"
     summary = summary_of(report, facts)

@@ -1,7 +1,5 @@
 """What an evaluation is asked to do, opened: prompts, benchmark and judges, checked before anything is drawn."""
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -15,7 +13,7 @@ from thinkdraw.benchmarks import benchmark_class, load_benchmark
 from thinkdraw.benchmarks.base import Benchmark, judge_facts
 from thinkdraw.benchmarks.compbench_lab import LabAsker
 from thinkdraw.benchmarks.dpg_lab import with_categories
-from thinkdraw.benchmarks.settings import sha256_of
+from thinkdraw.benchmarks.settings import git_hash_of, sha256_of_prompts
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
@@ -92,7 +90,7 @@ class Asked:
     """One benchmark with its judges and prompts.
 
     prompts: index in the official order → prompt, of those asked for. which: their indices, or "all".
-    file, sha256: where the prompts came from. judges: role → what a summary says about its judge.
+    file, sha256, git_hash: where the prompts came from. judges: role → what a summary says about its judge.
     """
 
     benchmark: Benchmark
@@ -102,6 +100,7 @@ class Asked:
     samples: int
     file: str
     sha256: str
+    git_hash: str
     judges: dict[str, Any]
 
 
@@ -117,16 +116,17 @@ def ask(name: str, config: EvaluateConfig) -> Asked:
     benchmark = load_benchmark(suite.benchmark if suite else name, **judges, **settings)
     if path is None:
         prompts = lab_prompts(name, config.split, config.count or LAB_COUNT)
-        file, sha256 = f"{name} {config.split}", _hash_of(prompts)
+        file, sha256, git_hash = f"{name} {config.split}", sha256_of_prompts(prompts), ""
         benchmark.name, benchmark.num_prompts, benchmark.official_sha256 = name, len(prompts), (sha256,)
     else:
-        prompts, file, sha256 = benchmark.prompts(path), path.name, sha256_of(path)
+        prompts, file, git_hash = benchmark.prompts(path), path.name, git_hash_of(path)
+        sha256 = sha256_of_prompts(prompts, path)
     chosen = range(len(prompts))
     if config.count is not None and config.count < len(prompts):
         chosen = [i * len(prompts) // config.count for i in range(config.count)]
     return Asked(
         benchmark, prompts, {i: prompts[i] for i in chosen}, "all" if len(chosen) == len(prompts) else list(chosen),
-        config.samples or benchmark.pictures_per_prompt, file, sha256,
+        config.samples or benchmark.pictures_per_prompt, file, sha256, git_hash,
         {role: judge_facts(judge) for role, judge in judges.items() if judge is not None},
     )  # fmt: skip
 
@@ -193,7 +193,3 @@ def _open(role: str, usual: str, given: Mapping[str, Any], prompts: Path | None)
         return open_judge(name, **settings)
     except UserError as error:
         raise UserError(f"{error} (The judge of {role!r}; --judge {role}=NAME gives it to another.)") from error
-
-
-def _hash_of(prompts: list[Prompt]) -> str:
-    return hashlib.sha256(json.dumps([[p.id, p.text] for p in prompts]).encode()).hexdigest()

@@ -11,7 +11,9 @@ from thinkdraw.types import Reward, Rollouts
 _DEPTH = 8
 
 
-def parts_of(value: Any, path: str = "", depth: int = _DEPTH, seen: set[int] | None = None) -> Iterator[tuple[str, Any]]:
+def parts_of(
+    value: Any, path: str = "", depth: int = _DEPTH, seen: set[int] | None = None
+) -> Iterator[tuple[str, Any]]:
     """(path, object) of the value and of what is in it, each once; neither what is inside a module, nor rollouts it remembers.
 
     A part that has a `revision` of its own speaks for what is in it, which is then left out.

@@ -56,5 +56,7 @@ def open_parser(by: StructureBy, settings: dict[str, Any]) -> Parser:
         raise UserError("structure=writer needs a judge that writes: structure_settings={name: openai, model: …}.")
     writer = open_judge(name, **asked)
     if not isinstance(writer, Writer):
-        raise UserError(f"structure_settings.name={name} does not answer in words. Choose a judge that writes, such as vlm.")
+        raise UserError(
+            f"structure_settings.name={name} does not answer in words. Choose a judge that writes, such as vlm."
+        )
     return WriterParser(writer, f"{name} {asked.get('model') or asked.get('path') or ''}".strip())

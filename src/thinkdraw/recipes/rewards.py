@@ -15,6 +15,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.judges import JUDGES, load_judge
 from thinkdraw.recipes.training import load_trained
 from thinkdraw.rewards import REWARDS, load_reward
+from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.registry import find
 from thinkdraw.types import Policy, Reward
 
@@ -50,7 +51,7 @@ def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Rew
 def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
     """`load_judge`, where the policy of judges `policy` and `self` may be a path: `lab`, a checkpoint or a run, frozen.
 
-    `policy` asks the lab's if none is named; `self` asks `own`, the policy in training. Raises UserError.
+    `policy` asks the lab's if none is named, on its `device`; `self` asks `own`, the policy in training. Raises UserError.
     """
     if name in ("policy", "self"):
         policy = settings.get("policy", "lab" if name == "policy" else own)
@@ -60,7 +61,7 @@ def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
                 "{name: policy, policy: PATH}."
             )
         if isinstance(policy, str):
-            policy = load_trained(policy)
+            policy = load_trained(policy, device=str(pick_device(settings.pop("device", "auto"))))
             policy.model.requires_grad_(False)
         settings["policy"] = policy
     return load_judge(name, **settings)

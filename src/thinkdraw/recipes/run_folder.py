@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.training import Team, Trainer, TrainSettings
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.sharded_state import Writing
 from thinkdraw.runtime.tracking import MetricsLog, environment
 from thinkdraw.types import Prompt, Sampling
 
@@ -98,7 +98,9 @@ class RunFolder:
         return self.team.add({"seconds": mine if self.team.is_main else 0.0})["seconds"]
 
     def progress(self, step: int) -> float:
-        """0..1; with max_seconds by whichever of steps and seconds is further."""
+        """0..1; with max_seconds by whichever of steps and seconds is further. Called between steps by every process."""
+        if self._unfinished and self._unfinished.writing and self._unfinished.writing.done():
+            self._publish()
         by_steps = step / self.config.max_steps
         return min(
             1.0, max(by_steps, self.seconds() / self.config.max_seconds) if self.config.max_seconds else by_steps
@@ -108,9 +110,9 @@ class RunFolder:
         """A complete checkpoint or none: weights, optimiser, random generators, and what the recipe adds.
 
         best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses. Where the state is
-        sharded it is still being written when this returns, and the checkpoint is there after `finish` or the next save.
+        sharded it is still being written when this returns, and the checkpoint is there some steps later, or after `finish`.
         """
-        self.finish()
+        self._publish()
         seconds = self.seconds()
         full = {
             "step": step,
@@ -120,15 +122,16 @@ class RunFolder:
             **trainer.state_dict(),
             **state,
         }
-        is_main, writing = self.team.is_main, None
+        writing = None
         with ExitStack() as opened:
-            folder = opened.enter_context(self._checkpoint(step)) if is_main else None
+            folder = opened.enter_context(self._checkpoint(step)) if self.team.is_main else None
             with trainer.resident():
                 if folder:
                     policy.save(folder)
-            if folder or trainer.sharded:
-                shared = Path(self.team.tell(str(folder))) if trainer.sharded else folder
-                writing = checkpoint.save_trainer_state(shared, full, is_main)
+            if trainer.sharded:  # every process writes into the main one's folder
+                folder = Path(self.team.tell(str(folder)))
+            if folder:
+                writing = checkpoint.save_trainer_state(folder, full, self.team.is_main)
             self._unfinished = _Unfinished(opened.pop_all(), writing, best)
         if writing is None:
             self.finish()
@@ -145,25 +148,31 @@ class RunFolder:
 
     def finish(self) -> None:
         """Wait until the checkpoint that is being written, if any, is complete."""
+        self._publish()
+        self.team.wait()
+
+    def _publish(self) -> None:
         if self._unfinished is None:
             return
         unfinished, self._unfinished = self._unfinished, None
         with unfinished.folder:
             if unfinished.writing:
-                unfinished.writing.result()
+                unfinished.writing.wait()
         if self.team.is_main:
             if unfinished.best:
                 atomic_write_text(self.path / "checkpoints" / "best", unfinished.best + "\n")
             checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={unfinished.best})
-        self.team.wait()
 
 
 @dataclass(frozen=True)
 class _Unfinished:
-    """A checkpoint that is complete when `folder` is closed, which has to wait for `writing`."""
+    """A checkpoint that is complete when the main process closes `folder`, which has to wait for `writing`.
+
+    writing: of the shards, by all processes; None where the state is whole.
+    """
 
     folder: ExitStack
-    writing: Future[Any] | None
+    writing: Writing | None
     best: str
 
 

@@ -35,8 +35,8 @@ class Sharded:
         # What modules share with their twin is its own copy; trained weights have an empty one, `resident` fills it.
         shared: list[Any] = [policy.text, *policy.scorer.parameters(), *policy.scorer.buffers()]
         memo: dict[int, Any] = {id(thing): thing for thing in shared}
-        memo |= {id(weight): _empty_like(weight) for weight in trained.values()}
-        self._twin = copy.deepcopy((policy.model, policy.scorer, policy.adapters), memo)
+        memo |= {id(weight): nn.Parameter(weight.new_empty(0), requires_grad=False) for weight in trained.values()}
+        self._twin: Any = copy.deepcopy((policy.model, policy.scorer, policy.adapters), memo)
         self._twin_weights = {name: memo[id(weight)] for name, weight in trained.items()}
         _shard(policy.scorer, policy.model.model.language_model.layers, self._dtype, _mesh(policy.device, size))
         self._shards: dict[str, Any] = _sharded(policy.scorer, trained.keys(), size)
@@ -62,14 +62,13 @@ class Sharded:
         finally:
             (self.policy.model, self.policy.scorer), self._is_resident = sharded, False
             for weight in self._twin_weights.values():
-                weight.untyped_storage().resize_(0)
+                weight.data = weight.new_empty(0)
 
     @torch.no_grad()
     def _gather(self) -> None:
         for name, weight in self._twin_weights.items():
-            whole = self._shards[name].detach().to(self._dtype).full_tensor()
-            weight.untyped_storage().resize_(whole.nbytes)
-            weight.copy_(whole)
+            weight.data = self._shards[name].detach().to(self._dtype).full_tensor()
+            torch.autograd.graph.increment_version(weight)  # the policy's revision looks for it
 
     def keep_company(self, passes: int, sampling: Sampling) -> None:
         """Forward and backward passes that add nothing, while other processes, which have more rows, need this one's shards."""
@@ -86,17 +85,14 @@ def _trained(scorer: nn.Module) -> dict[str, nn.Parameter]:
     names: dict[int, str] = {}
     for name, weight in trained.items():
         if (other := names.setdefault(id(weight), name)) != name:
-            raise UserError(f"sharding=fsdp2: {other} and {name} are one tied weight, and shards untie it. Set sharding=none.")
+            raise UserError(
+                f"sharding=fsdp2: {other} and {name} are one tied weight, and shards untie it. Set sharding=none."
+            )
     if len(dtypes := {str(p.dtype) for p in trained.values()}) != 1:
-        raise UserError(f"sharding=fsdp2 needs trained weights of one dtype and found {sorted(dtypes)}. Set sharding=none.")
+        raise UserError(
+            f"sharding=fsdp2 needs trained weights of one dtype and found {sorted(dtypes)}. Set sharding=none."
+        )
     return trained
-
-
-def _empty_like(weight: nn.Parameter) -> nn.Parameter:
-    """A weight of that shape without memory."""
-    empty = nn.Parameter(torch.empty_like(weight), requires_grad=False)
-    empty.untyped_storage().resize_(0)
-    return empty
 
 
 def _mesh(device: torch.device, size: int) -> DeviceMesh:
@@ -104,7 +100,7 @@ def _mesh(device: torch.device, size: int) -> DeviceMesh:
         raise UserError(f"sharding=fsdp2 runs on cuda and on cpu, not on {device.type}. Set sharding=none.")
     if not dist.is_initialized():  # one process that was started without torchrun
         backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # pyright: ignore[reportPrivateImportUsage]
     return init_device_mesh(device.type, (size,))
 
 

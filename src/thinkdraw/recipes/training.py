@@ -104,7 +104,9 @@ class TrainSettings(StrictModel):
     @model_validator(mode="after")
     def _recipe_can_shard(self) -> "TrainSettings":
         if self.sharding != "none" and not self.can_shard:
-            raise ValueError("sharding=fsdp2 is for recipes sft and grpo; this one trains whole weights: set it to none")
+            raise ValueError(
+                "sharding=fsdp2 is for recipes sft and grpo; this one trains whole weights: set it to none"
+            )
         return self
 
 

@@ -19,7 +19,7 @@ from thinkdraw.rewards.compbench_complex import attribute_score, needs, three_in
 from thinkdraw.rewards.compbench_numeracy import numeracy_score
 from thinkdraw.rewards.compbench_scales import Depth, as_unidet, depth_map
 from thinkdraw.rewards.compbench_spatial import mean_depth, score_2d, score_3d
-from thinkdraw.rewards.judging import p_yes
+from thinkdraw.rewards.judging import found_in, p_yes
 from thinkdraw.types import Detection, Detector, Prompt, Questioner, Scorer
 
 
@@ -80,7 +80,7 @@ class CompBenchJudge:
 
         def look(rows: list[int]) -> list[list[Detection] | None]:
             labels = [asks[row].labels() for row in rows]
-            found = _given("detector", self.detector).detect(pictures[rows], labels)
+            found = found_in(_given("detector", self.detector), pictures[rows], labels)
             return [None if seen is None else as_unidet(seen, width, height) for seen in found]
 
         return _where([bool(ask.labels()) for ask in asks], look, None)

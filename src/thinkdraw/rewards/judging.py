@@ -76,6 +76,12 @@ def p_yes(questioner: Questioner, pictures: Tensor, questions: Sequence[Sequence
     return list(torch.cat(answers).split([len(asked) for asked in questions]))
 
 
+def requests_about(rollouts: Rollouts, instruction: str) -> list[Request]:
+    """The instruction about each row's picture, with the row's prompt in its place."""
+    seen = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
+    return [Request(worded(instruction, prompt.text), (picture,)) for prompt, picture in seen]
+
+
 def written(writer: Writer, requests: Sequence[Request], parse: Callable[[str], float]) -> Tensor:
     """What `parse` reads in the writer's replies, (len(requests),) float32; NaN without a reply."""
     replies = writer.write(requests)
@@ -90,12 +96,20 @@ def detected(detector: Detector, rollouts: Rollouts, labels: Sequence[Sequence[s
     rows = [i for i, names in enumerate(labels) if names]
     found: list[list[Detection] | None] = [[] for _ in labels]
     if rows:
-        seen = detector.detect(pictures[torch.tensor(rows, device=pictures.device)], [labels[i] for i in rows])
-        if len(seen) != len(rows):
-            raise ValueError(f"{_called(detector)} gave detections of {len(seen)} pictures, and was shown {len(rows)}.")
+        seen = found_in(detector, pictures[torch.tensor(rows, device=pictures.device)], [labels[i] for i in rows])
         for row, detections in zip(rows, seen):
             found[row] = detections
     return found
+
+
+def found_in(
+    detector: Detector, pictures: Tensor, labels: Sequence[Sequence[str]] | None
+) -> Sequence[list[Detection] | None]:
+    """What the detector finds in each picture. Raises ValueError where it answers for another number of them."""
+    seen = detector.detect(pictures, labels)
+    if len(seen) != len(pictures):
+        raise ValueError(f"{_called(detector)} gave detections of {len(seen)} pictures, and was shown {len(pictures)}.")
+    return seen
 
 
 def _called(judge: Any) -> str:

@@ -1,25 +1,15 @@
 """GenEval's verdict as a metric reward, see `metric.py`."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from thinkdraw.errors import UserError
-from thinkdraw.judges.colour import NoVerdict
-from thinkdraw.rewards.judging import detected, held_to
-from thinkdraw.rewards.rules import ColorOf, judge_picture, keep_detections
+from thinkdraw.rewards.geneval import ColorJudge, judgement_on, labels_for
+from thinkdraw.rewards.judging import found_in, held_to, pictures_of
 from thinkdraw.types import Detection, Detector, Prompt, Rollouts
-
-
-@runtime_checkable
-class ColorJudge(Protocol):
-    """Names colours in one picture, (H, W, 3) uint8: (class name, its detections) → one colour each."""
-
-    def color_of(self, picture: np.ndarray) -> ColorOf: ...
 
 
 class GenEvalMetric:
@@ -37,32 +27,14 @@ class GenEvalMetric:
         return torch.tensor([bool(prompt.include) for prompt in rollouts.prompts])
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
-        found = detected(self.detector, rollouts, [classes(prompt) for prompt in rollouts.prompts])
-        assert rollouts.pictures is not None
-        seen = zip(rollouts.prompts, rollouts.pictures.cpu().numpy(), found, strict=True)
-        return torch.tensor([self._score(prompt, picture, objects) for prompt, picture, objects in seen])
+        rows = self.applies(rollouts).nonzero().flatten().tolist()
+        prompts, pictures = [rollouts.prompts[row] for row in rows], pictures_of(rollouts)[rows]
+        found = found_in(self.detector, pictures, labels_for(self.detector, prompts)) if rows else []
+        scores = torch.full((len(rollouts),), math.nan)
+        judged = zip(prompts, pictures.cpu().numpy(), found, strict=True)
+        scores[rows] = torch.tensor([self._score(*seen) for seen in judged])
+        return scores
 
     def _score(self, prompt: Prompt, picture: np.ndarray, found: Sequence[Detection] | None) -> float:
-        if found is None or not prompt.include:
-            return math.nan
-        by_class = {name: [d for d in found if d.label == name] for name in classes(prompt)}
-        kept = keep_detections(by_class, tag=prompt.tag)
-        try:
-            return float(judge_picture(prompt.metadata(), kept, self._color_of(picture)).correct)
-        except NoVerdict:
-            return math.nan
-
-    def _color_of(self, picture: np.ndarray) -> ColorOf:
-        def color_of(name: str, objects: Sequence[Detection]) -> list[str]:
-            if all("color" in detection.attributes for detection in objects):
-                return [detection.attributes["color"] for detection in objects]
-            if self.colors is None:
-                raise UserError("metric:geneval: this detector does not name colours. Give a judge of colours: colors.")
-            return self.colors.color_of(picture)(name, objects)
-
-        return color_of
-
-
-def classes(prompt: Prompt) -> list[str]:
-    clauses: Sequence[Mapping[str, Any]] = (*prompt.include, *prompt.exclude)
-    return list(dict.fromkeys(str(clause["class"]) for clause in clauses))
+        verdict = None if found is None else judgement_on(prompt.metadata(), found, picture, self.colors).verdict
+        return math.nan if verdict is None else float(verdict.correct)

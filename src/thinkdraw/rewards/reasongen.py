@@ -5,8 +5,8 @@ import re
 
 from torch import Tensor
 
-from thinkdraw.rewards.judging import check_template, held_to, pictures_of, worded, written
-from thinkdraw.types import Request, Rollouts, Writer
+from thinkdraw.rewards.judging import check_template, held_to, requests_about, written
+from thinkdraw.types import Rollouts, Writer
 
 INSTRUCTION = r"""You are shown an image that was generated for this text prompt: "{prompt}"
 
@@ -47,6 +47,4 @@ class ReasonGenReward:
         self.instruction = check_template("reasongen: instruction", instruction)
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
-        seen = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
-        requests = [Request(worded(self.instruction, prompt.text), (picture,)) for prompt, picture in seen]
-        return written(self.writer, requests, boxed_verdict)
+        return written(self.writer, requests_about(rollouts, self.instruction), boxed_verdict)

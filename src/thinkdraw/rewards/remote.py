@@ -24,6 +24,7 @@ from thinkdraw.rewards.wire import (
     read_reply,
     write_request,
 )  # fmt: skip
+from thinkdraw.runtime.endpoints import retry_after_s
 from thinkdraw.types import Rollouts
 
 try:
@@ -167,7 +168,8 @@ class RemoteJudge:
         said = " ".join(content[:300].decode(errors="replace").split()) if _is_text(response) else ""
         if response.status_code in _FINAL:
             raise UserError(said or f"{self.url} refused with HTTP {response.status_code}.")
-        raise Unanswered(f"HTTP {response.status_code} from {self.url} {said}".rstrip(), _retry_after_s(response))
+        wait_s = min(retry_after_s(response.headers) or 0.0, _MAX_PAUSE_S)
+        raise Unanswered(f"HTTP {response.status_code} from {self.url} {said}".rstrip(), wait_s)
 
 
 def _parsed(url: str) -> httpx.URL:
@@ -182,9 +184,3 @@ def _parsed(url: str) -> httpx.URL:
 
 def _is_text(response: httpx.Response) -> bool:
     return response.headers.get("content-type", "").startswith("text/plain")
-
-
-def _retry_after_s(response: httpx.Response) -> float:
-    """Seconds that the server asks to wait, within reason; 0 where it does not say (or gives a date)."""
-    said = response.headers.get("retry-after", "")
-    return min(float(said), _MAX_PAUSE_S) if said.isdecimal() else 0.0

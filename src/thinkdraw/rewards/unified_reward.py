@@ -5,8 +5,8 @@ import re
 
 from torch import Tensor
 
-from thinkdraw.rewards.judging import check_template, held_to, pictures_of, worded, written
-from thinkdraw.types import Request, Rollouts, Writer
+from thinkdraw.rewards.judging import check_template, held_to, requests_about, written
+from thinkdraw.types import Rollouts, Writer
 
 INSTRUCTION = """You are shown an image and the text caption that it was generated from. Judge the image by two criteria:
 1. Alignment with the Caption: are the objects, their attributes, numbers and relations those of the caption?
@@ -47,6 +47,4 @@ class UnifiedRewardReward:
         self.instruction = check_template("unified-reward: instruction", instruction)
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
-        seen = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
-        requests = [Request(worded(self.instruction, prompt.text), (picture,)) for prompt, picture in seen]
-        return written(self.writer, requests, final_score)
+        return written(self.writer, requests_about(rollouts, self.instruction), final_score)

@@ -13,7 +13,6 @@ import random
 import re
 import shutil
 from collections.abc import Collection, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,18 +25,18 @@ from torch.distributed.tensor import DTensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_json
-from thinkdraw.runtime.sharded_state import Stored, save_shards
+from thinkdraw.runtime.sharded_state import Stored, Writing, save_shards
 
 MARKER = "complete.json"
 _TENSORS, _REST, _SHARDS = "trainer_state.safetensors", "trainer_state.json", "trainer_state"
 
 
-def save_trainer_state(directory: Path | str, state: dict[str, Any], is_main: bool = True) -> Future[Any] | None:
+def save_trainer_state(directory: Path | str, state: dict[str, Any], is_main: bool = True) -> Writing | None:
     """Write nested dicts and lists of tensors, numbers, strings and None: tensors to safetensors, the rest to JSON.
 
     Dict keys: strings or ints. Raises TypeError naming the place of anything else, UserError if the disk refuses.
-    A state with tensors that are spread over processes is saved by all of them, what is not spread by the main one; the
-    shards are being written until the future that is returned is done.
+    A state with tensors that are spread over processes is saved by all of them, what is not spread by the main one; then
+    the shards are still being written when this returns.
     """
     directory = Path(directory)
     tensors: dict[str, torch.Tensor] = {}

@@ -14,9 +14,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from torch import Tensor
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import async_save
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from thinkdraw.errors import UserError
@@ -30,20 +33,39 @@ class Stored:
     key: str
 
 
-def save_shards(folder: Path, tensors: Mapping[str, Tensor]) -> Future[Any]:
+@dataclass(frozen=True)
+class Writing:
+    """Such a folder while it is being written."""
+
+    folder: Path
+    saving: Future[Any]
+
+    def done(self) -> bool:
+        """Whether every process has written its part, or one has failed."""
+        return self.saving.done()
+
+    def wait(self) -> None:
+        """Raises UserError if a process could not write its part."""
+        try:
+            self.saving.result()
+        except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
+            raise UserError(f"cannot write {self.folder}: {_line(error)}. Free space on that disk.") from error
+
+
+def save_shards(folder: Path, tensors: Mapping[str, Tensor]) -> Writing:
     """Copy this process's part of each tensor, and write the copies to `folder` while the caller goes on.
 
-    All processes call this with the same keys. The future is done when every process has written; it raises what failed.
+    All processes call this with the same keys.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
-    saving: Any = dcp.async_save(dict(tensors), storage_writer=writer, process_group=_own_group())
-    return saving
+    saving: Any = async_save(dict(tensors), storage_writer=writer, process_group=_writers(dist.group.WORLD))
+    return Writing(folder, saving)
 
 
 @functools.cache
-def _own_group() -> dist.ProcessGroup | None:
-    """The writers agree with each other while training goes on, so they may not use its process group."""
-    return dist.new_group(backend="gloo") if dist.is_initialized() else None
+def _writers(training: dist.ProcessGroup | None) -> Any:
+    """The writers' own process group: they agree with each other while training goes on in its."""
+    return None if training is None else dist.new_group(backend="gloo")
 
 
 @torch.no_grad()
@@ -63,13 +85,17 @@ def restore(saved: Iterable[tuple[Tensor | Stored, Tensor]]) -> None:
             into.copy_(value)
     for folder, tensors in stored.items():
         try:
-            dcp.load(
+            load(
                 tensors,
                 storage_reader=HuggingFaceStorageReader(str(folder)),
                 no_dist=not dist.is_initialized(),
             )
-        except (OSError, RuntimeError, ValueError, KeyError, dcp.CheckpointException) as error:
+        except (OSError, RuntimeError, ValueError, KeyError, SafetensorError, CheckpointException) as error:
             raise UserError(
-                f"no readable trainer state in {folder} ({type(error).__name__}: {' '.join(str(error).split())[:200]}). "
+                f"no readable trainer state in {folder} ({_line(error)}). "
                 "Resume from an earlier checkpoint, or start a new run from its weights."
             ) from error
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[-200:]}"

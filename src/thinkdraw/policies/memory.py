@@ -1,0 +1,86 @@
+"""How many rollouts are drawn at once: as many as memory holds by the formulas, and fewer where it runs out all the same."""
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import psutil
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+
+T = TypeVar("T")
+USABLE_FRAC = 0.85  # of free memory; the rest is for what formulas leave out, fragments for one
+MAX_ROWS = 512  # rows at once even where more would fit
+MAX_PICTURES = 64
+LOGIT_BYTES = 24  # per entry of the vocabulary and row: logits, their log-softmax, noise and what they are made of
+FEATURE_MAPS = 4  # of full resolution, alive at once in the picture decoder
+
+
+def kv_bytes(config: Any, columns: int, itemsize: int) -> int:
+    """Keys and values of one row with `columns` tokens; a rollout has two rows with guidance, else one."""
+    text = config.text_config
+    width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    return 2 * text.num_hidden_layers * text.num_key_value_heads * width * columns * itemsize
+
+
+def row_bytes(config: Any, columns: int, itemsize: int) -> int:
+    """What one row needs while it is sampled."""
+    return kv_bytes(config, columns, itemsize) + LOGIT_BYTES * config.text_config.vocab_size
+
+
+def picture_bytes(config: Any, itemsize: int) -> int:
+    """What one picture needs while it is decoded: feature maps of full resolution."""
+    vq = config.vq_config
+    channels = vq.base_channels * max(vq.channel_multiplier[:2])
+    return FEATURE_MAPS * channels * config.vision_config.image_size**2 * itemsize
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can still be allocated; what torch keeps for itself on a GPU is free too."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    return psutil.virtual_memory().available
+
+
+def rows_that_fit(each: int, free: int, most: int) -> int:
+    """How many things of `each` bytes fit into `free` bytes, 1 .. most; where memory is the limit a power of two, so that
+    it changes little from run to run."""
+    fitting = int(USABLE_FRAC * free / each)
+    return most if fitting >= most else 1 << max(0, int(math.log2(max(1, fitting))))
+
+
+def in_parts(work: Callable[[Tensor], T], rows: Tensor, size: int) -> list[T]:
+    """`work` on up to `size` rows at a time; whenever that is more than memory holds, on half as many from there on.
+
+    Raises UserError when memory does not hold a single row.
+    """
+    parts, begin = [], 0
+    while begin < len(rows) or not parts:
+        part = rows[begin : begin + size]
+        done, made = _attempt(work, part)
+        if done:
+            parts.append(made)
+            begin += size
+            continue
+        if len(part) == 1:
+            raise UserError(
+                "out of memory with a single one at a time. `thinkdraw plan CONFIG` says what needs how much and which "
+                "setting to change."
+            )
+        size = -(-len(part) // 2)
+        warnings.warn(f"out of memory with {len(part)} rollouts at a time: going on with {size}.", stacklevel=2)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return parts
+
+
+def _attempt(work: Callable[[Tensor], T], rows: Tensor) -> tuple[bool, Any]:
+    """(whether memory was enough, what `work` made); on return the failed attempt's tensors are gone."""
+    try:
+        return True, work(rows)
+    except torch.OutOfMemoryError:
+        return False, None

@@ -1,0 +1,72 @@
+"""Seconds that one process needs, from operations and bytes at stated efficiencies. Judges are not counted."""
+
+from dataclasses import dataclass
+
+from thinkdraw.policies.memory import kv_bytes
+from thinkdraw.recipes.plan_memory import ITEMSIZE, Load
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Memory in bytes, bytes per second, bf16 operations per second (dense)."""
+
+    memory: int
+    bandwidth: float
+    flops: float
+
+
+# NVIDIA's data sheets of each product; with sparsity they advertise twice the operations.
+GPUS = {
+    "a100-40": Gpu(40 * GIB, 1.555e12, 312e12),
+    "a100-80": Gpu(80 * GIB, 2.039e12, 312e12),
+    "h100": Gpu(80 * GIB, 3.35e12, 989e12),
+    "h100-pcie": Gpu(80 * GIB, 2.0e12, 756e12),
+    "h200": Gpu(141 * 10**9, 4.8e12, 989e12),
+    "l4": Gpu(24 * GIB, 0.3e12, 121e12),
+    "l40s": Gpu(48 * GIB, 0.864e12, 362e12),
+    "rtx4090": Gpu(24 * GIB, 1.008e12, 165e12),
+}
+# Assumptions: shares of the data sheet's figures that are reached, and the time in which the interpreter starts the
+# kernels of one layer, below which no decoding step of a layer gets.
+OPERATIONS_FRAC, BANDWIDTH_FRAC, LAYER_START_S = 0.4, 0.6, 2.5e-4
+
+
+def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, ways: int) -> float:
+    """Every thought at its budget, and the picture; `at_once` rollouts in a batch, in as many rounds as that takes."""
+    counts, size = load.weights, ITEMSIZE[load.dtype]
+    rounds = -(-rollouts // at_once)
+    rows = -(-rollouts // rounds)
+    cached = 2 if load.precision == "bf16" else size
+    writing = (load.thought_tokens, rows, counts.text_head, load.prompt_tokens + load.thought_tokens / 2)
+    drawing = (load.image_tokens, rows * ways, counts.image_head, load.row_tokens - load.image_tokens / 2)
+    seconds = 0.0
+    for steps, width, head, columns in (writing, drawing):
+        read = (counts.layers + head) * size + width * kv_bytes(load.config, round(columns), cached)
+        operations = 2 * (counts.layers + head) * width
+        starting = LAYER_START_S * load.config.text_config.num_hidden_layers
+        seconds += steps * max(_moved(read, gpu), _computed(operations, gpu), starting)
+    return rounds * seconds
+
+
+def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: int) -> float:
+    """Forward and backward pass over each rollout once, and the optimiser's step. more_forwards: without gradient."""
+    counts, text = load.weights, load.config.text_config
+    tokens = load.ways * load.row_tokens
+    attention = 2 * text.num_hidden_layers * text.hidden_size * load.row_tokens * tokens  # causal: half of all pairs
+    layers = 2 * counts.layers * tokens + attention
+    heads = 2 * (counts.text_head * load.thought_tokens + counts.image_head * load.image_tokens * load.ways)
+    backward = 1 if load.lora else 2  # frozen weights need no gradient, only their inputs do
+    passes = 1 + backward + more_forwards
+    operations = rollouts * ((passes + load.checkpointing) * layers + (passes + 1) * heads)
+    step = 6 * 4 * counts.trained / load.shards  # weight, gradient and two moments read, weight and moments written
+    return _computed(operations, gpu) + _moved(step, gpu)
+
+
+def _moved(count: float, gpu: Gpu) -> float:
+    return count / (gpu.bandwidth * BANDWIDTH_FRAC)
+
+
+def _computed(operations: float, gpu: Gpu) -> float:
+    return operations / (gpu.flops * OPERATIONS_FRAC)
