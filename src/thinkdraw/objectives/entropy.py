@@ -30,9 +30,9 @@ class AdaptiveEntropy:
     coefficient α = sinh ψ within ±cap; ψ by Adam on J(ψ) = −sinh(ψ)·(H − H*). α rises while H > H*, so that entropy is
     penalised, and falls below 0 while H < H*, so that entropy is rewarded.
     target: H* in nats; by default take the policy's own entropy at the start of RL.
-    band: nats within which H is to stay. It begins long before the edge, because the policy answers late; while
-    |H − target| < band / 4 ψ goes back to 0 by lr a step and Adam forgets, because a coefficient that stays where it helped,
-    or an average that still pushes there, drives H out on the other side.
+    band: nats within which H is to stay. It begins half-way, because the policy answers late; while |H − target| < band / 2
+    ψ goes back to 0 by lr a step and Adam forgets, because a coefficient that stays where it helped, or an average that
+    still pushes there, drives H out on the other side.
     lr: of ψ.  cap: of |α|. ψ itself is held within ± asinh(cap), so that a saturated controller turns at once.
     The defaults suit runs of some hundred steps. Paper mode, for guidance off and 16,384 codes: target 2.0 (text) or
     7.0 (image), band=0, lr=5e-5, cap=5e-3. Call `update` once per optimiser step with the *global* mean: per
@@ -73,7 +73,7 @@ class AdaptiveEntropy:
                 f"global_mean_entropy={global_mean_entropy}: the controller needs a finite number of nats. Skip the "
                 "update where the modality has no trained token, and look for NaN logits otherwise."
             )
-        if abs(error) < self.band / 4:
+        if abs(error) < self.band / 2:
             self._psi = math.copysign(max(0.0, abs(self._psi) - self.lr), self._psi)
             self._exp_avg, self._exp_avg_sq, self._num_updates = 0.0, 0.0, 0
             return self.coefficient

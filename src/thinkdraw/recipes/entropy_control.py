@@ -15,7 +15,7 @@ class EntropySettings(StrictModel):
     target_text: float | None = Field(default=None, description="Nats; null: the policy's own at the first update.")
     target_image: float | None = Field(default=None, description="Nats; null: the policy's own at the first update.")
     band: float = Field(
-        default=0.2, ge=0, description="Nats around the target to stay within; in its inner quarter the coefficient rests."
+        default=0.2, ge=0, description="Nats around the target to stay within; in its inner half the coefficient rests."
     )
     lr: float = Field(default=1e-3, gt=0)
     cap: float = Field(default=5e-2, gt=0, description="Of the coefficient's size.")
