@@ -175,6 +175,7 @@ def main() -> None:
             sys.exit(f"{name}: {reply.stderr.strip()[-2000:]}")
         rows[name] = json.loads(reply.stdout.strip().splitlines()[-1])
         rows[name]["ratio"] = rows[name]["bytes"] / rows[asked.only[0]]["bytes"]
+        print(f"{name}: {rows[name]['bytes'] / 1e9:.2f} GB", file=sys.stderr)
     settings = {k: v for k, v in vars(asked).items() if k not in ("json", "variant", "only")}
     found = {
         **settings,

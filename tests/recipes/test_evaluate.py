@@ -12,6 +12,7 @@ import thinkdraw
 from thinkdraw import cli
 from thinkdraw.benchmarks import benchmark_class
 from thinkdraw.benchmarks.base import PictureSet
+from thinkdraw.benchmarks.dpg_files import answer_about
 from thinkdraw.benchmarks.geneval_files import metadata_of, write_prompt_folder
 from thinkdraw.errors import UserError
 from thinkdraw.lab import checkpoint_path
@@ -20,6 +21,7 @@ from thinkdraw.lab.scenes import draw, random_scene
 from thinkdraw.recipes.evaluate import run
 from thinkdraw.recipes.evaluate_import import compare_folders, import_official
 from thinkdraw.recipes.evaluate_open import EvaluateConfig, lab_prompts
+from thinkdraw.types import Question
 
 DOGS = [geneval_prompt("dog", i, tag=GENEVAL_TASKS[i % 6]) for i in range(6)]
 PIXEL = "tests.benchmarks.helpers:PixelDetector"
@@ -177,6 +179,48 @@ class AlwaysYes:
 
     def answer(self, pictures, questions):
         return torch.ones(len(questions))
+
+
+def written(folder, benchmark, rows):
+    """An evaluation's folder, as far as a comparison reads it."""
+    folder.mkdir()
+    (folder / "settings.json").write_text(json.dumps({"benchmark": benchmark, "label": f"{benchmark}[x]"}))
+    (folder / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def dpg_row(prompt, relation, **more):
+    categories = ("entity - whole", "relation - spatial")
+    asked = [Question(i, "", category=category) for i, category in enumerate(categories, start=1)]
+    answers = [answer_about(question, p_yes=p) for question, p in zip(asked, (1.0, relation))]
+    row = {"prompt_index": prompt, "prompt_id": f"item{prompt}", "tag": "dpg", "sample": 0, "answers": answers}
+    return row | {"verdict": (1 + relation) / 2} | more
+
+
+def test_columns_that_are_not_parts_of_the_overall_are_compared_as_well(tmp_path):
+    # b has no relation right: entities differ by 0, relations by 1, pictures, of two questions each, by 1/2
+    a = written(tmp_path / "a", "dpg", [dpg_row(i, 1.0) for i in range(4)])
+    b = written(tmp_path / "b", "dpg", [dpg_row(i, 0.0) for i in range(4)])
+    (found,) = compare_folders(a, b)
+    assert {name: score["value"] for name, score in found["per_task"].items()} == {"entity": 0, "relation": 1}
+    assert found["difference"]["value"] == 0.5
+    rows = [[{"prompt_index": 0, "prompt_id": "0", "tag": "3", "sample": 0, "verdict": gm, "mean": am, "scores": scores,
+              "skills": ["object", "count"]}] for gm, am, scores in ((0.6, 0.65, [0.9, 0.4]), (0.3, 0.5, [0.9, 0.1]))]  # fmt: skip
+    sides = [written(tmp_path / f"geneval2-{i}", "geneval2", side) for i, side in enumerate(rows)]
+    (found,) = compare_folders(*sides)
+    values = {name: score["value"] for name, score in found["per_task"].items()}
+    assert values == pytest.approx({"AM": 0.15, "object": 0, "count": 0.3, "3 atoms": 0.3})
+    assert found["difference"]["value"] == pytest.approx(0.3)
+
+
+def test_a_prompt_that_was_judged_on_one_side_only_is_refused_and_one_that_was_judged_on_none_is_not(tmp_path):
+    a = written(tmp_path / "a", "dpg", [dpg_row(0, 1.0), dpg_row(1, 1.0, verdict=None, left_out=True)])
+    b = written(tmp_path / "b", "dpg", [dpg_row(0, 1.0)])
+    assert compare_folders(a, b)[0]["difference"]["prompts"] == compare_folders(b, a)[0]["difference"]["prompts"] == 1
+    c = written(tmp_path / "c", "dpg", [dpg_row(0, 1.0), dpg_row(1, 1.0)])
+    for pair in ((b, c), (c, b)):
+        with pytest.raises(UserError, match="needs the same prompts"):
+            compare_folders(*pair)
 
 
 def test_judges_of_another_revision_are_not_compared(tmp_path):

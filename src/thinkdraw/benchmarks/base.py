@@ -120,6 +120,13 @@ class WritesResults(Protocol):
 
 
 @runtime_checkable
+class HasColumns(Protocol):
+    """A benchmark whose columns are about other things than its overall: what `verdicts` is for the headline number."""
+
+    def column_verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]: ...
+
+
+@runtime_checkable
 class RefusesGaps(Protocol):
     """A benchmark by whose rules a picture that is missing may be an error, and not only without verdict."""
 

@@ -100,6 +100,10 @@ class DpgBench:
     def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
         return verdicts_by_prompt(_without_dropped(rows))
 
+    def column_verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
+        """A task per first-level category."""
+        return _by_first_level(points_by_prompt(_without_dropped(rows), self.mode))
+
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label, self.mode)
 

@@ -111,6 +111,12 @@ class GenEval2:
     def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
         return [row._replace(task="GM") for row in verdicts_by_prompt(rows)]
 
+    def column_verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
+        """Tasks AM, each skill, and GM of each number of atoms."""
+        gm, am = (verdicts_by_prompt(rows, key) for key in ("verdict", "mean"))
+        atoms = [row._replace(task=f"{row.task} atoms") for row in gm]
+        return [*(row._replace(task="AM") for row in am), *_of_skills(rows), *atoms]
+
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
@@ -166,11 +172,8 @@ def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
     """The overall is Soft-TIFA GM. Columns: AM, atoms of each skill, and GM of the prompts of each number of atoms."""
     gm, am = (verdicts_by_prompt(rows, key) for key in ("verdict", "mean"))
     prompt_means = [_mean(row.verdicts) for row in gm]
-    skills: list[PromptVerdicts] = []
-    for row in rows:
-        for skill, score in zip(row.get("skills", ()), row.get("scores", ())):
-            skills.append(PromptVerdicts(skill, [number_or_nan(score)], row["prompt_id"]))
-    of_skill = per_task(_joined(skills), seed=seed) if skills else {}
+    skills = _of_skills(rows)
+    of_skill = per_task(skills, seed=seed) if skills else {}
     of_atoms = per_task([row._replace(verdicts=[mean]) for row, mean in zip(gm, prompt_means)], seed=seed)
     columns = {"AM": mean_interval([_mean(row.verdicts) for row in am], seed=seed)}
     columns |= {skill: of_skill[skill] for skill in SKILLS if skill in of_skill}
@@ -193,11 +196,12 @@ def _prompt(row: Mapping[str, Any], index: int, where: str) -> Prompt:
     return Prompt(text, f"{index:05d}", str(row.get("atom_count", "")), questions=questions)
 
 
-def _joined(verdicts: Sequence[PromptVerdicts]) -> list[PromptVerdicts]:
+def _of_skills(rows: Sequence[Row]) -> list[PromptVerdicts]:
     """One entry per skill and prompt: the bootstrap redraws prompts, not atoms."""
     found: dict[tuple[str, str], list[float]] = {}
-    for row in verdicts:
-        found.setdefault((row.task, row.prompt), []).extend(row.verdicts)
+    for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
+        for skill, score in zip(row.get("skills", ()), row.get("scores", ())):
+            found.setdefault((skill, row["prompt_id"]), []).append(number_or_nan(score))
     return [PromptVerdicts(task, values, prompt) for (task, prompt), values in found.items()]
 
 

@@ -101,8 +101,8 @@ def _judges(found: Mapping[str, Any]) -> list[str]:
     for role, judge in found["judges"].items():
         known = ", ".join(f"{key} {'unknown' if v is None else v}" for key, v in judge.items() if key != "name")
         lines.append(f"judge of {role}: {judge['name']}, {known}")
-    hashed = str(found.get("prompts_sha256") or "not given")[:12]
-    return [*lines, f"prompts: {found.get('prompts_file') or 'file'}, sha256 {hashed}"]
+    file = f"{found['prompts_file']}, " if found.get("prompts_file") else ""
+    return [*lines, f"prompts: {file}sha256 {str(found.get('prompts_sha256') or 'not given')[:12]}"]
 
 
 def _understanding(found: Mapping[str, Any]) -> list[str]:

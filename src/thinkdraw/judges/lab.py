@@ -43,7 +43,8 @@ class PolicyQuestioner:
             raise TypeError(
                 f"{type(policy).__name__} has no .answer(pictures, questions): give a policy or a questioner."
             )
-        self.policy, self.max_pairs = policy, max_pairs
+        self.policy: Any = policy  # those that give `log_likelihood`, too, are asked for it
+        self.max_pairs = max_pairs
 
     @torch.no_grad()
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:

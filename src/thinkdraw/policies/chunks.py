@@ -38,7 +38,12 @@ class _Parts(torch.autograd.Function):
         ctx.read, ctx.size = read, size
         ctx.save_for_backward(weight, bias, *inputs)
         ctx.set_materialize_grads(False)
-        values = [read(part, *(_logits(x[part], weight, bias) for x in inputs)) for part in _split(inputs[0], size)]
+        values = [
+            [
+                v.clone() for v in read(part, *(_logits(x[part], weight, bias) for x in inputs))
+            ]  # a view keeps all logits
+            for part in _split(inputs[0], size)
+        ]
         return tuple(torch.cat(column) for column in zip(*values))
 
     @staticmethod

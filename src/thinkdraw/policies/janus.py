@@ -147,7 +147,7 @@ class JanusPolicy:
         rows = memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS)
         if rows < min(memory.MAX_ROWS, ways * len(contexts)):
             warnings.warn(
-                f"{len(contexts)} rollouts at once need {ways * len(contexts) * each / 1e9:.1f} GB, more than is free: drawn "
+                f"{len(contexts)} rollouts at once need {ways * len(contexts) * each / 1e9:.2g} GB, more than is free: drawn "
                 f"{max(1, rows // ways)} at a time. `thinkdraw plan CONFIG` says which setting to change.",
                 stacklevel=3,
             )

@@ -2,12 +2,13 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from thinkdraw.benchmarks import load_benchmark
-from thinkdraw.benchmarks.base import Row, null_for_nan, verdicts_by_prompt
+from thinkdraw.benchmarks.base import Benchmark, HasColumns, Row, null_for_nan, verdicts_by_prompt
 from thinkdraw.benchmarks.crossed import differences
 from thinkdraw.benchmarks.flow import numbers, report_on, summary_of
 from thinkdraw.benchmarks.row_log import RowLog
@@ -16,7 +17,7 @@ from thinkdraw.benchmarks.statistics import PromptVerdicts
 from thinkdraw.benchmarks.vqa import vqa_difference
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.evaluate import Evaluation
-from thinkdraw.recipes.evaluate_open import LAB_SUITES, prompt_path
+from thinkdraw.recipes.evaluate_open import LAB_SUITES, LabSuite, prompt_path
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 
 
@@ -77,11 +78,17 @@ def _compare(a: Path, b: Path, seed: int) -> dict[str, Any]:
         revisions = [judge.get("revision"), settings_b.get("judges", {}).get(role, {}).get("revision")]
         if None not in revisions and revisions[0] != revisions[1]:
             raise UserError(f"{a} and {b} cannot be compared: the judge of {role} is {' and '.join(revisions)}.")
-    sides = [_verdicts(settings, rows) for settings, rows in ((settings_a, rows_a), (settings_b, rows_b))]
+    benchmark = _benchmark(settings_a)
+    sides = [_verdicts(benchmark, rows) for rows in (rows_a, rows_b)]
     try:
-        found = differences(*sides, seed=seed)
+        found = differences(*(_also_in(one, other) for one, other in (sides, sides[::-1])), seed=seed)
     except ValueError as error:
         raise UserError(f"{a} and {b} cannot be compared: {error}") from error
+    if isinstance(benchmark, HasColumns):
+        one, other = (benchmark.column_verdicts(rows) for rows in (rows_a, rows_b))
+        asked = [{(row.task, row.prompt) for row in side} for side in (one, other)]
+        both = [[row for row in side if (row.task, row.prompt) in asked[0] & asked[1]] for side in (one, other)]
+        found = (differences(*both, seed=seed) if both[0] else {}) | {"overall": found["overall"]}
     label = settings_a.get("label") or f"{settings_a['benchmark']}[lab-detector]"  # the lab's own rows have no label
     drawn = [{key: side.get(key) for key in ("revision", "sampling", "seed")} for side in (settings_a, settings_b)]
     return {
@@ -106,12 +113,22 @@ def _read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
     return _read_json(folder / "settings.json"), list(rows.values())
 
 
-def _verdicts(settings: Mapping[str, Any], rows: Sequence[Row]) -> list[PromptVerdicts]:
-    if "family" in settings:  # the lab's own evaluation, whose rows say `correct`
-        return verdicts_by_prompt(rows, "correct")
-    name = settings["benchmark"]
-    suite = LAB_SUITES.get(name)
-    return load_benchmark(suite.benchmark if suite else name, **settings.get("settings", {})).verdicts(rows)
+def _benchmark(settings: Mapping[str, Any]) -> Benchmark | None:
+    """Without judges; None for the lab's own evaluation, whose rows say `correct`."""
+    if "family" in settings:
+        return None
+    suite = LAB_SUITES.get(settings["benchmark"], LabSuite(settings["benchmark"], {}))
+    return load_benchmark(suite.benchmark, **{**suite.settings, **settings.get("settings", {})})
+
+
+def _verdicts(benchmark: Benchmark | None, rows: Sequence[Row]) -> list[PromptVerdicts]:
+    return verdicts_by_prompt(rows, "correct") if benchmark is None else benchmark.verdicts(rows)
+
+
+def _also_in(side: Sequence[PromptVerdicts], other: Sequence[PromptVerdicts]) -> list[PromptVerdicts]:
+    """Without the prompts that have no verdict here and are unknown there: a result file leaves such items out."""
+    known = {row.prompt for row in other}
+    return [row for row in side if row.prompt in known or not all(map(math.isnan, row.verdicts))]
 
 
 def _understanding(a: Path, b: Path, seed: int) -> dict[str, Any]:

@@ -67,11 +67,11 @@ class Load:
 
 
 def resting(load: Load) -> Parts:
-    """What is there all the time. Frozen weights are whole on every process."""
+    """What is there all the time. Frozen weights are whole on every process; adapters and shards are fp32."""
     counts, size = load.weights, ITEMSIZE[load.dtype]
-    held = 4 / load.shards if load.shards > 1 else size
-    found = {"weights": (counts.total - counts.trained) * size + counts.trained * held}
-    if load.shards == 1 and size == 2:
+    trained = 4 if load.lora or load.shards > 1 else size
+    found = {"weights": (counts.total - counts.trained) * size + counts.trained * trained / load.shards}
+    if trained == 2:
         found["fp32 copies"] = 4 * counts.trained
     found["optimiser state"] = 8 * counts.trained / load.shards
     if load.reference and load.lora is None:
