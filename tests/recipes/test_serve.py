@@ -59,6 +59,14 @@ class Gated(Brightness):
         return super().__call__(rollouts)
 
 
+def waited(until, seconds=20.0):
+    """Whether it came true in time."""
+    end = time.monotonic() + seconds
+    while not until() and time.monotonic() < end:
+        time.sleep(0.01)
+    return until()
+
+
 def submitted(queue, rollouts):
     return queue.submit(rollouts, row_hashes(rollouts))
 
@@ -299,11 +307,14 @@ def test_a_full_queue_says_when_to_come_back_and_the_client_does():
     judge = Gated()
     with served(judge, max_waiting=2, max_batch=2, max_wait_s=0.0) as server:
         reward = HttpReward(server.url, rows_per_request=2, max_concurrency=4, backoff_s=0.05, timeout_s=20)
-        threading.Timer(0.3, judge.gate.set).start()
+        refused = server.service.requests
+        opened = threading.Thread(target=lambda: waited(lambda: refused[429] > 0) and judge.gate.set())
+        opened.start()
         rollouts = noise(8)
         assert torch.equal(reward(rollouts), Brightness()(rollouts))
         reward.close()
-        assert server.service.requests[429] > 0 and server.service.requests[200] == 4
+        opened.join()
+        assert refused[429] > 0 and refused[200] == 4
 
 
 def test_a_client_that_has_gone_is_not_judged_for():
