@@ -49,7 +49,8 @@ def small_policy(
     config = janus_config(
         tokenizer, image_size=96, patch=4, channels=(1, 1, 1), vision_hidden=32, vision_layers=1, **shape
     )
-    model: Any = JanusForConditionalGeneration(config).to(DTYPES[dtype])
+    model: Any = JanusForConditionalGeneration(config)
+    model = model.to(DTYPES[dtype])
     model.set_attn_implementation({"text_config": attention.NAME})
     policy = JanusPolicy(model, read_processor(str(folder), 576), precision=precision, lora=lora)
     policy.scorer.train()

@@ -50,7 +50,7 @@ def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, ways: in
     return rounds * seconds
 
 
-def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: int) -> float:
+def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float) -> float:
     """Forward and backward pass over each rollout once, and the optimiser's step. more_forwards: without gradient."""
     counts, text = load.weights, load.config.text_config
     tokens = load.ways * load.row_tokens
