@@ -86,17 +86,20 @@ def work(asked: argparse.Namespace) -> None:
     loss, grads = gradient(policy, trainer, config, folder / "store")
     prompts = [e.prompt for e in prompt_set("geneval", "validation", asked.prompts)]
     seconds: list[float] = []
+    gathering: list[float] = []
     for repeat in range(asked.repeats + 1):
         team.wait()
         began = time.perf_counter()
         with trainer.resident():
+            gathering.append(time.perf_counter() - began)
             # The same work in every process, so that none waits for another's longer thoughts.
             policy.sample(prompts, config.sampling, group_size=8, seed=repeat)
         seconds.append(time.perf_counter() - began)
     rates = [8 * len(prompts) / s for s in seconds[1:]]
     if team.is_main:
         save_file(grads, folder / f"{name}.safetensors")
-        (folder / f"{name}.json").write_text(json.dumps({"loss": loss, "rollouts_per_s_and_process": rates}))
+        found = {"loss": loss, "rollouts_per_s_and_process": rates, "gathering_s": statistics.median(gathering[1:])}
+        (folder / f"{name}.json").write_text(json.dumps(found))
 
 
 def start(asked: argparse.Namespace, folder: Path, name: str, processes: int, sharding: str) -> dict[str, Any]:
@@ -132,13 +135,12 @@ def main() -> None:
             run["loss_difference"] = abs(run["loss"] - found["alone"]["loss"])
             run["gradient_difference"] = relative_difference(whole, load_file(folder / f"{name}.safetensors"))
     alone = [r for name in ("alone", "alone again") for r in found[name]["rollouts_per_s_and_process"]]
-    print(f"{'':12} {'loss':>10} {'gradient':>10} {'rollouts/s':>11} {'of alone':>9}")
+    print(f"{'':12} {'loss':>10} {'gradient':>10} {'rollouts/s':>11} {'of alone':>9} {'gathering s':>12}")
     for name, run in found.items():
         rate = statistics.median(run["rollouts_per_s_and_process"])
         run["of_alone"] = rate / statistics.median(alone)
-        print(
-            f"{name:12} {run['loss_difference']:10.1e} {run['gradient_difference']:10.1e} {rate:11.2f} {run['of_alone']:9.2f}"
-        )
+        differences = f"{run['loss_difference']:10.1e} {run['gradient_difference']:10.1e}"
+        print(f"{name:12} {differences} {rate:11.2f} {run['of_alone']:9.2f} {run['gathering_s']:12.4f}")
     if asked.out:
         asked.out.write_text(json.dumps({"runs": found, "environment": environment()}, indent=2) + "\n")
 

@@ -63,7 +63,7 @@ def unwritten_policy(asked: argparse.Namespace) -> JanusPolicy:
     model.set_attn_implementation({"text_config": attention.NAME})
     with tempfile.TemporaryDirectory() as folder:
         processor = read_processor(str(random_janus(folder)), config.vision_config.num_image_tokens)
-    lora = LoraSettings(rank=asked.lora_rank) if asked.lora_rank else None
+    lora = LoraSettings.model_validate({"rank": asked.lora_rank}) if asked.lora_rank else None
     policy = JanusPolicy(model, processor, precision=asked.precision, lora=lora)
     for parameter in policy.scorer.parameters():
         if parameter.requires_grad:

@@ -6,6 +6,7 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from safetensors.torch import save_file
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from thinkdraw.objectives import ADVANTAGES
+from thinkdraw.policies import scorer
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.recipes import grpo, sft
@@ -92,7 +94,11 @@ def gradient(folder: Path, name: str, sharding: str) -> tuple[float, dict[str, T
     trainer = Trainer(policy, config.optimiser, team)
     parts = [part_of(rollouts, team.share(3))]
     counts = grpo.global_counts(parts, team)
-    with trainer.learning(grpo.num_passes(parts, config), config.sampling):
+    at_once = 64 * 5 if name == "reference" else scorer.CHUNK_ELEMENTS  # a head's backward pass in parts
+    with (
+        trainer.learning(grpo.num_passes(parts, config), config.sampling),
+        mock.patch.object(scorer, "CHUNK_ELEMENTS", at_once),
+    ):
         sums, _ = grpo.accumulate(policy, parts, counts, (0.01, -0.02), config)
     trainer.reduce_gradients()
     grads: dict[str, Any] = {n: m.grad for n, m in trainer.masters.items()}

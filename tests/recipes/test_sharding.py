@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -191,6 +192,7 @@ def test_tied_weights_are_refused_with_their_names(folder, one_process):
     config = jobs.batch_config(folder, "plain", sharding="fsdp2")
     team = Team(config)
     policy = open_policy(config, team)
-    policy.model.lm_head.weight = policy.model.get_input_embeddings().weight
+    model: Any = policy.model
+    model.lm_head.weight = model.get_input_embeddings().weight
     with pytest.raises(UserError, match=r"embed_tokens\.weight and .*lm_head\.weight are one tied weight"):
         Trainer(policy, config.optimiser, team)

@@ -6,6 +6,7 @@ micro-batches (their rows differ in length, some have no verdict); and sampling 
 With `sharding: fsdp2` the gradients are added shard by shard instead, see `sharding.py`.
 """
 
+import atexit
 import math
 import os
 from collections.abc import Iterator
@@ -131,6 +132,8 @@ class Team:
                 f"found {self.size} processes where {asked} were asked for: this would train {asked} models. "
                 f"Start with `torchrun --nproc_per_node {asked}`; `accelerate launch --cpu` starts independent jobs."
             )
+        atexit.unregister(_leave_gloo)
+        atexit.register(_leave_gloo)
 
     def share(self, count: int) -> range:
         """This process's part of `count` things in order, contiguous, sizes equal up to one."""
@@ -173,6 +176,12 @@ class Team:
 
     def wait(self) -> None:
         self.accelerator.wait_for_everyone()
+
+
+def _leave_gloo() -> None:
+    """Gloo's threads now and then abort an interpreter that ends before them. NCCL's groups end with the process."""
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
 
 
 def policy_path(name: str) -> str:
