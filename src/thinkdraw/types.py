@@ -269,6 +269,15 @@ class Policy(Protocol):
     def save(self, directory: Path) -> None: ...
 
 
+class Drawer(Protocol):
+    """What a benchmark needs of a generator: a policy, or something that chooses among its pictures."""
+
+    @property
+    def revision(self) -> str: ...
+
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int] | Tensor) -> Rollouts: ...
+
+
 @dataclass(frozen=True)
 class Detection:
     """One found object. box: (x1, y1, x2, y2) pixels, float32. score: 0..1. attributes: what else the detector is sure of

@@ -11,7 +11,7 @@ import numpy as np
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
-from thinkdraw.types import Policy, Prompt, Sampling
+from thinkdraw.types import Drawer, Prompt, Sampling
 
 RESULTS = "results.jsonl"
 
@@ -36,7 +36,7 @@ def picture_seed(benchmark: str, prompt: Prompt, sample: int, seed: int) -> int:
 
 
 def draw_benchmark(
-    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, samples_per_prompt: int = 4,
+    policy: Drawer, prompts: Sequence[Prompt], sampling: Sampling, samples_per_prompt: int = 4,
     folder: Path | str | None = None, seed: int = 0, chunk: int = 256,
     progress: Callable[[int, int], None] | None = None, *, benchmark: str = "lab",
 ) -> Iterator[list[Drawing]]:  # fmt: skip

@@ -26,7 +26,7 @@ from thinkdraw.recipes.run_folder import STARTED
 from thinkdraw.recipes.training import load_trained, policy_path
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog
-from thinkdraw.search import BestOfN
+from thinkdraw.search import BestOfN, DrawnOnce
 
 Fact = Literal["base", "prompts", "sampling"]
 Cost = Literal[
@@ -121,12 +121,13 @@ def compare_groups(
     refuse_unlike(runs, allow)
     base = policy_path(runs[0].config["policy"])
     places: Folders = {split: out / "eval" / split / "untrained" for split in _splits(asked)}
-    untrained = _judged(load_trained(base), asked, places)
+    beginning = DrawnOnce(load_trained(base))
+    untrained = _judged(beginning, asked, places)
     rows = {"untrained": _row(asked, [untrained], untrained, [])}
     for by, settings in (asked.best_of_by or {"": asked.reward}).items() if asked.best_of else ():
         assert asked.best_of
         name = f"best of {asked.best_of}" + (f" by {by}" if by else "")
-        chooser = BestOfN(load_trained(base), open_reward(settings.name, **settings.settings), asked.best_of)
+        chooser = BestOfN(beginning, open_reward(settings.name, **settings.settings), asked.best_of)
         places = {split: out / "eval" / split / name.replace(" ", "-") for split in _splits(asked)}
         rows[name] = _row(asked, [_judged(chooser, asked, places)], untrained, [], drawn=asked.best_of)
         say(_line(name, rows[name]))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from thinkdraw.types import Policy, Prompt, Reward, Rollouts, Sampling
+from thinkdraw.types import Drawer, Prompt, Reward, Rollouts, Sampling
 
 
 class BestOfN:
@@ -15,7 +15,7 @@ class BestOfN:
     candidate has a verdict the first is kept. Ties go to the earlier one.
     """
 
-    def __init__(self, policy: Policy, reward: Reward, n: int) -> None:
+    def __init__(self, policy: Drawer, reward: Reward, n: int) -> None:
         if n < 1:
             raise ValueError(f"n={n}: at least one picture is drawn. Use 4, as the papers do.")
         self.policy, self.reward, self.n = policy, reward, n
