@@ -1,8 +1,10 @@
 """What learning and sampling keep in memory, and what happens where memory ends."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tests.allocator import peak_bytes
@@ -145,27 +147,60 @@ def test_as_many_rows_as_fit_into_a_share_of_what_is_free(each: int, free: int, 
 def test_kv_bytes_are_those_of_the_samplers_cache(shared_policy):
     policy = shared_policy
     sampler = Sampler(policy.model, policy.text, sampling(guidance_scale=3.0), 16, policy.device)
-    cache, _, _ = sampler.prefill([policy.text.prompt(p.text) for p in PROMPTS], num_thinking=10)
-    held = sum(buffer.nbytes for layer in cache.slot_layers for buffer in layer.buffers)
-    assert held == 2 * len(PROMPTS) * memory.kv_bytes(policy.model.config, cache.visible.shape[2], itemsize=4)
+    cache, lengths, _ = sampler.prefill([policy.text.prompt(p.text) for p in PROMPTS], num_thinking=10)
+    cache.ways.append(sampler.unconditional(lengths))
+
+    def held(way):
+        return sum(buffer.nbytes for layer in way.layers for buffer in layer)
+
+    def formula(columns):
+        return len(PROMPTS) * memory.kv_bytes(policy.model.config, columns, itemsize=4)
+
+    assert held(cache.ways[0]) == formula(cache.ways[0].visible.shape[1])
+    # The unconditional rows share what stands before the picture: two columns of their own, and those of the picture.
+    assert held(cache.ways[1]) == formula(2 + 16)
 
 
-def out_of_memory_above(most: int, seen: list[int]):
+def on_a_gpu() -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+
+def on_a_cpu() -> None:
+    torch.empty(10**15)  # 4 PB, more than any address space: torch raises a plain RuntimeError
+
+
+def in_python() -> None:
+    np.empty(10**15)
+
+
+RUNS_OUT = [on_a_gpu, on_a_cpu, in_python]
+
+
+def out_of_memory_above(most: int, seen: list[int], runs_out: Callable[[], None] = on_a_gpu):
     def work(rows: Tensor) -> list[int]:
         seen.append(len(rows))
         if len(rows) > most:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+            runs_out()
         return rows.tolist()
 
     return work
 
 
-def test_where_memory_runs_out_half_as_many_rows_go_on():
+@pytest.mark.parametrize("runs_out", RUNS_OUT)
+def test_where_memory_runs_out_half_as_many_rows_go_on(runs_out: Callable[[], None]):
     seen: list[int] = []
     with pytest.warns(UserWarning, match="out of memory with 8 rollouts at a time: going on with 4"):
-        parts = memory.in_parts(out_of_memory_above(4, seen), torch.arange(18), size=8)
+        parts = memory.in_parts(out_of_memory_above(4, seen, runs_out), torch.arange(18), size=8)
     assert [row for part in parts for row in part] == list(range(18))
     assert seen == [8, 4, 4, 4, 4, 2]
+
+
+def test_an_error_that_is_not_about_memory_is_raised_as_it_is():
+    def work(rows: Tensor) -> None:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        memory.in_parts(work, torch.arange(4), size=4)
 
 
 def test_where_not_even_one_row_fits_one_line_says_what_to_do():
@@ -175,7 +210,8 @@ def test_where_not_even_one_row_fits_one_line_says_what_to_do():
             memory.in_parts(out_of_memory_above(0, []), torch.arange(3), size=2)
 
 
-def test_rollouts_are_the_same_when_the_accelerator_runs_out_of_memory_on_the_way(policy, monkeypatch):
+@pytest.mark.parametrize("runs_out", RUNS_OUT[:2])
+def test_rollouts_are_the_same_when_memory_runs_out_on_the_way(policy, monkeypatch, runs_out: Callable[[], None]):
     settings = sampling(guidance_scale=3.0)
     whole = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
     draw, seen = Sampler.draw, []
@@ -183,7 +219,7 @@ def test_rollouts_are_the_same_when_the_accelerator_runs_out_of_memory_on_the_wa
     def failing(self, cache, lengths, pending, canvas, seeds):
         seen.append(len(lengths))
         if len(lengths) > 3:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
+            runs_out()
         return draw(self, cache, lengths, pending, canvas, seeds)
 
     monkeypatch.setattr(Sampler, "draw", failing)

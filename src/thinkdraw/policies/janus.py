@@ -121,7 +121,6 @@ class JanusPolicy:
             )
         canvas = self._canvas(rows, sampling, prefix, prefix_lengths)
         repeated = tuple(prompts[i] for i in rows.tolist())
-        sampler = Sampler(self.model, self.text, sampling, self.num_image_tokens, self.device)
 
         def draw(chunk: Tensor) -> Canvas:
             part = canvas.rows(chunk.to(self.device))
@@ -130,6 +129,7 @@ class JanusPolicy:
             return part
 
         with autocast(self.device, self.precision):
+            sampler = Sampler(self.model, self.text, sampling, self.num_image_tokens, self.device)
             size = self._rollouts_at_once(contexts, sampling)
             canvas = Canvas.join(memory.in_parts(draw, torch.arange(len(contexts)), size))
         pictures = self.decode_tokens(canvas.codes) if decode else None
@@ -311,8 +311,7 @@ class JanusPolicy:
             common = codes.mode(dim=1).values if codes.shape[1] else codes.new_zeros(len(codes))
             codes = torch.cat([codes, common[:, None].expand(-1, missing)], dim=1)
         vqmodel, config = self.model.model.vqmodel, self.model.config
-        each = memory.picture_bytes(config, vqmodel.quant_conv.weight.itemsize)
-        size = memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_PICTURES)
+        size = memory.pictures_at_once(config, vqmodel.quant_conv.weight.itemsize, self.device)
         with autocast(self.device, self.precision):
             decoded = memory.in_parts(lambda part: to_pictures(vq.decode(vqmodel, part)), codes, size)
         return torch.cat(decoded)

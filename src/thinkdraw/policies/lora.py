@@ -1,9 +1,10 @@
 """Low-rank adapters on the language model, and the full weights that they amount to."""
 
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from thinkdraw.config import StrictModel
@@ -32,6 +33,22 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> Any:
         target_modules=rf".*language_model\..*\.({'|'.join(settings.targets)})",
     )
     return get_peft_model(model, config)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What is added to a layer's output: up(down(x)) · scale."""
+
+    down: nn.Linear
+    up: nn.Linear
+    scale: float
+
+
+def active_adapter(layer: Any) -> Adapter | None:
+    """The adapter of a layer of a model with adapters, None where it has none or they are switched off."""
+    if not hasattr(layer, "lora_A") or layer.disable_adapters:
+        return None
+    return Adapter(layer.lora_A["default"], layer.lora_B["default"], layer.scaling["default"])
 
 
 def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:

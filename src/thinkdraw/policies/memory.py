@@ -15,8 +15,11 @@ T = TypeVar("T")
 USABLE_FRAC = 0.85  # of free memory; the rest is for what formulas leave out, fragments for one
 MAX_ROWS = 512  # rows at once even where more would fit
 MAX_PICTURES = 64
+CACHED_BYTES = 64e6  # of feature maps on a CPU: a lab picture takes half as long decoded with 15 others as with 63
 LOGIT_BYTES = 24  # per entry of the vocabulary and row: logits, their log-softmax, noise and what they are made of
 FEATURE_MAPS = 4  # of full resolution, alive at once in the picture decoder
+# What torch says, as a plain RuntimeError, where it has no OutOfMemoryError.
+OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def kv_bytes(config: Any, columns: int, itemsize: int) -> int:
@@ -44,6 +47,13 @@ def free_bytes(device: torch.device) -> int:
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     return psutil.virtual_memory().available
+
+
+def pictures_at_once(config: Any, itemsize: int, device: torch.device) -> int:
+    """How many pictures to decode together: as many as fit, and on a CPU no more than its caches gain from."""
+    each = picture_bytes(config, itemsize)
+    most = MAX_PICTURES if device.type != "cpu" else min(MAX_PICTURES, max(1, int(CACHED_BYTES / each)))
+    return rows_that_fit(each, free_bytes(device), most)
 
 
 def rows_that_fit(each: int, free: int, most: int) -> int:
@@ -82,5 +92,14 @@ def _attempt(work: Callable[[Tensor], T], rows: Tensor) -> tuple[bool, Any]:
     """(whether memory was enough, what `work` made); on return the failed attempt's tensors are gone."""
     try:
         return True, work(rows)
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:  # torch's OutOfMemoryError is a RuntimeError
+        if not is_out_of_memory(error):
+            raise
         return False, None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an accelerator's memory, or the machine's, was not enough."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)

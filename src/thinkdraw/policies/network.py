@@ -53,7 +53,8 @@ def image_features(model: JanusForConditionalGeneration, hidden: Tensor) -> Tens
         return head.activation_fn(head.proj_out(hidden.to(head.proj_out.weight.dtype)))
 
 
-def image_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
-    """(K, codes) float32."""
-    with torch.autocast(hidden.device.type, enabled=False):
-        return model.model.generation_head.vision_head(image_features(model, hidden)).float()
+def feature_logits(model: JanusForConditionalGeneration, features: Tensor) -> Tensor:
+    """(K, codes) float32 of `image_features` (K, H)."""
+    with torch.autocast(features.device.type, enabled=False):
+        head = model.model.generation_head.vision_head
+        return head(features.to(head.weight.dtype)).float()

@@ -34,22 +34,27 @@ def _key(seeds: Tensor, segment: int, index: Tensor, start: int) -> Tensor:
     return key
 
 
-def exponential(seeds: Tensor, segment: int, index: Tensor, vocabulary: int) -> Tensor:
-    """Unit-rate exponential noise (B, V) float32, in 2e-10 .. 17.
+def keys(seeds: Tensor, segment: int, index: Tensor) -> Tensor:
+    """(2, B) int32: what is hashed once per token. seeds: (B,) int64. segment: which segment of the rollout.
 
-    seeds: (B,) int64. segment: which segment of the rollout. index: (B,) int64, the token's index within it.
+    index: (B,) int64, the token's index within it. Both may have more axes.
     """
-    entries = torch.arange(vocabulary, dtype=torch.int32, device=seeds.device)
-    bits = _mix_(entries ^ _key(seeds, segment, index, _STARTS[0])[:, None])
-    bits = _mix_(bits.bitwise_xor_(_key(seeds, segment, index, _STARTS[1])[:, None]))
+    return torch.stack([_key(seeds, segment, index, start) for start in _STARTS])
+
+
+def exponential(keys: Tensor, vocabulary: int) -> Tensor:
+    """Unit-rate exponential noise (B, V) float32, in 2e-10 .. 17, of `keys` (2, B)."""
+    entries = torch.arange(vocabulary, dtype=torch.int32, device=keys.device)
+    bits = _mix_(entries ^ keys[0, :, None])
+    bits = _mix_(bits.bitwise_xor_(keys[1, :, None]))
     # 31 bits near 0 resolve the small values, which win races; below 1, or the logarithm would be infinite.
     uniform = bits.bitwise_and_(0x7FFFFFFF).float().add_(0.5).mul_(2.0**-31).clamp_(max=1 - 2.0**-24)
     return uniform.neg_().log1p_().neg_()
 
 
-def draw(log_probs: Tensor, seeds: Tensor, segment: int, index: Tensor) -> Tensor:
-    """One token (B,) int64 per row of log_probs (B, V), by an exponential race: the Gumbel-max trick."""
-    race = exponential(seeds, segment, index, log_probs.shape[-1])
+def draw(log_probs: Tensor, keys: Tensor) -> Tensor:
+    """One token (B,) int64 per row of log_probs (B, V), by an exponential race: the Gumbel-max trick. keys: (2, B)."""
+    race = exponential(keys, log_probs.shape[-1])
     return (log_probs - race.log_()).argmax(dim=-1)
 
 

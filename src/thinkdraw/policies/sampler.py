@@ -13,8 +13,9 @@ from transformers.cache_utils import DynamicCache
 
 from thinkdraw.policies import network, noise
 from thinkdraw.policies.attention import cache_dtype
-from thinkdraw.policies.cache import SlotCache
+from thinkdraw.policies.cache import SlotCache, Way, layers_of
 from thinkdraw.policies.canvas import Canvas, pad_rows
+from thinkdraw.policies.decoder import Decoder
 from thinkdraw.policies.distribution import kept_set, log_distribution
 from thinkdraw.policies.prompts import JanusText
 from thinkdraw.types import Sampling
@@ -22,7 +23,7 @@ from thinkdraw.types import Sampling
 
 @dataclass
 class Sampler:
-    """Continues canvases: `run` writes the thought and the picture of each row."""
+    """Continues canvases: `run` writes the thought and the picture of each row. It reads the weights when it is made."""
 
     model: JanusForConditionalGeneration
     text: JanusText
@@ -34,6 +35,7 @@ class Sampler:
         self.guided = self.sampling.guidance_scale != 1.0
         self.suppressed = self.text.suppressed.to(self.device)
         self.picture_segment = 0 if self.sampling.thought == "off" else 1
+        self.decoder = Decoder(self.model)
 
     def run(
         self,
@@ -75,10 +77,10 @@ class Sampler:
         lengths = lengths[rows]
         # One column for a pending last thought token, one hole, one for begin-of-image.
         columns = ids.shape[1] + num_thinking + 3 + self.num_image_tokens
-        ways = 2 if self.guided else 1
-        dtype = cache_dtype(self.model.dtype, self.device)
-        cache = SlotCache(len(prefilled), len(contexts), ways, columns, dtype, self.device)
-        cache.fill(0, prefilled, rows, lengths)
+        context = layers_of(prefilled)
+        way = Way.blank(context, len(contexts), columns, cache_dtype(self.model.dtype, self.device))
+        way.fill(context, rows, lengths)
+        cache = SlotCache(way)
         return cache, lengths, last[rows]
 
     def forward_text(self, ids: Tensor, cache: DynamicCache) -> Tensor:
@@ -86,9 +88,9 @@ class Sampler:
         positions = torch.arange(ids.shape[1], device=self.device).expand(ids.shape)
         return network.hidden_states(self.model, embeddings, positions, cache=cache)
 
-    def choose(self, log_probs: Tensor, seeds: Tensor, segment: int, index: Tensor) -> tuple[Tensor, Tensor]:
-        """(tokens, their log-probs), each (A,)."""
-        tokens = log_probs.argmax(-1) if self.sampling.greedy else noise.draw(log_probs, seeds, segment, index)
+    def choose(self, log_probs: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+        """(tokens, their log-probs), each (A,). keys: (2, A), those of the noise."""
+        tokens = log_probs.argmax(-1) if self.sampling.greedy else noise.draw(log_probs, keys)
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
 
     def distribution(self, logits: Tensor, **settings) -> tuple[Tensor, Tensor | None]:
@@ -117,7 +119,7 @@ class Sampler:
             rows = cache.order[: cache.num_active]
             index = canvas.text_len[rows]
             log_probs, kept = self.distribution(network.text_logits(self.model, hidden), suppressed=self.suppressed)
-            tokens, chosen = self.choose(log_probs, seeds[rows], 0, index)
+            tokens, chosen = self.choose(log_probs, noise.keys(seeds[rows], 0, index))
             if kept is not None:
                 canvas.keep(rows, False, index, kept)
             canvas.write_text(rows, tokens, chosen)
@@ -139,21 +141,19 @@ class Sampler:
         cache: holds the first lengths (B,) tokens of each row's context; pending (B,) is one more, or −1.
         """
         rows = cache.order
-        cache.num_active, cache.both_ways = len(rows), self.guided
+        cache.num_active = len(rows)
+        cache.ways[0].blank_hidden()
         lengths, pending, seeds = lengths[rows], pending[rows], seeds[rows]
         boi_at = lengths + (pending >= 0)
         if self.guided:
-            self.fill_unconditional(cache, boi_at)
+            cache.ways.append(self.unconditional(boi_at))
+        places = torch.arange(self.num_image_tokens, device=self.device)[:, None]
+        keys = noise.keys(seeds.expand(len(places), -1), self.picture_segment, places.expand(-1, len(seeds)))
         hidden = self.open_picture(cache, lengths, pending, canvas.codes[rows, : int(canvas.num_codes.min())])
         for n in range(int(canvas.num_codes.min()), self.num_image_tokens):
-            logits = network.image_logits(self.model, hidden)
-            settings: dict = {}
-            if self.guided:
-                logits, blank = logits.unflatten(0, (-1, 2)).unbind(1)
-                settings = {"unconditional": blank, "guidance_scale": self.sampling.guidance_scale}
-            log_probs, kept = self.distribution(logits, **settings)
+            log_probs, kept = self.distribution(self.image_logits(hidden))
             index = torch.full_like(rows, n)
-            tokens, chosen = self.choose(log_probs, seeds, self.picture_segment, index)
+            tokens, chosen = self.choose(log_probs, keys[:, n])
             free = canvas.num_codes[rows] <= n
             tokens = torch.where(free, tokens, canvas.codes[rows, n])
             canvas.codes[rows, n] = tokens
@@ -164,14 +164,30 @@ class Sampler:
                 hidden = self.step(cache, network.embed_codes(self.model, tokens)[:, None], boi_at + 1 + n)
         canvas.num_codes.fill_(self.num_image_tokens)
 
-    def fill_unconditional(self, cache: SlotCache, lengths: Tensor) -> None:
+    def image_logits(self, hidden: Tensor) -> Tensor:
+        """(A, codes), guided. The head's last layer is linear, so that guidance may come before it: half the products."""
+        features = network.image_features(self.model, hidden)
+        if self.guided:
+            given, blank = features.float().chunk(2)
+            features = blank + self.sampling.guidance_scale * (given - blank)
+        return network.feature_logits(self.model, features)
+
+    def unconditional(self, lengths: Tensor) -> Way:
         """Unconditional rows are prefixes of one [BOS, pad, pad, …]: run it once, show lengths[s] of it to slot s."""
         longest = int(lengths.max())
         ids = torch.full((1, longest), self.text.pad, device=self.device)
         ids[0, 0] = self.text.bos
         prefilled = DynamicCache()
         self.forward_text(ids, prefilled)
-        cache.fill(1, prefilled, torch.zeros_like(lengths), lengths)
+        context, dtype = layers_of(prefilled), cache_dtype(self.model.dtype, self.device)
+        # A stem is read once for all rows: on a CPU, where reading keys and values takes most of the time, that counts.
+        shared = self.device.type == "cpu"
+        way = Way.blank(context, len(lengths), (0 if shared else longest) + 2 + self.num_image_tokens, dtype)
+        if shared:
+            way.stand_on(context, lengths)
+        else:
+            way.fill(context, torch.zeros_like(lengths), lengths)
+        return way
 
     def open_picture(self, cache: SlotCache, lengths: Tensor, pending: Tensor, codes: Tensor) -> Tensor:
         """Feed [pending token] · begin-of-image · codes that all rows share in number; the last hidden states."""
@@ -186,21 +202,21 @@ class Sampler:
         if self.guided:
             blank = seen.clone()
             blank[:, 0] = False  # the unconditional context has a pad for the pending token already
-            seen = torch.stack([seen, blank], 1).flatten(0, 1)
-            embeddings, positions = embeddings.repeat_interleave(2, 0), positions.repeat_interleave(2, 0)
+            seen = torch.cat([seen, blank])
+            embeddings, positions = embeddings.repeat(2, 1, 1), positions.repeat(2, 1)
         if not bool((pending >= 0).any()):
             embeddings, positions, seen = embeddings[:, 1:], positions[:, 1:], seen[:, 1:]
-        mask = cache.open(seen)
-        hidden = network.hidden_states(self.model, embeddings, positions, mask, cache)[:, -1]
-        cache.close(seen.shape[1])
-        return hidden
+        return self.forward(cache, embeddings, positions, seen)
 
     def step(self, cache: SlotCache, embeddings: Tensor, positions: Tensor) -> Tensor:
-        """One token (A, 1, H) for every active slot, in both ways where guided; hidden states (A · ways, H)."""
-        positions = positions[:, None]
-        if cache.both_ways:
-            embeddings, positions = embeddings.repeat_interleave(2, 0), positions.repeat_interleave(2, 0)
-        mask = cache.open(torch.ones_like(positions, dtype=torch.bool))
-        hidden = network.hidden_states(self.model, embeddings, positions, mask, cache)[:, -1]
-        cache.close(1)
+        """One token (A, 1, H) for every active slot, in both ways where guided; hidden states (ways · A, H)."""
+        ways = len(cache.ways)
+        embeddings, positions = embeddings.repeat(ways, 1, 1), positions[:, None].repeat(ways, 1)
+        return self.forward(cache, embeddings, positions, torch.ones_like(positions, dtype=torch.bool))
+
+    def forward(self, cache: SlotCache, embeddings: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
+        """Last hidden states of S new tokens per row, the first way's rows first; seen (ways · A, S), False = skipped."""
+        cache.open(seen)
+        hidden = self.decoder(embeddings, positions, cache)
+        cache.close(seen.shape[1])
         return hidden

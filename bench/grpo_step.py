@@ -1,0 +1,232 @@
+"""One GRPO step, sample, judge and update, against a plain loop with T2I-R1's structure: same weights, judge and number of pictures.
+
+    python bench/grpo_step.py --threads 2 --out grpo_step.json
+
+The plain loop is `plain.py`'s. It runs in whichever of fp32, bf16 autocast in the update, and bf16 weights, and with
+whichever number of rows per pass of the update, makes its step fastest; so does ours, in fp32 or bf16 autocast. Guidance,
+thoughts in one context with their picture, judge `lab-detector`, the same loss: token means, clip 0.2, one update.
+
+Rows of the table: the loop; one measure alone (no reference, our sampler, our update); ours with everything, with a
+reference as the plain loop has it, and with guidance in the loss, which is our default and runs two rows per rollout
+where all rows above it score image tokens without guidance.
+The last lines compare loss and gradient of both updates on the same rollouts, in fp32, away from the reference.
+Medians of `--repeats` steps, taken in turn.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import plain
+import torch
+from torch import Tensor
+
+from thinkdraw.lab import checkpoint_path
+from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.objectives import ADVANTAGES
+from thinkdraw.policies import load_policy
+from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.scorer import GuidanceInLoss
+from thinkdraw.recipes import grpo
+from thinkdraw.recipes.phase_parts import Part
+from thinkdraw.recipes.rewards import open_reward
+from thinkdraw.recipes.training import Team, Trainer
+from thinkdraw.runtime.tracking import environment
+from thinkdraw.types import Prompt, Rollouts, Sampling
+
+BETA, LEARNING_RATE = 0.01, 1e-6  # T2I-R1's
+PLAIN_MODES = ("fp32", "bf16 autocast", "bf16 weights")
+
+
+class Plain:
+    """How the plain loop samples and learns. mode: one of PLAIN_MODES, all but the second for sampling too."""
+
+    def __init__(self, checkpoint: str, mode: str, micro_rows: int, beta: float = BETA) -> None:
+        self.policy = load_policy(checkpoint, dtype="bf16" if mode == "bf16 weights" else "fp32")
+        plain.as_transformers_opens_it(self.policy)
+        precision = "bf16" if mode == "bf16 autocast" else "fp32"
+        self.learner = plain.PlainLearner(
+            self.policy, rows=micro_rows, precision=precision, beta=beta, learning_rate=LEARNING_RATE
+        )
+
+    def sample(self, prompts: list[Prompt], sampling: Sampling, group_size: int, seed: int) -> Rollouts:
+        torch.manual_seed(seed)
+        return plain.sample(self.policy, prompts, sampling, group_size)
+
+    def backward(self, rollouts: Rollouts, rewards: Tensor) -> float:
+        return self.learner.backward(rollouts, ADVANTAGES["group"](rewards, rollouts.group_size).values)
+
+    def learn(self, rollouts: Rollouts, rewards: Tensor) -> None:
+        self.learner.step(rollouts, ADVANTAGES["group"](rewards, rollouts.group_size).values)
+
+
+class Ours:
+    """The pieces of `recipes/grpo.py`. policy: trained, with its own precision and guidance_in_loss."""
+
+    def __init__(self, policy: JanusPolicy, micro_rows: int, beta: float = 0.0) -> None:
+        values: dict[str, Any] = {"device": policy.device.type, "precision": policy.precision, "variant": "dapo"}
+        values |= {"micro_rows": micro_rows, "beta": beta, "clip_high": 0.2, "old_log_probs": "recomputed"}
+        values |= {"num_threads": torch.get_num_threads()}
+        values |= {"optimiser": {"learning_rate": LEARNING_RATE, "warmup_steps": 0}}
+        self.policy, self.config = policy, grpo.GrpoConfig.model_validate(values)
+        self.team = Team(self.config)
+        if beta:
+            policy.make_reference()
+        self.trainer = Trainer(policy, self.config.optimiser, self.team)
+
+    @classmethod
+    def of(
+        cls,
+        checkpoint: str,
+        precision: str,
+        micro_rows: int,
+        beta: float = 0.0,
+        in_loss: GuidanceInLoss = "conditional",
+    ) -> "Ours":
+        return cls(load_policy(checkpoint, precision=precision, guidance_in_loss=in_loss), micro_rows, beta)
+
+    def sample(self, prompts: list[Prompt], sampling: Sampling, group_size: int, seed: int) -> Rollouts:
+        return self.policy.sample(prompts, sampling, group_size=group_size, seed=seed)
+
+    def backward(self, rollouts: Rollouts, rewards: Tensor) -> float:
+        advantages = ADVANTAGES["group"](rewards, rollouts.group_size)
+        groups = torch.arange(len(rollouts)) // rollouts.group_size
+        parts = [Part(rollouts, rewards, torch.ones_like(groups).bool(), {}, advantages, groups)]
+        counts = grpo.global_counts(parts, self.team)
+        with self.trainer.learning(grpo.num_passes(parts, self.config), rollouts.sampling):
+            sums, _ = grpo.accumulate(self.policy, parts, counts, (0.0, 0.0), self.config)
+        return sums["loss"]
+
+    def learn(self, rollouts: Rollouts, rewards: Tensor) -> None:
+        self.backward(rollouts, rewards)
+        self.trainer.step(0, 0.0)
+
+
+@dataclass
+class Step:
+    """One way to make a step: who samples, and who learns."""
+
+    sampler: Plain | Ours
+    learner: Plain | Ours
+
+    def run(self, prompts: list[Prompt], sampling: Sampling, group_size: int, seed: int) -> dict[str, float]:
+        """Seconds of each part, and of the whole."""
+        times = [time.perf_counter()]
+        rollouts = self.sampler.sample(prompts, sampling, group_size, seed)
+        times.append(time.perf_counter())
+        rewards = open_reward("lab-detector", self.sampler.policy)(rollouts).float()
+        times.append(time.perf_counter())
+        self.learner.learn(rollouts, rewards)
+        times.append(time.perf_counter())
+        parts = {name: b - a for name, a, b in zip(("sample", "judge", "update"), times, times[1:])}
+        return parts | {"step": times[-1] - times[0]}
+
+
+def fastest(name: str, steps: dict[tuple, Step], run: Any) -> tuple:
+    """The setting whose step takes least, of two runs each."""
+    seconds = {setting: min(run(step, seed)["step"] for seed in (0, 1)) for setting, step in steps.items()}
+    best = min(seconds, key=lambda setting: seconds[setting])
+    print(f"{name}: " + ", ".join(f"{' '.join(map(str, s))} {t:.2f} s" for s, t in seconds.items()), flush=True)
+    return best
+
+
+def agreement(checkpoint: str, prompts: list[Prompt], sampling: Sampling, group_size: int) -> dict[str, float]:
+    """Difference of the two losses, and of the gradients relative to their norm; fp32, reference on.
+
+    Both policies stand away from their reference by the same noise; rewards are made to differ within each group.
+    """
+    sides = {"plain": Plain(checkpoint, "fp32", 16), "ours": Ours.of(checkpoint, "fp32", 12, BETA)}
+    for side in sides.values():
+        with torch.no_grad():
+            for name, weight in side.policy.scorer.named_parameters():
+                if weight.requires_grad:
+                    noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name)))
+                    weight.add_(0.1 * weight.std() * noise if weight.numel() > 1 else 0.0)
+    rollouts = sides["ours"].sample(prompts, sampling, group_size, 0)
+    rewards = torch.arange(len(rollouts)).remainder(group_size).float()
+    losses = {name: side.backward(rollouts, rewards) for name, side in sides.items()}
+    grads = [
+        {n: p.grad.double() for n, p in side.policy.scorer.named_parameters() if p.grad is not None}
+        for side in sides.values()
+    ]
+    gap = sum(float((grads[0][n] - grads[1][n]).square().sum()) for n in grads[0])
+    norm = sum(float(g.square().sum()) for g in grads[0].values())
+    return {"loss": losses["plain"], "loss difference": abs(losses["plain"] - losses["ours"]),
+            "gradient difference": (gap / norm) ** 0.5}  # fmt: skip
+
+
+def rows_of(checkpoint: str, theirs: tuple, mine: tuple) -> dict[str, Step]:
+    loop, ours = Plain(checkpoint, *theirs), Ours.of(checkpoint, *mine)
+    with_reference = Ours.of(checkpoint, *mine, beta=BETA)
+    guided = Ours.of(checkpoint, *mine, in_loss="same")
+    return {
+        "plain loop": Step(loop, loop),
+        "no reference, alone": Step(loop, Plain(checkpoint, *theirs, beta=0.0)),
+        "our sampler, alone": Step(ours, loop),
+        "our update, alone": Step(loop, ours),
+        "thinkdraw": Step(ours, ours),
+        "thinkdraw, with a reference": Step(with_reference, with_reference),
+        "thinkdraw, guidance in the loss": Step(guided, guided),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--checkpoint", default=str(checkpoint_path()))
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--group-size", type=int, default=8)
+    parser.add_argument("--guidance-scale", type=float, default=5.0)
+    parser.add_argument("--plain-modes", nargs="+", default=[*PLAIN_MODES], choices=PLAIN_MODES)
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
+    parser.add_argument("--micro-rows", nargs="+", type=int, default=[16, 64], help="rows per pass, of both updates")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    sampling = Sampling(max_thought_tokens=96, guidance_scale=asked.guidance_scale)
+    prompts = [e.prompt for e in prompt_set("geneval", "train", asked.prompts)]
+
+    def run(step: Step, seed: int) -> dict[str, float]:
+        return step.run(prompts, sampling, asked.group_size, seed)
+
+    def both(side: Plain | Ours) -> Step:
+        return Step(side, side)
+
+    same = agreement(asked.checkpoint, prompts[:2], sampling, asked.group_size)
+    settings = {s: both(Plain(asked.checkpoint, *s)) for s in product(asked.plain_modes, asked.micro_rows)}
+    theirs = fastest("plain loop", settings, run)
+    settings = {s: both(Ours.of(asked.checkpoint, *s)) for s in product(asked.precisions, asked.micro_rows)}
+    mine = fastest("thinkdraw", settings, run)
+    del settings
+    rows = rows_of(asked.checkpoint, theirs, mine)
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in rows}
+    for seed in range(asked.repeats):
+        for name, step in rows.items():
+            measured[name].append(run(step, seed))
+    medians = {name: {k: statistics.median(m[k] for m in found) for k in found[0]} for name, found in measured.items()}
+
+    count = asked.prompts * asked.group_size
+    print(f"\n{count} rollouts, guidance {asked.guidance_scale:g}, {asked.threads} threads; plain loop: {theirs[0]}, "
+          f"{theirs[1]} rows a pass; thinkdraw: {mine[0]}, {mine[1]}")  # fmt: skip
+    print(f"{'seconds':32} {'sample':>8} {'judge':>8} {'update':>8} {'step':>8} {'ratio':>7}")
+    for name, found in medians.items():
+        found["ratio"] = medians["plain loop"]["step"] / found["step"]
+        print(
+            f"{name:32} " + " ".join(f"{v:8.3f}" for k, v in found.items() if k != "ratio") + f" {found['ratio']:6.2f}×"
+        )
+    print("the same rollouts, fp32, with a reference: " + ", ".join(f"{k} {v:.2g}" for k, v in same.items()))
+    if asked.out:
+        chosen = {"plain loop": theirs, "thinkdraw": mine}
+        found = {"settings": {k: str(v) for k, v in vars(asked).items()}, "chosen": chosen, "medians": medians,
+                 "agreement": same, "environment": environment()}  # fmt: skip
+        asked.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
