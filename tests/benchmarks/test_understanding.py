@@ -6,7 +6,12 @@ import pytest
 import torch
 from tests.benchmarks.stub import StubPolicy, answer
 
-from thinkdraw.benchmarks.understanding import agreement_on_drawn, evaluate_understanding, question_set
+from thinkdraw.benchmarks.understanding import (
+    agreement_on_drawn,
+    evaluate_understanding,
+    question_set,
+    understanding_difference,
+)
 from thinkdraw.lab.facts import QUESTION_TYPES
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.scenes import draw
@@ -83,6 +88,20 @@ def test_no_verdict_is_counted_and_left_out():
 
     report = evaluate_understanding(Silent(), 2).pictures
     assert report.accuracy.num_no_verdict == 14 and math.isnan(report.accuracy.value) and math.isnan(report.auroc)
+
+
+def test_two_who_were_asked_the_same_are_compared_question_by_question():
+    asked = question_set(PER_TYPE)
+    one, two, other = (
+        evaluate_understanding(Knows(asked, right), PER_TYPE, seed).summary()
+        for right, seed in ((1.0, 0), (0.7, 0), (1.0, 1))
+    )
+    same = understanding_difference(one, one)
+    assert same is not None and (same.value, same.low, same.high) == (0, 0, 0)
+    found = understanding_difference(two, one)
+    assert found is not None and found.value == pytest.approx(two["accuracy"] - one["accuracy"])
+    assert -0.5 < found.low < found.value < found.high < 0
+    assert understanding_difference(one, other) is understanding_difference(one, {}) is None
 
 
 EXAMPLES = prompt_set("compbench", "test", 24)

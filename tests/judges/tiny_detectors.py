@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -100,9 +101,9 @@ def grounding_dino(folder: Path, mm: bool = False) -> Path:
     return folder
 
 
-def owlv2(folder: Path) -> Path:
+def owlv2(folder: Path, words: Sequence[str] = WORDS) -> Path:
     """As google/owlv2-base-patch16-ensemble."""
-    tokenizer = _clip_tokenizer(folder, pad_token="!", model_max_length=16)
+    tokenizer = _clip_tokenizer(folder, words, pad_token="!", model_max_length=16)
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = Owlv2Config(
         text_config=small | {"vocab_size": len(tokenizer), "max_position_embeddings": 16},
@@ -143,9 +144,9 @@ def mask2former(folder: Path, num_classes: int = NUM_COCO_CLASSES) -> Path:
     return folder
 
 
-def clip(folder: Path) -> Path:
+def clip(folder: Path, words: Sequence[str] = WORDS) -> Path:
     """As openai/clip-vit-large-patch14."""
-    tokenizer = _clip_tokenizer(folder, pad_token="<|endoftext|>", model_max_length=77)
+    tokenizer = _clip_tokenizer(folder, words, pad_token="<|endoftext|>", model_max_length=77)
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     config = CLIPConfig(
@@ -225,11 +226,11 @@ def _bert_tokenizer(folder: Path) -> None:
     BertTokenizer(vocab=vocab, model_max_length=512).save_pretrained(folder)
 
 
-def _clip_tokenizer(folder: Path, pad_token: str, model_max_length: int) -> CLIPTokenizer:
-    """Byte pairs that make up whole WORDS, "!" at 0 and the two specials at the end, as OpenAI's vocabulary has them."""
-    letters = sorted(set("".join(WORDS)) - {"!"})
+def _clip_tokenizer(folder: Path, words: Sequence[str], pad_token: str, model_max_length: int) -> CLIPTokenizer:
+    """Byte pairs that make up whole words, "!" at 0 and the two specials at the end, as OpenAI's vocabulary has them."""
+    letters = sorted(set("".join(words)) - {"!"})
     vocab, merges = ["!", *letters, *(f"{c}</w>" for c in letters)], []
-    for word in WORDS:
+    for word in words:
         parts = [*word[:-1], f"{word[-1]}</w>"]
         while len(parts) > 1:
             if (pair := (parts[0], parts[1])) not in merges:

@@ -84,6 +84,7 @@ def test_a_checkpoint_is_drawn_judged_exported_and_scored_again_from_the_officia
     code, shown = verb(monkeypatch, capsys, "--compare", out / "geneval", tmp_path / "again" / "geneval", "--json")
     (found,) = json.loads(shown.out)
     assert [found["difference"][key] for key in ("value", "low", "high")] == [0, 0, 0]
+    assert found["understanding"]["a"]["questions"] == 112 and found["understanding"]["b"] is None
     assert all([score[key] for key in ("value", "low", "high")] == [0, 0, 0] for score in found["per_task"].values())
 
 
@@ -320,3 +321,24 @@ def test_a_prompt_file_that_was_cut_off_is_named_with_its_line(monkeypatch, caps
     arguments = ("--images", pictures, "--benchmark", "geneval", "--prompts", path, "--judge", f"detector={PIXEL}")
     code, shown = verb(monkeypatch, capsys, *arguments, "--judge", "colors=none")
     assert code == 2 and "evaluation_metadata.jsonl line 6 is not JSON" in shown.err
+
+
+def test_what_both_models_understand_stands_beside_their_difference(monkeypatch, capsys, tmp_path):
+    sides = [written(tmp_path / name, "dpg", [dpg_row(i, 1.0) for i in range(4)]) for name in "ab"]
+    for folder, right in zip(sides, (1.0, 0.0)):
+        known = {"accuracy": right, "low": right, "high": right, "questions": 8, "asked": "8 questions"}
+        known["verdicts"] = {"count": [right] * 8}
+        (folder / "summary.json").write_text(json.dumps({"understanding": known}))
+    code, shown = verb(monkeypatch, capsys, "--compare", *sides)
+    assert code == 0, shown.err
+    seen = "A 1.000 [1.000, 1.000], B 0.000 [0.000, 0.000], A − B 1.000 [1.000, 1.000]"
+    assert f"understanding: {seen}" in shown.out
+    (sides[1] / "summary.json").unlink()
+    _, shown = verb(monkeypatch, capsys, "--compare", *sides)
+    assert "understanding: A 1.000 [1.000, 1.000], B was not asked" in shown.out
+
+
+@needs_lab
+def test_the_labs_own_evaluation_asks_its_questions_as_well(monkeypatch, capsys):
+    code, shown = verb(monkeypatch, capsys, "lab", "--count", 6, "--samples", 1, "--thought", "off")
+    assert code == 0 and "understanding: " in shown.out and "of 112 questions" in shown.out  # 7 types of 16

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score
+from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
 
 Row = dict[str, Any]
@@ -135,6 +136,15 @@ class RefusesGaps(Protocol):
         ...
 
 
+@runtime_checkable
+class ChecksPrompts(Protocol):
+    """A benchmark that can tell, before the first picture is drawn, whether its judges can be asked about these prompts."""
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Raises UserError for a judge that is needed and was left out, and for words that it cannot be asked about."""
+        ...
+
+
 def row_about(pictures: PictureSet, place: int, verdict: float | bool | None, **raw: Any) -> Row:
     """The row of picture number `place` of a set; NaN becomes None. raw: what the judges said, JSON."""
     prompt = pictures.prompt
@@ -178,6 +188,12 @@ def judge_name(judge: Any) -> str:
     chosen = [value for key in ("path", "model") if isinstance(value := getattr(judge, key, None), str | Path)]
     model = str(chosen[0]).rstrip("/").rpartition("/")[2] if chosen else ""
     return f"{name}:{model}" if model and model != name else name
+
+
+def check_given(name: str, role: str, judge: Any) -> None:
+    """Raises UserError where a benchmark cannot do without the judge of a role."""
+    if judge is None:
+        raise UserError(f"{name} needs a judge of {role!r}, and none was given. Name one: --judge {role}=NAME.")
 
 
 def judge_facts(judge: Any) -> dict[str, Any]:

@@ -78,6 +78,10 @@ class CompBench:
         self._judge.asker = self.asker or open_asker(path if path.is_dir() else path.parent, self.chunks)
         return prompts
 
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Raises UserError as well where noun chunks, or a list of words, are missing."""
+        self._judge.check(prompts)
+
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         rows: dict[tuple[int, int], Row] = {}
         for places, pictures in batches_by_size(sets, self.batch):

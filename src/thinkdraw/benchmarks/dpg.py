@@ -15,6 +15,7 @@ from thinkdraw.benchmarks.base import (
     Report,
     Row,
     batches_by_size,
+    check_given,
     judge_name,
     row_about,
     verdicts_by_prompt,
@@ -73,6 +74,9 @@ class DpgBench:
                 "github.com/TencentQQGYLab/ELLA and give its path."
             )
         return prompts_of_table((row for _, row in csv_rows(table, COLUMNS)), self.mode)
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        check_given(self.name, "questioner", self.questioner)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         rows: dict[tuple[int, int], Row] = {}

@@ -17,6 +17,7 @@ from thinkdraw.benchmarks.base import (
     Report,
     Row,
     batches_by_size,
+    check_given,
     judge_name,
     row_about,
     verdicts_by_prompt,
@@ -63,9 +64,14 @@ class GenEval:
     def prompts(self, path: Path) -> list[Prompt]:
         return read_geneval(path)
 
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Raises UserError as well for a class that the detector does not know."""
+        check_given(self.name, "detector", self.detector)
+        assert self.detector is not None
+        labels_for(self.detector, prompts)
+
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         assert self.detector is not None
-        labels_for(self.detector, [pictures.prompt for pictures in sets])  # an error before any picture is looked at
         rows: dict[tuple[int, int], Row] = {}
         for places, pictures in batches_by_size(sets, self.batch):
             labels = labels_for(self.detector, [sets[i].prompt for i, _ in places])

@@ -17,6 +17,7 @@ from thinkdraw.benchmarks.base import (
     Place,
     Report,
     Row,
+    check_given,
     judge_name,
     number_or_nan,
     row_about,
@@ -81,6 +82,9 @@ class GenEval2:
         if not prompts:
             raise UserError(f"{path} holds no prompt. Give GenEval 2's {self.prompt_file}.")
         return prompts
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        check_given(self.name, "questioner", self.questioner)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         rows = []

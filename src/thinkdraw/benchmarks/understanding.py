@@ -4,14 +4,23 @@ Answers that do not fall when the picture is blanked were guessed from the quest
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, auroc, per_task, task_mean_score
+from thinkdraw.benchmarks.base import number_or_nan
+from thinkdraw.benchmarks.statistics import (
+    PromptVerdicts,
+    Score,
+    auroc,
+    paired_difference,
+    per_task,
+    task_mean_score,
+)
 from thinkdraw.lab.detector import look
 from thinkdraw.lab.facts import QUESTION_TYPES, balanced_question
 from thinkdraw.lab.prompts import SPECS, stream
@@ -32,23 +41,34 @@ class QuestionSet:
 
 @dataclass(frozen=True)
 class Answers:
-    """accuracy: mean over question types, yes where P(yes) > 0.5. auroc: of P(yes), all questions together."""
+    """accuracy: mean over question types, yes where P(yes) > 0.5. auroc: of P(yes), all questions together.
+
+    verdicts: type → whether each answer is right, 0 or 1, NaN = no verdict, in the order of asking.
+    """
 
     accuracy: Score
     per_type: dict[str, Score]
     auroc: float
     yes_frac: float
+    verdicts: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class UnderstandingReport:
-    """pictures: answers with the picture. blanked: answers to the same questions about an empty white picture."""
+    """pictures: answers with the picture. blanked: answers to the same questions about an empty white picture.
+
+    asked: which questions, in words.
+    """
 
     pictures: Answers
     blanked: Answers
+    asked: str = ""
 
     def summary(self) -> dict[str, object]:
-        """The `understanding` entry of an evaluation's summary.json: accuracy per type, overall, and blanked."""
+        """The `understanding` entry of an evaluation's summary.json: accuracy per type, overall, and blanked.
+
+        `asked` and `verdicts` are what `understanding_difference` needs.
+        """
         return {
             "accuracy": self.pictures.accuracy.value,
             "low": self.pictures.accuracy.low,
@@ -61,6 +81,8 @@ class UnderstandingReport:
                 for kind, score in self.pictures.per_type.items()
             },
             "blanked": {"accuracy": self.blanked.accuracy.value, "auroc": _or_none(self.blanked.auroc)},
+            "asked": self.asked,
+            "verdicts": {kind: [_or_none(v) for v in values] for kind, values in self.pictures.verdicts.items()},
         }
 
 
@@ -95,7 +117,23 @@ def evaluate_understanding(questioner: Questioner, per_type: int = 64, seed: int
     """Ask `question_set(per_type, seed)` with the pictures and with blank ones. questioner: a policy is one."""
     asked = question_set(per_type, seed)
     blank = torch.full_like(asked.pictures, 255)
-    return UnderstandingReport(*(_answers(questioner, pictures, asked, seed) for pictures in (asked.pictures, blank)))
+    seeing, blind = (_answers(questioner, pictures, asked, seed) for pictures in (asked.pictures, blank))
+    return UnderstandingReport(seeing, blind, f"{per_type} questions of each type, seed {seed}")
+
+
+def understanding_difference(a: Mapping[str, Any], b: Mapping[str, Any], *, seed: int = 0) -> Score | None:
+    """Accuracy of a minus that of b, paired by question; None where they were not asked the same. a, b: `summary()`s."""
+    if not a.get("asked") or a["asked"] != b.get("asked"):
+        return None
+    sides = [
+        [
+            PromptVerdicts(kind, [number_or_nan(value)], f"{kind} {i}")
+            for kind, values in side["verdicts"].items()
+            for i, value in enumerate(values)
+        ]
+        for side in (a, b)
+    ]
+    return paired_difference(*sides, seed=seed)
 
 
 def _answers(questioner: Questioner, pictures: Tensor, asked: QuestionSet, seed: int) -> Answers:
@@ -107,6 +145,7 @@ def _answers(questioner: Questioner, pictures: Tensor, asked: QuestionSet, seed:
         per_type=per_task(rows, seed=seed),
         auroc=auroc(asked.answers, p_yes),
         yes_frac=float((p_yes > 0.5).mean()),
+        verdicts={kind: [row.verdicts[0] for row in rows if row.task == kind] for kind in dict.fromkeys(asked.kinds)},
     )
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkdraw.benchmarks import unigenbench_files as files
-from thinkdraw.benchmarks.base import PictureSet, Place, Report, Row, judge_name, number_or_nan, row_about
+from thinkdraw.benchmarks.base import PictureSet, Place, Report, Row, check_given, judge_name, number_or_nan, row_about
 from thinkdraw.benchmarks.crossed import crossed_score
 from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task
 from thinkdraw.errors import UserError
@@ -59,6 +59,9 @@ class UniGenBench:
 
     def prompts(self, path: Path) -> list[Prompt]:
         return files.read_prompts(path)
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        check_given(self.name, "writer", self.writer)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         places = [(pictures, k) for pictures in sets for k in range(len(pictures.pictures))]

@@ -50,7 +50,10 @@ def evaluate(
     ] = None,
     questions_per_type: Annotated[
         int | None,
-        typer.Option(min=0, help="Ask the model so many of the lab's own questions of each type; even, 0 asks none."),
+        typer.Option(
+            min=0,
+            help="Ask the model so many of the lab's own questions of each type; even, 16 if not given, 0 asks none.",
+        ),
     ] = None,
     latency_pictures: Annotated[
         int | None,
@@ -88,7 +91,10 @@ def evaluate(
         for name in names:
             folder = None if out is None else out / name if len(names) > 1 else out
             asked = {"split": split, "count": count or 384, "samples": samples or 4, "seed": seed, "folder": folder}
-            asked |= {"questions_per_type": questions_per_type or 0, "chunk": chunk or 256}
+            asked |= {
+                "questions_per_type": 16 if questions_per_type is None else questions_per_type,
+                "chunk": chunk or 256,
+            }
             _lab(ckpt, name, device, precision, sampling, asked, json_)
         return None
     given: dict[str, Any] = {

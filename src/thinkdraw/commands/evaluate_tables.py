@@ -26,6 +26,8 @@ def print_lab(summary: Mapping[str, Any]) -> None:
     print(
         f"{summary['benchmark']}[lab-detector] {summary['split']}, policy {summary['revision']}, {_sampling(summary)}"
     )
+    for line in _understanding(summary.get("understanding") or {}):
+        print(line)
 
 
 def print_comparison(found: Mapping[str, Any]) -> None:
@@ -42,8 +44,11 @@ def print_comparison(found: Mapping[str, Any]) -> None:
     for side, drawn in found["drawn"].items():
         if drawn["sampling"]:
             print(f"{side.upper()}: revision {drawn['revision']}, {_sampling(drawn)}")
-    if known := found.get("understanding"):
-        print(f"understanding: A {interval(known['a'], 'accuracy')}, B {interval(known['b'], 'accuracy')}")
+    known = found["understanding"]
+    if known["a"] or known["b"]:
+        told = [f"{s.upper()} {interval(known[s], 'accuracy') if known[s] else 'was not asked'}" for s in "ab"]
+        told += [f"A − B {interval(known['difference'], 'value')}"] if "difference" in known else []
+        print(f"understanding: {', '.join(told)}")
     if vqa := found.get("vqa"):
         print(f"vqa: A {vqa['a']:.3f}, B {vqa['b']:.3f}, A − B {interval(vqa['difference'], 'value')}")
 

@@ -14,6 +14,7 @@ from thinkdraw.benchmarks.flow import numbers, report_on, summary_of
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.settings import sha256_of, sha256_of_prompts
 from thinkdraw.benchmarks.statistics import PromptVerdicts
+from thinkdraw.benchmarks.understanding import understanding_difference
 from thinkdraw.benchmarks.vqa import vqa_difference
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.evaluate import Evaluation
@@ -132,14 +133,14 @@ def _also_in(side: Sequence[PromptVerdicts], other: Sequence[PromptVerdicts]) ->
 
 
 def _understanding(a: Path, b: Path, seed: int) -> dict[str, Any]:
-    """What both models were asked about pictures, before and after; empty where one of them was not asked."""
+    """What the models answered about pictures, before and after; null for one that was not asked."""
     sides = [_read_json(folder / "summary.json").get("understanding") or {} for folder in (a, b)]
-    if not all(sides):
-        return {}
+    keys = ("accuracy", "low", "high", "questions")
+    known = [{key: side[key] for key in keys} if "accuracy" in side else None for side in sides]
+    found: dict[str, Any] = {"understanding": dict(zip("ab", known))}
+    if (difference := understanding_difference(*sides, seed=seed)) is not None:
+        found["understanding"]["difference"] = numbers(difference)
     file_a, file_b = (side.get("vqa") for side in sides)
-    found: dict[str, Any] = {"understanding": {
-        name: {key: side.get(key) for key in ("accuracy", "low", "high", "questions")} for name, side in zip("ab", sides)
-    }}  # fmt: skip
     if file_a and file_b:
         difference = vqa_difference(file_a["rows"], file_b["rows"], seed=seed)
         found["vqa"] = {"a": file_a["value"], "b": file_b["value"], "difference": numbers(difference)}

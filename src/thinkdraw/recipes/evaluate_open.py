@@ -10,17 +10,17 @@ from typing import Any
 from pydantic import Field
 
 from thinkdraw.benchmarks import benchmark_class, load_benchmark
-from thinkdraw.benchmarks.base import Benchmark, judge_facts
+from thinkdraw.benchmarks.base import Benchmark, ChecksPrompts, judge_facts
 from thinkdraw.benchmarks.compbench_lab import LabAsker
 from thinkdraw.benchmarks.dpg_lab import with_categories
 from thinkdraw.benchmarks.settings import git_hash_of, sha256_of_prompts
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.recipes.known_tests import PROMPTS_VARIABLE
 from thinkdraw.recipes.rewards import open_judge
 from thinkdraw.types import Prompt, Sampling
 
-PROMPTS_VARIABLE = "THINKDRAW_BENCHMARKS"
 NO_JUDGE = "none"
 OBJECT_NAMES = "object_names.txt"
 
@@ -124,6 +124,8 @@ def ask(name: str, config: EvaluateConfig) -> Asked:
     chosen = range(len(prompts))
     if config.count is not None and config.count < len(prompts):
         chosen = [i * len(prompts) // config.count for i in range(config.count)]
+    if isinstance(benchmark, ChecksPrompts):
+        benchmark.check_prompts([prompts[i] for i in chosen])
     return Asked(
         benchmark, prompts, {i: prompts[i] for i in chosen}, "all" if len(chosen) == len(prompts) else list(chosen),
         config.samples or benchmark.pictures_per_prompt, file, sha256, git_hash,

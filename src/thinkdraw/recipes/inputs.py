@@ -26,6 +26,7 @@ from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.corpus_examples import corpus_examples
+from thinkdraw.recipes.known_tests import known_test_sets
 from thinkdraw.recipes.prompt_structure import StructureBy, with_structure
 from thinkdraw.runtime.files import atomic_file
 from thinkdraw.types import Prompt, Sampling
@@ -47,7 +48,10 @@ class DataSettings(StrictModel):
     split: Literal["train", "validation"] = Field(default="train", description="Of the lab.")
     count: int = Field(default=4096, ge=1, description="Of the lab: different prompts, or SFT examples.")
     seed: int = Field(default=0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
-    against: list[Path] = Field(default=[], description="Test sets to keep out; their prompts must not be trained on.")
+    against: list[Path] = Field(
+        default=[],
+        description="Test sets to keep out besides those below $THINKDRAW_BENCHMARKS; their prompts must not be trained on.",
+    )
     leaks: Literal["refuse", "drop"] = Field(
         default="refuse", description="What happens to a prompt that is in one: stop before training, or leave it out."
     )
@@ -92,11 +96,11 @@ def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Pro
 
 
 def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: str) -> list[int]:
-    """The rows that may be trained on: not the prompts of `settings.against`.
+    """The rows that may be trained on: not the prompts of `settings.against`, nor of a benchmark that the user keeps.
 
     key: of `leaks` in the configuration, for errors. Raises UserError if leaks are refused, or nothing else is left.
     """
-    test = [prompt for path in settings.against for prompt in read_prompts(path)]
+    test = [prompt for path in [*settings.against, *known_test_sets()] for prompt in read_prompts(path)]
     if settings.leaks == "refuse":
         refuse_leaks(prompts, test, key)
         return list(range(len(prompts)))

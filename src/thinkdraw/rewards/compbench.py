@@ -69,6 +69,16 @@ class CompBenchJudge:
         answers = (self._p_yes, self._detections, self._depths, self._cosines)
         return [verdict_on(ask, Seen(*seen)) for ask, *seen in zip(asks, *(said(pictures, asks) for said in answers))]
 
+    def check(self, prompts: Sequence[Prompt]) -> None:
+        """Raises UserError, as judging their pictures would, where a judge or a list of words is needed and absent."""
+        for ask in map(self.asker, prompts):
+            needed = {
+                "questioner": bool(ask.questions), "detector": bool(ask.labels()), "depth": ask.category == "3d_spatial",
+                "scorer": bool(ask.text),
+            }  # fmt: skip
+            for role in (role for role, is_needed in needed.items() if is_needed):
+                _given(role, getattr(self, role))
+
     def _p_yes(self, pictures: Tensor, asks: Sequence[Ask]) -> list[list[float]]:
         questions = [ask.questions for ask in asks]
         if not any(questions):
@@ -107,7 +117,7 @@ def _where(wanted: Sequence[bool], look: Callable[[list[int]], Sequence[Any]], o
 
 def _given(role: str, judge: Any) -> Any:
     if judge is None:
-        raise UserError(f"compbench: these prompts need a {role}, and none was given. Name one.")
+        raise UserError(f"compbench: these prompts need a {role}, and none was given. Name one (--judge {role}=NAME).")
     return judge
 
 
