@@ -3,8 +3,9 @@
     python bench/rollouts.py --threads 2
 
 The alternative writes thoughts with text `generate` (stopping at begin-of-image or end-of-sentence), then draws with image
-`generate` and guidance, in one batch, with weights in whichever of fp32 and bf16 is faster; both decode their pictures. Thoughts
-are sampled, so their lengths differ a little between the two: the table says how many tokens each wrote.
+`generate` and guidance, in one batch, with weights in whichever of fp32 and bf16 is faster. Thoughts
+are sampled, so their lengths differ a little between the two: the table says how many tokens each wrote. Each side decodes its
+pictures its own way.
 Prints a table, and with --json a JSON object. Medians of `--repeats` runs, taken in turn.
 """
 
@@ -16,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import plain
 import torch
 
 from thinkdraw.lab import checkpoint_path
@@ -25,40 +27,20 @@ from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.types import Prompt, Sampling
 
 
-def left_padded(rows: list[list[int]], pad: int) -> dict[str, torch.Tensor]:
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
-    return {"input_ids": ids, "attention_mask": mask}
+def contexts_of(policy: JanusPolicy, prompts: list[Prompt]) -> list[list[int]]:
+    return [policy.text.prompt(prompt.text) for prompt in prompts]
 
 
-def contexts_of(policy: JanusPolicy, prompts: list[Prompt], sampling: Sampling) -> list[list[int]]:
-    codes = torch.zeros(len(prompts), policy.num_image_tokens, dtype=torch.long)
-    made = policy.teacher_forced(prompts, ["."] * len(prompts), codes, sampling)
-    return [ids[mask].tolist() for ids, mask in zip(made.prompt_ids, made.prompt_mask)]
+def pictures_of(policy: JanusPolicy, rows: list[list[int]], sampling: Sampling) -> torch.Tensor:
+    """uint8 pictures, drawn and decoded by transformers."""
+    with torch.no_grad():
+        decoded = policy.model.decode_image_tokens(plain.draw(policy, rows, sampling))
+    return ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-@torch.no_grad()
-def think_with_generate(policy: JanusPolicy, rows: list[list[int]], sampling: Sampling) -> list[list[int]]:
-    """Contexts with thoughts, begin-of-image left out."""
-    text, model = policy.text, policy.model
-    inputs = left_padded(rows, text.pad)
-    never = text.suppressed.nonzero().flatten().tolist()
-    written = model.generate(
-        **inputs, do_sample=True, top_k=0, temperature=sampling.temperature, suppress_tokens=never,
-        max_new_tokens=sampling.max_thought_tokens, eos_token_id=[text.eos, text.boi], pad_token_id=text.pad,
-    )[:, inputs["input_ids"].shape[1] :]  # fmt: skip
-    stops = {text.boi, text.pad}
-    return [row + [t for t in new.tolist() if t not in stops] for row, new in zip(rows, written)]
-
-
-@torch.no_grad()
-def draw_with_generate(policy: JanusPolicy, rows: list[list[int]], sampling: Sampling) -> torch.Tensor:
-    codes = policy.model.generate(
-        **left_padded(rows, policy.text.pad), generation_mode="image", do_sample=True, top_k=0,
-        temperature=sampling.temperature, guidance_scale=sampling.guidance_scale, use_cache=True,
-    )  # fmt: skip
-    return policy.decode_tokens(codes)
+def think_and_draw(policy: JanusPolicy, rows: list[list[int]], sampling: Sampling) -> torch.Tensor:
+    thoughts = plain.think(policy, rows, sampling)
+    return pictures_of(policy, [row + thought for row, thought in zip(rows, thoughts)], sampling)
 
 
 def timed(make: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -89,26 +71,25 @@ def main() -> None:
     policies = {precision: load_policy(asked.checkpoint, precision=precision) for precision in ("fp32", "bf16")}
     theirs = {dtype: load_policy(asked.checkpoint, dtype=dtype) for dtype in ("fp32", "bf16")}
     for other in theirs.values():
-        other.model.set_attn_implementation({"text_config": "sdpa"})  # as transformers opens it
-    plain = theirs["fp32"]
+        plain.as_transformers_opens_it(other)
+    first = theirs["fp32"]
     prompts = [e.prompt for e in prompt_set("geneval", "validation", asked.prompts)]
-    rows = [row for row in contexts_of(plain, prompts, sampling) for _ in range(asked.group_size)]
-    thoughts = think_with_generate(plain, rows, sampling)
+    repeated = [prompt for prompt in prompts for _ in range(asked.group_size)]
+    rows = contexts_of(first, repeated)
+    thoughts = plain.think(first, rows, sampling)
     whole: dict[str, Callable[[], Any]] = {
         f"thinkdraw, {p}": lambda policy=policy: policy.sample(prompts, sampling, group_size=asked.group_size)
         for p, policy in policies.items()
     }
     whole |= {
-        f"transformers, {name}": lambda other=other: draw_with_generate(
-            other, think_with_generate(other, rows, sampling), sampling
-        )
+        f"transformers, {name}": lambda other=other: think_and_draw(other, rows, sampling)
         for name, other in theirs.items()
     }
     # The picture phase alone: the same contexts, thoughts included, are drawn from by both.
-    texts = [plain.processor.tokenizer.decode(t[len(r) :], skip_special_tokens=True) for t, r in zip(thoughts, rows)]
-    repeated = [prompt for prompt in prompts for _ in range(asked.group_size)]
-    codes = torch.zeros(len(rows), plain.num_image_tokens, dtype=torch.long)
-    given = plain.teacher_forced(repeated, texts, codes, sampling)
+    texts = [first.text.thought_text(ids) for ids in thoughts]
+    codes = torch.zeros(len(rows), first.num_image_tokens, dtype=torch.long)
+    given = first.teacher_forced(repeated, texts, codes, sampling)
+    opened = [row + thought for row, thought in zip(rows, thoughts)]
     lengths = (given.segment == 0).sum(1)
     picture: dict[str, Callable[[], Any]] = {
         f"thinkdraw, {p}": lambda policy=policy: policy.sample(
@@ -117,7 +98,7 @@ def main() -> None:
         for p, policy in policies.items()
     }
     picture |= {
-        f"transformers, {name}": lambda other=other: draw_with_generate(other, thoughts, sampling)
+        f"transformers, {name}": lambda other=other: pictures_of(other, opened, sampling)
         for name, other in theirs.items()
     }
 
@@ -129,7 +110,7 @@ def main() -> None:
     ours = policies["fp32"].sample(prompts, sampling, group_size=asked.group_size, decode=False)
     tokens = {
         "thinkdraw": float((ours.segment == 0).sum(1).float().mean()),
-        "transformers": sum(len(t) - len(r) for t, r in zip(thoughts, rows)) / len(rows) + 1,
+        "transformers": sum(map(len, thoughts)) / len(rows) + 1,
     }
     found = {"rollouts": len(rows), "guidance_scale": asked.guidance_scale, "threads": asked.threads,
              "torch": torch.__version__, "machine": platform.processor() or platform.machine(),

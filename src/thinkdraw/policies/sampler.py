@@ -21,6 +21,12 @@ from thinkdraw.policies.prompts import JanusText
 from thinkdraw.types import Sampling
 
 
+def stands_on_a_stem(device: torch.device) -> bool:
+    """Whether unconditional rows share the keys and values before their picture instead of having copies. Those are then
+    read once for all rows: on a CPU, where reading them takes most of the time, that counts."""
+    return device.type == "cpu"
+
+
 @dataclass
 class Sampler:
     """Continues canvases: `run` writes the thought and the picture of each row. It reads the weights when it is made."""
@@ -180,8 +186,7 @@ class Sampler:
         prefilled = DynamicCache()
         self.forward_text(ids, prefilled)
         context, dtype = layers_of(prefilled), cache_dtype(self.model.dtype, self.device)
-        # A stem is read once for all rows: on a CPU, where reading keys and values takes most of the time, that counts.
-        shared = self.device.type == "cpu"
+        shared = stands_on_a_stem(self.device)
         way = Way.blank(context, len(lengths), (0 if shared else longest) + 2 + self.num_image_tokens, dtype)
         if shared:
             way.stand_on(context, lengths)

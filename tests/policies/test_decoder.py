@@ -1,0 +1,95 @@
+"""The decoding loop over matrices computes what transformers' modules do, whatever stands in them."""
+
+from typing import Any
+from unittest import mock
+
+import pytest
+import torch
+from torch import nn
+from transformers import JanusForConditionalGeneration
+from transformers.cache_utils import DynamicCache
+
+from thinkdraw.policies import load_policy, network, sampler
+from thinkdraw.policies.cache import SlotCache, Way, layers_of
+from thinkdraw.policies.decoder import Decoder
+from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.policies.tiny import random_janus
+
+from .suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling
+
+LENGTHS = torch.tensor([5, 3])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return str(random_janus(tmp_path_factory.mktemp("decoder") / "policy"))
+
+
+def rebuilt(checkpoint: str, **changes: Any) -> JanusForConditionalGeneration:
+    """Random weights in a language model with some settings changed."""
+    config: Any = load_policy(checkpoint).model.config
+    for name, value in changes.items():
+        setattr(config.text_config, name, value)
+    torch.manual_seed(0)
+    model: Any = JanusForConditionalGeneration(config).eval()
+    for name, parameter in model.model.language_model.named_parameters():
+        nn.init.normal_(parameter, mean=1.0 if "norm" in name else 0.0, std=0.3)
+    return model
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"num_key_value_heads": 1}, {"attention_bias": True, "mlp_bias": True}, {"hidden_act": "gelu"}],
+    ids=["as it is", "grouped heads", "biases", "another activation"],
+)
+@pytest.mark.parametrize("on_a_stem", [False, True])
+@torch.no_grad()
+def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoint, changes, on_a_stem):
+    model = rebuilt(checkpoint, **changes)
+    hidden_size = model.config.get_text_config().hidden_size
+    embeddings = torch.randn(2, 9, hidden_size)
+    embeddings[1] = embeddings[0]  # both rows begin alike, as those on one stem do
+    embeddings[:, 5:] = torch.randn(2, 4, hidden_size)
+    contexts = [torch.cat([embeddings[r, : LENGTHS[r]], embeddings[r, 5:]])[None] for r in range(2)]
+    wanted = [network.hidden_states(model, row)[:, -3:] for row in contexts]
+
+    prefilled = DynamicCache()
+    network.hidden_states(model, embeddings[:1, :5], torch.arange(5)[None], cache=prefilled)
+    way = Way.blank(layers_of(prefilled), 2, 20, torch.float32)
+    if on_a_stem:
+        way.stand_on(layers_of(prefilled), LENGTHS)
+    else:
+        way.fill(layers_of(prefilled), torch.zeros(2, dtype=torch.long), LENGTHS)
+    cache, decoder = SlotCache(way), Decoder(model)
+    positions = LENGTHS[:, None] + torch.arange(4)
+    for begin, end in ((0, 2), (2, 3), (3, 4)):  # two tokens at once, then one by one
+        cache.open(torch.ones(2, end - begin, dtype=torch.bool))
+        found = decoder(embeddings[:, 5 + begin : 5 + end], positions[:, begin:end], cache)
+        cache.close(end - begin)
+        for row in range(2):
+            assert torch.allclose(found[row], wanted[row][0, end - 2], atol=1e-4)
+
+
+@pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
+def test_rows_on_a_stem_are_rows_with_copies_of_it(checkpoint, thought):
+    policy = load_policy(checkpoint)
+    settings = sampling(thought, guidance_scale=5.0)
+    on_a_stem = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
+    with mock.patch.object(sampler, "stands_on_a_stem", return_value=False):
+        copied = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
+    assert_same_rollouts(on_a_stem, copied)
+
+
+def test_adapters_are_sampled_with_while_they_are_on(checkpoint):
+    policy = load_policy(checkpoint, lora=LoraSettings.model_validate({"rank": 2}))
+    settings = sampling(guidance_scale=3.0)
+    before = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
+    with torch.no_grad():
+        for name, parameter in policy.scorer.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_(std=0.3)
+    after = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
+    assert difference(policy, after) <= TOLERANCE
+    with policy.reference():
+        assert_same_rollouts(policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS), before)
+    assert (after.log_probs.sum(1) - before.log_probs.sum(1)).abs().max() > 0.1
