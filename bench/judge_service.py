@@ -28,7 +28,7 @@ from torch import Tensor
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.noise import derive_seeds
-from thinkdraw.recipes.overlap import draw_and_judge, judge
+from thinkdraw.recipes.overlap import draw_and_judge, is_elsewhere, judge
 from thinkdraw.recipes.rewards import open_reward
 from thinkdraw.recipes.training import load_trained
 from thinkdraw.rewards.http import HttpReward
@@ -60,6 +60,7 @@ class Sleeping:
 
     row_s: float
     name: str = "sleeping"
+    elsewhere: bool = True
 
     def __call__(self, rollouts: Rollouts) -> Tensor:
         time.sleep(self.row_s * len(rollouts))
@@ -113,7 +114,7 @@ def overlap(phase: Phase, reward: Reward, repeats: int) -> list[tuple[float, flo
     """(overlapped, one after the other, of which judging) seconds."""
     found = []
     for _ in range(repeats):
-        beside = timed(lambda: draw_and_judge(phase.draw(), reward))
+        beside = timed(lambda: draw_and_judge(phase.draw(), reward, beside=is_elsewhere(reward)))
         began = time.monotonic()
         judged = [judge(reward, rollouts).seconds for rollouts in phase.draw()]
         found.append((beside, time.monotonic() - began, sum(judged)))

@@ -5,7 +5,8 @@ import torch
 from tests.rewards.serving import Brightness, noise
 
 from thinkdraw.errors import UserError
-from thinkdraw.recipes.overlap import Judging, draw_and_judge, judge
+from thinkdraw.recipes.overlap import Judging, draw_and_judge, is_elsewhere, judge
+from thinkdraw.rewards.combined import CombinedReward
 
 
 def test_the_answers_are_those_of_judging_at_once_in_the_order_of_the_chunks():
@@ -37,6 +38,40 @@ def test_a_chunk_is_judged_while_the_next_is_drawn():
         yield noise(2, seed=1)
 
     assert len(draw_and_judge(draw(), Waiting()).chunks) == 2
+
+
+def test_on_the_same_cores_a_chunk_is_judged_before_the_next_is_drawn():
+    happened = []
+
+    class Noting(Brightness):
+        def __call__(self, rollouts):
+            happened.append("judged")
+            return super().__call__(rollouts)
+
+    def draw():
+        for seed in range(2):
+            happened.append("drawn")
+            yield noise(2, seed=seed)
+
+    found = draw_and_judge(draw(), Noting(), beside=False)
+    # The component asks once more per chunk.
+    assert happened == ["drawn", "judged", "judged"] * 2
+    assert found.seconds_wait == found.seconds_judge == sum(chunk.seconds for chunk in found.chunks)
+
+
+def test_a_reward_is_elsewhere_where_it_or_what_it_asks_is():
+    class Endpoint:
+        elsewhere = True
+
+    class Asking(Brightness):
+        def __init__(self, judge: object) -> None:
+            super().__init__()
+            self.judge = judge
+
+    assert not is_elsewhere(Brightness()) and not is_elsewhere(Asking(Brightness()))
+    assert is_elsewhere(Asking(Endpoint()))
+    assert is_elsewhere(CombinedReward({"here": Brightness(), "there": Asking(Endpoint()).judge}))  # type: ignore[dict-item]
+    assert not is_elsewhere(CombinedReward({"here": Brightness()}))
 
 
 def test_batches_are_judged_one_at_a_time():

@@ -39,6 +39,7 @@ class OpenAIJudge:
     """
 
     name = "openai"
+    elsewhere = True
 
     def __init__(
         self,

@@ -96,7 +96,9 @@ class GrpoConfig(TrainSettings):
     )
     entropy: EntropySettings = EntropySettings()
     judge_chunks: int = Field(
-        default=1, ge=1, description="Parts in which a phase is drawn, each judged while the next is drawn."
+        default=1,
+        ge=1,
+        description="Parts in which a phase is drawn, each judged while the next is drawn; before it where both compute on a CPU.",
     )
     max_no_verdict_frac: float = Field(
         default=0.1, ge=0, le=1, description="Stop if more rewards of a phase than this are NaN."

@@ -1,4 +1,4 @@
-"""Judging beside drawing: while the pictures of one chunk are judged, the next chunk is drawn."""
+"""Judging beside drawing: while the pictures of one chunk are judged, the next chunk is drawn, where that saves time."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -79,12 +79,24 @@ class Judging:
         self._thread.shutdown(wait=True, cancel_futures=kind is not None)
 
 
-def draw_and_judge(chunks: Iterable[Rollouts], reward: Reward) -> Overlapped:
+def is_elsewhere(reward: Reward) -> bool:
+    """Whether judging is waiting for another process, as the reward, one of its parts or a judge that it holds says by
+    `elsewhere`."""
+    parts = [*vars(reward).values(), *getattr(reward, "rewards", {}).values()]
+    return any(getattr(part, "elsewhere", False) is True for part in (reward, *parts))
+
+
+def draw_and_judge(chunks: Iterable[Rollouts], reward: Reward, *, beside: bool = True) -> Overlapped:
     """Judge each chunk while the next one is drawn. chunks: drawn as they are asked for, by a generator that samples.
 
+    beside: false judges each before the next is drawn, which is quicker where both would compute on the same cores.
     Raises what drawing or the reward raises; after a reward's error no further chunk is drawn.
     """
     began = time.monotonic()
+    if not beside:
+        judged = [judge(reward, rollouts) for rollouts in chunks]
+        seconds = sum(chunk.seconds for chunk in judged)
+        return Overlapped(judged, time.monotonic() - began - seconds, seconds, seconds)
     futures: list[Future[Judged]] = []
     with Judging(reward) as judging:
         for rollouts in chunks:

@@ -14,7 +14,7 @@ from torch import Tensor
 from thinkdraw.data.rewrites import rewrites
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.noise import derive_seeds
-from thinkdraw.recipes.overlap import Judged, draw_and_judge
+from thinkdraw.recipes.overlap import Judged, draw_and_judge, is_elsewhere
 from thinkdraw.recipes.phase_parts import (
     OVER_THE_BATCH,
     Part,
@@ -106,11 +106,11 @@ def _sample(
     policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int,
     seconds: dict[str, float],
 ) -> list[Part]:  # fmt: skip
-    """A part per chunk; while one chunk is judged the next is drawn."""
+    """A part per chunk; while one chunk is judged the next is drawn, unless both would compute on the same cores."""
     size = -(-len(prompts) // config.judge_chunks)
     begins = range(0, len(prompts), size)
     drawn = (_draw(policy, prompts[b : b + size], config, phase, first + b) for b in begins)
-    found = draw_and_judge(drawn, reward)
+    found = draw_and_judge(drawn, reward, beside=policy.device.type != "cpu" or is_elsewhere(reward))
     seconds["seconds_sampling"] += found.seconds_sample
     seconds["seconds_judging"] += found.seconds_wait
     return [_part(policy, reward, judged, config, first + b) for judged, b in zip(found.chunks, begins, strict=True)]

@@ -34,6 +34,8 @@ class HttpReward:
     where the token is no longer taken, or the served reward cannot judge such rollouts at all.
     """
 
+    elsewhere = True
+
     def __init__(
         self, url: str, token_env: str = "THINKDRAW_TOKEN", timeout_s: float = 60.0, max_concurrency: int = 4,
         retries: int = 6, backoff_s: float = 0.5, break_after: int = 3, break_s: float = 30.0,
