@@ -1,6 +1,6 @@
 """Does an evaluation find what is wrong with a checkpoint? Equal checkpoints, and one that confuses words. Prints a table.
 
-    python bench/broken_skill.py --out runs/broken_skill --swap above,below --swap left,right
+    python bench/broken_skill.py --out runs/broken_skill --swap three,four
 
 Three evaluations of the same prompts and seeds: the checkpoint, its copy, and a copy whose embeddings of the named words are
 swapped, so that it reads the one as the other. `thinkdraw eval --compare` must find 0 between the first two, exactly, and

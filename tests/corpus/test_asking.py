@@ -1,15 +1,20 @@
 import asyncio
+import base64
+import io
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from PIL import Image
 from tests.corpus.helpers import picture_folder, rows_of, settings_of, write_with
 from tests.corpus.teacher_stub import GOOD, MALFORMED, TeacherStub
 
-from thinkdraw.corpus.endpoint import EndpointTeacher
+from thinkdraw.corpus.endpoint import EndpointTeacher, sent_picture
 from thinkdraw.corpus.limits import Budget, LimitSettings, Pace, back_off_s
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.writing import FILTERED_FILE, REJECTED_FILE, WORK, write
+from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
 
 
@@ -94,6 +99,18 @@ def test_a_key_is_asked_for_where_the_endpoint_is_not_local(monkeypatch, tmp_pat
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):
         EndpointTeacher(settings_of(tmp_path, teacher={"base_url": None}).teacher)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("size", "sent", "form"),
+    [((64, 48), (64, 48), "PNG"), ((400, 300), (400, 300), "JPEG"), ((1200, 300), (512, 128), "JPEG")],
+)
+def test_a_small_picture_is_sent_as_it_is_and_a_large_one_smaller_and_without_metadata(size, sent, form):
+    pixels = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), dtype=np.uint8)
+    head, _, payload = sent_picture(pixels, max_side=512).partition(";base64,")
+    with Image.open(io.BytesIO(data := base64.b64decode(payload))) as image:
+        assert (image.size, image.format, head) == (sent, form, f"data:image/{form.lower()}") and not image.getexif()
+    assert form == "JPEG" or np.array_equal(decode(data), pixels)
 
 
 def test_pictures_that_are_broken_or_of_a_bad_shape_cost_nothing(tmp_path):

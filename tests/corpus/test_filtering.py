@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 import torch
+from pydantic import ValidationError
 from tests.corpus.teacher_stub import GOOD
 
 from thinkdraw.corpus.filtering import claims_of, filter_contradictions, filter_scores, filter_texts
@@ -31,6 +33,26 @@ def test_each_row_goes_for_its_first_reason_and_is_counted_once(tmp_path):
     assert {index: name for index, (name, _) in dropped.reasons.items()} == {
         1: "length", 2: "language", 3: "boilerplate", 4: "near duplicate", 5: "test prompt",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("field", "words"), [("object_prompts", ["a cow", "a purple dog."]), ("tags", ["cow", "purple dog"])]
+)
+def test_a_prompt_that_a_style_puts_together_is_kept_out_as_well(tmp_path, field, words):
+    # neither "a cow" nor "a purple dog" is a test prompt, but SFT may draw "a cow and a purple dog", or "cow, purple dog"
+    (tmp_path / "test.txt").write_text(
+        "a photo of a cow and a purple dog\na picture of a purple dog\ncow, purple dog\n"
+    )
+    (tmp_path / "other.txt").write_text("a photo of a cow and a dog\n")
+    rows = [row(0, "the picture shows a cow on the left of a dog in a field", **{field: words})]
+    for name, reasons in (("test.txt", ["test prompt"]), ("other.txt", [])):
+        dropped = filter_texts(rows, FilterSettings(against=[tmp_path / name]))
+        assert [reason for reason, _ in dropped.reasons.values()] == reasons
+
+
+def test_a_language_that_cannot_be_told_is_no_setting():
+    with pytest.raises(ValidationError, match="'Dutch'"):
+        FilterSettings.model_validate({"language": "Danish"})
 
 
 def test_the_order_of_other_rows_changes_nothing_for_a_row():

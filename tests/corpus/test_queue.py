@@ -32,6 +32,19 @@ def test_every_item_is_in_one_state_and_tokens_add_up(tmp_path):
         assert queue.indices(ANSWERED) == [0] and queue.malformed_kinds() == {"empty": 1, "not JSON": 1}
 
 
+def test_answers_come_in_order_page_by_page_while_the_queue_is_written_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("thinkdraw.corpus.queue.PAGE", 2)
+    with Queue(tmp_path / "q.sqlite") as queue:
+        queue.fill(ITEMS)
+        for index in (3, 0, 2):
+            queue.record(index, 0, Said(""), answer=f'{{"a": {index}}}')
+        seen = []
+        for item, answer in queue.answered():
+            queue.add_verdicts("j", {item.index: 1.0})
+            seen.append((item.index, answer["a"]))
+        assert seen == [(0, 0), (2, 2), (3, 3)] and len(queue.verdicts("j")) == 3
+
+
 def test_a_reply_is_recorded_once(tmp_path):
     import sqlite3
 

@@ -79,6 +79,30 @@ def test_a_data_set_on_disk_gives_pictures_and_captions(tmp_path):
         list(DatasetSource(path=str(tmp_path / "disk")).items())
 
 
+def test_a_data_set_is_opened_by_name_and_what_is_unknown_is_one_line(tmp_path, monkeypatch):
+    import datasets
+    from datasets.exceptions import DatasetNotFoundError
+
+    table = datasets.Dataset.from_dict({"image": [{"bytes": png(7), "path": None}], "text": ["one"]})
+    table = table.cast_column("image", datasets.Image())
+    table.to_parquet(str(tmp_path / "set" / "train.parquet"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    source = DatasetSource(path=str(tmp_path / "set"), caption="text")
+    (item,) = source.items()
+    assert item.prompt.text == "one" and decode(source.picture(item))[0, 0, 0] == 7
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or table)
+    (item,) = DatasetSource(path="me/pictures", subset="small", split="test").items()
+    assert asked == [(("me/pictures", "small"), {"split": "test"})] and item.id == "test-0000000"
+
+    def missing(*args, **kwargs):
+        raise DatasetNotFoundError("no such data set")
+
+    monkeypatch.setattr(datasets, "load_dataset", missing)
+    with pytest.raises(UserError, match=r"me/nothing .* cannot be read"):
+        list(DatasetSource(path="me/nothing").items())
+
+
 def test_prompts_have_no_picture_and_keep_their_structure(tmp_path):
     row = {"prompt": "a ring", "id": "p1", "include": [{"class": "ring", "count": 1}]}
     (tmp_path / "p.jsonl").write_text(json.dumps(row) + "\n")

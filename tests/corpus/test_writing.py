@@ -7,16 +7,17 @@ from tests.corpus.helpers import LOOSE, picture_folder, rows_of, settings_of, wr
 from tests.corpus.teacher_stub import GOOD, TeacherStub
 
 from thinkdraw.config import dump_config
-from thinkdraw.corpus.grammar import grammar_answer, scene_of
+from thinkdraw.corpus.grammar import describe, grammar_answer, scene_of
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.settings import CorpusSettings
+from thinkdraw.corpus.shards import row_for
 from thinkdraw.corpus.sources import LabSource
 from thinkdraw.corpus.teachers import GrammarTeacher, Reply, WriterSettings, WriterTeacher
 from thinkdraw.corpus.writing import DATA, FILTERED_FILE, REJECTED_FILE, WORK, write
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
-from thinkdraw.lab.scenes import draw
+from thinkdraw.lab.scenes import Scene, Thing, draw
 
 
 class Slow:
@@ -93,6 +94,35 @@ def test_the_card_says_where_rows_are_from_and_what_became_of_every_item(tmp_pat
     assert len((out / FILTERED_FILE).read_text().splitlines()) == 4 and "api_key" not in card and "OPENAI" not in card
 
 
+def test_a_stop_while_shards_are_written_leaves_none_half_and_costs_nothing(tmp_path, monkeypatch):
+    source = {"kind": "folder", "path": str(picture_folder(tmp_path / "pictures", 5))}
+
+    def stopped_at_the_fourth(item, answer, picture):
+        if item.index == 3:
+            raise KeyboardInterrupt
+        return row_for(item, answer, picture)
+
+    with TeacherStub(canned=True).running() as stub:
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(
+                "thinkdraw.corpus.writing.row_for", stopped_at_the_fourth
+            )  # the second shard is half written
+            write_with(stub, tmp_path / "out", source=source, rows_per_shard=2)
+        assert not (tmp_path / "out" / DATA).exists() and not (tmp_path / "out" / "README.md").exists()
+        out = write_with(stub, tmp_path / "out", source=source, rows_per_shard=2)
+        assert len(stub.requests) == 5 and len(rows_of(out)) == 5
+        assert rows_of(out) == rows_of(write_with(stub, tmp_path / "whole", source=source, rows_per_shard=2))
+    assert {file.name for file in (out / DATA).iterdir()} == {f"train-{n:05d}-of-00003.parquet" for n in range(3)}
+
+
+def test_a_kill_before_the_configuration_was_written_is_no_foreign_folder(tmp_path):
+    source = {"kind": "folder", "path": str(picture_folder(tmp_path / "pictures", 1))}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".corpus.yaml.1-abcd.tmp").touch()
+    with TeacherStub(canned=True).running() as stub:
+        assert len(rows_of(write_with(stub, tmp_path / "out", source=source))) == 1
+
+
 def test_another_configuration_is_refused_and_filters_may_change_without_asking_again(tmp_path):
     source = {"kind": "folder", "path": str(picture_folder(tmp_path / "pictures", 3))}
     with TeacherStub(canned=True).running() as stub:
@@ -135,6 +165,16 @@ def test_the_grammar_sees_in_a_picture_the_scene_that_was_drawn():
         assert seen.background == scene.background and set(seen.things) == set(scene.things)
     with pytest.raises(UserError, match="not the lab's"):
         scene_of(np.zeros((30, 30, 3), dtype=np.uint8))
+
+
+def test_a_dense_rationale_follows_the_caption_as_often_as_the_picture():
+    scene = Scene((Thing("star", "red", "small", "solid", 0, 0), Thing("cup", "blue", "large", "solid", 6, 6)), "white")
+    rng = np.random.default_rng(0)
+    said = [describe(scene, "a photo of a cup and a star", rng)["detailed_caption"] for _ in range(200)]
+    # of 200 fair choices 100 ± 4 standard deviations (7) are reversed
+    assert 72 < sum(text.index("cup") < text.index("star") for text in said) < 128
+    alike = [describe(scene, "a star and a cup", rng)["detailed_caption"] for _ in range(20)]
+    assert all(text.index("star") < text.index("cup") for text in alike)
 
 
 def test_a_lab_corpus_is_written_without_a_network(tmp_path):

@@ -48,6 +48,11 @@ def test_each_prompt_style_reads_its_field_without_a_full_stop(style, found):
     assert of_style(style) == found
 
 
+def test_a_prompt_of_several_sentences_keeps_its_last_full_stop():
+    dense = "a cup and a star on a cream background. the cup is below the star."
+    assert of_style("brief", CELL | {"brief_caption": dense}) == {dense}
+
+
 def test_styles_are_drawn_evenly_and_one_that_is_missing_is_not_drawn():
     rng = np.random.default_rng(0)
     drawn = [draw_prompt(CELL, ("plain", "tags", "varied"), rng) for _ in range(900)]

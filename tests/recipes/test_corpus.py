@@ -11,6 +11,7 @@ import pytest
 import torch
 from tests.corpus.helpers import LOOSE, picture_folder, rows_of
 from tests.corpus.teacher_stub import GOOD
+from tests.judges import helpers_vlm
 from tests.recipes.helpers import sft_config
 from typer.testing import CliRunner
 
@@ -178,6 +179,17 @@ def test_a_teacher_that_does_not_write_is_refused(tmp_path):
         corpus.run(lab_config(tmp_path, teacher={"kind": "writer", "name": "lab-detector"}))
 
 
+def test_a_local_vision_language_model_is_a_teacher(tmp_path):
+    # a random one, which babbles: what counts is that it is asked, twice about each picture, and nothing is lost
+    settings = {"path": str(helpers_vlm.llava(tmp_path / "llava")), "device": "cpu", "max_new_tokens": 8}
+    source = {"kind": "folder", "path": str(picture_folder(tmp_path / "pictures", 2, (28, 28)))}
+    teacher = {"kind": "writer", "name": "vlm", "settings": settings}
+    out = corpus.run(lab_config(tmp_path, source=source, teacher=teacher, limits={"attempts": 2}))
+    aside = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
+    assert rows_of(out) == [] and [len(row["attempts"]) for row in aside] == [2, 2]
+    assert all(row["attempts"][0]["reply"] for row in aside)
+
+
 def test_the_command_line_writes_shows_and_counts(tmp_path):
     out = str(tmp_path / "c")
     given = ["corpus", "write", "lab_corpus", f"out={out}", "source.count=4", "device=cpu"]
@@ -232,7 +244,8 @@ def test_a_verifiers_pictures_are_as_unfinished_as_they_say_and_labelled_by_the_
     for row in rows[::5]:
         codes = store.row(row["row"]).image_tokens()
         drawn = model.decode_tokens(codes[:, : round(row["fraction"] * 16)])[0].numpy()
-        assert np.array_equal(decode(row["image"]["bytes"]), drawn)
+        # decoded with its neighbours, whose number changes how the processor rounds: by one level of 255 at most
+        assert np.abs(decode(row["image"]["bytes"]).astype(int) - drawn).max() <= 1
         share = float((codes < 16).float().mean())
         assert row["score"] == pytest.approx(share)
         if row["task"] != "clarity":

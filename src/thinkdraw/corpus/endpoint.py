@@ -1,5 +1,6 @@
 """A teacher behind an OpenAI-compatible endpoint, asked through the official client."""
 
+import asyncio
 import base64
 import io
 import json
@@ -14,7 +15,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.corpus import instructions
 from thinkdraw.corpus.teachers import Ask, BusyError, DeclinedError, Reply, conversation
 from thinkdraw.errors import UserError
-from thinkdraw.images import to_data_uri, to_pil
+from thinkdraw.images import to_pil
 from thinkdraw.runtime.endpoints import checked_url, retry_after_s
 
 _LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -61,7 +62,7 @@ class EndpointTeacher:
 
     async def ask(self, ask: Ask) -> Reply:
         settings, openai = self._settings, self._openai
-        body = {"model": settings.model, "messages": self._messages(ask), "seed": ask.seed}
+        body = {"model": settings.model, "messages": await self._messages(ask), "seed": ask.seed}
         # OpenAI's newer models refuse the old name, most other servers know no other.
         body |= {"max_tokens" if settings.base_url else "max_completion_tokens": settings.max_answer_tokens}
         body |= self._options()
@@ -77,11 +78,12 @@ class EndpointTeacher:
     async def close(self) -> None:
         await self._client.close()
 
-    def _messages(self, ask: Ask) -> Any:
+    async def _messages(self, ask: Ask) -> Any:
         turns = conversation(ask, self._settings.language)
         messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
         if ask.picture is not None:
-            picture = {"type": "image_url", "image_url": {"url": sent_picture(ask.picture, self._settings.max_side)}}
+            uri = await asyncio.to_thread(sent_picture, ask.picture, self._settings.max_side)
+            picture = {"type": "image_url", "image_url": {"url": uri}}
             messages[1]["content"] = [picture, {"type": "text", "text": turns[1][1]}]
         return messages
 
@@ -110,13 +112,12 @@ class EndpointTeacher:
 
 def sent_picture(picture: np.ndarray, max_side: int) -> str:
     """A data URI: PNG up to 256 pixels a side, where it is small and exact; JPEG above. Without the file's metadata."""
-    height, width = picture.shape[:2]
-    if max(height, width) <= min(256, max_side):
-        return to_data_uri(picture)
-    image = to_pil(picture)
-    if max(height, width) > max_side:
+    image, buffer = to_pil(picture), io.BytesIO()
+    if max(image.size) <= min(256, max_side):
+        image.save(buffer, format="PNG", compress_level=1)  # the smallest file would take ten times as long
+        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    if max(image.size) > max_side:
         image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
     image.save(buffer, format="JPEG", quality=92)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 

@@ -13,6 +13,7 @@ from thinkdraw.corpus import filters as rules
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.settings import AestheticSettings, ContradictionSettings, FilterSettings
 from thinkdraw.corpus.sources import Item
+from thinkdraw.data.corpus_rows import all_prompts
 from thinkdraw.data.prompt_files import read_prompts
 from thinkdraw.types import Prompt, Questioner, Scorer
 
@@ -52,14 +53,14 @@ def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) 
             dropped.add(item.index, "language", rules.wrong_language(rationale, settings.language))
         dropped.add(item.index, "length", rules.bad_length(rationale, settings.min_words, settings.max_words))
         if settings.boilerplate:
-            dropped.add(item.index, "boilerplate", rules.boilerplate([*prompt_texts(answer), *rationale_texts(answer)]))
+            dropped.add(item.index, "boilerplate", rules.boilerplate(texts_of(answer)))
         if item.index in dropped.reasons:
             continue
         left.append(item.index)
         rationales.append(rationale)
         if test:
-            texts = [*prompt_texts(answer), *rationale_texts(answer)]
-            part.append((item.index, [item.prompt, *map(Prompt, texts)] if item.prompt.text else [*map(Prompt, texts)]))
+            texts = [Prompt(text) for text in texts_of(answer)]
+            part.append((item.index, [item.prompt, *texts] if item.prompt.text else texts))
             if len(part) == PART:
                 check_part()
     check_part()
@@ -71,13 +72,9 @@ def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) 
     return dropped
 
 
-def prompt_texts(answer: dict[str, Any]) -> list[str]:
-    """Whole prompts of all styles."""
-    return [answer["short_caption"], *answer["paraphrases"], *answer["varied_captions"]]
-
-
-def rationale_texts(answer: dict[str, Any]) -> list[str]:
-    return [answer["detailed_caption"], answer["step_by_step"]]
+def texts_of(answer: dict[str, Any]) -> list[str]:
+    """All prompts that can be drawn, of all styles, and the rationales."""
+    return [*all_prompts({"augmented_prompts": answer}), answer["detailed_caption"], answer["step_by_step"]]
 
 
 def claims_of(answer: dict[str, Any], settings: ContradictionSettings) -> list[str]:

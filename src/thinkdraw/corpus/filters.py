@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,7 +19,8 @@ class ShapeSettings(StrictModel):
     max_aspect: float = Field(default=3.0, ge=1, description="Longer side over shorter side.")
 
 
-FUNCTION_WORDS = {
+Language = Literal["English", "German", "French", "Spanish", "Italian", "Portuguese", "Dutch"]
+FUNCTION_WORDS: dict[Language, str] = {
     "English": "the a an of and is in on with to at its it by are from behind this that there which",
     "German": "der die das und ist ein eine mit auf im von dem den einem einer nicht sich auch zu hinter",
     "French": "le la les des et est un une avec sur dans du de au aux qui que il elle sont",

@@ -1,6 +1,8 @@
 """The lab's grammar as a teacher: it looks at a lab picture with the exact detector, or plans a scene for a lab prompt."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from thinkdraw.lab.detector import look
 from thinkdraw.lab.prompts import NUMBERS, SENTENCES, article
 from thinkdraw.lab.rationales import place_name, thing_name, write
 from thinkdraw.lab.scenes import LATTICE, PIXELS, STEP, Scene, Thing
-from thinkdraw.lab.shapes import CELL, SIZES, TEXTURES
+from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import Spec, Wanted, scene_for
 from thinkdraw.types import Prompt
 
@@ -65,7 +67,11 @@ def spec_of(prompt: Prompt) -> Spec:
 
 
 def describe(scene: Scene, caption: str, rng: np.random.Generator) -> dict[str, Any]:
-    """All nine fields of an `Answer`. caption: the plain style where it is given."""
+    """All nine fields of an `Answer`. caption: the plain style where it is given.
+
+    The dense rationale goes through the things in reading order or, as often, in the caption's: SFT on the lab's own
+    rationales, which know the prompt, sees both.
+    """
     things = scene.things
     short = [f"{thing.color} {thing.shape}" for thing in things]
     body = " and ".join(article(name) for name in short)
@@ -84,5 +90,12 @@ def describe(scene: Scene, caption: str, rng: np.random.Generator) -> dict[str, 
         "step_by_step": f"step by step: first a {ground}; then {first}.",
         "object_centric": [f"{name} sits {place}." for name, place in placed],
         "region_descriptions": [f"{place}: {name}." for name, place in placed],
-        "detailed_caption": write(scene, rng),
+        "detailed_caption": write(replace(scene, things=_as_named(things, caption, rng)), rng),
     }
+
+
+def _as_named(things: Sequence[Thing], caption: str, rng: np.random.Generator) -> tuple[Thing, ...]:
+    """In the order in which the caption names their shapes; what it does not tell apart by chance, what it does not name last."""
+    shuffled = [things[i] for i in rng.permutation(len(things))]
+    places = {shape: caption.find(shape) for shape in SHAPES}
+    return tuple(sorted(shuffled, key=lambda thing: places[thing.shape] if places[thing.shape] >= 0 else len(caption)))

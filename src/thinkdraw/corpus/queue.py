@@ -17,6 +17,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
 
 WAITING, ANSWERED, REJECTED, FILTERED = range(4)
+PAGE = 500
 _TABLES = """
 CREATE TABLE IF NOT EXISTS items (idx INTEGER PRIMARY KEY, item TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0, answer TEXT, reason TEXT);
 CREATE INDEX IF NOT EXISTS by_state ON items (state, idx);
@@ -102,10 +103,13 @@ class Queue:
         return [row[0] for row in self._db.execute("SELECT idx FROM items WHERE state = ? ORDER BY idx", (state,))]
 
     def answered(self) -> Iterator[tuple[Item, dict[str, Any]]]:
-        """Items with their answers, in order."""
-        query = "SELECT idx, item, answer FROM items WHERE state = ? ORDER BY idx"
-        for index, item, answer in self._db.execute(query, (ANSWERED,)):
-            yield _item(index, item), json.loads(answer)
+        """Items with their answers, in order, a few in memory at a time; the queue may be written to in between."""
+        query = "SELECT idx, item, answer FROM items WHERE state = ? AND idx > ? ORDER BY idx LIMIT ?"
+        last = -1
+        while rows := self._db.execute(query, (ANSWERED, last, PAGE)).fetchall():
+            for index, item, answer in rows:
+                yield _item(index, item), json.loads(answer)
+            last = rows[-1][0]
 
     def set_aside(self, state: int) -> Iterator[tuple[Item, str, list[Said]]]:
         """Rejected or filtered items with reason and replies, in order."""

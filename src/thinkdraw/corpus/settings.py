@@ -7,7 +7,7 @@ from pydantic import Field
 
 from thinkdraw.config import StrictModel
 from thinkdraw.corpus.endpoint import EndpointSettings
-from thinkdraw.corpus.filters import ShapeSettings
+from thinkdraw.corpus.filters import Language, ShapeSettings
 from thinkdraw.corpus.limits import LimitSettings
 from thinkdraw.corpus.sources import LabSource, SourceSettings
 from thinkdraw.corpus.teachers import GrammarSettings, WriterSettings
@@ -37,7 +37,7 @@ class FilterSettings(StrictModel):
     """Each filter's count is in the card. null switches one off."""
 
     shape: ShapeSettings = Field(default=ShapeSettings(), description="Of the picture, before the teacher is asked.")
-    language: str | None = Field(default="English", description="Told by function words; a list of nouns passes.")
+    language: Language | None = Field(default="English", description="Told by function words; a list of nouns passes.")
     min_words: int = Field(default=8, ge=0, description="Of the dense rationale.")
     max_words: int = Field(default=400, ge=1)
     boilerplate: bool = Field(default=True, description="Refusals, and words to the person who asks.")

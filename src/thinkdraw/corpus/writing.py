@@ -31,7 +31,7 @@ MAY_CHANGE = {"limits", "filters", "licence", "rows_per_shard"}  # between a sto
 MAY_CHANGE_OF_TEACHER = {"base_url", "concurrency", "timeout_s", "key_env", "batch"}
 MAX_SHOWN = 4000
 
-Draw = Callable[[Queue, list[tuple[Item, dict[str, Any]]]], None]
+Draw = Callable[[Queue, Iterator[tuple[Item, dict[str, Any]]]], None]
 """Draws and stores the pictures of answered items that have none."""
 
 
@@ -58,7 +58,7 @@ def write(
         save_config(settings, settings.out / CONFIG)  # not before there are items: a wrong path pins nothing
         is_whole = ask_all(queue, settings.source, teacher, settings.limits, settings.filters.shape, show)
         if helpers.draw:
-            helpers.draw(queue, [row for row in queue.answered() if not row[0].has_picture])
+            helpers.draw(queue, (row for row in queue.answered() if not row[0].has_picture))
         dropped = filter_all(settings, queue, helpers)
         finish(settings, queue, dropped, teacher.name, is_whole)
     return settings.out
@@ -76,7 +76,7 @@ def check_folder(settings: CorpusSettings) -> None:
             raise UserError(
                 f"{settings.out} holds a corpus with another config: {was}. Choose another out=, or the same values."
             )
-    elif settings.out.is_dir() and any(not file.name.startswith(WORK) for file in settings.out.iterdir()):
+    elif settings.out.is_dir() and any(not file.name.startswith((WORK, ".")) for file in settings.out.iterdir()):
         raise UserError(
             f"{settings.out} is not empty and holds no corpus. Choose another out=, so that nothing is lost."
         )
@@ -97,7 +97,7 @@ def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Drop
     drawn = queue.drawn()
 
     def with_pictures() -> Iterator[tuple[Item, dict[str, Any]]]:
-        return (row for row in list(queue.answered()) if row[0].has_picture or row[0].index in drawn)
+        return (row for row in queue.answered() if row[0].has_picture or row[0].index in drawn)
 
     if filters.aesthetic and helpers.scorer:
         filter_scores(queue, with_pictures(), pixels, filters.aesthetic, helpers.scorer, dropped)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -161,13 +161,24 @@ def texts_in(value: Any) -> list[str]:
 
 
 def draw_prompt(cell: dict[str, Any], styles: Sequence[PromptStyle], rng: np.random.Generator) -> str:
-    """One prompt of one style, without a full stop; the caption where the row has none of the styles; "" without any."""
+    """One prompt of one style, the caption where the row has none of the styles, "" without any.
+
+    A single sentence loses its full stop, as ReasonGen-R1 strips it; a prompt of several is left as it is.
+    """
     given = parsed(cell.get("augmented_prompts"))
     given = given if isinstance(given, dict) else {}
     choices = [found for style in styles if (found := _prompts(cell, given, style))]
     choices = choices or [texts_in(cell.get("brief_caption"))]
     of_style = choices[rng.integers(len(choices))]
-    return of_style[rng.integers(len(of_style))].removesuffix(".") if of_style else ""
+    text = of_style[rng.integers(len(of_style))] if of_style else ""
+    return text if len(_SENTENCE_END.findall(text)) > 1 else text.removesuffix(".")
+
+
+def all_prompts(cell: dict[str, Any]) -> list[str]:
+    """Everything that `draw_prompt` can draw, of any style."""
+    given = parsed(cell.get("augmented_prompts"))
+    given = given if isinstance(given, dict) else {}
+    return [text for style in get_args(PromptStyle) for text in _prompts(cell, given, style)]
 
 
 def _prompts(cell: dict[str, Any], given: dict[str, Any], style: PromptStyle) -> list[str]:

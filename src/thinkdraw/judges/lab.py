@@ -1,6 +1,7 @@
 """Judges of the lab: the exact detector, and the understanding side of a frozen policy."""
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -11,9 +12,12 @@ from thinkdraw.types import Detection, Questioner
 
 
 class LabDetector:
-    """The lab's exact detector as a `Detector`: every object of every picture, objects by falling score."""
+    """The lab's exact detector as a `Detector`: every object of every picture, objects by falling score.
+
+    It has no weights; its revision is the version of this package."""
 
     name = "lab-detector"
+    revision = f"thinkdraw {version('thinkdraw')}"
 
     def detect(self, pictures: Tensor, labels: Sequence[Sequence[str]] | None = None) -> list[list[Detection]]:
         """labels: shapes to keep to, per picture; every object without."""

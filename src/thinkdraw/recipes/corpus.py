@@ -5,7 +5,8 @@
 What is written, in which order of answers, and how often the run was stopped, makes no difference to the corpus.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,11 +99,10 @@ class Drawing:
         self.policy = load_trained(settings.policy, device=str(pick_device(device)), precision="fp32")
         self.reward = reward or open_reward(settings.reward.name, **settings.reward.settings)
 
-    def __call__(self, queue: Queue, rows: list[tuple[Item, dict[str, Any]]]) -> None:
+    def __call__(self, queue: Queue, rows: Iterator[tuple[Item, dict[str, Any]]]) -> None:
         done = queue.drawn()
-        left = [row for row in rows if row[0].index not in done]
-        for begin in range(0, len(left), self.settings.batch):
-            part = left[begin : begin + self.settings.batch]
+        left = (row for row in rows if row[0].index not in done)
+        while part := list(islice(left, self.settings.batch)):
             queue.add_pictures({item.index: png for (item, _), png in zip(part, self._drawn(part))})
 
     def _drawn(self, rows: Sequence[tuple[Item, dict[str, Any]]]) -> list[bytes]:
