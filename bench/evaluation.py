@@ -1,6 +1,6 @@
 """A whole benchmark as `thinkdraw eval` runs it: killed and gone on with, exported and scored again. Prints a table and JSON.
 
-    python bench/evaluation.py --out /tmp/geneval --kill drawn.jsonl:900 --kill results.jsonl:900 -- \\
+    python bench/evaluation.py --out runs/geneval --kill drawn.jsonl:900 --kill results.jsonl:900 -- \\
         lab --benchmark geneval --prompts benchmarks/geneval
 
 What stands behind `--` are the arguments of `thinkdraw eval`: a checkpoint and one benchmark. The stages are

@@ -1,6 +1,6 @@
 """Stand-ins for what a whole benchmark needs and a machine without network lacks, made up and the same every time.
 
-    python -m bench.stand_ins --benchmarks ../shared/benchmarks --out /tmp/stand_ins
+    python -m bench.stand_ins --benchmarks ../shared/benchmarks --out stand_ins
 
 Writes, below --out, for `bench/evaluation.py`:
 
