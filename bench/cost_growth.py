@@ -15,15 +15,14 @@ import json
 import platform
 import statistics
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lab_timing
 import numpy as np
 import torch
 
-from thinkdraw.lab import checkpoint_path
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.tiny import random_janus
@@ -34,15 +33,7 @@ PATCH = 4
 
 
 def medians(make: dict[int, Callable[[], Any]], repeats: int) -> dict[int, float]:
-    """Seconds of each, `repeats` times in turn after one run that does not count."""
-    seconds: dict[int, list[float]] = {size: [] for size in make}
-    for repeat in range(repeats + 1):
-        for size, run in make.items():
-            began = time.perf_counter()
-            run()
-            if repeat:
-                seconds[size].append(time.perf_counter() - began)
-    return {size: statistics.median(values) for size, values in seconds.items()}
+    return {size: statistics.median(values) for size, values in lab_timing.timed(make, repeats).items()}
 
 
 def by_rollouts(asked: argparse.Namespace) -> dict[str, Any]:
@@ -86,17 +77,12 @@ def predict(seconds: dict[int, float], before: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=str(checkpoint_path()))
+    parser = lab_timing.arguments(__doc__)
     parser.add_argument("--rollouts", type=int, default=64)
-    parser.add_argument("--group-size", type=int, default=8)
     parser.add_argument("--tokens-rollouts", type=int, default=16, help="of the pictures of 64 to 576 tokens")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
-    parser.add_argument("--guidance-scale", type=float, default=5.0)
     parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)

@@ -13,7 +13,6 @@ The last lines compare loss and gradient of both updates on the same rollouts, i
 Medians of `--repeats` steps, taken in turn.
 """
 
-import argparse
 import json
 import statistics
 import time
@@ -22,11 +21,11 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+import lab_timing
 import plain
 import torch
 from torch import Tensor
 
-from thinkdraw.lab import checkpoint_path
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.objectives import ADVANTAGES
 from thinkdraw.policies import load_policy
@@ -176,16 +175,11 @@ def rows_of(checkpoint: str, theirs: tuple, mine: tuple) -> dict[str, Step]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=str(checkpoint_path()))
+    parser = lab_timing.arguments(__doc__)
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--group-size", type=int, default=8)
-    parser.add_argument("--guidance-scale", type=float, default=5.0)
     parser.add_argument("--plain-modes", nargs="+", default=[*PLAIN_MODES], choices=PLAIN_MODES)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
     parser.add_argument("--micro-rows", nargs="+", type=int, default=[16, 64], help="rows per pass, of both updates")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)

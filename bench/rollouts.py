@@ -9,18 +9,16 @@ pictures its own way.
 Prints a table, and with --json a JSON object. Medians of `--repeats` runs, taken in turn.
 """
 
-import argparse
 import json
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
+import lab_timing
 import plain
 import torch
 
-from thinkdraw.lab import checkpoint_path
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus import JanusPolicy
@@ -43,26 +41,9 @@ def think_and_draw(policy: JanusPolicy, rows: list[list[int]], sampling: Samplin
     return pictures_of(policy, [row + thought for row, thought in zip(rows, thoughts)], sampling)
 
 
-def timed(make: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each, `repeats` times in turn after one run that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in make}
-    for repeat in range(repeats + 1):
-        for name, run in make.items():
-            began = time.perf_counter()
-            run()
-            if repeat:
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", default=str(checkpoint_path()))
+    parser = lab_timing.arguments(__doc__)
     parser.add_argument("--prompts", type=int, default=8)
-    parser.add_argument("--group-size", type=int, default=8)
-    parser.add_argument("--guidance-scale", type=float, default=5.0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
@@ -104,7 +85,7 @@ def main() -> None:
 
     results = {}
     for phase, makers in (("think and draw", whole), ("draw only", picture)):
-        medians = {name: statistics.median(values) for name, values in timed(makers, asked.repeats).items()}
+        medians = {name: statistics.median(values) for name, values in lab_timing.timed(makers, asked.repeats).items()}
         best = {who: min(v for k, v in medians.items() if k.startswith(who)) for who in ("thinkdraw", "transformers")}
         results[phase] = {"seconds": medians, "ratio": best["transformers"] / best["thinkdraw"]}
     ours = policies["fp32"].sample(prompts, sampling, group_size=asked.group_size, decode=False)

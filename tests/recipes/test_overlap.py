@@ -71,6 +71,7 @@ def test_a_reward_is_elsewhere_where_it_or_what_it_asks_is():
     assert not is_elsewhere(Brightness()) and not is_elsewhere(Asking(Brightness()))
     assert is_elsewhere(Asking(Endpoint()))
     assert is_elsewhere(CombinedReward({"here": Brightness(), "there": Asking(Endpoint()).judge}))  # type: ignore[dict-item]
+    assert is_elsewhere(CombinedReward({"here": Brightness(), "deep": Asking(Asking(Endpoint()))}))
     assert not is_elsewhere(CombinedReward({"here": Brightness()}))
 
 

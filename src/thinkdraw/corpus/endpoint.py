@@ -15,7 +15,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.corpus import instructions
 from thinkdraw.corpus.teachers import Ask, BusyError, DeclinedError, Reply, conversation
 from thinkdraw.errors import UserError
-from thinkdraw.images import to_pil
+from thinkdraw.images import to_data_uri, to_pil
 from thinkdraw.runtime.endpoints import checked_url, retry_after_s
 
 _LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
@@ -112,10 +112,9 @@ class EndpointTeacher:
 
 def sent_picture(picture: np.ndarray, max_side: int) -> str:
     """A data URI: PNG up to 256 pixels a side, where it is small and exact; JPEG above. Without the file's metadata."""
+    if max(picture.shape[:2]) <= min(256, max_side):
+        return to_data_uri(picture, quickly=True)
     image, buffer = to_pil(picture), io.BytesIO()
-    if max(image.size) <= min(256, max_side):
-        image.save(buffer, format="PNG", compress_level=1)  # the smallest file would take ten times as long
-        return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
     if max(image.size) > max_side:
         image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
     image.save(buffer, format="JPEG", quality=92)

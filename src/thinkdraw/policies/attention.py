@@ -18,8 +18,8 @@ def attend(
 
     query: (B, H, L, D). key, value: (B, Hkv, S, D). Returns (B, L, H, D) and None.
     """
-    wants = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
-    if wants and query.shape[2] == key.shape[2] <= SHORT:
+    learns = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
+    if learns and query.shape[2] == key.shape[2] <= SHORT:
         return _plain(module, query, key, value, attention_mask, kwargs.get("scaling")), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
@@ -34,14 +34,6 @@ def _plain(
         mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
     scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
     return (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).contiguous()
-
-
-def cache_dtype(model_dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What keys and values are kept in. fp32 on a CPU: torch's attention of one query is twice as slow there in bf16."""
-    if device.type == "cpu":
-        return torch.float32
-    autocasts = torch.is_autocast_enabled(device.type)
-    return torch.get_autocast_dtype(device.type) if autocasts else model_dtype
 
 
 AttentionInterface.register(NAME, attend)

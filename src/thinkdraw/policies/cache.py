@@ -16,6 +16,15 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 Layers = list[tuple[Tensor, Tensor]]
+SPARE_COLUMNS = 3  # beside prompt, thought and picture: a pending last thought token, a hole, begin-of-image
+
+
+def cache_dtype(model_dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """What keys and values are kept in. fp32 on a CPU: torch's attention of one query is twice as slow there in bf16."""
+    if device.type == "cpu":
+        return torch.float32
+    autocasts = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if autocasts else model_dtype
 
 
 def layers_of(cache: DynamicCache) -> Layers:
@@ -29,14 +38,14 @@ class Way:
 
     layers: keys and values, (slots, heads, columns, D) each. visible: (slots, columns) bool. num_columns: how many are
     written. stem: keys and values (heads, L, D) of each layer that stand before the columns of every row, and
-    stem_visible: (slots, L) bool, how much of it a row sees.
+    stem_added: (slots, L), 0 where a row sees it, else −inf. mask, stem_mask: what the opened pass adds to its scores.
     """
 
     layers: Layers
     visible: Tensor
     num_columns: int = 0
     stem: Layers | None = None
-    stem_visible: Tensor = field(default_factory=lambda: torch.zeros(0, 0, dtype=torch.bool))
+    stem_added: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     mask: Tensor = field(default_factory=lambda: torch.zeros(0))
     stem_mask: Tensor = field(default_factory=lambda: torch.zeros(0))
 
@@ -69,7 +78,7 @@ class Way:
         dtype = self.layers[0][0].dtype
         self.stem = [(keys[0].to(dtype), values[0].to(dtype)) for keys, values in source]
         width = source[0][0].shape[2]
-        self.stem_visible = torch.arange(width, device=lengths.device) < lengths[:, None]
+        self.stem_added = self._added(torch.arange(width, device=lengths.device) < lengths[:, None])
 
     def open(self, seen: Tensor) -> None:
         """Open columns for a pass that writes seen.shape[1] of them; seen: (A, S) bool, False where a row skips one."""
@@ -80,7 +89,7 @@ class Way:
             visible[..., begin:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
         self.mask = self._added(visible)[:, None]
         if self.stem is not None:
-            self.stem_mask = self._added(self.stem_visible[:rows].repeat_interleave(width, 0))[None, None]
+            self.stem_mask = self.stem_added[:rows].repeat_interleave(width, 0)[None, None]
 
     def _added(self, visible: Tensor) -> Tensor:
         """What is added to scores: 0, or −inf where a column is hidden."""
@@ -110,8 +119,7 @@ class Way:
         stem_keys, stem_values = (states[None] for states in self.stem[layer])
         together = queries.transpose(0, 1).flatten(1, 2)[None]  # (1, Hq, A·S, D)
         found, weight = _attention_and_weight(together, stem_keys, stem_values, self.stem_mask, scale)
-        shape = (queries.shape[1], queries.shape[0], queries.shape[2])
-        found, weight = (part[0].unflatten(1, shape[1:]).transpose(0, 1) for part in (found, weight))
+        found, weight = (part[0].unflatten(1, (len(queries), -1)).transpose(0, 1) for part in (found, weight))
         # Weights are log-sums of exponentials; the own columns' part in the sum over both is a sigmoid of their difference.
         return torch.lerp(found, own[0], torch.sigmoid(own[1] - weight)[..., None])
 
@@ -128,8 +136,8 @@ def _attention_and_weight(
     queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """Attention (B, Hq, S, D) and the log-sum-exp of its scores (B, Hq, S), as torch's kernel on a CPU gives both."""
-    if groups := queries.shape[1] // keys.shape[1] - 1:
-        keys, values = (states.repeat_interleave(groups + 1, 1) for states in (keys, values))
+    if (groups := queries.shape[1] // keys.shape[1]) > 1:
+        keys, values = (states.repeat_interleave(groups, 1) for states in (keys, values))
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
     return kernel(queries, keys, values, attn_mask=mask, scale=scale)
 

@@ -38,12 +38,10 @@ class _Parts(torch.autograd.Function):
         ctx.read, ctx.size = read, size
         ctx.save_for_backward(weight, bias, *inputs)
         ctx.set_materialize_grads(False)
-        values = [
-            [
-                v.clone() for v in read(part, *(_logits(x[part], weight, bias) for x in inputs))
-            ]  # a view keeps all logits
-            for part in _split(inputs[0], size)
-        ]
+        values = []
+        for part in _split(inputs[0], size):
+            found = read(part, *(_logits(x[part], weight, bias) for x in inputs))
+            values.append([value.clone() for value in found])  # a view would keep all logits
         return tuple(torch.cat(column) for column in zip(*values))
 
     @staticmethod

@@ -4,6 +4,12 @@ import torch
 from torch import Tensor
 
 
+def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """u + s(c − u), float32: of logits, or of what a linear head makes them of."""
+    blank = unconditional.float()
+    return blank + scale * (conditional.float() - blank)
+
+
 def log_distribution(
     logits: Tensor,
     *,
@@ -18,10 +24,7 @@ def log_distribution(
     logits: (K, V). unconditional: (K, V) for guidance u + s(c − u), or None. suppressed: (V,) bool, True = never
     sampled. kept: (K, V) bool, what top-k and top-p left, or None.
     """
-    logits = logits.float()
-    if unconditional is not None:
-        blank = unconditional.float()
-        logits = blank + guidance_scale * (logits - blank)
+    logits = logits.float() if unconditional is None else guide(logits, unconditional, guidance_scale)
     if suppressed is not None:
         logits = logits.masked_fill(suppressed, float("-inf"))
     if temperature != 1.0:

@@ -21,7 +21,7 @@ from transformers import JanusForConditionalGeneration
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pictures, to_pixels
 from thinkdraw.policies import loading, memory, network, vq
-from thinkdraw.policies.attention import cache_dtype
+from thinkdraw.policies.cache import SPARE_COLUMNS, cache_dtype
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.lora import LoraSettings, add_lora
 from thinkdraw.policies.noise import derive_seeds
@@ -142,7 +142,7 @@ class JanusPolicy:
             return max(1, self.max_rows // ways)
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         longest = max(map(len, contexts), default=0)
-        columns = longest + budget + 3 + self.num_image_tokens  # the sampler's cache has three columns more
+        columns = longest + budget + SPARE_COLUMNS + self.num_image_tokens
         each = memory.row_bytes(self.model.config, columns, cache_dtype(self.model.dtype, self.device).itemsize)
         rows = memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS)
         if rows < min(memory.MAX_ROWS, ways * len(contexts)):

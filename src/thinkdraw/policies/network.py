@@ -26,13 +26,11 @@ def hidden_states(
     model: JanusForConditionalGeneration,
     embeddings: Tensor,
     positions: Tensor | None = None,
-    mask: Tensor | None = None,
     cache: Cache | None = None,
 ) -> Tensor:
-    """Last hidden states (B, S, H), causal. mask: (B, 1, S, C) bool, True = attend; None = plain causal over S."""
+    """Last hidden states (B, S, H), causal."""
     output = model.model.language_model(
         inputs_embeds=embeddings,
-        attention_mask=mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,

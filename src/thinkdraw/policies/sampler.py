@@ -5,6 +5,7 @@ The likelihoods that it notes are those of `scorer.py`, to float tolerance.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -12,11 +13,10 @@ from transformers import JanusForConditionalGeneration
 from transformers.cache_utils import DynamicCache
 
 from thinkdraw.policies import network, noise
-from thinkdraw.policies.attention import cache_dtype
-from thinkdraw.policies.cache import SlotCache, Way, layers_of
+from thinkdraw.policies.cache import SPARE_COLUMNS, SlotCache, Way, cache_dtype, layers_of
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.decoder import Decoder
-from thinkdraw.policies.distribution import kept_set, log_distribution
+from thinkdraw.policies.distribution import guide, kept_set, log_distribution
 from thinkdraw.policies.prompts import JanusText
 from thinkdraw.types import Sampling
 
@@ -81,8 +81,7 @@ class Sampler:
         hidden = self.forward_text(ids, prefilled)
         last = hidden[torch.arange(len(ids), device=self.device), lengths - 1]
         lengths = lengths[rows]
-        # One column for a pending last thought token, one hole, one for begin-of-image.
-        columns = ids.shape[1] + num_thinking + 3 + self.num_image_tokens
+        columns = ids.shape[1] + num_thinking + SPARE_COLUMNS + self.num_image_tokens
         context = layers_of(prefilled)
         way = Way.blank(context, len(contexts), columns, cache_dtype(self.model.dtype, self.device))
         way.fill(context, rows, lengths)
@@ -99,12 +98,12 @@ class Sampler:
         tokens = log_probs.argmax(-1) if self.sampling.greedy else noise.draw(log_probs, keys)
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
 
-    def distribution(self, logits: Tensor, **settings) -> tuple[Tensor, Tensor | None]:
+    def distribution(self, logits: Tensor, suppressed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(log-probabilities sampled from, kept set or None), each (A, V)."""
-        settings["temperature"] = self.sampling.temperature
-        log_probs = log_distribution(logits, **settings)
+        of = partial(log_distribution, logits, temperature=self.sampling.temperature, suppressed=suppressed)
+        log_probs = of()
         kept = kept_set(log_probs, self.sampling.top_k, self.sampling.top_p)
-        return (log_probs if kept is None else log_distribution(logits, kept=kept, **settings)), kept
+        return (log_probs if kept is None else of(kept=kept)), kept
 
     def think(self, contexts: list[list[int]], canvas: Canvas, seeds: Tensor) -> tuple[SlotCache, Tensor, Tensor]:
         """Write thoughts until end-of-sentence, begin-of-image or the budget.
@@ -174,8 +173,8 @@ class Sampler:
         """(A, codes), guided. The head's last layer is linear, so that guidance may come before it: half the products."""
         features = network.image_features(self.model, hidden)
         if self.guided:
-            given, blank = features.float().chunk(2)
-            features = blank + self.sampling.guidance_scale * (given - blank)
+            given, blank = features.chunk(2)
+            features = guide(given, blank, self.sampling.guidance_scale)
         return network.feature_logits(self.model, features)
 
     def unconditional(self, lengths: Tensor) -> Way:

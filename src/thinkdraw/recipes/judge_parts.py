@@ -1,7 +1,7 @@
 """What stands behind a reward: its judges, and theirs, found in its attributes; and what those say of themselves."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from torch import nn
@@ -12,18 +12,20 @@ _DEPTH = 8
 
 
 def parts_of(
-    value: Any, path: str = "", depth: int = _DEPTH, seen: set[int] | None = None
+    value: Any,
+    closed: Callable[[Any], bool] = lambda part: False,
+    path: str = "",
+    depth: int = _DEPTH,
+    seen: set[int] | None = None,
 ) -> Iterator[tuple[str, Any]]:
-    """(path, object) of the value and of what is in it, each once; neither what is inside a module, nor rollouts it remembers.
-
-    A part that has a `revision` of its own speaks for what is in it, which is then left out.
-    """
+    """(path, object) of the value and of what is in it, each once; not what is inside a module, nor rollouts it remembers,
+    nor what is in a part that is `closed`."""
     seen = set() if seen is None else seen
     if id(value) in seen or depth == 0 or isinstance(value, type | Rollouts):
         return
     seen.add(id(value))
     yield path, value
-    if isinstance(value, nn.Module) or own_revision(value):
+    if isinstance(value, nn.Module) or closed(value):
         return
     if isinstance(value, dict):
         inside = {str(key): part for key, part in value.items()}
@@ -32,7 +34,7 @@ def parts_of(
     else:
         inside = getattr(value, "__dict__", {})
     for name, part in sorted(inside.items()):
-        yield from parts_of(part, f"{path}.{name}", depth - 1, seen)
+        yield from parts_of(part, closed, f"{path}.{name}", depth - 1, seen)
 
 
 def own_revision(part: Any) -> str | None:

@@ -31,7 +31,7 @@ def judges_revision(reward: Reward) -> str | None:
     if own := own_revision(reward):
         return own
     digest, found = hashlib.sha256(), False
-    for path, part in parts_of(reward):
+    for path, part in parts_of(reward, closed=lambda part: own_revision(part) is not None):
         if revision := own_revision(part):
             digest.update(f"{path} {revision}".encode())
         elif isinstance(part, nn.Module):

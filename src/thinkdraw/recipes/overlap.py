@@ -9,6 +9,7 @@ from types import TracebackType
 import torch
 from torch import Tensor
 
+from thinkdraw.recipes.judge_parts import parts_of
 from thinkdraw.rewards.judging import applies_to
 from thinkdraw.types import Reward, Rollouts
 
@@ -80,10 +81,8 @@ class Judging:
 
 
 def is_elsewhere(reward: Reward) -> bool:
-    """Whether judging is waiting for another process, as the reward, one of its parts or a judge that it holds says by
-    `elsewhere`."""
-    parts = [*vars(reward).values(), *getattr(reward, "rewards", {}).values()]
-    return any(getattr(part, "elsewhere", False) is True for part in (reward, *parts))
+    """Whether judging is waiting for another process, as the reward or something that stands behind it says by `elsewhere`."""
+    return any(getattr(part, "elsewhere", False) is True for _, part in parts_of(reward))
 
 
 def draw_and_judge(chunks: Iterable[Rollouts], reward: Reward, *, beside: bool = True) -> Overlapped:

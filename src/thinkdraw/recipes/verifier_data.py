@@ -65,7 +65,7 @@ SCHEMA = pa.schema(
 
 
 BATCH = 16
-"""Rollouts whose pictures are decoded together: more are no faster, on a processor even slower."""
+"""Rollouts whose picture files are in memory at once."""
 
 
 class VerifierDataConfig(StrictModel):
