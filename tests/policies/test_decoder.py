@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 from transformers import JanusForConditionalGeneration
-from transformers.cache_utils import DynamicCache
 
 from thinkdraw.policies import load_policy, network, sampler
-from thinkdraw.policies.cache import SlotCache, Way, layers_of
+from thinkdraw.policies.arena import Arena
+from thinkdraw.policies.cache import SlotCache, Way
 from thinkdraw.policies.decoder import Decoder
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.tiny import random_janus
@@ -53,21 +53,28 @@ def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoin
     contexts = [torch.cat([embeddings[r, : LENGTHS[r]], embeddings[r, 5:]])[None] for r in range(2)]
     wanted = [network.hidden_states(model, row)[:, -3:] for row in contexts]
 
-    prefilled = DynamicCache()
-    network.hidden_states(model, embeddings[:1, :5], torch.arange(5)[None], cache=prefilled)
-    way = Way.blank(layers_of(prefilled), 2, 20, torch.float32)
+    decoder = Decoder(model)
+
+    def blank(slots: int, columns: int) -> Way:
+        return Way.blank(Arena(), decoder.shape, slots, columns, torch.float32, torch.device("cpu"))
+
+    context = blank(1, 5)
+    cache = SlotCache(context)
+    cache.open(torch.ones(1, 5, dtype=torch.bool))
+    decoder(embeddings[:1, :5], torch.arange(5)[None], cache)
+    way = blank(2, 20)
     if on_a_stem:
-        way.stand_on(layers_of(prefilled), LENGTHS)
+        way.stand_on(context.layers, LENGTHS)
     else:
-        way.fill(layers_of(prefilled), torch.zeros(2, dtype=torch.long), LENGTHS)
-    cache, decoder = SlotCache(way), Decoder(model)
+        way.fill(context.layers, torch.zeros(2, dtype=torch.long), LENGTHS)
+    cache = SlotCache(way)
     positions = LENGTHS[:, None] + torch.arange(4)
     for begin, end in ((0, 2), (2, 3), (3, 4)):  # two tokens at once, then one by one
         cache.open(torch.ones(2, end - begin, dtype=torch.bool))
         found = decoder(embeddings[:, 5 + begin : 5 + end], positions[:, begin:end], cache)
         cache.close(end - begin)
         for row in range(2):
-            assert torch.allclose(found[row], wanted[row][0, end - 2], atol=1e-4)
+            assert torch.allclose(found[row, -1], wanted[row][0, end - 2], atol=1e-4)
 
 
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy, memory, network
 from thinkdraw.policies import scorer as scorer_module
+from thinkdraw.policies.arena import Arena
 from thinkdraw.policies.chunks import read_off
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
@@ -144,14 +145,15 @@ def test_as_many_rows_as_fit_into_a_share_of_what_is_free(each: int, free: int, 
     assert memory.rows_that_fit(each, free, most=512) == fitting
 
 
+@torch.inference_mode()
 def test_kv_bytes_are_those_of_the_samplers_cache(shared_policy):
     policy = shared_policy
-    sampler = Sampler(policy.model, policy.text, sampling(guidance_scale=3.0), 16, policy.device)
+    sampler = Sampler(policy.model, policy.text, sampling(guidance_scale=3.0), 16, policy.device, Arena())
     cache, lengths, _ = sampler.prefill([policy.text.prompt(p.text) for p in PROMPTS], num_thinking=10)
     cache.ways.append(sampler.unconditional(lengths))
 
     def held(way):
-        return sum(buffer.nbytes for layer in way.layers for buffer in layer)
+        return way.room.nbytes + sum(values.nbytes for _, values in way.layers)
 
     def formula(columns):
         return len(PROMPTS) * memory.kv_bytes(policy.model.config, columns, itemsize=4)

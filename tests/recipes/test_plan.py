@@ -17,6 +17,7 @@ from thinkdraw.config import load_config
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import clipped_loss
 from thinkdraw.policies import attention, cache, sampler
+from thinkdraw.policies.arena import Arena
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.loading import DTYPES, read_processor
 from thinkdraw.policies.lora import LoraSettings
@@ -112,12 +113,13 @@ def test_the_memory_of_sampling_is_predicted_within_15_percent(folder: Path, gui
     settings = Sampling(max_thought_tokens=8, guidance_scale=guidance_scale)
     prompts = [Prompt("a red circle 1"), Prompt("a red circle 2")]
 
-    def from_torch(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    def from_torch(arena: Arena, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, device=device)
 
     # As on a GPU: memory is torch's, and unconditional rows have their own keys and values.
     with (
-        mock.patch.object(cache, "_fresh", from_torch),
+        mock.patch.object(Arena, "take", from_torch),
+        mock.patch.object(cache, "by_products", lambda _: False),
         mock.patch.object(sampler, "stands_on_a_stem", lambda _: False),
     ):
         found = peak_bytes(lambda: policy.sample(prompts, settings, group_size=8, decode=False))

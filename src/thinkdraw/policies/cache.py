@@ -7,15 +7,16 @@ a copy.
 """
 
 from dataclasses import dataclass, field
-from typing import cast
+from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers.cache_utils import DynamicCache
+
+from thinkdraw.policies.arena import Arena
 
 Layers = list[tuple[Tensor, Tensor]]
+WIDER = 16  # columns by which the room for keys grows on a CPU
 SPARE_COLUMNS = 3  # beside prompt, thought and picture: a pending last thought token, a hole, begin-of-image
 
 
@@ -27,9 +28,17 @@ def cache_dtype(model_dtype: torch.dtype, device: torch.device) -> torch.dtype:
     return torch.get_autocast_dtype(device.type) if autocasts else model_dtype
 
 
-def layers_of(cache: DynamicCache) -> Layers:
-    """Keys and values of each layer, (rows, heads, columns, D)."""
-    return [cast(tuple[Tensor, Tensor], layer[:2]) for layer in cache]
+def by_products(device: torch.device) -> bool:
+    """Whether attention is two batched products: on a CPU, where torch's kernel takes twice as long for one query."""
+    return device.type == "cpu"
+
+
+class Shape(NamedTuple):
+    """What a language model keeps of a token: `heads` keys and values of `width` numbers in each layer."""
+
+    num_layers: int
+    heads: int
+    width: int
 
 
 @dataclass
@@ -37,26 +46,45 @@ class Way:
     """One row per slot.
 
     layers: keys and values, (slots, heads, columns, D) each. visible: (slots, columns) bool. num_columns: how many are
-    written. stem: keys and values (heads, L, D) of each layer that stand before the columns of every row, and
-    stem_added: (slots, L), 0 where a row sees it, else −inf. mask, stem_mask: what the opened pass adds to its scores.
+    written. room: (layers, numbers), for products the memory of the keys, which then lie columns last, as products read
+    them from end to end. stem: keys and values (heads, L, D) of each layer that stand before the columns of every row,
+    and stem_added: (slots, L), 0 where a row sees it, else −inf. mask: (A, 1, S, L + columns), what the opened pass adds
+    to its scores.
     """
 
     layers: Layers
     visible: Tensor
     num_columns: int = 0
+    room: Tensor | None = None
     stem: Layers | None = None
     stem_added: Tensor = field(default_factory=lambda: torch.zeros(0, 0))
     mask: Tensor = field(default_factory=lambda: torch.zeros(0))
-    stem_mask: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @classmethod
-    def blank(cls, like: Layers, slots: int, columns: int, dtype: torch.dtype) -> "Way":
-        """Room for `columns` tokens of `slots` rows, of the number of heads and width of `like`."""
-        device = like[0][0].device
-        _, heads, _, width = like[0][0].shape
-        memory = _fresh((len(like), 2, slots, heads, columns, width), dtype, device)
+    def blank(
+        cls, arena: Arena, shape: Shape, slots: int, columns: int, dtype: torch.dtype, device: torch.device
+    ) -> "Way":
+        """Room for `columns` tokens of `slots` rows."""
+        keys, values = (
+            arena.take((shape.num_layers, slots, shape.heads, columns, shape.width), dtype, device) for _ in range(2)
+        )
         visible = torch.zeros(slots, columns, dtype=torch.bool, device=device)
-        return cls([(memory[i, 0], memory[i, 1]) for i in range(len(like))], visible)
+        if not by_products(device):
+            return cls(list(zip(keys, values)), visible)
+        return cls([(k[:, :, :0], v) for k, v in zip(keys, values)], visible, room=keys.flatten(1))
+
+    def _make_room(self, columns: int) -> None:
+        """Move keys that lie columns last apart, for `columns` of them and a few to spare: with many to spare, reading them
+        would be a walk from piece to piece."""
+        if self.room is None or columns <= self.layers[0][0].shape[2]:
+            return
+        columns = min(-(-columns // WIDER) * WIDER, self.visible.shape[1])
+        for index, (keys, values) in enumerate(self.layers):
+            slots, heads, _, width = values.shape
+            written = keys.transpose(2, 3)[..., : self.num_columns].clone()
+            apart = self.room[index, : slots * heads * width * columns].view(slots, heads, width, columns)
+            apart[..., : self.num_columns] = written
+            self.layers[index] = (apart.transpose(2, 3), values)
 
     def blank_hidden(self) -> None:
         """Zeros in all hidden columns: rows that had retired did not write theirs, and 0 · NaN of fresh memory is NaN."""
@@ -67,29 +95,33 @@ class Way:
 
     def fill(self, source: Layers, rows: Tensor, lengths: Tensor) -> None:
         """Copy prefilled contexts: slot s takes row rows[s] of the source, of length lengths[s]."""
-        self.num_columns = source[0][0].shape[2]
+        num_columns = source[0][0].shape[2]
+        self._make_room(num_columns)
         for own, given in zip(self.layers, source):
             for buffer, states in zip(own, given):
-                buffer[:, :, : self.num_columns] = states[rows]
+                buffer[:, :, :num_columns] = states[rows]
+        self.num_columns = num_columns
         self.visible[:] = torch.arange(self.visible.shape[1], device=self.visible.device) < lengths[:, None]
 
     def stand_on(self, source: Layers, lengths: Tensor) -> None:
         """Take the one row of `source` as the stem; slot s sees lengths[s] of it. It is read once for all rows."""
-        dtype = self.layers[0][0].dtype
-        self.stem = [(keys[0].to(dtype), values[0].to(dtype)) for keys, values in source]
+        assert self.room is not None, "only products meet a stem"
+        self.stem = [(keys[0], values[0]) for keys, values in source]
         width = source[0][0].shape[2]
         self.stem_added = self._added(torch.arange(width, device=lengths.device) < lengths[:, None])
 
     def open(self, seen: Tensor) -> None:
         """Open columns for a pass that writes seen.shape[1] of them; seen: (A, S) bool, False where a row skips one."""
         begin, (rows, width) = self.num_columns, seen.shape
+        self._make_room(begin + width)
         self.visible[:rows, begin : begin + width] = seen
         visible = self.visible[:rows, None, : begin + width].repeat(1, width, 1)
         if width > 1:
             visible[..., begin:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
-        self.mask = self._added(visible)[:, None]
+        added = self._added(visible)
         if self.stem is not None:
-            self.stem_mask = self.stem_added[:rows].repeat_interleave(width, 0)[None, None]
+            added = torch.cat([self.stem_added[:rows, None].expand(-1, width, -1), added], dim=2)
+        self.mask = added[:, None]
 
     def _added(self, visible: Tensor) -> Tensor:
         """What is added to scores: 0, or −inf where a column is hidden."""
@@ -106,40 +138,31 @@ class Way:
         for buffer, states in zip(self.layers[layer], (keys, values)):
             buffer[: len(keys), :, self.num_columns : end] = states
             found.append(buffer[: len(keys), :, :end])
-        queries = queries.to(found[0].dtype)
-        if self.stem is not None:
-            own = _attention_and_weight(queries, found[0], found[1], self.mask, scale)
-            return self._with_stem(own, layer, queries, scale)
-        grouped = queries.shape[1] != keys.shape[1]
-        return F.scaled_dot_product_attention(queries, *found, attn_mask=self.mask, scale=scale, enable_gqa=grouped)
+        queries, groups = queries.to(found[0].dtype), queries.shape[1] // keys.shape[1]
+        if not by_products(queries.device):
+            return F.scaled_dot_product_attention(
+                queries, *found, attn_mask=self.mask, scale=scale, enable_gqa=groups > 1
+            )
+        together = (queries * scale).unflatten(1, (-1, groups)).flatten(2, 3)  # (A, heads, groups · S, D)
+        return self._by_products(layer, together, *found).reshape(queries.shape)
 
-    def _with_stem(self, own: tuple[Tensor, Tensor], layer: int, queries: Tensor, scale: float) -> Tensor:
-        """Attention over stem and own columns from that over each: all rows' queries meet the stem as if they were one row's."""
-        assert self.stem is not None
-        stem_keys, stem_values = (states[None] for states in self.stem[layer])
-        together = queries.transpose(0, 1).flatten(1, 2)[None]  # (1, Hq, A·S, D)
-        found, weight = _attention_and_weight(together, stem_keys, stem_values, self.stem_mask, scale)
-        found, weight = (part[0].unflatten(1, (len(queries), -1)).transpose(0, 1) for part in (found, weight))
-        # Weights are log-sums of exponentials; the own columns' part in the sum over both is a sigmoid of their difference.
-        return torch.lerp(found, own[0], torch.sigmoid(own[1] - weight)[..., None])
+    def _by_products(self, layer: int, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """queries: (A, heads, S, D), scaled, those of a group one after the other."""
+        scores = queries @ keys.transpose(2, 3)
+        if self.stem is None:
+            return self._weights(scores) @ values
+        # All rows' queries meet the stem as if they were one row's.
+        stem_keys, stem_values = self.stem[layer]
+        on_stem = queries.transpose(0, 1).flatten(1, 2) @ stem_keys.transpose(1, 2)
+        on_stem = on_stem.unflatten(1, (len(queries), -1)).transpose(0, 1)
+        weights = self._weights(torch.cat([on_stem, scores], dim=3))
+        of_stem, own = weights.split([on_stem.shape[3], scores.shape[3]], dim=3)
+        from_stem = of_stem.transpose(0, 1).flatten(1, 2) @ stem_values
+        return from_stem.unflatten(1, (len(queries), -1)).transpose(0, 1) + own @ values
 
-
-def _fresh(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Memory that nothing is written in yet. On a CPU numpy's, which asks the system for huge pages: pages of 4 kB, and
-    there are tens of thousands of them, cost a tenth of the sampler's time."""
-    if device.type == "cpu" and dtype == torch.float32:
-        return torch.from_numpy(np.empty(shape, dtype=np.float32))
-    return torch.empty(shape, dtype=dtype, device=device)
-
-
-def _attention_and_weight(
-    queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Attention (B, Hq, S, D) and the log-sum-exp of its scores (B, Hq, S), as torch's kernel on a CPU gives both."""
-    if (groups := queries.shape[1] // keys.shape[1]) > 1:
-        keys, values = (states.repeat_interleave(groups, 1) for states in (keys, values))
-    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return kernel(queries, keys, values, attn_mask=mask, scale=scale)
+    def _weights(self, scores: Tensor) -> Tensor:
+        groups = scores.shape[2] // self.mask.shape[2]
+        return (scores + (self.mask if groups == 1 else self.mask.repeat(1, 1, groups, 1))).softmax(-1)
 
 
 class SlotCache:

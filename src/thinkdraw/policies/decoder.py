@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
-from thinkdraw.policies.cache import SlotCache
+from thinkdraw.policies.cache import Shape, SlotCache
 from thinkdraw.policies.lora import active_adapter
 
 Map = Callable[[Tensor], Tensor]
@@ -28,9 +28,10 @@ class Decoder:
         self.dtype = torch.get_autocast_dtype(weight.device.type) if autocasts else weight.dtype
         self.rotary, self.norm = language_model.rotary_emb, _norm(language_model.norm)
         self.layers = [_Layer(layer, self.dtype) for layer in language_model.layers]
+        self.shape = Shape(len(self.layers), self.layers[0].num_keys, self.layers[0].width)
 
     def __call__(self, embeddings: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Last hidden states (R, H) of embeddings (R, S, H) at positions (R, S), whose columns are open in the cache."""
+        """Hidden states (R, S, H) of embeddings (R, S, H) at positions (R, S), whose columns are open in the cache."""
         with torch.autocast(embeddings.device.type, enabled=False):
             cos, sin = (angles[:, None] for angles in self.rotary(embeddings, positions))
             first, second = sin.chunk(2, dim=-1)
@@ -38,7 +39,7 @@ class Decoder:
             rows, stream = len(embeddings), embeddings.flatten(0, 1)
             for index, layer in enumerate(self.layers):
                 stream = layer(stream, rows, cos, sin, cache, index)
-            return self.norm(stream.unflatten(0, (rows, -1))[:, -1])
+            return self.norm(stream).unflatten(0, (rows, -1))
 
 
 class _Layer:

@@ -21,6 +21,7 @@ from transformers import JanusForConditionalGeneration
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pictures, to_pixels
 from thinkdraw.policies import loading, memory, network, vq
+from thinkdraw.policies.arena import Arena
 from thinkdraw.policies.cache import SPARE_COLUMNS, cache_dtype
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.lora import LoraSettings, add_lora
@@ -65,6 +66,7 @@ class JanusPolicy:
         self._reference: Scorer | None = None
         self._in_reference = False
         self._revision: tuple[Any, str] = (None, "")
+        self._arena = Arena()
 
     @classmethod
     def load(cls, path: str, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> "JanusPolicy":
@@ -129,9 +131,12 @@ class JanusPolicy:
             return part
 
         with autocast(self.device, self.precision):
-            sampler = Sampler(self.model, self.text, sampling, self.num_image_tokens, self.device)
+            arena, self._arena = self._arena, Arena()  # its own for whoever samples meanwhile
+            sampler = Sampler(self.model, self.text, sampling, self.num_image_tokens, self.device, arena)
             size = self._rollouts_at_once(contexts, sampling)
             canvas = Canvas.join(memory.in_parts(draw, torch.arange(len(contexts)), size))
+            arena.trim()
+            self._arena = arena
         pictures = self.decode_tokens(canvas.codes) if decode else None
         return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
 

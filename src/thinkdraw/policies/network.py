@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 from transformers import JanusForConditionalGeneration
-from transformers.cache_utils import Cache
 
 
 def embed(model: JanusForConditionalGeneration, ids: Tensor, is_image: Tensor) -> Tensor:
@@ -22,20 +21,9 @@ def embed_codes(model: JanusForConditionalGeneration, codes: Tensor) -> Tensor:
     return model.prepare_embeddings_for_image_generation(codes).to(dtype)
 
 
-def hidden_states(
-    model: JanusForConditionalGeneration,
-    embeddings: Tensor,
-    positions: Tensor | None = None,
-    cache: Cache | None = None,
-) -> Tensor:
+def hidden_states(model: JanusForConditionalGeneration, embeddings: Tensor) -> Tensor:
     """Last hidden states (B, S, H), causal."""
-    output = model.model.language_model(
-        inputs_embeds=embeddings,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
-    )
-    return output.last_hidden_state
+    return model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
 
 
 def text_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:

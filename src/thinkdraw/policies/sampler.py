@@ -10,10 +10,10 @@ from functools import partial
 import torch
 from torch import Tensor
 from transformers import JanusForConditionalGeneration
-from transformers.cache_utils import DynamicCache
 
 from thinkdraw.policies import network, noise
-from thinkdraw.policies.cache import SPARE_COLUMNS, SlotCache, Way, cache_dtype, layers_of
+from thinkdraw.policies.arena import Arena
+from thinkdraw.policies.cache import SPARE_COLUMNS, Layers, SlotCache, Way, cache_dtype
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.decoder import Decoder
 from thinkdraw.policies.distribution import guide, kept_set, log_distribution
@@ -36,13 +36,16 @@ class Sampler:
     sampling: Sampling
     num_image_tokens: int
     device: torch.device
+    arena: Arena
 
     def __post_init__(self) -> None:
         self.guided = self.sampling.guidance_scale != 1.0
         self.suppressed = self.text.suppressed.to(self.device)
         self.picture_segment = 0 if self.sampling.thought == "off" else 1
         self.decoder = Decoder(self.model)
+        self.num_codes: int = self.model.model.vqmodel.quantize.num_embeddings
 
+    @torch.inference_mode()
     def run(
         self,
         contexts: list[list[int]],
@@ -77,21 +80,24 @@ class Sampler:
         places = {ids: i for i, ids in enumerate(unique)}
         rows = torch.tensor([places[tuple(ids)] for ids in contexts], device=self.device)
         ids, lengths = pad_rows([list(ids) for ids in unique], self.text.pad, self.device)
-        prefilled = DynamicCache()
-        hidden = self.forward_text(ids, prefilled)
+        self.arena.reset()
+        context, hidden = self.read(ids)
         last = hidden[torch.arange(len(ids), device=self.device), lengths - 1]
         lengths = lengths[rows]
-        columns = ids.shape[1] + num_thinking + SPARE_COLUMNS + self.num_image_tokens
-        context = layers_of(prefilled)
-        way = Way.blank(context, len(contexts), columns, cache_dtype(self.model.dtype, self.device))
+        way = self.blank(len(contexts), ids.shape[1] + num_thinking + SPARE_COLUMNS + self.num_image_tokens)
         way.fill(context, rows, lengths)
-        cache = SlotCache(way)
-        return cache, lengths, last[rows]
+        return SlotCache(way), lengths, last[rows]
 
-    def forward_text(self, ids: Tensor, cache: DynamicCache) -> Tensor:
-        embeddings = self.model.get_input_embeddings()(ids)
+    def blank(self, slots: int, columns: int) -> Way:
+        dtype = cache_dtype(self.model.dtype, self.device)
+        return Way.blank(self.arena, self.decoder.shape, slots, columns, dtype, self.device)
+
+    def read(self, ids: Tensor) -> tuple[Layers, Tensor]:
+        """Keys and values of texts (U, S), and their hidden states (U, S, H)."""
+        way = self.blank(*ids.shape)
         positions = torch.arange(ids.shape[1], device=self.device).expand(ids.shape)
-        return network.hidden_states(self.model, embeddings, positions, cache=cache)
+        embeddings = self.model.get_input_embeddings()(ids)
+        return way.layers, self.forward(SlotCache(way), embeddings, positions, torch.ones_like(ids, dtype=torch.bool))
 
     def choose(self, log_probs: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
         """(tokens, their log-probs), each (A,). keys: (2, A), those of the noise."""
@@ -152,6 +158,7 @@ class Sampler:
         boi_at = lengths + (pending >= 0)
         if self.guided:
             cache.ways.append(self.unconditional(boi_at))
+        embedded = network.embed_codes(self.model, torch.arange(self.num_codes, device=self.device))
         places = torch.arange(self.num_image_tokens, device=self.device)[:, None]
         keys = noise.keys(seeds.expand(len(places), -1), self.picture_segment, places.expand(-1, len(seeds)))
         hidden = self.open_picture(cache, lengths, pending, canvas.codes[rows, : int(canvas.num_codes.min())])
@@ -166,7 +173,7 @@ class Sampler:
             if kept is not None:
                 canvas.keep(rows[free], True, index[free], kept[free])
             if n + 1 < self.num_image_tokens:
-                hidden = self.step(cache, network.embed_codes(self.model, tokens)[:, None], boi_at + 1 + n)
+                hidden = self.step(cache, embedded[tokens][:, None], boi_at + 1 + n)
         canvas.num_codes.fill_(self.num_image_tokens)
 
     def image_logits(self, hidden: Tensor) -> Tensor:
@@ -182,11 +189,9 @@ class Sampler:
         longest = int(lengths.max())
         ids = torch.full((1, longest), self.text.pad, device=self.device)
         ids[0, 0] = self.text.bos
-        prefilled = DynamicCache()
-        self.forward_text(ids, prefilled)
-        context, dtype = layers_of(prefilled), cache_dtype(self.model.dtype, self.device)
+        context, _ = self.read(ids)
         shared = stands_on_a_stem(self.device)
-        way = Way.blank(context, len(lengths), (0 if shared else longest) + 2 + self.num_image_tokens, dtype)
+        way = self.blank(len(lengths), (0 if shared else longest) + 2 + self.num_image_tokens)
         if shared:
             way.stand_on(context, lengths)
         else:
@@ -210,16 +215,16 @@ class Sampler:
             embeddings, positions = embeddings.repeat(2, 1, 1), positions.repeat(2, 1)
         if not bool((pending >= 0).any()):
             embeddings, positions, seen = embeddings[:, 1:], positions[:, 1:], seen[:, 1:]
-        return self.forward(cache, embeddings, positions, seen)
+        return self.forward(cache, embeddings, positions, seen)[:, -1]
 
     def step(self, cache: SlotCache, embeddings: Tensor, positions: Tensor) -> Tensor:
         """One token (A, 1, H) for every active slot, in both ways where guided; hidden states (ways · A, H)."""
         ways = len(cache.ways)
         embeddings, positions = embeddings.repeat(ways, 1, 1), positions[:, None].repeat(ways, 1)
-        return self.forward(cache, embeddings, positions, torch.ones_like(positions, dtype=torch.bool))
+        return self.forward(cache, embeddings, positions, torch.ones_like(positions, dtype=torch.bool))[:, -1]
 
     def forward(self, cache: SlotCache, embeddings: Tensor, positions: Tensor, seen: Tensor) -> Tensor:
-        """Last hidden states of S new tokens per row, the first way's rows first; seen (ways · A, S), False = skipped."""
+        """Hidden states (ways · A, S, H) of new tokens, the first way's rows first; seen (ways · A, S), False = skipped."""
         cache.open(seen)
         hidden = self.decoder(embeddings, positions, cache)
         cache.close(seen.shape[1])
