@@ -1,4 +1,5 @@
 import json
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -11,12 +12,13 @@ from tests.recipes.helpers import rows_without_times, sft_config, write_examples
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
+from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.tiny import random_janus
 from thinkdraw.recipes import sft
 from thinkdraw.recipes.inputs import DataSettings, Examples, load_examples
 from thinkdraw.recipes.training import Team, Trainer, open_policy
 from thinkdraw.runtime.tracking import MetricsLog
-from thinkdraw.types import Prompt, Sampling
+from thinkdraw.types import Prompt, Rollouts, Sampling, Scored
 
 
 @pytest.mark.parametrize("reduction", ["segment", "token"])
@@ -166,3 +168,54 @@ def test_bad_rows_are_named(tmp_path, policy, rows, message):
 def test_a_missing_file_is_named(tmp_path, policy, name):
     with pytest.raises(UserError, match=name):
         sft.run(sft_config(tmp_path, policy, data={"source": str(tmp_path / name)}))
+
+
+def out_of_memory_above(most: int, monkeypatch: pytest.MonkeyPatch, seen: list[int]) -> None:
+    """Backward passes of more rows run out of memory on the way, when some gradients are there already."""
+    log_probs = JanusPolicy.log_probs
+
+    def scored(self: JanusPolicy, rollouts: Rollouts) -> Scored:
+        found = log_probs(self, rollouts)
+        seen.append(len(rollouts))
+
+        def runs_out(gradient: torch.Tensor) -> None:
+            if len(rollouts) > most:
+                self.model.lm_head.weight.grad = torch.ones_like(self.model.lm_head.weight)
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+        found.log_probs.register_hook(runs_out)
+        return found
+
+    monkeypatch.setattr(JanusPolicy, "log_probs", scored)
+
+
+def test_where_learning_runs_out_of_memory_it_goes_on_with_fewer_rows_and_the_same_gradient(
+    tmp_path, policy, monkeypatch
+):
+    config = sft_config(tmp_path, policy, micro_rows=12, batch_rows=12)
+    team = Team(config)
+    model = open_policy(config, team)
+    examples = load_examples(config.data, model, 24, tmp_path / "codes.safetensors")
+    sampling = Sampling(max_thought_tokens=24)
+    batch = sft.step_batch(model, examples, config, sampling, 0, team)
+    work = partial(sft.accumulate, model, batch, sft.global_counts(batch, team))
+
+    def collected(trainer: Trainer) -> torch.Tensor:
+        trainer.gradients(work, config, partial(sft.num_passes, batch), sampling)
+        return torch.cat([m.grad.flatten().clone() for m in trainer.masters.values() if m.grad is not None])
+
+    whole, seen = collected(Trainer(model, config.optimiser, team)), []
+    out_of_memory_above(4, monkeypatch, seen)
+    trainer = Trainer(model, config.optimiser, team)
+    with pytest.warns(UserWarning, match="out of memory with 12 rows per pass: going on with 6"):
+        halved = collected(trainer)
+    assert seen == [12, 6, 3, 3, 3, 3]
+    assert float((halved - whole).norm() / whole.norm()) < 1e-5
+    seen.clear()
+    collected(trainer)
+    assert seen == [3, 3, 3, 3]  # it does not try again
+
+    seen.clear()
+    out_of_memory_above(0, monkeypatch, seen)
+    with pytest.warns(UserWarning), pytest.raises(UserError, match="out of memory with a single one"):
+        collected(trainer)

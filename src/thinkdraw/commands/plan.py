@@ -36,6 +36,9 @@ def plan(
                 print(f"  {part:24} {size / 1e9:8.1f}")
     if found.rollouts:
         print(f"rollouts per GPU: {found.rollouts}, drawn {found.at_once} at a time")
+    if not found.fits:
+        print(words)
+        return
     seconds = found.seconds_sampling + found.seconds_learning
     print(
         f"seconds per phase: {found.seconds_sampling:.1f} sampling + {found.seconds_learning:.1f} learning = {seconds:.1f}"

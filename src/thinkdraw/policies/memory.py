@@ -1,8 +1,9 @@
-"""How many rollouts are drawn at once: as many as memory holds by the formulas, and fewer where it runs out all the same."""
+"""How much is done at once: as much as memory holds by the formulas, and less where it runs out all the same."""
 
 import math
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 import psutil
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime import control_group
 
 T = TypeVar("T")
 USABLE_FRAC = 0.85  # of free memory; the rest is for what formulas leave out, fragments for one
@@ -42,11 +44,11 @@ def picture_bytes(config: Any, itemsize: int) -> int:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be allocated; what torch keeps for itself on a GPU is free too."""
+    """Memory that can still be allocated; what torch keeps for itself on a GPU is free too, and a container's limit counts."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    return psutil.virtual_memory().available
+    return int(min(psutil.virtual_memory().available, control_group.free_bytes()))
 
 
 def pictures_at_once(config: Any, itemsize: int, device: torch.device) -> int:
@@ -70,28 +72,42 @@ def in_parts(work: Callable[[Tensor], T], rows: Tensor, size: int) -> list[T]:
     """
     parts, begin = [], 0
     while begin < len(rows) or not parts:
-        part = rows[begin : begin + size]
-        done, made = _attempt(work, part)
+        made, size = until_it_fits(
+            partial(_first, work, rows[begin:]), min(size, len(rows) - begin) or 1, "rollouts at a time"
+        )
+        parts.append(made)
+        begin += size
+    return parts
+
+
+def _first(work: Callable[[Tensor], T], rows: Tensor, size: int) -> T:
+    return work(rows[:size])
+
+
+def until_it_fits(work: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
+    """(What `work(size)` makes, size); whenever memory is not enough for it, again with half the size.
+
+    what: what the size counts, for the warning. Raises UserError when memory is not enough for size 1.
+    """
+    while True:
+        done, made = _attempt(work, size)
         if done:
-            parts.append(made)
-            begin += size
-            continue
-        if len(part) == 1:
+            return made, size
+        if size == 1:
             raise UserError(
                 "out of memory with a single one at a time. `thinkdraw plan CONFIG` says what needs how much and which "
                 "setting to change."
             )
-        size = -(-len(part) // 2)
-        warnings.warn(f"out of memory with {len(part)} rollouts at a time: going on with {size}.", stacklevel=2)
+        size, before = -(-size // 2), size
+        warnings.warn(f"out of memory with {before} {what}: going on with {size}.", stacklevel=3)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-    return parts
 
 
-def _attempt(work: Callable[[Tensor], T], rows: Tensor) -> tuple[bool, Any]:
+def _attempt(work: Callable[[int], T], size: int) -> tuple[bool, Any]:
     """(whether memory was enough, what `work` made); on return the failed attempt's tensors are gone."""
     try:
-        return True, work(rows)
+        return True, work(size)
     except (MemoryError, RuntimeError) as error:  # torch's OutOfMemoryError is a RuntimeError
         if not is_out_of_memory(error):
             raise

@@ -10,6 +10,7 @@ Shao et al. 2024 (arXiv 2402.03300) on two modalities, with ReasonGen-R1's entro
 import dataclasses
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -193,8 +194,12 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                     display.warn("empty", "a minibatch has no group with two verdicts: skipped.")
                     done["step"] += 1
                     continue
-                with trainer.learning(num_passes(batch, config), config.sampling):
-                    sums, deviation = accumulate(policy, batch, counts, entropy.coefficients, config)
+                sums, deviation = trainer.gradients(
+                    partial(accumulate, policy, batch, counts, entropy.coefficients),
+                    config,
+                    partial(num_passes, batch),
+                    config.sampling,
+                )
                 sums = team.add(sums)
                 if number == 0:
                     row["ratio_max_deviation"] = team.highest(deviation)

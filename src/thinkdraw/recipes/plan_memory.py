@@ -97,15 +97,14 @@ def sampling(load: Load, rows: int, pictures: int) -> Parts:
 
 
 def learning(load: Load) -> Parts:
-    """At the worst moment of a forward and backward pass, or of the optimiser's step."""
+    """At the worst moment of a forward and backward pass; the optimiser's step, in place, needs less."""
     counts = load.weights
     found = resting(load) | {"gradients": 4 * counts.trained / load.shards}
     if load.shards > 1:
         layers = counts.adapters or 2 * counts.layers / load.config.text_config.num_hidden_layers
         others = 0 if load.lora else counts.drawing - counts.layers
         found["gathered weights"] = (layers + others) * ITEMSIZE[load.dtype]
-    step: Parts = {"optimiser's step": 4 * counts.trained / load.shards}
-    return found | max(update(load), step, key=lambda parts: sum(parts.values()))
+    return found | update(load)
 
 
 def update(load: Load) -> Parts:

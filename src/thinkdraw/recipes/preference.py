@@ -8,6 +8,7 @@ DPO arXiv 2305.18290 · REBEL 2404.16767 · on pictures: arXiv 2505.17017.
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -111,9 +112,8 @@ def run(config: PreferenceConfig) -> Path:
                 places = range(done["step"] * config.pairs_per_step, (done["step"] + 1) * config.pairs_per_step)
                 chosen = torch.tensor([shuffled(i, len(pairs.better), config.seed) for i in places])
                 mine = chosen[team.rank :: team.size]
-                policy.scorer.train()
-                sums = accumulate(policy, judged, before, pairs.better[mine], pairs.worse[mine], len(chosen), config)
-                policy.scorer.eval()
+                sides = pairs.better[mine], pairs.worse[mine]
+                sums = trainer.gradients(partial(accumulate, policy, judged, before, *sides, len(chosen)), config)
                 sums = team.add(sums)
                 grad_norm, rate = trainer.step(done["step"], folder.progress(done["step"]))
                 done["step"] += 1

@@ -7,6 +7,7 @@ one: OpenVLThinker fine-tunes the *original* model on what the reinforced one wr
 """
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -75,10 +76,8 @@ def run(config: RejectionConfig) -> Path:
             rows = kept[torch.tensor([shuffled(i, len(kept), config.seed) for i in places])]
             whole = judged.rollouts.select(rows)
             counts = count_segments(whole.mask, whole.is_image)
-            policy.scorer.train()
-            sums = accumulate(policy, judged.rollouts, rows[team.rank :: team.size], counts, config)
-            policy.scorer.eval()
-            sums = team.add(sums)
+            mine = rows[team.rank :: team.size]
+            sums = team.add(trainer.gradients(partial(accumulate, policy, judged.rollouts, mine, counts), config))
             grad_norm, rate = trainer.step(step, folder.progress(step))
             step += 1
             row = {"step": step, **sums, "grad_norm": grad_norm, "learning_rate": rate}

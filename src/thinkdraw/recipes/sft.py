@@ -9,6 +9,7 @@ ReasonGen-R1 (arXiv 2505.24875), with separate means for the two modalities (`ob
 import dataclasses
 import math
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -92,8 +93,9 @@ def run(config: SftConfig) -> Path:
             began = time.monotonic()
             batch = step_batch(policy, examples, config, sampling, step, team)
             counts = global_counts(batch, team)
-            with trainer.learning(math.ceil(len(batch) / config.micro_rows), sampling):
-                sums = accumulate(policy, batch, counts, config)
+            sums = trainer.gradients(
+                partial(accumulate, policy, batch, counts), config, partial(num_passes, batch), sampling
+            )
             grad_norm, rate = trainer.step(step, folder.progress(step))
             step += 1
 
@@ -136,6 +138,11 @@ def step_batch(
 def global_counts(batch: Rollouts, team: Team) -> SegmentCounts:
     """Trained tokens of the whole step, over all processes: what every micro-batch divides by."""
     return SegmentCounts(**team.add(dataclasses.asdict(count_segments(batch.mask, batch.is_image))))
+
+
+def num_passes(batch: Rollouts, config: SftConfig) -> int:
+    """Micro-batches that `accumulate` makes of this process's rows."""
+    return math.ceil(len(batch) / config.micro_rows)
 
 
 def accumulate(policy: JanusPolicy, batch: Rollouts, counts: SegmentCounts, config: SftConfig) -> dict[str, float]:

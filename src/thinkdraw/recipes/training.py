@@ -9,11 +9,11 @@ With `sharding: fsdp2` the gradients are added shard by shard instead, see `shar
 import atexit
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,11 +27,15 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.policies.memory import until_it_fits
 from thinkdraw.recipes.sharding import Sharded
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.runtime.sharded_state import restore
 from thinkdraw.types import Sampling
+
+T = TypeVar("T")
+Settings = TypeVar("Settings", bound="TrainSettings")
 
 
 class OptimiserSettings(StrictModel):
@@ -229,6 +233,7 @@ class Trainer:
 
     def __init__(self, policy: JanusPolicy, settings: OptimiserSettings, team: Team) -> None:
         self.settings, self.team, self.policy = settings, team, policy
+        self.micro_rows: int | None = None  # what memory holds, once it has run out
         self.sharded = Sharded(policy, team.size) if team.sharding == "fsdp2" else None
         self.weights = {n: p for n, p in policy.scorer.named_parameters() if p.requires_grad}
         self.masters = {n: p if p.dtype == torch.float32 else p.detach().float() for n, p in self.weights.items()}
@@ -243,6 +248,7 @@ class Trainer:
             betas=settings.betas,
             eps=settings.eps,
             weight_decay=settings.weight_decay,
+            fused=True,
         )
 
     def resident(self) -> AbstractContextManager[None]:
@@ -250,14 +256,41 @@ class Trainer:
         return self.sharded.resident() if self.sharded else nullcontext()
 
     @contextmanager
-    def learning(self, passes: int, sampling: Sampling) -> Iterator[None]:
+    def learning(self, passes: int, sampling: Sampling | None) -> Iterator[None]:
         """Inside, gradients are collected. passes: forward and backward passes that this process will make there."""
         most = int(self.team.highest(passes)) if self.sharded else passes
         self.policy.scorer.train()
         yield
         if self.sharded:
+            assert sampling is not None, "recipes that can shard say how rollouts are sampled"
             self.sharded.keep_company(most - passes, sampling)
         self.policy.scorer.eval()
+
+    def gradients(
+        self,
+        accumulate: Callable[[Settings], T],
+        config: Settings,
+        num_passes: Callable[[Settings], int] = lambda config: 0,
+        sampling: Sampling | None = None,
+    ) -> T:
+        """Collect the gradients of one optimiser step; returns what `accumulate(config)` does, which adds them up.
+
+        Where memory runs out it begins again with half of config.micro_rows, and that is kept: any number gives the same
+        gradient. Not in shards, where all processes would have to begin again. num_passes, sampling: for `learning`.
+        """
+
+        def attempt(micro_rows: int) -> T:
+            for weight in (*self.weights.values(), *self.masters.values()):
+                weight.grad = None
+            fitting = config.model_copy(update={"micro_rows": micro_rows})
+            with self.learning(num_passes(fitting), sampling):
+                return accumulate(fitting)
+
+        micro_rows = min(config.micro_rows, self.micro_rows or config.micro_rows)
+        if self.sharded:
+            return attempt(micro_rows)
+        found, self.micro_rows = until_it_fits(attempt, micro_rows, "rows per pass")
+        return found
 
     def reduce_gradients(self) -> None:
         """Add the gradients of all processes; where a process had no row, its gradient is zero. Shards are sums already."""
@@ -280,6 +313,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
+        # The fused step does not count as a change of its weights, by which the policy's revision knows that it is another.
+        torch.autograd.graph.increment_version(self.masters.values())
         self.optimizer.zero_grad(set_to_none=True)
         self._write_back()
         return norm, rate
