@@ -14,6 +14,10 @@ def uniforms(seeds, segment, index, vocabulary):
     return torch.exp(-noise.exponential(noise.keys(seeds, segment, index), vocabulary).double())
 
 
+def draw(log_probs, keys):
+    return noise.draw(log_probs, noise.race(keys, log_probs.shape[1]))
+
+
 def test_noise_is_exponential_with_rate_one():
     values = noise.exponential(noise.keys(SEEDS, 1, torch.zeros_like(SEEDS)), 5000).flatten()
     assert torch.isfinite(values).all() and values.min() > 0
@@ -57,11 +61,11 @@ def test_noise_of_a_rollout_does_not_depend_on_its_neighbours_or_on_the_vocabula
 def test_sampled_frequencies_are_the_probabilities():
     probs = torch.tensor([0.5, 0.25, 0.125, 0.1, 0.02, 0.005, 0.0])
     count = 40_000
-    tokens = noise.draw(probs.log().expand(count, -1), noise.keys(torch.arange(count), 1, torch.full((count,), 3)))
+    tokens = draw(probs.log().expand(count, -1), noise.keys(torch.arange(count), 1, torch.full((count,), 3)))
     observed = torch.bincount(tokens, minlength=7)
     assert observed[6] == 0
     # and over the places of one rollout
-    along = noise.draw(probs.log().expand(count, -1), noise.keys(torch.full((count,), 5), 1, torch.arange(count)))
+    along = draw(probs.log().expand(count, -1), noise.keys(torch.full((count,), 5), 1, torch.arange(count)))
     for counts in (observed[:6], torch.bincount(along, minlength=7)[:6]):
         assert (
             stats.chisquare(counts.numpy(), (probs[:6].double() / probs[:6].double().sum() * count).numpy()).pvalue
@@ -72,7 +76,7 @@ def test_sampled_frequencies_are_the_probabilities():
 def test_rare_tokens_among_many_keep_their_share():
     # 16,000 tokens of 1/16,000 each: the smallest races decide, where a coarse uniform would tie.
     log_probs = torch.full((800, 16_000), -math.log(16_000))
-    tokens = noise.draw(log_probs, noise.keys(torch.arange(800), 0, torch.zeros(800, dtype=torch.long)))
+    tokens = draw(log_probs, noise.keys(torch.arange(800), 0, torch.zeros(800, dtype=torch.long)))
     eighths = torch.bincount(tokens * 8 // 16_000, minlength=8)
     assert stats.chisquare(eighths.numpy()).pvalue > 1e-3
 

@@ -37,7 +37,7 @@ def _key(seeds: Tensor, segment: int, index: Tensor, start: int) -> Tensor:
 def keys(seeds: Tensor, segment: int, index: Tensor) -> Tensor:
     """(2, B) int32: what is hashed once per token. seeds: (B,) int64. segment: which segment of the rollout.
 
-    index: (B,) int64, the token's index within it. Both may have more axes.
+    index: (B,) int64, the token's index within it.
     """
     return torch.stack([_key(seeds, segment, index, start) for start in _STARTS])
 
@@ -52,10 +52,14 @@ def exponential(keys: Tensor, vocabulary: int) -> Tensor:
     return uniform.neg_().log1p_().neg_()
 
 
-def draw(log_probs: Tensor, keys: Tensor) -> Tensor:
-    """One token (B,) int64 per row of log_probs (B, V), by an exponential race: the Gumbel-max trick. keys: (2, B)."""
-    race = exponential(keys, log_probs.shape[-1])
-    return (log_probs - race.log_()).argmax(dim=-1)
+def race(keys: Tensor, vocabulary: int) -> Tensor:
+    """(B, V) float32, what `draw` subtracts from log-probabilities: the logarithm of `exponential`. keys: (2, B)."""
+    return exponential(keys, vocabulary).log_()
+
+
+def draw(log_probs: Tensor, race: Tensor) -> Tensor:
+    """One token (B,) int64 per row of log_probs (B, V), by an exponential race: the Gumbel-max trick. race: (B, V)."""
+    return (log_probs - race).argmax(dim=-1)
 
 
 def derive_seeds(seed: int, num_prompts: int, group_size: int) -> Tensor:

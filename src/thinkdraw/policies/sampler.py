@@ -3,7 +3,7 @@
 The likelihoods that it notes are those of `scorer.py`, to float tolerance.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -19,6 +19,8 @@ from thinkdraw.policies.decoder import Decoder
 from thinkdraw.policies.distribution import guide, kept_set, log_distribution
 from thinkdraw.policies.prompts import JanusText
 from thinkdraw.types import Sampling
+
+RACE_ENTRIES = 1 << 19  # of noise made at once: more than one step's where that is little
 
 
 def stands_on_a_stem(device: torch.device) -> bool:
@@ -99,10 +101,21 @@ class Sampler:
         embeddings = self.model.get_input_embeddings()(ids)
         return way.layers, self.forward(SlotCache(way), embeddings, positions, torch.ones_like(ids, dtype=torch.bool))
 
-    def choose(self, log_probs: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """(tokens, their log-probs), each (A,). keys: (2, A), those of the noise."""
-        tokens = log_probs.argmax(-1) if self.sampling.greedy else noise.draw(log_probs, keys)
+    def choose(self, log_probs: Tensor, race: Tensor | None) -> tuple[Tensor, Tensor]:
+        """(tokens, their log-probs), each (A,). race: (A, V) of `noise.draw`, None = the likeliest."""
+        tokens = log_probs.argmax(-1) if race is None else noise.draw(log_probs, race)
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
+
+    def races(self, seeds: Tensor, begin: int) -> Iterator[Tensor | None]:
+        """Of the image tokens from `begin` on, (A, codes) each, made several tokens ahead; None for greedy."""
+        ahead = max(1, RACE_ENTRIES // (len(seeds) * self.num_codes))
+        for first in range(begin, self.num_image_tokens, ahead):
+            places = torch.arange(first, min(first + ahead, self.num_image_tokens), device=self.device)
+            if self.sampling.greedy:
+                yield from [None] * len(places)
+                continue
+            keys = noise.keys(seeds.repeat(len(places)), self.picture_segment, places.repeat_interleave(len(seeds)))
+            yield from noise.race(keys, self.num_codes).split(len(seeds))
 
     def distribution(self, logits: Tensor, suppressed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(log-probabilities sampled from, kept set or None), each (A, V)."""
@@ -130,7 +143,9 @@ class Sampler:
             rows = cache.order[: cache.num_active]
             index = canvas.text_len[rows]
             log_probs, kept = self.distribution(network.text_logits(self.model, hidden), suppressed=self.suppressed)
-            tokens, chosen = self.choose(log_probs, noise.keys(seeds[rows], 0, index))
+            keys = noise.keys(seeds[rows], 0, index)
+            race = None if self.sampling.greedy else noise.race(keys, log_probs.shape[1])
+            tokens, chosen = self.choose(log_probs, race)
             if kept is not None:
                 canvas.keep(rows, False, index, kept)
             canvas.write_text(rows, tokens, chosen)
@@ -159,13 +174,12 @@ class Sampler:
         if self.guided:
             cache.ways.append(self.unconditional(boi_at))
         embedded = network.embed_codes(self.model, torch.arange(self.num_codes, device=self.device))
-        places = torch.arange(self.num_image_tokens, device=self.device)[:, None]
-        keys = noise.keys(seeds.expand(len(places), -1), self.picture_segment, places.expand(-1, len(seeds)))
-        hidden = self.open_picture(cache, lengths, pending, canvas.codes[rows, : int(canvas.num_codes.min())])
-        for n in range(int(canvas.num_codes.min()), self.num_image_tokens):
+        begin = int(canvas.num_codes.min())
+        hidden = self.open_picture(cache, lengths, pending, canvas.codes[rows, :begin])
+        for n, race in enumerate(self.races(seeds, begin), begin):
             log_probs, kept = self.distribution(self.image_logits(hidden))
             index = torch.full_like(rows, n)
-            tokens, chosen = self.choose(log_probs, keys[:, n])
+            tokens, chosen = self.choose(log_probs, race)
             free = canvas.num_codes[rows] <= n
             tokens = torch.where(free, tokens, canvas.codes[rows, n])
             canvas.codes[rows, n] = tokens
