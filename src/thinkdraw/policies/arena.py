@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KEPT_BYTES = 1e9  # of memory between two phases, when learning may need it
+KEPT_BYTES = 1e9  # between two phases, when learning may need it
+WASTE = 2  # how many times larger than asked for a buffer may be
 
 
 class Arena:
@@ -20,8 +21,8 @@ class Arena:
         self._taken: list[Tensor] = []
 
     def reset(self) -> None:
-        """Nothing that was taken is needed any more."""
-        self._idle, self._taken = sorted(self._idle + self._taken, key=len), []
+        """Nothing that was taken is needed any more; what was not taken since the last time is given back."""
+        self._idle, self._taken = sorted(self._taken, key=len), []
 
     def trim(self) -> None:
         """`reset`, and give back all where it is more than a phase may keep."""
@@ -33,11 +34,17 @@ class Arena:
         """A tensor with anything in it."""
         if device.type != "cpu" or dtype != torch.float32:
             return torch.empty(shape, dtype=dtype, device=device)
-        size = math.prod(shape)
-        place = next((i for i, buffer in enumerate(self._idle) if len(buffer) >= size), None)
-        if place is None and self._idle:
-            self._idle.pop()
-        # numpy's, not torch's, asks the system for huge pages: there are tens of thousands of 4 kB
-        buffer = torch.from_numpy(np.empty(size, dtype=np.float32)) if place is None else self._idle.pop(place)
+        buffer = self._buffer(math.prod(shape))
         self._taken.append(buffer)
-        return buffer[:size].view(shape)
+        return buffer[: math.prod(shape)].view(shape)
+
+    def _buffer(self, size: int) -> Tensor:
+        for place, buffer in enumerate(self._idle):
+            if size <= len(buffer) <= WASTE * size:
+                return self._idle.pop(place)
+        outgrown = [place for place, buffer in enumerate(self._idle) if len(buffer) < size]
+        if outgrown:
+            self._idle.pop(outgrown[-1])
+        with torch.inference_mode(False):  # an inference tensor could only be written to in inference
+            # numpy's, not torch's, asks the system for huge pages: there are tens of thousands of 4 kB
+            return torch.from_numpy(np.empty(size, dtype=np.float32))

@@ -21,7 +21,7 @@ SPARE_COLUMNS = 3  # beside prompt, thought and picture: a pending last thought 
 
 
 def cache_dtype(model_dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What keys and values are kept in. fp32 on a CPU: torch's attention of one query is twice as slow there in bf16."""
+    """What keys and values are kept in. fp32 on a CPU: products of one query are no faster there in bf16."""
     if device.type == "cpu":
         return torch.float32
     autocasts = torch.is_autocast_enabled(device.type)

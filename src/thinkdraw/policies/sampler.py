@@ -5,7 +5,7 @@ The likelihoods that it notes are those of `scorer.py`, to float tolerance.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -173,7 +173,6 @@ class Sampler:
         boi_at = lengths + (pending >= 0)
         if self.guided:
             cache.ways.append(self.unconditional(boi_at))
-        embedded = network.embed_codes(self.model, torch.arange(self.num_codes, device=self.device))
         begin = int(canvas.num_codes.min())
         hidden = self.open_picture(cache, lengths, pending, canvas.codes[rows, :begin])
         for n, race in enumerate(self.races(seeds, begin), begin):
@@ -187,8 +186,13 @@ class Sampler:
             if kept is not None:
                 canvas.keep(rows[free], True, index[free], kept[free])
             if n + 1 < self.num_image_tokens:
-                hidden = self.step(cache, embedded[tokens][:, None], boi_at + 1 + n)
+                hidden = self.step(cache, self.embedded_codes[tokens][:, None], boi_at + 1 + n)
         canvas.num_codes.fill_(self.num_image_tokens)
+
+    @cached_property
+    def embedded_codes(self) -> Tensor:
+        """(codes, H): computed once, where every drawn token would else go through the aligner."""
+        return network.embed_codes(self.model, torch.arange(self.num_codes, device=self.device))
 
     def image_logits(self, hidden: Tensor) -> Tensor:
         """(A, codes), guided. The head's last layer is linear, so that guidance may come before it: half the products."""

@@ -91,8 +91,10 @@ def sampling(load: Load, rows: int, pictures: int) -> Parts:
     found = resting(load)
     if load.shards > 1:
         found["gathered weights"] = load.weights.trained * ITEMSIZE[load.dtype]
-    decoding = min(pictures, MAX_PICTURES) * picture_bytes(load.config, ITEMSIZE[load.dtype])
-    drawing = rows * sampling_row(load)
+    config, size = load.config, ITEMSIZE[load.dtype]
+    embedded_codes = config.vq_config.num_embeddings * config.text_config.hidden_size * size
+    decoding = min(pictures, MAX_PICTURES) * picture_bytes(config, size)
+    drawing = rows * sampling_row(load) + embedded_codes
     return found | ({"keys and values": drawing} if drawing > decoding else {"decoding pictures": decoding})
 
 
