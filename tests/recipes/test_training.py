@@ -1,6 +1,7 @@
 import errno
 
 import pytest
+import torch
 import yaml
 from safetensors import SafetensorError
 from tests.recipes.helpers import sft_config
@@ -103,3 +104,18 @@ def test_shipped_configs_load_and_open_with_command_hardware_minutes_and_result(
     comment = path.read_text().split("recipe:")[0]
     for word in (f"thinkdraw train {path.stem}", "hardware:", "minutes:", "expected:"):
         assert word in comment
+
+
+def test_the_threads_that_are_asked_for_outlast_those_that_accelerate_sets(tmp_path, policy, monkeypatch):
+    before, accelerator = torch.get_num_threads(), training.Accelerator
+
+    def chooses(*args, **kwargs):
+        torch.set_num_threads(2)
+        return accelerator(*args, **kwargs)
+
+    monkeypatch.setattr(training, "Accelerator", chooses)
+    try:
+        training.Team(sft_config(tmp_path, policy, num_threads=1))
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

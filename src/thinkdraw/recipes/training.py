@@ -119,7 +119,6 @@ class Team:
     """The processes of a run. Every method that adds or gathers must be called by all of them."""
 
     def __init__(self, config: TrainSettings) -> None:
-        set_threads(config.num_threads)
         device = pick_device(config.device)
         if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
             raise UserError(
@@ -127,6 +126,7 @@ class Team:
             )
         waits = InitProcessGroupKwargs(timeout=timedelta(seconds=config.patience_s))
         self.accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[waits])
+        set_threads(config.num_threads)  # last, for accelerate sets them too where OMP_NUM_THREADS is not set
         self.sharding = config.sharding
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
         self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process

@@ -16,7 +16,7 @@ REWARD_PART, MONITOR = "reward/", "monitor/"
 class Curve:
     """One chart: metrics → their labels, drawn where at least one has values.
 
-    needs: drawn only if this metric has values.  quiet_at_zero: left out if nothing but zeros was measured.
+    needs: drawn only if this metric is not always zero.  quiet_at_zero: left out if nothing but zeros was measured.
     total: the metrics are totals since the run began, of which the growth from row to row is drawn.
     """
 
@@ -138,7 +138,7 @@ def charts_of(run: Run, prefix: str) -> list[Chart]:
     charts = []
     for i, curve in enumerate(CURVES):
         series = _series(curve, run.metrics)
-        if not series or (curve.needs and not _has_values(_values(run.metrics, curve.needs))):
+        if not series or (curve.needs and not np.nan_to_num(_values(run.metrics, curve.needs)).any()):
             continue
         if curve.quiet_at_zero and all(np.nanmax(np.abs(s.values)) == 0 for s in series):
             continue
