@@ -29,7 +29,7 @@ def cache_dtype(model_dtype: torch.dtype, device: torch.device) -> torch.dtype:
 
 
 def by_products(device: torch.device) -> bool:
-    """Whether attention is two batched products: on a CPU, where torch's kernel takes twice as long for one query."""
+    """Whether attention is two batched products: on a CPU, where torch's kernel takes up to twice as long for one query."""
     return device.type == "cpu"
 
 

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Callable
-from functools import partial
 from typing import Any, TypeVar
 
 import psutil
@@ -72,16 +71,11 @@ def in_parts(work: Callable[[Tensor], T], rows: Tensor, size: int) -> list[T]:
     """
     parts, begin = [], 0
     while begin < len(rows) or not parts:
-        made, size = until_it_fits(
-            partial(_first, work, rows[begin:]), min(size, len(rows) - begin) or 1, "rollouts at a time"
-        )
+        size = min(size, len(rows) - begin) or 1
+        made, size = until_it_fits(lambda n, rest=rows[begin:]: work(rest[:n]), size, "rollouts at a time")
         parts.append(made)
         begin += size
     return parts
-
-
-def _first(work: Callable[[Tensor], T], rows: Tensor, size: int) -> T:
-    return work(rows[:size])
 
 
 def until_it_fits(work: Callable[[int], T], size: int, what: str) -> tuple[T, int]:

@@ -46,8 +46,10 @@ def decode(vqmodel: JanusVQVAE, image_tokens: Tensor) -> Tensor:
 
 
 def _in_the_faster_order(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Feature maps with channels last, which convolutions are faster in; but small ones of bf16, of which torch's group norm
-    on a CPU takes ten times as long so, with channels first."""
-    first = inputs[0].dtype == torch.bfloat16 and inputs[0].shape[2:].numel() <= SMALL_MAP
+    """Feature maps with channels last, which convolutions are faster in; but on a CPU small ones of bf16, of which torch's
+    group norm takes ten times as long so, with channels first."""
+    maps = inputs[0]
+    is_small = maps.shape[2:].numel() <= SMALL_MAP
+    first = maps.device.type == "cpu" and maps.dtype == torch.bfloat16 and is_small
     order = torch.contiguous_format if first else torch.channels_last
-    return (inputs[0].contiguous(memory_format=order), *inputs[1:])
+    return (maps.contiguous(memory_format=order), *inputs[1:])
