@@ -1,22 +1,23 @@
 """The decoding loop over matrices computes what transformers' modules do, whatever stands in them."""
 
 from typing import Any
-from unittest import mock
 
 import pytest
 import torch
 from torch import nn
 from transformers import JanusForConditionalGeneration
 
-from thinkdraw.policies import load_policy, network, sampler
+from thinkdraw.policies import load_policy, network
 from thinkdraw.policies.arena import Arena
 from thinkdraw.policies.cache import SlotCache, Way
+from thinkdraw.policies.cached_attention import kernel_for
 from thinkdraw.policies.decoder import Decoder
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.tiny import random_janus
 
 from .suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling
 
+CPU = torch.device("cpu")
 LENGTHS = torch.tensor([5, 3])
 
 
@@ -42,9 +43,9 @@ def rebuilt(checkpoint: str, **changes: Any) -> JanusForConditionalGeneration:
     [{}, {"num_key_value_heads": 1}, {"attention_bias": True, "mlp_bias": True}, {"hidden_act": "gelu"}],
     ids=["as it is", "grouped heads", "biases", "another activation"],
 )
-@pytest.mark.parametrize("on_a_stem", [False, True])
+@pytest.mark.parametrize("attention", ["torch's", "compiled", "compiled, on a stem"])
 @torch.no_grad()
-def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoint, changes, on_a_stem):
+def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoint, changes, attention):
     model = rebuilt(checkpoint, **changes)
     hidden_size = model.config.get_text_config().hidden_size
     embeddings = torch.randn(2, 9, hidden_size)
@@ -54,16 +55,19 @@ def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoin
     wanted = [network.hidden_states(model, row)[:, -3:] for row in contexts]
 
     decoder = Decoder(model)
+    kernel = None if attention == "torch's" else kernel_for(CPU, torch.float32, decoder.shape.width)
+    if kernel is None and attention != "torch's":
+        pytest.skip("no C++ compiler with OpenMP here")
 
     def blank(slots: int, columns: int) -> Way:
-        return Way.blank(Arena(), decoder.shape, slots, columns, torch.float32, torch.device("cpu"))
+        return Way.blank(Arena(), decoder.shape, slots, columns, torch.float32, CPU, kernel)
 
     context = blank(1, 5)
     cache = SlotCache(context)
     cache.open(torch.ones(1, 5, dtype=torch.bool))
     decoder(embeddings[:1, :5], torch.arange(5)[None], cache)
     way = blank(2, 20)
-    if on_a_stem:
+    if "stem" in attention:
         way.stand_on(context.layers, LENGTHS)
     else:
         way.fill(context.layers, torch.zeros(2, dtype=torch.long), LENGTHS)
@@ -75,16 +79,6 @@ def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoin
         cache.close(end - begin)
         for row in range(2):
             assert torch.allclose(found[row, -1], wanted[row][0, end - 2], atol=1e-4)
-
-
-@pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
-def test_rows_on_a_stem_are_rows_with_copies_of_it(checkpoint, thought):
-    policy = load_policy(checkpoint)
-    settings = sampling(thought, guidance_scale=5.0)
-    on_a_stem = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
-    with mock.patch.object(sampler, "stands_on_a_stem", return_value=False):
-        copied = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
-    assert_same_rollouts(on_a_stem, copied)
 
 
 def test_adapters_are_sampled_with_while_they_are_on(checkpoint):

@@ -32,11 +32,12 @@ class Arena:
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
         """A tensor with anything in it."""
-        if device.type != "cpu" or dtype != torch.float32:
+        if device.type != "cpu":
             return torch.empty(shape, dtype=dtype, device=device)
-        buffer = self._buffer(math.prod(shape))
+        size = math.prod(shape) * dtype.itemsize
+        buffer = self._buffer(size)
         self._taken.append(buffer)
-        return buffer[: math.prod(shape)].view(shape)
+        return buffer[:size].view(dtype).view(shape)
 
     def _buffer(self, size: int) -> Tensor:
         for place, buffer in enumerate(self._idle):
@@ -47,4 +48,4 @@ class Arena:
             self._idle.pop(outgrown[-1])
         with torch.inference_mode(False):  # an inference tensor could only be written to in inference
             # numpy's, not torch's, asks the system for huge pages: there are tens of thousands of 4 kB
-            return torch.from_numpy(np.empty(size, dtype=np.float32))
+            return torch.from_numpy(np.empty(size, dtype=np.uint8))

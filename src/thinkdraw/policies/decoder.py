@@ -1,7 +1,7 @@
 """One token for every row through the language model, as often as a rollout is long: its layers as a loop over matrices.
 
 transformers' modules compute the same. Here what they do again at every token is done once per decoder: weights are cast
-to the dtype that they are multiplied in, and the rotary angles and the mask are shared by the layers.
+to the dtype that they are multiplied in, and the rotary angles are shared by the layers.
 """
 
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.policies.cache import Shape, SlotCache
+from thinkdraw.policies.cached_attention import Angles
 from thinkdraw.policies.lora import active_adapter
 
 Map = Callable[[Tensor], Tensor]
@@ -33,12 +34,10 @@ class Decoder:
     def __call__(self, embeddings: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Hidden states (R, S, H) of embeddings (R, S, H) at positions (R, S), whose columns are open in the cache."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            cos, sin = (angles[:, None] for angles in self.rotary(embeddings, positions))
-            first, second = sin.chunk(2, dim=-1)
-            sin = torch.cat([-first, second], dim=-1)
+            angles = self.rotary(embeddings, positions)
             rows, stream = len(embeddings), embeddings.flatten(0, 1)
             for index, layer in enumerate(self.layers):
-                stream = layer(stream, rows, cos, sin, cache, index)
+                stream = layer(stream, rows, angles, cache, index)
             return self.norm(stream).unflatten(0, (rows, -1))
 
 
@@ -50,23 +49,17 @@ class _Layer:
         self.dtype, self.width, self.scale = dtype, attention.head_dim, attention.scaling
         self.before, self.between = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
         self.act = mlp.act_fn
-        self.num_queries, self.num_keys = (p.out_features // self.width for p in (attention.q_proj, attention.k_proj))
-        self.num_heads = self.num_queries + 2 * self.num_keys
+        num_queries, self.num_keys = (p.out_features // self.width for p in (attention.q_proj, attention.k_proj))
+        self.num_heads = num_queries + 2 * self.num_keys
         self.to_heads = _joined([attention.q_proj, attention.k_proj, attention.v_proj], dtype)
         self.to_output = _linear(attention.o_proj, dtype)
         self.to_gate_and_up, self.to_down = _joined([mlp.gate_proj, mlp.up_proj], dtype), _linear(mlp.down_proj, dtype)
 
-    def __call__(self, stream: Tensor, rows: int, cos: Tensor, sin: Tensor, cache: SlotCache, index: int) -> Tensor:
-        """stream: (R · S, H). cos, sin: (R, 1, S, D), the first half of the sines negated."""
+    def __call__(self, stream: Tensor, rows: int, angles: Angles, cache: SlotCache, index: int) -> Tensor:
+        """stream: (R · S, H). angles: of R rows."""
         heads = self.to_heads(self.before(stream).to(self.dtype)).view(rows, -1, self.num_heads, self.width)
-        heads = heads.transpose(1, 2)
-        turning, values = heads.split([self.num_queries + self.num_keys, self.num_keys], dim=1)
-        turning = turning.to(cos.dtype)
-        # (a, b) is turned into (a cos − b sin, b cos + a sin): Su et al. 2021 (arXiv 2104.09864), halves as in transformers.
-        turned = torch.addcmul(turning * cos, turning.roll(self.width // 2, -1), sin)
-        queries, keys = turned.split([self.num_queries, self.num_keys], dim=1)
-        found = cache.attend(index, queries, keys, values, self.scale)
-        stream = stream + self.to_output(found.transpose(1, 2).reshape(len(stream), -1).to(self.dtype))
+        found = cache.attend(index, heads, angles, self.scale)
+        stream = stream + self.to_output(found.reshape(len(stream), -1).to(self.dtype))
         gate, up = self.to_gate_and_up(self.between(stream).to(self.dtype)).chunk(2, dim=-1)
         return stream + self.to_down(self.act(gate) * up)
 

@@ -14,6 +14,7 @@ from transformers import JanusForConditionalGeneration
 from thinkdraw.policies import network, noise
 from thinkdraw.policies.arena import Arena
 from thinkdraw.policies.cache import SPARE_COLUMNS, Layers, SlotCache, Way, cache_dtype
+from thinkdraw.policies.cached_attention import kernel_for
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.decoder import Decoder
 from thinkdraw.policies.distribution import guide, kept_set, log_distribution
@@ -21,12 +22,6 @@ from thinkdraw.policies.prompts import JanusText
 from thinkdraw.types import Sampling
 
 RACE_ENTRIES = 1 << 19  # of noise made at once: more than one step's where that is little
-
-
-def stands_on_a_stem(device: torch.device) -> bool:
-    """Whether unconditional rows share the keys and values before their picture instead of having copies. Those are then
-    read once for all rows: on a CPU, where reading them takes most of the time, that counts."""
-    return device.type == "cpu"
 
 
 @dataclass
@@ -45,6 +40,8 @@ class Sampler:
         self.suppressed = self.text.suppressed.to(self.device)
         self.picture_segment = 0 if self.sampling.thought == "off" else 1
         self.decoder = Decoder(self.model)
+        self.dtype = cache_dtype(self.model.dtype, self.device)
+        self.kernel = kernel_for(self.device, self.dtype, self.decoder.shape.width)
         self.num_codes: int = self.model.model.vqmodel.quantize.num_embeddings
 
     @torch.inference_mode()
@@ -91,8 +88,7 @@ class Sampler:
         return SlotCache(way), lengths, last[rows]
 
     def blank(self, slots: int, columns: int) -> Way:
-        dtype = cache_dtype(self.model.dtype, self.device)
-        return Way.blank(self.arena, self.decoder.shape, slots, columns, dtype, self.device)
+        return Way.blank(self.arena, self.decoder.shape, slots, columns, self.dtype, self.device, self.kernel)
 
     def read(self, ids: Tensor) -> tuple[Layers, Tensor]:
         """Keys and values of texts (U, S), and their hidden states (U, S, H)."""
@@ -208,11 +204,12 @@ class Sampler:
         ids = torch.full((1, longest), self.text.pad, device=self.device)
         ids[0, 0] = self.text.bos
         context, _ = self.read(ids)
-        shared = stands_on_a_stem(self.device)
-        way = self.blank(len(lengths), (0 if shared else longest) + 2 + self.num_image_tokens)
-        if shared:
+        columns = 2 + self.num_image_tokens
+        if self.kernel is not None:
+            way = self.blank(len(lengths), columns)
             way.stand_on(context, lengths)
         else:
+            way = self.blank(len(lengths), longest + columns)
             way.fill(context, torch.zeros_like(lengths), lengths)
         return way
 
