@@ -6,9 +6,10 @@ The plain loop is `plain.py`'s. It runs in whichever of fp32, bf16 autocast in t
 whichever number of rows per pass of the update, makes its step fastest; so does ours, in fp32 or bf16 autocast. Guidance,
 thoughts in one context with their picture, judge `lab-detector`, the same loss: token means, clip 0.2, one update.
 
-Rows of the table: the loop; one measure alone (no reference, our sampler, our update); ours with everything, with a
-reference as the plain loop has it, and with guidance in the loss, which is our default and runs two rows per rollout
-where all rows above it score image tokens without guidance.
+Rows of the table: the loop; one measure alone (no reference, our sampler, our update, our update with compile_layers);
+ours with all of them, with a reference as the plain loop has it, and with guidance in the loss, which is our default and
+runs two rows per rollout where all rows above it score image tokens without guidance. compile_layers is off by default;
+what compiling takes at first is not in the table.
 The last lines compare loss and gradient of both updates on the same rollouts, in fp32, away from the reference.
 Medians of `--repeats` steps, taken in turn.
 """
@@ -65,7 +66,7 @@ class Plain:
 
 
 class Ours:
-    """The pieces of `recipes/grpo.py`. policy: trained, with its own precision and guidance_in_loss."""
+    """The pieces of `recipes/grpo.py`. policy: trained, with its own precision and guidance_in_loss; compiled or not."""
 
     def __init__(self, policy: JanusPolicy, micro_rows: int, beta: float = 0.0) -> None:
         values: dict[str, Any] = {"device": policy.device.type, "precision": policy.precision, "variant": "dapo"}
@@ -86,8 +87,12 @@ class Ours:
         micro_rows: int,
         beta: float = 0.0,
         in_loss: GuidanceInLoss = "conditional",
+        compiles: bool = False,
     ) -> "Ours":
-        return cls(load_policy(checkpoint, precision=precision, guidance_in_loss=in_loss), micro_rows, beta)
+        policy = load_policy(checkpoint, precision=precision, guidance_in_loss=in_loss)
+        if compiles:
+            policy.compile_layers()
+        return cls(policy, micro_rows, beta)
 
     def sample(self, prompts: list[Prompt], sampling: Sampling, group_size: int, seed: int) -> Rollouts:
         return self.policy.sample(prompts, sampling, group_size=group_size, seed=seed)
@@ -162,15 +167,20 @@ def agreement(checkpoint: str, prompts: list[Prompt], sampling: Sampling, group_
 def rows_of(checkpoint: str, theirs: tuple, mine: tuple) -> dict[str, Step]:
     loop, ours = Plain(checkpoint, *theirs), Ours.of(checkpoint, *mine)
     with_reference = Ours.of(checkpoint, *mine, beta=BETA)
+    compiled = Ours.of(checkpoint, *mine, compiles=True)
     guided = Ours.of(checkpoint, *mine, in_loss="same")
+    compiled_guided = Ours.of(checkpoint, *mine, in_loss="same", compiles=True)
     return {
         "plain loop": Step(loop, loop),
         "no reference, alone": Step(loop, Plain(checkpoint, *theirs, beta=0.0)),
         "our sampler, alone": Step(ours, loop),
         "our update, alone": Step(loop, ours),
+        "compiled update, alone": Step(loop, compiled),
         "thinkdraw": Step(ours, ours),
+        "thinkdraw, compiled": Step(compiled, compiled),
         "thinkdraw, with a reference": Step(with_reference, with_reference),
         "thinkdraw, guidance in the loss": Step(guided, guided),
+        "the same, compiled": Step(compiled_guided, compiled_guided),
     }
 
 
@@ -179,7 +189,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--plain-modes", nargs="+", default=[*PLAIN_MODES], choices=PLAIN_MODES)
     parser.add_argument("--precisions", nargs="+", default=["fp32", "bf16"], choices=["fp32", "bf16"])
-    parser.add_argument("--micro-rows", nargs="+", type=int, default=[16, 64], help="rows per pass, of both updates")
+    parser.add_argument(
+        "--micro-rows", nargs="+", type=int, default=[16, 32, 64], help="rows per pass, of both updates"
+    )
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)

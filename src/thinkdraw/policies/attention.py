@@ -27,13 +27,25 @@ def attend(
 def _plain(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
 ) -> Tensor:
-    groups = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    scores = (query @ key.transpose(2, 3)).float() * (query.shape[3] ** -0.5 if scaling is None else scaling)
+    groups, (rows, heads, length, width) = query.shape[1] // key.shape[1], query.shape
+    autocasts = torch.is_autocast_enabled(query.device.type)
+    dtype = torch.get_autocast_dtype(query.device.type) if autocasts else query.dtype
+    key, value = (repeat_kv(states.to(dtype), groups).flatten(0, 1) for states in (key, value))
+    lowest = torch.finfo(torch.bfloat16).min  # a number in every dtype
     if mask is None:
-        mask = torch.ones(scores.shape[2:], dtype=torch.bool, device=scores.device).tril()
-    scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min) if mask.dtype == torch.bool else scores + mask
-    return (scores.softmax(-1).to(value.dtype) @ value).transpose(1, 2).contiguous()
+        mask = torch.ones(length, key.shape[1], dtype=torch.bool, device=query.device).tril()
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
+    if mask.dim() > 2:
+        mask = mask.expand(rows, heads, -1, -1).flatten(0, 1)
+    scale = width**-0.5 if scaling is None else scaling
+    # Each pass over (L, L) scores counts: one call for products, scale and mask, and a softmax that rounds once and not, as
+    # under autocast, between copies in fp32.
+    with torch.autocast(query.device.type, enabled=False):
+        added = mask.clamp(min=lowest).to(dtype)
+        scores = torch.baddbmm(added, query.to(dtype).flatten(0, 1), key.transpose(1, 2), alpha=scale)
+        found = scores.softmax(-1) @ value
+    return found.unflatten(0, (rows, heads)).transpose(1, 2).contiguous()
 
 
 AttentionInterface.register(NAME, attend)

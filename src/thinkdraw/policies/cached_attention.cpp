@@ -73,8 +73,15 @@ static void turn(const Number *from, const float *cos, const float *sin, float s
     }
 }
 
-static void scores_of(const float *query, const Number *keys, int64_t columns, float *scores) {
+// Have a column fetched that will soon be read: waiting for memory is most of the work.
+static inline void prefetch(const Number *column) {
+    for (int64_t d = 0; d < width; d += 64 / sizeof(Number)) __builtin_prefetch(column + d);
+}
+
+// next: columns that are read after these.
+static void scores_of(const float *query, const Number *keys, int64_t columns, float *scores, const Number *next) {
     for (int64_t c = 0; c < columns; c++) {
+        prefetch(next + c * width);
         float sum = 0;
 
         for (int64_t d = 0; d < width; d++) sum += query[d] * read(keys[c * width + d]);
@@ -82,8 +89,9 @@ static void scores_of(const float *query, const Number *keys, int64_t columns, f
     }
 }
 
-static void add_weighted(const float *weights, const Number *values, int64_t columns, float *sums) {
+static void add_weighted(const float *weights, const Number *values, int64_t columns, float *sums, const Number *next) {
     for (int64_t c = 0; c < columns; c++) {
+        prefetch(next + c * width);
         if (weights[c] == 0) continue;  // hidden: what lies there may be anything
 
         for (int64_t d = 0; d < width; d++) sums[d] += weights[c] * read(values[c * width + d]);
@@ -126,13 +134,13 @@ static void attend_head(const Pass &pass, int64_t row, int64_t head, float *scor
         for (int64_t group = 0; group < pass.groups; group++) {
             const int64_t which = head * pass.groups + group;
             turn(heads + (token * all + which) * width, cos + token * width, sin + token * width, pass.scale, turned);
-            scores_of(turned, pass.stem_keys + stem_place, stem, scores);
-            scores_of(turned, keys, columns, scores + stem);
+            scores_of(turned, pass.stem_keys + stem_place, stem, scores, keys);
+            scores_of(turned, keys, columns, scores + stem, values);
             for (int64_t c = 0; c < columns; c++) scores[stem + c] = visible[c] ? scores[stem + c] : -INFINITY;
             const float total = weights_of(scores, stem + columns);
             float sums[width] = {};
-            add_weighted(scores, pass.stem_values + stem_place, stem, sums);
-            add_weighted(scores + stem, values, columns, sums);
+            add_weighted(scores, pass.stem_values + stem_place, stem, sums, values);
+            add_weighted(scores + stem, values, columns, sums, keys + pass.room * width);
             Number *found = pass.found + ((row * pass.tokens + token) * queries + which) * width;
             for (int64_t d = 0; d < width; d++) write(found[d], total == 0 ? 0 : sums[d] / total);
         }

@@ -324,7 +324,9 @@ def accumulate(
                 image_budget=policy.num_image_tokens,
             )
             entropies = masked_modality_mean(scored.entropy, *where)
-            loss = policy_loss.loss + coefficients[0] * entropies.text + coefficients[1] * entropies.image
+            loss = policy_loss.loss
+            if any(coefficients):  # the gradient of nothing would still be carried through all logits
+                loss = loss + coefficients[0] * entropies.text + coefficients[1] * entropies.image
             new = {"entropy_text": entropies.text, "entropy_image": entropies.image}
             if in_loss:
                 with torch.no_grad(), policy.reference():

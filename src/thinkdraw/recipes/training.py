@@ -82,6 +82,10 @@ class TrainSettings(StrictModel):
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute layers in the backward pass to save memory."
     )
+    compile_layers: bool = Field(
+        default=False,
+        description="Learn with layers made by torch.compile, about a quarter faster; 15 s at first, and needs a compiler.",
+    )
     optimiser: OptimiserSettings = OptimiserSettings()
     micro_rows: int = Field(
         default=64, ge=1, description="Sequences per forward pass; any value gives the same gradient."
@@ -221,6 +225,8 @@ def open_policy(config: TrainSettings, team: Team) -> JanusPolicy:
     if config.gradient_checkpointing:
         model: Any = policy.model
         model.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.compile_layers:
+        policy.compile_layers()
     return policy
 
 
