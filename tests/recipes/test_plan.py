@@ -99,7 +99,7 @@ def test_the_memory_of_an_update_is_predicted_within_15_percent(
     found, prompt_tokens = measured_update(policy, guidance_scale)
     load = Load(
         config=policy.model.config, dtype=dtype, precision=precision, lora=lora, checkpointing=checkpointing,
-        reference=False, shards=1, ways=1 if guidance_scale == 1 else 2, micro_rows=ROWS, prompt_tokens=prompt_tokens,
+        reference=False, offload=False, shards=1, ways=1 if guidance_scale == 1 else 2, micro_rows=ROWS, prompt_tokens=prompt_tokens,
         thought_tokens=BUDGET + 1,
     )  # fmt: skip
     assert sum(update(load).values()) == pytest.approx(found, rel=0.15)
@@ -130,7 +130,7 @@ def test_the_memory_of_sampling_is_predicted_within_15_percent(folder: Path, gui
 
 def load_of_1b(**changes: Any) -> Load:
     plain = Load(
-        config=None, dtype="bf16", precision="bf16", lora=None, checkpointing=True, reference=False, shards=1, ways=1,
+        config=None, dtype="bf16", precision="bf16", lora=None, checkpointing=True, reference=False, offload=False, shards=1, ways=1,
         micro_rows=4, prompt_tokens=20, thought_tokens=54,
     )  # fmt: skip
     return replace(plain, **({"config": janus_pro_config("janus-pro-1b")} | changes))
@@ -162,6 +162,9 @@ def test_what_rests_in_memory_adds_up_by_hand():
     spread = resting(load_of_1b(shards=4))
     assert spread["weights"] == 2 * (counts.total - counts.drawing) + counts.drawing
     assert spread["optimiser state"] == 2 * counts.drawing and "fp32 copies" not in spread
+    # An optimiser on the CPU leaves the weights in use, and in learning one gradient at a time.
+    assert resting(load_of_1b(offload=True)) == {"weights": 2 * counts.total}
+    assert learning(load_of_1b(offload=True))["gradients"] == 2 * counts.text_head
     # A reference is a copy of all but the frozen towers; adapters need none.
     assert resting(load_of_1b(reference=True))["reference"] == 2 * counts.drawing
     assert "reference" not in resting(load_of_1b(reference=True, lora=ADAPTERS))
@@ -180,6 +183,10 @@ def test_seconds_by_hand():
     with_adapters = learning_seconds(replace(load, lora=ADAPTERS), gpu, 1000, 0)
     assert with_adapters == pytest.approx(0.75 * learning_seconds(load, gpu, 1000, 0), rel=0.01)
     assert learning_seconds(load, gpu, 1000, 1) == pytest.approx(1.25 * learning_seconds(load, gpu, 1000, 0), rel=0.01)
+    # An optimiser on the CPU: gradients of both passes there and weights back, and a step in the machine's memory.
+    offloaded = learning_seconds(replace(load, offload=True), gpu, rollouts=8, more_forwards=0)
+    waits = 3 * 2 * counts.drawing / 25e9 + 24 * counts.drawing / 100e9
+    assert offloaded == pytest.approx(operations / (0.4 * 989e12) + waits)
     # Two rounds of sampling take twice as long as one; a GPU of a third of the bandwidth is slower.
     one = sampling_seconds(load, gpu, rollouts=64, at_once=64, ways=1)
     assert sampling_seconds(load, gpu, rollouts=128, at_once=64, ways=1) == pytest.approx(2 * one)
@@ -200,10 +207,10 @@ def test_the_published_shape_fits_one_large_gpu_with_adapters():
 @pytest.mark.parametrize(
     ("changes", "num_gpus", "advised"),
     [
-        ({"lora": None}, 1, ["lora={rank: 16}"]),
+        ({"lora": None}, 1, ["optimiser.offload=true"]),
         ({"lora": None}, 8, ["sharding=fsdp2"]),
         ({"gradient_checkpointing": False, "micro_rows": 64}, 1, ["micro_rows="]),
-        ({"lora": None, "dtype": "fp32", "gradient_checkpointing": False}, 1, ["lora={rank: 16}"]),
+        ({"lora": None, "dtype": "fp32", "gradient_checkpointing": False}, 1, ["optimiser.offload=true"]),
     ],
 )
 def test_advice_names_settings_with_which_it_fits(changes: dict[str, Any], num_gpus: int, advised: list[str]):
@@ -213,7 +220,8 @@ def test_advice_names_settings_with_which_it_fits(changes: dict[str, Any], num_g
     assert found is not None
     assert [any(f.startswith(a) for f in found) for a in advised] == [True] * len(advised)
     settings: Any = load_config(GrpoConfig, None, found)
-    fixed = config.model_copy(update={name: getattr(settings, name) for name in (f.partition("=")[0] for f in found)})
+    changed = {f.partition("=")[0].partition(".")[0] for f in found}
+    fixed = config.model_copy(update={name: getattr(settings, name) for name in changed})
     assert recipe.plan(fixed, "h100", num_gpus, 40).fits
 
 

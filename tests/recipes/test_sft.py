@@ -1,5 +1,6 @@
 import json
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -73,6 +74,31 @@ def test_the_loss_falls_and_frozen_parts_stay(tmp_path, policy):
         load_file(config.out / "checkpoints/step_000012/model.safetensors"),
     )
     assert all(torch.equal(before[n], after[n]) for n in before if "vqmodel" in n or "vision_model" in n)
+
+
+@pytest.mark.parametrize("changes", [{}, {"dtype": "bf16"}, {"lora": {"rank": 2}}], ids=["fp32", "bf16", "adapters"])
+def test_an_offloaded_optimiser_learns_the_same_and_may_be_switched_on_the_way(tmp_path, policy, changes):
+    values: dict[str, Any] = {"learning_rate": 1e-3, "warmup_steps": 0}
+    runs = []
+    for offloads in ((False, False), (True, True), (False, True)):
+        out = tmp_path / "_".join(map(str, offloads))
+        for max_steps, offload in zip((2, 4), offloads):
+            optimiser = values | {"offload": offload}
+            config = sft_config(tmp_path, policy, out=out, max_steps=max_steps, optimiser=optimiser, **changes)
+            sft.run(config)
+        runs.append(load_file(out / "checkpoints/step_000004/model.safetensors"))
+    for other in runs[1:]:
+        assert all(torch.equal(other[name], weight) for name, weight in runs[0].items())
+
+
+def test_an_offloaded_optimiser_has_copies_of_its_own_and_no_shards(tmp_path, policy):
+    config = sft_config(tmp_path, policy, optimiser={"offload": True})
+    team = Team(config)
+    trainer = Trainer(open_policy(config, team), config.optimiser, team)
+    for name, weight in trainer.weights.items():
+        assert trainer.masters[name].data_ptr() != weight.data_ptr() and torch.equal(trainer.masters[name], weight)
+    with pytest.raises(ValueError, match=r"optimiser.offload=true is for whole weights"):
+        sft_config(tmp_path, policy, optimiser={"offload": True}, sharding="fsdp2")
 
 
 def test_bf16_weights_have_fp32_masters_that_keep_small_updates(tmp_path, policy):

@@ -20,13 +20,11 @@ def attend(
     """
     learns = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
     if learns and query.shape[2] == key.shape[2] <= SHORT:
-        return _plain(module, query, key, value, attention_mask, kwargs.get("scaling")), None
+        return _plain(query, key, value, attention_mask, kwargs.get("scaling")), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
-def _plain(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None
-) -> Tensor:
+def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
     groups, (rows, heads, length, width) = query.shape[1] // key.shape[1], query.shape
     autocasts = torch.is_autocast_enabled(query.device.type)
     dtype = torch.get_autocast_dtype(query.device.type) if autocasts else query.dtype

@@ -16,12 +16,13 @@ from thinkdraw.recipes.sft import SftConfig
 from thinkdraw.recipes.training import policy_path
 
 USABLE_FRAC = 0.92  # of a GPU's memory: the rest is CUDA's own and fragments
-# In the order in which they are tried, what costs least first. Each is an override, and the fields that it sets.
-CHANGES: dict[str, dict[str, Any]] = {
-    "gradient_checkpointing=true": {"gradient_checkpointing": True},
-    "dtype=bf16": {"dtype": "bf16"},
-    "sharding=fsdp2": {"sharding": "fsdp2"},
-    "lora={rank: 16}": {"lora": LoraSettings.model_validate({"rank": 16})},
+# In the order in which they are tried, what costs least first. Each is an override, and the setting that it changes.
+CHANGES: dict[str, tuple[str, Any]] = {
+    "gradient_checkpointing=true": ("gradient_checkpointing", True),
+    "dtype=bf16": ("dtype", "bf16"),
+    "sharding=fsdp2": ("sharding", "fsdp2"),
+    "optimiser.offload=true": ("optimiser.offload", True),
+    "lora={rank: 16}": ("lora", LoraSettings.model_validate({"rank": 16})),
 }
 
 
@@ -87,6 +88,7 @@ def load_of(config: GrpoConfig | SftConfig, num_gpus: int, prompt_tokens: int) -
     return Load(
         config=find_config(policy_path(config.policy)), dtype=config.dtype, precision=config.precision, lora=config.lora,
         checkpointing=config.gradient_checkpointing, reference=is_grpo and config.beta > 0,
+        offload=config.optimiser.offload,
         shards=num_gpus if config.sharding == "fsdp2" else 1,
         ways=2 if is_grpo and config.sampling.guidance_scale != 1 else 1,
         micro_rows=min(config.micro_rows, _rows_per_step(config, num_gpus)), prompt_tokens=before, thought_tokens=thought,
@@ -101,10 +103,14 @@ def _rows_per_step(config: GrpoConfig | SftConfig, num_gpus: int) -> int:
 
 def changes_that_fit(config: GrpoConfig | SftConfig, gpu: str, num_gpus: int, prompt_tokens: int) -> list[str] | None:
     """The fewest overrides with which the configuration fits, smaller micro-batches before anything else; None: none do."""
-    known = {name: fields for name, fields in CHANGES.items() if _is_a_change(config, fields, num_gpus)}
+    known = {name: change for name, change in CHANGES.items() if _is_a_change(config, *change, num_gpus)}
     for count in range(len(known) + 1):
         for names in combinations(known, count):
-            changed = config.model_copy(update={k: v for name in names for k, v in known[name].items()})
+            changed = config
+            for name in names:
+                changed = _changed(changed, *known[name])
+            if changed.sharding != "none" and changed.optimiser.offload:
+                continue
             rows = changed.micro_rows
             while rows >= 1:
                 smaller = changed.model_copy(update={"micro_rows": rows})
@@ -114,12 +120,16 @@ def changes_that_fit(config: GrpoConfig | SftConfig, gpu: str, num_gpus: int, pr
     return None
 
 
-def _is_a_change(config: GrpoConfig | SftConfig, fields: dict[str, Any], num_gpus: int) -> bool:
-    ((field, value),) = fields.items()
-    now = getattr(config, field)
-    if field == "sharding":
-        return now != value and num_gpus > 1
-    return now is None if field == "lora" else now != value
+def _is_a_change(config: GrpoConfig | SftConfig, setting: str, value: Any, num_gpus: int) -> bool:
+    if (setting == "sharding" and num_gpus == 1) or (setting == "lora" and config.lora is not None):
+        return False
+    return _changed(config, setting, value) != config
+
+
+def _changed(settings: Any, name: str, value: Any) -> Any:
+    """A copy with another value of `name`, which may be a path such as optimiser.offload."""
+    first, _, rest = name.partition(".")
+    return settings.model_copy(update={first: _changed(getattr(settings, first), rest, value) if rest else value})
 
 
 def advice(config: GrpoConfig | SftConfig, found: Plan, prompt_tokens: int) -> str:

@@ -39,7 +39,8 @@ class Load:
     """What one process does.
 
     shards: processes over which trained weights are spread. ways: rows per rollout in a pass of learning, 2 where
-    guidance runs an unconditional one beside it. reference: a frozen copy is kept. micro_rows: rollouts per pass.
+    guidance runs an unconditional one beside it. reference: a frozen copy is kept. offload: the optimiser is on the CPU.
+    micro_rows: rollouts per pass.
     """
 
     config: Any
@@ -48,6 +49,7 @@ class Load:
     lora: LoraSettings | None
     checkpointing: bool
     reference: bool
+    offload: bool
     shards: int
     ways: int
     micro_rows: int
@@ -72,9 +74,10 @@ def resting(load: Load) -> Parts:
     counts, size = load.weights, ITEMSIZE[load.dtype]
     trained = 4 if load.lora or load.shards > 1 else size
     found = {"weights": (counts.total - counts.trained) * size + counts.trained * trained / load.shards}
-    if trained == 2:
-        found["fp32 copies"] = 4 * counts.trained
-    found["optimiser state"] = 8 * counts.trained / load.shards
+    if not load.offload:
+        if trained == 2:
+            found["fp32 copies"] = 4 * counts.trained
+        found["optimiser state"] = 8 * counts.trained / load.shards
     if load.reference and load.lora is None:
         found["reference"] = counts.drawing * size
     return found
@@ -101,7 +104,9 @@ def sampling(load: Load, rows: int, pictures: int) -> Parts:
 def learning(load: Load) -> Parts:
     """At the worst moment of a forward and backward pass; the optimiser's step, in place, needs less."""
     counts = load.weights
-    found = resting(load) | {"gradients": 4 * counts.trained / load.shards}
+    # Offloaded they go one by one as they are made, the text head's being the largest of a model trained whole.
+    offloaded = 0 if load.lora else counts.text_head * ITEMSIZE[load.dtype]
+    found = resting(load) | {"gradients": offloaded if load.offload else 4 * counts.trained / load.shards}
     if load.shards > 1:
         layers = counts.adapters or 2 * counts.layers / load.config.text_config.num_hidden_layers
         others = 0 if load.lora else counts.drawing - counts.layers

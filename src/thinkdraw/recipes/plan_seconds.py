@@ -28,6 +28,8 @@ GPUS = {
     "l40s": Gpu(48 * GIB, 0.864e12, 362e12),
     "rtx4090": Gpu(24 * GIB, 1.008e12, 165e12),
 }
+# What an offloaded optimiser waits for, bytes per second: PCIe 4.0 with 16 lanes, and a server's memory.
+LINK_BANDWIDTH, HOST_BANDWIDTH = 25e9, 100e9
 # Assumptions: shares of the data sheet's figures that are reached, and the time in which the interpreter starts the
 # kernels of one layer, below which no decoding step of a layer gets.
 OPERATIONS_FRAC, BANDWIDTH_FRAC, LAYER_START_S = 0.4, 0.6, 2.5e-4
@@ -61,7 +63,11 @@ def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float) 
     passes = 1 + backward + more_forwards
     operations = rollouts * ((passes + load.checkpointing) * layers + (passes + 1) * heads)
     step = 6 * 4 * counts.trained / load.shards  # weight, gradient and two moments read, weight and moments written
-    return _computed(operations, gpu) + _moved(step, gpu)
+    if not load.offload:
+        return _computed(operations, gpu) + _moved(step, gpu)
+    crossings = -(-rollouts // load.micro_rows) + 1  # gradients of each pass, and the weights back
+    crossing = crossings * counts.trained * (4 if load.lora else ITEMSIZE[load.dtype])
+    return _computed(operations, gpu) + crossing / LINK_BANDWIDTH + step / HOST_BANDWIDTH
 
 
 def _moved(count: float, gpu: Gpu) -> float:

@@ -24,7 +24,8 @@ from thinkdraw.types import Prompt, Sampling
 
 STARTED = "started.json"
 # Between an interrupted run and its continuation.
-MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s"}
+MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s",
+              "compile_layers", "optimiser.offload"}  # fmt: skip
 
 
 class RunFolder:

@@ -51,6 +51,11 @@ class OptimiserSettings(StrictModel):
         default=0.1, ge=0, le=1, description="Where linear and cosine end, as a share of learning_rate."
     )
     max_grad_norm: float = Field(default=1.0, gt=0)
+    offload: bool = Field(
+        default=False,
+        description="Keep fp32 weights, gradients and moments in the machine's memory, and step there: slower, and an "
+        "accelerator holds hardly more than the weights in use.",
+    )
 
     def rate(self, step: int, progress: float) -> float:
         """Learning rate of the optimiser step after `step` steps. progress: 0..1 of the run."""
@@ -116,6 +121,8 @@ class TrainSettings(StrictModel):
             raise ValueError(
                 "sharding=fsdp2 is for recipes sft and grpo; this one trains whole weights: set it to none"
             )
+        if self.sharding != "none" and self.optimiser.offload:
+            raise ValueError("optimiser.offload=true is for whole weights: set sharding to none, or it to false")
         return self
 
 
@@ -231,9 +238,10 @@ def open_policy(config: TrainSettings, team: Team) -> JanusPolicy:
 
 
 class Trainer:
-    """AdamW on fp32 copies of the trained weights (the weights themselves where they are fp32).
+    """AdamW on fp32 copies of the trained weights (the weights themselves where they are fp32 and stay where they are).
 
-    Gradients of all micro-batches are summed into the copies' `.grad` in fp32; frozen weights have neither.
+    Gradients of all micro-batches are summed into the copies' `.grad` in fp32; frozen weights have neither. The copies, and
+    with them gradients and moments, are on the policy's device, or with `settings.offload` on the CPU.
     With sharding=fsdp2 the policy's trained weights become fp32 shards, and so does all that is made of them.
     """
 
@@ -242,7 +250,7 @@ class Trainer:
         self.micro_rows: int | None = None  # what memory holds, once it has run out
         self.sharded = Sharded(policy, team.size) if team.sharding == "fsdp2" else None
         self.weights = {n: p for n, p in policy.scorer.named_parameters() if p.requires_grad}
-        self.masters = {n: p if p.dtype == torch.float32 else p.detach().float() for n, p in self.weights.items()}
+        self.masters = {n: _master(p, settings.offload) for n, p in self.weights.items()}
         for name, weight in self.weights.items():
             if weight is not self.masters[name]:
                 weight.register_post_accumulate_grad_hook(
@@ -355,8 +363,14 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"] | {"state": own})
 
 
+def _master(weight: Tensor, offload: bool) -> Tensor:
+    if offload:
+        return weight.detach().to("cpu", torch.float32, copy=True)
+    return weight if weight.dtype == torch.float32 else weight.detach().float()
+
+
 def _move_gradient(weight: Tensor, master: Tensor) -> None:
     assert weight.grad is not None
-    gradient = weight.grad.float()
+    gradient = weight.grad.to(master.device, torch.float32)
     master.grad = gradient if master.grad is None else master.grad.add_(gradient)
     weight.grad = None
