@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from tests.recipes.helpers import policy_dir, rows_without_times
 from thinkdraw.benchmarks.calibration import calibration
 from thinkdraw.errors import UserError
 from thinkdraw.judges.vlm import VlmJudge
+from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes import verifier
 from thinkdraw.recipes.training import load_trained
 from thinkdraw.recipes.verifier_learner import ChatLearner, open_learner
@@ -81,6 +83,28 @@ def test_splitting_a_batch_leaves_the_gradient(tmp_path, policy):
     assert float(found[0].norm()) > 0 and torch.allclose(found[0], found[1], atol=1e-6)
 
 
+def test_checkpointing_and_fewer_rows_where_memory_runs_out_leave_the_numbers(tmp_path, policy, monkeypatch):
+    labels(tmp_path / "labels", load_trained(policy).image_size)
+    wanted = rows_without_times(verifier.run(config(tmp_path, policy, out=tmp_path / "plain", max_steps=2)))
+    yes_logits, seen = JanusPolicy.yes_logits, []
+
+    def runs_out(self: JanusPolicy, pictures: torch.Tensor, questions: list[str]) -> torch.Tensor:
+        if torch.is_grad_enabled():
+            model: Any = self.model
+            assert model.is_gradient_checkpointing
+            seen.append(len(questions))
+            if len(questions) > 4:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return yes_logits(self, pictures, questions)
+
+    monkeypatch.setattr(JanusPolicy, "yes_logits", runs_out)
+    with pytest.warns(UserWarning, match="out of memory with 8 rows per pass: going on with 4"):
+        run = verifier.run(config(tmp_path, policy, max_steps=2, gradient_checkpointing=True))
+    assert seen == [8, *[4] * 8]
+    for row, plain in zip(rows_without_times(run), wanted, strict=True):
+        assert row == pytest.approx(plain, rel=1e-4)
+
+
 @pytest.fixture(scope="module")
 def chat(tmp_path_factory) -> str:
     return str(helpers_vlm.llava(tmp_path_factory.mktemp("llava")))
@@ -96,6 +120,8 @@ def test_a_chat_model_is_asked_as_the_judge_asks_it_and_its_adapters_learn(tmp_p
     labels(tmp_path / "labels", pictures.shape[1], count=32)
     lora = {"rank": 2, "alpha": 4}
     run = verifier.run(config(tmp_path, chat, max_steps=2, batch_rows=4, lora=lora))
+    with pytest.raises(UserError, match="compile_layers=true is for Janus checkpoints"):
+        verifier.run(config(tmp_path, chat, out=tmp_path / "compiled", batch_rows=4, compile_layers=True))
     tuned = VlmJudge(str(verifier.policy_path(str(run))), device="cpu", min_yes_no_mass=0)
     assert not torch.allclose(tuned.answer(pictures, questions), p_yes, atol=1e-6)
 

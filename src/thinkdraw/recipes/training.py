@@ -229,12 +229,16 @@ def open_policy(config: TrainSettings, team: Team) -> JanusPolicy:
         lora=config.lora,
         precision=config.precision,
     )
-    if config.gradient_checkpointing:
-        model: Any = policy.model
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-    if config.compile_layers:
-        policy.compile_layers()
+    prepare_layers(policy, config)
     return policy
+
+
+def prepare_layers(learner: Any, config: TrainSettings) -> None:
+    """Checkpointing and compiling, where the configuration asks for them. learner: has `model` and `compile_layers`."""
+    if config.gradient_checkpointing:
+        learner.model.gradient_checkpointing_enable({"use_reentrant": False})
+    if config.compile_layers:
+        learner.compile_layers()
 
 
 class Trainer:

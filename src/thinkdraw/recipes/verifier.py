@@ -13,6 +13,7 @@ import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from thinkdraw.recipes.inputs import shuffled
 from thinkdraw.recipes.ledger import Ledger
 from thinkdraw.recipes.progress import Display
 from thinkdraw.recipes.run_folder import RunFolder
-from thinkdraw.recipes.training import OptimiserSettings, Team, Trainer, TrainSettings, policy_path
+from thinkdraw.recipes.training import OptimiserSettings, Team, Trainer, TrainSettings, policy_path, prepare_layers
 from thinkdraw.recipes.verifier_learner import Learner, open_learner
 from thinkdraw.rewards.judging import worded
 from thinkdraw.rewards.vqa_yes import ORM_QUESTION
@@ -97,6 +98,7 @@ def run(config: VerifierConfig) -> Path:
         )
     path = policy_path(config.policy)
     learner: Any = open_learner(path, str(team.device), config.dtype, config.precision, config.lora)
+    prepare_layers(learner, config)
     trainer = Trainer(learner, config.optimiser, team)
     state = folder.open()
     step, ledger = state["step"] if state else 0, Ledger.of(state)
@@ -109,9 +111,8 @@ def run(config: VerifierConfig) -> Path:
         while folder.progress(step) < 1:
             places = range(step * config.batch_rows, (step + 1) * config.batch_rows)
             rows = [shuffled(i, len(train.questions), config.seed) for i in places]
-            learner.scorer.train()
-            sums = accumulate(learner, train.select(rows[team.rank :: team.size]), len(rows), config)
-            learner.scorer.eval()
+            mine = train.select(rows[team.rank :: team.size])
+            sums = trainer.gradients(partial(accumulate, learner, mine, len(rows)), config)
             grad_norm, rate = trainer.step(step, folder.progress(step))
             step += 1
             ledger.add(sequences_trained=len(rows))
