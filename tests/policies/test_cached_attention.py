@@ -28,6 +28,7 @@ def kernel_of(dtype: torch.dtype, width: int) -> Kernel:
 def states(dtype: torch.dtype, *, tokens: int, key_heads: int, groups: int, width: int) -> dict[str, Tensor]:
     torch.manual_seed(0)
     turns = torch.randn(ROWS, tokens, width // 2).repeat(1, 1, 2)
+    cos, sin = cached_attention.turning(turns.cos(), turns.sin())
     keys, values = torch.randn(2, ROWS, key_heads, COLUMNS, width)
     for buffer in (keys, values):  # what no row sees may be anything
         buffer[:, :, BEGIN:] = float("nan")
@@ -35,8 +36,8 @@ def states(dtype: torch.dtype, *, tokens: int, key_heads: int, groups: int, widt
     heads = torch.randn(ROWS, tokens, (groups + 2) * key_heads, width)
     return {
         "heads": heads.to(dtype),
-        "cos": turns.cos(),
-        "sin": turns.sin(),
+        "cos": cos,
+        "sin": sin,
         "keys": keys.to(dtype),
         "values": values.to(dtype),
     }

@@ -40,8 +40,8 @@ class Way:
 
     layers: keys and values, (slots, heads, columns, D) each. visible: (slots, columns) bool. num_columns: how many are
     written. kernel: what attends, None for torch. stem: keys and values (heads, L, D) of each layer that stand before
-    the columns of every row, of which slot s sees stem_lengths[s]. mask: (A, 1, S, columns) bool, what the opened pass
-    sees, for torch.
+    the columns of every row, of which slot s sees stem_lengths[s]. mask: (A, 1, S, columns), 0 where the opened pass
+    sees and −inf where not, for torch.
     """
 
     layers: Layers
@@ -91,7 +91,9 @@ class Way:
         if self.kernel is None:
             visible = self.visible[:rows, None, : begin + width].repeat(1, width, 1)
             visible[..., begin:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
-            self.mask = visible[:, None]
+            # Numbers, which torch would else make of it again in every layer.
+            hidden = torch.zeros(visible.shape, dtype=self.layers[0][0].dtype, device=seen.device)
+            self.mask = hidden.masked_fill_(~visible, float("-inf"))[:, None]
 
     def attend(self, layer: int, heads: Tensor, angles: Angles, scale: float) -> Tensor:
         """Write the opened columns of a layer, and what its queries find: (A, S, Hq, D).

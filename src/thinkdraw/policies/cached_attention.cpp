@@ -63,12 +63,12 @@ static inline float exponential(float x) {
     return power * two_to_whole;
 }
 
-// Rotary embedding of Su et al. 2021 (arXiv 2104.09864), halves as in transformers.
+// Rotary embedding: the sines of the first half are negated, see `turning` in cached_attention.py.
 static void turn(const Number *from, const float *cos, const float *sin, float scale, float *to) {
     constexpr int64_t half = width / 2;
     for (int64_t d = 0; d < half; d++) {
         const float first = read(from[d]), second = read(from[d + half]);
-        to[d] = (first * cos[d] - second * sin[d]) * scale;
+        to[d] = (first * cos[d] + second * sin[d]) * scale;
         to[d + half] = (second * cos[d + half] + first * sin[d + half]) * scale;
     }
 }

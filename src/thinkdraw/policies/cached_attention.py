@@ -23,8 +23,17 @@ NUMBERS = {torch.float32: "float", torch.bfloat16: "bf16"}
 FLAGS = ["-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-fassociative-math", "-fno-signed-zeros",
          "-fno-trapping-math", "-fno-math-errno"]  # fmt: skip
 COMPILE_SECONDS = 120
-Angles = tuple[Tensor, Tensor]  # cosines and sines, each (R, S, D)
+Angles = tuple[Tensor, Tensor]  # what `turning` gives
 Stem = tuple[Tensor, Tensor, Tensor]  # keys and values (heads, L, D), and how much of them each row sees, (R,) int64
+
+
+def turning(cos: Tensor, sin: Tensor) -> Angles:
+    """Cosines and sines (R, S, D) so that x cos + swapped(x) sin turns x = (a, b) into (a cos − b sin, b cos + a sin).
+
+    Su et al. 2021 (arXiv 2104.09864), halves as in transformers; swapped(x) = (b, a).
+    """
+    first, second = sin.chunk(2, dim=-1)
+    return cos, torch.cat([-first, second], dim=-1)
 
 
 class _Pass(ctypes.Structure):
@@ -119,15 +128,13 @@ def attend(
     """What the queries of new tokens find, (A, S, Hq, D), by torch; writes the tokens' keys and values.
 
     heads: (A, S, Hq + 2 · Hk, D), queries, then keys, then values of each token. keys, values: (slots, Hk, columns, D), the
-    first `begin` columns written. mask: (A, 1, S, begin + S) bool, what a query sees.
+    first `begin` columns written. mask: (A, 1, S, begin + S), what is added to the scores; or bool.
     """
     rows, tokens, key_heads = len(heads), heads.shape[1], keys.shape[1]
-    turning, new_values = heads.split([heads.shape[2] - key_heads, key_heads], dim=2)
+    both, new_values = heads.split([heads.shape[2] - key_heads, key_heads], dim=2)
     cos, sin = (a[:, :, None] for a in angles)
-    first, second = sin.chunk(2, dim=-1)
-    turning = turning.to(cos.dtype)
-    # (a, b) is turned into (a cos − b sin, b cos + a sin): Su et al. 2021 (arXiv 2104.09864), halves as in transformers.
-    turned = torch.addcmul(turning * cos, turning.roll(heads.shape[3] // 2, -1), torch.cat([-first, second], dim=-1))
+    both = both.to(cos.dtype)
+    turned = torch.addcmul(both * cos, both.roll(heads.shape[3] // 2, -1), sin)
     queries, new_keys = turned.to(keys.dtype).split([heads.shape[2] - 2 * key_heads, key_heads], dim=2)
     end = begin + tokens
     keys[:rows, :, begin:end], values[:rows, :, begin:end] = new_keys.transpose(1, 2), new_values.transpose(1, 2)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.policies.cache import Shape, SlotCache
-from thinkdraw.policies.cached_attention import Angles
+from thinkdraw.policies.cached_attention import Angles, turning
 from thinkdraw.policies.lora import active_adapter
 
 Map = Callable[[Tensor], Tensor]
@@ -34,7 +34,7 @@ class Decoder:
     def __call__(self, embeddings: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
         """Hidden states (R, S, H) of embeddings (R, S, H) at positions (R, S), whose columns are open in the cache."""
         with torch.autocast(embeddings.device.type, enabled=False):
-            angles = self.rotary(embeddings, positions)
+            angles = turning(*self.rotary(embeddings, positions))
             rows, stream = len(embeddings), embeddings.flatten(0, 1)
             for index, layer in enumerate(self.layers):
                 stream = layer(stream, rows, angles, cache, index)
