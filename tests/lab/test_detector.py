@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thinkdraw.lab.detector import background_of, look
+from thinkdraw.lab.detector import background_of, look, squared_distances
 from thinkdraw.lab.prompts import SPECS, stream
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene, Thing, draw
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
@@ -62,3 +62,11 @@ def test_slightly_noisy_pictures_are_read_as_clean_ones():
         example = next(examples)
         picture = draw(example.scene(rng)).astype(int) + rng.normal(0, 8, (64, 64, 3))
         assert judge(picture.clip(0, 255).astype(np.uint8), example.prompt).correct
+
+
+def test_distances_between_colours_are_exact():
+    rng = np.random.default_rng(0)
+    pixels = np.concatenate([rng.integers(0, 256, (500, 3)), [[0, 0, 0], [255, 255, 255]]])
+    colors = np.array([*COLORS.values(), *BACKGROUNDS.values()])
+    wanted = ((pixels[:, None] - colors) ** 2).sum(-1)
+    assert np.array_equal(squared_distances(pixels.astype(np.float32), colors.astype(np.float32)), wanted)

@@ -52,10 +52,15 @@ class Found:
     detections: list[Detection] = field(default_factory=list)
 
 
+def squared_distances(pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
+    """(P, C) float32 between pixels (P, 3) and colours (C, 3) of whole numbers: exact, for all sums are below 2²⁴."""
+    return (pixels**2) @ np.ones((3, 1), np.float32) - 2 * (pixels @ colors.T) + (colors**2).sum(1)
+
+
 def background_of(picture: np.ndarray) -> str:
     """The background colour that most pixels are close to."""
     flat = picture.reshape(-1, 3).astype(np.float32)
-    distance = ((flat[:, None] - _BACKGROUNDS[None]) ** 2).sum(-1)
+    distance = squared_distances(flat, _BACKGROUNDS)
     close = distance.min(1) < 40**2
     counts = np.bincount(distance.argmin(1)[close], minlength=len(_BACKGROUND_NAMES))
     return _BACKGROUND_NAMES[int(counts.argmax())]
@@ -65,8 +70,8 @@ def look(picture: np.ndarray) -> Found:
     """Background and objects of one picture, (H, W, 3) uint8; objects by falling score."""
     background = background_of(picture)
     behind = [_BACKGROUNDS[_BACKGROUND_NAMES.index(name)] for name in ("white", background)]
-    pixels = picture.astype(np.float32)
-    nearest = ((pixels[:, :, None] - np.stack([*_PALETTE, *behind])) ** 2).sum(-1).argmin(-1)
+    flat = picture.reshape(-1, 3).astype(np.float32)
+    nearest = squared_distances(flat, np.stack([*_PALETTE, *behind])).argmin(-1).reshape(picture.shape[:2])
     foreground = nearest < len(_PALETTE)
     labels = np.zeros(foreground.shape, dtype=np.int32)
     ndimage.label(foreground, structure=np.ones((3, 3), dtype=int), output=labels)

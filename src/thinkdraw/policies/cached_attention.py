@@ -6,6 +6,7 @@ query, most of the time of a rollout. Without a compiler, and on GPUs, by torch.
 
 import ctypes
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -106,20 +107,21 @@ def _kernel(number: str, width: int) -> Kernel | None:
 
 
 def _compile(definitions: list[str], library: Path) -> None:
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
-    if compiler is None:
+    found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), "")
+    compiler = shlex.split(os.environ.get("CXX", "")) or [found]
+    if not compiler[0]:
         raise OSError("no C++ compiler found")
     error = ""
     for tuned in (["-march=native"], []):  # some compilers do not know it
-        command = [compiler, *FLAGS, *tuned, *definitions, str(SOURCE), "-o", str(library)]
+        command = [*compiler, *FLAGS, *tuned, *definitions, str(SOURCE), "-o", str(library)]
         try:
             made = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
         except subprocess.TimeoutExpired as late:
-            raise OSError(f"{compiler} did not finish within {COMPILE_SECONDS} seconds") from late
+            raise OSError(f"{compiler[0]} did not finish within {COMPILE_SECONDS} seconds") from late
         if made.returncode == 0:
             return
         error = made.stderr.strip().splitlines()[0] if made.stderr.strip() else f"exit {made.returncode}"
-    raise OSError(f"{compiler} failed: {error}")
+    raise OSError(f"{compiler[0]} failed: {error}")
 
 
 def attend(
