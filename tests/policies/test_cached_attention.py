@@ -112,27 +112,34 @@ def checkpoint(tmp_path_factory):
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
 def test_rollouts_are_the_same_without_a_compiler(checkpoint, thought, greedy, monkeypatch):
     policy = load_policy(checkpoint)
+    kernel_of(torch.float32, policy.model.config.get_text_config().head_dim)
     settings = sampling(thought, guidance_scale=5.0, greedy=greedy)
     compiled = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
     monkeypatch.setattr(cached_attention, "_kernel", lambda *_: None)
     assert_same_rollouts(policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS), compiled)
 
 
+@pytest.fixture
+def nothing_compiled():
+    cached_attention._kernel.cache_clear()
+    yield
+    cached_attention._kernel.cache_clear()
+
+
 @pytest.mark.parametrize("compiler", ["", "false", "missing"])
+@pytest.mark.usefixtures("nothing_compiled")
 def test_a_missing_or_failing_compiler_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiler: str):
     failing = tmp_path / "false"
     failing.write_text("#!/bin/sh\necho 'unknown option' >&2\nexit 1\n")
     failing.chmod(0o755)
     monkeypatch.setenv("CXX", str(tmp_path / compiler) if compiler else "")
     monkeypatch.setenv("PATH", str(tmp_path))
-    cached_attention._kernel.cache_clear()
     said = {"": "no C\\+\\+ compiler found", "false": "unknown option", "missing": "No such file"}[compiler]
     with pytest.warns(UserWarning, match=said):
         assert kernel_for(CPU, torch.float32, 64) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert kernel_for(CPU, torch.float32, 64) is None
-    cached_attention._kernel.cache_clear()
 
 
 def test_only_a_cpu_and_only_its_numbers_have_a_kernel():

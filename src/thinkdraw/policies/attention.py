@@ -29,7 +29,7 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
     autocasts = torch.is_autocast_enabled(query.device.type)
     dtype = torch.get_autocast_dtype(query.device.type) if autocasts else query.dtype
     key, value = (repeat_kv(states.to(dtype), groups).flatten(0, 1) for states in (key, value))
-    lowest = torch.finfo(torch.bfloat16).min  # a number in every dtype
+    lowest = torch.finfo(torch.bfloat16).min  # a number in fp32 too
     if mask is None:
         mask = torch.ones(length, key.shape[1], dtype=torch.bool, device=query.device).tril()
     if mask.dtype == torch.bool:

@@ -45,7 +45,7 @@ static inline void write(bf16 &to, float number) {
     to.bits = uint16_t((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);  // to the nearest, ties to even
 }
 
-// e^x for x <= 0, to 3e-7 of itself, without a branch, so that compilers make vectors of it.
+// e^x for x <= 0, to 4e-6 of itself, without a branch, so that compilers make vectors of it.
 static inline float exponential(float x) {
     x = x < -87.0f ? -87.0f : x;
     const int32_t whole = int32_t(x * 1.44269504f - 0.5f);  // e^x = 2^whole * e^rest

@@ -72,7 +72,9 @@ class Kernel:
         heads, (cos, sin) = heads.to(keys.dtype).contiguous(), (a.float().contiguous() for a in angles)
         found = torch.empty(rows, tokens, queries, width, dtype=keys.dtype)
         assert keys.is_contiguous() and values.is_contiguous() and visible.is_contiguous()
+        assert rows <= len(keys) and begin + tokens <= keys.shape[2] and visible.shape == (len(keys), keys.shape[2])
         stem_keys, stem_values, stem_lengths = stem or (None, None, None)
+        assert stem is None or (stem[0].dtype == keys.dtype and stem[2].dtype == torch.int64 and len(stem[2]) >= rows)
         self.attend(
             _Pass(
                 rows, tokens, keys.shape[1], queries // keys.shape[1], begin, keys.shape[2],

@@ -252,7 +252,7 @@ class JanusPolicy:
             return Scored(*scorer(rollouts.to(self.device)))
 
     def compile_layers(self) -> None:
-        """Learn with compiled layers, see `compiled.py`; the reference that is made later has them too."""
+        """Learn with compiled layers, see `compiled.py`; a copy that is made as reference later has them too."""
         compiled.compile_layers(self.model, self.precision)
         self._compiles = True
 

@@ -75,7 +75,7 @@ def plan(config: Any, gpu: str, num_gpus: int, prompt_tokens: int) -> Plan:
     return Plan(
         gpu, num_gpus, usable, sampling(load, at_once * load.ways, 1), learning(load), rollouts, at_once, num_steps,
         config.judge_chunks * sampling_seconds(load, GPUS[gpu], together, at_once, load.ways),
-        config.passes * learning_seconds(load, GPUS[gpu], rollouts, forwards),
+        config.passes * learning_seconds(load, GPUS[gpu], rollouts, forwards, config.minibatches),
     )  # fmt: skip
 
 

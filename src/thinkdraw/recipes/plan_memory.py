@@ -104,9 +104,9 @@ def sampling(load: Load, rows: int, pictures: int) -> Parts:
 def learning(load: Load) -> Parts:
     """At the worst moment of a forward and backward pass; the optimiser's step, in place, needs less."""
     counts = load.weights
-    # Offloaded they go one by one as they are made, the text head's being the largest of a model trained whole.
-    offloaded = 0 if load.lora else counts.text_head * ITEMSIZE[load.dtype]
-    found = resting(load) | {"gradients": offloaded if load.offload else 4 * counts.trained / load.shards}
+    found = resting(load)
+    if not load.offload:  # else they go one by one as they are made
+        found["gradients"] = 4 * counts.trained / load.shards
     if load.shards > 1:
         layers = counts.adapters or 2 * counts.layers / load.config.text_config.num_hidden_layers
         others = 0 if load.lora else counts.drawing - counts.layers

@@ -52,8 +52,8 @@ def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, ways: in
     return rounds * seconds
 
 
-def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float) -> float:
-    """Forward and backward pass over each rollout once, and the optimiser's step. more_forwards: without gradient."""
+def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float, steps: int = 1) -> float:
+    """Forward and backward pass over each rollout once, and the optimiser's steps. more_forwards: without gradient."""
     counts, text = load.weights, load.config.text_config
     tokens = load.ways * load.row_tokens
     attention = 2 * text.num_hidden_layers * text.hidden_size * load.row_tokens * tokens  # causal: half of all pairs
@@ -64,10 +64,11 @@ def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float) 
     operations = rollouts * ((passes + load.checkpointing) * layers + (passes + 1) * heads)
     step = 6 * 4 * counts.trained / load.shards  # weight, gradient and two moments read, weight and moments written
     if not load.offload:
-        return _computed(operations, gpu) + _moved(step, gpu)
-    crossings = -(-rollouts // load.micro_rows) + 1  # gradients of each pass, and the weights back
-    crossing = crossings * counts.trained * (4 if load.lora else ITEMSIZE[load.dtype])
-    return _computed(operations, gpu) + crossing / LINK_BANDWIDTH + step / HOST_BANDWIDTH
+        return _computed(operations, gpu) + steps * _moved(step, gpu)
+    size, num_passes = 4 if load.lora else ITEMSIZE[load.dtype], -(-rollouts // load.micro_rows)
+    crossing = (num_passes + steps) * size * counts.trained  # gradients of each pass, and each step's weights back
+    summing = num_passes * (size + 4 * 4) * counts.trained  # read, written in fp32, read with the sum, and that written
+    return _computed(operations, gpu) + crossing / LINK_BANDWIDTH + (summing + steps * step) / HOST_BANDWIDTH
 
 
 def _moved(count: float, gpu: Gpu) -> float:
