@@ -42,6 +42,8 @@ class Sampler:
         self.decoder = Decoder(self.model)
         self.dtype = cache_dtype(self.model.dtype, self.device)
         self.kernel = kernel_for(self.device, self.dtype, self.decoder.shape.width)
+        if self.kernel is None and self.device.type == "cpu":
+            self.dtype = torch.float32  # torch's attention of one query takes a quarter longer there in bf16
         self.num_codes: int = self.model.model.vqmodel.quantize.num_embeddings
 
     @torch.inference_mode()
