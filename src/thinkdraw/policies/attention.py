@@ -6,6 +6,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from thinkdraw.runtime.device import multiplied_in
+
 NAME = "thinkdraw_sdpa"
 SHORT = 512  # tokens; beyond, the (L, L) scores of plain products cost more memory than they save time
 
@@ -26,22 +28,22 @@ def attend(
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
     groups, (rows, heads, length, width) = query.shape[1] // key.shape[1], query.shape
-    autocasts = torch.is_autocast_enabled(query.device.type)
-    dtype = torch.get_autocast_dtype(query.device.type) if autocasts else query.dtype
+    dtype = multiplied_in(query.device, query.dtype)
     key, value = (repeat_kv(states.to(dtype), groups).flatten(0, 1) for states in (key, value))
     lowest = torch.finfo(torch.bfloat16).min  # a number in fp32 too
     if mask is None:
         mask = torch.ones(length, key.shape[1], dtype=torch.bool, device=query.device).tril()
     if mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, lowest)
+    else:
+        mask = mask.clamp(min=lowest).to(dtype)
     if mask.dim() > 2:
         mask = mask.expand(rows, heads, -1, -1).flatten(0, 1)
     scale = width**-0.5 if scaling is None else scaling
     # Each pass over (L, L) scores counts: one call for products, scale and mask, and a softmax that rounds once and not, as
     # under autocast, between copies in fp32.
     with torch.autocast(query.device.type, enabled=False):
-        added = mask.clamp(min=lowest).to(dtype)
-        scores = torch.baddbmm(added, query.to(dtype).flatten(0, 1), key.transpose(1, 2), alpha=scale)
+        scores = torch.baddbmm(mask, query.to(dtype).flatten(0, 1), key.transpose(1, 2), alpha=scale)
         found = scores.softmax(-1) @ value
     return found.unflatten(0, (rows, heads)).transpose(1, 2).contiguous()
 

@@ -20,12 +20,6 @@ Layers = list[tuple[Tensor, Tensor]]
 SPARE_COLUMNS = 3  # beside prompt, thought and picture: a pending last thought token, a hole, begin-of-image
 
 
-def cache_dtype(model_dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    """What keys and values are kept in."""
-    autocasts = torch.is_autocast_enabled(device.type)
-    return torch.get_autocast_dtype(device.type) if autocasts else model_dtype
-
-
 class Shape(NamedTuple):
     """What a language model keeps of a token: `heads` keys and values of `width` numbers in each layer."""
 

@@ -83,7 +83,6 @@ static void scores_of(const float *query, const Number *keys, int64_t columns, f
     for (int64_t c = 0; c < columns; c++) {
         prefetch(next + c * width);
         float sum = 0;
-
         for (int64_t d = 0; d < width; d++) sum += query[d] * read(keys[c * width + d]);
         scores[c] = sum;
     }
@@ -93,7 +92,6 @@ static void add_weighted(const float *weights, const Number *values, int64_t col
     for (int64_t c = 0; c < columns; c++) {
         prefetch(next + c * width);
         if (weights[c] == 0) continue;  // hidden: what lies there may be anything
-
         for (int64_t d = 0; d < width; d++) sums[d] += weights[c] * read(values[c * width + d]);
     }
 }
@@ -101,9 +99,7 @@ static void add_weighted(const float *weights, const Number *values, int64_t col
 // Scores to weights that add up to the returned total; hidden ones are -infinity and become 0.
 static float weights_of(float *scores, int64_t columns) {
     float highest = -INFINITY, total = 0;
-
     for (int64_t c = 0; c < columns; c++) highest = scores[c] > highest ? scores[c] : highest;
-
     for (int64_t c = 0; c < columns; c++) {
         scores[c] = scores[c] == -INFINITY ? 0 : exponential(scores[c] - highest);
         total += scores[c];

@@ -15,6 +15,7 @@ from transformers import JanusForConditionalGeneration
 from thinkdraw.policies.cache import Shape, SlotCache
 from thinkdraw.policies.cached_attention import Angles, turning
 from thinkdraw.policies.lora import active_adapter
+from thinkdraw.runtime.device import multiplied_in
 
 Map = Callable[[Tensor], Tensor]
 
@@ -25,8 +26,7 @@ class Decoder:
     def __init__(self, model: JanusForConditionalGeneration) -> None:
         language_model: Any = model.model.language_model
         weight = model.lm_head.weight
-        autocasts = torch.is_autocast_enabled(weight.device.type)
-        self.dtype = torch.get_autocast_dtype(weight.device.type) if autocasts else weight.dtype
+        self.dtype = multiplied_in(weight.device, weight.dtype)
         self.rotary, self.norm = language_model.rotary_emb, _norm(language_model.norm)
         self.layers = [_Layer(layer, self.dtype) for layer in language_model.layers]
         self.shape = Shape(len(self.layers), self.layers[0].num_keys, self.layers[0].width)

@@ -22,7 +22,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.images import to_pictures, to_pixels
 from thinkdraw.policies import compiled, loading, memory, network, vq
 from thinkdraw.policies.arena import Arena
-from thinkdraw.policies.cache import SPARE_COLUMNS, cache_dtype
+from thinkdraw.policies.cache import SPARE_COLUMNS
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.lora import LoraSettings, add_lora
 from thinkdraw.policies.noise import derive_seeds
@@ -133,14 +133,14 @@ class JanusPolicy:
         with autocast(self.device, self.precision):
             arena, self._arena = self._arena, Arena()  # its own for whoever samples meanwhile
             sampler = Sampler(self.model, self.text, sampling, self.num_image_tokens, self.device, arena)
-            size = self._rollouts_at_once(contexts, sampling)
+            size = self._rollouts_at_once(contexts, sampling, sampler.cached_in)
             canvas = Canvas.join(memory.in_parts(draw, torch.arange(len(contexts)), size))
             arena.trim()
             self._arena = arena
         pictures = self.decode_tokens(canvas.codes) if decode else None
         return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
 
-    def _rollouts_at_once(self, contexts: list[list[int]], sampling: Sampling) -> int:
+    def _rollouts_at_once(self, contexts: list[list[int]], sampling: Sampling, cached_in: torch.dtype) -> int:
         """How many rollouts to draw together; says so where memory does not hold all of them."""
         ways = 1 if sampling.guidance_scale == 1 else 2
         if self.max_rows is not None:
@@ -148,7 +148,7 @@ class JanusPolicy:
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         longest = max(map(len, contexts), default=0)
         columns = longest + budget + SPARE_COLUMNS + self.num_image_tokens
-        each = memory.row_bytes(self.model.config, columns, cache_dtype(self.model.dtype, self.device).itemsize)
+        each = memory.row_bytes(self.model.config, columns, cached_in.itemsize)
         rows = memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS)
         if rows < min(memory.MAX_ROWS, ways * len(contexts)):
             warnings.warn(

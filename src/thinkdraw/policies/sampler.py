@@ -13,7 +13,7 @@ from transformers import JanusForConditionalGeneration
 
 from thinkdraw.policies import network, noise
 from thinkdraw.policies.arena import Arena
-from thinkdraw.policies.cache import SPARE_COLUMNS, Layers, SlotCache, Way, cache_dtype
+from thinkdraw.policies.cache import SPARE_COLUMNS, Layers, SlotCache, Way
 from thinkdraw.policies.cached_attention import kernel_for
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.decoder import Decoder
@@ -40,10 +40,10 @@ class Sampler:
         self.suppressed = self.text.suppressed.to(self.device)
         self.picture_segment = 0 if self.sampling.thought == "off" else 1
         self.decoder = Decoder(self.model)
-        self.dtype = cache_dtype(self.model.dtype, self.device)
-        self.kernel = kernel_for(self.device, self.dtype, self.decoder.shape.width)
-        if self.kernel is None and self.device.type == "cpu":
-            self.dtype = torch.float32  # torch's attention of one query takes a quarter longer there in bf16
+        self.kernel = kernel_for(self.device, self.decoder.dtype, self.decoder.shape.width)
+        # Of keys and values. Torch's attention of one query takes a quarter longer in bf16 on a CPU.
+        by_torch = self.kernel is None and self.device.type == "cpu"
+        self.cached_in = torch.float32 if by_torch else self.decoder.dtype
         self.num_codes: int = self.model.model.vqmodel.quantize.num_embeddings
 
     @torch.inference_mode()
@@ -90,7 +90,7 @@ class Sampler:
         return SlotCache(way), lengths, last[rows]
 
     def blank(self, slots: int, columns: int) -> Way:
-        return Way.blank(self.arena, self.decoder.shape, slots, columns, self.dtype, self.device, self.kernel)
+        return Way.blank(self.arena, self.decoder.shape, slots, columns, self.cached_in, self.device, self.kernel)
 
     def read(self, ids: Tensor) -> tuple[Layers, Tensor]:
         """Keys and values of texts (U, S), and their hidden states (U, S, H)."""

@@ -38,6 +38,11 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
     raise UserError(f"precision={precision}: unknown. Use fp32 or bf16.")
 
 
+def multiplied_in(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+    """The dtype in which weights of `dtype` are multiplied here: autocast's where that is on."""
+    return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
+
+
 def set_threads(num_threads: int | None) -> int:
     """Let torch use `num_threads` CPU threads, None for its own choice, which follows OMP_NUM_THREADS; return them."""
     if num_threads is not None:
