@@ -22,7 +22,7 @@ import plain
 import torch
 
 from thinkdraw.lab.prompts import prompt_set
-from thinkdraw.policies import load_policy, sampler
+from thinkdraw.policies import decoder, load_policy
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.types import Prompt, Sampling
 
@@ -44,7 +44,7 @@ def think_and_draw(policy: JanusPolicy, rows: list[list[int]], sampling: Samplin
 
 
 def without_compiler(sample: Callable[[], Any]) -> Any:
-    with mock.patch.object(sampler, "kernel_for", return_value=None):
+    with mock.patch.object(decoder, "kernels_for", return_value=None):
         return sample()
 
 

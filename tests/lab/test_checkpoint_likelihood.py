@@ -1,7 +1,7 @@
 """The likelihood claims of tests/policies, which run on a random checkpoint, held on the shipped one too."""
 
 import pytest
-from tests.policies import test_against_transformers, test_cached_attention, test_likelihood
+from tests.policies import test_against_transformers, test_kernels, test_likelihood
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.lab import checkpoint_path
@@ -50,4 +50,4 @@ def test_greedy_thoughts_and_pictures_equal_those_of_transformers_generate(polic
 @pytest.mark.parametrize("greedy", [False, True])
 @pytest.mark.parametrize("thought", THOUGHTS)
 def test_rollouts_are_the_same_without_a_compiler(thought, greedy, monkeypatch):
-    test_cached_attention.test_rollouts_are_the_same_without_a_compiler(checkpoint_path(), thought, greedy, monkeypatch)
+    test_kernels.test_rollouts_are_the_same_without_a_compiler(checkpoint_path(), thought, greedy, monkeypatch)

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from transformers import JanusForConditionalGeneration
 
+from thinkdraw.policies import decoder as decoder_module
 from thinkdraw.policies import load_policy, network
 from thinkdraw.policies.arena import Arena
-from thinkdraw.policies.cache import SlotCache, Way
-from thinkdraw.policies.cached_attention import kernel_for
+from thinkdraw.policies.cache import Cache
 from thinkdraw.policies.decoder import Decoder
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.tiny import random_janus
@@ -45,7 +45,7 @@ def rebuilt(checkpoint: str, **changes: Any) -> JanusForConditionalGeneration:
 )
 @pytest.mark.parametrize("attention", ["torch's", "compiled", "compiled, on a stem"])
 @torch.no_grad()
-def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoint, changes, attention):
+def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoint, changes, attention, monkeypatch):
     model = rebuilt(checkpoint, **changes)
     hidden_size = model.config.get_text_config().hidden_size
     embeddings = torch.randn(2, 9, hidden_size)
@@ -54,29 +54,29 @@ def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoin
     contexts = [torch.cat([embeddings[r, : LENGTHS[r]], embeddings[r, 5:]])[None] for r in range(2)]
     wanted = [network.hidden_states(model, row)[:, -3:] for row in contexts]
 
+    if attention == "torch's":
+        monkeypatch.setattr(decoder_module, "kernels_for", lambda *_: None)
     decoder = Decoder(model)
-    kernel = None if attention == "torch's" else kernel_for(CPU, torch.float32, decoder.shape.width)
-    if kernel is None and attention != "torch's":
+    if decoder.kernels is None and attention != "torch's":
         pytest.skip("no C++ compiler with OpenMP here")
 
-    def blank(slots: int, columns: int) -> Way:
-        return Way.blank(Arena(), decoder.shape, slots, columns, torch.float32, CPU, kernel)
+    def blank(rows: int, columns: int) -> Cache:
+        return Cache.blank(Arena(), decoder.shape, rows, columns, torch.float32, CPU, decoder.kernels)
 
-    context = blank(1, 5)
-    cache = SlotCache(context)
-    cache.open(torch.ones(1, 5, dtype=torch.bool))
-    decoder(embeddings[:1, :5], torch.arange(5)[None], cache)
-    way = blank(2, 20)
+    def read(cache: Cache, embeddings: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        cache.open(positions, int(positions.max()) + 1)
+        return decoder(embeddings, positions, cache)
+
+    cache = blank(2, 20)
     if "stem" in attention:
-        way.stand_on(context.layers, LENGTHS)
-    else:
-        way.fill(context.layers, torch.zeros(2, dtype=torch.long), LENGTHS)
-    cache = SlotCache(way)
+        stem = blank(1, 5)
+        read(stem, embeddings[:1, :5], torch.arange(5)[None])
+        cache = cache.on_stem(stem, LENGTHS)
+    else:  # the second row reads two tokens that are not its own, and later writes over them
+        read(cache, embeddings[:, :5], torch.arange(5).repeat(2, 1))
     positions = LENGTHS[:, None] + torch.arange(4)
     for begin, end in ((0, 2), (2, 3), (3, 4)):  # two tokens at once, then one by one
-        cache.open(torch.ones(2, end - begin, dtype=torch.bool))
-        found = decoder(embeddings[:, 5 + begin : 5 + end], positions[:, begin:end], cache)
-        cache.close(end - begin)
+        found = read(cache, embeddings[:, 5 + begin : 5 + end], positions[:, begin:end])
         for row in range(2):
             assert torch.allclose(found[row, -1], wanted[row][0, end - 2], atol=1e-4)
 

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy, memory, network
 from thinkdraw.policies import scorer as scorer_module
-from thinkdraw.policies.arena import Arena
 from thinkdraw.policies.chunks import read_off
+from thinkdraw.policies.drawing import Drawing
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
-from thinkdraw.policies.sampler import Sampler
+from thinkdraw.policies.reader import Reader
+from thinkdraw.policies.thinking import Thinking
 from thinkdraw.policies.tiny import random_janus
 from thinkdraw.types import Rollouts
 
@@ -145,23 +146,22 @@ def test_as_many_rows_as_fit_into_a_share_of_what_is_free(each: int, free: int, 
     assert memory.rows_that_fit(each, free, most=512) == fitting
 
 
-@torch.inference_mode()
-def test_kv_bytes_are_those_of_the_samplers_cache(shared_policy):
-    policy = shared_policy
-    sampler = Sampler(policy.model, policy.text, sampling(guidance_scale=3.0), 16, policy.device, Arena())
-    cache, lengths, _ = sampler.prefill([policy.text.prompt(p.text) for p in PROMPTS], num_thinking=10)
-    cache.ways.append(sampler.unconditional(lengths))
+def test_kv_bytes_are_those_of_the_samplers_cache(policy, monkeypatch):
+    held, blank = [], Reader.blank
 
-    def held(way):
-        return sum(buffer.nbytes for layer in way.layers for buffer in layer)
+    def counting(self, rows, columns):
+        cache = blank(self, rows, columns)
+        held.append(sum(buffer.nbytes for layer in cache.layers for buffer in layer))
+        return cache
 
-    def formula(columns):
-        return len(PROMPTS) * memory.kv_bytes(policy.model.config, columns, itemsize=4)
-
-    assert held(cache.ways[0]) == formula(cache.ways[0].visible.shape[1])
-    # With a kernel unconditional rows share what stands before the picture.
-    shared = 0 if sampler.kernel is None else int(lengths.max())
-    assert held(cache.ways[1]) == formula(int(lengths.max()) - shared + 2 + 16)
+    monkeypatch.setattr(Reader, "blank", counting)
+    policy.sample(PROMPTS, sampling(guidance_scale=3.0), decode=False)
+    longest = max(len(policy.text.prompt(p.text)) for p in PROMPTS)
+    columns = memory.columns_of(longest, 10, 16)
+    # Rows of both ways; with kernels, beside them the stem that all unconditional rows stand on.
+    assert held[0] == 2 * len(PROMPTS) * memory.kv_bytes(policy.model.config, columns, itemsize=4)
+    assert columns % 16 == 0 and 0 <= columns - (longest + 10 + 1 + 16) < 16
+    assert sum(held[1:]) <= memory.kv_bytes(policy.model.config, columns, itemsize=4)
 
 
 def on_a_gpu() -> None:
@@ -213,22 +213,31 @@ def test_where_not_even_one_row_fits_one_line_says_what_to_do():
             memory.in_parts(out_of_memory_above(0, []), torch.arange(3), size=2)
 
 
+@pytest.mark.parametrize("phase", ["think", "draw"])
+@pytest.mark.parametrize("thought", ["inline", "rewrite"])
 @pytest.mark.parametrize("runs_out", RUNS_OUT[:2])
-def test_rollouts_are_the_same_when_memory_runs_out_on_the_way(policy, monkeypatch, runs_out: Callable[[], None]):
-    settings = sampling(guidance_scale=3.0)
+def test_rollouts_are_the_same_when_memory_runs_out_on_the_way(
+    policy, monkeypatch, runs_out: Callable[[], None], thought: str, phase: str
+):
+    settings = sampling(thought, guidance_scale=3.0)
     whole = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
-    draw, seen = Sampler.draw, []
+    policy.max_rows = 12
+    of_phase = {"think": Thinking, "draw": Drawing}[phase]
+    step, seen = of_phase.step, []
 
-    def failing(self, cache, lengths, pending, canvas, seeds):
-        seen.append(len(lengths))
-        if len(lengths) > 3:
+    def failing(self, *sizes):
+        count = self.slots if phase == "think" else len(self.contexts)
+        seen.append(count)
+        if count > 3 and len(seen) > 2:  # in the midst of it
             runs_out()
-        return draw(self, cache, lengths, pending, canvas, seeds)
+        return step(self, *sizes)
 
-    monkeypatch.setattr(Sampler, "draw", failing)
-    with pytest.warns(UserWarning, match="with 6 rollouts at a time: going on with 3"):
+    monkeypatch.setattr(of_phase, "step", failing)
+    # Thinking takes a row per rollout, drawing two.
+    said = {"think": "with 12 rows at a time: going on with 6", "draw": "with 6 rollouts at a time: going on with 3"}
+    with pytest.warns(UserWarning, match=said[phase]):
         parts = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
-    assert seen == [6, 3, 3]
+    assert set(seen) == {6, 3}
     assert_same_rollouts(whole, parts)
     assert parts.pictures is not None and torch.equal(whole.pictures, parts.pictures)
 

@@ -16,7 +16,7 @@ from thinkdraw.cli import app
 from thinkdraw.config import load_config
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import clipped_loss
-from thinkdraw.policies import attention, cached_attention
+from thinkdraw.policies import attention, kernels
 from thinkdraw.policies.arena import Arena
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.loading import DTYPES, read_processor
@@ -119,7 +119,7 @@ def test_the_memory_of_sampling_is_predicted_within_15_percent(folder: Path, gui
     # As on a GPU: memory is torch's, and unconditional rows have their own keys and values.
     with (
         mock.patch.object(Arena, "take", from_torch),
-        mock.patch.object(cached_attention, "_kernel", lambda *_: None),
+        mock.patch.object(kernels, "_kernels", lambda *_: None),
     ):
         found = peak_bytes(lambda: policy.sample(prompts, settings, group_size=8, decode=False))
     load = load_of_1b(config=policy.model.config, dtype="fp32", precision="fp32", thought_tokens=9, ways=ways)

@@ -1,23 +1,20 @@
-"""A key-value cache for rows that stop thinking at different times and draw together.
+"""Keys and values of what each row has read, and attention over them: the token at position p of a row stands in column p.
 
-Each slot holds one rollout, and each *way* has a row for it: the conditional way, and with guidance the unconditional one.
-All rows of a way write at the same column; a row that skips a column has a hole there, which stays hidden, and its
-positions are given explicitly. Rows that still think stand in the first slots, so that a batch of them is a view and not
-a copy.
+So rows have lengths of their own: each may begin, stop and make room for another while others go on. A row sees the columns
+up to the token that it reads. What lies behind, padding or what a former row left, is never seen and later written over.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from thinkdraw.policies import cached_attention
 from thinkdraw.policies.arena import Arena
-from thinkdraw.policies.cached_attention import Angles, Kernel
+from thinkdraw.policies.kernels import Angles, Kernels
 
 Layers = list[tuple[Tensor, Tensor]]
-SPARE_COLUMNS = 3  # beside prompt, thought and picture: a pending last thought token, a hole, begin-of-image
 
 
 class Shape(NamedTuple):
@@ -28,118 +25,109 @@ class Shape(NamedTuple):
     width: int
 
 
-@dataclass
-class Way:
-    """One row per slot.
+def turning(cos: Tensor, sin: Tensor) -> Angles:
+    """Cosines and sines (R, S, D) so that x cos + swapped(x) sin turns x = (a, b) into (a cos − b sin, b cos + a sin).
 
-    layers: keys and values, (slots, heads, columns, D) each. visible: (slots, columns) bool. num_columns: how many are
-    written. kernel: what attends, None for torch. stem: keys and values (heads, L, D) of each layer that stand before
-    the columns of every row, of which slot s sees stem_lengths[s]. mask: (A, 1, S, columns), 0 where the opened pass
-    sees and −inf where not, for torch.
+    Su et al. 2021 (arXiv 2104.09864), halves as in transformers; swapped(x) = (b, a).
+    """
+    first, second = sin.chunk(2, dim=-1)
+    return cos, torch.cat([-first, second], dim=-1)
+
+
+@dataclass
+class Cache:
+    """Rows, of which a pass reads the first ones.
+
+    layers: keys and values, (rows, heads, columns, D) each. kernels: what attends, None for torch. stem: keys and values
+    (heads, L, D) of each layer of which row r sees the first stem_lengths[r], (rows,) int64; its own columns follow, so
+    that its position p is in column p − stem_lengths[r]. Only with kernels.
     """
 
     layers: Layers
-    visible: Tensor
-    kernel: Kernel | None = None
-    num_columns: int = 0
+    kernels: Kernels | None
     stem: Layers | None = None
-    stem_lengths: Tensor = field(default_factory=lambda: torch.zeros(0))
-    mask: Tensor = field(default_factory=lambda: torch.zeros(0))
+    stem_lengths: Tensor | None = None
+    # Of the pass that is open: for kernels the columns where its rows begin (R,), for torch those of all its tokens (R, S) and
+    # what is added to scores (R, 1, S, columns).
+    _begins: Tensor = field(default_factory=lambda: torch.zeros(0))
+    _columns: Tensor = field(default_factory=lambda: torch.zeros(0))
+    _mask: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @classmethod
     def blank(
-        cls, arena: Arena, shape: Shape, slots: int, columns: int, dtype: torch.dtype, device: torch.device,
-        kernel: Kernel | None = None,
-    ) -> "Way":  # fmt: skip
-        """Room for `columns` tokens of `slots` rows."""
+        cls, arena: Arena, shape: Shape, rows: int, columns: int, dtype: torch.dtype, device: torch.device,
+        kernels: Kernels | None = None,
+    ) -> "Cache":  # fmt: skip
+        """Room for `columns` tokens of each row."""
         keys, values = (
-            arena.take((shape.num_layers, slots, shape.heads, columns, shape.width), dtype, device) for _ in range(2)
+            arena.take((shape.num_layers, rows, shape.heads, columns, shape.width), dtype, device) for _ in range(2)
         )
-        visible = torch.zeros(slots, columns, dtype=torch.bool, device=device)
-        return cls(list(zip(keys, values)), visible, kernel)
+        if kernels is None:  # torch multiplies what is not seen by 0, and 0 · NaN of fresh memory is NaN
+            keys.zero_()
+            values.zero_()
+        return cls(list(zip(keys, values)), kernels)
 
-    def blank_hidden(self) -> None:
-        """Zeros in all hidden columns: rows that had retired did not write theirs, and 0 · NaN of fresh memory is NaN."""
-        hidden = ~self.visible[:, None, : self.num_columns, None]
+    @property
+    def room(self) -> int:
+        """Columns of each row."""
+        return self.layers[0][0].shape[2]
+
+    def part(self, begin: int, end: int) -> "Cache":
+        """Rows begin .. end − 1, in the same memory, without a stem."""
+        return Cache([(keys[begin:end], values[begin:end]) for keys, values in self.layers], self.kernels)
+
+    def on_stem(self, stem: "Cache", lengths: Tensor) -> "Cache":
+        """The same memory, row r standing on the first lengths[r] columns of the stem's only row: they are read once for all."""
+        assert self.kernels is not None, "torch's attention knows no stem"
+        return replace(self, stem=[(keys[0], values[0]) for keys, values in stem.layers], stem_lengths=lengths)
+
+    def copy(self, here: Tensor, there: Tensor, columns: int) -> None:
+        """Rows `here` become what rows `there` were, (k,) int64 each, in their first columns."""
         for layer in self.layers:
             for buffer in layer:
-                buffer[:, :, : self.num_columns].masked_fill_(hidden, 0.0)
+                buffer[here, :, :columns] = buffer[there, :, :columns]
 
-    def fill(self, source: Layers, rows: Tensor, lengths: Tensor) -> None:
-        """Copy prefilled contexts: slot s takes row rows[s] of the source, of length lengths[s]."""
-        self.num_columns = source[0][0].shape[2]
-        for own, given in zip(self.layers, source):
-            for buffer, states in zip(own, given):
-                buffer[:, :, : self.num_columns] = states[rows]
-        self.visible[:] = torch.arange(self.visible.shape[1], device=self.visible.device) < lengths[:, None]
-
-    def stand_on(self, source: Layers, lengths: Tensor) -> None:
-        """Take the one row of `source` as the stem; slot s sees lengths[s] of it. It is read once for all rows."""
-        assert self.kernel is not None, "torch's attention knows no stem"
-        self.stem, self.stem_lengths = [(keys[0], values[0]) for keys, values in source], lengths
-
-    def open(self, seen: Tensor) -> None:
-        """Open columns for a pass that writes seen.shape[1] of them; seen: (A, S) bool, False where a row skips one."""
-        begin, (rows, width) = self.num_columns, seen.shape
-        self.visible[:rows, begin : begin + width] = seen
-        if self.kernel is None:
-            visible = self.visible[:rows, None, : begin + width].repeat(1, width, 1)
-            visible[..., begin:] &= torch.ones(width, width, dtype=torch.bool, device=seen.device).tril()
-            # Numbers, which torch would else make of it again in every layer.
-            hidden = torch.zeros(visible.shape, dtype=self.layers[0][0].dtype, device=seen.device)
-            self.mask = hidden.masked_fill_(~visible, float("-inf"))[:, None]
+    def open(self, positions: Tensor, columns: int) -> None:
+        """Begin a pass of the first R rows over tokens at positions (R, S), consecutive in each row and below `columns`."""
+        if self.kernels is not None:
+            begins = positions[:, 0].contiguous()
+            self._begins = begins if self.stem_lengths is None else begins - self.stem_lengths[: len(begins)]
+            first, last = map(int, self._begins.aminmax())
+            if first < 0 or last + positions.shape[1] > self.room or len(begins) > len(self.layers[0][0]):
+                raise IndexError(f"no room for columns {first} to {last}")  # the kernels write wherever they are told
+            return
+        self._columns = positions
+        seen = torch.arange(columns, device=positions.device) <= positions[..., None]
+        zero = torch.zeros((), dtype=self.layers[0][0].dtype, device=positions.device)
+        self._mask = torch.where(seen, zero, float("-inf"))[
+            :, None
+        ]  # as numbers, which every layer would else make of it
 
     def attend(self, layer: int, heads: Tensor, angles: Angles, scale: float) -> Tensor:
-        """Write the opened columns of a layer, and what its queries find: (A, S, Hq, D).
+        """What the queries of the pass's tokens find, (R, S, Hq, D); writes their keys and values.
 
-        heads: (A, S, Hq + 2 · heads, D), queries, then keys, then values.
+        heads: (R, S, Hq + 2 · heads, D), queries, then keys, then values of each token. angles: see `turning`.
         """
         keys, values = self.layers[layer]
-        if self.kernel is None:
-            return cached_attention.attend(heads, angles, keys, values, self.mask, self.num_columns, scale)
-        stem = None if self.stem is None else (*self.stem[layer], self.stem_lengths)
-        return self.kernel(heads, angles, keys, values, self.visible, self.num_columns, stem, scale)
+        if self.kernels is None:
+            return self._by_torch(heads, angles, keys, values, scale)
+        stem = None
+        if self.stem is not None and self.stem_lengths is not None:
+            stem = (*self.stem[layer], self.stem_lengths)
+        return self.kernels.attend(heads, angles, keys, values, self._begins, stem, scale)
 
-
-class SlotCache:
-    """The ways of all slots.
-
-    order: (slots,) int64, the rollout in each slot. num_active: slots 0 .. num_active − 1 take part in a forward pass,
-    of one way or of two.
-    """
-
-    def __init__(self, conditional: Way):
-        self.ways = [conditional]
-        slots, device = len(conditional.visible), conditional.visible.device
-        self.order, self.num_active = torch.arange(slots, device=device), slots
-
-    def open(self, seen: Tensor) -> None:
-        """seen: (ways · A, S) bool, the first way's rows first. Call `close(S)` after the pass."""
-        for way, part in zip(self.ways, seen.chunk(len(self.ways))):
-            way.open(part)
-
-    def attend(self, layer: int, heads: Tensor, angles: Angles, scale: float) -> Tensor:
-        """See `Way.attend`; rows as in `open`."""
-        parts = zip(*(states.chunk(len(self.ways)) for states in (heads, *angles)))
-        found = [way.attend(layer, own, (cos, sin), scale) for way, (own, cos, sin) in zip(self.ways, parts)]
-        return found[0] if len(found) == 1 else torch.cat(found)
-
-    def close(self, width: int) -> None:
-        for way in self.ways:
-            way.num_columns += width
-
-    def retire(self, done: Tensor) -> None:
-        """Move the active slots that are done, (num_active,) bool, behind the others, keys and values with them."""
-        assert len(self.ways) == 1, "rows retire while they think, and the unconditional way does not think"
-        way = self.ways[0]
-        remaining = int((~done).sum())
-        holes = done[:remaining].nonzero().flatten()
-        movers = (~done[remaining:]).nonzero().flatten() + remaining
-        if len(holes):
-            here, there = torch.cat([holes, movers]), torch.cat([movers, holes])
-            for layer in way.layers:
-                for buffer in layer:
-                    buffer[here, :, : way.num_columns] = buffer[there, :, : way.num_columns]
-            way.visible[here] = way.visible[there]
-            self.order[here] = self.order[there]
-        self.num_active = remaining
+    def _by_torch(self, heads: Tensor, angles: Angles, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+        rows, key_heads = len(heads), keys.shape[1]
+        both, new_values = heads.split([heads.shape[2] - key_heads, key_heads], dim=2)
+        cos, sin = (a[:, :, None] for a in angles)
+        both = both.to(cos.dtype)
+        turned = torch.addcmul(both * cos, both.roll(heads.shape[3] // 2, -1), sin)
+        queries, new_keys = turned.to(keys.dtype).split([heads.shape[2] - 2 * key_heads, key_heads], dim=2)
+        row = torch.arange(rows, device=heads.device)[:, None]
+        keys[row, :, self._columns], values[row, :, self._columns] = new_keys, new_values.to(values.dtype)
+        columns = self._mask.shape[-1]
+        found = F.scaled_dot_product_attention(
+            queries.transpose(1, 2), keys[:rows, :, :columns], values[:rows, :, :columns], attn_mask=self._mask,
+            scale=scale, enable_gqa=queries.shape[2] > key_heads,
+        )  # fmt: skip
+        return found.transpose(1, 2)

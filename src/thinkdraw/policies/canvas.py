@@ -91,34 +91,32 @@ class Canvas:
         tensors = {name: value[rows] for name, value in vars(self).items() if name != "kept"}
         return Canvas(**tensors, kept=parts)
 
-    @classmethod
-    def join(cls, parts: list["Canvas"]) -> "Canvas":
-        kept, first = [], 0
-        for part in parts:
-            for entries in part.kept:
-                shift = torch.zeros_like(entries)
-                shift[0] = first
-                kept.append(entries + shift)
-            first += len(part.text_len)
-        names = [name for name in vars(parts[0]) if name != "kept"]
-        return cls(**{name: torch.cat([getattr(part, name) for part in parts]) for name in names}, kept=kept)
+    def last_text(self) -> Tensor:
+        """(B,) id of each row's last text token, −1 where there is none."""
+        last = self.text.gather(1, (self.text_len - 1).clamp(min=0)[:, None])[:, 0]
+        return torch.where(self.text_len > 0, last, -1)
 
-    def write_text(self, rows: Tensor, tokens: Tensor, log_probs: Tensor | None) -> None:
-        """Append one text token per row; without log_probs it is forced, and not in the mask."""
-        index = self.text_len[rows]
-        self.text[rows, index] = tokens
-        if log_probs is not None:
-            self.text_mask[rows, index] = True
-            self.text_log_probs[rows, index] = log_probs
+    def force_text(self, rows: Tensor, token: int) -> None:
+        """Append one text token to each of some rows that nobody chose: it is not in the mask."""
+        self.text[rows, self.text_len[rows]] = token
         self.text_len[rows] += 1
+
+    def write_text(self, rows: Tensor, tokens: Tensor, log_probs: Tensor, here: Tensor) -> None:
+        """Append the token that each of `rows` chose where `here` (A,) is True."""
+        index = self.text_len[rows]
+        for target, new in ((self.text, tokens), (self.text_mask, here), (self.text_log_probs, log_probs)):
+            target[rows, index] = torch.where(here, new, target[rows, index])
+        self.text_len[rows] += here
 
     def keep(self, rows: Tensor, is_image: bool, index: Tensor, kept: Tensor) -> None:
         """Remember the kept sets (A, V) bool of the tokens `index` of `rows`."""
         slot, token = kept.nonzero(as_tuple=True)
         self.kept.append(torch.stack([rows[slot], torch.full_like(slot, is_image), index[slot], token]))
 
-    def texts(self) -> list[list[int]]:
-        return [ids[:length] for ids, length in zip(self.text.tolist(), self.text_len.tolist())]
+    def texts(self, rows: Tensor | None = None) -> list[list[int]]:
+        """Ids of the texts, of some rows or of all."""
+        text, lengths = (self.text, self.text_len) if rows is None else (self.text[rows], self.text_len[rows])
+        return [ids[:length] for ids, length in zip(text.tolist(), lengths.tolist())]
 
     def token_axis(self) -> dict[str, Any]:
         """tokens, is_image, segment, mask, log_probs (B, T) and kept, as in `Rollouts`; the picture is complete."""

@@ -11,63 +11,93 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
+from transformers.activations import SiLUActivation
 
-from thinkdraw.policies.cache import Shape, SlotCache
-from thinkdraw.policies.cached_attention import Angles, turning
+from thinkdraw.policies.cache import Cache, Shape, turning
+from thinkdraw.policies.kernels import Angles, Kernels, kernels_for
 from thinkdraw.policies.lora import active_adapter
 from thinkdraw.runtime.device import multiplied_in
 
 Map = Callable[[Tensor], Tensor]
+Norm = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]  # of stream and change: their sum, and its norm
 
 
 class Decoder:
-    """Reads the weights when it is made: make one per rollout phase. Under autocast it multiplies in autocast's dtype."""
+    """Reads the weights when it is made: make one per rollout phase. Under autocast it multiplies in autocast's dtype.
+
+    kernels: what runs between the products on a CPU, None where torch does.
+    """
 
     def __init__(self, model: JanusForConditionalGeneration) -> None:
         language_model: Any = model.model.language_model
         weight = model.lm_head.weight
         self.dtype = multiplied_in(weight.device, weight.dtype)
-        self.rotary, self.norm = language_model.rotary_emb, _norm(language_model.norm)
-        self.layers = [_Layer(layer, self.dtype) for layer in language_model.layers]
-        self.shape = Shape(len(self.layers), self.layers[0].num_keys, self.layers[0].width)
+        first = language_model.layers[0].self_attn
+        self.shape = Shape(len(language_model.layers), first.k_proj.out_features // first.head_dim, first.head_dim)
+        self.kernels = kernels_for(weight.device, self.dtype, self.shape.width)
+        self.rotary, self.norm = language_model.rotary_emb, _norm(language_model.norm, weight.dtype, self.kernels)
+        self.layers = [_Layer(layer, self.dtype, self.kernels) for layer in language_model.layers]
 
-    def __call__(self, embeddings: Tensor, positions: Tensor, cache: SlotCache) -> Tensor:
-        """Hidden states (R, S, H) of embeddings (R, S, H) at positions (R, S), whose columns are open in the cache."""
+    def __call__(self, embeddings: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+        """Hidden states (R, S, H) of embeddings (R, S, H) at positions (R, S), for which a pass of the cache is open."""
         with torch.autocast(embeddings.device.type, enabled=False):
             angles = turning(*self.rotary(embeddings, positions))
-            rows, stream = len(embeddings), embeddings.flatten(0, 1)
+            rows, stream, change = len(embeddings), embeddings.flatten(0, 1), None
             for index, layer in enumerate(self.layers):
-                stream = layer(stream, rows, angles, cache, index)
-            return self.norm(stream).unflatten(0, (rows, -1))
+                stream, change = layer(stream, change, rows, angles, cache, index)
+            return self.norm(stream, change)[1].unflatten(0, (rows, -1))
 
 
 class _Layer:
     """A Llama layer: attention and a gated MLP, each behind a norm and added to the residual stream."""
 
-    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype, kernels: Kernels | None) -> None:
         attention, mlp = layer.self_attn, layer.mlp
         self.dtype, self.width, self.scale = dtype, attention.head_dim, attention.scaling
-        self.before, self.between = _norm(layer.input_layernorm), _norm(layer.post_attention_layernorm)
-        self.act = mlp.act_fn
-        num_queries, self.num_keys = (p.out_features // self.width for p in (attention.q_proj, attention.k_proj))
-        self.num_heads = num_queries + 2 * self.num_keys
+        self.before = _norm(layer.input_layernorm, dtype, kernels)
+        self.between = _norm(layer.post_attention_layernorm, dtype, kernels)
+        self.gate = _gate(mlp.act_fn, kernels)
+        self.num_heads = (
+            sum(p.out_features for p in (attention.q_proj, attention.k_proj, attention.v_proj)) // self.width
+        )
         self.to_heads = _joined([attention.q_proj, attention.k_proj, attention.v_proj], dtype)
         self.to_output = _linear(attention.o_proj, dtype)
         self.to_gate_and_up, self.to_down = _joined([mlp.gate_proj, mlp.up_proj], dtype), _linear(mlp.down_proj, dtype)
 
-    def __call__(self, stream: Tensor, rows: int, angles: Angles, cache: SlotCache, index: int) -> Tensor:
-        """stream: (R · S, H). angles: of R rows."""
-        heads = self.to_heads(self.before(stream).to(self.dtype)).view(rows, -1, self.num_heads, self.width)
+    def __call__(
+        self, stream: Tensor, change: Tensor | None, rows: int, angles: Angles, cache: Cache, index: int
+    ) -> tuple[Tensor, Tensor]:
+        """The stream with attention's part added, and the MLP's, both (R · S, H); change is what the layer before leaves
+        to add. angles: of R rows."""
+        stream, normed = self.before(stream, change)
+        heads = self.to_heads(normed).view(rows, -1, self.num_heads, self.width)
         found = cache.attend(index, heads, angles, self.scale)
-        stream = stream + self.to_output(found.reshape(len(stream), -1).to(self.dtype))
-        gate, up = self.to_gate_and_up(self.between(stream).to(self.dtype)).chunk(2, dim=-1)
-        return stream + self.to_down(self.act(gate) * up)
+        stream, normed = self.between(stream, self.to_output(found.reshape(len(stream), -1).to(self.dtype)))
+        return stream, self.to_down(self.gate(self.to_gate_and_up(normed)))
 
 
-def _norm(module: Any) -> Map:
-    """Llama's norm as one call."""
+def _norm(module: Any, dtype: torch.dtype, kernels: Kernels | None) -> Norm:
+    """Llama's norm."""
     weight, eps = module.weight, module.variance_epsilon
-    return lambda x: F.rms_norm(x, weight.shape, weight, eps)
+    if kernels is not None and weight.dtype in (torch.float32, kernels.dtype):
+        return lambda stream, change: kernels.norm(stream, change, weight, eps, dtype)
+
+    def by_torch(stream: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
+        stream = stream if change is None else stream + change
+        return stream, F.rms_norm(stream, weight.shape, weight, eps).to(dtype)
+
+    return by_torch
+
+
+def _gate(act: Any, kernels: Kernels | None) -> Map:
+    if kernels is not None and isinstance(act, nn.SiLU | SiLUActivation):
+        return kernels.gate
+
+    def by_torch(both: Tensor) -> Tensor:
+        gate, up = both.chunk(2, dim=-1)
+        return act(gate) * up
+
+    return by_torch
 
 
 def _joined(modules: list[Any], dtype: torch.dtype) -> Map:

@@ -22,11 +22,12 @@ from thinkdraw.errors import UserError
 from thinkdraw.images import to_pictures, to_pixels
 from thinkdraw.policies import compiled, loading, memory, network, vq
 from thinkdraw.policies.arena import Arena
-from thinkdraw.policies.cache import SPARE_COLUMNS
 from thinkdraw.policies.canvas import Canvas, pad_rows
 from thinkdraw.policies.lora import LoraSettings, add_lora
 from thinkdraw.policies.noise import derive_seeds
 from thinkdraw.policies.prompts import JanusText
+from thinkdraw.policies.reader import Reader
+from thinkdraw.policies.replay import CudaGraphs
 from thinkdraw.policies.sampler import Sampler
 from thinkdraw.policies.scorer import GuidanceInLoss, Scorer
 from thinkdraw.runtime.device import autocast
@@ -40,16 +41,17 @@ class JanusPolicy:
 
     scorer: the module to train; a wrapped one (DDP, FSDP) may take its place. precision: fp32, or bf16 autocast.
     max_rows: rows per decoding batch, those of guidance included; None: as many as memory holds.
-    train_understanding: also train the vision encoder.
+    cuda_graphs: sample by recorded steps on an NVIDIA GPU, see `replay.py`. train_understanding: also train the vision
+    encoder.
     """
 
     def __init__(
         self, model: JanusForConditionalGeneration, processor: Any, *, precision: str = "fp32",
         guidance_in_loss: GuidanceInLoss = "same", train_understanding: bool = False, max_rows: int | None = None,
-        lora: LoraSettings | None = None,
+        cuda_graphs: bool = True, lora: LoraSettings | None = None,
     ):  # fmt: skip
         self.model, self.processor = model, processor
-        self.precision, self.max_rows = precision, max_rows
+        self.precision, self.max_rows, self.cuda_graphs = precision, max_rows, cuda_graphs
         config: Any = model.config
         self.num_image_tokens = config.vision_config.num_image_tokens
         self.image_size = config.vision_config.image_size
@@ -124,39 +126,34 @@ class JanusPolicy:
         canvas = self._canvas(rows, sampling, prefix, prefix_lengths)
         repeated = tuple(prompts[i] for i in rows.tolist())
 
-        def draw(chunk: Tensor) -> Canvas:
-            part = canvas.rows(chunk.to(self.device))
-            redraw = partial(self._redraw, [repeated[i] for i in chunk.tolist()])
-            self._module().run(sampler.run, [contexts[i] for i in chunk.tolist()], part, seeds[chunk], redraw)
-            return part
-
         with autocast(self.device, self.precision):
             arena, self._arena = self._arena, Arena()  # its own for whoever samples meanwhile
-            sampler = Sampler(self.model, self.text, sampling, self.num_image_tokens, self.device, arena)
-            size = self._rollouts_at_once(contexts, sampling, sampler.cached_in)
-            canvas = Canvas.join(memory.in_parts(draw, torch.arange(len(contexts)), size))
+            record = CudaGraphs() if self.cuda_graphs and self.device.type == "cuda" else None
+            reader = Reader(self.model, self.text, sampling, self.num_image_tokens, self.device, arena, record)
+            rows = self._rows_at_once(contexts, sampling, reader.cached_in)
+            sampler = Sampler(reader, contexts, canvas, seeds, partial(self._redraw, repeated), rows)
+            self._module().run(sampler.run)
             arena.trim()
             self._arena = arena
         pictures = self.decode_tokens(canvas.codes) if decode else None
         return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
 
-    def _rollouts_at_once(self, contexts: list[list[int]], sampling: Sampling, cached_in: torch.dtype) -> int:
-        """How many rollouts to draw together; says so where memory does not hold all of them."""
+    def _rows_at_once(self, contexts: list[list[int]], sampling: Sampling, cached_in: torch.dtype) -> int:
+        """How many rows to decode together; says so where memory does not hold those of all rollouts."""
         ways = 1 if sampling.guidance_scale == 1 else 2
         if self.max_rows is not None:
-            return max(1, self.max_rows // ways)
+            return max(ways, self.max_rows)
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
-        longest = max(map(len, contexts), default=0)
-        columns = longest + budget + SPARE_COLUMNS + self.num_image_tokens
+        columns = memory.columns_of(max(map(len, contexts), default=0), budget, self.num_image_tokens)
         each = memory.row_bytes(self.model.config, columns, cached_in.itemsize)
-        rows = memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS)
+        rows = max(ways, memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS))
         if rows < min(memory.MAX_ROWS, ways * len(contexts)):
             warnings.warn(
                 f"{len(contexts)} rollouts at once need {ways * len(contexts) * each / 1e9:.2g} GB, more than is free: drawn "
-                f"{max(1, rows // ways)} at a time. `thinkdraw plan CONFIG` says which setting to change.",
+                f"{rows // ways} at a time. `thinkdraw plan CONFIG` says which setting to change.",
                 stacklevel=3,
             )
-        return max(1, rows // ways)
+        return rows
 
     def teacher_forced(
         self,

@@ -18,6 +18,7 @@ MAX_ROWS = 512  # rows at once even where more would fit
 MAX_PICTURES = 64
 CACHED_BYTES = 64e6  # of feature maps on a CPU: a lab picture takes half as long decoded with 15 others as with 63
 LOGIT_BYTES = 24  # per entry of the vocabulary and row: logits, their log-softmax, noise and what they are made of
+COLUMNS = 16
 FEATURE_MAPS = 4  # of full resolution, alive at once in the picture decoder
 # What torch says, as a plain RuntimeError, where it has no OutOfMemoryError.
 OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -28,6 +29,11 @@ def kv_bytes(config: Any, columns: int, itemsize: int) -> int:
     text = config.text_config
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return 2 * text.num_hidden_layers * text.num_key_value_heads * width * columns * itemsize
+
+
+def columns_of(context_tokens: int, thought_tokens: int, image_tokens: int) -> int:
+    """Columns of the sampler's cache: of every token that a row reads, rounded up to what attention on GPUs is aligned to."""
+    return -(-(context_tokens + thought_tokens + 1 + image_tokens) // COLUMNS) * COLUMNS
 
 
 def row_bytes(config: Any, columns: int, itemsize: int) -> int:

@@ -7,9 +7,8 @@ coefficients to measurement.
 from dataclasses import dataclass
 from typing import Any
 
-from thinkdraw.policies.cache import SPARE_COLUMNS
 from thinkdraw.policies.lora import LoraSettings
-from thinkdraw.policies.memory import MAX_PICTURES, picture_bytes, row_bytes
+from thinkdraw.policies.memory import MAX_PICTURES, columns_of, picture_bytes, row_bytes
 from thinkdraw.policies.scorer import CHUNK_ELEMENTS
 from thinkdraw.recipes.plan_shapes import Weights, count_weights
 
@@ -86,7 +85,7 @@ def resting(load: Load) -> Parts:
 def sampling_row(load: Load) -> int:
     """What one row of a decoding batch needs; a rollout with guidance has two."""
     cached = 2 if load.precision == "bf16" else ITEMSIZE[load.dtype]
-    return row_bytes(load.config, load.row_tokens + SPARE_COLUMNS, cached)
+    return row_bytes(load.config, columns_of(load.prompt_tokens, load.thought_tokens, load.image_tokens), cached)
 
 
 def sampling(load: Load, rows: int, pictures: int) -> Parts:

@@ -1,0 +1,107 @@
+"""A decoding step that is run again and again on the same tensors: on an NVIDIA GPU recorded once and replayed.
+
+A step starts some hundred small kernels, which take the interpreter longer than the GPU; a CUDA graph starts them at once.
+"""
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+from torch import Tensor
+
+from thinkdraw.policies import memory
+
+Step = Callable[[], None]
+TOLERANCE = 1e-2  # of a replay's numbers against the step's own: far above rounding, far below what a wrong one gives
+
+
+class Replays:
+    """Runs steps. A step takes everything that changes from one run to the next out of tensors, and writes it into them.
+
+    record: from a step to what replays it, None to run each step as it is.
+    """
+
+    def __init__(self, record: Callable[[Step], Step] | None) -> None:
+        self.record = record
+        self.recorded: dict[Hashable, Step] = {}
+
+    def forget(self) -> None:
+        """Begin anew, on other tensors."""
+        self.recorded.clear()
+
+    def run(self, key: Hashable, step: Step, changed: Sequence[Tensor]) -> None:
+        """Run the step; from the second time on, for the same key, its record.
+
+        key: of everything that is fixed in a record, such as numbers of rows and columns. changed: what the step changes but
+        for what a second run would write again; log-probs among it, by which the first replay is compared with the step.
+        """
+        if key in self.recorded:
+            self.recorded[key]()
+        elif self.record is None:
+            step()
+        else:
+            self._first(key, step, changed)
+
+    def _first(self, key: Hashable, step: Step, changed: Sequence[Tensor]) -> None:
+        before = [tensor.clone() for tensor in changed]
+        step()  # also makes libraries ready, which may not happen in a recording
+        wanted = [tensor.clone() for tensor in changed]
+        _put(changed, before)
+        try:
+            assert self.record is not None
+            replay = self.record(step)
+            replay()
+        except RuntimeError as error:
+            if memory.is_out_of_memory(error):
+                raise
+            self._give_up(f"cannot be recorded ({' '.join(str(error).split())[:200]})")
+        else:
+            if _agree(before, wanted, changed):
+                self.recorded[key] = replay
+                return
+            self._give_up("gives other numbers when it is replayed")
+        _put(changed, wanted)
+
+    def _give_up(self, reason: str) -> None:
+        self.record = None
+        self.recorded.clear()
+        warnings.warn(
+            f"a decoding step {reason}: sampling goes on without CUDA graphs, as with cuda_graphs=false, and slower.",
+            stacklevel=4,
+        )
+
+
+def _agree(before: Sequence[Tensor], wanted: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
+    """Whether most of the numbers that a step wrote are found again: rounding may turn a tie in one row or another."""
+    close = [
+        torch.isclose(new, one, atol=TOLERANCE, rtol=TOLERANCE)[one != old]
+        for old, one, new in zip(before, wanted, found)
+        if one.is_floating_point()
+    ]
+    return bool(torch.cat(close).float().mean() > 0.5)
+
+
+def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for tensor, value in zip(tensors, values):
+        tensor.copy_(value)
+
+
+class CudaGraphs:
+    """Records steps as CUDA graphs. They share memory, since no two run at a time and none leaves anything there."""
+
+    def __init__(self) -> None:
+        self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Step) -> Step:
+        # Not torch.cuda.graph, which collects garbage and empties torch's cache each time.
+        graph = torch.cuda.CUDAGraph()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            # Only what this thread does must not disturb the recording: a judge may be at work in another.
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            try:
+                step()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return graph.replay
