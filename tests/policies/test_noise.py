@@ -10,8 +10,12 @@ from thinkdraw.policies import noise
 SEEDS = torch.arange(200)
 
 
+def keys(seeds, segment, index):
+    return noise.keys(noise.streams(seeds, segment), index)
+
+
 def uniforms(seeds, segment, index, vocabulary):
-    return torch.exp(-noise.exponential(noise.keys(seeds, segment, index), vocabulary).double())
+    return torch.exp(-noise.exponential(keys(seeds, segment, index), vocabulary).double())
 
 
 def draw(log_probs, keys):
@@ -19,7 +23,7 @@ def draw(log_probs, keys):
 
 
 def test_noise_is_exponential_with_rate_one():
-    values = noise.exponential(noise.keys(SEEDS, 1, torch.zeros_like(SEEDS)), 5000).flatten()
+    values = noise.exponential(keys(SEEDS, 1, torch.zeros_like(SEEDS)), 5000).flatten()
     assert torch.isfinite(values).all() and values.min() > 0
     # a million draws: standard error of the mean 1e-3
     assert abs(values.mean() - 1) < 0.004 and abs(values.var() - 1) < 0.02
@@ -53,19 +57,19 @@ def test_noise_is_independent_along_seeds_places_segments_and_vocabulary():
 
 def test_noise_of_a_rollout_does_not_depend_on_its_neighbours_or_on_the_vocabulary_behind():
     index = torch.arange(200)
-    whole = noise.exponential(noise.keys(SEEDS, 1, index), 300)
-    assert torch.equal(whole[50:60], noise.exponential(noise.keys(SEEDS[50:60], 1, index[50:60]), 300))
-    assert torch.equal(whole[:, :100], noise.exponential(noise.keys(SEEDS, 1, index), 100))
+    whole = noise.exponential(keys(SEEDS, 1, index), 300)
+    assert torch.equal(whole[50:60], noise.exponential(keys(SEEDS[50:60], 1, index[50:60]), 300))
+    assert torch.equal(whole[:, :100], noise.exponential(keys(SEEDS, 1, index), 100))
 
 
 def test_sampled_frequencies_are_the_probabilities():
     probs = torch.tensor([0.5, 0.25, 0.125, 0.1, 0.02, 0.005, 0.0])
     count = 40_000
-    tokens = draw(probs.log().expand(count, -1), noise.keys(torch.arange(count), 1, torch.full((count,), 3)))
+    tokens = draw(probs.log().expand(count, -1), keys(torch.arange(count), 1, torch.full((count,), 3)))
     observed = torch.bincount(tokens, minlength=7)
     assert observed[6] == 0
     # and over the places of one rollout
-    along = draw(probs.log().expand(count, -1), noise.keys(torch.full((count,), 5), 1, torch.arange(count)))
+    along = draw(probs.log().expand(count, -1), keys(torch.full((count,), 5), 1, torch.arange(count)))
     for counts in (observed[:6], torch.bincount(along, minlength=7)[:6]):
         assert (
             stats.chisquare(counts.numpy(), (probs[:6].double() / probs[:6].double().sum() * count).numpy()).pvalue
@@ -76,7 +80,7 @@ def test_sampled_frequencies_are_the_probabilities():
 def test_rare_tokens_among_many_keep_their_share():
     # 16,000 tokens of 1/16,000 each: the smallest races decide, where a coarse uniform would tie.
     log_probs = torch.full((800, 16_000), -math.log(16_000))
-    tokens = draw(log_probs, noise.keys(torch.arange(800), 0, torch.zeros(800, dtype=torch.long)))
+    tokens = draw(log_probs, keys(torch.arange(800), 0, torch.zeros(800, dtype=torch.long)))
     eighths = torch.bincount(tokens * 8 // 16_000, minlength=8)
     assert stats.chisquare(eighths.numpy()).pvalue > 1e-3
 

@@ -34,7 +34,7 @@ class Drawing:
         self.longest = max(map(len, self.contexts))
         self.boi_at = torch.tensor([len(ids) - 1 for ids in self.contexts], device=device)
         self.tokens, self.index = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
-        self.segment = 0 if self.reader.sampling.thought == "off" else 1
+        self.streams = noise.streams(self.seeds, 0 if self.reader.sampling.thought == "off" else 1)
         self.num_codes = self.canvas.num_codes[self.rollouts]
 
     def run(self) -> None:
@@ -94,7 +94,7 @@ class Drawing:
         """Write the code that follows in each row, or take the one that is there."""
         reader, canvas, rollouts, index = self.reader, self.canvas, self.rollouts, self.index
         log_probs, kept = reader.distribution(self.logits(hidden))
-        keys = None if reader.sampling.greedy else noise.keys(self.seeds, self.segment, index)
+        keys = None if reader.sampling.greedy else noise.keys(self.streams, index)
         tokens, chosen = reader.choose(log_probs, keys)
         free = self.num_codes <= index
         tokens = torch.where(free, tokens, canvas.codes[rollouts, index])

@@ -27,7 +27,7 @@ from thinkdraw.policies.lora import LoraSettings, add_lora
 from thinkdraw.policies.noise import derive_seeds
 from thinkdraw.policies.prompts import JanusText
 from thinkdraw.policies.reader import Reader
-from thinkdraw.policies.replay import CudaGraphs
+from thinkdraw.policies.replay import recorder_for
 from thinkdraw.policies.sampler import Sampler
 from thinkdraw.policies.scorer import GuidanceInLoss, Scorer
 from thinkdraw.runtime.device import autocast
@@ -128,7 +128,7 @@ class JanusPolicy:
 
         with autocast(self.device, self.precision):
             arena, self._arena = self._arena, Arena()  # its own for whoever samples meanwhile
-            record = CudaGraphs() if self.cuda_graphs and self.device.type == "cuda" else None
+            record = recorder_for(self.device) if self.cuda_graphs else None
             reader = Reader(self.model, self.text, sampling, self.num_image_tokens, self.device, arena, record)
             rows = self._rows_at_once(contexts, sampling, reader.cached_in)
             sampler = Sampler(reader, contexts, canvas, seeds, partial(self._redraw, repeated), rows)

@@ -3,6 +3,8 @@
 So a rollout does not depend on which rows share its batch, on chunking, or on where a continuation started.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
@@ -26,20 +28,25 @@ def _mix_(bits: Tensor) -> Tensor:
     return bits
 
 
-def _key(seeds: Tensor, segment: int, index: Tensor, start: int) -> Tensor:
-    """(B,) int32 hash of the seed's two halves, the segment and the index within it."""
-    key = _mix_(seeds.bitwise_and(0xFFFFFFFF).to(torch.int32).bitwise_xor_(start))
-    for word in (seeds.bitwise_right_shift(32), torch.full_like(seeds, segment + 1), index):
+def _hashed(words: Iterable[Tensor]) -> Tensor:
+    """(2, B) int32: two independent hashes of rows of words (B,), which count to 32 bits."""
+    first, *others = words
+    starts = torch.tensor(_STARTS, dtype=torch.int32, device=first.device)
+    key = _mix_(starts[:, None] ^ first.to(torch.int32))
+    for word in others:
         key = _mix_(key.bitwise_xor_(word.to(torch.int32)))
     return key
 
 
-def keys(seeds: Tensor, segment: int, index: Tensor) -> Tensor:
-    """(2, B) int32: what is hashed once per token. seeds: (B,) int64. segment: which segment of the rollout.
+def streams(seeds: Tensor, segment: int) -> Tensor:
+    """(2, B) int32: what all tokens of a segment have in common. seeds: (B,) int64. segment: which one of the rollout."""
+    low, high = seeds.bitwise_and(0xFFFFFFFF), seeds.bitwise_right_shift(32)
+    return _hashed([low, high, torch.full_like(seeds, segment + 1)])
 
-    index: (B,) int64, the token's index within it.
-    """
-    return torch.stack([_key(seeds, segment, index, start) for start in _STARTS])
+
+def keys(streams: Tensor, index: Tensor) -> Tensor:
+    """(2, B) int32: what is hashed once per token. index: (B,) int64, the token's index within its segment."""
+    return _mix_(streams ^ index.to(torch.int32))
 
 
 def exponential(keys: Tensor, vocabulary: int) -> Tensor:
@@ -67,5 +74,5 @@ def derive_seeds(seed: int, num_prompts: int, group_size: int) -> Tensor:
     place = torch.arange(num_prompts).repeat_interleave(group_size)
     member = torch.arange(group_size).repeat(num_prompts)
     base = torch.full_like(place, seed)
-    low, high = (_key(base + (place << 32), 0, member, start).long() & 0xFFFFFFFF for start in _STARTS)
+    low, high = keys(streams(base + (place << 32), 0), member).long() & 0xFFFFFFFF
     return ((high << 32) | low) & 0x7FFFFFFFFFFFFFFF

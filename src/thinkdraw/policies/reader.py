@@ -47,6 +47,8 @@ class Reader:
         # Of keys and values. Torch's attention of one query takes a quarter longer in bf16 on a CPU.
         by_torch = self.kernels is None and self.device.type == "cpu"
         self.cached_in = torch.float32 if by_torch else self.decoder.dtype
+        # Whether this program runs ahead of the device, and waits where it looks at a number.
+        self.waits = self.device.type != "cpu" or self.record is not None
         # What top-k and top-p leave differs in size from step to step.
         cuts = self.sampling.top_k is not None or self.sampling.top_p is not None
         self.replays = Replays(None if cuts else self.record)

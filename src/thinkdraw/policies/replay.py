@@ -86,6 +86,11 @@ def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
         tensor.copy_(value)
 
 
+def recorder_for(device: torch.device) -> Callable[[Step], Step] | None:
+    """What records steps there; None where nothing does."""
+    return CudaGraphs() if device.type == "cuda" else None
+
+
 class CudaGraphs:
     """Records steps as CUDA graphs. They share memory, since no two run at a time and none leaves anything there."""
 

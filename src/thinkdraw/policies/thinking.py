@@ -12,7 +12,7 @@ from thinkdraw.policies.canvas import Canvas
 from thinkdraw.policies.reader import Reader
 
 REFILLED_FRAC = 1 / 8  # of the slots have to be free: reading a few contexts takes as long as a step of all slots
-STEPS_UNSEEN = 8  # on a GPU between two looks at which thoughts are done: each look waits for it
+STEPS_UNSEEN = 8  # between two looks at which thoughts are done, where each look waits for a GPU
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Thinking:
 
         self.rollouts, self.tokens, self.positions = (blank(torch.int64) for _ in range(3))
         self.done = blank(torch.bool)
+        self.streams = noise.streams(self.seeds, 0)
         self.columns = 0  # that hold all tokens read so far
 
     def run(self) -> None:
@@ -73,7 +74,7 @@ class Thinking:
     def steps(self) -> None:
         """One more token for every slot that thinks, or several where looking in between would cost time."""
         rows, times = self.num_active, 1
-        if self.reader.device.type != "cpu":  # few numbers of rows, each recorded once
+        if self.reader.waits:  # and few different numbers of rows, each recorded once
             rows, times = min(self.slots, 1 << (rows - 1).bit_length()), STEPS_UNSEEN
         for _ in range(times):
             self.columns += 1
@@ -94,7 +95,7 @@ class Thinking:
         index, goes_on = canvas.text_len[rollouts], ~self.done[slots]
         logits = network.text_logits(reader.model, hidden)
         log_probs, kept = reader.distribution(logits, suppressed=reader.suppressed)
-        keys = None if reader.sampling.greedy else noise.keys(self.seeds[rollouts], 0, index)
+        keys = None if reader.sampling.greedy else noise.keys(self.streams[:, rollouts], index)
         tokens, chosen = reader.choose(log_probs, keys)
         if kept is not None:
             canvas.keep(rollouts[goes_on], False, index[goes_on], kept[goes_on])
