@@ -6,11 +6,11 @@
 Weights are random, so nothing is downloaded; a picture's cost does not depend on them. No thought ends before its budget,
 in ours and in theirs, so that both write the same number of tokens.
 
-*draw* is the picture phase after a thought, without decoding to pixels. *think, draw* is both phases; of transformers the
-sum of its two calls, for its second begins from the prompt again. *floor* is the time in which the weights of the layers
-and the image head, and the keys and values of all rows, can be read once per image token at the copy bandwidth that is
-measured first. *GRPO step*: sampling, decoding, a judge that costs nothing (brightness), and an update with adapters of
-rank 16, guidance in the loss, and checkpointing per layer.
+*draw* is the picture phase after a thought, without decoding to pixels, by recorded steps and once *without graphs*.
+*think, draw* is both phases; of transformers the sum of its two calls, for its second begins from the prompt again. *floor*
+is the time in which the weights of the layers and the image head, and the keys and values of all rows, can be read once per
+image token at the copy bandwidth that is measured first. *GRPO step*: sampling, decoding, a judge that costs nothing
+(brightness), and an update with adapters of rank 16, guidance in the loss, and checkpointing per layer.
 
 A measurement that would take longer than --limit-s draws fewer image tokens, the first of the picture, on both sides; its
 row says how many. A row that fails, or would begin after --budget-s, says so, and the others go on.
@@ -185,13 +185,16 @@ class Drawing:
         with pictures_of(policy, tokens):
             policy.model.set_attn_implementation({"text_config": attention.NAME})
             ours, whole = clock.seconds(self.draw), clock.seconds(self.think_and_draw)
+            policy.cuda_graphs = False
+            step_by_step = clock.once(self.draw)
+            policy.cuda_graphs = True
             plain.as_transformers_opens_it(policy)
             drawn, thought = clock.seconds(theirs), clock.seconds(their_thoughts)
         floor = self.floor(tokens, bandwidth)
         shared = {"rollouts": self.rollouts, "image tokens": tokens}
         return [
             {"what": "draw", **shared, "ours_s": ours, "transformers_s": drawn, "ratio": drawn / ours,
-             "floor_s": floor, "of the floor": floor / ours},
+             "without_graphs_s": step_by_step, "floor_s": floor, "of the floor": floor / ours},
             {"what": "think, draw", **shared, "ours_s": whole, "transformers_s": drawn + thought,
              "ratio": (drawn + thought) / whole},
         ]  # fmt: skip
@@ -260,7 +263,7 @@ def shown(row: dict[str, Any]) -> str:
     if "ratio" in row:
         line += f", transformers {row['transformers_s']:8.2f} s, {row['ratio']:5.2f}×"
     if "floor_s" in row:
-        line += f"; floor {row['floor_s']:6.2f} s, {row['of the floor']:.0%} of it reached"
+        line += f"; without graphs {row['without_graphs_s']:.2f} s; floor {row['floor_s']:6.2f} s, {row['of the floor']:.0%} of it reached"
     if "rollouts_per_s" in row:
         peak = "" if row["peak_gb"] is None else f", {row['peak_gb']:.1f} GB"
         line += f" ({row['sample_s']:.2f} + {row['update_s']:.2f}), {row['rollouts_per_s']:.2f} rollouts/s{peak}"

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling
+from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling, tolerance
 
 from thinkdraw.policies import scorer as scorer_module
 from thinkdraw.types import Prompt
@@ -19,7 +19,7 @@ CUTS = {"full": {}, "top_k": {"top_k": 50}, "top_p": {"top_p": 0.9}}
 def test_recomputed_log_probs_equal_the_samplers(shared_policy, thought, guidance_scale, temperature, cut):
     settings = sampling(thought, guidance_scale=guidance_scale, temperature=temperature, **CUTS[cut])
     rollouts = shared_policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS, decode=False)
-    assert difference(shared_policy, rollouts) <= TOLERANCE
+    assert difference(shared_policy, rollouts) <= tolerance(settings)
     assert (rollouts.kept is None) == (cut == "full")
 
 

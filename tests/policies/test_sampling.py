@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling
+from tests.policies.suite import PROMPTS, SEEDS, assert_same_rollouts, difference, sampling, tolerance
 
 from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
@@ -41,7 +41,7 @@ def test_continuing_with_the_same_seed_reproduces_the_rollout_from_every_place(
     for kept in places:
         again = shared_policy.sample(prompts, settings, seeds=SEEDS, prefix=whole, prefix_lengths=kept)
         assert_same_rollouts(whole, again)
-        assert difference(shared_policy, again) <= TOLERANCE
+        assert difference(shared_policy, again) <= tolerance(settings)
         assert (again.kept is None) == (not cut)
         assert torch.equal(whole.pictures, again.pictures)
     if cut:
@@ -59,7 +59,7 @@ def test_forks_share_the_prefix_and_then_part(shared_policy, thought):
         for name in ("tokens", "mask", "log_probs"):
             assert torch.equal(getattr(forks, name)[i, :kept], getattr(whole, name)[i // 3, :kept])
     assert len(forks.image_tokens()[:3].unique(dim=0)) == 3
-    assert difference(shared_policy, forks) <= TOLERANCE
+    assert difference(shared_policy, forks) <= tolerance(settings)
 
 
 def test_thoughts_are_read_back_without_control_tokens(shared_policy):

@@ -1,3 +1,4 @@
+import dataclasses
 import threading
 
 import pytest
@@ -38,6 +39,27 @@ def test_a_chunk_is_judged_while_the_next_is_drawn():
         yield noise(2, seed=1)
 
     assert len(draw_and_judge(draw(), Waiting()).chunks) == 2
+
+
+def test_pictures_are_decoded_where_they_are_judged_while_the_next_chunk_is_drawn():
+    threads, drawing = [], threading.Event()
+    pictures = [noise(2, seed=seed).pictures for seed in range(2)]
+
+    def draw():
+        for seed in range(2):
+            yield dataclasses.replace(noise(2, seed=seed), pictures=None)
+            drawing.set()
+
+    def decode(rollouts):
+        assert drawing.wait(20)  # until the next chunk has been asked for
+        threads.append(threading.current_thread())
+        return dataclasses.replace(rollouts, pictures=pictures[len(threads) - 1])
+
+    found = draw_and_judge(draw(), Brightness(), decode=decode)
+    assert threading.main_thread() not in threads and len(threads) == 2
+    for seed, judged in enumerate(found.chunks):
+        assert torch.equal(judged.rewards, Brightness()(noise(2, seed=seed)))
+        assert judged.rollouts.pictures is pictures[seed]
 
 
 def test_on_the_same_cores_a_chunk_is_judged_before_the_next_is_drawn():

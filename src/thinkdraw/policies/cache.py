@@ -47,10 +47,10 @@ class Cache:
     kernels: Kernels | None
     stem: Layers | None = None
     stem_lengths: Tensor | None = None
-    # Of the pass that is open: for kernels the columns where its rows begin (R,), for torch those of all its tokens (R, S) and
-    # what is added to scores (R, 1, S, columns).
+    # Of the pass that is open: for kernels the columns where its rows begin (R,), for torch rows and columns of all its tokens,
+    # (R, 1) and (R, S), and what is added to scores (R, 1, S, columns).
     _begins: Tensor = field(default_factory=lambda: torch.zeros(0))
-    _columns: Tensor = field(default_factory=lambda: torch.zeros(0))
+    _places: tuple[Tensor, Tensor] = field(default_factory=lambda: (torch.zeros(0), torch.zeros(0)))
     _mask: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @classmethod
@@ -96,7 +96,7 @@ class Cache:
             if first < 0 or last + positions.shape[1] > self.room or len(begins) > len(self.layers[0][0]):
                 raise IndexError(f"no room for columns {first} to {last}")  # the kernels write wherever they are told
             return
-        self._columns = positions
+        self._places = torch.arange(len(positions), device=positions.device)[:, None], positions
         seen = torch.arange(columns, device=positions.device) <= positions[..., None]
         zero = torch.zeros((), dtype=self.layers[0][0].dtype, device=positions.device)
         self._mask = torch.where(seen, zero, float("-inf"))[
@@ -123,8 +123,8 @@ class Cache:
         both = both.to(cos.dtype)
         turned = torch.addcmul(both * cos, both.roll(heads.shape[3] // 2, -1), sin)
         queries, new_keys = turned.to(keys.dtype).split([heads.shape[2] - 2 * key_heads, key_heads], dim=2)
-        row = torch.arange(rows, device=heads.device)[:, None]
-        keys[row, :, self._columns], values[row, :, self._columns] = new_keys, new_values.to(values.dtype)
+        row, column = self._places
+        keys[row, :, column], values[row, :, column] = new_keys, new_values.to(values.dtype)
         columns = self._mask.shape[-1]
         found = F.scaled_dot_product_attention(
             queries.transpose(1, 2), keys[:rows, :, :columns], values[:rows, :, :columns], attn_mask=self._mask,

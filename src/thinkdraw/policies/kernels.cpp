@@ -120,12 +120,12 @@ static inline Lanes sums_of(const Lanes *of) {
     return pair + pick(pair, pair, next);
 }
 
-// e^x for x <= 0, to 4e-6 of itself.
+// e^x for x <= 0, to 2e-7 of itself: Cephes' expf (Moshier), which takes log 2 in two parts.
 static inline Lanes exponential(Lanes x) {
     const Lanes lowest = Lanes{} - 87.0f;
     x = x < lowest ? lowest : x;
     const Places whole = __builtin_convertvector(x * 1.44269504f - 0.5f, Places);  // e^x = 2^whole * e^rest
-    const Lanes rest = x - __builtin_convertvector(whole, Lanes) * 0.693147181f;
+    const Lanes times = __builtin_convertvector(whole, Lanes), rest = x - times * 0.693359375f + times * 2.12194440e-4f;
     Lanes power = 1.9875691500e-4f * rest + 1.3981999507e-3f;
     power = power * rest + 8.3334519073e-3f;
     power = power * rest + 4.1665795894e-2f;
@@ -134,6 +134,9 @@ static inline Lanes exponential(Lanes x) {
     power = power * rest * rest + rest + 1.0f;
     return power * same_bits<Lanes>((whole + 127) << 23);
 }
+
+// Other threads are waited for, which costs as much as this many multiplications or so.
+constexpr int64_t worth_threads = 1 << 15;
 
 // ---- attention: turns queries and keys by their rotary angles, writes keys and values into the cache, and attends
 
@@ -269,7 +272,11 @@ static void attend_head(const Attention &pass, int64_t row, int64_t head, float 
 }
 
 extern "C" void attend(const Attention *pass) {
-#pragma omp parallel num_threads(int(pass->threads))
+    int64_t seen = 0;
+    for (int64_t row = 0; row < pass->rows; row++)
+        seen += pass->begins[row] + (pass->stem_lengths ? pass->stem_lengths[row] : 0) + pass->tokens;
+    const int64_t products = 2 * seen * pass->tokens * pass->key_heads * pass->groups * width;
+#pragma omp parallel num_threads(int(pass->threads)) if (products > worth_threads)
     {
         std::vector<float> scores(size_t(pass->stem_room + pass->room + lanes));
 #pragma omp for
@@ -289,7 +296,7 @@ struct Norm {
 
 template <class Stream, class Normed>
 static void normalise(const Norm &pass) {
-#pragma omp parallel for num_threads(int(pass.threads))
+#pragma omp parallel for num_threads(int(pass.threads)) if (4 * pass.rows * pass.size > worth_threads)
     for (int64_t row = 0; row < pass.rows; row++) {
         const int64_t size = pass.size;
         const Stream *stream = (const Stream *)pass.stream + row * size, *weight = (const Stream *)pass.weight;
@@ -334,7 +341,7 @@ static inline Lanes silu(Lanes x) {
 }
 
 extern "C" void gate(const Gate *pass) {
-#pragma omp parallel for num_threads(int(pass->threads))
+#pragma omp parallel for num_threads(int(pass->threads)) if (16 * pass->rows * pass->size > worth_threads)
     for (int64_t row = 0; row < pass->rows; row++) {
         const Number *both = pass->both + row * 2 * pass->size;
         for (int64_t d = 0; d < pass->size; d += block) {

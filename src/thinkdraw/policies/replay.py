@@ -5,6 +5,7 @@ A step starts some hundred small kernels, which take the interpreter longer than
 
 import warnings
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -46,6 +47,8 @@ class Replays:
         before = [tensor.clone() for tensor in changed]
         step()  # also makes libraries ready, which may not happen in a recording
         wanted = [tensor.clone() for tensor in changed]
+        if not _written(before, wanted):  # nothing to compare a replay with
+            return
         _put(changed, before)
         try:
             assert self.record is not None
@@ -56,7 +59,7 @@ class Replays:
                 raise
             self._give_up(f"cannot be recorded ({' '.join(str(error).split())[:200]})")
         else:
-            if _agree(before, wanted, changed):
+            if _agree(_written(before, wanted), changed):
                 self.recorded[key] = replay
                 return
             self._give_up("gives other numbers when it is replayed")
@@ -71,13 +74,19 @@ class Replays:
         )
 
 
-def _agree(before: Sequence[Tensor], wanted: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
-    """Whether most of the numbers that a step wrote are found again: rounding may turn a tie in one row or another."""
-    close = [
-        torch.isclose(new, one, atol=TOLERANCE, rtol=TOLERANCE)[one != old]
-        for old, one, new in zip(before, wanted, found)
-        if one.is_floating_point()
-    ]
+Written = list[tuple[int, Tensor, Tensor]]  # which tensor, where in it (bool), and what
+
+
+def _written(before: Sequence[Tensor], after: Sequence[Tensor]) -> Written:
+    """The fractional numbers that a step wrote: log-probs."""
+    fractional = [i for i, one in enumerate(after) if one.is_floating_point()]
+    changes = [(i, after[i] != before[i], after[i]) for i in fractional]
+    return [(i, where, after[where]) for i, where, after in changes if bool(where.any())]
+
+
+def _agree(wanted: Written, found: Sequence[Tensor]) -> bool:
+    """Whether most of them are found again: rounding may turn a tie in one row or another."""
+    close = [torch.isclose(found[i][where], one, atol=TOLERANCE, rtol=TOLERANCE) for i, where, one in wanted]
     return bool(torch.cat(close).float().mean() > 0.5)
 
 
@@ -88,14 +97,20 @@ def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
 
 def recorder_for(device: torch.device) -> Callable[[Step], Step] | None:
     """What records steps there; None where nothing does."""
-    return CudaGraphs() if device.type == "cuda" else None
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
+@cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all graphs: cuBLAS keeps working memory for every stream that it has seen."""
+    return torch.cuda.Stream(device)
 
 
 class CudaGraphs:
     """Records steps as CUDA graphs. They share memory, since no two run at a time and none leaves anything there."""
 
-    def __init__(self) -> None:
-        self.stream, self.pool = torch.cuda.Stream(), torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self.stream, self.pool = _recording_stream(device), torch.cuda.graph_pool_handle()
 
     def __call__(self, step: Step) -> Step:
         # Not torch.cuda.graph, which collects garbage and empties torch's cache each time.

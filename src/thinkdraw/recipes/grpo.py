@@ -19,6 +19,7 @@ from pydantic import Field, model_validator
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl_k2, kl_k3, masked_modality_mean
+from thinkdraw.policies.check import amplification
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
@@ -395,14 +396,12 @@ def warn_of_trouble(display: Display, row: dict[str, Any], done: dict[str, Any],
         display.warn(
             "gradient", "the gradient norm is 0 although rewards differ. Are all weights frozen, or both weights 0?"
         )
-    deviation, limit = (
-        row.get("ratio_max_deviation", 0.0),
-        RATIO_LIMIT[config.precision if config.dtype == "fp32" else "bf16"],
-    )
+    deviation = row.get("ratio_max_deviation", 0.0)
+    limit = RATIO_LIMIT[config.precision if config.dtype == "fp32" else "bf16"] * amplification(config.sampling)
     if deviation > limit and config.old_log_probs == "sampled":
         display.warn(
             "ratio",
-            f"max |ratio − 1| is {deviation:.2g} at the first update of a phase (limit {limit:g} in "
+            f"max |ratio − 1| is {deviation:.2g} at the first update of a phase (limit {limit:.2g} in "
             f"{config.precision}): sampler and trainer disagree. With bf16 set old_log_probs=recomputed; in fp32 "
             "this is an error of the policy.",
         )

@@ -1,16 +1,18 @@
-"""Judging beside drawing: while the pictures of one chunk are judged, the next chunk is drawn, where that saves time."""
+"""Judging beside drawing: while the pictures of one chunk are decoded and judged, the next chunk is drawn, where that saves time."""
 
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from thinkdraw.recipes.judge_parts import parts_of
 from thinkdraw.rewards.judging import applies_to
+from thinkdraw.runtime.device import SideStream
 from thinkdraw.types import Reward, Rollouts
 
 
@@ -60,16 +62,31 @@ def _asked(reward: Reward, method: str, rollouts: Rollouts) -> dict[str, Tensor]
     return ask(rollouts) if ask else {}
 
 
-class Judging:
-    """A thread that judges what is submitted, one batch after the other. Left by an error, it drops what is waiting."""
+Decode = Callable[[Rollouts], Rollouts]
 
-    def __init__(self, reward: Reward) -> None:
-        self._reward = reward
+
+def as_it_is(rollouts: Rollouts) -> Rollouts:
+    return rollouts
+
+
+class Judging:
+    """A thread that judges what is submitted, one batch after the other. Left by an error, it drops what is waiting.
+
+    decode: gives rollouts their pictures first. device: that of the rollouts; on a GPU the thread has a stream of its own.
+    """
+
+    def __init__(self, reward: Reward, decode: Decode = as_it_is, device: torch.device | None = None) -> None:
+        self._reward, self._decode = reward, decode
+        self._stream = SideStream(device or torch.device("cpu"))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judging")
 
     def submit(self, rollouts: Rollouts) -> Future[Judged]:
         """The answer to come; its `result()` raises what the reward raised."""
-        return self._thread.submit(judge, self._reward, rollouts)
+        return self._thread.submit(self._judge, rollouts, self._stream.queued())
+
+    def _judge(self, rollouts: Rollouts, queued: Any) -> Judged:
+        with self._stream.after(queued):
+            return judge(self._reward, self._decode(rollouts))
 
     def __enter__(self) -> "Judging":
         return self
@@ -85,19 +102,24 @@ def is_elsewhere(reward: Reward) -> bool:
     return any(getattr(part, "elsewhere", False) is True for _, part in parts_of(reward))
 
 
-def draw_and_judge(chunks: Iterable[Rollouts], reward: Reward, *, beside: bool = True) -> Overlapped:
-    """Judge each chunk while the next one is drawn. chunks: drawn as they are asked for, by a generator that samples.
+def draw_and_judge(
+    chunks: Iterable[Rollouts], reward: Reward, *, beside: bool = True, decode: Decode = as_it_is,
+    device: torch.device | None = None,
+) -> Overlapped:  # fmt: skip
+    """Decode and judge each chunk while the next one is drawn. chunks: drawn as they are asked for, by a generator that
+    samples.
 
     beside: false judges each before the next is drawn, which is quicker where both would compute on the same cores.
+    decode, device: see `Judging`.
     Raises what drawing or the reward raises; after a reward's error no further chunk is drawn.
     """
     began = time.monotonic()
     if not beside:
-        judged = [judge(reward, rollouts) for rollouts in chunks]
+        judged = [judge(reward, decode(rollouts)) for rollouts in chunks]
         seconds = sum(chunk.seconds for chunk in judged)
         return Overlapped(judged, time.monotonic() - began - seconds, seconds, seconds)
     futures: list[Future[Judged]] = []
-    with Judging(reward) as judging:
+    with Judging(reward, decode, device) as judging:
         for rollouts in chunks:
             futures.append(judging.submit(rollouts))
             for future in futures:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,19 +111,27 @@ def _sample(
     size = -(-len(prompts) // config.judge_chunks)
     begins = range(0, len(prompts), size)
     drawn = (_draw(policy, prompts[b : b + size], config, phase, first + b) for b in begins)
-    found = draw_and_judge(drawn, reward, beside=policy.device.type != "cpu" or is_elsewhere(reward))
+    beside = policy.device.type != "cpu" or is_elsewhere(reward)
+    found = draw_and_judge(drawn, reward, beside=beside, decode=partial(_decoded, policy), device=policy.device)
     seconds["seconds_sampling"] += found.seconds_sample
     seconds["seconds_judging"] += found.seconds_wait
     return [_part(policy, reward, judged, config, first + b) for judged, b in zip(found.chunks, begins, strict=True)]
 
 
 def _draw(policy: JanusPolicy, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int) -> Rollouts:
-    size = config.group_size
-    seeds = draw_seeds(config.seed, phase, first, len(prompts), size)
+    """On a GPU without pictures: they are decoded beside the tokens of the next chunk."""
+    size, settings = config.group_size, config.sampling
+    seeds, decode = draw_seeds(config.seed, phase, first, len(prompts), size), policy.device.type == "cpu"
     if config.rewrites == "pool":
         told = retold(prompts, size, phase, config.seed)
-        return dataclasses.replace(policy.sample(told, config.sampling, seeds=seeds), group_size=size)
-    return policy.sample(prompts, config.sampling, group_size=size, seeds=seeds)
+        return dataclasses.replace(policy.sample(told, settings, seeds=seeds, decode=decode), group_size=size)
+    return policy.sample(prompts, settings, group_size=size, seeds=seeds, decode=decode)
+
+
+def _decoded(policy: JanusPolicy, rollouts: Rollouts) -> Rollouts:
+    if rollouts.pictures is not None:
+        return rollouts
+    return dataclasses.replace(rollouts, pictures=policy.decode_tokens(rollouts.image_tokens()))
 
 
 def _part(policy: JanusPolicy, reward: Reward, judged: Judged, config: GrpoConfig, first: int) -> Part:

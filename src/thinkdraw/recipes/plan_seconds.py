@@ -30,26 +30,30 @@ GPUS = {
 }
 # What an offloaded optimiser waits for, bytes per second: PCIe 4.0 with 16 lanes, and a server's memory.
 LINK_BANDWIDTH, HOST_BANDWIDTH = 25e9, 100e9
-# Assumptions: shares of the data sheet's figures that are reached, and the time in which the interpreter starts the
-# kernels of one layer, below which no decoding step of a layer gets.
-OPERATIONS_FRAC, BANDWIDTH_FRAC, LAYER_START_S = 0.4, 0.6, 2.5e-4
+# Assumptions: shares of the data sheet's figures that are reached, and the time in which the two dozen kernels of a layer
+# start and end when a recorded step is replayed, below which no decoding step of a layer gets.
+OPERATIONS_FRAC, BANDWIDTH_FRAC, LAYER_START_S = 0.4, 0.6, 5e-5
 
 
 def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, ways: int) -> float:
-    """Every thought at its budget, and the picture; `at_once` rollouts in a batch, in as many rounds as that takes."""
+    """Every thought at its budget, and the picture; `at_once` rollouts are drawn together, in as many rounds as that takes.
+
+    Where it takes several, a rollout that thinks has the room of its unconditional row too.
+    """
     counts, size = load.weights, ITEMSIZE[load.dtype]
-    rounds = -(-rollouts // at_once)
-    rows = -(-rollouts // rounds)
     cached = 2 if load.precision == "bf16" else size
-    writing = (load.thought_tokens, rows, counts.text_head, load.prompt_tokens + load.thought_tokens / 2)
-    drawing = (load.image_tokens, rows * ways, counts.image_head, load.row_tokens - load.image_tokens / 2)
+    thinking = rollouts if rollouts <= at_once else min(rollouts, at_once * ways)
+    writing = (thinking, 1, load.thought_tokens, counts.text_head, load.prompt_tokens + load.thought_tokens / 2)
+    drawing = (at_once, ways, load.image_tokens, counts.image_head, load.row_tokens - load.image_tokens / 2)
     seconds = 0.0
-    for steps, width, head, columns in (writing, drawing):
+    for together, rows_each, steps, head, columns in (writing, drawing):
+        rounds = -(-rollouts // together)
+        width = -(-rollouts // rounds) * rows_each
         read = (counts.layers + head) * size + width * kv_bytes(load.config, round(columns), cached)
         operations = 2 * (counts.layers + head) * width
         starting = LAYER_START_S * load.config.text_config.num_hidden_layers
-        seconds += steps * max(_moved(read, gpu), _computed(operations, gpu), starting)
-    return rounds * seconds
+        seconds += rounds * steps * max(_moved(read, gpu), _computed(operations, gpu), starting)
+    return seconds
 
 
 def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float, steps: int = 1) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 
@@ -57,3 +59,25 @@ def cpu_has_bf16() -> bool:
     # Private names of torch.cpu, looked up softly because they come and go between releases.
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(probe()) for name in probes if callable(probe := getattr(torch.cpu, name, None)))
+
+
+class SideStream:
+    """On a CUDA device the work of another thread beside this one's, which would else queue behind it; elsewhere nothing."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+
+    def queued(self) -> Any:
+        """What this thread has asked of the device so far: an event, None where there is no stream."""
+        return None if self._stream is None else torch.cuda.current_stream(self._stream.device).record_event()
+
+    @contextmanager
+    def after(self, queued: Any) -> Iterator[None]:
+        """Inside, work begins when `queued` is done; on leaving it is done itself."""
+        if self._stream is None:
+            yield
+            return
+        with torch.cuda.stream(self._stream):
+            self._stream.wait_event(queued)
+            yield
+            self._stream.synchronize()
