@@ -5,6 +5,7 @@ import torch
 from tests.policies.suite import PROMPTS, SEEDS, assert_same_rollouts, difference, sampling, tolerance
 
 from thinkdraw.errors import UserError
+from thinkdraw.policies.thinking import Thinking
 from thinkdraw.types import Prompt
 
 
@@ -91,3 +92,21 @@ def test_wrong_numbers_of_seeds_and_prefixes_are_refused(shared_policy):
         shared_policy.sample(PROMPTS, sampling("off"), prefix=whole)
     with pytest.raises(ValueError, match="cannot go on"):
         shared_policy.sample(PROMPTS, sampling(), prefix=whole, prefix_lengths=torch.tensor([1, 1, 1]))
+
+
+def test_a_slot_whose_thought_is_done_takes_the_next_rollout(policy, monkeypatch):
+    settings = sampling(guidance_scale=1.0, max_thought_tokens=24)
+    whole = policy.sample(PROMPTS, settings, group_size=8, decode=False)
+    seen, step = [], Thinking.step
+
+    def counting(self, rows, columns):
+        seen.append(rows)
+        step(self, rows, columns)
+
+    monkeypatch.setattr(Thinking, "step", counting)
+    policy.max_rows = 4
+    assert_same_rollouts(policy.sample(PROMPTS, settings, group_size=8, decode=False), whole)
+    # The first token of a thought is read off its prompt. Four at a time, each batch would wait for its longest thought.
+    tokens = (whole.mask & ~whole.is_image).sum(1) - 1
+    waiting = tokens.split(4)
+    assert sum(seen) == int(tokens.sum()) and len(seen) < sum(int(batch.max()) for batch in waiting)
