@@ -30,7 +30,7 @@ from thinkdraw.policies.reader import Reader
 from thinkdraw.policies.replay import recorder_for
 from thinkdraw.policies.sampler import Sampler
 from thinkdraw.policies.scorer import GuidanceInLoss, Scorer
-from thinkdraw.runtime.device import autocast
+from thinkdraw.runtime.device import autocast, settle_vector_math
 from thinkdraw.types import Prompt, Rollouts, Sampling, Scored
 
 CAPTION_REQUEST = "describe this picture."
@@ -50,6 +50,7 @@ class JanusPolicy:
         guidance_in_loss: GuidanceInLoss = "same", train_understanding: bool = False, max_rows: int | None = None,
         cuda_graphs: bool = True, lora: LoraSettings | None = None,
     ):  # fmt: skip
+        settle_vector_math()
         self.model, self.processor = model, processor
         self.precision, self.max_rows, self.cuda_graphs = precision, max_rows, cuda_graphs
         config: Any = model.config
