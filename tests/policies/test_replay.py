@@ -66,6 +66,12 @@ def test_a_prefix_goes_on_by_recorded_steps(recorded):
     again = policy.sample(prompts, settings, seeds=SEEDS, prefix=whole, prefix_lengths=lengths.clamp(min=0))
     assert_same_rollouts(whole, again)
     assert counts["replays"] > 0
+    # Any number of thoughts that go on, where steps have 1, 2, 4 … rows.
+    drawing = (whole.segment >= 0).sum(1) - 16
+    for thinking in range(1, 6):
+        kept = torch.where(torch.arange(6) < thinking, 0, drawing)
+        again = policy.sample(prompts, settings, seeds=SEEDS, prefix=whole, prefix_lengths=kept)
+        assert_same_rollouts(whole, again)
 
 
 def test_what_top_p_leaves_is_sampled_by_plain_steps(recorded):

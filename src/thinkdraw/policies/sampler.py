@@ -3,6 +3,7 @@
 The likelihoods that it notes are those of `scorer.py`, to float tolerance.
 """
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ from thinkdraw.policies.cache import Cache
 from thinkdraw.policies.canvas import Canvas
 from thinkdraw.policies.drawing import Drawing
 from thinkdraw.policies.reader import Ids, Reader
-from thinkdraw.policies.thinking import Thinking
+from thinkdraw.policies.thinking import Thinking, unfinished
 
 
 @dataclass
@@ -50,15 +51,16 @@ class Sampler:
     def think(self, rows: int) -> tuple[Tensor, list[Cache]]:
         """Write all thoughts; the order in which to draw (B,), and the cache if it still holds every rollout, in that order."""
         reader, count = self.reader, len(self.contexts)
-        stays = reader.sampling.thought == "inline" and reader.ways * count <= rows
-        slots = min(rows, count)
+        order, waiting = torch.arange(count, device=self.seeds.device), unfinished(reader, self.canvas)
+        if not waiting:
+            return order, []
+        all_stay = reader.sampling.thought == "inline" and len(waiting) == count and reader.ways * count <= rows
+        slots = min(rows, len(waiting))
         reader.arena.reset()
-        cache = reader.blank(reader.ways * slots if stays else slots, self.columns(self.contexts, reader.budget))
-        thinking = Thinking(reader, self.contexts, self.canvas, self.seeds, cache, slots)
-        if bool(thinking.finished().any()):
-            stays = False
+        cache = reader.blank(reader.ways * slots if all_stay else slots, self.columns(self.contexts, reader.budget))
+        thinking = Thinking(reader, self.contexts, self.canvas, self.seeds, cache, slots, deque(waiting))
         thinking.run()
-        return (thinking.rollouts, [cache]) if stays else (torch.arange(count, device=self.seeds.device), [])
+        return (thinking.rollouts, [cache]) if all_stay else (order, [])
 
     def opened(self) -> Ids:
         """The contexts that pictures are drawn in, begin-of-image included."""

@@ -1,7 +1,7 @@
 """The thought phase: every rollout that has not finished its thought writes it, in slots that are filled again as they fall free."""
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,9 +15,17 @@ REFILLED_FRAC = 1 / 8  # of the slots have to be free: reading a few contexts ta
 STEPS_UNSEEN = 8  # between two looks at which thoughts are done, where each look waits for a GPU
 
 
+def unfinished(reader: Reader, canvas: Canvas) -> list[int]:
+    """Rollouts whose thoughts need a further token, begin-of-image aside."""
+    last = canvas.last_text()
+    finished = (last == reader.text.eos) | (last == reader.text.boi) | (canvas.text_len >= reader.budget)
+    return (~finished).nonzero().flatten().tolist()
+
+
 @dataclass
 class Thinking:
     """contexts: each rollout's ids before the thought. seeds: (B,), of all rollouts. cache: a row per slot, or more.
+    waiting: rollouts that have to think, as many as there are slots or more, so that no two slots ever hold the same one.
 
     Slot s holds rollout rollouts[s]; slots 0 .. num_active − 1 think, and are a view of the cache and not a copy. tokens,
     positions: (slots,) the token that each reads next and where it stands; of a thought that is done its last token, which it
@@ -30,8 +38,8 @@ class Thinking:
     seeds: Tensor
     cache: Cache
     slots: int
+    waiting: deque[int]
     num_active: int = 0
-    waiting: deque[int] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         def blank(dtype: torch.dtype) -> Tensor:
@@ -44,7 +52,6 @@ class Thinking:
 
     def run(self) -> None:
         self.reader.replays.forget()
-        self.waiting.extend((~self.finished()).nonzero().flatten().tolist())
         while self.waiting or self.num_active:
             free = self.slots - self.num_active
             if self.waiting and (not self.num_active or free >= REFILLED_FRAC * self.slots):
@@ -52,11 +59,6 @@ class Thinking:
             else:
                 self.steps()
             self.retire()
-
-    def finished(self) -> Tensor:
-        """(B,) bool: thoughts that need no further token, begin-of-image aside."""
-        text, last = self.reader.text, self.canvas.last_text()
-        return (last == text.eos) | (last == text.boi) | (self.canvas.text_len >= self.reader.budget)
 
     def admit(self, free: int) -> None:
         """Let up to `free` waiting rollouts into the slots behind those that think."""
