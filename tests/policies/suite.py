@@ -2,7 +2,7 @@
 
 import torch
 
-from thinkdraw.policies.check import amplification
+from thinkdraw.policies.check import fp32_limit
 from thinkdraw.types import Policy, Prompt, Rollouts, Sampling
 
 # Lengths differ much, so that every batch is ragged.
@@ -16,8 +16,8 @@ TOLERANCE = 1e-4  # nats, fp32
 
 
 def tolerance(settings: Sampling) -> float:
-    """TOLERANCE, and where guidance u + s(c − u) and temperature make more of rounding than s = 3 does, in proportion."""
-    return TOLERANCE * amplification(settings)
+    """TOLERANCE, and more where guidance and temperature make more of rounding, see `fp32_limit`."""
+    return fp32_limit(settings)
 
 
 def difference(policy: Policy, rollouts: Rollouts) -> float:

@@ -69,10 +69,8 @@ def test_attention_finds_and_writes_what_torchs_does(dtype, atol, tokens, key_he
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
 def test_a_stem_is_columns_that_stand_before_the_others(dtype, atol):
-    cache, new = (
-        cached(dtype, kernels_of(dtype, 64), key_heads=2, width=64),
-        new_tokens(dtype, tokens=1, key_heads=2, groups=1, width=64),
-    )
+    cache = cached(dtype, kernels_of(dtype, 64), key_heads=2, width=64)
+    new = new_tokens(dtype, tokens=1, key_heads=2, groups=1, width=64)
     stem = Cache([(torch.randn(1, 2, 7, 64).to(dtype), torch.randn(1, 2, 7, 64).to(dtype))], cache.kernels)
     lengths = torch.tensor([7, 3, 0])
     both = []

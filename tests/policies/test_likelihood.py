@@ -7,6 +7,7 @@ import torch
 from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling, tolerance
 
 from thinkdraw.policies import scorer as scorer_module
+from thinkdraw.policies.check import fp32_limit
 from thinkdraw.types import Prompt
 
 CUTS = {"full": {}, "top_k": {"top_k": 50}, "top_p": {"top_p": 0.9}}
@@ -34,6 +35,16 @@ def test_rollouts_that_end_by_begin_of_image_by_end_of_sentence_and_by_the_budge
     ended = forced & (before == policy.text.eos)
     assert (~forced).any() and ended.any() and (forced & ~ended).any()
     assert (text_len[forced & ~ended] == 11).all()  # budget 10, and begin-of-image
+
+
+@pytest.mark.parametrize(
+    ("guidance_scale", "temperature", "times"),
+    [(0.0, 1.0, 1), (1.0, 1.0, 1), (1.0, 0.7, 1), (3.0, 1.0, 1), (5.0, 1.0, 9 / 5), (5.0, 0.5, 18 / 5)],
+)
+def test_the_bound_of_fp32_grows_with_guidance_and_falling_temperature(guidance_scale, temperature, times):
+    # (|s| + |s − 1|) / T, of which 5 is usual: 5 + 4 = 9 at guidance 5, and twice that at temperature 0.5
+    settings = sampling(guidance_scale=guidance_scale, temperature=temperature)
+    assert fp32_limit(settings) == pytest.approx(1e-4 * times)
 
 
 def test_mask_is_false_on_forced_tokens_only(shared_policy):

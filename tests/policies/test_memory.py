@@ -237,7 +237,8 @@ def test_rollouts_are_the_same_when_memory_runs_out_on_the_way(
     said = {"think": "with 12 rows at a time: going on with 6", "draw": "with 6 rollouts at a time: going on with 3"}
     with pytest.warns(UserWarning, match=said[phase]):
         parts = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
-    assert seen[0] == 6 and seen[-1] <= 3
+    # Two thoughts of six are done when it happens: the others fill 4 slots of 6 rows.
+    assert set(seen) == {"think": {6, 4, 3}, "draw": {6, 3}}[phase]
     assert_same_rollouts(whole, parts)
     assert parts.pictures is not None and torch.equal(whole.pictures, parts.pictures)
 

@@ -99,9 +99,8 @@ class Cache:
         self._places = torch.arange(len(positions), device=positions.device)[:, None], positions
         seen = torch.arange(columns, device=positions.device) <= positions[..., None]
         zero = torch.zeros((), dtype=self.layers[0][0].dtype, device=positions.device)
-        self._mask = torch.where(seen, zero, float("-inf"))[
-            :, None
-        ]  # as numbers, which every layer would else make of it
+        # As numbers, which every layer would else make of it.
+        self._mask = torch.where(seen, zero, float("-inf"))[:, None]
 
     def attend(self, layer: int, heads: Tensor, angles: Angles, scale: float) -> Tensor:
         """What the queries of the pass's tokens find, (R, S, Hq, D); writes their keys and values.

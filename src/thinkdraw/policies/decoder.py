@@ -57,10 +57,9 @@ class _Layer:
         self.before = _norm(layer.input_layernorm, dtype, kernels)
         self.between = _norm(layer.post_attention_layernorm, dtype, kernels)
         self.gate = _gate(mlp.act_fn, kernels)
-        self.num_heads = (
-            sum(p.out_features for p in (attention.q_proj, attention.k_proj, attention.v_proj)) // self.width
-        )
-        self.to_heads = _joined([attention.q_proj, attention.k_proj, attention.v_proj], dtype)
+        to_heads = [attention.q_proj, attention.k_proj, attention.v_proj]
+        self.num_heads = sum(part.out_features for part in to_heads) // self.width
+        self.to_heads = _joined(to_heads, dtype)
         self.to_output = _linear(attention.o_proj, dtype)
         self.to_gate_and_up, self.to_down = _joined([mlp.gate_proj, mlp.up_proj], dtype), _linear(mlp.down_proj, dtype)
 

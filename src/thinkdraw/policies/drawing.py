@@ -38,13 +38,13 @@ class Drawing:
         self.num_codes = self.canvas.num_codes[self.rollouts]
 
     def run(self) -> None:
-        self.reader.replays.forget()
-        if self.reader.guided:
-            self.cache = self.with_unconditional()
         begin = int(self.num_codes.min())
-        self.index.fill_(begin)
         if begin == self.reader.num_image_tokens:
             return
+        self.reader.replays.forget()
+        self.index.fill_(begin)
+        if self.reader.guided:
+            self.cache = self.with_unconditional()
         self.choose(self.open(begin))
         changed = [self.canvas.codes, self.canvas.code_log_probs, self.tokens, self.index]
         for written in range(begin + 1, self.reader.num_image_tokens):

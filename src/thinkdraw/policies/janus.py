@@ -131,7 +131,7 @@ class JanusPolicy:
             arena, self._arena = self._arena, Arena()  # its own for whoever samples meanwhile
             record = recorder_for(self.device) if self.cuda_graphs else None
             reader = Reader(self.model, self.text, sampling, self.num_image_tokens, self.device, arena, record)
-            rows = self._rows_at_once(contexts, sampling, reader.cached_in)
+            rows = self._rows_at_once(reader, contexts)
             sampler = Sampler(reader, contexts, canvas, seeds, partial(self._redraw, repeated), rows)
             self._module().run(sampler.run)
             arena.trim()
@@ -139,14 +139,13 @@ class JanusPolicy:
         pictures = self.decode_tokens(canvas.codes) if decode else None
         return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
 
-    def _rows_at_once(self, contexts: list[list[int]], sampling: Sampling, cached_in: torch.dtype) -> int:
+    def _rows_at_once(self, reader: Reader, contexts: list[list[int]]) -> int:
         """How many rows to decode together; says so where memory does not hold those of all rollouts."""
-        ways = 1 if sampling.guidance_scale == 1 else 2
+        ways = reader.ways
         if self.max_rows is not None:
             return max(ways, self.max_rows)
-        budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
-        columns = memory.columns_of(max(map(len, contexts), default=0), budget, self.num_image_tokens)
-        each = memory.row_bytes(self.model.config, columns, cached_in.itemsize)
+        columns = reader.columns(contexts, reader.budget)
+        each = memory.row_bytes(self.model.config, columns, reader.cached_in.itemsize)
         rows = max(ways, memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS))
         if rows < min(memory.MAX_ROWS, ways * len(contexts)):
             warnings.warn(

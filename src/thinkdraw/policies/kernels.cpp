@@ -153,16 +153,16 @@ struct Attention {
     float scale;
 };
 
-constexpr int64_t blocks = (width + block - 1) / block;  // of a head
+constexpr int64_t num_blocks = (width + block - 1) / block;  // of a head
 
 struct Head {
-    Block blocks[(width + block - 1) / block];
+    Block blocks[num_blocks];
 };
 
 static inline Block block_of(const Number *head, int64_t b) { return read_some(head + b * block, width - b * block); }
 
 static inline void write_head(Number *to, const Head &head) {
-    for (int64_t b = 0; b < blocks; b++) write_some(to + b * block, head.blocks[b], width - b * block);
+    for (int64_t b = 0; b < num_blocks; b++) write_some(to + b * block, head.blocks[b], width - b * block);
 }
 
 static inline float value_of(float number) { return number; }
@@ -171,14 +171,14 @@ static inline float value_of(bf16 number) { return same_bits<float>(uint32_t(num
 // Rotary embedding: the sines of the first half are negated, see `turning` in cache.py.
 static inline Head turned(const Number *from, const float *cos, const float *sin, float scale) {
     constexpr int64_t half = width / 2;
-    float to[blocks * block] = {};
+    float to[num_blocks * block] = {};
     for (int64_t d = 0; d < half; d++) {
         const float first = value_of(from[d]), second = value_of(from[d + half]);
         to[d] = (first * cos[d] + second * sin[d]) * scale;
         to[d + half] = (second * cos[d + half] + first * sin[d + half]) * scale;
     }
     Head head;
-    for (int64_t b = 0; b < blocks; b++) head.blocks[b] = read_block(to + b * block);
+    for (int64_t b = 0; b < num_blocks; b++) head.blocks[b] = read_block(to + b * block);
     return head;
 }
 
@@ -195,7 +195,7 @@ static void scores_of(const Head &query, const Number *keys, int64_t columns, fl
         for (int64_t c = 0; c < 4; c++) {
             const int64_t place = (begin + (c < count ? c : 0)) * width;
             prefetch(next + place);
-            for (int64_t b = 0; b < blocks; b++) {
+            for (int64_t b = 0; b < num_blocks; b++) {
                 const Block key = block_of(keys + place, b);
                 products[c] += query.blocks[b].one * key.one + query.blocks[b].other * key.other;
             }
@@ -209,7 +209,7 @@ static void add_weighted(const float *weights, const Number *values, int64_t col
     Head sums = to;
     for (int64_t c = 0; c < columns; c++) {
         prefetch(next + c * width);
-        for (int64_t b = 0; b < blocks; b++) {
+        for (int64_t b = 0; b < num_blocks; b++) {
             const Block value = block_of(values + c * width, b);
             sums.blocks[b].one += weights[c] * value.one;
             sums.blocks[b].other += weights[c] * value.other;
@@ -262,7 +262,7 @@ static void attend_head(const Attention &pass, int64_t row, int64_t head, float 
             Head sums = {};
             add_weighted(scores, pass.stem_values + stem_place, stem, sums, values);
             add_weighted(scores + stem, values, columns, sums, keys + pass.room * width);
-            for (int64_t b = 0; b < blocks; b++) {
+            for (int64_t b = 0; b < num_blocks; b++) {
                 sums.blocks[b].one /= total;
                 sums.blocks[b].other /= total;
             }

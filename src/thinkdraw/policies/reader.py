@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import JanusForConditionalGeneration
 
-from thinkdraw.policies import network, noise
+from thinkdraw.policies import memory, network, noise
 from thinkdraw.policies.arena import Arena
 from thinkdraw.policies.cache import Cache
 from thinkdraw.policies.canvas import pad_rows
@@ -52,6 +52,10 @@ class Reader:
         # What top-k and top-p leave differs in size from step to step.
         cuts = self.sampling.top_k is not None or self.sampling.top_p is not None
         self.replays = Replays(None if cuts else self.record)
+
+    def columns(self, contexts: Ids, thought_tokens: int) -> int:
+        """That each row of a cache needs."""
+        return memory.columns_of(max(map(len, contexts), default=0), thought_tokens, self.num_image_tokens)
 
     def blank(self, rows: int, columns: int) -> Cache:
         return Cache.blank(self.arena, self.decoder.shape, rows, columns, self.cached_in, self.device, self.kernels)

@@ -57,7 +57,7 @@ class Sampler:
         all_stay = reader.sampling.thought == "inline" and len(waiting) == count and reader.ways * count <= rows
         slots = min(rows, len(waiting))
         reader.arena.reset()
-        cache = reader.blank(reader.ways * slots if all_stay else slots, self.columns(self.contexts, reader.budget))
+        cache = reader.blank(reader.ways * slots if all_stay else slots, reader.columns(self.contexts, reader.budget))
         thinking = Thinking(reader, self.contexts, self.canvas, self.seeds, cache, slots, deque(waiting))
         thinking.run()
         return (thinking.rollouts, [cache]) if all_stay else (order, [])
@@ -79,9 +79,6 @@ class Sampler:
         reader, contexts = self.reader, [contexts[i] for i in rollouts.tolist()]
         if cache is None:
             reader.arena.reset()
-            cache = reader.blank(reader.ways * len(contexts), self.columns(contexts, 0))
+            cache = reader.blank(reader.ways * len(contexts), reader.columns(contexts, 0))
             reader.read(cache, [ids[:-1] for ids in contexts])
         Drawing(reader, rollouts, contexts, self.canvas, self.seeds[rollouts], cache).run()
-
-    def columns(self, contexts: Ids, thought_tokens: int) -> int:
-        return memory.columns_of(max(map(len, contexts)), thought_tokens, self.reader.num_image_tokens)

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl_k2, kl_k3, masked_modality_mean
-from thinkdraw.policies.check import amplification
+from thinkdraw.policies.check import fp32_limit
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.recipes.entropy_control import EntropyControl, EntropySettings
 from thinkdraw.recipes.inputs import DataSettings, check_prompts, load_prompts
@@ -42,7 +42,7 @@ from thinkdraw.rollouts.scores import Judge
 from thinkdraw.types import Reward, Sampling
 
 KL = {"k2": kl_k2, "k3": kl_k3}  # in the loss; k1 has no gradient there that points anywhere
-RATIO_LIMIT = {"fp32": 1e-4, "bf16": 1e-2}
+BF16_RATIO_LIMIT = 1e-2  # at the first update of a phase; fp32 has `fp32_limit`
 
 
 class GrpoConfig(TrainSettings):
@@ -397,7 +397,8 @@ def warn_of_trouble(display: Display, row: dict[str, Any], done: dict[str, Any],
             "gradient", "the gradient norm is 0 although rewards differ. Are all weights frozen, or both weights 0?"
         )
     deviation = row.get("ratio_max_deviation", 0.0)
-    limit = RATIO_LIMIT[config.precision if config.dtype == "fp32" else "bf16"] * amplification(config.sampling)
+    is_fp32 = config.precision == config.dtype == "fp32"
+    limit = fp32_limit(config.sampling) if is_fp32 else BF16_RATIO_LIMIT
     if deviation > limit and config.old_log_probs == "sampled":
         display.warn(
             "ratio",
