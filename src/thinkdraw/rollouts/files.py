@@ -51,6 +51,7 @@ def read_schema(path: Path) -> pa.Schema:
 
 def read_table(path: Path) -> pa.Table:
     """Raises OSError or ArrowException for a damaged file."""
-    # A file handle: given a path, pyarrow would take `scores=1/` above it for a partition.
-    with path.open("rb") as file:
+    # An open file: given a path, pyarrow would take `scores=1/` above it for a partition. One of pyarrow's own: its
+    # threads may let go of the file after this returns, and letting go of Python's own while Python ends aborts.
+    with pa.OSFile(str(path)) as file:
         return pq.read_table(file)
