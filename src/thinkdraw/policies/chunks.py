@@ -13,6 +13,9 @@ from torch import Tensor, nn
 
 Read = Callable[..., tuple[Tensor, ...]]
 
+# CPUs multiply numbers below 1.2e-38 a hundred times slower, and guidance makes many: its distributions are sharp.
+NEGLIGIBLE = 1e-30  # a logit's gradient that is taken as 0
+
 
 def read_off(read: Read, head: nn.Linear, size: int, *inputs: Tensor) -> tuple[Tensor, ...]:
     """What `read(part, *logits)` gives for all K tokens, a tuple of (K,) tensors, from at most `size` tokens' logits.
@@ -29,7 +32,10 @@ def read_off(read: Read, head: nn.Linear, size: int, *inputs: Tensor) -> tuple[T
 def _logits(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     # The heads leave autocast: bf16 logits are off by up to 0.4 %, and guidance multiplies that.
     with torch.autocast(inputs.device.type, enabled=False):
-        return F.linear(inputs.to(weight.dtype), weight, bias).float()
+        logits = F.linear(inputs.to(weight.dtype), weight, bias).float()
+    if logits.requires_grad:
+        logits.register_hook(lambda gradient: F.hardshrink(gradient, NEGLIGIBLE))
+    return logits
 
 
 class _Parts(torch.autograd.Function):
@@ -58,7 +64,7 @@ class _Parts(torch.autograd.Function):
                 values = ctx.read(part, *logits)
             known = [(v, g[part]) for v, g in zip(values, gradients) if g is not None]
             for gradient, x, of_input in zip(_backward(known, logits), inputs, of_inputs):
-                gradient = gradient.to(weight.dtype)
+                gradient = F.hardshrink(gradient, NEGLIGIBLE).to(weight.dtype)
                 of_input[part] = gradient @ weight
                 if of_weight is not None:
                     of_weight.addmm_(gradient.T, x[part].to(weight.dtype))

@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+# Nats of a token that adds nothing to an entropy in fp32; the exp of less than −87 is a number that CPUs are slow with.
+LEAST = -80.0
+
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
     """u + s(c − u), float32: of logits, or of what a linear head makes them of."""
@@ -53,4 +56,5 @@ def kept_set(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tenso
 
 def entropy_of(log_probs: Tensor) -> Tensor:
     """Entropy (K,) in nats of log-probabilities (K, V), with gradient; −inf entries add nothing."""
-    return -(log_probs.exp() * log_probs.masked_fill(log_probs == float("-inf"), 0.0)).sum(dim=-1)
+    bounded = log_probs.clamp(min=LEAST)
+    return -(bounded.exp() * bounded).sum(dim=-1)
