@@ -24,7 +24,7 @@ from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.tiny import janus_config, random_janus, train_tokenizer
 from thinkdraw.recipes import plan as recipe
 from thinkdraw.recipes.catalog import read_config
-from thinkdraw.recipes.grpo import GrpoConfig
+from thinkdraw.recipes.grpo_config import GrpoConfig
 from thinkdraw.recipes.plan_memory import Load, learning, resting, sampling, update
 from thinkdraw.recipes.plan_seconds import GPUS, learning_seconds, sampling_seconds
 from thinkdraw.recipes.plan_shapes import count_weights, find_config, janus_pro_config

@@ -1,11 +1,9 @@
 """A part of a phase: whole groups that were sampled and judged together, and what a row is worth to the learning."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,13 +11,11 @@ from torch import Tensor
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES, Advantages, BatchMoments, batch_moments, batch_normalized, combine, kl_k1
 from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.recipes.grpo_config import GrpoConfig
 from thinkdraw.recipes.overlap import Judged
 from thinkdraw.recipes.token_credit import TokenCredit, token_credit
 from thinkdraw.recipes.training import Team
 from thinkdraw.types import Reward, Rollouts
-
-if TYPE_CHECKING:
-    from thinkdraw.recipes.grpo import GrpoConfig
 
 OVER_THE_BATCH = ("reinforce++", "reinforce++_baseline")  # advantages that are normalised over the whole phase
 
@@ -42,7 +38,7 @@ class Part:
     old_log_probs: Tensor | None = field(default=None)
     credit: TokenCredit | None = field(default=None)
 
-    def select(self, rows: Tensor) -> Part:
+    def select(self, rows: Tensor) -> "Part":
         """Some whole groups."""
         a, size = self.advantages, self.rollouts.group_size
         of_group = rows[::size] // size

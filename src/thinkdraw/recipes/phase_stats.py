@@ -1,17 +1,12 @@
 """What a phase's row of metrics.jsonl says about its rollouts, over all processes."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from thinkdraw.recipes.grpo_config import GrpoConfig
 from thinkdraw.recipes.phases import Phase
 from thinkdraw.recipes.training import Team
-
-if TYPE_CHECKING:
-    from thinkdraw.recipes.grpo import GrpoConfig
 
 
 def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float | None]:

@@ -1,12 +1,9 @@
 """A phase of GRPO before the learning: prompts in order, groups of rollouts, and what they are worth."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,6 +12,7 @@ from torch import Tensor
 from thinkdraw.data.rewrites import rewrites
 from thinkdraw.policies.janus import JanusPolicy
 from thinkdraw.policies.noise import derive_seeds
+from thinkdraw.recipes.grpo_config import GrpoConfig
 from thinkdraw.recipes.overlap import Judged, draw_and_judge, is_elsewhere
 from thinkdraw.recipes.phase_parts import (
     OVER_THE_BATCH,
@@ -29,9 +27,6 @@ from thinkdraw.recipes.phase_parts import (
 from thinkdraw.recipes.prompt_order import PromptOrder
 from thinkdraw.recipes.training import Team
 from thinkdraw.types import Prompt, Reward, Rollouts
-
-if TYPE_CHECKING:
-    from thinkdraw.recipes.grpo import GrpoConfig
 
 
 @dataclass
@@ -107,21 +102,25 @@ def _sample(
     policy: JanusPolicy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int,
     seconds: dict[str, float],
 ) -> list[Part]:  # fmt: skip
-    """A part per chunk; while one chunk is judged the next is drawn, unless both would compute on the same cores."""
-    size = -(-len(prompts) // config.judge_chunks)
+    """A part per chunk; while one chunk is judged the next is drawn, unless both would compute on the same cores.
+
+    On a GPU a chunk's pictures are decoded beside the next one's tokens, too.
+    """
+    size, on_cpu = -(-len(prompts) // config.judge_chunks), policy.device.type == "cpu"
     begins = range(0, len(prompts), size)
-    drawn = (_draw(policy, prompts[b : b + size], config, phase, first + b) for b in begins)
-    beside = policy.device.type != "cpu" or is_elsewhere(reward)
+    drawn = (_draw(policy, prompts[b : b + size], config, phase, first + b, decode=on_cpu) for b in begins)
+    beside = not on_cpu or is_elsewhere(reward)
     found = draw_and_judge(drawn, reward, beside=beside, decode=partial(_decoded, policy), device=policy.device)
     seconds["seconds_sampling"] += found.seconds_sample
     seconds["seconds_judging"] += found.seconds_wait
     return [_part(policy, reward, judged, config, first + b) for judged, b in zip(found.chunks, begins, strict=True)]
 
 
-def _draw(policy: JanusPolicy, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int) -> Rollouts:
-    """On a GPU without pictures: they are decoded beside the tokens of the next chunk."""
+def _draw(
+    policy: JanusPolicy, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int, *, decode: bool
+) -> Rollouts:
     size, settings = config.group_size, config.sampling
-    seeds, decode = draw_seeds(config.seed, phase, first, len(prompts), size), policy.device.type == "cpu"
+    seeds = draw_seeds(config.seed, phase, first, len(prompts), size)
     if config.rewrites == "pool":
         told = retold(prompts, size, phase, config.seed)
         return dataclasses.replace(policy.sample(told, settings, seeds=seeds, decode=decode), group_size=size)

@@ -8,7 +8,7 @@ from typing import Any
 from thinkdraw.errors import UserError
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.memory import MAX_ROWS, rows_that_fit
-from thinkdraw.recipes.grpo import GrpoConfig
+from thinkdraw.recipes.grpo_config import GrpoConfig
 from thinkdraw.recipes.plan_memory import Load, Parts, learning, sampling, sampling_row
 from thinkdraw.recipes.plan_seconds import GPUS, learning_seconds, sampling_seconds
 from thinkdraw.recipes.plan_shapes import find_config
