@@ -11,6 +11,7 @@ from thinkdraw.benchmarks.statistics import (
     mean_interval,
     paired_difference,
     per_task,
+    prompt_mean_score,
     task_mean_score,
     wilson,
 )
@@ -34,6 +35,15 @@ def test_overall_is_the_unweighted_mean_of_task_scores():
 def test_a_task_score_is_the_mean_over_pictures_not_over_prompts():
     # 1 of 1 and 0 of 3: pictures 1/4, prompts would be 1/2
     assert task_mean_score([("count", [1]), ("count", [0, 0, 0])]).value == 1 / 4
+
+
+def test_a_prompt_may_count_once_however_many_of_its_pictures_have_a_verdict():
+    rows = [("", [1.0, math.nan, math.nan, math.nan]), ("", [0.0, 0.0, 0.5, 0.5]), ("", [math.nan])]
+    score = prompt_mean_score(rows)
+    assert score.value == pytest.approx((1 + 0.25) / 2)
+    assert (score.pictures, score.prompts, score.num_no_verdict) == (5, 2, 4)
+    whole = [("", [1.0, 0.0]), ("", [0.0, 0.0]), ("", [1.0, 1.0])]
+    assert prompt_mean_score(whole) == task_mean_score(whole)
 
 
 def test_a_picture_without_verdict_is_counted_and_left_out_and_never_0():

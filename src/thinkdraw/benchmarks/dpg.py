@@ -20,7 +20,7 @@ from thinkdraw.benchmarks.base import (
     row_about,
     verdicts_by_prompt,
 )
-from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, task_mean_score
+from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, prompt_mean_score
 from thinkdraw.data.prompt_files import csv_rows
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.dpg import (
@@ -143,7 +143,7 @@ class DpgBench:
 
 
 def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed: int = 0) -> Report:
-    """The overall is the mean over pictures, 100 times which is DPG-Bench; a column per category of the first level.
+    """The overall is the mean over items of their pictures' mean, 100 times which is DPG-Bench; a column per category of the first level.
 
     A column is the mean of its questions' points, in `official` mode those of each prompt's last judged picture only.
     extra: categories, of both levels, 0..100, and the dropped items.
@@ -155,7 +155,7 @@ def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed:
     first, second = category_scores(points.values())
     return Report(
         label=label,
-        overall=task_mean_score(verdicts_by_prompt(rows), seed=seed),
+        overall=prompt_mean_score(verdicts_by_prompt(rows), seed=seed),
         columns={name: columns[name] for name in (*CATEGORIES, *columns) if name in columns},
         extra={"first_level": first, "second_level": second, "dropped_items": dropped, "mode": mode},
         notes=[f"{len(dropped)} items are dropped, as upstream drops them: {', '.join(dropped[:5])}"]

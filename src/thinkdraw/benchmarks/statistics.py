@@ -7,7 +7,7 @@ the tasks of a benchmark are fixed. A missing verdict is NaN: it is counted, sho
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -62,6 +62,16 @@ def task_mean_score(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: in
     draws = [_resample(name, [task[:2]], seed, num_resamples)[0] for name, task in tasks.items()]
     totals = np.sum([_totals(*task) for task in tasks.values()], axis=0)
     return _score(float(np.mean(means)), np.mean(draws, axis=0), totals)
+
+
+def prompt_mean_score(verdicts: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
+    """`task_mean_score` where each prompt counts once, by the mean of its pictures, however many have a verdict."""
+    rows = _rows(verdicts)
+    score = task_mean_score(
+        [row._replace(verdicts=[_mean(row.verdicts)]) for row in rows], seed=seed, num_resamples=num_resamples
+    )
+    pictures, _, num_no_verdict = np.sum([_totals(*task) for task in _by_task(rows).values()], axis=0)
+    return replace(score, pictures=int(pictures), num_no_verdict=int(num_no_verdict))
 
 
 def per_task(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> dict[str, Score]:
@@ -159,6 +169,11 @@ def _by_task(rows: Rows) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
 
 def _pooled_mean(sums: np.ndarray, counts: np.ndarray) -> float:
     return float(sums.sum() / counts.sum()) if counts.sum() else math.nan
+
+
+def _mean(verdicts: Sequence[float]) -> float:
+    judged = [v for v in verdicts if not math.isnan(v)]
+    return math.fsum(judged) / len(judged) if judged else math.nan
 
 
 def _totals(sums: np.ndarray, counts: np.ndarray, num_no_verdict: int) -> np.ndarray:
