@@ -11,7 +11,8 @@ ours with all of them, with a reference as the plain loop has it, and with guida
 runs two rows per rollout where all rows above it score image tokens without guidance. compile_layers is off by default;
 what compiling takes at first is not in the table.
 The last lines compare loss and gradient of both updates on the same rollouts, in fp32, away from the reference.
-Medians of `--repeats` steps, taken in turn.
+Medians of `--repeats` steps, taken in turn; a ratio is the median of those to the plain step of the same turn, with the
+lowest and the highest, so that a machine that grows slower counts on both sides.
 """
 
 import json
@@ -216,21 +217,24 @@ def main() -> None:
         for name, step in rows.items():
             measured[name].append(run(step, seed))
     medians = {name: {k: statistics.median(m[k] for m in found) for k in found[0]} for name, found in measured.items()}
+    ratios = {
+        name: sorted(plain["step"] / one["step"] for plain, one in zip(measured["plain loop"], found))
+        for name, found in measured.items()
+    }
 
     count = asked.prompts * asked.group_size
     print(f"\n{count} rollouts, guidance {asked.guidance_scale:g}, {asked.threads} threads; plain loop: {theirs[0]}, "
           f"{theirs[1]} rows a pass; thinkdraw: {mine[0]}, {mine[1]}")  # fmt: skip
     print(f"{'seconds':32} {'sample':>8} {'judge':>8} {'update':>8} {'step':>8} {'ratio':>7}")
     for name, found in medians.items():
-        found["ratio"] = medians["plain loop"]["step"] / found["step"]
-        print(
-            f"{name:32} " + " ".join(f"{v:8.3f}" for k, v in found.items() if k != "ratio") + f" {found['ratio']:6.2f}×"
-        )
+        line = f"{name:32} " + " ".join(f"{value:8.3f}" for value in found.values())
+        found["ratio"], low, high = statistics.median(ratios[name]), ratios[name][0], ratios[name][-1]
+        print(f"{line} {found['ratio']:6.2f}× [{low:.2f}, {high:.2f}]")
     print("the same rollouts, fp32, with a reference: " + ", ".join(f"{k} {v:.2g}" for k, v in same.items()))
     if asked.out:
         chosen = {"plain loop": theirs, "thinkdraw": mine}
         found = {"settings": {k: str(v) for k, v in vars(asked).items()}, "chosen": chosen, "medians": medians,
-                 "agreement": same, "environment": environment()}  # fmt: skip
+                 "ratios": ratios, "agreement": same, "environment": environment()}  # fmt: skip
         asked.out.write_text(json.dumps(found, indent=2) + "\n")
 
 
