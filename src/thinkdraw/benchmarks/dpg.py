@@ -143,9 +143,10 @@ class DpgBench:
 
 
 def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed: int = 0) -> Report:
-    """The overall is the mean over items of their pictures' mean, 100 times which is DPG-Bench; a column per category of the first level.
+    """The overall is the mean over items, 100 times which is DPG-Bench; a column per category of the first level.
 
-    A column is the mean of its questions' points, in `official` mode those of each prompt's last judged picture only.
+    An item is the mean of its pictures that have a verdict. A column is the mean of its questions' points, in `official`
+    mode those of each prompt's last judged picture only.
     extra: categories, of both levels, 0..100, and the dropped items.
     """
     dropped = dropped_items(rows)
