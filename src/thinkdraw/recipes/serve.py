@@ -20,10 +20,9 @@ import thinkdraw
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.first_look import first_look
-from thinkdraw.recipes.grpo import RewardSettings
 from thinkdraw.recipes.judge_queue import FullError, JudgeQueue
 from thinkdraw.recipes.judge_revision import revision_of
-from thinkdraw.recipes.rewards import open_reward
+from thinkdraw.recipes.rewards import RewardSettings, open_reward
 from thinkdraw.rewards.access import is_loopback, read_token
 from thinkdraw.rewards.wire import (
     ABOUT,
