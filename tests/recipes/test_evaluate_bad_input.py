@@ -134,8 +134,8 @@ def test_grids_that_are_absent_or_no_grids_are_named_and_fixed_mode_refuses_the_
     assert "c.png cannot be read: 18×16 pixels are not a 2×2 grid of equal squares" in notes
     (grids / "d.png").write_bytes((grids / "a.png").read_bytes())
     fixed = evaluated(monkeypatch, capsys, *given, "--set", "mode=fixed")
-    # a and d: 3 of 4; b: 3 of 3; c: no verdict. The overall is the mean over pictures
-    assert fixed["score"] == pytest.approx(9 / 11)
+    # a and d: 3 of 4; b: 3 of 3; c: no verdict. The overall is the mean over items
+    assert fixed["score"] == pytest.approx((0.75 + 0.75 + 1) / 3)
     assert (fixed["pictures"], fixed["no_verdict"]) == (11, 5)
 
 
