@@ -89,14 +89,13 @@ def _norm(module: Any, dtype: torch.dtype, kernels: Kernels | None) -> Norm:
 
 
 def _gate(act: Any, kernels: Kernels | None) -> Map:
-    if kernels is not None and isinstance(act, nn.SiLU | SiLUActivation):
-        return kernels.gate
+    by_kernels = kernels.gate if kernels is not None and isinstance(act, nn.SiLU | SiLUActivation) else None
 
-    def by_torch(both: Tensor) -> Tensor:
+    def gated(both: Tensor) -> Tensor:
         gate, up = both.chunk(2, dim=-1)
-        return act(gate) * up
+        return act(gate) * up if by_kernels is None else by_kernels(gate, up)
 
-    return by_torch
+    return gated
 
 
 def _joined(modules: list[Any], dtype: torch.dtype) -> Map:

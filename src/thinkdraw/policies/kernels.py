@@ -1,7 +1,8 @@
-"""What a decoding step does between its matrix products, on a CPU, by `kernels.cpp`, compiled when it is first needed.
+"""What the language model does between its matrix products, on a CPU, by the C++ in `native`, compiled when it is first needed.
 
-torch's attention of one query takes several times as long, and its norms and gates several passes over few numbers: together
-more than half of a rollout. Without a compiler, and on GPUs, torch does it: `cache.py` and `decoder.py` know both ways.
+torch's attention of one query takes several times as long, and its norms, gates and turns several passes over their numbers:
+together more than half of a rollout, and a third of learning. Without a compiler, and on GPUs, torch does it: `cache.py`,
+`decoder.py` and `layer.py` know both ways.
 """
 
 import ctypes
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import tempfile
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-SOURCE = Path(__file__).with_suffix(".cpp")
+SOURCES = sorted((Path(__file__).parent / "native").glob("*.cpp"))
 NUMBERS = {torch.float32: "float", torch.bfloat16: "bf16"}
 # Sums in any order, which vectors need; infinities and NaN keep their meaning.
 FLAGS = ["-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-fassociative-math", "-fno-signed-zeros",
@@ -28,30 +30,32 @@ Angles = tuple[Tensor, Tensor]  # what `cache.turning` gives
 Stem = tuple[Tensor, Tensor, Tensor]  # keys and values (heads, L, D), and how much of them each row sees, (R,) int64
 
 
-class _Attention(ctypes.Structure):
-    """`Attention` in the source, field by field; so are the others."""
-
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("rows", "tokens", "key_heads", "groups", "room", "stem_room", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("heads", "cos", "sin", "keys", "values", "begins")],
-        *[(name, ctypes.c_void_p) for name in ("stem_keys", "stem_values", "stem_lengths", "found")],
-        ("scale", ctypes.c_float),
-    ]
+class _Pass(ctypes.Structure):
+    """What a function of the source takes: a struct that is written here and there field by field."""
 
 
-class _Norm(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("rows", "size", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("stream", "change", "weight", "sum", "normed")],
-        ("eps", ctypes.c_float),
-    ]
+def _struct(name: str, *fields: tuple[Any, str]) -> type[_Pass]:
+    """fields: a type, and the names of those that have it."""
+    each = [(field, kind) for kind, names in fields for field in names.split()]
+    return type(name, (_Pass,), {"_fields_": each})
 
 
-class _Gate(ctypes.Structure):
-    _fields_ = [
-        *[(name, ctypes.c_int64) for name in ("rows", "size", "threads")],
-        *[(name, ctypes.c_void_p) for name in ("both", "gated")],
-    ]
+_INT, _AT, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
+_Attention = _struct(
+    "Attention", (_INT, "rows tokens key_heads groups room stem_room threads"),
+    (_AT, "heads cos sin keys values begins stem_keys stem_values stem_lengths found"), (_FLOAT, "scale"),
+)  # fmt: skip
+_Turn = _struct("Turn", (_INT, "rows tokens heads angle_rows threads"), (_AT, "source cos sin to"))
+_Norm = _struct("Norm", (_INT, "rows size threads"), (_AT, "stream change weight sum normed"), (_FLOAT, "eps"))
+_NormBack = _struct(
+    "NormBack", (_INT, "rows size threads"),
+    (_AT, "sum weight of_sum of_normed of_stream of_change of_weight"), (_FLOAT, "eps"),
+)  # fmt: skip
+_Gate = _struct("Gate", (_INT, "rows size stride threads"), (_AT, "gate up gated"))
+_GateBack = _struct("GateBack", (_INT, "rows size threads"), (_AT, "gate up of_gated of_gate of_up"))
+_NORMS = ("norm_to_float", "norm_to_number", "norm_of_number")
+TAKES = {"attend": _Attention, "turn": _Turn, "turn_back": _Turn, "gate": _Gate, "gate_back": _GateBack}
+TAKES |= dict.fromkeys(_NORMS, _Norm) | {f"{name}_back": _NormBack for name in _NORMS}
 
 
 class Kernels:
@@ -66,9 +70,7 @@ class Kernels:
             library = Path(folder) / "kernels.so"
             _compile([f"-DNUMBER={NUMBERS[dtype]}", f"-DWIDTH={width}"], library)
             self._made = ctypes.CDLL(str(library))
-        takes = {"attend": _Attention, "gate": _Gate}
-        takes |= dict.fromkeys(("norm_to_float", "norm_to_number", "norm_of_number"), _Norm)
-        for name, structure in takes.items():
+        for name, structure in TAKES.items():
             function: Any = getattr(self._made, name)
             function.argtypes, function.restype = [ctypes.POINTER(structure)], None
 
@@ -88,42 +90,86 @@ class Kernels:
         assert begins.dtype == torch.int64 and begins.is_contiguous() and len(begins) >= rows
         stem_keys, stem_values, stem_lengths = stem or (None, None, None)
         assert stem is None or (stem[0].dtype == keys.dtype and stem[2].dtype == torch.int64 and len(stem[2]) >= rows)
-        self._made.attend(
-            _Attention(
-                rows, tokens, keys.shape[1], queries // keys.shape[1], keys.shape[2],
-                0 if stem_keys is None else stem_keys.shape[1], torch.get_num_threads(),
-                *map(_address, (heads, cos, sin, keys, values, begins, stem_keys, stem_values, stem_lengths, found)),
-                scale,
-            )
+        self._run(
+            "attend", rows, tokens, keys.shape[1], queries // keys.shape[1], keys.shape[2],
+            0 if stem_keys is None else stem_keys.shape[1], torch.get_num_threads(),
+            heads, cos, sin, keys, values, begins, stem_keys, stem_values, stem_lengths, found, scale,
         )  # fmt: skip
         return found
+
+    def turn(self, heads: Tensor, angles: Angles) -> Tensor:
+        """Queries or keys (R, S, H, D) turned by their angles, (1, S, D) or (R, S, D), as (R, H, S, D)."""
+        return self._turn("turn", heads, angles, heads.shape[:3])
+
+    def turn_back(self, of_turned: Tensor, angles: Angles) -> Tensor:
+        """The gradient (R, S, H, D) of what was turned: (R, H, S, D) turned by the opposite angles."""
+        rows, heads, tokens = of_turned.shape[:3]
+        return self._turn("turn_back", of_turned, (angles[0], -angles[1]), (rows, tokens, heads))
+
+    def _turn(self, name: str, source: Tensor, angles: Angles, sizes: Sequence[int]) -> Tensor:
+        source, (cos, sin) = source.to(self.dtype).contiguous(), (a.float().contiguous() for a in angles)
+        turned = torch.empty(source.shape[0], source.shape[2], source.shape[1], source.shape[3], dtype=self.dtype)
+        assert len(cos) in (1, sizes[0]) and cos.shape == sin.shape and cos.shape[1:] == (sizes[1], source.shape[3])
+        self._run(name, *sizes, len(cos), torch.get_num_threads(), source, cos, sin, turned)
+        return turned
 
     def norm(
         self, stream: Tensor, change: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
     ) -> tuple[Tensor, Tensor]:
         """(stream + change, its norm times `weight` in `dtype`), each (R, H). Zhang and Sennrich 2019 (arXiv 1910.07467)."""
-        kinds = {(torch.float32, torch.float32): "norm_to_float", (torch.float32, self.dtype): "norm_to_number"}
-        kind = kinds.get((stream.dtype, dtype), "norm_of_number")
-        assert kind != "norm_of_number" or stream.dtype == dtype == self.dtype
+        kind = self._norm(stream.dtype, dtype)
         stream, weight = stream.contiguous(), weight.detach()
         change = None if change is None else change.to(self.dtype).contiguous()
         assert weight.dtype == stream.dtype and weight.is_contiguous() and len(weight) == stream.shape[1]
         assert change is None or change.shape == stream.shape
         total, normed = stream if change is None else torch.empty_like(stream), torch.empty_like(stream, dtype=dtype)
         places = (stream, change, weight, None if change is None else total, normed)
-        getattr(self._made, kind)(_Norm(*stream.shape, torch.get_num_threads(), *map(_address, places), eps))
+        self._run(kind, *stream.shape, torch.get_num_threads(), *places, eps)
         return total, normed
 
-    def gate(self, both: Tensor) -> Tensor:
-        """silu(g) · u (R, I) of rows (g, u) (R, 2 · I). Shazeer 2020 (arXiv 2002.05202)."""
-        both = both.to(self.dtype).contiguous()
-        gated = torch.empty(len(both), both.shape[1] // 2, dtype=self.dtype)
-        self._made.gate(_Gate(*gated.shape, torch.get_num_threads(), _address(both), _address(gated)))
+    def norm_back(
+        self, total: Tensor, weight: Tensor, eps: float, of_total: Tensor | None, of_normed: Tensor, changed: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Gradients of the stream (R, H), of the change, None where there was none, and of the weight (H,), float32.
+
+        total: what `norm` gave. of_total, of_normed: (R, H) gradients of what it gave.
+        """
+        kind = self._norm(total.dtype, of_normed.dtype)
+        total, of_normed, weight = total.contiguous(), of_normed.contiguous(), weight.detach()
+        of_total = None if of_total is None else of_total.to(total.dtype).contiguous()
+        assert weight.dtype == total.dtype and weight.is_contiguous() and of_normed.shape == total.shape
+        of_stream, threads = torch.empty_like(total), torch.get_num_threads()
+        of_change = torch.empty_like(total, dtype=self.dtype) if changed else None
+        of_weight = torch.zeros(threads, total.shape[1])
+        places = (total, weight, of_total, of_normed, of_stream, of_change, of_weight)
+        self._run(f"{kind}_back", *total.shape, threads, *places, eps)
+        return of_stream, of_change, of_weight.sum(0)
+
+    def _norm(self, stream: torch.dtype, normed: torch.dtype) -> str:
+        kinds = {(torch.float32, torch.float32): "norm_to_float", (torch.float32, self.dtype): "norm_to_number"}
+        kind = kinds.get((stream, normed), "norm_of_number")
+        assert kind != "norm_of_number" or stream == normed == self.dtype
+        return kind
+
+    def gate(self, gate: Tensor, up: Tensor) -> Tensor:
+        """silu(gate) · up (R, I) of two (R, I), also of two halves of one matrix. Shazeer 2020 (arXiv 2002.05202)."""
+        gate, up = gate.to(self.dtype), up.to(self.dtype)
+        if gate.stride() != up.stride() or gate.stride(1) != 1:
+            gate, up = gate.contiguous(), up.contiguous()
+        gated = torch.empty(gate.shape, dtype=self.dtype)
+        self._run("gate", *gate.shape, gate.stride(0), torch.get_num_threads(), gate, up, gated)
         return gated
 
+    def gate_back(self, gate: Tensor, up: Tensor, of_gated: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of both, all (R, I)."""
+        gate, up, of_gated = (x.to(self.dtype).contiguous() for x in (gate, up, of_gated))
+        of_gate, of_up = torch.empty_like(gate), torch.empty_like(gate)
+        self._run("gate_back", *gate.shape, torch.get_num_threads(), gate, up, of_gated, of_gate, of_up)
+        return of_gate, of_up
 
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()
+    def _run(self, name: str, *fields: Tensor | float | None) -> None:
+        given = [field.data_ptr() if isinstance(field, Tensor) else field for field in fields]
+        getattr(self._made, name)(TAKES[name](*given))
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype, width: int) -> Kernels | None:
@@ -151,7 +197,7 @@ def _compile(definitions: list[str], library: Path) -> None:
         raise OSError("no C++ compiler found")
     error = ""
     for tuned in (["-march=native"], []):  # some compilers do not know it
-        command = [*compiler, *FLAGS, *tuned, *definitions, str(SOURCE), "-o", str(library)]
+        command = [*compiler, *FLAGS, *tuned, *definitions, *map(str, SOURCES), "-o", str(library)]
         try:
             made = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
         except subprocess.TimeoutExpired as late:

@@ -10,6 +10,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import attention
+from thinkdraw.policies.layer import use_kernels
 from thinkdraw.policies.lora import merged_weights
 from thinkdraw.runtime.files import atomic_directory
 
@@ -49,6 +50,7 @@ def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
     if missing := sorted(found["missing_keys"]):
         raise UserError(f"policy {path} lacks {len(missing)} weights, {missing[0]} first. Copy or download it again.")
     model.set_attn_implementation({"text_config": attention.NAME})
+    use_kernels(model.model.language_model)
     return model.eval()
 
 

@@ -1,0 +1,182 @@
+// Attention of new tokens over cached keys and values, which a decoding step does between its matrix products, and the rotary
+// turn of queries and keys, which learning does too.
+
+#include <vector>
+
+#include "vectors.h"
+
+// ---- attention: turns queries and keys by their rotary angles, writes keys and values into the cache, and attends
+
+struct Attention {
+    int64_t rows, tokens, key_heads, groups;  // groups: queries per key
+    int64_t room, stem_room, threads;         // columns there is room for, per row and in the stem
+    const Number *heads;          // (rows, tokens, key_heads * groups + 2 * key_heads, width): queries, keys, values
+    const float *cos, *sin;       // (rows, tokens, width)
+    Number *keys, *values;        // (rows, key_heads, room, width)
+    const int64_t *begins;        // (rows): the column of a row's first new token; it sees all up to its own
+    const Number *stem_keys, *stem_values;  // (key_heads, stem_room, width), before the columns of every row
+    const int64_t *stem_lengths;  // (rows): how much of the stem a row sees
+    Number *found;                // (rows, tokens, key_heads * groups, width)
+    float scale;
+};
+
+constexpr int64_t num_blocks = (width + block - 1) / block;  // of a head
+
+struct Head {
+    Block blocks[num_blocks];
+};
+
+static inline Block block_of(const Number *head, int64_t b) { return read_some(head + b * block, width - b * block); }
+
+static inline void write_head(Number *to, const Head &head) {
+    for (int64_t b = 0; b < num_blocks; b++) write_some(to + b * block, head.blocks[b], width - b * block);
+}
+
+static inline float value_of(float number) { return number; }
+static inline float value_of(bf16 number) { return same_bits<float>(uint32_t(number.bits) << 16); }
+
+// Rotary embedding: the sines of the first half are negated, see `turning` in cache.py.
+static inline Head turned(const Number *from, const float *cos, const float *sin, float scale) {
+    constexpr int64_t half = width / 2;
+    float to[num_blocks * block] = {};
+    for (int64_t d = 0; d < half; d++) {
+        const float first = value_of(from[d]), second = value_of(from[d + half]);
+        to[d] = (first * cos[d] + second * sin[d]) * scale;
+        to[d + half] = (second * cos[d + half] + first * sin[d + half]) * scale;
+    }
+    Head head;
+    for (int64_t b = 0; b < num_blocks; b++) head.blocks[b] = read_block(to + b * block);
+    return head;
+}
+
+// Have a column fetched that will soon be read.
+static inline void prefetch(const Number *column) {
+    for (int64_t d = 0; d < width; d += 64 / sizeof(Number)) __builtin_prefetch(column + d);
+}
+
+// next: columns that are read after these.
+static void scores_of(const Head &query, const Number *keys, int64_t columns, float *scores, const Number *next) {
+    for (int64_t begin = 0; begin < columns; begin += 4) {
+        const int64_t count = columns - begin < 4 ? columns - begin : 4;
+        Lanes products[4] = {};
+        for (int64_t c = 0; c < 4; c++) {
+            const int64_t place = (begin + (c < count ? c : 0)) * width;
+            prefetch(next + place);
+            for (int64_t b = 0; b < num_blocks; b++) {
+                const Block key = block_of(keys + place, b);
+                products[c] += query.blocks[b].one * key.one + query.blocks[b].other * key.other;
+            }
+        }
+        const Lanes sums = sums_of(products);
+        for (int64_t c = 0; c < count; c++) scores[begin + c] = sums[4 * c];
+    }
+}
+
+static void add_weighted(const float *weights, const Number *values, int64_t columns, Head &to, const Number *next) {
+    Head sums = to;
+    for (int64_t c = 0; c < columns; c++) {
+        prefetch(next + c * width);
+        for (int64_t b = 0; b < num_blocks; b++) {
+            const Block value = block_of(values + c * width, b);
+            sums.blocks[b].one += weights[c] * value.one;
+            sums.blocks[b].other += weights[c] * value.other;
+        }
+    }
+    to = sums;
+}
+
+// Scores to weights that add up to the returned total. There is room for whole vectors of them.
+static float weights_of(float *scores, int64_t columns) {
+    for (int64_t c = columns; c % lanes; c++) scores[c] = -INFINITY;
+    Lanes highest = at<Lanes>(scores), total = {};
+    for (int64_t c = lanes; c < columns; c += lanes) {
+        const Lanes here = at<Lanes>(scores + c);
+        highest = here > highest ? here : highest;
+    }
+    float top = highest[0];
+    for (int64_t i = 1; i < lanes; i++) top = highest[i] > top ? highest[i] : top;
+    for (int64_t c = 0; c < columns; c += lanes) {
+        const Lanes weights = exponential(at<Lanes>(scores + c) - top);
+        std::memcpy(scores + c, &weights, sizeof weights);
+        total += weights;
+    }
+    return sum_of(total);
+}
+
+static void attend_head(const Attention &pass, int64_t row, int64_t head, float *scores) {
+    const int64_t queries = pass.key_heads * pass.groups, all = queries + 2 * pass.key_heads;
+    const int64_t place = (row * pass.key_heads + head) * pass.room, begin = pass.begins[row];
+    Number *keys = pass.keys + place * width, *values = pass.values + place * width;
+    const Number *heads = pass.heads + row * pass.tokens * all * width;
+    const float *cos = pass.cos + row * pass.tokens * width, *sin = pass.sin + row * pass.tokens * width;
+    for (int64_t token = 0; token < pass.tokens; token++) {
+        const Number *key = heads + (token * all + queries + head) * width, *value = key + pass.key_heads * width;
+        write_head(keys + (begin + token) * width, turned(key, cos + token * width, sin + token * width, 1.0f));
+        std::memcpy(values + (begin + token) * width, value, width * sizeof(Number));
+    }
+
+    const int64_t stem = pass.stem_lengths ? pass.stem_lengths[row] : 0;
+    const int64_t stem_place = head * pass.stem_room * width;
+    for (int64_t token = 0; token < pass.tokens; token++) {
+        const int64_t columns = begin + token + 1;
+        for (int64_t group = 0; group < pass.groups; group++) {
+            const int64_t which = head * pass.groups + group;
+            const Number *asking = heads + (token * all + which) * width;
+            const Head query = turned(asking, cos + token * width, sin + token * width, pass.scale);
+            scores_of(query, pass.stem_keys + stem_place, stem, scores, keys);
+            scores_of(query, keys, columns, scores + stem, values);
+            const float total = weights_of(scores, stem + columns);
+            Head sums = {};
+            add_weighted(scores, pass.stem_values + stem_place, stem, sums, values);
+            add_weighted(scores + stem, values, columns, sums, keys + pass.room * width);
+            for (int64_t b = 0; b < num_blocks; b++) {
+                sums.blocks[b].one /= total;
+                sums.blocks[b].other /= total;
+            }
+            write_head(pass.found + ((row * pass.tokens + token) * queries + which) * width, sums);
+        }
+    }
+}
+
+extern "C" void attend(const Attention *pass) {
+    int64_t seen = 0;
+    for (int64_t row = 0; row < pass->rows; row++)
+        seen += pass->begins[row] + (pass->stem_lengths ? pass->stem_lengths[row] : 0) + pass->tokens;
+    const int64_t products = 2 * seen * pass->tokens * pass->key_heads * pass->groups * width;
+#pragma omp parallel num_threads(int(pass->threads)) if (products > worth_threads)
+    {
+        std::vector<float> scores(size_t(pass->stem_room + pass->room + lanes));
+#pragma omp for
+        for (int64_t item = 0; item < pass->rows * pass->key_heads; item++)
+            attend_head(*pass, item / pass->key_heads, item % pass->key_heads, scores.data());
+    }
+}
+
+// ---- turn: queries or keys as they come from a product, by their rotary angles, to where attention's products take them
+
+struct Turn {
+    int64_t rows, tokens, heads, angle_rows, threads;
+    const Number *from;      // (rows, tokens, heads, width)
+    const float *cos, *sin;  // (angle_rows, tokens, width): one row for all, or one for each
+    Number *to;              // (rows, heads, tokens, width)
+};
+
+// back: the same from (rows, heads, tokens, width) to (rows, tokens, heads, width).
+static void turn_all(const Turn &pass, bool back) {
+    const int64_t count = pass.rows * pass.heads;
+#pragma omp parallel for num_threads(int(pass.threads)) if (4 * count * pass.tokens * width > worth_threads)
+    for (int64_t item = 0; item < count; item++) {
+        const int64_t row = item / pass.heads, head = item % pass.heads;
+        const int64_t angles = pass.angle_rows > 1 ? row * pass.tokens : 0;
+        for (int64_t token = 0; token < pass.tokens; token++) {
+            const int64_t by_head = (item * pass.tokens + token) * width;
+            const int64_t by_token = ((row * pass.tokens + token) * pass.heads + head) * width;
+            const int64_t angle = (angles + token) * width;
+            const Number *from = pass.from + (back ? by_head : by_token);
+            write_head(pass.to + (back ? by_token : by_head), turned(from, pass.cos + angle, pass.sin + angle, 1.0f));
+        }
+    }
+}
+
+extern "C" void turn(const Turn *pass) { turn_all(*pass, false); }
+extern "C" void turn_back(const Turn *pass) { turn_all(*pass, true); }
