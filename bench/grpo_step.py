@@ -6,7 +6,8 @@ The plain loop is `plain.py`'s. It runs in whichever of fp32, bf16 autocast in t
 whichever number of rows per pass of the update, makes its step fastest; so does ours, in fp32 or bf16 autocast. Guidance,
 thoughts in one context with their picture, judge `lab-detector`, the same loss: token means, clip 0.2, one update.
 
-Rows of the table: the loop; one measure alone (no reference, our sampler, our update, our update with compile_layers);
+Rows of the table: the loop; one measure alone (no reference, our sampler, our update, our update where no C++ compiler is
+found, our update with compile_layers);
 ours with all of them, with a reference as the plain loop has it, and with guidance in the loss, which is our default and
 runs two rows per rollout where all rows above it score image tokens without guidance. compile_layers is off by default;
 what compiling takes at first is not in the table.
@@ -89,8 +90,11 @@ class Ours:
         beta: float = 0.0,
         in_loss: GuidanceInLoss = "conditional",
         compiles: bool = False,
+        kernels: bool = True,
     ) -> "Ours":
         policy = load_policy(checkpoint, precision=precision, guidance_in_loss=in_loss)
+        if not kernels:
+            plain.with_transformers_layers(policy)
         if compiles:
             policy.compile_layers()
         return cls(policy, micro_rows, beta)
@@ -176,6 +180,7 @@ def rows_of(checkpoint: str, theirs: tuple, mine: tuple) -> dict[str, Step]:
         "no reference, alone": Step(loop, Plain(checkpoint, *theirs, beta=0.0)),
         "our sampler, alone": Step(ours, loop),
         "our update, alone": Step(loop, ours),
+        "the same without kernels": Step(loop, Ours.of(checkpoint, *mine, kernels=False)),
         "compiled update, alone": Step(loop, compiled),
         "thinkdraw": Step(ours, ours),
         "thinkdraw, compiled": Step(compiled, compiled),

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.utils import logging
 
 from thinkdraw.policies.janus import JanusPolicy
@@ -23,9 +24,17 @@ Ids = list[list[int]]
 
 
 def as_transformers_opens_it(policy: JanusPolicy) -> None:
-    """Its own attention instead of ours; `generate` then says nothing of the lengths that it is given."""
+    """Its own attention and layers instead of ours; `generate` then says nothing of the lengths that it is given."""
     logging.set_verbosity_error()
     policy.model.set_attn_implementation({"text_config": "sdpa"})
+    with_transformers_layers(policy)
+
+
+def with_transformers_layers(policy: JanusPolicy) -> None:
+    """As ours are where no C++ compiler is found."""
+    layers: Any = policy.model.model.language_model.layers
+    for layer in layers:
+        layer.__class__ = LlamaDecoderLayer
 
 
 def left_padded(rows: Ids, pad: int, device: torch.device | str = "cpu") -> dict[str, Tensor]:

@@ -44,8 +44,9 @@ class Layer(LlamaDecoderLayer):
         change = attention.o_proj(found.reshape(len(stream), -1))
         norm = self.post_attention_layernorm
         stream, normed = _Norm.apply(kernels, norm.variance_epsilon, stream, change, norm.weight)
-        stream = stream + mlp.down_proj(_Gate.apply(kernels, mlp.gate_proj(normed), mlp.up_proj(normed)))
-        return stream.view(hidden_states.shape)
+        change = mlp.down_proj(_Gate.apply(kernels, mlp.gate_proj(normed), mlp.up_proj(normed)))
+        # The sum comes last: FSDP wants no view from a layer.
+        return stream.view(hidden_states.shape) + change.view(hidden_states.shape)
 
     def _kernels(self, states: Tensor) -> Kernels | None:
         """What runs between the products, None where it cannot."""
