@@ -1,8 +1,9 @@
 """The language model's layers as `torch.compile` makes them, for learning: their many small operations become a few.
 
-Sampling has its own loop and is left as it is. Compilers have given wrong gradients without a word (torch 2.13 on a CPU for
-the picture decoder under autocast, off by 95 %), so what they made is compared with what it stands for, on one short batch.
-What is compiled anew for other passes later on (in shards, without gradients, for a single row) is not compared.
+Sampling has its own loop and is left as it is; the kernels that learning has on a CPU (`layer.py`) stay out of what is compiled.
+Compilers have given wrong gradients without a word (torch 2.13 on a CPU for the picture decoder under autocast, off by 95 %), so
+what they made is compared with what it stands for, on one short batch. What is compiled anew for other passes later on (in
+shards, without gradients, for a single row) is not compared.
 """
 
 from typing import Any

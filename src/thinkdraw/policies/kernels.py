@@ -1,7 +1,7 @@
 """What the language model does between its matrix products, on a CPU, by the C++ in `native`, compiled when it is first needed.
 
 torch's attention of one query takes several times as long, and its norms, gates and turns several passes over their numbers:
-together more than half of a rollout, and a third of learning. Without a compiler, and on GPUs, torch does it: `cache.py`,
+together more than half of a rollout, and a tenth of learning and more. Without a compiler, and on GPUs, torch does it: `cache.py`,
 `decoder.py` and `layer.py` know both ways.
 """
 
@@ -183,8 +183,8 @@ def _kernels(dtype: torch.dtype, width: int) -> Kernels | None:
         return Kernels(dtype, width)
     except OSError as error:
         warnings.warn(
-            f"sampling takes up to twice as long as it could on this CPU: {error}. A C++ compiler with OpenMP, such as "
-            "g++, helps; CXX names one.",
+            f"sampling takes up to twice as long as it could on this CPU, and learning a tenth longer: {error}. A C++ "
+            "compiler with OpenMP, such as g++, helps; CXX names one.",
             stacklevel=2,
         )
         return None

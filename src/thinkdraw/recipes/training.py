@@ -89,7 +89,7 @@ class TrainSettings(StrictModel):
     )
     compile_layers: bool = Field(
         default=False,
-        description="Learn with layers made by torch.compile: on a CPU a fifth less time. 15 s at first; needs a C++ compiler.",
+        description="Learn with layers made by torch.compile, in 15 s at first; a CPU's own kernels are as fast.",
     )
     optimiser: OptimiserSettings = OptimiserSettings()
     micro_rows: int = Field(
