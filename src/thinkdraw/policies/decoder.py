@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
-from transformers.activations import SiLUActivation
 
 from thinkdraw.policies.cache import Cache, Shape, turning
-from thinkdraw.policies.kernels import Angles, Kernels, kernels_for
+from thinkdraw.policies.kernels import Angles, Kernels, is_silu, kernels_for
 from thinkdraw.policies.lora import active_adapter
 from thinkdraw.runtime.device import multiplied_in
 
@@ -89,7 +88,7 @@ def _norm(module: Any, dtype: torch.dtype, kernels: Kernels | None) -> Norm:
 
 
 def _gate(act: Any, kernels: Kernels | None) -> Map:
-    by_kernels = kernels.gate if kernels is not None and isinstance(act, nn.SiLU | SiLUActivation) else None
+    by_kernels = kernels.gate if kernels is not None and is_silu(act) else None
 
     def gated(both: Tensor) -> Tensor:
         gate, up = both.chunk(2, dim=-1)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.activations import SiLUActivation
 
 SOURCES = sorted((Path(__file__).parent / "native").glob("*.cpp"))
 NUMBERS = {torch.float32: "float", torch.bfloat16: "bf16"}
@@ -30,14 +31,10 @@ Angles = tuple[Tensor, Tensor]  # what `cache.turning` gives
 Stem = tuple[Tensor, Tensor, Tensor]  # keys and values (heads, L, D), and how much of them each row sees, (R,) int64
 
 
-class _Pass(ctypes.Structure):
-    """What a function of the source takes: a struct that is written here and there field by field."""
-
-
-def _struct(name: str, *fields: tuple[Any, str]) -> type[_Pass]:
-    """fields: a type, and the names of those that have it."""
+def _struct(name: str, *fields: tuple[Any, str]) -> type[ctypes.Structure]:
+    """What a function of the source takes, field by field as there. fields: a type, and the names of those that have it."""
     each = [(field, kind) for kind, names in fields for field in names.split()]
-    return type(name, (_Pass,), {"_fields_": each})
+    return type(name, (ctypes.Structure,), {"_fields_": each})
 
 
 _INT, _AT, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
@@ -170,6 +167,11 @@ class Kernels:
     def _run(self, name: str, *fields: Tensor | float | None) -> None:
         given = [field.data_ptr() if isinstance(field, Tensor) else field for field in fields]
         getattr(self._made, name)(TAKES[name](*given))
+
+
+def is_silu(act: Any) -> bool:
+    """Whether an MLP's activation is the one that `Kernels.gate` knows."""
+    return isinstance(act, nn.SiLU | SiLUActivation)
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype, width: int) -> Kernels | None:

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
-from transformers.activations import SiLUActivation
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from thinkdraw.policies.attention import attend
 from thinkdraw.policies.cache import turning
-from thinkdraw.policies.kernels import Kernels, kernels_for
+from thinkdraw.policies.kernels import Kernels, is_silu, kernels_for
 from thinkdraw.runtime.device import multiplied_in
 
 
@@ -56,7 +55,7 @@ class Layer(LlamaDecoderLayer):
             return None
         if states.dtype != weight.dtype or weight.dtype not in (torch.float32, dtype):
             return None
-        if not isinstance(self.mlp.act_fn, nn.SiLU | SiLUActivation):
+        if not is_silu(self.mlp.act_fn):
             return None
         return kernels_for(states.device, dtype, attention.head_dim)
 

@@ -52,7 +52,7 @@ struct NormBack {
     const void *sum, *weight;         // (rows, size), what was normed; (size)
     const void *of_sum, *of_normed;   // (rows, size): gradients; that of the sum may be null
     void *of_stream, *of_change;      // (rows, size): the gradient of both, of_change in Number's or null
-    float *of_weight;                 // (threads, size): what each thread adds to; may be null
+    float *of_weight;                 // (threads, size): zeros, what each thread adds to
     float eps;
 };
 
@@ -64,7 +64,7 @@ static void normalise_back(const NormBack &pass) {
     {
         const int64_t size = pass.size;
         const Stream *weight = (const Stream *)pass.weight;
-        float *of_weight = pass.of_weight ? pass.of_weight + omp_get_thread_num() * size : nullptr;
+        float *of_weight = pass.of_weight + omp_get_thread_num() * size;
 #pragma omp for
         for (int64_t row = 0; row < pass.rows; row++) {
             const Stream *sum = (const Stream *)pass.sum + row * size;
@@ -89,10 +89,8 @@ static void normalise_back(const NormBack &pass) {
                 }
                 write_some((Stream *)pass.of_stream + row * size + d, of, count);
                 if (pass.of_change) write_some((Number *)pass.of_change + row * size + d, of, count);
-                if (of_weight) {
-                    const Block so_far = read_some(of_weight + d, count);
-                    write_some(of_weight + d, {so_far.one + by * g.one * x.one, so_far.other + by * g.other * x.other}, count);
-                }
+                const Block so_far = read_some(of_weight + d, count);
+                write_some(of_weight + d, {so_far.one + by * g.one * x.one, so_far.other + by * g.other * x.other}, count);
             }
         }
     }
