@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 from thinkdraw.commands.evaluate_tables import print_comparison
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.evaluate import run
-from thinkdraw.recipes.evaluate_import import compare_folders
-from thinkdraw.recipes.evaluate_open import EvaluateConfig
-from thinkdraw.recipes.training import load_trained
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.opening import load_trained
+from thinkdraw.studies.evaluate import run
+from thinkdraw.studies.evaluate_import import compare_folders
+from thinkdraw.studies.evaluate_open import EvaluateConfig
 
 
 def swap_words(policy: JanusPolicy, words: list[str]) -> None:

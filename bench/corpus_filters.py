@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from thinkdraw.corpus.filtering import filter_texts
+from thinkdraw.corpus.filters.filtering import filter_texts
 from thinkdraw.corpus.settings import FilterSettings
 from thinkdraw.corpus.sources import Item
-from thinkdraw.data.words import GROUPS
+from thinkdraw.data.structure.words import GROUPS
 from thinkdraw.types import Prompt
 
 NOUNS = [noun for nouns in GROUPS.values() for noun in nouns]

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from thinkdraw.corpus.asking import Status
-from thinkdraw.corpus.endpoint import EndpointTeacher
 from thinkdraw.corpus.settings import CorpusSettings
+from thinkdraw.corpus.teachers.asking import Status
+from thinkdraw.corpus.teachers.endpoint import EndpointTeacher
 from thinkdraw.corpus.writing import write
 
 ROOT = Path(__file__).resolve().parent.parent

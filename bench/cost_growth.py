@@ -25,7 +25,7 @@ import torch
 
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.tiny import random_janus
+from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.types import Sampling
 
 SIDES = (8, 12, 16, 20, 24)  # of the grid of tokens

@@ -35,13 +35,13 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration
 from transformers.utils import logging
 
-from thinkdraw.policies import attention
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.policies.loading import read_processor
+from thinkdraw.planning.shapes import count_weights, find_config
+from thinkdraw.policies.fast import short_attention as attention
+from thinkdraw.policies.janus.loading import read_processor
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
-from thinkdraw.policies.memory import kv_bytes
-from thinkdraw.policies.tiny import random_janus
-from thinkdraw.recipes.plan_shapes import count_weights, find_config
+from thinkdraw.policies.sampling.memory import kv_bytes
 from thinkdraw.runtime.tracking import environment
 from thinkdraw.types import Prompt, Rollouts, Sampling
 
@@ -75,7 +75,7 @@ def random_policy(shape: str, device: str, lora: LoraSettings | None = None) -> 
 def pictures_of(policy: JanusPolicy, tokens: int) -> Iterator[None]:
     """Inside, a picture is complete after its first `tokens` tokens, for transformers too."""
     settings: Any = [policy, policy.model.config.vision_config, policy.model.model.vision_model.config]
-    whole = policy.num_image_tokens
+    whole = policy.picture.num_tokens
     try:
         for holder in settings:
             holder.num_image_tokens = tokens
@@ -132,7 +132,7 @@ class Drawing:
 
     def __post_init__(self) -> None:
         prompts = [Prompt(PROMPT)] * self.rollouts
-        codes = torch.zeros(self.rollouts, self.policy.num_image_tokens, dtype=torch.long)
+        codes = torch.zeros(self.rollouts, self.policy.picture.num_tokens, dtype=torch.long)
         self.prompts = prompts
         self.given = self.policy.teacher_forced(prompts, ["red " * 200] * self.rollouts, codes, self.sampling)
         self.context = self.policy.text.prompt(PROMPT)
@@ -151,7 +151,7 @@ class Drawing:
 
     def tokens_in_time(self, *works: Callable[[], Any]) -> int:
         """Image tokens that the slowest of them draws within the limit: all, or a multiple of PROBED. Warms up, too."""
-        whole, allowed = self.policy.num_image_tokens, min(self.clock.limit_s, self.clock.left / 4)
+        whole, allowed = self.policy.picture.num_tokens, min(self.clock.limit_s, self.clock.left / 4)
         return min(self._tokens_of(work, whole, allowed) for work in works)
 
     def _tokens_of(self, work: Callable[[], Any], whole: int, allowed: float) -> int:
@@ -222,7 +222,7 @@ def grpo_step(policy: JanusPolicy, sampling: Sampling, asked: argparse.Namespace
     seconds = clock.once(step)
     count = 8 * asked.step_prompts
     peak = torch.cuda.max_memory_allocated() / 1e9 if asked.device == "cuda" else None
-    return {"what": "GRPO step, LoRA", "rollouts": count, "image tokens": policy.num_image_tokens, "ours_s": seconds,
+    return {"what": "GRPO step, LoRA", "rollouts": count, "image tokens": policy.picture.num_tokens, "ours_s": seconds,
             "rollouts_per_s": count / seconds, "peak_gb": peak, **found}  # fmt: skip
 
 

@@ -32,13 +32,13 @@ from torch import Tensor
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.objectives import ADVANTAGES
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.policies.scorer import GuidanceInLoss
+from thinkdraw.policies.janus.likelihood import GuidanceInLoss
+from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase_parts import Part
-from thinkdraw.recipes.rewards import open_reward
-from thinkdraw.recipes.training import Team, Trainer
+from thinkdraw.recipes.phase.advantages import Part
+from thinkdraw.rewards.opening import open_reward
 from thinkdraw.runtime.tracking import environment
+from thinkdraw.training.training import Team, Trainer
 from thinkdraw.types import Prompt, Rollouts, Sampling
 
 BETA, LEARNING_RATE = 0.01, 1e-6  # T2I-R1's
@@ -152,7 +152,7 @@ def agreement(checkpoint: str, prompts: list[Prompt], sampling: Sampling, group_
     sides = {"plain": Plain(checkpoint, "fp32", 16), "ours": Ours.of(checkpoint, "fp32", 12, BETA)}
     for side in sides.values():
         with torch.no_grad():
-            for name, weight in side.policy.scorer.named_parameters():
+            for name, weight in side.policy.network.named_parameters():
                 if weight.requires_grad:
                     noise = torch.randn(weight.shape, generator=torch.Generator().manual_seed(len(name)))
                     weight.add_(0.1 * weight.std() * noise if weight.numel() > 1 else 0.0)
@@ -160,7 +160,7 @@ def agreement(checkpoint: str, prompts: list[Prompt], sampling: Sampling, group_
     rewards = torch.arange(len(rollouts)).remainder(group_size).float()
     losses = {name: side.backward(rollouts, rewards) for name, side in sides.items()}
     grads = [
-        {n: p.grad.double() for n, p in side.policy.scorer.named_parameters() if p.grad is not None}
+        {n: p.grad.double() for n, p in side.policy.network.named_parameters() if p.grad is not None}
         for side in sides.values()
     ]
     gap = sum(float((grads[0][n] - grads[1][n]).square().sum()) for n in grads[0])

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib
 import yaml
 
-from thinkdraw.recipes.validation import OPTIMISED, ValidationSettings, Watch
+from thinkdraw.recipes.phase.validation import OPTIMISED, ValidationSettings, Watch
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -26,13 +26,13 @@ import torch
 from torch import Tensor
 
 from thinkdraw.lab.prompts import prompt_set
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.policies.noise import derive_seeds
-from thinkdraw.recipes.overlap import draw_and_judge, is_elsewhere, judge
-from thinkdraw.recipes.rewards import open_reward
-from thinkdraw.recipes.training import load_trained
-from thinkdraw.rewards.http import HttpReward
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.opening import load_trained
+from thinkdraw.policies.sampling.noise import derive_seeds
+from thinkdraw.recipes.phase.judging import draw_and_judge, is_elsewhere, judge
+from thinkdraw.rewards.opening import open_reward
 from thinkdraw.runtime.tracking import environment
+from thinkdraw.serve.reward import HttpReward
 from thinkdraw.types import Prompt, Reward, Rollouts, Sampling
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from transformers.utils import logging
 
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.runtime.device import autocast
 from thinkdraw.types import Prompt, Rollouts, Sampling
 
@@ -117,7 +117,7 @@ class PlainLearner:
         self.policy, self.rows, self.precision, self.beta = policy, rows, precision, beta
         self.reference: Any = copy.deepcopy(policy.model).requires_grad_(False) if beta else None
         self.never = policy.text.suppressed.to(policy.device)
-        self.trained = [p for p in policy.scorer.parameters() if p.requires_grad]
+        self.trained = [p for p in policy.network.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(self.trained, lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
 
     def log_probs(self, model: Any, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -22,8 +22,9 @@ import plain
 import torch
 
 from thinkdraw.lab.prompts import prompt_set
-from thinkdraw.policies import decoder, load_policy
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies import load_policy
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.sampling import decoder
 from thinkdraw.types import Prompt, Sampling
 
 

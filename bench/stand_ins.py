@@ -22,9 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from tests.judges import helpers_vqa, tiny_detectors
 
-from thinkdraw.data.noun_chunks import Parse, write_parses
 from thinkdraw.data.prompt_files import json_rows, read_compbench, read_geneval
-from thinkdraw.policies.tiny import random_janus
+from thinkdraw.data.structure.noun_chunks import Parse, write_parses
+from thinkdraw.policies.janus.tiny import random_janus
 
 COLUMNS = (
     "item_id", "text", "keywords", "proposition_id", "dependency", "category_broad", "category_detailed", "tuple",

@@ -27,14 +27,15 @@ from torch.distributed.tensor import DTensor
 from thinkdraw.lab import checkpoint_path
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.objectives import ADVANTAGES
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phases import Part
-from thinkdraw.recipes.rewards import open_reward
-from thinkdraw.recipes.store_rows import load_judged
-from thinkdraw.recipes.training import Team, Trainer, load_trained, open_policy
+from thinkdraw.recipes.phase.rollout import Part
+from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.tracking import environment
+from thinkdraw.training.judged_store import load_judged
+from thinkdraw.training.training import Team, Trainer, open_policy
 from thinkdraw.types import Sampling
 
 JUDGE = "lab-detector"

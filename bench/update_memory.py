@@ -32,15 +32,16 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.objectives import clipped_loss
-from thinkdraw.policies import attention, network
-from thinkdraw.policies.chunks import read_off
-from thinkdraw.policies.distribution import log_distribution
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.policies.loading import DTYPES, read_processor
+from thinkdraw.planning.shapes import JANUS_PRO, janus_pro_config
+from thinkdraw.policies.fast import short_attention as attention
+from thinkdraw.policies.fast.chunked_head import read_off
+from thinkdraw.policies.janus import network
+from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS, contexts_of
+from thinkdraw.policies.janus.loading import DTYPES, read_processor
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
-from thinkdraw.policies.scorer import CHUNK_ELEMENTS, contexts_of
-from thinkdraw.policies.tiny import random_janus
-from thinkdraw.recipes.plan_shapes import JANUS_PRO, janus_pro_config
+from thinkdraw.policies.sampling.distribution import log_distribution
 from thinkdraw.runtime.device import autocast
 from thinkdraw.types import Prompt, Rollouts, Sampling
 
@@ -65,19 +66,19 @@ def unwritten_policy(asked: argparse.Namespace) -> JanusPolicy:
         processor = read_processor(str(random_janus(folder)), config.vision_config.num_image_tokens)
     lora = LoraSettings.model_validate({"rank": asked.lora_rank}) if asked.lora_rank else None
     policy = JanusPolicy(model, processor, precision=asked.precision, lora=lora)
-    for parameter in policy.scorer.parameters():
+    for parameter in policy.network.parameters():
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(lambda p: setattr(p, "grad", None))
-    policy.scorer.train()
+    policy.network.train()
     return policy
 
 
 def rollouts_of(policy: JanusPolicy, asked: argparse.Namespace) -> Rollouts:
     """Rows of exactly `tokens` tokens: prompt, thought up to its budget, begin-of-image, picture."""
     prompt = Prompt("a photo of a red circle left of a blue square")
-    budget = asked.tokens - len(policy.text.prompt(prompt.text)) - 1 - policy.num_image_tokens
+    budget = asked.tokens - len(policy.text.prompt(prompt.text)) - 1 - policy.picture.num_tokens
     settings = Sampling(thought="inline", max_thought_tokens=budget)
-    codes = torch.zeros(asked.rows, policy.num_image_tokens, dtype=torch.long)
+    codes = torch.zeros(asked.rows, policy.picture.num_tokens, dtype=torch.long)
     made = policy.teacher_forced([prompt] * asked.rows, ["red " * asked.tokens] * asked.rows, codes, settings)
     assert int(made.prompt_mask[0].sum() + (made.segment[0] >= 0).sum()) == asked.tokens
     return made

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import torch
 
+from thinkdraw.policies.janus.tiny import random_janus
+
 REPO_ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
@@ -34,3 +36,9 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("../shared is absent: tests against the published benchmark files need it beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def policy(tmp_path_factory) -> str:
+    """A random checkpoint of 16 image tokens and 64 codes, for tests of recipes."""
+    return str(random_janus(tmp_path_factory.mktemp("tiny") / "policy", layers=1))

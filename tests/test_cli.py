@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from thinkdraw import cli
-from thinkdraw.policies.tiny import random_janus
+from thinkdraw.policies.janus.tiny import random_janus
 
 
 @pytest.fixture(scope="module")

@@ -4,22 +4,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkdraw.benchmarks.lab import LabReport, evaluate_lab
+from thinkdraw.benchmarks.lab.benchmark import LabReport, evaluate_lab
 from thinkdraw.lab.prompts import SPECS, prompt_set
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.catalog import read_config, run_config
-from thinkdraw.recipes.evaluate import Evaluation
-from thinkdraw.recipes.evaluate import run as run_evaluation
-from thinkdraw.recipes.evaluate_open import EvaluateConfig
-from thinkdraw.recipes.inputs import DataSettings
-from thinkdraw.recipes.inputs import load_prompts as read_prompts
-from thinkdraw.recipes.rewards import open_reward
-from thinkdraw.recipes.training import policy_path
 from thinkdraw.report import write_report
-from thinkdraw.types import Prompt, Reward, Rollouts, Sampling
+from thinkdraw.rewards.opening import open_reward
+from thinkdraw.studies.evaluate import Evaluation
+from thinkdraw.studies.evaluate import run as run_evaluation
+from thinkdraw.studies.evaluate_open import EvaluateConfig
+from thinkdraw.training.data import DataSettings
+from thinkdraw.training.data import load_prompts as read_prompts
+from thinkdraw.types import Policy, Prompt, Reward, Rollouts, Sampling
 
 
-def load_policy(path: str = "lab", **options: Any) -> JanusPolicy:
+def load_policy(path: str = "lab", **options: Any) -> Policy:
     """`lab` (the shipped checkpoint), a checkpoint folder, a run folder (its best checkpoint), or a Hugging Face model id.
 
     options: device, dtype, precision, lora, …; see `policies.load_policy`. Raises UserError.
@@ -42,7 +41,7 @@ def load_reward(name: str = "lab-detector", **settings: Any) -> Reward:
 
 
 def rollout(
-    policy: JanusPolicy, prompts: Sequence[Prompt | str], *, group_size: int = 1, seed: int = 0, **sampling: Any
+    policy: Policy, prompts: Sequence[Prompt | str], *, group_size: int = 1, seed: int = 0, **sampling: Any
 ) -> Rollouts:
     """Sample thoughts and pictures. sampling: fields of `Sampling` (thought, guidance_scale, temperature, …)."""
     wanted = [p if isinstance(p, Prompt) else Prompt(p, id=str(i)) for i, p in enumerate(prompts)]
@@ -50,7 +49,7 @@ def rollout(
 
 
 def evaluate(
-    policy: JanusPolicy, benchmark: str = "lab-geneval", *, split: str = "test", count: int | None = None,
+    policy: Policy, benchmark: str = "lab-geneval", *, split: str = "test", count: int | None = None,
     samples: int | None = None, seed: int = 0, folder: Path | str | None = None, prompts: Path | str | None = None,
     judges: Mapping[str, str | Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None,
     questions_per_type: int = 0, **sampling: Any,

@@ -40,8 +40,8 @@ def quickstart(
     Example: thinkdraw quickstart --seed 1 --out runs/second
     """
     from thinkdraw.config import load_config
-    from thinkdraw.recipes import quickstart as recipe
     from thinkdraw.report import write_report
+    from thinkdraw.studies import quickstart as recipe
 
     config = load_config(recipe.QuickstartConfig, None, [f"out={out}", f"seed={seed}", *(override or [])])
     folder = recipe.run(config)
@@ -57,7 +57,7 @@ def evidence(
 
     Takes one to two hours on two cores. Example: thinkdraw evidence
     """
-    from thinkdraw.recipes import evidence as recipe
+    from thinkdraw.studies import evidence as recipe
 
     folder = recipe.run(recipe.EvidenceConfig(out=out))
     print((folder / "table.md").read_text())
@@ -138,7 +138,7 @@ def thoughts(
     Example: thinkdraw thoughts runs/quickstart/grpo
     """
     from thinkdraw import api
-    from thinkdraw.benchmarks.thoughts import swap_study
+    from thinkdraw.benchmarks.lab.thoughts import swap_study
     from thinkdraw.types import Sampling
 
     policy = api.load_policy(ckpt, precision="bf16")
@@ -211,8 +211,8 @@ def sweep(
     Example: thinkdraw sweep lab_objectives policy=runs/quickstart/sft
     """
     from thinkdraw.config import load_config
-    from thinkdraw.recipes import sweep as recipe
     from thinkdraw.recipes.catalog import find_config
+    from thinkdraw.studies import sweep as recipe
 
     folder = recipe.run(load_config(recipe.SweepConfig, find_config(config), override or []))
     print((folder / "table.md").read_text())
@@ -240,7 +240,7 @@ def compare(
     Example: thinkdraw compare runs/quickstart/grpo runs/lab_dpo --axis pictures_sampled --axis seconds
     """
     from thinkdraw.config import load_config
-    from thinkdraw.recipes import compare as recipe
+    from thinkdraw.studies import compare as recipe
 
     given = {"out": str(out), "runs": [str(run) for run in runs], "best_of": best_of or None, "reward.name": reward}
     given |= {"allow": allow or []} | ({"axes": axis} if axis else {})
@@ -279,7 +279,7 @@ def sample(
     Example: thinkdraw sample lab --out runs/store --count 64 --group-size 8 --reward lab-detector
     """
     from thinkdraw.config import load_config
-    from thinkdraw.recipes import sampling as recipe
+    from thinkdraw.recipes import sample as recipe
 
     family = prompts.removeprefix("lab-")
     # The lab's first prompts are the same in a longer list, so that a larger --count goes on with the same store.
@@ -314,7 +314,7 @@ def score(
     Example: thinkdraw score runs/store --reward lab-judge
     """
     from thinkdraw.config import load_config
-    from thinkdraw.recipes import scoring as recipe
+    from thinkdraw.recipes import score as recipe
 
     values = {"store": str(store), "reward.name": reward, "name": name, "policy": policy, "device": device}
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]
@@ -344,7 +344,7 @@ def store(
         raise UserError(f"store {action!r}: one of info, export.")
     if out is None:
         raise UserError("store export needs --out FOLDER.")
-    from thinkdraw.recipes.scoring import Decoder
+    from thinkdraw.recipes.score import Decoder
     from thinkdraw.rollouts import RolloutStore
     from thinkdraw.rollouts.export import export
 

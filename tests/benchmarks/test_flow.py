@@ -7,8 +7,8 @@ from tests.benchmarks.helpers import PixelDetector, geneval_prompt, picture, pic
 
 from thinkdraw.benchmarks.base import Place
 from thinkdraw.benchmarks.flow import prompt_notes, report_on, score_pictures, summary_of
-from thinkdraw.benchmarks.geneval import GenEval
-from thinkdraw.benchmarks.geneval_files import find_pictures, write_prompt_folder
+from thinkdraw.benchmarks.geneval.benchmark import GenEval
+from thinkdraw.benchmarks.geneval.files import find_pictures, write_prompt_folder
 from thinkdraw.benchmarks.picture_files import list_pictures, read_place
 from thinkdraw.benchmarks.settings import git_hash_of, sha256_of
 from thinkdraw.errors import UserError

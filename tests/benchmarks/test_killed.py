@@ -11,8 +11,8 @@ from tests.benchmarks.stub import StubPolicy
 
 from thinkdraw.benchmarks.drawn_folder import draw_into
 from thinkdraw.benchmarks.flow import score_pictures
-from thinkdraw.benchmarks.geneval import GenEval
-from thinkdraw.benchmarks.geneval_files import find_pictures, write_prompt_folder
+from thinkdraw.benchmarks.geneval.benchmark import GenEval
+from thinkdraw.benchmarks.geneval.files import find_pictures, write_prompt_folder
 from thinkdraw.benchmarks.picture_files import list_pictures
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.types import Sampling

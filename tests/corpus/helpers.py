@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 from PIL import Image
 from tests.corpus.teacher_stub import TeacherStub
 
-from thinkdraw.corpus.endpoint import EndpointSettings, EndpointTeacher
 from thinkdraw.corpus.settings import CorpusSettings
+from thinkdraw.corpus.teachers.endpoint import EndpointSettings, EndpointTeacher
 from thinkdraw.corpus.writing import write
 
 LOOSE = {"min_words": 1, "min_jaccard": None, "language": None, "shape": {"min_side": 1}}

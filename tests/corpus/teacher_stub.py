@@ -17,7 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from thinkdraw.corpus.grammar import describe, grammar_answer, spec_of
+from thinkdraw.corpus.teachers.grammar import describe, grammar_answer, spec_of
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.specs import scene_for

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.corpus.helpers import rows_of, settings_of
 
-from thinkdraw.corpus.endpoint import EndpointTeacher
+from thinkdraw.corpus.teachers.endpoint import EndpointTeacher
 from thinkdraw.corpus.writing import DATA, FILTERED_FILE, REJECTED_FILE, write
 
 COUNT, CONCURRENCY, KILLS = 40, 4, 5

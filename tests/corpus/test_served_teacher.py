@@ -13,10 +13,10 @@ from thinkdraw.cli import app
 from thinkdraw.config import save_config
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.sources import Item
-from thinkdraw.corpus.teachers import Ask, conversation
+from thinkdraw.corpus.teachers.teachers import Ask, conversation
 from thinkdraw.corpus.writing import REJECTED_FILE, WORK
 from thinkdraw.data.picture_bytes import decode
-from thinkdraw.judges.picture_chat import read_chat_model
+from thinkdraw.judges.questioners.picture_chat import read_chat_model
 from thinkdraw.recipes.corpus import CorpusConfig
 from thinkdraw.types import Prompt
 

@@ -7,12 +7,12 @@ from tests.corpus.helpers import LOOSE, picture_folder, rows_of, settings_of, wr
 from tests.corpus.teacher_stub import GOOD, TeacherStub
 
 from thinkdraw.config import dump_config
-from thinkdraw.corpus.grammar import describe, grammar_answer, scene_of
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.settings import CorpusSettings
 from thinkdraw.corpus.shards import row_for
 from thinkdraw.corpus.sources import LabSource
-from thinkdraw.corpus.teachers import GrammarTeacher, Reply, WriterSettings, WriterTeacher
+from thinkdraw.corpus.teachers.grammar import describe, grammar_answer, scene_of
+from thinkdraw.corpus.teachers.teachers import GrammarTeacher, Reply, WriterSettings, WriterTeacher
 from thinkdraw.corpus.writing import DATA, FILTERED_FILE, REJECTED_FILE, WORK, write
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError

@@ -14,7 +14,7 @@ from thinkdraw.data.leak_guard import clause_key, leaks, text_key
 from thinkdraw.data.paraphrases import ParaphraseSettings
 from thinkdraw.data.prompt_files import read_prompts, write_prompts
 from thinkdraw.data.prompt_sets import PromptSetConfig, candidates, collect, content_hash, make
-from thinkdraw.data.words import GROUPS
+from thinkdraw.data.structure.words import GROUPS
 from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from thinkdraw.data.demands import Demand, Thing, clauses, questions
+from thinkdraw.data.structure.words import COLORS, GENEVAL_RELATIONS, GROUPS, NUMBERS, SHAPES, WORDINGS, article, plural
 from thinkdraw.data.templates import (
     COMPBENCH_TASKS,
     GENEVAL_TASKS,
@@ -14,7 +15,6 @@ from thinkdraw.data.templates import (
     listed,
     some_nouns,
 )
-from thinkdraw.data.words import COLORS, GENEVAL_RELATIONS, GROUPS, NUMBERS, SHAPES, WORDINGS, article, plural
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.rules import judge_picture
 from thinkdraw.types import Detection, Prompt

@@ -9,8 +9,8 @@ import torch
 from thinkdraw.data.prompt_files import write_prompts
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.tiny import random_janus
-from thinkdraw.recipes.inputs import DataSettings, lab_examples, load_examples, load_prompts
+from thinkdraw.policies.janus.tiny import random_janus
+from thinkdraw.training.data import DataSettings, lab_examples, load_examples, load_prompts
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tests.judges import helpers_vlm as tiny
 
-from thinkdraw.benchmarks.geneval2 import WordJudge
-from thinkdraw.judges.openai_words import OpenAIWords
-from thinkdraw.judges.vlm_words import VlmWords
+from thinkdraw.benchmarks.geneval2.benchmark import WordJudge
+from thinkdraw.judges.questioners.vlm_words import VlmWords
+from thinkdraw.judges.served.openai_words import OpenAIWords
 
 
 @pytest.fixture(scope="module")

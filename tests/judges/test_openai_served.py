@@ -5,9 +5,9 @@ from tests.judges import helpers_vlm as tiny
 from tests.judges.helpers_served import serving
 
 from thinkdraw.errors import UserError
-from thinkdraw.judges.openai_judge import MAX_ANSWER_TOKENS, OpenAIJudge
-from thinkdraw.judges.vlm import VlmJudge
-from thinkdraw.judges.yes_no import QUESTION_FORMAT, parse_yes_no
+from thinkdraw.judges.questioners.vlm import VlmJudge
+from thinkdraw.judges.questioners.yes_no import QUESTION_FORMAT, parse_yes_no
+from thinkdraw.judges.served.openai_judge import MAX_ANSWER_TOKENS, OpenAIJudge
 from thinkdraw.types import Request
 
 QUESTIONS = ["Is there a cup?", "a?", "two cups", "Is there a red circle in the picture?"] * 4

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from thinkdraw.benchmarks.understanding import agreement_on_drawn, evaluate_understanding
+from thinkdraw.benchmarks.lab.understanding import agreement_on_drawn, evaluate_understanding
 from thinkdraw.images import to_pixels
 from thinkdraw.lab import checkpoint_path
 from thinkdraw.lab.facts import Seen, is_true
@@ -14,7 +14,7 @@ from thinkdraw.lab.prompts import SPECS, prompt_set
 from thinkdraw.lab.scenes import draw
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.check import check_policy
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.rewards.lab_detector import judge
 from thinkdraw.types import Sampling
 

@@ -1,12 +1,13 @@
 """The likelihood claims of tests/policies, which run on a random checkpoint, held on the shipped one too."""
 
 import pytest
-from tests.policies import test_against_transformers, test_kernels, test_likelihood
+from tests.policies import test_against_transformers, test_likelihood
+from tests.policies.fast import test_cpu_kernels as test_kernels
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.lab import checkpoint_path
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.janus.policy import JanusPolicy
 
 pytestmark = pytest.mark.skipif(
     not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree"

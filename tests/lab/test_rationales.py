@@ -3,13 +3,13 @@ import re
 import numpy as np
 import pytest
 
-from thinkdraw.benchmarks.thoughts import thought_precision
+from thinkdraw.benchmarks.lab.thoughts import thought_precision
 from thinkdraw.lab.detector import look
 from thinkdraw.lab.prompts import SPECS, stream
 from thinkdraw.lab.rationales import careless, place_name, thing_name, write
 from thinkdraw.lab.scenes import LATTICE, Scene, Thing, draw, random_scene
 from thinkdraw.lab.text import sentences
-from thinkdraw.policies.tiny import train_tokenizer
+from thinkdraw.policies.janus.tiny import train_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling, tolerance
 
-from thinkdraw.policies import scorer as scorer_module
 from thinkdraw.policies.check import fp32_limit
+from thinkdraw.policies.janus import likelihood as scorer_module
 from thinkdraw.types import Prompt
 
 CUTS = {"full": {}, "top_k": {"top_k": 50}, "top_p": {"top_p": 0.9}}
@@ -119,7 +119,7 @@ def test_entropy_is_that_of_the_distribution_sampled_from(shared_policy):
 
 def test_conditional_guidance_in_loss_scores_images_as_if_unguided_and_text_the_same(policy):
     rollouts = policy.sample(PROMPTS, sampling(guidance_scale=5.0), decode=False)
-    policy.scorer.guidance_in_loss = "conditional"
+    policy.network.guidance_in_loss = "conditional"
     unguided = dataclasses.replace(rollouts, sampling=sampling(guidance_scale=1.0))
     with torch.no_grad():
         conditional, plain = policy.log_probs(rollouts).log_probs, policy.log_probs(unguided).log_probs
@@ -132,7 +132,7 @@ def test_conditional_guidance_in_loss_scores_images_as_if_unguided_and_text_the_
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
 def test_gradient_reaches_what_is_trained_and_nothing_else(policy, thought):
     rollouts = policy.sample(PROMPTS, sampling(thought, guidance_scale=3.0), decode=False)
-    policy.scorer.train()
+    policy.network.train()
     policy.log_probs(rollouts).log_probs.sum().backward()
     inner = policy.model.model
     for module in (inner.language_model, inner.generation_head, inner.generation_aligner, inner.generation_embeddings):

@@ -5,7 +5,7 @@ import torch
 from tests.policies.suite import PROMPTS, SEEDS, assert_same_rollouts, difference, sampling, tolerance
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies.thinking import Thinking
+from thinkdraw.policies.sampling.thinking import Thinking
 from thinkdraw.types import Prompt
 
 

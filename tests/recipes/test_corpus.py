@@ -12,7 +12,7 @@ import torch
 from tests.corpus.helpers import LOOSE, picture_folder, rows_of
 from tests.corpus.teacher_stub import GOOD
 from tests.judges import helpers_vlm
-from tests.recipes.helpers import sft_config
+from tests.training.helpers import sft_config
 from typer.testing import CliRunner
 
 from thinkdraw.cli import app
@@ -23,9 +23,9 @@ from thinkdraw.policies import load_policy
 from thinkdraw.recipes import corpus, sft, verifier_data
 from thinkdraw.recipes.catalog import read_config
 from thinkdraw.recipes.corpus import CorpusConfig, Drawing, DrawSettings
-from thinkdraw.recipes.inputs import DataSettings, load_examples
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.tracking import MetricsLog
+from thinkdraw.training.data import DataSettings, load_examples
 
 
 def reasongen_rows(folder, count: int = 9) -> list[dict]:
@@ -93,7 +93,9 @@ def test_a_tokenised_corpus_trains_without_a_pixel_being_read(tmp_path, publishe
     done = CliRunner().invoke(app, ["corpus", "tokenise", str(published), "--policy", policy, "--device", "cpu"])
     assert "11 rows, 1 without a readable picture" in done.output, done.output
     monkeypatch.setattr(corpus_tokens, "decode", lambda data: pytest.fail("a picture was decoded"))
-    monkeypatch.setattr("thinkdraw.policies.janus.JanusPolicy.encode_pictures", lambda *a: pytest.fail("encoded again"))
+    monkeypatch.setattr(
+        "thinkdraw.policies.janus.policy.JanusPolicy.encode_pictures", lambda *a: pytest.fail("encoded again")
+    )
     sft.run(after := run("after"))
     losses = [[row["loss"] for row in MetricsLog.read(c.out / "metrics.jsonl")] for c in (before, after)]
     assert losses[0] == losses[1]
@@ -132,7 +134,7 @@ def lab_config(tmp_path, **changes) -> CorpusConfig:
 
 
 def test_prompts_without_pictures_get_the_best_of_several_that_the_policy_draws(tmp_path, policy):
-    draw = {"policy": policy, "reward": {"name": "tests.recipes.helpers:LowCodes"}, "candidates": 3, "batch": 3,
+    draw = {"policy": policy, "reward": {"name": "tests.training.helpers:LowCodes"}, "candidates": 3, "batch": 3,
             "sampling": {"max_thought_tokens": 40}}  # fmt: skip
     config = lab_config(
         tmp_path, source={"kind": "lab", "count": 4, "families": {"geneval": 1.0}, "pictures": False}, draw=draw
@@ -213,7 +215,7 @@ def verifier_config(tmp_path, policy):
             "out": tmp_path / "v", "judge": "low-codes", "balance": "overall", "min_yes": 0.26, "rows_per_shard": 20,
             "sample": {
                 "out": tmp_path / "store", "policy": policy, "prompts": {"count": 6}, "count": 4, "group_size": 6,
-                "sampling": {"max_thought_tokens": 6}, "rewards": ["tests.recipes.helpers:LowCodes"], "device": "cpu",
+                "sampling": {"max_thought_tokens": 6}, "rewards": ["tests.training.helpers:LowCodes"], "device": "cpu",
                 "num_threads": 1, "precision": "fp32",
             },
         }

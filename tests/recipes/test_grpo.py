@@ -9,18 +9,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.recipes.helpers import ROOT, LowCodes, grpo_config, rows_without_times
+from tests.training.helpers import ROOT, LowCodes, grpo_config, rows_without_times
 
 from thinkdraw.config import load_config, save_config
 from thinkdraw.errors import UserError
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase_stats import phase_stats
-from thinkdraw.recipes.phases import draw_seeds, sample_phase
-from thinkdraw.recipes.prompt_order import PromptOrder
-from thinkdraw.recipes.training import Team, Trainer, open_policy
+from thinkdraw.recipes.phase.prompt_order import PromptOrder
+from thinkdraw.recipes.phase.rollout import draw_seeds, sample_phase
+from thinkdraw.recipes.phase.stats import phase_stats
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.checkpoint import latest_checkpoint, load_trainer_state
 from thinkdraw.runtime.tracking import MetricsLog
+from thinkdraw.training.training import Team, Trainer, open_policy
 from thinkdraw.types import Sampling
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
@@ -30,7 +30,7 @@ def command(config_file: Path, processes: int = 1) -> list[str]:
     start = [sys.executable, "-m"]
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
-    return [*start, "tests.recipes.helpers", "grpo", str(config_file)]
+    return [*start, "tests.training.helpers", "grpo", str(config_file)]
 
 
 def gradients_of(config, policy_object, parts):
@@ -222,7 +222,9 @@ def test_many_rewards_without_a_verdict_stop_the_run_with_the_rewards_name(tmp_p
     with pytest.raises(UserError, match=r"low-codes gave no verdict .NaN. for 50%"):
         grpo.run(
             grpo_config(
-                tmp_path, policy, reward={"name": "tests.recipes.helpers:LowCodes", "settings": {"no_verdict_every": 2}}
+                tmp_path,
+                policy,
+                reward={"name": "tests.training.helpers:LowCodes", "settings": {"no_verdict_every": 2}},
             )
         )
 

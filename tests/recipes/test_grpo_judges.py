@@ -4,13 +4,13 @@ from collections import Counter
 
 import pytest
 import torch
-from tests.recipes.helpers import LowCodes, grpo_config, rows_without_times
+from tests.training.helpers import LowCodes, grpo_config, rows_without_times
 
 from thinkdraw.errors import UserError
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.judge_parts import complaints
-from thinkdraw.recipes.judge_revision import judges_revision
 from thinkdraw.rewards.combined import CombinedReward
+from thinkdraw.rewards.judge_parts import complaints
+from thinkdraw.rewards.revision import judges_revision
 from thinkdraw.rewards.vqa_yes import OrmReward
 from thinkdraw.types import Sampling
 

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from tests.recipes.helpers import LowCodes, grpo_config, policy_dir, rows_without_times
+from tests.training.helpers import LowCodes, grpo_config, policy_dir, rows_without_times
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase_stats import phase_stats
-from thinkdraw.recipes.phases import sample_phase
-from thinkdraw.recipes.prompt_order import PromptOrder
-from thinkdraw.recipes.token_credit import token_credit
-from thinkdraw.recipes.training import Team, Trainer, open_policy
+from thinkdraw.recipes.phase.prompt_order import PromptOrder
+from thinkdraw.recipes.phase.rollout import sample_phase
+from thinkdraw.recipes.phase.stats import phase_stats
+from thinkdraw.recipes.phase.token_credit import token_credit
 from thinkdraw.rewards.combined import CombinedReward
+from thinkdraw.training.training import Team, Trainer, open_policy
 from thinkdraw.types import Rollouts
 
 

@@ -1,13 +1,13 @@
 """The loop at its smallest: the original policy is what is fine-tuned, its reinforced child is what is sampled."""
 
 import yaml
-from tests.recipes.helpers import policy_dir
+from tests.training.helpers import policy_dir
 
 from thinkdraw.recipes import iterate
 from thinkdraw.recipes.iterate import IterateConfig
 from thinkdraw.rollouts import RolloutStore
 
-REWARD = "tests.recipes.helpers:LowCodes"
+REWARD = "tests.training.helpers:LowCodes"
 SMALL = ["device=cpu", "precision=fp32", "num_threads=1", "save_every=1"]
 RL = [
     *SMALL, f"reward.name={REWARD}", "prompts.count=6", "validation.every=0", "prompts_per_phase=2", "group_size=2",

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from thinkdraw.cli import app
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.check import check_policy
-from thinkdraw.policies.tiny import build_directory, janus_config, train_tokenizer
+from thinkdraw.policies.janus.tiny import build_directory, janus_config, train_tokenizer
 from thinkdraw.recipes import grpo, sft
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Rollouts

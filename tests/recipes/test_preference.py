@@ -4,19 +4,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.recipes.helpers import policy_dir, rows_without_times
+from tests.training.helpers import policy_dir, rows_without_times
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import kept_rows, pairs_from_rewards
 from thinkdraw.policies import load_policy
-from thinkdraw.recipes import preference, rejection, sampling
+from thinkdraw.policies.opening import load_trained
+from thinkdraw.recipes import preference, rejection
+from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.preference import PreferenceConfig
 from thinkdraw.recipes.rejection import RejectionConfig
-from thinkdraw.recipes.sampling import SampleConfig
-from thinkdraw.recipes.store_rows import load_judged
-from thinkdraw.recipes.training import Team, Trainer, load_trained, open_policy
+from thinkdraw.recipes.sample import SampleConfig
+from thinkdraw.training.judged_store import load_judged
+from thinkdraw.training.training import Team, Trainer, open_policy
 
-REWARD = "tests.recipes.helpers:LowCodes"
+REWARD = "tests.training.helpers:LowCodes"
 
 
 def sample_config(out: Path, policy: str, **changes) -> SampleConfig:

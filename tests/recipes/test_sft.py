@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tests.recipes.helpers import rows_without_times, sft_config, write_examples
+from tests.training.helpers import rows_without_times, sft_config, write_examples
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.policies.tiny import random_janus
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.recipes import sft
-from thinkdraw.recipes.inputs import DataSettings, Examples, load_examples
-from thinkdraw.recipes.training import Team, Trainer, open_policy
 from thinkdraw.runtime.tracking import MetricsLog
+from thinkdraw.training.data import DataSettings, Examples, load_examples
+from thinkdraw.training.training import Team, Trainer, open_policy
 from thinkdraw.types import Prompt, Rollouts, Sampling, Scored
 
 

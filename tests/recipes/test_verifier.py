@@ -11,14 +11,14 @@ import pytest
 import torch
 from PIL import Image
 from tests.judges import helpers_vlm
-from tests.recipes.helpers import policy_dir, rows_without_times
+from tests.training.helpers import policy_dir, rows_without_times
 
 from thinkdraw.benchmarks.calibration import calibration
 from thinkdraw.errors import UserError
-from thinkdraw.judges.vlm import VlmJudge
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.judges.questioners.vlm import VlmJudge
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes import verifier
-from thinkdraw.recipes.training import load_trained
 from thinkdraw.recipes.verifier_learner import ChatLearner, open_learner
 
 
@@ -78,7 +78,7 @@ def test_splitting_a_batch_leaves_the_gradient(tmp_path, policy):
     for micro_rows in (8, 3):
         learner = open_learner(policy, "cpu", "fp32", "fp32", None)
         verifier.accumulate(learner, rows, 8, config(tmp_path, policy, micro_rows=micro_rows))
-        grads = [p.grad for p in learner.scorer.parameters() if p.grad is not None]
+        grads = [p.grad for p in learner.network.parameters() if p.grad is not None]
         found.append(torch.cat([grad.flatten() for grad in grads]))
     assert float(found[0].norm()) > 0 and torch.allclose(found[0], found[1], atol=1e-6)
 

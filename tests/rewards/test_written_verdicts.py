@@ -10,8 +10,8 @@ from tests.rewards.judges import Replies
 from thinkdraw.errors import UserError
 from thinkdraw.rewards import load_reward
 from thinkdraw.rewards.pairwise import first_wins
-from thinkdraw.rewards.reasongen import boxed_verdict
-from thinkdraw.rewards.unified_reward import final_score
+from thinkdraw.rewards.papers.reasongen import boxed_verdict
+from thinkdraw.rewards.papers.unified_reward import final_score
 from thinkdraw.types import Prompt
 
 NAN = math.nan

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.policies.tiny import random_janus
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.janus.tiny import random_janus
 
 
 @pytest.fixture(scope="session")

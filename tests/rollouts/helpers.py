@@ -11,7 +11,7 @@ import torch
 from tests.policies.suite import sampling
 from torch import Tensor
 
-from thinkdraw.policies.janus import JanusPolicy
+from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.types import Prompt, Question, Rollouts
 
@@ -81,7 +81,7 @@ class Witness:
 def _main(config_file: str, kill_in: str, at_call: str) -> None:
     """`thinkdraw sample`, killed in the n-th call of one of its steps."""
     from thinkdraw.config import load_config
-    from thinkdraw.recipes import sampling as recipe
+    from thinkdraw.recipes import sample as recipe
     from thinkdraw.rollouts import files, scores
 
     owner, name = {"publish": (files.os, "link"), "scores": (scores.ScoreColumn, "write")}[kill_in]

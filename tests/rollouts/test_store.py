@@ -14,7 +14,7 @@ from tests.rollouts.helpers import PROMPTS, assert_equal, drawn, filled
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.tiny import random_janus
+from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.rollouts import DamagedError, RolloutStore, files
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.tiny import random_janus
+from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.search import BestOfN
 from thinkdraw.types import Prompt, Sampling
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 # Name → class; a string, so that a benchmark is imported when it is run and not before.
 BENCHMARKS = {
-    "compbench": "thinkdraw.benchmarks.compbench:CompBench",
-    "dpg": "thinkdraw.benchmarks.dpg:DpgBench",
-    "geneval": "thinkdraw.benchmarks.geneval:GenEval",
-    "geneval2": "thinkdraw.benchmarks.geneval2:GenEval2",
-    "unigenbench": "thinkdraw.benchmarks.unigenbench:UniGenBench",
+    "compbench": "thinkdraw.benchmarks.compbench.benchmark:CompBench",
+    "dpg": "thinkdraw.benchmarks.dpg.benchmark:DpgBench",
+    "geneval": "thinkdraw.benchmarks.geneval.benchmark:GenEval",
+    "geneval2": "thinkdraw.benchmarks.geneval2.benchmark:GenEval2",
+    "unigenbench": "thinkdraw.benchmarks.unigenbench.benchmark:UniGenBench",
 }
 
 

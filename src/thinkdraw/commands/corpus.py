@@ -98,9 +98,9 @@ def tokenise(
     """
     from thinkdraw.data.corpus_tokens import tokenise as tokens_of
     from thinkdraw.data.corpus_tokens import tokens_folder
-    from thinkdraw.recipes.corpus_examples import encoder_of
-    from thinkdraw.recipes.training import load_trained
+    from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
+    from thinkdraw.training.corpus_examples import encoder_of
 
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: tokens are kept beside the shards. Give the corpus folder.")

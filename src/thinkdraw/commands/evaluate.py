@@ -110,8 +110,8 @@ def evaluate(
 def _run(given: dict[str, Any], judge: Sequence[str], settings: Sequence[str], as_json: bool) -> None:
     from thinkdraw.commands.evaluate_tables import print_summary
     from thinkdraw.config import load_config
-    from thinkdraw.recipes import evaluate as recipe
-    from thinkdraw.recipes.evaluate_open import EvaluateConfig
+    from thinkdraw.studies import evaluate as recipe
+    from thinkdraw.studies.evaluate_open import EvaluateConfig
 
     overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in given.items() if value is not None]
     overrides += [_judge_override(text) for text in judge] + [f"settings.{text}" for text in settings]
@@ -128,10 +128,10 @@ def _lab(
     ckpt: str, name: str, device: str, precision: str, sampling: dict[str, Any], asked: dict[str, Any], as_json: bool
 ) -> None:
     """The lab's own evaluation, whose folders the recipes and the report know."""
-    from thinkdraw.benchmarks.lab import evaluate_lab
+    from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
     from thinkdraw.commands.evaluate_tables import print_lab
     from thinkdraw.lab.prompts import SPECS
-    from thinkdraw.recipes.training import load_trained
+    from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
     from thinkdraw.types import Sampling
 
@@ -153,8 +153,8 @@ def _import(
 ) -> None:
     from thinkdraw.commands.evaluate_tables import print_summary
     from thinkdraw.config import load_config
-    from thinkdraw.recipes.evaluate_import import import_official
-    from thinkdraw.recipes.evaluate_open import EvaluateConfig
+    from thinkdraw.studies.evaluate_import import import_official
+    from thinkdraw.studies.evaluate_open import EvaluateConfig
 
     if len(names) != 1 or names[0].startswith(LAB):
         raise UserError(
@@ -171,7 +171,7 @@ def _import(
 
 def _compare(a: Path, b: Path, as_json: bool) -> None:
     from thinkdraw.commands.evaluate_tables import print_comparison
-    from thinkdraw.recipes.evaluate_import import compare_folders
+    from thinkdraw.studies.evaluate_import import compare_folders
 
     found = compare_folders(a, b)
     if as_json:

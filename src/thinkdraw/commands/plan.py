@@ -20,7 +20,7 @@ def plan(
 
     Example: thinkdraw plan janus_pro_7b_grpo policy=janus-pro-7b --gpu a100-80 --gpus 8
     """
-    from thinkdraw.recipes import plan as recipe
+    from thinkdraw.planning import plan as recipe
     from thinkdraw.recipes.catalog import read_config
 
     resolved: Any = read_config(config, override or [])

@@ -22,7 +22,7 @@ def serve(
     Example: thinkdraw serve lab-clip --port 8421
     """
     from thinkdraw.config import load_config
-    from thinkdraw.recipes import serve as recipe
+    from thinkdraw.serve import server as recipe
 
     values = {"reward.name": reward, "host": host, "port": port, "token_env": token_env, "max_batch": max_batch}
     given = [f"{key}={json.dumps(value)}" for key, value in values.items()]

@@ -5,9 +5,9 @@ from typing import Any
 
 import yaml
 
-from thinkdraw.corpus import instructions
 from thinkdraw.corpus.queue import Counts
 from thinkdraw.corpus.settings import CorpusSettings
+from thinkdraw.corpus.teachers import instructions
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from thinkdraw.corpus.asking import Status
+from thinkdraw.corpus.teachers.asking import Status
 
 
 class WritingDisplay:

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from thinkdraw.config import StrictModel
-from thinkdraw.corpus.endpoint import EndpointSettings
-from thinkdraw.corpus.filters import Language, ShapeSettings
-from thinkdraw.corpus.limits import LimitSettings
+from thinkdraw.corpus.filters.filters import Language, ShapeSettings
 from thinkdraw.corpus.sources import LabSource, SourceSettings
-from thinkdraw.corpus.teachers import GrammarSettings, WriterSettings
+from thinkdraw.corpus.teachers.endpoint import EndpointSettings
+from thinkdraw.corpus.teachers.limits import LimitSettings
+from thinkdraw.corpus.teachers.teachers import GrammarSettings, WriterSettings
 
 TeacherSettings = Annotated[EndpointSettings | WriterSettings | GrammarSettings, Field(discriminator="kind")]
 

@@ -11,14 +11,14 @@ import numpy as np
 import yaml
 
 from thinkdraw.config import dump_config, save_config
-from thinkdraw.corpus.asking import Status, ask_all
 from thinkdraw.corpus.card import Made, card
-from thinkdraw.corpus.filtering import Dropped, filter_contradictions, filter_scores, filter_texts
+from thinkdraw.corpus.filters.filtering import Dropped, filter_contradictions, filter_scores, filter_texts
 from thinkdraw.corpus.queue import FILTERED, REJECTED, Queue
 from thinkdraw.corpus.settings import CorpusSettings
 from thinkdraw.corpus.shards import row_for, write_shards
 from thinkdraw.corpus.sources import Item
-from thinkdraw.corpus.teachers import Teacher
+from thinkdraw.corpus.teachers.asking import Status, ask_all
+from thinkdraw.corpus.teachers.teachers import Teacher
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from thinkdraw.data.words import GENEVAL_RELATIONS, MATERIALS, NUMBERS, article, plural
+from thinkdraw.data.structure.words import GENEVAL_RELATIONS, MATERIALS, NUMBERS, article, plural
 from thinkdraw.types import Question
 
 

@@ -16,8 +16,8 @@ from pydantic import Field
 
 from thinkdraw.config import StrictModel
 from thinkdraw.data.leak_guard import normalise
+from thinkdraw.data.structure.words import MATERIALS, MORE_COLORS, NUMBERS, OPPOSITE, WORDINGS, plural
 from thinkdraw.data.text_diversity import split_label
-from thinkdraw.data.words import MATERIALS, MORE_COLORS, NUMBERS, OPPOSITE, WORDINGS, plural
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.endpoints import checked_url
 from thinkdraw.types import Prompt

@@ -19,9 +19,9 @@ from thinkdraw.config import StrictModel
 from thinkdraw.data.leak_guard import clause_key, leaks, normalise, text_key
 from thinkdraw.data.paraphrases import Paraphrased, ParaphraseSettings, paraphrase
 from thinkdraw.data.prompt_files import read_prompts, write_prompts
+from thinkdraw.data.structure.words import GROUPS
 from thinkdraw.data.templates import COMPBENCH_TASKS, GENEVAL_TASKS, Vocabulary, compbench_prompt, geneval_prompt
 from thinkdraw.data.text_diversity import TextDiversity, text_diversity
-from thinkdraw.data.words import GROUPS
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, Family, example
 from thinkdraw.runtime.files import atomic_directory, atomic_write_json

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from thinkdraw.data.demands import Demand, Thing, clauses, questions
-from thinkdraw.data.words import (
+from thinkdraw.data.structure.words import (
     COLORS,
     GENEVAL_RELATIONS,
     GROUPS,

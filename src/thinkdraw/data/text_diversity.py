@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinkdraw.data.leak_guard import normalise
-from thinkdraw.data.words import MATERIALS, SHAPES, TEXTURES
+from thinkdraw.data.structure.words import MATERIALS, SHAPES, TEXTURES
 from thinkdraw.lab.shapes import SIZES
 from thinkdraw.types import Prompt
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from thinkdraw.errors import UserError
 
 if TYPE_CHECKING:
-    from thinkdraw.policies.janus import JanusPolicy
+    from thinkdraw.policies.janus.policy import JanusPolicy
     from thinkdraw.policies.lora import LoraSettings
 
 # config.model_type → the class; a string, so that transformers is imported when a policy is loaded and not before.
-POLICIES = {"janus": "thinkdraw.policies.janus:JanusPolicy"}
+POLICIES = {"janus": "thinkdraw.policies.janus.policy:JanusPolicy"}
 
 
 def load_policy(
@@ -23,7 +23,7 @@ def load_policy(
 
     dtype: of the weights, fp32 or bf16. options: what the family's class takes, see `JanusPolicy`. Raises UserError.
     """
-    from thinkdraw.policies.loading import model_type_of
+    from thinkdraw.policies.janus.loading import model_type_of
 
     model_type = model_type_of(str(path))
     if model_type not in POLICIES:

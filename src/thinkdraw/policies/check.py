@@ -9,8 +9,8 @@ from typing import Any, get_args
 
 import torch
 
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.policies.prompts import PROMPT_FORM
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.janus.text import PROMPT_FORM
 from thinkdraw.types import Prompt, Rollouts, Sampling, ThoughtFormat
 
 GUIDANCE = (0.0, 1.0, 5.0)

@@ -13,9 +13,9 @@ from thinkdraw.errors import UserError
 
 # recipe → (module, class of its configuration); the module has run(config) -> Path.
 RECIPES = {
-    "tokenizer": ("thinkdraw.recipes.tokenizer", "TokenizerConfig"),
-    "pretrain": ("thinkdraw.recipes.pretrain", "PretrainConfig"),
-    "clip": ("thinkdraw.recipes.clip", "ClipConfig"),
+    "tokenizer": ("thinkdraw.make_lab.tokenizer", "TokenizerConfig"),
+    "pretrain": ("thinkdraw.make_lab.pretrain", "PretrainConfig"),
+    "clip": ("thinkdraw.make_lab.clip", "ClipConfig"),
     "sft": ("thinkdraw.recipes.sft", "SftConfig"),
     "grpo": ("thinkdraw.recipes.grpo", "GrpoConfig"),
     "preference": ("thinkdraw.recipes.preference", "PreferenceConfig"),
@@ -24,7 +24,7 @@ RECIPES = {
     "corpus": ("thinkdraw.recipes.corpus", "CorpusConfig"),
     "verifier_data": ("thinkdraw.recipes.verifier_data", "VerifierDataConfig"),
     "verifier": ("thinkdraw.recipes.verifier", "VerifierConfig"),
-    "sweep": ("thinkdraw.recipes.sweep", "SweepConfig"),
+    "sweep": ("thinkdraw.studies.sweep", "SweepConfig"),
 }
 CONFIGS = Path(__file__).parent.parent / "configs"
 

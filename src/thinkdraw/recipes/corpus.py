@@ -14,23 +14,22 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from thinkdraw.benchmarks.thoughts import draw_from_thoughts
+from thinkdraw.benchmarks.lab.thoughts import draw_from_thoughts
 from thinkdraw.config import StrictModel
-from thinkdraw.corpus.endpoint import EndpointSettings, EndpointTeacher
 from thinkdraw.corpus.progress import WritingDisplay
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.settings import CorpusSettings
 from thinkdraw.corpus.sources import Item
-from thinkdraw.corpus.teachers import GrammarSettings, GrammarTeacher, Teacher, WriterTeacher
+from thinkdraw.corpus.teachers.endpoint import EndpointSettings, EndpointTeacher
+from thinkdraw.corpus.teachers.teachers import GrammarSettings, GrammarTeacher, Teacher, WriterTeacher
 from thinkdraw.corpus.writing import Helpers, write
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.rewards import RewardSettings, open_judge, open_reward
-from thinkdraw.recipes.training import load_trained
+from thinkdraw.policies.opening import load_trained
+from thinkdraw.rewards.opening import RewardSettings, open_judge, open_reward
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.search import BestOfN
-from thinkdraw.types import Prompt, Questioner, Reward, Rollouts, Sampling, Scorer, Writer
+from thinkdraw.types import Policy, Prompt, Questioner, Reward, Rollouts, Sampling, Scorer, Writer
 
 
 class DrawSettings(StrictModel):
@@ -122,7 +121,7 @@ class Drawing:
 class _FromThoughts:
     """A policy whose thoughts are given: it only draws."""
 
-    def __init__(self, policy: JanusPolicy, thoughts: Sequence[str]) -> None:
+    def __init__(self, policy: Policy, thoughts: Sequence[str]) -> None:
         self._policy, self._thoughts = policy, thoughts
         self.revision = policy.revision
 

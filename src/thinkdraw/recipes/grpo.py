@@ -19,26 +19,27 @@ import torch
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl_k2, kl_k3, masked_modality_mean
 from thinkdraw.policies.check import fp32_limit
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.entropy_control import EntropyControl
-from thinkdraw.recipes.grpo_config import GrpoConfig
-from thinkdraw.recipes.inputs import check_prompts, load_prompts
-from thinkdraw.recipes.judge_parts import complaints
-from thinkdraw.recipes.judge_revision import judges_revision, refuse_other_judges
-from thinkdraw.recipes.ledger import Ledger
-from thinkdraw.recipes.phase_parts import Part, masked_rows
-from thinkdraw.recipes.phase_stats import phase_stats
-from thinkdraw.recipes.phases import minibatches, sample_phase
-from thinkdraw.recipes.progress import Display
-from thinkdraw.recipes.prompt_order import PromptOrder
-from thinkdraw.recipes.rewards import open_reward
-from thinkdraw.recipes.rollout_log import write_rollouts
-from thinkdraw.recipes.run_folder import RunFolder
-from thinkdraw.recipes.run_store import RunStore
-from thinkdraw.recipes.training import Team, Trainer, open_policy, policy_path
-from thinkdraw.recipes.validation import OPTIMISED, Watch, validate
+from thinkdraw.policies.opening import policy_path
+from thinkdraw.recipes.phase.advantages import Part, masked_rows
+from thinkdraw.recipes.phase.config import GrpoConfig
+from thinkdraw.recipes.phase.entropy import EntropyControl
+from thinkdraw.recipes.phase.prompt_order import PromptOrder
+from thinkdraw.recipes.phase.rollout import minibatches, sample_phase
+from thinkdraw.recipes.phase.rollout_log import write_rollouts
+from thinkdraw.recipes.phase.run_store import RunStore
+from thinkdraw.recipes.phase.stats import phase_stats
+from thinkdraw.recipes.phase.validation import OPTIMISED, Watch, validate
+from thinkdraw.rewards.judge_parts import complaints
+from thinkdraw.rewards.opening import open_reward
+from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.revision import judges_revision, refuse_other_judges
 from thinkdraw.rollouts.scores import Judge
-from thinkdraw.types import Reward
+from thinkdraw.training.data import check_prompts, load_prompts
+from thinkdraw.training.display import Display
+from thinkdraw.training.folder import RunFolder
+from thinkdraw.training.ledger import Ledger
+from thinkdraw.training.training import Team, Trainer, open_policy
+from thinkdraw.types import Policy, Reward
 
 KL = {"k2": kl_k2, "k3": kl_k3}  # in the loss; k1 has no gradient there that points anywhere
 BF16_RATIO_LIMIT = 1e-2  # at the first update of a phase; fp32 has `fp32_limit`
@@ -59,7 +60,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     policy = open_policy(config, team)
     check_prompts(policy, [*order.all_prompts(), *held_back], config.sampling)
     # Judge `self` copies the policy here: the one that the run starts from, also where it goes on from a checkpoint.
-    reward = reward or open_reward(config.reward.name, policy, **config.reward.settings)
+    reward = as_reward(reward) if reward else open_reward(config.reward.name, policy, **config.reward.settings)
     watched = {OPTIMISED: reward} | {
         f"monitor/{m.name}": open_reward(m.name, policy, **m.settings) for m in asked.monitors
     }
@@ -179,15 +180,13 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     return folder.path
 
 
-def open_store(
-    path: Path, policy: JanusPolicy, reward: Reward, config: GrpoConfig, num_shards: int, team: Team
-) -> RunStore:
-    judge = Judge(reward=reward.name, settings=config.reward.settings, revision=getattr(reward, "revision", None))
+def open_store(path: Path, policy: Policy, reward: Reward, config: GrpoConfig, num_shards: int, team: Team) -> RunStore:
+    judge = Judge(reward=reward.name, settings=config.reward.settings, revision=reward.revision)
     return RunStore(path, policy, config.sampling.thought, judge, policy_path(config.policy), num_shards, team)
 
 
 def states(
-    policy: JanusPolicy, entropy: EntropyControl, order: PromptOrder, watch: Watch, ledger: Ledger, config: GrpoConfig
+    policy: Policy, entropy: EntropyControl, order: PromptOrder, watch: Watch, ledger: Ledger, config: GrpoConfig
 ) -> dict[str, Any]:
     """What a checkpoint holds beside the trainer's state; the reference only where it is no longer the starting policy."""
     found: dict[str, Any] = {"entropy": entropy.state_dict(), "order": order.state_dict(), "watch": watch.state_dict()}
@@ -203,7 +202,7 @@ def num_passes(batch: list[Part], config: GrpoConfig) -> int:
 
 
 def accumulate(
-    policy: JanusPolicy, batch: list[Part], counts: SegmentCounts, coefficients: tuple[float, float], config: GrpoConfig
+    policy: Policy, batch: list[Part], counts: SegmentCounts, coefficients: tuple[float, float], config: GrpoConfig
 ) -> tuple[dict[str, float], float]:
     """Add the gradients of this process's rows, `micro_rows` at a time.
 
@@ -240,7 +239,7 @@ def accumulate(
                 image_weight=config.image_weight,
                 counts=counts,
                 text_budget=config.sampling.max_thought_tokens + 1,
-                image_budget=policy.num_image_tokens,
+                image_budget=policy.picture.num_tokens,
             )
             entropies = masked_modality_mean(scored.entropy, *where)
             loss = policy_loss.loss
@@ -273,7 +272,7 @@ def accumulate(
     return {name: float(sums.get(name, 0.0)) for name in names}, deviation
 
 
-def recompute_log_probs(policy: JanusPolicy, parts: list[Part], config: GrpoConfig) -> None:
+def recompute_log_probs(policy: Policy, parts: list[Part], config: GrpoConfig) -> None:
     """`old_log_probs: recomputed` with several updates per phase; with one, the update's own forward gives them."""
     if config.old_log_probs == "sampled" or config.minibatches * config.passes == 1:
         return

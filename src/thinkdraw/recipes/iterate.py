@@ -12,10 +12,10 @@ from typing import Literal
 from pydantic import Field
 
 from thinkdraw.config import StrictModel, save_config
-from thinkdraw.recipes import sampling
+from thinkdraw.policies.opening import policy_path
+from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.catalog import read_config, run_config
-from thinkdraw.recipes.sampling import SampleConfig
-from thinkdraw.recipes.training import policy_path
+from thinkdraw.recipes.sample import SampleConfig
 
 
 class RoundSettings(StrictModel):

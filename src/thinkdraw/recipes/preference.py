@@ -18,17 +18,16 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import PreferenceLoss, dpo_loss, pairs_from_rewards, rebel_loss
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes import sampling
-from thinkdraw.recipes.inputs import shuffled
-from thinkdraw.recipes.ledger import Ledger
-from thinkdraw.recipes.progress import Display
-from thinkdraw.recipes.run_folder import RunFolder
-from thinkdraw.recipes.sampling import SampleConfig
-from thinkdraw.recipes.store_rows import Judged, load_judged, log_probs_before
-from thinkdraw.recipes.training import Team, Trainer, TrainSettings, open_policy
+from thinkdraw.recipes import sample as sampling
+from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.runtime.checkpoint import latest_checkpoint
-from thinkdraw.types import Rollouts
+from thinkdraw.training.data import shuffled
+from thinkdraw.training.display import Display
+from thinkdraw.training.folder import RunFolder
+from thinkdraw.training.judged_store import Judged, load_judged, log_probs_before
+from thinkdraw.training.ledger import Ledger
+from thinkdraw.training.training import Team, Trainer, TrainSettings, open_policy
+from thinkdraw.types import Policy, Rollouts
 
 
 class PreferenceConfig(TrainSettings):
@@ -138,7 +137,7 @@ def run(config: PreferenceConfig) -> Path:
     return folder.path
 
 
-def open_round(policy: JanusPolicy, config: PreferenceConfig, number: int, folder: Path, team: Team) -> Judged:
+def open_round(policy: Policy, config: PreferenceConfig, number: int, folder: Path, team: Team) -> Judged:
     """The round's judged rollouts: those given, or sampled by the policy as it is and kept in the run's folder."""
     if number == 0 and config.store is not None:
         return load_judged(config.store, config.judge, policy, own=config.objective == "rebel" and not _begun(folder))
@@ -161,7 +160,7 @@ def _begun(folder: Path) -> bool:
 
 
 def compared_with(
-    policy: JanusPolicy,
+    policy: Policy,
     judged: Judged,
     rows: Tensor,
     config: PreferenceConfig,
@@ -176,7 +175,7 @@ def compared_with(
 
 
 def accumulate(
-    policy: JanusPolicy, judged: Judged, before: Tensor, better: Tensor, worse: Tensor, num_pairs: int,
+    policy: Policy, judged: Judged, before: Tensor, better: Tensor, worse: Tensor, num_pairs: int,
     config: PreferenceConfig,
 ) -> dict[str, float]:  # fmt: skip
     """Add the gradients of this process's pairs, `micro_rows` at a time; over processes the sums are means."""
@@ -192,7 +191,7 @@ def accumulate(
 
 
 def pair_loss(
-    policy: JanusPolicy, judged: Judged, before: Tensor, better: Tensor, worse: Tensor, num_pairs: int,
+    policy: Policy, judged: Judged, before: Tensor, better: Tensor, worse: Tensor, num_pairs: int,
     config: PreferenceConfig,
 ) -> PreferenceLoss:  # fmt: skip
     """Both rollouts of each pair in one forward pass, rows better first."""

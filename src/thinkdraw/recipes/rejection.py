@@ -17,14 +17,13 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, count_segments, kept_rows, masked_modality_mean, segment_loss
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.inputs import shuffled
-from thinkdraw.recipes.ledger import Ledger
-from thinkdraw.recipes.progress import Display
-from thinkdraw.recipes.run_folder import RunFolder
-from thinkdraw.recipes.store_rows import load_judged
-from thinkdraw.recipes.training import OptimiserSettings, Team, Trainer, TrainSettings, open_policy
-from thinkdraw.types import Rollouts
+from thinkdraw.training.data import shuffled
+from thinkdraw.training.display import Display
+from thinkdraw.training.folder import RunFolder
+from thinkdraw.training.judged_store import load_judged
+from thinkdraw.training.ledger import Ledger
+from thinkdraw.training.training import OptimiserSettings, Team, Trainer, TrainSettings, open_policy
+from thinkdraw.types import Policy, Rollouts
 
 
 class RejectionConfig(TrainSettings):
@@ -96,7 +95,7 @@ def run(config: RejectionConfig) -> Path:
 
 
 def accumulate(
-    policy: JanusPolicy, rollouts: Rollouts, rows: Tensor, counts: SegmentCounts, config: RejectionConfig
+    policy: Policy, rollouts: Rollouts, rows: Tensor, counts: SegmentCounts, config: RejectionConfig
 ) -> dict[str, float]:
     """Add the gradients of this process's rows, `micro_rows` at a time; over processes the sums are means."""
     sums: dict[str, Any] = {"loss": 0.0, "text_nats": 0.0, "image_nats": 0.0}

@@ -19,13 +19,12 @@ from pydantic import Field, model_validator
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, count_segments, masked_modality_mean, segment_loss
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes.inputs import DataSettings, Examples, check_prompts, load_examples
-from thinkdraw.recipes.ledger import Ledger
-from thinkdraw.recipes.progress import Display
-from thinkdraw.recipes.run_folder import RunFolder
-from thinkdraw.recipes.training import OptimiserSettings, Team, Trainer, TrainSettings, open_policy
-from thinkdraw.types import Rollouts, Sampling, ThoughtFormat
+from thinkdraw.training.data import DataSettings, Examples, check_prompts, load_examples
+from thinkdraw.training.display import Display
+from thinkdraw.training.folder import RunFolder
+from thinkdraw.training.ledger import Ledger
+from thinkdraw.training.training import OptimiserSettings, Team, Trainer, TrainSettings, open_policy
+from thinkdraw.types import Policy, Rollouts, Sampling, ThoughtFormat
 
 
 class SftConfig(TrainSettings):
@@ -123,7 +122,7 @@ def run(config: SftConfig) -> Path:
 
 
 def step_batch(
-    policy: JanusPolicy, examples: Examples, config: SftConfig, sampling: Sampling, step: int, team: Team
+    policy: Policy, examples: Examples, config: SftConfig, sampling: Sampling, step: int, team: Team
 ) -> Rollouts:
     """This process's rows of the step's batch; which rows and which are dropped follows from seed and step alone."""
     epoch, index = divmod(step, len(examples) // config.batch_rows)
@@ -145,7 +144,7 @@ def num_passes(batch: Rollouts, config: SftConfig) -> int:
     return math.ceil(len(batch) / config.micro_rows)
 
 
-def accumulate(policy: JanusPolicy, batch: Rollouts, counts: SegmentCounts, config: SftConfig) -> dict[str, float]:
+def accumulate(policy: Policy, batch: Rollouts, counts: SegmentCounts, config: SftConfig) -> dict[str, float]:
     """Add the gradients of this process's rows, `micro_rows` at a time; over processes the sums are means."""
     sums: dict[str, Any] = {"loss": 0.0, "text_nats": 0.0, "image_nats": 0.0}
     by_length = torch.argsort((batch.segment >= 0).sum(1) + batch.prompt_mask.sum(1), stable=True)

@@ -27,15 +27,16 @@ from torch import Tensor
 
 from thinkdraw.benchmarks.calibration import Calibration, calibration, draw_calibration
 from thinkdraw.errors import UserError
-from thinkdraw.recipes.inputs import shuffled
-from thinkdraw.recipes.ledger import Ledger
-from thinkdraw.recipes.progress import Display
-from thinkdraw.recipes.run_folder import RunFolder
-from thinkdraw.recipes.training import OptimiserSettings, Team, Trainer, TrainSettings, policy_path, prepare_layers
+from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.verifier_learner import Learner, open_learner
 from thinkdraw.rewards.judging import worded
 from thinkdraw.rewards.vqa_yes import ORM_QUESTION
 from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.training.data import shuffled
+from thinkdraw.training.display import Display
+from thinkdraw.training.folder import RunFolder
+from thinkdraw.training.ledger import Ledger
+from thinkdraw.training.training import OptimiserSettings, Team, Trainer, TrainSettings, prepare_layers
 
 Task = Literal["orm", "clarity", "potential"]
 QUESTIONS: dict[Task, str] = {

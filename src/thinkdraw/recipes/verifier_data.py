@@ -19,17 +19,16 @@ from pydantic import Field
 from torch import Tensor
 
 from thinkdraw.config import StrictModel, save_config
-from thinkdraw.corpus.labels import Balance, balanced, clear_label, right_labels
+from thinkdraw.corpus.filters.labels import Balance, balanced, clear_label, right_labels
 from thinkdraw.data.prompt_files import row_of
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
-from thinkdraw.policies.janus import JanusPolicy
-from thinkdraw.recipes import sampling
-from thinkdraw.recipes.sampling import SampleConfig
-from thinkdraw.recipes.scoring import Decoder
+from thinkdraw.recipes import sample as sampling
+from thinkdraw.recipes.sample import SampleConfig
+from thinkdraw.recipes.score import Decoder
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.files import atomic_directory, atomic_write_text
-from thinkdraw.types import Prompt
+from thinkdraw.types import Policy, Prompt
 
 SCHEMA = pa.schema(
     [
@@ -169,7 +168,7 @@ def _written(
                     }  # fmt: skip
 
 
-def _pngs(policy: JanusPolicy, codes: Tensor, fractions: list[set[float]]) -> dict[tuple[int, float], bytes]:
+def _pngs(policy: Policy, codes: Tensor, fractions: list[set[float]]) -> dict[tuple[int, float], bytes]:
     """(place, fraction) → the file. Pictures of a fraction are decoded together, and once, however many tasks they serve."""
     pngs = {}
     for fraction in sorted(set().union(*fractions)):

@@ -9,18 +9,18 @@ from torch import Tensor, nn
 
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pil
-from thinkdraw.judges.picture_chat import read_chat_model
-from thinkdraw.judges.yes_no import QUESTION_FORMAT, yes_no_ids
+from thinkdraw.judges.questioners.picture_chat import read_chat_model
+from thinkdraw.judges.questioners.yes_no import QUESTION_FORMAT, yes_no_ids
 from thinkdraw.policies import POLICIES, load_policy
-from thinkdraw.policies.loading import model_type_of
+from thinkdraw.policies.janus.loading import model_type_of
 from thinkdraw.policies.lora import LoraSettings, add_lora, merged_weights
 from thinkdraw.runtime.files import atomic_directory
 
 
 class Learner(Protocol):
-    """scorer: what is trained. yes_logits: (B,) log-odds of yes, with gradient, for uint8 pictures (B, H, W, 3)."""
+    """network: what is trained. yes_logits: (B,) log-odds of yes, with gradient, for uint8 pictures (B, H, W, 3)."""
 
-    scorer: nn.Module
+    network: nn.Module
 
     @property
     def revision(self) -> str: ...
@@ -48,11 +48,14 @@ class ChatLearner:
         self.yes, self.no = (ids.to(device) for ids in yes_no_ids(self.processor.tokenizer, path))
         self.model = model.to(device).requires_grad_(lora is None)
         self.adapters = add_lora(self.model, lora) if lora else None
-        self.scorer: nn.Module = self.model
+        self.network: nn.Module = self.model
         self.device = device
 
     def compile_layers(self) -> None:
         raise UserError("compile_layers=true is for Janus checkpoints: set it to false for a chat model.")
+
+    def checkpoint_layers(self) -> None:
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def revision(self) -> str:

@@ -14,26 +14,26 @@ REWARDS = {
     "caption-likelihood": "thinkdraw.rewards.caption_likelihood:CaptionLikelihoodReward",
     "combined": "thinkdraw.rewards.combined:CombinedReward",
     "count": "thinkdraw.rewards.objects:CountReward",
-    "http": "thinkdraw.rewards.http:HttpReward",
+    "http": "thinkdraw.serve.reward:HttpReward",
     "lab-clip": "thinkdraw.rewards.clip_score:ClipScoreReward",
     "lab-detector": "thinkdraw.rewards.lab_detector:LabDetectorReward",
     "lab-judge": "thinkdraw.rewards.lab_judge:LabJudgeReward",
     "lab-thought-faithful": "thinkdraw.rewards.thought_faithful:LabThoughtFaithfulReward",
-    "metric:compbench": "thinkdraw.rewards.metric:CompBenchMetric",
-    "metric:dpg": "thinkdraw.rewards.metric:DpgMetric",
-    "metric:geneval": "thinkdraw.rewards.metric_geneval:GenEvalMetric",
+    "metric:compbench": "thinkdraw.benchmarks.compbench.reward:CompBenchMetric",
+    "metric:dpg": "thinkdraw.benchmarks.dpg.reward:DpgMetric",
+    "metric:geneval": "thinkdraw.benchmarks.geneval.reward:GenEvalMetric",
     "objects": "thinkdraw.rewards.objects:ObjectsReward",
     "orm": "thinkdraw.rewards.vqa_yes:OrmReward",
     "pairwise": "thinkdraw.rewards.pairwise:PairwiseReward",
     "questions": "thinkdraw.rewards.questions:QuestionsReward",
-    "reasongen": "thinkdraw.rewards.reasongen:ReasonGenReward",
+    "reasongen": "thinkdraw.rewards.papers.reasongen:ReasonGenReward",
     "relation": "thinkdraw.rewards.objects:RelationReward",
     "score": "thinkdraw.rewards.clip_score:ScoreReward",
-    "t2i-r1": "thinkdraw.rewards.t2i_r1:t2i_r1",
+    "t2i-r1": "thinkdraw.rewards.papers.t2i_r1:t2i_r1",
     "thought-faithful": "thinkdraw.rewards.thought_faithful:ThoughtFaithfulReward",
     "thought-format": "thinkdraw.rewards.thought_format:ThoughtFormatReward",
     "thought-length": "thinkdraw.rewards.thought_format:ThoughtLengthReward",
-    "unified-reward": "thinkdraw.rewards.unified_reward:UnifiedRewardReward",
+    "unified-reward": "thinkdraw.rewards.papers.unified_reward:UnifiedRewardReward",
     "vqa-yes": "thinkdraw.rewards.vqa_yes:VqaYesReward",
 }
 
@@ -43,4 +43,6 @@ def load_reward(name: str, **settings: Any) -> Reward:
 
     Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
     """
-    return make("reward", REWARDS, name, settings)
+    from thinkdraw.rewards.own import as_reward
+
+    return as_reward(make("reward", REWARDS, name, settings), name)

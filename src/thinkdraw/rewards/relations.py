@@ -7,8 +7,8 @@ for `above` and `on top of` and gives these places 0: 364 of its 2,195 spatial p
 from collections.abc import Sequence
 from typing import Literal
 
-from thinkdraw.rewards.compbench_spatial import relation_score_2d
 from thinkdraw.rewards.rules import relative_position
+from thinkdraw.rewards.spatial import relation_score_2d
 
 Rule = Literal["t2i-compbench", "geneval"]
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from thinkdraw.config import StrictModel
 from thinkdraw.types import ThoughtFormat
 
 if TYPE_CHECKING:
-    from thinkdraw.policies.janus import JanusPolicy
+    from thinkdraw.types import Policy
 
 FORMAT = 1
 
@@ -27,12 +25,10 @@ class Codec(StrictModel):
     pad_id: int
 
     @staticmethod
-    def of(policy: JanusPolicy) -> Codec:
-        vocabulary = json.dumps(sorted(policy.text.tokenizer.get_vocab().items())).encode()
-        config: Any = policy.model.config
+    def of(policy: Policy) -> Codec:
         return Codec(
-            tokenizer=hashlib.sha256(vocabulary).hexdigest(), num_image_tokens=policy.num_image_tokens,
-            num_codes=config.vq_config.num_embeddings, pad_id=policy.text.pad,
+            tokenizer=policy.text.vocabulary_hash, num_image_tokens=policy.picture.num_tokens,
+            num_codes=policy.picture.num_codes, pad_id=policy.text.pad,
         )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from thinkdraw.runtime.files import atomic_write_json
 from thinkdraw.types import Rollouts, ThoughtFormat
 
 if TYPE_CHECKING:
-    from thinkdraw.policies.janus import JanusPolicy
+    from thinkdraw.types import Policy
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class RolloutStore:
         self._last_read: StoredShard | None = None
 
     @classmethod
-    def create(cls, path: Path | str, policy: JanusPolicy, thought: ThoughtFormat) -> RolloutStore:
+    def create(cls, path: Path | str, policy: Policy, thought: ThoughtFormat) -> RolloutStore:
         """An empty store for rollouts of this policy, and of others with its tokenizer and codes, in one thought format.
 
         Raises UserError if `path` holds a store already.
@@ -258,7 +258,7 @@ class RolloutStore:
 
     # Fit
 
-    def check_policy(self, policy: JanusPolicy) -> None:
+    def check_policy(self, policy: Policy) -> None:
         """Raises UserError unless the policy has the tokenizer, image tokens and codes of the store."""
         mine, its = self.header.codec.model_dump(), Codec.of(policy).model_dump()
         if differing := [name for name in mine if mine[name] != its[name]]:

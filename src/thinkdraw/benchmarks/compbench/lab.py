@@ -1,0 +1,55 @@
+"""T2I-CompBench's questions about the lab's own prompts, read off their structure and not off their words.
+
+A prompt's clauses say what its noun chunks, its relation and its counts are, so that no parser can misread it, and words that
+were held out ask the same as others.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, Ask
+from thinkdraw.errors import UserError
+from thinkdraw.lab.prompts import COMPBENCH_TASKS, article
+from thinkdraw.types import Prompt
+
+WORDS = {
+    "left of": "on the left of", "right of": "on the right of", "above": "on the top of", "below": "on the bottom of",
+}  # fmt: skip
+"""The lab's relation → T2I-CompBench's word with the same rule."""
+
+
+class LabAsker:
+    """See `compbench_ask.Asks`, for prompts of the lab's `compbench` family.
+
+    A chunk is asked about as "is there a small red ring?", the form of question that the lab's questioner knows. Complex
+    prompts, in which nobody acts, are scored on attributes and relation, as T2I-CompBench's kind `spatial`.
+    """
+
+    def __call__(self, prompt: Prompt) -> Ask:
+        """Raises UserError for another prompt than the lab's."""
+        if prompt.tag not in COMPBENCH_TASKS or not prompt.include:
+            raise UserError(
+                f"compbench: prompt {prompt.text[:60]!r} is none of lab-compbench's. Read it with --prompts."
+            )
+        questions = [f"is there {article(_phrase(clause))}?" for clause in prompt.include]
+        if prompt.tag in ATTRIBUTES:
+            return Ask(prompt.tag, questions=questions)
+        if prompt.tag == "numeracy":
+            return Ask(prompt.tag, counts=[(_shape(clause), clause["count"]) for clause in prompt.include])
+        placed = next(clause for clause in prompt.include if "position" in clause)
+        relation, other = placed["position"]
+        things = _shape(placed), _shape(prompt.include[other])
+        if prompt.tag == "spatial":
+            return Ask(prompt.tag, word=WORDS[relation], things=things)
+        return Ask(prompt.tag, "spatial", questions, WORDS[relation], things)
+
+
+def _phrase(clause: Mapping[str, Any]) -> str:
+    """ "small striped red ring"; the class leaves out the colour."""
+    *modifiers, shape = clause["class"].split()
+    return " ".join([*modifiers, *([clause["color"]] if "color" in clause else []), shape])
+
+
+def _shape(clause: Mapping[str, Any]) -> str:
+    """What the lab's detector calls the thing."""
+    return clause["class"].split()[-1]

@@ -1,0 +1,42 @@
+"""T2I-CompBench++'s score of a picture as a reward: the metric reward of the DPO-and-GRPO study (arXiv 2505.17017).
+
+A benchmark's test prompts must not be trained on.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asks
+from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
+from thinkdraw.benchmarks.compbench.scales import Depth
+from thinkdraw.rewards.judging import pictures_of
+from thinkdraw.types import Detector, Questioner, Rollouts, Scorer
+
+
+class CompBenchMetric:
+    """T2I-CompBench++'s score of the category in each prompt's tag, 0..1 (a cosine for non_spatial), higher is better.
+
+    Judges as `CompBenchJudge` takes them; those that no prompt's category needs may be left out. asker: an `Asker`, in a
+    config {name: thinkdraw.benchmarks.compbench.benchmark:open_asker, folder: PROMPTS, chunks: FILE_OR_SPACY_MODEL}. It does not
+    apply to prompts with another tag. NaN where a judge gave no verdict that the score needs.
+    """
+
+    name = "metric:compbench"
+
+    def __init__(
+        self, asker: Asks, questioner: Questioner | None = None, detector: Detector | None = None,
+        depth: Depth | None = None, scorer: Scorer | None = None,
+    ):  # fmt: skip
+        self.judge = CompBenchJudge(asker, questioner, detector, depth, scorer)
+
+    def applies(self, rollouts: Rollouts) -> Tensor:
+        return torch.tensor([prompt.tag in CATEGORIES for prompt in rollouts.prompts])
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        rows = self.applies(rollouts).nonzero().flatten().tolist()
+        verdicts = self.judge(pictures_of(rollouts)[rows], [rollouts.prompts[row] for row in rows])
+        scores = torch.full((len(rollouts),), math.nan)
+        scores[rows] = torch.tensor([verdict.score for verdict in verdicts])
+        return scores

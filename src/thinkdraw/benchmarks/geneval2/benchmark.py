@@ -1,0 +1,224 @@
+"""GenEval 2: 800 prompts of 3 to 10 atoms, each asked about on its own (Kamath et al. 2025, arXiv 2512.16853).
+
+The judge gives probabilities of answers, `soft_tifa` makes scores of them. The prompts are CC BY-NC: for evaluation only.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from thinkdraw.benchmarks.base import (
+    PictureSet,
+    Place,
+    Report,
+    Row,
+    check_given,
+    judge_name,
+    number_or_nan,
+    row_about,
+    verdicts_by_prompt,
+)
+from thinkdraw.benchmarks.geneval2.soft_tifa import (
+    QUESTION_FORMAT,
+    answer_strings,
+    arithmetic_mean,
+    counts_as_yes_no,
+    geometric_mean,
+)
+from thinkdraw.benchmarks.statistics import PromptVerdicts, mean_interval, per_task
+from thinkdraw.data.prompt_files import json_rows, text_file, text_of
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_png
+from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
+from thinkdraw.types import Prompt, Question, Questioner
+
+IMAGES = "images.json"
+SKILLS = ("object", "attribute", "count", "position", "verb")
+ATOMS = tuple(str(count) for count in range(3, 11))
+
+
+@runtime_checkable
+class WordJudge(Protocol):
+    """The probability that a reply begins with one of several strings.
+
+    pictures: (B, H, W, 3) uint8. texts: B messages, sent as they are. strings: B lists; the probabilities of their first
+    tokens at the first place of the reply are added up, an equal one as often as it stands there. → (B,), NaN = no verdict.
+    """
+
+    def first_words(self, pictures: Tensor, texts: Sequence[str], strings: Sequence[Sequence[str]]) -> Tensor: ...
+
+
+class GenEval2:
+    """Soft-TIFA over a judge of first words, or, with "yes-no" in the label, over any `Questioner`.
+
+    The latter is another metric: counts are asked as yes/no questions, and probabilities are of yes against no.
+    """
+
+    name = "geneval2"
+    folder = "geneval2"
+    prompt_file = "geneval2_data.jsonl"
+    num_prompts = 800
+    official_sha256: Sequence[str] = ("09233adbc9f877fba205f1a20efa4a8640e7e62a91dfd55893562bed8a928e43",)
+    roles: Mapping[str, str] = {"questioner": "vlm-words"}
+    pictures_per_prompt = 1
+
+    def __init__(self, questioner: WordJudge | Questioner | None = None):
+        self.questioner = questioner
+
+    @property
+    def label(self) -> str:
+        kinds = [judge_name(self.questioner)]
+        if not isinstance(self.questioner, WordJudge):
+            kinds.append("hard-yes-no" if getattr(self.questioner, "hard", False) else "yes-no")
+        return f"{self.name}[{'+'.join(kinds)}]"
+
+    def prompts(self, path: Path) -> list[Prompt]:
+        prompts = [_prompt(row, index, f"{path} line {line}") for index, (line, row) in enumerate(json_rows(path))]
+        if not prompts:
+            raise UserError(f"{path} holds no prompt. Give GenEval 2's {self.prompt_file}.")
+        return prompts
+
+    def check_prompts(self, prompts: Sequence[Prompt]) -> None:
+        check_given(self.name, "questioner", self.questioner)
+
+    def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
+        rows = []
+        for pictures in sets:
+            for k, picture in enumerate(pictures.pictures):
+                scores = self._ask(torch.from_numpy(picture.copy()), pictures.prompt.questions)
+                skills = [question.category for question in pictures.prompt.questions]
+                missing = (
+                    {"reason": f"{judge_name(self.questioner)} gave no verdict"} if any(map(math.isnan, scores)) else {}
+                )
+                raw: dict[str, Any] = {"scores": scores, "skills": skills, "mean": arithmetic_mean(scores), **missing}
+                rows.append(row_about(pictures, k, geometric_mean(scores), **raw))
+        return rows
+
+    def _ask(self, picture: Tensor, questions: Sequence[Question]) -> list[float]:
+        """The soft score of each question."""
+        asked = [(question.text, str((question.fact or {}).get("answer", "Yes"))) for question in questions]
+        pictures = picture.expand(len(asked), -1, -1, -1)
+        if isinstance(self.questioner, WordJudge):
+            texts = [QUESTION_FORMAT.format(question=text) for text, _ in asked]
+            found = self.questioner.first_words(pictures, texts, [answer_strings(*pair) for pair in asked])
+        else:
+            assert self.questioner is not None
+            texts = [counts_as_yes_no(*pair) if pair[0].startswith("How many") else pair[0] for pair in asked]
+            found = self.questioner.answer(pictures, texts)
+        return [float(score) for score in found.float().cpu()]
+
+    def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
+        return [row._replace(task="GM") for row in verdicts_by_prompt(rows)]
+
+    def column_verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
+        """Tasks AM, each skill, and GM of each number of atoms."""
+        gm, am = (verdicts_by_prompt(rows, key) for key in ("verdict", "mean"))
+        atoms = [row._replace(task=f"{row.task} atoms") for row in gm]
+        return [*(row._replace(task="AM") for row in am), *_of_skills(rows), *atoms]
+
+    def aggregate(self, rows: Sequence[Row]) -> Report:
+        return aggregate(rows, self.label)
+
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+        """The pictures that images.json (prompt text → path) names, its paths as they are or beside it."""
+        path = folder / IMAGES
+        named = _read_json(path, dict)
+        of_text = {prompt.text: index for index, prompt in enumerate(prompts)}
+        if strange := [text for text in named if text not in of_text]:
+            raise UserError(f"{path}: {strange[0][:60]!r} is not one of GenEval 2's prompts. Correct it.")
+        places = {}
+        for text, file in named.items():
+            candidates = [Path(file), folder / file, folder / Path(file).name]
+            if found := [candidate for candidate in candidates if candidate.is_file()]:
+                places[of_text[text], 0] = Place(found[0])
+        return places
+
+    def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
+        named = {}
+        for drawn in pictures:
+            path = folder.resolve() / f"{drawn.index:05d}.png"
+            atomic_write_bytes(path, to_png(drawn.pictures[0]))
+            named[drawn.prompt.text] = str(path)
+        atomic_write_json(folder / IMAGES, named)
+
+    def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
+        """The scorer's list of lists of soft scores, in the order of the data file."""
+        if prompts is None:
+            raise UserError(f"{file.name} does not name its prompts. Give --prompts {self.prompt_file}.")
+        lists = _read_json(file, list)
+        if len(lists) != len(prompts):
+            raise UserError(
+                f"{file} has scores of {len(lists)} prompts, the prompt file {len(prompts)}. Give the right one."
+            )
+        rows = []
+        for index, (prompt, scores) in enumerate(zip(prompts, lists, strict=True)):
+            if not isinstance(scores, list) or len(scores) != len(prompt.questions):
+                raise UserError(
+                    f"{file}: entry {index} is not a list of {len(prompt.questions)} scores. Give the scorer's file."
+                )
+            numbers = [number_or_nan(score) for score in scores]
+            skills = [question.category for question in prompt.questions]
+            alone = PictureSet(index, prompt, (0,), ())
+            rows.append(
+                row_about(
+                    alone, 0, geometric_mean(numbers), scores=numbers, skills=skills, mean=arithmetic_mean(numbers)
+                )
+            )
+        return rows
+
+
+def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
+    """The overall is Soft-TIFA GM. Columns: AM, atoms of each skill, and GM of the prompts of each number of atoms."""
+    gm, am = (verdicts_by_prompt(rows, key) for key in ("verdict", "mean"))
+    prompt_means = [_mean(row.verdicts) for row in gm]
+    skills = _of_skills(rows)
+    of_skill = per_task(skills, seed=seed) if skills else {}
+    of_atoms = per_task([row._replace(verdicts=[mean]) for row, mean in zip(gm, prompt_means)], seed=seed)
+    columns = {"AM": mean_interval([_mean(row.verdicts) for row in am], seed=seed)}
+    columns |= {skill: of_skill[skill] for skill in SKILLS if skill in of_skill}
+    columns |= {f"{atoms} atoms": of_atoms[atoms] for atoms in ATOMS if atoms in of_atoms}
+    return Report(label=label, overall=mean_interval(prompt_means, seed=seed), columns=columns, scale=100.0)
+
+
+def _prompt(row: Mapping[str, Any], index: int, where: str) -> Prompt:
+    """The question's `fact` holds the expected answer, its category the skill; the tag is the number of atoms."""
+    pairs, skills = row.get("vqa_list"), row.get("skills")
+    if not isinstance(pairs, list) or not isinstance(skills, list) or len(pairs) != len(skills) or not pairs:
+        raise UserError(f"{where}: vqa_list and skills are not lists of one length. Correct that line.")
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
+        raise UserError(f"{where}: vqa_list does not hold pairs of question and answer. Correct that line.")
+    questions = tuple(
+        Question(i, str(text), fact={"answer": str(answer)}, category=str(skill))
+        for i, ((text, answer), skill) in enumerate(zip(pairs, skills), start=1)
+    )
+    text = text_of(dict(row), "prompt", where)
+    return Prompt(text, f"{index:05d}", str(row.get("atom_count", "")), questions=questions)
+
+
+def _of_skills(rows: Sequence[Row]) -> list[PromptVerdicts]:
+    """One entry per skill and prompt: the bootstrap redraws prompts, not atoms."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
+        for skill, score in zip(row.get("skills", ()), row.get("scores", ())):
+            found.setdefault((skill, row["prompt_id"]), []).append(number_or_nan(score))
+    return [PromptVerdicts(task, values, prompt) for (task, prompt), values in found.items()]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return sum(known) / len(known) if known else math.nan
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        found = json.loads(text_file(path))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}). Write it again.") from error
+    if not isinstance(found, kind):
+        raise UserError(f"{path} holds a {type(found).__name__}, not a {kind.__name__}. Give the right file.")
+    return found

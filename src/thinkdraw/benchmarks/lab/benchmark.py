@@ -1,0 +1,223 @@
+"""The lab's benchmark: draw a fixed prompt set, judge each picture by the exact detector, add the verdicts up.
+
+An evaluation folder holds settings.json (what was asked), results.jsonl (one row per picture) and summary.json (written
+last). An evaluation that was stopped goes on where it was; one that asks for something else is refused.
+"""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from thinkdraw.benchmarks.diversity import diversity
+from thinkdraw.benchmarks.drawing import Drawing, draw_benchmark, read_rows, write_rows
+from thinkdraw.benchmarks.lab.thoughts import thought_precision
+from thinkdraw.benchmarks.lab.understanding import UnderstandingReport, evaluate_understanding
+from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_png
+from thinkdraw.lab.detector import Found
+from thinkdraw.lab.prompts import Family, prompt_set
+from thinkdraw.rewards.lab_detector import LabVerdict, judge
+from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
+from thinkdraw.types import Detection, Policy, Sampling
+
+Split = Literal["train", "validation", "test", "ood"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LabReport:
+    """score: mean over tasks of the share of correct pictures. facts: the same of the share of facts that hold.
+    diversity: per prompt, then averaged: `pixels`, `tokens` and `vendi`; NaN with one picture per prompt.
+    thought_precision: share of the thoughts' claims that hold; empty without thoughts. rows: those of results.jsonl."""
+
+    score: Score
+    facts: Score
+    per_task: dict[str, Score]
+    diversity: dict[str, float]
+    thought_precision: dict[str, Score]
+    settings: dict[str, Any]
+    rows: list[Row]
+    understanding: UnderstandingReport | None = None
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds; null where a number is missing."""
+        found: dict[str, Any] = {
+            "score": self.score.value, "low": self.score.low, "high": self.score.high,
+            "per_task": {task: _numbers(score) for task, score in self.per_task.items()},
+            "facts": {"value": self.facts.value, "low": self.facts.low, "high": self.facts.high},
+            "pictures": self.score.pictures, "prompts": self.score.prompts, "no_verdict": self.score.num_no_verdict,
+            "diversity": self.diversity["vendi"], "diversity_per_measure": self.diversity,
+            "thought_precision": {
+                kind: {"value": s.value, "low": s.low, "high": s.high, "claims": s.pictures, "thoughts": s.prompts}
+                for kind, s in self.thought_precision.items()
+            },
+            **self.settings,
+        }  # fmt: skip
+        if self.understanding is not None:
+            found["understanding"] = self.understanding.summary()
+        return _null_for_nan(found)
+
+
+def evaluate_lab(
+    policy: Policy, family: Family = "geneval", split: Split = "test", count: int = 384, samples: int = 4,
+    sampling: Sampling | None = None, seed: int = 0, folder: Path | str | None = None, *, chunk: int = 256,
+    keep_pictures: int = 24, questions_per_type: int = 0, progress: Callable[[int, int], None] | None = None,
+) -> LabReport:  # fmt: skip
+    """Draw `samples` pictures for each of `count` prompts, judge them, and write rows and summary into `folder`.
+
+    keep_pictures: of so many prompts the first picture is kept, as pictures/<folder's name>/NNNNN_0.png beside the
+    folder. questions_per_type: also ask the policy so many questions of each type about held-out pictures.
+    chunk: pictures drawn at once.
+    Raises UserError if the folder holds another evaluation.
+    """
+    sampling = sampling or Sampling.model_validate({})
+    folder = None if folder is None else Path(folder)
+    prompts = [example.prompt for example in prompt_set(family, split, count)]
+    settings = {
+        "benchmark": f"lab-{family}", "family": family, "split": split, "count": count, "samples": samples,
+        "seed": seed, "revision": policy.revision, "sampling": sampling.model_dump(mode="json"),
+    }  # fmt: skip
+    rows = _open(folder, settings) if folder else []
+    for drawings in draw_benchmark(
+        policy, prompts, sampling, samples, folder, seed, chunk, progress, benchmark=settings["benchmark"]
+    ):
+        rows += _judged(drawings, folder, keep_pictures)
+        if folder:
+            write_rows(folder, rows)
+    understanding = evaluate_understanding(policy, questions_per_type, seed) if questions_per_type else None
+    report = aggregate(rows, settings, understanding)
+    if folder:
+        atomic_write_json(folder / "summary.json", report.summary())
+    return report
+
+
+def aggregate(
+    rows: Sequence[Row], settings: dict[str, Any], understanding: UnderstandingReport | None = None
+) -> LabReport:
+    """The report of some rows."""
+    seed = settings.get("seed", 0)
+    verdicts = _by_prompt(rows, "correct")
+    spreads = [row["diversity"] for row in rows if row["sample"] == 0]
+    measures = {name: [s[name] for s in spreads if s[name] is not None] for name in ("vendi", "pixels", "tokens")}
+    found = [_found(row) for row in rows]
+    return LabReport(
+        score=task_mean_score(verdicts, seed=seed),
+        facts=task_mean_score(_by_prompt(rows, "fact_share"), seed=seed),
+        per_task=per_task(verdicts, seed=seed),
+        diversity={name: float(np.mean(values)) if values else math.nan for name, values in measures.items()},
+        thought_precision=thought_precision([row["thought"] for row in rows], found, seed=seed),
+        settings=settings,
+        rows=list(rows),
+        understanding=understanding,
+    )
+
+
+def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequence[Path], *, seed: int = 0) -> Score:
+    """Score of a minus score of b on the same prompts, with a paired interval over prompts.
+
+    Several folders (training seeds) on a side are pooled: each prompt has the pictures of all of them.
+    Raises UserError if the prompts differ.
+    """
+    rows_a, rows_b = (
+        [row for folder in ([side] if isinstance(side, str | Path) else side) for row in read_rows(folder)]
+        for side in (folder_a, folder_b)
+    )
+    try:
+        return paired_difference(_by_prompt(rows_a, "correct"), _by_prompt(rows_b, "correct"), seed=seed)
+    except ValueError as error:
+        raise UserError(f"{folder_a} and {folder_b} cannot be compared: {error}") from error
+
+
+def _open(folder: Path, settings: dict[str, Any]) -> list[Row]:
+    """The rows that an earlier call left, after a check that it asked for the same."""
+    path, rows = folder / "settings.json", read_rows(folder)
+    if rows and path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if changed := [key for key in settings if before.get(key) != settings[key]]:
+            key = changed[0]
+            raise UserError(
+                f"{folder} holds an evaluation with {key}={before.get(key)!r}, not {settings[key]!r}. "
+                "Choose an empty folder, or remove this one."
+            )
+        return rows
+    if rows:
+        raise UserError(f"{folder} holds results without settings.json. Choose an empty folder.")
+    atomic_write_json(path, settings)
+    return rows
+
+
+def _judged(drawings: Sequence[Drawing], folder: Path | None, keep_pictures: int) -> list[Row]:
+    """Rows of some pictures, all those of a prompt among them."""
+    groups: dict[int, list[Drawing]] = {}
+    for drawing in drawings:
+        groups.setdefault(drawing.prompt_index, []).append(drawing)
+    rows = []
+    for index, group in groups.items():
+        spread = _null_for_nan(asdict(diversity([d.picture for d in group], [d.image_tokens for d in group])))
+        for drawing in group:
+            verdict = judge(drawing.picture, drawing.prompt)
+            png_path = None
+            if folder and index < keep_pictures and drawing.sample == 0:
+                png_path = f"pictures/{folder.name}/{index:05d}_{drawing.sample}.png"
+                atomic_write_bytes(folder.parent / png_path, to_png(drawing.picture))
+            rows.append(_row(drawing, verdict) | {"diversity": spread, "png_path": png_path})
+    return rows
+
+
+def _row(drawing: Drawing, verdict: LabVerdict) -> Row:
+    prompt = drawing.prompt
+    return {
+        "prompt_index": drawing.prompt_index, "prompt_id": prompt.id or prompt.text, "prompt": prompt.text,
+        "tag": prompt.tag, "sample": drawing.sample, "seed": drawing.seed, "correct": verdict.correct,
+        "fact_share": verdict.share, "reason": verdict.reason, "thought": drawing.thought,
+        "background": verdict.found.background,
+        "detections": [
+            {"label": d.label, "box": d.box, "score": round(d.score, 6), **d.attributes} for d in verdict.detections
+        ],
+    }  # fmt: skip
+
+
+def _found(row: Row) -> Found:
+    """What the detector saw, from a row."""
+    names = ("label", "box", "score")
+    return Found(
+        row["background"],
+        [
+            Detection(d["label"], tuple(d["box"]), d["score"], {k: v for k, v in d.items() if k not in names})
+            for d in row["detections"]
+        ],
+    )
+
+
+def _by_prompt(rows: Sequence[Row], key: str) -> list[PromptVerdicts]:
+    prompts: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
+        prompts.setdefault(row["prompt_index"], []).append(row)
+    return [
+        PromptVerdicts(
+            found[0]["tag"], [math.nan if row[key] is None else float(row[key]) for row in found], found[0]["prompt_id"]
+        )
+        for found in prompts.values()
+    ]
+
+
+def _numbers(score: Score) -> dict[str, Any]:
+    return {
+        "value": score.value,
+        "low": score.low,
+        "high": score.high,
+        "pictures": score.pictures,
+        "prompts": score.prompts,
+    }
+
+
+def _null_for_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _null_for_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,131 @@
+"""Do thoughts and pictures belong together? A thought's claims are checked in its picture, and thoughts are swapped.
+
+What a claim is, `lab/claims.py` says.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from thinkdraw.benchmarks.drawing import picture_seed
+from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, mean_interval, paired_difference, task_mean_score
+from thinkdraw.lab.claims import CLAIM_KINDS, claim_holds, claims
+from thinkdraw.lab.detector import Found, look
+from thinkdraw.rewards.lab_detector import judge
+from thinkdraw.types import Prompt, Rollouts, Sampling
+
+CONDITIONS = ("own", "other", "empty", "off")
+
+
+def thought_precision(thoughts: Sequence[str], seen: Sequence[Found], *, seed: int = 0) -> dict[str, Score]:
+    """Share of the claims that hold: "all", and each kind that was claimed at all.
+
+    seen: what the detector sees in each thought's picture. A Score's `prompts` counts thoughts, its `pictures` claims.
+    """
+    held: dict[str, list[list[float]]] = {}
+    for thought, found in zip(thoughts, seen, strict=True):
+        made = list(claims(thought))
+        for kind in ("all", *CLAIM_KINDS):
+            verdicts = [float(claim_holds(claim, found)) for claim in made if kind in ("all", claim.kind)]
+            if verdicts:
+                held.setdefault(kind, []).append(verdicts)
+    return {kind: task_mean_score([("", v) for v in rows], seed=seed) for kind, rows in held.items()}
+
+
+@dataclass(frozen=True)
+class SwapReport:
+    """Pictures of the same prompts and seeds, drawn from one's `own` thought, from `other`: another prompt's, from an
+    `empty` one, and with thinking `off`.
+
+    correct, facts: condition → share of correct pictures, mean share of facts. differences: "own-other" … → the paired
+    difference of `correct`. followed: condition → share of the claims of the thought it was drawn from that hold.
+    """
+
+    correct: dict[str, Score]
+    facts: dict[str, Score]
+    differences: dict[str, Score]
+    followed: dict[str, Score]
+
+    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
+        return {
+            part: {name: {"value": s.value, "low": s.low, "high": s.high} for name, s in scores.items()}
+            for part, scores in vars(self).items()
+        }
+
+
+def draw_from_thoughts(
+    policy: Any, prompts: Sequence[Prompt], thoughts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+) -> Rollouts:
+    """Rollouts whose thoughts are given and whose pictures are sampled.
+
+    policy: a `Policy` with `teacher_forced` and with `sample(prefix=…)`, as `Policy` has them.
+    """
+    blank = torch.zeros(len(prompts), policy.picture.num_tokens, dtype=torch.long)
+    given = policy.teacher_forced(prompts, thoughts, blank, sampling)
+    lengths = ((given.segment >= 0) & ~given.is_image).sum(1)
+    return policy.sample(prompts, sampling, seeds=seeds, prefix=given, prefix_lengths=lengths)
+
+
+def swap_study(
+    policy: Any, prompts: Sequence[Prompt], sampling: Sampling, *, samples: int = 1, seed: int = 0, chunk: int = 128
+) -> SwapReport:
+    """Draw each prompt under the four `CONDITIONS`, `samples` times, and judge the pictures by the lab's detector.
+
+    chunk: pictures drawn at once; the other thought is that of the chunk's next prompt. Raises ValueError for `off` and
+    for fewer than two prompts.
+    """
+    if sampling.thought == "off" or len(prompts) < 2:
+        raise ValueError(f"thought={sampling.thought}, {len(prompts)} prompts: a swap needs thoughts and two prompts.")
+    correct: dict[str, list[PromptVerdicts]] = {name: [] for name in CONDITIONS}
+    facts: dict[str, list[float]] = {name: [] for name in CONDITIONS}
+    held: dict[str, tuple[list[str], list[Found]]] = {name: ([], []) for name in ("own", "other")}
+    num_chunks = max(1, len(prompts) * samples // max(chunk, 2 * samples))
+    for part in _even_parts(prompts, num_chunks):
+        rows = [(prompt, k) for prompt in part for k in range(samples)]
+        seeds = [picture_seed("swap", p, k, seed) for p, k in rows]
+        drawn = _four_ways(policy, [p for p, _ in rows], seeds, samples, sampling)
+        for name, (thoughts, pictures) in drawn.items():
+            seen = [look(picture) for picture in pictures.cpu().numpy()]
+            verdicts = [judge(picture, p, found) for picture, (p, _), found in zip(pictures, rows, seen)]
+            for first in range(0, len(rows), samples):
+                mine = verdicts[first : first + samples]
+                prompt = rows[first][0]
+                found = [float(v.correct) for v in mine]
+                correct[name].append(PromptVerdicts(prompt.tag, found, prompt.id or prompt.text))
+                facts[name].append(sum(v.share for v in mine) / samples)
+            if name in held:
+                held[name][0].extend(thoughts)
+                held[name][1].extend(seen)
+    followed = {name: thought_precision(*both, seed=seed).get("all") for name, both in held.items()}
+    return SwapReport(
+        correct={name: task_mean_score(rows, seed=seed) for name, rows in correct.items()},
+        facts={name: mean_interval(shares, seed=seed) for name, shares in facts.items()},
+        differences={f"own-{n}": paired_difference(correct["own"], correct[n], seed=seed) for n in CONDITIONS[1:]},
+        followed={name: score for name, score in followed.items() if score is not None},
+    )
+
+
+def _even_parts(prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prompt]]:
+    """Parts of nearly equal length, so that none is a single prompt without another to swap with."""
+    bounds = [round(i * len(prompts) / count) for i in range(count + 1)]
+    return (prompts[a:b] for a, b in itertools.pairwise(bounds))
+
+
+def _four_ways(
+    policy: Any, prompts: list[Prompt], seeds: list[int], samples: int, sampling: Sampling
+) -> dict[str, tuple[Sequence[str], torch.Tensor]]:
+    """Condition → (the thoughts that were drawn from, the pictures)."""
+    own = policy.sample(prompts, sampling, seeds=seeds)
+    off = policy.sample(prompts, sampling.model_copy(update={"thought": "off"}), seeds=seeds)
+    empty = [""] * len(prompts)
+    others = [*own.thoughts[samples:], *own.thoughts[:samples]]
+    rollouts = {
+        "own": (own.thoughts, own),
+        "other": (others, draw_from_thoughts(policy, prompts, others, sampling, seeds)),
+        "empty": (empty, draw_from_thoughts(policy, prompts, empty, sampling, seeds)),
+        "off": (empty, off),
+    }
+    return {name: (thoughts, drawn.pictures) for name, (thoughts, drawn) in rollouts.items()}

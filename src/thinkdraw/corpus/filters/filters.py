@@ -1,0 +1,119 @@
+"""What a row must not be, each rule a pure function that gives the reason, or None for a row that stays."""
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
+from thinkdraw.corpus.teachers.answers import REFUSAL
+from thinkdraw.data.leak_guard import leaks, normalise
+from thinkdraw.data.near_copies import near_copies
+from thinkdraw.types import Prompt
+
+
+class ShapeSettings(StrictModel):
+    min_side: int = Field(default=64, ge=1, description="Pixels of the shorter side.")
+    max_aspect: float = Field(default=3.0, ge=1, description="Longer side over shorter side.")
+
+
+Language = Literal["English", "German", "French", "Spanish", "Italian", "Portuguese", "Dutch"]
+FUNCTION_WORDS: dict[Language, str] = {
+    "English": "the a an of and is in on with to at its it by are from behind this that there which",
+    "German": "der die das und ist ein eine mit auf im von dem den einem einer nicht sich auch zu hinter",
+    "French": "le la les des et est un une avec sur dans du de au aux qui que il elle sont",
+    "Spanish": "el la los las y es un una con en de del al que se su por para está hay",
+    "Italian": "il lo gli e è un una con su nel della del di che si sono al alla per",
+    "Portuguese": "o os as e é um uma com em no na do da de que se ao por são há",
+    "Dutch": "de het een en is met op van in dat die zijn niet aan er naar bij door onder tot",
+}
+_WORDS_OF = {name: frozenset(words.split()) for name, words in FUNCTION_WORDS.items()}
+BOILERPLATE = re.compile(
+    r"\A(?:sure|certainly|of course|absolutely|okay|ok|great)\b[,!.:]|\A(?:here(?:['’]s| is| are)) (?:a|an|the|your|some)\b.{0,60}:"
+    r"|\bas (?:you )?requested\b|\blet me know if\b|\bI hope this helps\b|\bthe JSON\b"
+    r"|\bthis (?:prompt|caption|description) (?:describes|asks)\b"
+    r"|\bin (?:conclusion|summary)\b[,:]|\blorem ipsum\b|\b(?:insert|your) (?:text|caption|description) here\b"
+    r"|\b(?:image|picture|photo) (?:is|was|has) (?:not|been not|missing|not been) (?:provided|visible|loaded|available|attached)\b",
+    re.IGNORECASE,
+)
+
+
+def bad_shape(width: int, height: int, settings: ShapeSettings) -> str | None:
+    short, long = sorted((width, height))
+    if short < settings.min_side:
+        return f"shorter side below {settings.min_side} pixels"
+    return f"longer than {settings.max_aspect:g} to 1" if long > settings.max_aspect * short else None
+
+
+def language_of(text: str) -> str | None:
+    """By its function words, of the languages in FUNCTION_WORDS; the script's name where most letters are not Latin; None
+    where neither says anything (a list of nouns)."""
+    letters = [c for c in text if c.isalpha()]
+    if not letters:
+        return None
+    if not text.isascii() and sum(c < "\u0250" for c in letters) < 0.7 * len(letters):
+        return "not Latin"
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    hits = {name: sum(word in known for word in words) for name, known in _WORDS_OF.items()}
+    best = max(hits, key=lambda name: hits[name])
+    # One shared word, an article say, is no evidence.
+    return best if hits[best] >= max(2, 0.05 * len(words)) else None
+
+
+def wrong_language(text: str, language: str) -> str | None:
+    found = language_of(text)
+    return None if found in (None, language) else f"{found}, not {language}"
+
+
+def bad_length(rationale: str, min_words: int, max_words: int) -> str | None:
+    count = len(rationale.split())
+    if count < min_words:
+        return f"fewer than {min_words} words"
+    return f"more than {max_words} words" if count > max_words else None
+
+
+def boilerplate(texts: Sequence[str]) -> str | None:
+    """A refusal, or words to the person who asks instead of about the picture."""
+    for text in texts:
+        if REFUSAL.search(text):
+            return "refusal"
+        if BOILERPLATE.search(text):
+            return "boilerplate"
+    return None
+
+
+def contradicted(p_yes: Sequence[float], min_p_yes: float, max_frac: float) -> str | None:
+    """p_yes: what a questioner says of each claim of a rationale, NaN = no verdict, which counts for neither side."""
+    known = [p for p in p_yes if not math.isnan(p)]
+    denied = sum(p < min_p_yes for p in known)
+    return "the picture does not show what is said" if known and denied > max_frac * len(known) else None
+
+
+def low_score(score: float, min_score: float) -> str | None:
+    """NaN = no verdict, which stays."""
+    return f"below {min_score:g}" if score < min_score else None
+
+
+def repeats(rationales: Sequence[str], min_jaccard: float) -> dict[int, int]:
+    """Row → the earlier row that it repeats: equal after normalisation, or so many of its word triples shared (MinHash)."""
+    texts = [normalise(text) for text in rationales]
+    first: dict[str, int] = {}
+    found = {i: first[text] for i, text in enumerate(texts) if first.setdefault(text, i) != i}
+    unique = [i for i in range(len(texts)) if i not in found]
+    mine = [texts[i] for i in unique]
+    for copy in near_copies(mine, mine, min_jaccard):
+        # The first copy of a text that repeats none is the text itself.
+        if copy.right < copy.left:
+            found[unique[copy.left]] = unique[copy.right]
+    return found
+
+
+def leaking(rows: Sequence[Sequence[Prompt]], test: Sequence[Prompt]) -> dict[int, str]:
+    """Row → how one of its texts is a test prompt. rows: all texts that would be trained on, the first with its clauses."""
+    flat = [(row, prompt) for row, prompts in enumerate(rows) for prompt in prompts]
+    found: dict[int, str] = {}
+    for leak in leaks([prompt for _, prompt in flat], test):
+        found.setdefault(flat[leak.train][0], leak.reason.partition(" of the ")[2] or leak.reason)
+    return found

@@ -1,0 +1,185 @@
+"""Asking a teacher about every waiting item of a queue: several at a time, each until its answer fits or its attempts are used."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from thinkdraw.corpus.filters.filters import ShapeSettings, bad_shape
+from thinkdraw.corpus.queue import FILTERED, REJECTED, WAITING, Counts, Queue, Said
+from thinkdraw.corpus.sources import Item, Source
+from thinkdraw.corpus.teachers.answers import MalformedError, parse_answer
+from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, back_off_s
+from thinkdraw.corpus.teachers.teachers import Ask, BusyError, DeclinedError, Reply, Teacher
+from thinkdraw.data.picture_bytes import UnreadableError, decode
+from thinkdraw.errors import UserError
+
+MAX_DECLINED = 8
+"""Requests in a row that are declined before any is answered: then it is the request's form, and the run stops."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a person sees while it runs. left_s: None until it is known."""
+
+    counts: Counts
+    rows_per_s: float
+    money: float
+    left_s: float | None
+
+
+def ask_all(
+    queue: Queue, source: Source, teacher: Teacher, limits: LimitSettings, shape: ShapeSettings,
+    show: Callable[[Status], None] = lambda status: None,
+) -> bool:  # fmt: skip
+    """Ask about all that waits. True when nothing is left, False when the budget is used up.
+
+    Raises UserError where the teacher cannot be reached; what was answered is kept, and the next call goes on.
+    """
+    return asyncio.run(_Asking(queue, source, teacher, limits, shape, show).run())
+
+
+class _Asking:
+    def __init__(
+        self, queue: Queue, source: Source, teacher: Teacher, limits: LimitSettings, shape: ShapeSettings,
+        show: Callable[[Status], None],
+    ) -> None:  # fmt: skip
+        counts = queue.counts()
+        self.queue, self.source, self.teacher, self.limits, self.shape = queue, source, teacher, limits, shape
+        self.pace, self.budget = Pace(limits), Budget(limits, counts.tokens_in, counts.tokens_out)
+        self.declined: list[tuple[int, str]] = []
+        self.any_answer = counts.requests > 0
+        self.last_answer = self.began = time.monotonic()
+        self.stopped: Exception | None = None
+        self.out_of_budget = False
+        self.show = show
+        self.first, self.show_at = counts, 0.0
+
+    async def run(self) -> bool:
+        waiting = iter(self.queue.indices(WAITING))
+        workers = [asyncio.create_task(self.work(waiting)) for _ in range(self.teacher.concurrency)]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            await self.teacher.close()
+        if self.stopped:
+            raise self.stopped
+        for index, reason in self.declined:
+            self.queue.settle(index, REJECTED, reason=reason)
+        self.report(last=True)
+        return not self.out_of_budget
+
+    async def work(self, waiting: Iterator[int]) -> None:
+        for index in waiting:
+            if self.stopped or self.out_of_budget:
+                return
+            try:
+                await self.one(self.queue.item(index))
+            except Exception as error:
+                # The others end what they have under way, which is paid for, and then stop.
+                self.stopped = self.stopped or error
+                return
+            self.report()
+
+    async def one(self, item: Item) -> None:
+        picture = None
+        if item.has_picture:
+            try:
+                picture = await asyncio.to_thread(lambda: decode(self.source.picture(item)))
+            except (UnreadableError, OSError) as error:
+                return self.queue.settle(item.index, REJECTED, reason=f"unreadable picture: {error}")
+            if reason := bad_shape(picture.shape[1], picture.shape[0], self.shape):
+                return self.queue.settle(item.index, FILTERED, reason=f"picture: {reason}")
+        said = self.queue.replies(item.index)
+        while True:
+            reply = await self.asked(Ask(item, picture, tuple(said)))
+            if reply is None:
+                return None
+            found, answer = _checked(reply)
+            done = answer is not None or len(said) + 1 >= self.limits.attempts
+            reason = f"{found.kind}: {found.problem}" if done and answer is None else None
+            self.queue.record(item.index, len(said), found, answer, reason)
+            if done:
+                return None
+            said.append(found)
+
+    async def asked(self, ask: Ask) -> Reply | None:
+        """The reply; None where the budget is used up, the run stops, or the request was declined."""
+        tries = 0
+        while not self.stopped and await self.reserved():
+            try:
+                await self.pace.turn()
+                reply = await self.teacher.ask(ask)
+            except BusyError as error:
+                self.budget.end()
+                tries += 1
+                self.give_up_if_silent(error)
+                await self.wait(back_off_s(tries, ask.seed, self.limits.first_wait_s), error)
+                continue
+            except DeclinedError as error:
+                self.budget.end()
+                return self.decline(ask, str(error))
+            except BaseException:
+                self.budget.end()
+                raise
+            self.budget.end(reply.tokens_in, reply.tokens_out)
+            self.pace.used(reply.tokens_in + reply.tokens_out)
+            self.last_answer, self.any_answer = time.monotonic(), True
+            return reply
+        return None
+
+    async def reserved(self) -> bool:
+        while not self.budget.start():
+            if not self.budget.can_ever() or self.stopped:
+                self.out_of_budget = True
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    async def wait(self, seconds: float, error: BusyError) -> None:
+        """This request's own back-off; where the teacher says how long, all requests wait."""
+        if error.retry_after_s is None:
+            await asyncio.sleep(seconds)
+        else:
+            self.pace.hold(min(error.retry_after_s, 600.0))
+
+    def give_up_if_silent(self, error: BusyError) -> None:
+        silent_s = time.monotonic() - self.last_answer
+        if silent_s > self.limits.give_up_after_s:
+            raise UserError(
+                f"{self.teacher.name} has not answered for {silent_s:.0f} s ({error}). What is written is kept: run the same "
+                "command again to go on."
+            ) from error
+
+    def decline(self, ask: Ask, reason: str) -> None:
+        if self.any_answer:
+            self.queue.settle(ask.item.index, REJECTED, reason=f"declined: {reason}")
+            return
+        self.declined.append((ask.item.index, f"declined: {reason}"))
+        if len(self.declined) >= MAX_DECLINED:
+            raise UserError(
+                f"{self.teacher.name} declined all of the first {MAX_DECLINED} requests ({reason}). Correct the teacher's "
+                "settings; structured=none suits an endpoint that knows no JSON schema."
+            )
+
+    def report(self, last: bool = False) -> None:
+        now = time.monotonic()
+        if not last and now < self.show_at:
+            return
+        counts = self.queue.counts()
+        # Counting goes through all replies: in a corpus of a million it must not be what takes the time.
+        self.show_at = now + max(0.5, 50 * (time.monotonic() - now))
+        done = self.first.waiting - counts.waiting
+        rate = done / max(now - self.began, 1e-9)
+        self.show(Status(counts, rate, self.budget.money, counts.waiting / rate if done else None))
+
+
+def _checked(reply: Reply) -> tuple[Said, str | None]:
+    """What to record of a reply, and the answer in it as JSON, or None."""
+    try:
+        answer = parse_answer(reply.text)
+    except MalformedError as error:
+        text = reply.text.encode("utf-8", "replace").decode()
+        return Said(text, error.kind, str(error), reply.tokens_in, reply.tokens_out), None
+    # The reply itself is not kept where its content is: the file would be twice as large.
+    return Said("", "", "", reply.tokens_in, reply.tokens_out), answer.model_dump_json()

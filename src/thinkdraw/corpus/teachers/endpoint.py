@@ -1,0 +1,133 @@
+"""A teacher behind an OpenAI-compatible endpoint, asked through the official client."""
+
+import asyncio
+import base64
+import io
+import json
+import os
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
+from thinkdraw.corpus.teachers import instructions
+from thinkdraw.corpus.teachers.teachers import Ask, BusyError, DeclinedError, Reply, conversation
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_data_uri, to_pil
+from thinkdraw.runtime.endpoints import checked_url, retry_after_s
+
+_LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_NEVER = {400, 413, 422}
+
+
+class EndpointSettings(StrictModel):
+    """OpenAI's own service, vLLM, SGLang, `transformers serve`, or anything else that speaks chat completions."""
+
+    kind: Literal["endpoint"] = "endpoint"
+    base_url: str | None = Field(default=None, description="Such as http://localhost:8000/v1; null is OpenAI's.")
+    model: str = Field(description="Name of the model there.")
+    key_env: str = Field(default="OPENAI_API_KEY", description="The environment variable that holds the key.")
+    language: str = "English"
+    structured: Literal["json_schema", "json_object", "none"] = Field(
+        default="json_schema", description="How the endpoint is told to answer in JSON; none where it cannot be."
+    )
+    temperature: float | None = Field(default=0.7, ge=0, description="null leaves it to the endpoint.")
+    max_answer_tokens: int = Field(default=2000, ge=16)
+    max_side: int = Field(default=1024, ge=32, description="A larger picture is sent smaller.")
+    concurrency: int = Field(default=16, ge=1, description="Requests under way at a time.")
+    timeout_s: float = Field(default=120.0, gt=0)
+
+
+class EndpointTeacher:
+    def __init__(self, settings: EndpointSettings) -> None:
+        try:
+            import httpx
+            import openai
+        except ImportError as error:
+            raise UserError("a teacher behind an endpoint needs `pip install thinkdraw[remote]`.") from error
+        self.name, self.concurrency = settings.model, settings.concurrency
+        self._settings, self._openai, self._cast_to = settings, openai, httpx.Response
+        key = os.environ.get(settings.key_env) or ("none" if settings.base_url else "")  # a local server asks for none
+        if not key:
+            raise UserError(f"{settings.key_env} is not set. Export the key, or give base_url of a local server.")
+        # The loop counts, waits and tries again itself: a hidden retry would be paid and not counted.
+        self._client = openai.AsyncOpenAI(
+            base_url=settings.base_url and checked_url(settings.base_url),
+            api_key=key,
+            timeout=settings.timeout_s,
+            max_retries=0,
+        )
+
+    async def ask(self, ask: Ask) -> Reply:
+        settings, openai = self._settings, self._openai
+        body = {"model": settings.model, "messages": await self._messages(ask), "seed": ask.seed}
+        # OpenAI's newer models refuse the old name, most other servers know no other.
+        body |= {"max_tokens" if settings.base_url else "max_completion_tokens": settings.max_answer_tokens}
+        body |= self._options()
+        try:
+            # Not `chat.completions.create`: it walks through every message and the schema, which takes longer than all the rest.
+            reply = await self._client.post("/chat/completions", cast_to=self._cast_to, body=body)
+        except openai.APIStatusError as error:
+            raise self._status_error(error) from error
+        except openai.APIError as error:  # no connection, or a timeout
+            raise BusyError(f"{type(error).__name__}: {error}") from error
+        return _reply_of(reply.content)
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _messages(self, ask: Ask) -> Any:
+        turns = conversation(ask, self._settings.language)
+        messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
+        if ask.picture is not None:
+            uri = await asyncio.to_thread(sent_picture, ask.picture, self._settings.max_side)
+            picture = {"type": "image_url", "image_url": {"url": uri}}
+            messages[1]["content"] = [picture, {"type": "text", "text": turns[1][1]}]
+        return messages
+
+    def _options(self) -> Any:
+        options: dict[str, Any] = {}
+        if self._settings.temperature is not None:
+            options["temperature"] = self._settings.temperature
+        if self._settings.structured == "json_object":
+            options["response_format"] = {"type": "json_object"}
+        elif self._settings.structured == "json_schema":
+            named = {"name": "answer", "strict": True, "schema": instructions.schema()}
+            options["response_format"] = {"type": "json_schema", "json_schema": named}
+        return options
+
+    def _status_error(self, error: Any) -> Exception:
+        status, line = error.status_code, " ".join(str(error).split())[:300]
+        if status in _LATER:
+            return BusyError(line, retry_after_s(error.response.headers))
+        if status in _NEVER:
+            return DeclinedError(line)
+        where = self._settings.base_url or "OpenAI"
+        return UserError(
+            f"{where} refuses to serve {self.name}: {line}. Check key, model and address; what is written is kept."
+        )
+
+
+def sent_picture(picture: np.ndarray, max_side: int) -> str:
+    """A data URI: PNG up to 256 pixels a side, where it is small and exact; JPEG above. Without the file's metadata."""
+    if max(picture.shape[:2]) <= min(256, max_side):
+        return to_data_uri(picture, quickly=True)
+    image, buffer = to_pil(picture), io.BytesIO()
+    if max(image.size) > max_side:
+        image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
+    image.save(buffer, format="JPEG", quality=92)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _reply_of(body: bytes) -> Reply:
+    """Raises BusyError for a body that is no completion, as a proxy in between sends it."""
+    try:
+        found = json.loads(body)
+        message, usage = found["choices"][0]["message"], found.get("usage") or {}
+        text = message.get("content") or message.get("refusal") or ""
+        tokens_out = usage.get("completion_tokens") or len(text) // 4
+        return Reply(str(text), int(usage.get("prompt_tokens") or 0), int(tokens_out))
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise BusyError(f"the endpoint's answer is no chat completion ({type(error).__name__}: {error})") from error

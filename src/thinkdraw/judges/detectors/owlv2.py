@@ -1,0 +1,105 @@
+"""OWLv2: finds things by their names, each asked for on its own."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import Owlv2ForObjectDetection
+from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
+
+from thinkdraw.errors import UserError
+from thinkdraw.judges.detectors.labels import Found, OpenVocabularyDetector, best_first, check_fractions, corners
+from thinkdraw.judges.loading import read_image_processor, read_model, read_tokenizer
+from thinkdraw.types import Detection
+
+QUERY = "a photo of a {label}"
+
+
+class Owlv2(OpenVocabularyDetector):
+    """OWLv2 as a `Detector`; score in 0..1, higher = surer. Every box goes to the label that fits it best.
+
+    path: a folder or a Hugging Face model id. max_pictures: per forward pass.
+    threshold: a box is found where its score is above this. max_overlap: of two boxes with the same label and an IoU
+    above this the surer one is kept; None, as published, keeps both.
+    Boxes are not clipped to the picture, as published.
+    Raises UserError for a checkpoint that is absent, another model, damaged or without tokenizer or image processor;
+    without labels; and for a label that is longer than the model reads.
+    Minderer et al. 2023 (arXiv 2306.09683); thresholds and query of transformers' `Owlv2Processor` and its examples.
+    """
+
+    name = "owlv2"
+
+    def __init__(
+        self,
+        path: Path | str = "google/owlv2-base-patch16-ensemble",
+        device: str = "cpu",
+        max_pictures: int = 8,
+        threshold: float = 0.1,
+        max_overlap: float | None = None,
+    ):
+        super().__init__(path, device, max_pictures)
+        check_fractions(self.name, threshold=threshold, max_overlap=max_overlap)
+        self.threshold, self.max_overlap = threshold, max_overlap
+        self.model = read_model(self.path, {"owlv2": Owlv2ForObjectDetection}).to(self.device)
+        self.tokenizer = read_tokenizer(self.path)
+        self.image_processor = read_image_processor(self.path, Owlv2ImageProcessorPil)
+
+    def _find(self, pictures: Tensor, asked: Sequence[list[str]]) -> Found:
+        distinct = {label: k for k, label in enumerate(dict.fromkeys(label for names in asked for label in names))}
+        queries = self._read(list(distinct))
+        pixels = self.image_processor(
+            list(pictures.numpy()), input_data_format="channels_last", return_tensors="pt"
+        ).pixel_values
+        features = self.model.image_embedder(pixels.to(self.device))[0]
+        patches = features.flatten(1, 2)
+        boxes = self.model.box_predictor(patches, features)
+        # The processor pads a picture to a square on the right and below, so boxes are fractions of the longer side.
+        side = float(max(pictures.shape[1:3]))
+        found: Found = []
+        for seen, places, names in zip(patches, boxes.cpu(), asked, strict=True):
+            # Each picture against its own queries: padding them to one number, as transformers does, adds a query " ".
+            chosen = queries[[distinct[label] for label in names]]
+            logits = self.model.class_predictor(seen[None], chosen[None])[0][0]
+            found.append(self._detections(names, logits.cpu(), places, side))
+        return found
+
+    def _detections(self, labels: list[str], logits: Tensor, boxes: Tensor, side: float) -> list[Detection] | None:
+        """logits: (N, L). boxes: (N, 4), centre and size, 0..1."""
+        if not (logits.isfinite().all() and boxes.isfinite().all()):
+            return None
+        best, which = logits.max(dim=1)
+        scores = best.sigmoid()
+        kept = scores > self.threshold
+        found = best_first([labels[k] for k in which[kept]], corners(boxes[kept], (side, side)), scores[kept])
+        return found if self.max_overlap is None else _without_overlaps(found, self.max_overlap)
+
+    def _read(self, labels: list[str]) -> Tensor:
+        """(len(labels), D) of unit length."""
+        longest = self.model.config.text_config.max_position_embeddings
+        texts = [QUERY.format(label=label) for label in labels]
+        encoded = self.tokenizer(texts, padding="max_length", max_length=longest, return_tensors=None)
+        for label, ids in zip(labels, encoded.input_ids, strict=True):
+            if len(ids) > longest:
+                raise UserError(
+                    f"judge {self.name} reads {longest} tokens and was asked to find {label!r}, which with the query "
+                    f"around it is {len(ids)}. Ask for a shorter name."
+                )
+        ids, mask = (torch.tensor(encoded[key], device=self.device) for key in ("input_ids", "attention_mask"))
+        found = self.model.owlv2.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+        return torch.nn.functional.normalize(found, dim=-1)
+
+
+def _without_overlaps(ranked: Sequence[Detection], max_overlap: float) -> list[Detection]:
+    kept: list[Detection] = []
+    for candidate in ranked:
+        if all(d.label != candidate.label or _iou(d.box, candidate.box) <= max_overlap for d in kept):
+            kept.append(candidate)
+    return kept
+
+
+def _iou(a: Sequence[float], b: Sequence[float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    shared = max(width, 0.0) * max(height, 0.0)
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared
+    return shared / union if union else 0.0

@@ -1,0 +1,60 @@
+"""How beautiful a picture is to the raters of LAION's aesthetic predictor, whatever it was asked to show."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from thinkdraw.errors import UserError
+from thinkdraw.judges.loading import find_file, read_weights
+from thinkdraw.judges.questioners.pairs import PairScorer
+from thinkdraw.judges.scorers.clip import read_model
+from thinkdraw.judges.scorers.clip_pixels import resize_and_crop
+from thinkdraw.judges.scorers.linear_head import read_head
+
+FILE = "sac+logos+ava1-l14-linearMSE.pth"
+
+
+class AestheticScorer(PairScorer):
+    """The rating that people would give, about 1..10 and unbounded, higher = more beautiful, as a `Scorer`.
+
+    The texts are not looked at. NaN: an embedding that is not finite.
+    path: the published head, or a folder that has it. clip: the `CLIPModel` whose unit-length picture embeddings it
+    reads, a folder or a Hugging Face model id. max_pairs: pictures per forward pass.
+    Raises UserError for files that are absent, damaged, something else or made for another CLIP.
+
+    Schuhmann 2022, `simple_inference.py` of github.com/christophschuhmann/improved-aesthetic-predictor, with the
+    preprocessing of github.com/openai/CLIP.
+    """
+
+    name = "aesthetic"
+
+    def __init__(
+        self,
+        path: Path | str,
+        device: str = "cpu",
+        max_pairs: int = 64,
+        clip: str = "openai/clip-vit-large-patch14",
+    ):
+        super().__init__(str(path), device, max_pairs)
+        file = find_file(self.path, FILE)
+        head = read_head(str(file), read_weights(file), "layers.")
+        seer: Any = read_model(clip)
+        if head[0].in_features != seer.projection_dim:
+            raise UserError(
+                f"judge {file} reads {head[0].in_features} numbers, and {clip} gives {seer.projection_dim}. "
+                "Give the CLIP that it was made for, as clip."
+            )
+        parts = {"vision": seer.vision_model, "projection": seer.visual_projection, "head": head}
+        self.model = nn.ModuleDict(parts).to(self.device)
+        self.image_size = seer.config.vision_config.image_size
+
+    def _numbers(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        return self._in_chunks(pictures, self._rate)
+
+    def _rate(self, pictures: Tensor) -> Tensor:
+        pixels = resize_and_crop(pictures, self.image_size).to(self.device)
+        seen = self.model["projection"](self.model["vision"](pixel_values=pixels).pooler_output)
+        return self.model["head"](F.normalize(seen, dim=-1)).squeeze(-1)

@@ -1,0 +1,86 @@
+"""ImageReward v1.0: how well a picture pleases people as an answer to its prompt, on transformers' BLIP parts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers.models.blip.modeling_blip import BlipVisionModel
+from transformers.models.blip.modeling_blip_text import BlipTextModel
+
+from thinkdraw.errors import UserError
+from thinkdraw.judges.loading import fill_model, find_file, read_tokenizer, read_weights
+from thinkdraw.judges.questioners.blip_weights import infer_text, infer_vision, rename_vision
+from thinkdraw.judges.questioners.pairs import PairScorer
+from thinkdraw.judges.scorers.clip_pixels import resize_and_crop
+from thinkdraw.judges.scorers.linear_head import read_head
+
+FILE = "ImageReward.pt"
+MEAN, STD = 0.16717362830052426, 1.0333394966054072  # as published
+MAX_TOKENS = 35
+_VISION, _TEXT, _MLP = "blip.visual_encoder.", "blip.text_encoder.", "mlp.layers."
+
+
+class ImageRewardScorer(PairScorer):
+    """ImageReward v1.0, as a `Scorer`: (the model's number − MEAN) / STD, unbounded, higher = better.
+
+    NaN: a number that is not finite.
+    path: the published file, a folder or a Hugging Face model that has it. tokenizer: uncased BERT's. max_pairs:
+    pairs per forward pass. A text of more than 35 tokens is cut there; `num_truncated` counts such texts, and the
+    first one warns. Weights that the score does not use are not read.
+    Raises UserError for a file that is absent, damaged, something else or lacks weights, and for another tokenizer.
+
+    Xu et al. 2023 (arXiv 2304.05977), `ImageReward.py` and `models/BLIP` of github.com/THUDM/ImageReward, with the
+    preprocessing of github.com/openai/CLIP.
+    """
+
+    name = "imagereward"
+
+    def __init__(
+        self,
+        path: Path | str = "THUDM/ImageReward",
+        device: str = "cpu",
+        max_pairs: int = 64,
+        tokenizer: str = "google-bert/bert-base-uncased",
+    ):
+        super().__init__(str(path), device, max_pairs)
+        file = find_file(self.path, FILE)
+        self.model = read_blip(str(file), read_weights(file)).to(self.device)
+        self.tokenizer, self.max_tokens = read_tokenizer(tokenizer), MAX_TOKENS
+        known = self.model["text"].config.vocab_size
+        if self.tokenizer.cls_token_id is None or max(self.tokenizer.get_vocab().values()) >= known:
+            raise UserError(
+                f"judge {file} knows {known} tokens and reads a text off its [CLS]; tokenizer {tokenizer} has "
+                f"{len(self.tokenizer)} and cls_token={self.tokenizer.cls_token}. Give the one of bert-base-uncased."
+            )
+
+    def _numbers(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        self._count_truncated(texts)
+        step = self.max_pairs
+        starts = range(0, len(texts), step)
+        return torch.cat([self._judge(pictures[i : i + step], list(texts[i : i + step])) for i in starts])
+
+    def _judge(self, pictures: Tensor, texts: list[str]) -> Tensor:
+        pixels = resize_and_crop(pictures, self.model["vision"].config.image_size).to(self.device)
+        seen = self.model["vision"](pixel_values=pixels).last_hidden_state
+        read = self.tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
+        words = self.model["text"](
+            input_ids=read.input_ids.to(self.device),
+            attention_mask=read.attention_mask.to(self.device),
+            encoder_hidden_states=seen,
+        )
+        return (self.model["mlp"](words.last_hidden_state[:, 0]).squeeze(-1) - MEAN) / STD
+
+
+def read_blip(path: str, weights: dict[str, Tensor]) -> nn.ModuleDict:
+    """The picture encoder, the text encoder that looks at its output, and the head, from the published names."""
+    seeing = {n.removeprefix(_VISION): w for n, w in weights.items() if n.startswith(_VISION)}
+    reading = {n.removeprefix(_TEXT): w for n, w in weights.items() if n.startswith(_TEXT)}
+    reading.pop("embeddings.position_ids", None)  # 0, 1, 2 …
+    try:
+        vision_config, text_config, seeing = infer_vision(seeing), infer_text(reading), rename_vision(seeing)
+    except KeyError as error:
+        raise UserError(f"judge {path} is no ImageReward ({error}). Give the published {FILE}.") from error
+    vision = fill_model(path, BlipVisionModel, vision_config, seeing)
+    text = fill_model(path, BlipTextModel, text_config, reading, add_pooling_layer=False)
+    return nn.ModuleDict({"vision": vision, "text": text, "mlp": read_head(path, weights, _MLP)})

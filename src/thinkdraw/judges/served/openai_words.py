@@ -1,0 +1,43 @@
+"""The probability that a served model's reply begins with one of several words, as far as its endpoint shows it."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinkdraw.judges.questioners.yes_no import check_pairs
+from thinkdraw.judges.served.openai_judge import OpenAIJudge
+
+
+class OpenAIWords(OpenAIJudge):
+    """`OpenAIJudge` in mode "logprobs" that also gives the probabilities of other first words than yes and no.
+
+    Only the `top_logprobs` most likely tokens are seen: a word that is not among them, or that is more than one token,
+    adds nothing, so a value may lie below the local one by their probability. Settings are `OpenAIJudge`'s without `mode`.
+    """
+
+    name = "openai-words"
+
+    def __init__(self, model: str, base_url: str, **settings: Any):
+        super().__init__(model, base_url, "logprobs", **settings)
+
+    def first_words(self, pictures: Tensor, texts: Sequence[str], strings: Sequence[Sequence[str]]) -> Tensor:
+        """Sum over a row's strings of the probability of the token that spells it, as often as it stands there.
+
+        pictures: (B, H, W, 3) uint8. texts: B messages, sent as they are. strings: B lists. → (B,) float32, NaN where no
+        answer came.
+        """
+        check_pairs(pictures, texts)
+        settings = {"max_tokens": 1, "logprobs": True, "top_logprobs": self.top_logprobs}
+        pairs = zip(pictures.cpu().numpy(), texts)
+        bodies = [partial(self._body, text, [picture], **settings) for picture, text in pairs]
+        found = []
+        for reply, asked in zip(self._ask_all(bodies), strings, strict=True):
+            seen = reply.choices[0].logprobs if reply is not None else None
+            likely = seen.content[0].top_logprobs if seen and seen.content else []
+            masses = {alternative.token: math.exp(alternative.logprob) for alternative in likely}
+            found.append(sum(masses.get(text, 0.0) for text in asked) if masses else math.nan)
+        return torch.tensor(found, dtype=torch.float32)

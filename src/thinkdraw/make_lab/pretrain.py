@@ -1,0 +1,329 @@
+"""Train the lab's Janus from nothing: it learns to draw from prompts, to write thoughts (carelessly) and to answer about pictures.
+
+    thinkdraw train lab_pretrain
+
+Drawing rows are prompt → picture (`off`) and prompt → faithful thought → picture (`inline`); a tenth of them is blanked for guidance.
+The thoughts that it learns to write are careless: so it can draw from a good thought, but does not think well.
+Understanding rows are one picture with a description of it and several yes/no questions: each attends to the picture and itself only,
+so that one pass over the picture serves them all. Descriptions have a target at every token, which is how the language model learns
+to read the picture; questions alone taught it too slowly. The vision tower is helped by per-patch labels whose heads are thrown away.
+Its own drawings are asked about as well, because it must know a failed drawing when it sees one.
+"""
+
+import copy
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+from transformers import JanusConfig, JanusForConditionalGeneration, JanusVisionConfig, LlamaConfig
+from transformers.models.janus.modeling_janus import JanusVQVAE
+
+from thinkdraw.config import StrictModel
+from thinkdraw.lab.scenes import BACKGROUNDS, Scene
+from thinkdraw.lab.text import sentences
+from thinkdraw.make_lab.rows import (
+    NUM_IMAGE_TOKENS,
+    PATCH_CLASSES,
+    Asked,
+    Corpus,
+    Ids,
+    Telling,
+    ask_about_drawings,
+    ask_about_scene,
+    asking_batch,
+    drawing_batch,
+    patch_labels,
+    with_a_twin,
+)
+from thinkdraw.policies.janus.tiny import build_directory, train_tokenizer
+from thinkdraw.runtime.checkpoint import load_trainer_state, save_trainer_state
+from thinkdraw.runtime.files import atomic_directory, atomic_write_text
+from thinkdraw.runtime.tracking import MetricsLog
+
+
+class PretrainConfig(StrictModel):
+    recipe: str = "pretrain"
+    out: Path = Path("runs/lab_pretrain")
+    tokenizer: Path = Field(
+        default=Path("runs/lab_tokenizer/tokenizer"), description="The picture tokenizer's directory."
+    )
+    init: Path | None = Field(
+        default=None, description="Go on from this Janus directory's weights instead of from nothing."
+    )
+    minutes: float = Field(default=60.0, gt=0)
+    max_steps: int | None = Field(default=None, description="Train this many steps instead of `minutes`.")
+    num_scenes: int = Field(default=30_000, description="Scenes drawn and tokenised once, then told in ever new words.")
+    draw_rows: int = Field(default=48, description="Drawing rows per step, half of them with a thought.")
+    write_rows: int = Field(default=16, description="Careless thoughts written per step.")
+    ask_rows: int = Field(default=16, description="Rendered pictures described and asked about per step.")
+    drawn_rows: int = Field(default=16, description="Pictures of its own that are asked about per step.")
+    drawings: int = Field(default=1600, ge=4, description="How many of its own pictures are kept to ask about.")
+    redraw_steps: int = Field(
+        default=250, ge=1, description="After so many steps it is saved and draws a quarter anew."
+    )
+    twin_frac: float = Field(default=0.7, description="Pictures asked about that show two things of one shape.")
+    questions_per_picture: int = 10
+    learning_rate: float = 2e-3
+    thought_weight: float = 0.15
+    answer_weight: float = 1.0
+    describe_weight: float = 0.5
+    patch_weight: float = 0.5
+    blank_frac: float = Field(
+        default=0.1, description="Drawing rows whose prompt and thought are blanked, for guidance."
+    )
+    hidden: int = 256
+    layers: int = 6
+    vision_hidden: int = 128
+    vision_layers: int = 4
+    threads: int = 2
+    seed: int = 0
+
+
+def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVAE) -> JanusForConditionalGeneration:
+    ids = Ids.of(tokenizer)
+    text = LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=config.hidden,
+        intermediate_size=config.hidden * 5 // 2,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.hidden // 64,
+        num_key_value_heads=config.hidden // 64,
+        max_position_embeddings=512,
+        bos_token_id=ids.bos,
+        eos_token_id=ids.eos,
+        tie_word_embeddings=False,
+    )
+    vision = JanusVisionConfig(
+        hidden_size=config.vision_hidden,
+        num_hidden_layers=config.vision_layers,
+        num_attention_heads=max(1, config.vision_hidden // 32),
+        image_size=64,
+        patch_size=8,
+        projection_dim=config.hidden,
+        mlp_ratio=3.0,
+        num_image_tokens=NUM_IMAGE_TOKENS,
+    )
+    coder = vqmodel.config
+    coder.projection_dim = coder.image_token_embed_dim = config.hidden
+    janus = JanusConfig(
+        text_config=text, vision_config=vision, vq_config=coder, image_token_id=ids.image, tie_word_embeddings=False
+    )
+    model = JanusForConditionalGeneration(janus)
+    model.model.vqmodel.load_state_dict(vqmodel.state_dict())
+    model.model.vqmodel.requires_grad_(False)
+    return model
+
+
+def drawing_loss(model: JanusForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
+    """Mean nats per target, which are image tokens or those of a thought."""
+    inputs, kind = batch["inputs"], batch["kind"]
+    image = kind == 2
+    embeds = model.get_input_embeddings()(inputs.masked_fill(image, 0))
+    drawn = bool(image.any())
+    if drawn:
+        codes = model.prepare_embeddings_for_image_generation(inputs[image])
+        embeds = embeds.masked_scatter(image[..., None], codes.to(embeds.dtype))
+    hidden = model.model.language_model(inputs_embeds=embeds, use_cache=False).last_hidden_state[:, :-1]
+    learned = kind[:, 1:] > 0
+    head = model.model.generation_head if drawn else model.lm_head
+    return F.cross_entropy(head(hidden[learned]).float(), inputs[:, 1:][learned])
+
+
+class PatchHeads(nn.Module):
+    """Linear heads that help the vision tower while it learns; thrown away afterwards."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.patch = nn.Linear(hidden, sum(PATCH_CLASSES))
+        self.background = nn.Linear(hidden, len(BACKGROUNDS))
+
+    def forward(self, features: Tensor, scenes: Sequence[Scene]) -> Tensor:
+        labels = torch.stack([patch_labels(scene) for scene in scenes])
+        backgrounds = torch.tensor([tuple(BACKGROUNDS).index(scene.background) for scene in scenes])
+        parts = self.patch(features).float().split(PATCH_CLASSES, dim=-1)
+        losses = [F.cross_entropy(part.flatten(0, 1), labels[..., k].flatten()) for k, part in enumerate(parts)]
+        behind = F.cross_entropy(self.background(features.mean(1)).float(), backgrounds)
+        return torch.stack([*losses, behind]).mean()
+
+
+def asking_loss(
+    model: JanusForConditionalGeneration, batch: dict[str, Tensor]
+) -> tuple[Tensor, Tensor | None, float, Tensor]:
+    """Answer nats, description nats (None without descriptions), the share of questions answered rightly, and the
+    vision tower's features (B, N, hidden)."""
+    vision: Any = model.model.get_image_features(batch["pixels"])
+    embeds = model.get_input_embeddings()(batch["inputs"])
+    seen = batch["inputs"] == model.config.image_token_id
+    embeds = embeds.masked_scatter(seen[..., None], vision.pooler_output.flatten(0, 1).to(embeds.dtype))
+    mask = torch.zeros(batch["mask4d"].shape, dtype=embeds.dtype).masked_fill(
+        ~batch["mask4d"], torch.finfo(embeds.dtype).min
+    )
+    hidden = model.model.language_model(
+        inputs_embeds=embeds, attention_mask=mask, position_ids=batch["positions"], use_cache=False
+    ).last_hidden_state
+    answered, described = batch["is_answer"], (batch["targets"] >= 0) & ~batch["is_answer"]
+    logits = model.lm_head(hidden[answered]).float()
+    wanted = batch["targets"][answered]
+    right = (logits.argmax(-1) == wanted).float().mean().item()
+    describe = None
+    if bool(described.any()):
+        describe = F.cross_entropy(model.lm_head(hidden[described]).float(), batch["targets"][described])
+    return F.cross_entropy(logits, wanted), describe, right, vision.last_hidden_state
+
+
+def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Muon on the blocks' matrices, AdamW on embeddings, heads, norms and biases."""
+    matrices, rest = [], list(heads.parameters())
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            inner = parameter.ndim == 2 and ".layers." in name and "embed" not in name
+            (matrices if inner else rest).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=rate, weight_decay=0.02, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def run(config: PretrainConfig) -> Path:
+    """Train, or go on from `out`/state, which is saved every `redraw_steps`. Returns the checkpoint's folder."""
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    config.out.mkdir(parents=True, exist_ok=True)
+    log = MetricsLog(config.out / "metrics.jsonl")
+    vqmodel: Any = JanusVQVAE.from_pretrained(config.tokenizer).eval()
+    if config.init is None:
+        tokenizer = train_tokenizer(list(sentences(3000)), 1024)
+        model = build_model(config, tokenizer, vqmodel)
+    else:
+        tokenizer = Tokenizer.from_file(str(config.init / "tokenizer.json"))
+        model: Any = JanusForConditionalGeneration.from_pretrained(config.init, dtype=torch.float32)
+        model.model.vqmodel.requires_grad_(False)
+    model.set_attn_implementation({"text_config": "eager"})  # the fused kernel's backward is slow on CPUs
+    model.train()
+    corpus = Corpus(config.num_scenes, vqmodel, config.out / "picture_tokens.safetensors", config.seed)
+    drawings: deque[Asked] = deque(maxlen=config.drawings)
+    model.model.vqmodel.eval()
+    heads = PatchHeads(config.vision_hidden)
+    optims = optimizers(model, heads, config.learning_rate)
+    step, before, progress = 0, 0.0, 0.0
+    if (config.out / "state").is_dir():
+        state = load_trainer_state(config.out / "state")
+        step, before = state["step"], state["seconds"]
+        for part, saved in zip((model, heads, *optims), state["parts"], strict=True):
+            part.load_state_dict(saved)
+        corpus.rng.bit_generator.state = state["rng"]
+    log.truncate_after(step - 1)
+    start = time.time() - before
+    if step or config.init is not None:
+        drawings.extend(redraw(config, corpus, config.out / "janus" if step or config.init is None else config.init))
+    while progress < 1.0:
+        progress = step / config.max_steps if config.max_steps else (time.time() - start) / (60 * config.minutes)
+        rate = config.learning_rate * min(1.0, (step + 1) / 100) * min(1.0, max(0.0, (1 - progress) / 0.6))
+        for optimizer in optims:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+        row: dict[str, float] = {"step": step, "seconds": round(time.time() - start, 1), "learning_rate": rate}
+        with torch.autocast("cpu", torch.bfloat16):
+            losses, right = step_losses(config, model, heads, corpus, drawings, tokenizer)
+        row |= losses | right
+        norm = torch.nn.utils.clip_grad_norm_([p for p in model.parameters() if p.grad is not None], 1.0)
+        row["gradient_norm"] = norm.item()
+        if not math.isfinite(row["gradient_norm"]):
+            raise FloatingPointError(
+                f"gradient norm {row['gradient_norm']} at step {step}: lower learning_rate={config.learning_rate}."
+            )
+        for optimizer in optims:
+            optimizer.step()
+        step += 1
+        if step % 10 == 0:
+            log.append(row)
+        if step % config.redraw_steps == 0:
+            drawings.extend(redraw(config, corpus, publish(model, tokenizer, config)))
+            with atomic_directory(config.out / "state") as folder:
+                parts = [part.state_dict() for part in (model, heads, *optims)]
+                rng = corpus.rng.bit_generator.state
+                save_trainer_state(folder, {"step": step, "seconds": time.time() - start, "parts": parts, "rng": rng})
+    return publish(model.eval(), tokenizer, config)
+
+
+def step_losses(
+    config: PretrainConfig,
+    model: JanusForConditionalGeneration,
+    heads: PatchHeads,
+    corpus: Corpus,
+    drawings: Sequence[Asked],
+    tokenizer: Tokenizer,
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Add one step's gradients, part by part to keep memory low. Returns the parts' losses and shares of right answers."""
+    losses: dict[str, float] = {}
+    right: dict[str, float] = {}
+
+    def learn(*parts: tuple[str, float, Tensor]) -> None:
+        losses.update({name: loss.item() for name, _, loss in parts})
+        torch.stack([weight * loss for _, weight, loss in parts]).sum().backward()
+
+    plain, thoughtful = config.draw_rows * 2 // 5, config.draw_rows - config.draw_rows * 2 // 5
+    tellings: tuple[tuple[str, float, int, Telling], ...] = (
+        ("image_nats", 0.4, plain, "no thought"),
+        ("image_nats_after_thought", 0.6, thoughtful, "faithful thought"),
+        ("thought_nats", config.thought_weight, config.write_rows, "careless thought"),
+    )
+    for name, weight, rows, telling in tellings:
+        batch = drawing_batch(corpus, tokenizer, rows, telling, config.blank_frac)
+        learn((name, weight, drawing_loss(model, batch)))
+    scenes = [corpus.items[index][2] for index in corpus.pick_evenly(config.ask_rows)]
+    scenes = [with_a_twin(scene, corpus.rng) if corpus.rng.random() < config.twin_frac else scene for scene in scenes]
+    asked = [ask_about_scene(scene, config.questions_per_picture, corpus.rng) for scene in scenes]
+    answer, describe, right["answers_right"], features = asking_loss(model, asking_batch(tokenizer, asked))
+    assert describe is not None
+    learn(
+        ("answer_nats", config.answer_weight, answer),
+        ("describe_nats", config.describe_weight, describe),
+        ("patch_nats", config.patch_weight, heads(features, scenes)),
+    )
+    if drawings:
+        chosen = [drawings[i] for i in corpus.rng.integers(len(drawings), size=config.drawn_rows)]
+        answer, _, right["drawing_answers_right"], _ = asking_loss(model, asking_batch(tokenizer, chosen))
+        learn(("drawing_answer_nats", config.answer_weight, answer))
+    return losses, right
+
+
+def redraw(config: PretrainConfig, corpus: Corpus, checkpoint: Path) -> list[Asked]:
+    """New drawings of the training prompts by the model as it is, with the detector's answers about them."""
+    prompts = [corpus.items[index][1].prompt for index in corpus.pick(config.drawings // 4)]
+    return ask_about_drawings(checkpoint, prompts, seed=int(corpus.rng.integers(2**31)))
+
+
+def publish(model: JanusForConditionalGeneration, tokenizer: Tokenizer, config: PretrainConfig) -> Path:
+    """Write the checkpoint in bf16, in Janus's published layout, with a model card."""
+    folder = config.out / "janus"
+    copied = copy.deepcopy(model).bfloat16()
+    build_directory(copied, tokenizer, folder, 64, NUM_IMAGE_TOKENS)
+    atomic_write_text(folder / "README.md", CARD)
+    return folder
+
+
+CARD = """---
+license: apache-2.0
+library_name: transformers
+pipeline_tag: text-to-image
+tags: [janus, thinkdraw, lab]
+---
+
+# The lab's Janus
+
+A small `JanusForConditionalGeneration` that draws 64×64 pictures of the lab world (sixteen shapes, eight colours, two sizes, three
+textures) as 64 image tokens, writes a thought before it draws, and answers yes/no questions about pictures. It is the base checkpoint
+of thinkdraw's quickstart: it draws, but it does not think well, because its thoughts were pretrained on careless rationales.
+
+Made from nothing by `thinkdraw train lab_tokenizer` and `thinkdraw train lab_pretrain` on two CPU cores; stored in bf16.
+"""

@@ -1,0 +1,183 @@
+"""Bytes that one process needs, part by part, at the worst moment of sampling and of learning.
+
+What autograd keeps follows from the operations of a Llama layer and of the scorer; `tests/recipes/test_plan.py` holds the
+coefficients to measurement.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from thinkdraw.planning.shapes import Weights, count_weights
+from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS
+from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.policies.sampling.memory import MAX_PICTURES, columns_of, picture_bytes, row_bytes
+
+Parts = dict[str, float]
+ITEMSIZE = {"fp32": 4, "bf16": 2}
+# Bytes kept per token for the backward pass, by dtype of the weights and precision: of one layer per unit of hidden width
+# and of MLP width, and outside of the layers per unit of hidden width.
+FULL = {
+    ("fp32", "fp32"): (40, 16, 32),
+    ("fp32", "bf16"): (34, 8, 28),
+    ("bf16", "fp32"): (24, 8, 18),
+    ("bf16", "bf16"): (24, 8, 18),
+}
+# With adapters: frozen weights need no inputs kept; adapters do, in fp32 but for autocast, and their outputs, per rank.
+LORA = {
+    ("fp32", "fp32"): (32, 16, 20, 28),
+    ("fp32", "bf16"): (28, 8, 14, 14),
+    ("bf16", "fp32"): (40, 10, 8, 28),
+    ("bf16", "bf16"): (28, 8, 8, 14),
+}
+LOGIT_KEPT, LOGIT_AT_WORK, LOGIT_IN_CHUNKS, LOGIT_GUIDED = 13, 21, 25, 4  # bytes per logit of a head; the last besides
+MLP_AT_WORK = 3  # tensors of the MLP's width in a layer's backward pass, besides what was kept
+
+
+@dataclass(frozen=True)
+class Load:
+    """What one process does.
+
+    shards: processes over which trained weights are spread. ways: rows per rollout in a pass of learning, 2 where
+    guidance runs an unconditional one beside it. reference: a frozen copy is kept. offload: the optimiser is on the CPU.
+    micro_rows: rollouts per pass.
+    """
+
+    config: Any
+    dtype: str
+    precision: str
+    lora: LoraSettings | None
+    checkpointing: bool
+    reference: bool
+    offload: bool
+    shards: int
+    ways: int
+    micro_rows: int
+    prompt_tokens: int
+    thought_tokens: int
+
+    @property
+    def weights(self) -> Weights:
+        return count_weights(self.config, self.lora)
+
+    @property
+    def image_tokens(self) -> int:
+        return self.config.vision_config.num_image_tokens
+
+    @property
+    def row_tokens(self) -> int:
+        return self.prompt_tokens + self.thought_tokens + self.image_tokens
+
+
+def resting(load: Load) -> Parts:
+    """What is there all the time. Frozen weights are whole on every process; adapters and shards are fp32."""
+    counts, size = load.weights, ITEMSIZE[load.dtype]
+    trained = 4 if load.lora or load.shards > 1 else size
+    found = {"weights": (counts.total - counts.trained) * size + counts.trained * trained / load.shards}
+    if not load.offload:
+        if trained == 2:
+            found["fp32 copies"] = 4 * counts.trained
+        found["optimiser state"] = 8 * counts.trained / load.shards
+    if load.reference and load.lora is None:
+        found["reference"] = counts.drawing * size
+    return found
+
+
+def sampling_row(load: Load) -> int:
+    """What one row of a decoding batch needs; a rollout with guidance has two."""
+    cached = 2 if load.precision == "bf16" else ITEMSIZE[load.dtype]
+    return row_bytes(load.config, columns_of(load.prompt_tokens, load.thought_tokens, load.image_tokens), cached)
+
+
+def sampling(load: Load, rows: int, pictures: int) -> Parts:
+    """With `rows` rows drawn at once, and then `pictures` decoded, whichever needs more."""
+    found = resting(load)
+    if load.shards > 1:
+        found["gathered weights"] = load.weights.trained * ITEMSIZE[load.dtype]
+    config, size = load.config, ITEMSIZE[load.dtype]
+    embedded_codes = config.vq_config.num_embeddings * config.text_config.hidden_size * size
+    decoding = min(pictures, MAX_PICTURES) * picture_bytes(config, size)
+    drawing = rows * sampling_row(load) + embedded_codes
+    return found | ({"keys and values": drawing} if drawing > decoding else {"decoding pictures": decoding})
+
+
+def learning(load: Load) -> Parts:
+    """At the worst moment of a forward and backward pass; the optimiser's step, in place, needs less."""
+    counts = load.weights
+    found = resting(load)
+    if not load.offload:  # else they go one by one as they are made
+        found["gradients"] = 4 * counts.trained / load.shards
+    if load.shards > 1:
+        layers = counts.adapters or 2 * counts.layers / load.config.text_config.num_hidden_layers
+        others = 0 if load.lora else counts.drawing - counts.layers
+        found["gathered weights"] = (layers + others) * ITEMSIZE[load.dtype]
+    return found | update(load)
+
+
+def update(load: Load) -> Parts:
+    """Activations and logits at the worst moment of a forward and backward pass."""
+    moments = [_in_the_image_head(load), _in_the_text_head(load), *([_in_a_layer(load)] if load.checkpointing else [])]
+    return max(moments, key=lambda parts: sum(parts.values()))
+
+
+def _tokens(load: Load) -> int:
+    return load.micro_rows * load.ways * load.row_tokens
+
+
+def _layer(load: Load) -> float:
+    """What one layer keeps."""
+    text, key = load.config.text_config, (load.dtype, load.precision)
+    hidden, mlp, _, rank = LORA[key] if load.lora else (*FULL[key], 0)
+    bytes_per_token = hidden * text.hidden_size + mlp * text.intermediate_size + 8 + 4 * text.num_attention_heads
+    return _tokens(load) * (bytes_per_token + rank * (load.lora.rank if load.lora else 0))
+
+
+def _casts(load: Load) -> float:
+    """bf16 copies of fp32 weights that autocast makes of the layers and keeps for the backward pass."""
+    return 2 * load.weights.layers if (load.dtype, load.precision) == ("fp32", "bf16") else 0
+
+
+def _kept(load: Load) -> float:
+    """What the layers keep until the backward pass: everything, or with checkpointing their inputs."""
+    text = load.config.text_config
+    if load.checkpointing:
+        return text.num_hidden_layers * _tokens(load) * text.hidden_size * ITEMSIZE[load.dtype]
+    return text.num_hidden_layers * _layer(load) + _casts(load)
+
+
+def _outside(load: Load) -> float:
+    width = (LORA if load.lora else FULL)[load.dtype, load.precision][2]
+    return _tokens(load) * width * load.config.text_config.hidden_size
+
+
+def _logits(load: Load) -> tuple[int, int]:
+    """How many logits the text head has in a pass, and how many the image head."""
+    text = load.micro_rows * load.thought_tokens * load.config.text_config.vocab_size
+    return text, load.micro_rows * load.image_tokens * load.config.vq_config.num_embeddings
+
+
+def _at_work(logits: int, ways: int) -> float:
+    each = (LOGIT_IN_CHUNKS if logits > CHUNK_ELEMENTS else LOGIT_AT_WORK) + LOGIT_GUIDED * (ways - 1)
+    return each * min(logits, CHUNK_ELEMENTS)
+
+
+def _in_the_image_head(load: Load) -> Parts:
+    text, image = _logits(load)
+    waiting = LOGIT_KEPT * text if text <= CHUNK_ELEMENTS else 0
+    return {"activations": _kept(load) + _outside(load), "logits": waiting + _at_work(image, load.ways)}
+
+
+def _in_the_text_head(load: Load) -> Parts:
+    """The gradient of the head's weight is there twice until it is handed over: as it was made, and in fp32."""
+    text, _ = _logits(load)
+    head = 0 if load.lora else load.weights.text_head * ITEMSIZE[load.dtype]
+    handing_over = 0 if load.lora or load.dtype == "fp32" else load.weights.text_head * 4
+    return {"activations": _kept(load) + _outside(load), "logits": head + max(handing_over, _at_work(text, 1))}
+
+
+def _in_a_layer(load: Load) -> Parts:
+    """Backward through a layer whose activations were made again."""
+    text = load.config.text_config
+    # Gradients of adapters' inputs are fp32.
+    size = 4 if load.lora else 2 if load.precision == "bf16" else ITEMSIZE[load.dtype]
+    working = MLP_AT_WORK * size * text.intermediate_size * _tokens(load)
+    return {"activations": _kept(load) + _layer(load) + _casts(load) / text.num_hidden_layers + working}

@@ -1,0 +1,149 @@
+"""What a configuration needs on a GPU, before it runs: bytes, seconds, and the settings to change where it does not fit."""
+
+import dataclasses
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from thinkdraw.errors import UserError
+from thinkdraw.planning.memory import Load, Parts, learning, sampling, sampling_row
+from thinkdraw.planning.seconds import GPUS, learning_seconds, sampling_seconds
+from thinkdraw.planning.shapes import find_config
+from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.policies.opening import policy_path
+from thinkdraw.policies.sampling.memory import MAX_ROWS, rows_that_fit
+from thinkdraw.recipes.phase.config import GrpoConfig
+from thinkdraw.recipes.sft import SftConfig
+
+USABLE_FRAC = 0.92  # of a GPU's memory: the rest is CUDA's own and fragments
+# In the order in which they are tried, what costs least first. Each is an override, and the setting that it changes.
+CHANGES: dict[str, tuple[str, Any]] = {
+    "gradient_checkpointing=true": ("gradient_checkpointing", True),
+    "dtype=bf16": ("dtype", "bf16"),
+    "sharding=fsdp2": ("sharding", "fsdp2"),
+    "optimiser.offload=true": ("optimiser.offload", True),
+    "lora={rank: 16}": ("lora", LoraSettings.model_validate({"rank": 16})),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One process of a run on `num_gpus` GPUs. Bytes and seconds; sampling and rollouts are empty and 0 without any.
+
+    at_once: rollouts drawn together. num_steps: optimiser steps that the seconds are of.
+    """
+
+    gpu: str
+    num_gpus: int
+    usable: float
+    sampling: Parts
+    learning: Parts
+    rollouts: int
+    at_once: int
+    num_steps: int
+    seconds_sampling: float
+    seconds_learning: float
+
+    @property
+    def needed(self) -> float:
+        return max(sum(self.sampling.values()), sum(self.learning.values()))
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.usable
+
+
+def plan(config: Any, gpu: str, num_gpus: int, prompt_tokens: int) -> Plan:
+    """config: of recipe grpo or sft. prompt_tokens: of a prompt with its form. Raises UserError."""
+    if gpu not in GPUS:
+        raise UserError(f"gpu={gpu}: not in the planner's table. It knows {', '.join(GPUS)}.")
+    if not isinstance(config, GrpoConfig | SftConfig):
+        raise UserError(f"recipe={config.recipe}: the planner knows grpo and sft.")
+    load = load_of(config, num_gpus, prompt_tokens)
+    usable = USABLE_FRAC * GPUS[gpu].memory
+    if isinstance(config, SftConfig):
+        rows = -(-config.batch_rows // num_gpus)
+        seconds = learning_seconds(load, GPUS[gpu], rows, more_forwards=0)
+        return Plan(gpu, num_gpus, usable, {}, learning(load), 0, 0, 1, 0.0, seconds)
+    rollouts = -(-config.prompts_per_phase // num_gpus) * config.group_size
+    together = -(-rollouts // config.judge_chunks)
+    free = usable - sum(sampling(load, 0, 0).values())
+    at_once = max(1, rows_that_fit(sampling_row(load), max(0, int(free)), MAX_ROWS) // load.ways)
+    at_once = min(at_once, together)
+    num_steps = config.minibatches * config.passes
+    forwards = (config.beta > 0) + (config.old_log_probs == "recomputed" and num_steps > 1) / config.passes
+    return Plan(
+        gpu, num_gpus, usable, sampling(load, at_once * load.ways, 1), learning(load), rollouts, at_once, num_steps,
+        config.judge_chunks * sampling_seconds(load, GPUS[gpu], together, at_once, load.ways),
+        config.passes * learning_seconds(load, GPUS[gpu], rollouts, forwards, config.minibatches),
+    )  # fmt: skip
+
+
+def load_of(config: GrpoConfig | SftConfig, num_gpus: int, prompt_tokens: int) -> Load:
+    is_grpo = isinstance(config, GrpoConfig)
+    settings = config.sampling if is_grpo else config
+    thought = 0 if settings.thought == "off" else settings.max_thought_tokens + 1
+    # The picture of a rewritten prompt has a context of its own, with prompt and thought once more.
+    before = 2 * prompt_tokens + thought if settings.thought == "rewrite" else prompt_tokens
+    return Load(
+        config=find_config(policy_path(config.policy)), dtype=config.dtype, precision=config.precision, lora=config.lora,
+        checkpointing=config.gradient_checkpointing, reference=is_grpo and config.beta > 0,
+        offload=config.optimiser.offload,
+        shards=num_gpus if config.sharding == "fsdp2" else 1,
+        ways=2 if is_grpo and config.sampling.guidance_scale != 1 else 1,
+        micro_rows=min(config.micro_rows, _rows_per_step(config, num_gpus)), prompt_tokens=before, thought_tokens=thought,
+    )  # fmt: skip
+
+
+def _rows_per_step(config: GrpoConfig | SftConfig, num_gpus: int) -> int:
+    if isinstance(config, SftConfig):
+        return -(-config.batch_rows // num_gpus)
+    return -(-config.prompts_per_phase // (num_gpus * config.minibatches)) * config.group_size
+
+
+def changes_that_fit(config: GrpoConfig | SftConfig, gpu: str, num_gpus: int, prompt_tokens: int) -> list[str] | None:
+    """The fewest overrides with which the configuration fits, smaller micro-batches before anything else; None: none do."""
+    known = {name: change for name, change in CHANGES.items() if _is_a_change(config, *change, num_gpus)}
+    for count in range(len(known) + 1):
+        for names in combinations(known, count):
+            changed = config
+            for name in names:
+                changed = _changed(changed, *known[name])
+            if changed.sharding != "none" and changed.optimiser.offload:
+                continue
+            rows = changed.micro_rows
+            while rows >= 1:
+                smaller = changed.model_copy(update={"micro_rows": rows})
+                if plan(smaller, gpu, num_gpus, prompt_tokens).fits:
+                    return [*names, *([f"micro_rows={rows}"] if rows < config.micro_rows else [])]
+                rows //= 2
+    return None
+
+
+def _is_a_change(config: GrpoConfig | SftConfig, setting: str, value: Any, num_gpus: int) -> bool:
+    if (setting == "sharding" and num_gpus == 1) or (setting == "lora" and config.lora is not None):
+        return False
+    return _changed(config, setting, value) != config
+
+
+def _changed(settings: Any, name: str, value: Any) -> Any:
+    """A copy with another value of `name`, which may be a path such as optimiser.offload."""
+    first, _, rest = name.partition(".")
+    return settings.model_copy(update={first: _changed(getattr(settings, first), rest, value) if rest else value})
+
+
+def advice(config: GrpoConfig | SftConfig, found: Plan, prompt_tokens: int) -> str:
+    """One line: that it fits, or what to change."""
+    if found.fits:
+        return f"fits: {found.needed / 1e9:.1f} of {found.usable / 1e9:.1f} GB."
+    short = f"does not fit: {found.needed / 1e9:.1f} GB needed, {found.usable / 1e9:.1f} GB usable on {found.gpu}."
+    changes = changes_that_fit(config, found.gpu, found.num_gpus, prompt_tokens)
+    if changes is None:
+        return f"{short} No setting makes it fit: take a GPU with more memory, or more GPUs with sharding=fsdp2."
+    return f"{short} Set " + " ".join(f"'{c}'" if " " in c else c for c in changes)
+
+
+def as_dict(found: Plan, words: str) -> dict[str, Any]:
+    """For a program."""
+    derived = {"needed": found.needed, "fits": found.fits, "advice": words}
+    return dataclasses.asdict(found) | derived

@@ -1,0 +1,83 @@
+"""Seconds that one process needs, from operations and bytes at stated efficiencies. Judges are not counted."""
+
+from dataclasses import dataclass
+
+from thinkdraw.planning.memory import ITEMSIZE, Load
+from thinkdraw.policies.sampling.memory import kv_bytes
+
+GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Memory in bytes, bytes per second, bf16 operations per second (dense)."""
+
+    memory: int
+    bandwidth: float
+    flops: float
+
+
+# NVIDIA's data sheets of each product; with sparsity they advertise twice the operations.
+GPUS = {
+    "a100-40": Gpu(40 * GIB, 1.555e12, 312e12),
+    "a100-80": Gpu(80 * GIB, 2.039e12, 312e12),
+    "h100": Gpu(80 * GIB, 3.35e12, 989e12),
+    "h100-pcie": Gpu(80 * GIB, 2.0e12, 756e12),
+    "h200": Gpu(141 * 10**9, 4.8e12, 989e12),
+    "l4": Gpu(24 * GIB, 0.3e12, 121e12),
+    "l40s": Gpu(48 * GIB, 0.864e12, 362e12),
+    "rtx4090": Gpu(24 * GIB, 1.008e12, 165e12),
+}
+# What an offloaded optimiser waits for, bytes per second: PCIe 4.0 with 16 lanes, and a server's memory.
+LINK_BANDWIDTH, HOST_BANDWIDTH = 25e9, 100e9
+# Assumptions: shares of the data sheet's figures that are reached, and the time in which the two dozen kernels of a layer
+# start and end when a recorded step is replayed, below which no decoding step of a layer gets.
+OPERATIONS_FRAC, BANDWIDTH_FRAC, LAYER_START_S = 0.4, 0.6, 5e-5
+
+
+def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, ways: int) -> float:
+    """Every thought at its budget, and the picture; `at_once` rollouts are drawn together, in as many rounds as that takes.
+
+    Where it takes several, a rollout that thinks has the room of its unconditional row too.
+    """
+    counts, size = load.weights, ITEMSIZE[load.dtype]
+    cached = 2 if load.precision == "bf16" else size
+    thinking = rollouts if rollouts <= at_once else min(rollouts, at_once * ways)
+    writing = (thinking, 1, load.thought_tokens, counts.text_head, load.prompt_tokens + load.thought_tokens / 2)
+    drawing = (at_once, ways, load.image_tokens, counts.image_head, load.row_tokens - load.image_tokens / 2)
+    seconds = 0.0
+    for together, rows_each, steps, head, columns in (writing, drawing):
+        rounds = -(-rollouts // together)
+        width = -(-rollouts // rounds) * rows_each
+        read = (counts.layers + head) * size + width * kv_bytes(load.config, round(columns), cached)
+        operations = 2 * (counts.layers + head) * width
+        starting = LAYER_START_S * load.config.text_config.num_hidden_layers
+        seconds += rounds * steps * max(_moved(read, gpu), _computed(operations, gpu), starting)
+    return seconds
+
+
+def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float, steps: int = 1) -> float:
+    """Forward and backward pass over each rollout once, and the optimiser's steps. more_forwards: without gradient."""
+    counts, text = load.weights, load.config.text_config
+    tokens = load.ways * load.row_tokens
+    attention = 2 * text.num_hidden_layers * text.hidden_size * load.row_tokens * tokens  # causal: half of all pairs
+    layers = 2 * counts.layers * tokens + attention
+    heads = 2 * (counts.text_head * load.thought_tokens + counts.image_head * load.image_tokens * load.ways)
+    backward = 1 if load.lora else 2  # frozen weights need no gradient, only their inputs do
+    passes = 1 + backward + more_forwards
+    operations = rollouts * ((passes + load.checkpointing) * layers + (passes + 1) * heads)
+    step = 6 * 4 * counts.trained / load.shards  # weight, gradient and two moments read, weight and moments written
+    if not load.offload:
+        return _computed(operations, gpu) + steps * _moved(step, gpu)
+    size, num_passes = 4 if load.lora else ITEMSIZE[load.dtype], -(-rollouts // load.micro_rows)
+    crossing = (num_passes + steps) * size * counts.trained  # gradients of each pass, and each step's weights back
+    summing = num_passes * (size + 4 * 4) * counts.trained  # read, written in fp32, read with the sum, and that written
+    return _computed(operations, gpu) + crossing / LINK_BANDWIDTH + (summing + steps * step) / HOST_BANDWIDTH
+
+
+def _moved(count: float, gpu: Gpu) -> float:
+    return count / (gpu.bandwidth * BANDWIDTH_FRAC)
+
+
+def _computed(operations: float, gpu: Gpu) -> float:
+    return operations / (gpu.flops * OPERATIONS_FRAC)

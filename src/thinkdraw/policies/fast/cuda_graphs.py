@@ -1,0 +1,127 @@
+"""A decoding step that is run again and again on the same tensors: on an NVIDIA GPU recorded once and replayed.
+
+A step starts some hundred small kernels, which take the interpreter longer than the GPU; a CUDA graph starts them at once.
+"""
+
+import warnings
+from collections.abc import Callable, Hashable, Sequence
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from thinkdraw.policies.sampling import memory
+
+Step = Callable[[], None]
+TOLERANCE = 1e-2  # of a replay's numbers against the step's own: far above rounding, far below what a wrong one gives
+
+
+class Replays:
+    """Runs steps. A step takes everything that changes from one run to the next out of tensors, and writes it into them.
+
+    record: from a step to what replays it, None to run each step as it is.
+    """
+
+    def __init__(self, record: Callable[[Step], Step] | None) -> None:
+        self.record = record
+        self.recorded: dict[Hashable, Step] = {}
+
+    def forget(self) -> None:
+        """Begin anew, on other tensors."""
+        self.recorded.clear()
+
+    def run(self, key: Hashable, step: Step, changed: Sequence[Tensor]) -> None:
+        """Run the step; from the second time on, for the same key, its record.
+
+        key: of everything that is fixed in a record, such as numbers of rows and columns. changed: what the step changes but
+        for what a second run would write again; log-probs among it, by which the first replay is compared with the step.
+        """
+        if key in self.recorded:
+            self.recorded[key]()
+        elif self.record is None:
+            step()
+        else:
+            self._first(key, step, changed)
+
+    def _first(self, key: Hashable, step: Step, changed: Sequence[Tensor]) -> None:
+        before = [tensor.clone() for tensor in changed]
+        step()  # also makes libraries ready, which may not happen in a recording
+        wanted = [tensor.clone() for tensor in changed]
+        if not _written(before, wanted):  # nothing to compare a replay with
+            return
+        _put(changed, before)
+        try:
+            assert self.record is not None
+            replay = self.record(step)
+            replay()
+        except RuntimeError as error:
+            if memory.is_out_of_memory(error):
+                raise
+            self._give_up(f"cannot be recorded ({' '.join(str(error).split())[:200]})")
+        else:
+            if _agree(_written(before, wanted), changed):
+                self.recorded[key] = replay
+                return
+            self._give_up("gives other numbers when it is replayed")
+        _put(changed, wanted)
+
+    def _give_up(self, reason: str) -> None:
+        self.record = None
+        self.recorded.clear()
+        warnings.warn(
+            f"a decoding step {reason}: sampling goes on without CUDA graphs, as with cuda_graphs=false, and slower.",
+            stacklevel=4,
+        )
+
+
+Written = list[tuple[int, Tensor, Tensor]]  # which tensor, where in it (bool), and what
+
+
+def _written(before: Sequence[Tensor], after: Sequence[Tensor]) -> Written:
+    """The fractional numbers that a step wrote: log-probs."""
+    fractional = [i for i, one in enumerate(after) if one.is_floating_point()]
+    changes = [(i, after[i] != before[i], after[i]) for i in fractional]
+    return [(i, where, after[where]) for i, where, after in changes if bool(where.any())]
+
+
+def _agree(wanted: Written, found: Sequence[Tensor]) -> bool:
+    """Whether most of them are found again: rounding may turn a tie in one row or another."""
+    close = [torch.isclose(found[i][where], one, atol=TOLERANCE, rtol=TOLERANCE) for i, where, one in wanted]
+    return bool(torch.cat(close).float().mean() > 0.5)
+
+
+def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for tensor, value in zip(tensors, values):
+        tensor.copy_(value)
+
+
+def recorder_for(device: torch.device) -> Callable[[Step], Step] | None:
+    """What records steps there; None where nothing does."""
+    return CudaGraphs(device) if device.type == "cuda" else None
+
+
+@cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all graphs: cuBLAS keeps working memory for every stream that it has seen."""
+    return torch.cuda.Stream(device)
+
+
+class CudaGraphs:
+    """Records steps as CUDA graphs. They share memory, since no two run at a time and none leaves anything there."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream, self.pool = _recording_stream(device), torch.cuda.graph_pool_handle()
+
+    def __call__(self, step: Step) -> Step:
+        # Not torch.cuda.graph, which collects garbage and empties torch's cache each time.
+        graph = torch.cuda.CUDAGraph()
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            # Only what this thread does must not disturb the recording: a judge may be at work in another.
+            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            try:
+                step()
+            finally:
+                graph.capture_end()
+        torch.cuda.current_stream().wait_stream(self.stream)
+        return graph.replay

@@ -1,0 +1,113 @@
+"""A layer of the language model in learning, on a CPU: what stands between its matrix products takes one pass each.
+
+transformers' layer computes the same in some twenty passes over the same numbers, and autocast casts them once for every
+product. It stays in charge wherever the kernels are not: on GPUs, without a compiler, where it is itself compiled, with keys
+and values cached.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+from thinkdraw.policies.fast.cpu_kernels import Kernels, is_silu, kernels_for
+from thinkdraw.policies.fast.short_attention import attend
+from thinkdraw.policies.sampling.cache import turning
+from thinkdraw.runtime.device import multiplied_in
+
+
+class Layer(LlamaDecoderLayer):
+    """transformers' layer: its weights, its modules, its results up to rounding."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """(B, S, H) to (B, S, H). kwargs: transformers', with position_embeddings."""
+        kernels = self._kernels(hidden_states)
+        if kernels is None or kwargs.get("past_key_values") is not None:
+            return super().forward(hidden_states, attention_mask, **kwargs)
+        attention, mlp = self.self_attn, self.mlp
+        angles = turning(*kwargs.pop("position_embeddings"))
+        shape = (*hidden_states.shape[:2], -1, attention.head_dim)
+
+        stream = hidden_states.flatten(0, 1)
+        (normed,) = _Norm.apply(
+            kernels, self.input_layernorm.variance_epsilon, stream, None, self.input_layernorm.weight
+        )
+        query, key = (
+            _Turn.apply(kernels, part(normed).view(shape), *angles) for part in (attention.q_proj, attention.k_proj)
+        )
+        value = attention.v_proj(normed).view(shape).transpose(1, 2)
+        found, _ = attend(attention, query, key, value, attention_mask, scaling=attention.scaling, **kwargs)
+        change = attention.o_proj(found.reshape(len(stream), -1))
+        norm = self.post_attention_layernorm
+        stream, normed = _Norm.apply(kernels, norm.variance_epsilon, stream, change, norm.weight)
+        change = mlp.down_proj(_Gate.apply(kernels, mlp.gate_proj(normed), mlp.up_proj(normed)))
+        # The sum comes last: FSDP wants no view from a layer.
+        return stream.view(hidden_states.shape) + change.view(hidden_states.shape)
+
+    def _kernels(self, states: Tensor) -> Kernels | None:
+        """What runs between the products, None where it cannot."""
+        weight, attention = self.input_layernorm.weight, self.self_attn
+        dtype = multiplied_in(states.device, weight.dtype)
+        if torch.compiler.is_compiling() or (self.training and attention.attention_dropout):
+            return None
+        if states.dtype != weight.dtype or weight.dtype not in (torch.float32, dtype):
+            return None
+        if not is_silu(self.mlp.act_fn):
+            return None
+        return kernels_for(states.device, dtype, attention.head_dim)
+
+
+def use_kernels(language_model: nn.Module) -> None:
+    """Let the layers of a Llama use kernels where they can; its modules and their names stay."""
+    for module in language_model.modules():
+        if type(module) is LlamaDecoderLayer:
+            module.__class__ = Layer
+
+
+class _Norm(Function):
+    """Without a change only the norm, else also the sum; see `Kernels.norm`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, kernels: Kernels, eps: float, stream: Tensor, change: Tensor | None, weight: Tensor
+    ) -> tuple[Tensor, ...]:
+        total, normed = kernels.norm(stream, change, weight, eps, kernels.dtype)
+        ctx.kernels, ctx.eps, ctx.changed = kernels, eps, change is not None
+        ctx.save_for_backward(total, weight)
+        return (total, normed) if ctx.changed else (normed,)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (total, weight), of_total = ctx.saved_tensors, gradients[0] if ctx.changed else None
+        found = ctx.kernels.norm_back(total, weight, ctx.eps, of_total, gradients[-1], ctx.changed)
+        return None, None, *found
+
+
+class _Turn(Function):
+    @staticmethod
+    def forward(ctx: Any, kernels: Kernels, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.kernels = kernels
+        ctx.save_for_backward(cos, sin)
+        return kernels.turn(heads, (cos, sin))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, ctx.kernels.turn_back(gradient, ctx.saved_tensors), None, None
+
+
+class _Gate(Function):
+    @staticmethod
+    def forward(ctx: Any, kernels: Kernels, gate: Tensor, up: Tensor) -> Tensor:
+        ctx.kernels = kernels
+        ctx.save_for_backward(gate, up)
+        return kernels.gate(gate, up)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        return None, *ctx.kernels.gate_back(*ctx.saved_tensors, gradient)

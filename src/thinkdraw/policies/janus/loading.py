@@ -1,0 +1,83 @@
+"""Reading and writing Janus directories, with one line for each thing that can be wrong with them."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import JanusForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
+
+from thinkdraw.errors import UserError
+from thinkdraw.policies.fast import short_attention as attention
+from thinkdraw.policies.fast.learning_layer import use_kernels
+from thinkdraw.policies.lora import merged_weights
+from thinkdraw.runtime.files import atomic_directory
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def model_type_of(path: str) -> str:
+    """`model_type` in the checkpoint's config."""
+    from transformers import PreTrainedConfig
+
+    folder = Path(path)
+    looks_local = folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1
+    if not folder.is_dir() and looks_local:
+        raise UserError(f"policy {path} is not a folder. Give a checkpoint folder or a Hugging Face model id.")
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise UserError(f"policy {path} has no config.json. Give the folder that holds config.json and the weights.")
+    try:
+        return PreTrainedConfig.get_config_dict(path)[0].get("model_type", "none")
+    except (OSError, ValueError) as error:
+        raise UserError(f"policy {path} is neither a folder here nor a readable model id: {_line(error)}.") from error
+
+
+def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
+    """JanusForConditionalGeneration with every weight present, in eval mode on the CPU."""
+    disable_progress_bar()  # it is gone in a second, and would stand between a user and the line that matters
+    if dtype not in DTYPES:
+        raise UserError(f"dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
+    try:
+        loaded: Any = JanusForConditionalGeneration.from_pretrained(
+            path, dtype=DTYPES[dtype], attn_implementation="sdpa", output_loading_info=True
+        )
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"policy {path}: the weights cannot be read ({_line(error)}). Copy or download them again."
+        ) from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise UserError(f"policy {path} lacks {len(missing)} weights, {missing[0]} first. Copy or download it again.")
+    model.set_attn_implementation({"text_config": attention.NAME})
+    use_kernels(model.model.language_model)
+    return model.eval()
+
+
+def read_processor(path: str, num_image_tokens: int) -> Any:
+    """JanusProcessor with the PIL image processor, whichever other backend is installed."""
+    from transformers import AutoTokenizer, JanusProcessor
+    from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        image_processor = JanusImageProcessorPil.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"policy {path}: tokenizer or image processor cannot be read ({_line(error)}).") from error
+    for name in ("boi_token", "eoi_token", "image_token", "bos_token", "eos_token", "pad_token"):
+        if getattr(tokenizer, name, None) is None:
+            raise UserError(f"policy {path}: its tokenizer names no {name}. Add it to tokenizer_config.json.")
+    return JanusProcessor(
+        image_processor, tokenizer, chat_template=tokenizer.chat_template, num_image_tokens=num_image_tokens
+    )
+
+
+def write_checkpoint(model: JanusForConditionalGeneration, processor: Any, directory: Path) -> None:
+    """A directory that plain transformers loads; adapters are merged into the weights."""
+    with atomic_directory(directory) as folder:
+        model.save_pretrained(folder, state_dict=merged_weights(model))
+        processor.save_pretrained(folder)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200].rstrip(".")

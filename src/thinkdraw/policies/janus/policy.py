@@ -1,0 +1,398 @@
+"""The policy of the Janus family: one language model that writes thoughts, draws image tokens and understands pictures.
+
+Chen et al. 2025, Janus-Pro (arXiv 2501.17811), through transformers' `JanusForConditionalGeneration`.
+"""
+
+import copy
+import dataclasses
+import hashlib
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import JanusForConditionalGeneration
+
+from thinkdraw.errors import UserError
+from thinkdraw.images import to_pictures, to_pixels
+from thinkdraw.policies.fast import compiled
+from thinkdraw.policies.fast.buffer_pool import Arena
+from thinkdraw.policies.fast.cuda_graphs import recorder_for
+from thinkdraw.policies.janus import loading, network, vq
+from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Scorer
+from thinkdraw.policies.janus.text import JanusText
+from thinkdraw.policies.lora import LoraSettings, add_lora
+from thinkdraw.policies.sampling import memory
+from thinkdraw.policies.sampling.noise import derive_seeds
+from thinkdraw.policies.sampling.partial import Canvas, pad_rows
+from thinkdraw.policies.sampling.sampler import Sampler
+from thinkdraw.policies.sampling.session import Reader
+from thinkdraw.runtime.device import autocast, settle_vector_math
+from thinkdraw.types import PictureSpec, Prompt, Rollouts, Sampling, Scored
+
+CAPTION_REQUEST = "describe this picture."
+
+
+class JanusPolicy:
+    """See `types.Policy`.
+
+    network: the module to train; a wrapped one (DDP, FSDP) may take its place. precision: fp32, or bf16 autocast.
+    max_rows: rows per decoding batch, those of guidance included; None: as many as memory holds.
+    cuda_graphs: sample by recorded steps on an NVIDIA GPU, see `replay.py`. train_understanding: also train the vision
+    encoder.
+    """
+
+    thinks = sees = True
+    draws_from_pictures = False
+
+    def __init__(
+        self, model: JanusForConditionalGeneration, processor: Any, *, precision: str = "fp32",
+        guidance_in_loss: GuidanceInLoss = "same", train_understanding: bool = False, max_rows: int | None = None,
+        cuda_graphs: bool = True, lora: LoraSettings | None = None,
+    ):  # fmt: skip
+        settle_vector_math()
+        self.model, self.processor = model, processor
+        self.precision, self.max_rows, self.cuda_graphs = precision, max_rows, cuda_graphs
+        config: Any = model.config
+        self.picture = PictureSpec(
+            config.vision_config.image_size, config.vision_config.num_image_tokens, config.vq_config.num_embeddings
+        )
+        self.max_positions = config.text_config.max_position_embeddings
+        vocabulary = config.text_config.vocab_size
+        self.text = JanusText(processor.tokenizer, config.image_token_id, vocabulary, self.picture.num_tokens)
+        self.adapters = add_lora(model, lora) if lora else None
+        frozen = [model.model.vqmodel]
+        if not train_understanding:
+            frozen += [model.model.vision_model, model.model.aligner]
+        for module in frozen:
+            module.requires_grad_(False)
+        self.network: nn.Module = Scorer(model, self.text, guidance_in_loss).eval()
+        self._reference: Scorer | None = None
+        self._in_reference = self._compiles = False
+        self._revision: tuple[Any, str] = (None, "")
+        self._arena = Arena()
+
+    @classmethod
+    def load(cls, path: str, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> "JanusPolicy":
+        model: Any = loading.read_model(path, dtype)
+        processor = loading.read_processor(path, model.config.vision_config.num_image_tokens)
+        return cls(model.to(device), processor, lora=lora, **options)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.lm_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    @property
+    def revision(self) -> str:
+        """Short hash of the weights, from thousands of places in each tensor: an optimiser step moves all.
+
+        The same however the policy is opened: adapters that have not learned yet change nothing, and are left out.
+        """
+        weights = dict(self.model.named_parameters())
+        if any(isinstance(p, DTensor) for p in weights.values()):
+            return self._revision[1]  # in shards: that of the last time they were whole
+        if not any(bool(p.detach().any()) for n, p in weights.items() if ".lora_B." in n):
+            weights = {n: p for n, p in weights.items() if ".lora_" not in n}
+        version = tuple((p._version, p.data_ptr()) for p in weights.values())  # every in-place change counts up
+        if self._revision[0] != version:
+            digest = hashlib.sha256()
+            for parameter in weights.values():
+                flat = parameter.detach().flatten()
+                digest.update(flat[:: max(1, len(flat) // 4096)].float().cpu().numpy().tobytes())
+            self._revision = (version, digest.hexdigest()[:12])
+        return self._revision[1]
+
+    # Sampling
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, group_size: int = 1,
+        seeds: Sequence[int] | Tensor | None = None, seed: int = 0, decode: bool = True,
+        prefix: Rollouts | None = None, prefix_lengths: Tensor | None = None,
+    ) -> Rollouts:  # fmt: skip
+        """`group_size` rollouts per prompt, prompt-major.
+
+        seeds: (P·G,), or derived from `seed` and the prompt's index. prefix: one rollout per prompt whose first
+        prefix_lengths (P,) tokens are kept, with their log-probs and mask, and continued `group_size` times.
+        Raises UserError for an empty or too long prompt.
+        """
+        contexts = [self._prompt_ids(p.text, sampling) for p in prompts for _ in range(group_size)]
+        rows = torch.arange(len(prompts)).repeat_interleave(group_size)
+        if seeds is None:
+            seeds = derive_seeds(seed, len(prompts), group_size)
+        seeds = torch.as_tensor(seeds, dtype=torch.int64).to(self.device)
+        if seeds.shape != (len(contexts),):
+            raise ValueError(
+                f"{seeds.numel()} seeds for {len(prompts)} prompts × group_size={group_size}: give one each."
+            )
+        canvas = self._canvas(rows, sampling, prefix, prefix_lengths)
+        repeated = tuple(prompts[i] for i in rows.tolist())
+
+        with autocast(self.device, self.precision):
+            arena, self._arena = self._arena, Arena()  # its own for whoever samples meanwhile
+            record = recorder_for(self.device) if self.cuda_graphs else None
+            reader = Reader(self.model, self.text, sampling, self.picture.num_tokens, self.device, arena, record)
+            rows = self._rows_at_once(reader, contexts)
+            sampler = Sampler(reader, contexts, canvas, seeds, partial(self._redraw, repeated), rows)
+            self._module().run(sampler.run)
+            arena.trim()
+            self._arena = arena
+        pictures = self.decode_tokens(canvas.codes) if decode else None
+        return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
+
+    def _rows_at_once(self, reader: Reader, contexts: list[list[int]]) -> int:
+        """How many rows to decode together; says so where memory does not hold those of all rollouts."""
+        ways = reader.ways
+        if self.max_rows is not None:
+            return max(ways, self.max_rows)
+        columns = reader.columns(contexts, reader.budget)
+        each = memory.row_bytes(self.model.config, columns, reader.cached_in.itemsize)
+        rows = max(ways, memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS))
+        if rows < min(memory.MAX_ROWS, ways * len(contexts)):
+            warnings.warn(
+                f"{len(contexts)} rollouts at once need {ways * len(contexts) * each / 1e9:.2g} GB, more than is free: drawn "
+                f"{rows // ways} at a time. `thinkdraw plan CONFIG` says which setting to change.",
+                stacklevel=3,
+            )
+        return rows
+
+    def teacher_forced(
+        self,
+        prompts: Sequence[Prompt],
+        thoughts: Sequence[str],
+        image_tokens: Tensor,
+        sampling: Sampling,
+        drop: Tensor | None = None,
+    ) -> Rollouts:
+        """Rollouts of given texts and pictures to train on: log-probs 0, in the mask what a policy would choose.
+
+        thoughts: B texts, ignored for `off`; one that fills the budget is cut there and what follows it is forced, as
+        in `sample`. image_tokens: (B, N). drop: (B,) bool, rows whose prompt and thought are blanked as guidance's
+        unconditional row is, and which train image tokens only.
+        """
+        contexts = [self._prompt_ids(p.text, sampling) for p in prompts]
+        canvas = Canvas.blank(len(prompts), sampling.max_thought_tokens, self.picture.num_tokens, self.device)
+        if sampling.thought != "off":
+            end = self.text.boi if sampling.thought == "inline" else self.text.eos
+            for row, thought in enumerate(thoughts):
+                ids = self.text.thought(thought)
+                is_cut = len(ids) >= sampling.max_thought_tokens
+                ids = ids[: sampling.max_thought_tokens]
+                chosen = len(ids) + (not is_cut)
+                ids = ids if is_cut and end == self.text.eos else [*ids, end]
+                canvas.text[row, : len(ids)] = torch.tensor(ids)
+                canvas.text_len[row] = len(ids)
+                canvas.text_mask[row, :chosen] = True
+        canvas.codes[:] = image_tokens.to(self.device)
+        rollouts = self._rollouts(tuple(prompts), contexts, canvas, torch.zeros(len(prompts)).long(), sampling, 1, None)
+        return rollouts if drop is None else self._dropped(rollouts, drop.to(self.device)[:, None])
+
+    def _dropped(self, rollouts: Rollouts, drop: Tensor) -> Rollouts:
+        blank = self.text.blanked
+        tokens = torch.where(drop, blank(rollouts.tokens, rollouts.is_image | (rollouts.segment < 0)), rollouts.tokens)
+        changes: dict[str, Any] = {"tokens": tokens, "mask": rollouts.mask & (rollouts.is_image | ~drop)}
+        changes["prompt_ids"] = torch.where(drop, blank(rollouts.prompt_ids), rollouts.prompt_ids)
+        if rollouts.draw_ids is not None:
+            changes["draw_ids"] = torch.where(drop, blank(rollouts.draw_ids), rollouts.draw_ids)
+        return dataclasses.replace(rollouts, **changes)
+
+    def _prompt_ids(self, text: str, sampling: Sampling) -> list[int]:
+        ids = self.text.prompt(text)
+        budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
+        limit = self.max_positions
+        if len(ids) + budget + 1 + self.picture.num_tokens > limit:
+            raise UserError(
+                f"prompt {text[:40]!r}… has {len(ids)} tokens; with max_thought_tokens={budget} and "
+                f"{self.picture.num_tokens} image tokens that exceeds the model's {limit} positions. "
+                "Shorten the prompt or lower max_thought_tokens."
+            )
+        return [*ids, self.text.boi] if sampling.thought == "off" else ids
+
+    def _canvas(self, rows: Tensor, sampling: Sampling, prefix: Rollouts | None, lengths: Tensor | None) -> Canvas:
+        budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
+        if prefix is None:
+            return Canvas.blank(len(rows), budget, self.picture.num_tokens, self.device)
+        if len(prefix) != int(rows.max()) + 1 or lengths is None or lengths.shape != (len(prefix),):
+            raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
+        if prefix.sampling.thought != sampling.thought:
+            raise ValueError(
+                f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."
+            )
+        canvas = Canvas.of_prefix(prefix.to(self.device), lengths.to(self.device), budget, self.picture.num_tokens)
+        return canvas.rows(rows.to(self.device))
+
+    def _redraw(self, prompts: Sequence[Prompt], thoughts: Sequence[list[int]]) -> list[list[int]]:
+        return [self.text.rewritten(p.text, self.text.thought_text(ids)) for p, ids in zip(prompts, thoughts)]
+
+    def _rollouts(
+        self, prompts: tuple[Prompt, ...], contexts: list[list[int]], canvas: Canvas, seeds: Tensor, sampling: Sampling,
+        group_size: int, pictures: Tensor | None,
+    ) -> Rollouts:  # fmt: skip
+        def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+            ids, lengths = pad_rows(rows, self.text.pad, self.device)
+            return ids, torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
+
+        texts = canvas.texts()
+        prompt_ids, prompt_mask = padded(contexts)
+        draw_ids, draw_mask = padded(self._redraw(prompts, texts)) if sampling.thought == "rewrite" else (None, None)
+        return Rollouts(
+            prompts=prompts, prompt_ids=prompt_ids, prompt_mask=prompt_mask, draw_ids=draw_ids, draw_mask=draw_mask,
+            seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision,
+            pictures=pictures, thoughts=tuple(self.text.thought_text(ids) for ids in texts), **canvas.token_axis(),
+        )  # fmt: skip
+
+    # Likelihoods
+
+    def log_probs(self, rollouts: Rollouts) -> Scored:
+        """Log-probs and entropy of the tokens under the distribution they were sampled from, with gradient."""
+        network = self._reference if self._in_reference and self._reference is not None else self.network
+        with autocast(self.device, self.precision):
+            return Scored(*network(rollouts.to(self.device)))
+
+    def compile_layers(self) -> None:
+        """Learn with compiled layers, see `compiled.py`; a copy that is made as reference later has them too."""
+        compiled.compile_layers(self.model, self.precision)
+        self._compiles = True
+
+    def make_reference(self) -> None:
+        """Freeze a copy of the weights as they are now; with adapters there is nothing to copy."""
+        if self.adapters is None:
+            shared = {id(self.model.model.vqmodel): self.model.model.vqmodel}
+            model = copy.deepcopy(self.model, shared).requires_grad_(False)
+            self._reference = Scorer(model, self.text, self._module().guidance_in_loss).eval()
+            if self._compiles:
+                compiled.compile_layers(model, self.precision)
+
+    def reference_weights(self) -> dict[str, Tensor]:
+        """Of the copy that `make_reference` took; empty with adapters."""
+        if self._reference is None:
+            return {}
+        frozen = "model.vqmodel."  # shared with the policy, never trained
+        return {n: w for n, w in self._reference.model.state_dict().items() if not n.startswith(frozen)}
+
+    def load_reference(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `reference_weights` gave."""
+        if self._reference is not None:
+            self._reference.model.load_state_dict(self._reference.model.state_dict() | weights)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        """Inside, `log_probs` are the reference's: the adapters off, or the copy that `make_reference` took."""
+        if self.adapters is None and self._reference is None:
+            raise RuntimeError("no reference: call make_reference() before training, or load the policy with lora.")
+        self._in_reference = True
+        try:
+            if self.adapters is not None:
+                with self.adapters.disable_adapter():
+                    yield
+            else:
+                yield
+        finally:
+            self._in_reference = False
+
+    def _module(self) -> Any:
+        """The scorer without a DDP wrapper, which hides its attributes."""
+        return getattr(self.network, "module", self.network)
+
+    # Pictures
+
+    @torch.no_grad()
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """(B, N) image tokens of uint8 pictures (B, H, W, 3) of the model's own size."""
+        if pictures.shape[1:3] != (self.picture.size, self.picture.size):
+            raise ValueError(
+                f"pictures of shape {tuple(pictures.shape)}: this policy draws {self.picture.size}×{self.picture.size} "
+                "pixels. Resize them."
+            )
+        vqmodel = self.model.model.vqmodel
+        return vq.encode(vqmodel, to_pixels(pictures).to(self.device, vqmodel.quant_conv.weight.dtype))
+
+    def code_vectors(self, image_tokens: Tensor) -> Tensor:
+        """(B, N, D) unit vectors of the codebook for image tokens (B, N): pictures alike have vectors alike."""
+        codebook = self.model.model.vqmodel.quantize.embedding.weight.detach().float()
+        return torch.nn.functional.normalize(codebook, dim=-1)[image_tokens.to(self.device)]
+
+    @torch.no_grad()
+    def decode_tokens(self, image_tokens: Tensor) -> Tensor:
+        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); what is missing takes the row's most common code."""
+        missing = self.picture.num_tokens - image_tokens.shape[1]
+        codes = image_tokens.to(self.device)
+        if missing > 0:
+            common = codes.mode(dim=1).values if codes.shape[1] else codes.new_zeros(len(codes))
+            codes = torch.cat([codes, common[:, None].expand(-1, missing)], dim=1)
+        vqmodel, config = self.model.model.vqmodel, self.model.config
+        size = memory.pictures_at_once(config, vqmodel.quant_conv.weight.itemsize, self.device)
+        with autocast(self.device, self.precision):
+            decoded = memory.in_parts(lambda part: to_pictures(vq.decode(vqmodel, part)), codes, size)
+        return torch.cat(decoded)
+
+    @torch.no_grad()
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions: of `yes` against `no` as the first token."""
+        parts = zip(pictures.split(64), _split(questions, 64))
+        return torch.cat([torch.sigmoid(self.yes_logits(p, q)) for p, q in parts])
+
+    def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """Log-odds (B,) of `answer`, with gradient, of all rows at once."""
+        yes, no = (self.text.single_tokens(word).to(self.device) for word in ("yes", "no"))
+        pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
+        ids, lengths = pad_rows([self.text.question(q) for q in questions], self.text.pad, self.device)
+        with autocast(self.device, self.precision):
+            output = self.model.model(
+                input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
+            )  # right padding: causal attention hides it from everything before
+            last = output.last_hidden_state[torch.arange(len(ids), device=self.device), lengths - 1]
+        logits = network.text_logits(self.model, last)
+        return logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)
+
+    @torch.no_grad()
+    def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        """(B,) mean log-likelihood per token, nats, of each text as the answer to a request to describe its picture."""
+        parts = [self._log_likelihood(p, t) for p, t in zip(pictures.split(64), _split(texts, 64))]
+        return torch.cat(parts) if parts else torch.zeros(0)
+
+    def _log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
+        question, answers = self.text.question(CAPTION_REQUEST), [self.text.answer(text) for text in texts]
+        ids, lengths = pad_rows([[*question, *answer] for answer in answers], self.text.pad, self.device)
+        with autocast(self.device, self.precision):
+            output = self.model.model(
+                input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
+            )
+        first = len(question)
+        log_probs = network.text_logits(self.model, output.last_hidden_state[:, first - 1 : -1]).log_softmax(-1)
+        chosen = log_probs.gather(-1, ids[:, first:, None]).squeeze(-1)
+        said = torch.arange(first, ids.shape[1], device=self.device) < lengths[:, None]
+        return (chosen * said).sum(1) / said.sum(1)
+
+    def picture_tokenizer_hash(self) -> str:
+        """SHA-256 of the VQ model's weights and the size of pictures."""
+        digest = hashlib.sha256(f"{self.picture.size} {self.picture.num_tokens}".encode())
+        for name, weight in sorted(self.model.model.vqmodel.state_dict().items()):
+            digest.update(name.encode() + weight.float().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def checkpoint_layers(self) -> None:
+        """Recompute layers in the backward pass, to save memory."""
+        self.model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def freeze(self) -> None:
+        """Want no gradients any more: the policy judges."""
+        self.model.requires_grad_(False)
+
+    def save(self, directory: Path) -> None:
+        """Write a directory that plain transformers loads; adapters are merged into the weights."""
+        loading.write_checkpoint(self.model, self.processor, Path(directory))
+
+
+def _split(items: Sequence[str], size: int) -> list[Sequence[str]]:
+    return [items[i : i + size] for i in range(0, len(items), size)]

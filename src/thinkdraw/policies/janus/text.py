@@ -1,0 +1,88 @@
+"""Texts ↔ token ids in the form that Janus was published with, and the ids that have a meaning of their own."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.control_tokens import breaker
+
+# `User:` and `Assistant:` without the bars, as some papers' code has it, cost Janus-Pro-1B ten GenEval points and more.
+PROMPT_FORM = "<|User|>: {text}\n\n<|Assistant|>:"
+
+
+class JanusText:
+    """The tokenizer of a Janus checkpoint, with begin-of-sentence, begin-of-image and their kin by name."""
+
+    def __init__(self, tokenizer, image_token_id: int, vocabulary: int, num_image_tokens: int):
+        self.tokenizer, self.num_image_tokens = tokenizer, num_image_tokens
+        self.bos, self.eos, self.pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
+        self.boi, self.eoi = tokenizer.boi_token_id, tokenizer.eoi_token_id
+        self.image = image_token_id
+        never = [self.bos, self.pad, self.image, self.eoi]
+        never = [i for i in never if i != self.eos] + list(range(len(tokenizer), vocabulary))
+        self.suppressed = torch.zeros(vocabulary, dtype=torch.bool)
+        self.suppressed[never] = True
+        self.controls = frozenset({self.bos, self.eos, self.pad, self.boi, self.eoi, self.image})
+        self._harmless = breaker(tokenizer)
+
+    @property
+    def vocabulary_hash(self) -> str:
+        """SHA-256 of the vocabulary with its ids."""
+        return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+
+    def prompt(self, text: str) -> list[int]:
+        """BOS and the prompt form. Raises UserError for an empty text, and for one that spells out a control token."""
+        if not text.strip():
+            raise UserError(f"prompt {text!r} is empty. Give it at least one word.")
+        ids = self.encode(PROMPT_FORM.format(text=text.strip()))
+        if clash := self.controls & set(ids):
+            name = self.tokenizer.convert_ids_to_tokens(min(clash))
+            raise UserError(f"prompt {text[:60]!r} spells the control token {name}. Write it without.")
+        return [self.bos, *ids]
+
+    def thought(self, text: str) -> list[int]:
+        """A thought stands after `<|Assistant|>:` with one space between; an empty one is no token at all."""
+        return self.encode(" " + text.strip()) if text.strip() else []
+
+    def thought_text(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+    def rewritten(self, prompt: str, thought: str) -> list[int]:
+        """The fresh context of a `rewrite` picture, begin-of-image included (T2I-R1, arXiv 2505.00703)."""
+        return [*self.prompt(f"{prompt.strip()}. {thought}"), self.boi]
+
+    def question(self, text: str) -> list[int]:
+        """What JanusProcessor builds for one picture and a question, in which special tokens are broken up by a space."""
+        picture = [self.boi, *[self.image] * self.num_image_tokens, self.eoi]
+        before, after = PROMPT_FORM.split("{text}")
+        asked = f"\n{self._harmless(text.strip())}{after}"
+        return [self.bos, *self.encode(before), *picture, *self.encode(asked)]
+
+    def answer(self, text: str) -> list[int]:
+        """A text that somebody gives as the answer to a question, special tokens broken up as in `question`."""
+        return self.thought(self._harmless(text))
+
+    def single_tokens(self, word: str) -> Tensor:
+        """Ids of the spellings of a word (with a space, capitalised) that are one token each."""
+        spellings = [self.encode(s) for s in (word, " " + word, word.capitalize(), " " + word.capitalize())]
+        ids = sorted({s[0] for s in spellings if len(s) == 1 and s[0] != self.tokenizer.unk_token_id})
+        if not ids:
+            raise UserError(
+                f"the tokenizer of {self.tokenizer.name_or_path} has no single token for {word!r}, which answering "
+                "yes/no questions needs. Use a checkpoint whose vocabulary has it, or another judge."
+            )
+        return torch.tensor(ids)
+
+    def blanked(self, ids: Tensor, is_image: Tensor | None = None) -> Tensor:
+        """The unconditional row of guidance: every text id but BOS and begin-of-image becomes pad, visible."""
+        stays = (ids == self.bos) | (ids == self.boi)
+        if is_image is not None:
+            stays |= is_image
+        return torch.where(stays, ids, self.pad)

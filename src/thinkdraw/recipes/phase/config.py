@@ -1,0 +1,96 @@
+"""What a GRPO run is asked to do: the settings of `grpo.py`, which the pieces of its phases read too."""
+
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from thinkdraw.recipes.phase.entropy import EntropySettings
+from thinkdraw.recipes.phase.prompt_order import HistorySettings, MixSettings
+from thinkdraw.recipes.phase.token_credit import TokenWeights
+from thinkdraw.recipes.phase.validation import ValidationSettings
+from thinkdraw.rewards.opening import RewardSettings
+from thinkdraw.training.data import DataSettings
+from thinkdraw.training.training import TrainSettings
+from thinkdraw.types import Sampling
+
+
+class GrpoConfig(TrainSettings):
+    can_shard: ClassVar[bool] = True
+    recipe: Literal["grpo"] = "grpo"
+    out: Path = Field(default=Path("runs/lab_grpo"), description="The run folder.")
+    prompts: DataSettings = DataSettings()
+    stages: list[MixSettings] = Field(default=[], description="Other prompts first, each mix for some phases (SRPO).")
+    history: HistorySettings | None = Field(default=None, description="Skip prompts that are solved (SRPO).")
+    rewrites: Literal["off", "pool"] = Field(
+        default="off", description="pool: a group spans rewrites of its prompt that ask for the same (PeRL)."
+    )
+    validation: ValidationSettings = ValidationSettings()
+    reward: RewardSettings = RewardSettings()
+    sampling: Sampling = Sampling.model_validate({})
+    prompts_per_phase: int = Field(default=32, ge=1, description="Over all processes.")
+    group_size: int = Field(default=8, ge=2, description="Rollouts per prompt, which are compared with each other.")
+    minibatches: int = Field(
+        default=1, ge=1, description="Optimiser steps per pass over a phase, each on a part of its groups."
+    )
+    passes: int = Field(default=1, ge=1, description="Passes over a phase (GRPO's μ).")
+    refill_rounds: int = Field(
+        default=0, ge=0, description="Times that groups without spread are replaced by new prompts' groups."
+    )
+    keep_extremes: int | None = Field(
+        default=None, ge=1, description="Learn from this many best and as many worst rollouts of a group only (PeRL)."
+    )
+    variant: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = "grpo"
+    advantage: Literal["group", "dr_grpo", "rloo", "reinforce++", "reinforce++_baseline"] | None = Field(
+        default=None, description="Rewards to advantages; null: the variant's own, dr_grpo's or the group's."
+    )
+    combine: Literal["sum", "gdpo", "weighted_sum"] = Field(
+        default="sum",
+        description="A reward of several parts: its own sum; gdpo, each part normalised in the group; or parts scaled by ranges.",
+    )
+    ranges: dict[str, tuple[float, float]] = Field(default={}, description="Of each part, for weighted_sum.")
+    token_weights: TokenWeights | None = Field(
+        default=None, description="Spread a rollout's advantage over its tokens."
+    )
+    clip_low: float | None = Field(default=None, gt=0, description="null: the variant's own, 0.2 for grpo.")
+    clip_high: float | None = Field(default=None, gt=0)
+    text_weight: float = Field(default=1.0, ge=0)
+    image_weight: float = Field(default=1.0, ge=0)
+    beta: float = Field(default=0.0, ge=0, description="Weight of the KL to the reference; 0 needs no reference.")
+    kl: Literal["k1", "k2", "k3"] = Field(
+        default="k3", description="k2, k3: in the loss; k1: inside the reward, summed over a rollout's tokens."
+    )
+    refresh_reference_every: int | None = Field(
+        default=None, ge=1, description="Phases after which the policy becomes the reference; null: never."
+    )
+    old_log_probs: Literal["sampled", "recomputed"] = Field(
+        default="sampled", description="recomputed: in training geometry, one more forward."
+    )
+    entropy: EntropySettings = EntropySettings()
+    judge_chunks: int = Field(
+        default=1,
+        ge=1,
+        description="Parts in which a phase is drawn, each judged while the next is drawn; before it where both compute on a CPU.",
+    )
+    max_no_verdict_frac: float = Field(
+        default=0.1, ge=0, le=1, description="Stop if more rewards of a phase than this are NaN."
+    )
+    log_rollouts_every: int = Field(
+        default=10, ge=0, description="Phases between parquet files of rollouts; 0 is never."
+    )
+    store: bool = Field(default=True, description="Keep the rollouts with their rewards in the run's `store`.")
+    log_groups: int = Field(default=2, ge=1, description="Groups per file.")
+
+    @model_validator(mode="after")
+    def _settings_fit_each_other(self) -> "GrpoConfig":
+        if self.token_weights and self.variant == "gspo":
+            raise ValueError(
+                "token_weights with variant=gspo, which has one advantage per segment: choose another variant"
+            )
+        if self.combine != "sum" and self.advantage is not None:
+            raise ValueError(f"combine={self.combine} makes the advantages itself: leave advantage out")
+        if self.combine != "sum" and self.beta > 0 and self.kl == "k1":
+            raise ValueError(
+                f"kl=k1 is part of the reward, which combine={self.combine} does not look at: use k2 or k3"
+            )
+        return self

@@ -1,0 +1,123 @@
+"""Which prompts a phase draws: an endless shuffled order, mixes that follow each other, and a memory of what is solved.
+
+Staged mixes and history resampling: SRPO (arXiv 2504.14286), whose second stage trains on another kind of prompts and whose
+later epochs leave out prompts that every rollout solves.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from thinkdraw.config import StrictModel
+from thinkdraw.training.data import DataSettings, load_prompts, shuffled
+from thinkdraw.types import Prompt
+
+
+class MixSettings(StrictModel):
+    """Prompts for some phases; the mix that is named next follows."""
+
+    phases: int = Field(ge=1, description="How long.")
+    prompts: DataSettings = DataSettings()
+
+
+class HistorySettings(StrictModel):
+    solved_reward: float = Field(
+        description="A prompt whose rollouts all got at least this is solved, and skipped when it comes again."
+    )
+    readmit_frac: float = Field(default=0.05, ge=0, le=1, description="Share of the solved ones drawn all the same.")
+
+
+class PromptOrder:
+    """The prompts of a run in the order in which phases take them; what they are depends on the seed and the rewards only.
+
+    mixes: (phases or None = for good, prompts), in turn; the last one stays.
+    """
+
+    def __init__(
+        self, mixes: Sequence[tuple[int | None, list[Prompt]]], seed: int, history: HistorySettings | None = None
+    ) -> None:
+        self.mixes, self.seed, self.history = list(mixes), seed, history
+        self.cursor, self.skipped = 0, 0
+        self.table: dict[str, dict[str, float]] = {}  # prompt → its last group's rewards
+
+    @staticmethod
+    def of(
+        prompts: DataSettings, stages: Sequence[MixSettings], seed: int, history: HistorySettings | None,
+        folder: Path | None = None,
+    ) -> "PromptOrder":  # fmt: skip
+        """`stages` in turn, then `prompts` for good. folder: of the run."""
+        mixes: list[tuple[int | None, list[Prompt]]] = [
+            (stage.phases, load_prompts(stage.prompts, folder)) for stage in stages
+        ]
+        return PromptOrder([*mixes, (None, load_prompts(prompts, folder))], seed, history)
+
+    def all_prompts(self) -> list[Prompt]:
+        return [prompt for _, prompts in self.mixes for prompt in prompts]
+
+    def take(self, count: int, phase: int) -> list[Prompt]:
+        """The next `count` prompts, for the phase of that number. A mix of solved prompts only is drawn all the same."""
+        prompts = self._mix(phase)
+        taken: list[Prompt] = []
+        in_a_row = 0  # solved ones; after a whole pass of them there are no others
+        while len(taken) < count:
+            place, self.cursor = self.cursor, self.cursor + 1
+            prompt = prompts[shuffled(place, len(prompts), self.seed)]
+            if self._is_solved(prompt) and not self._readmitted(place) and in_a_row < len(prompts):
+                in_a_row, self.skipped = in_a_row + 1, self.skipped + 1
+            else:
+                taken.append(prompt)
+                in_a_row = 0
+        return taken
+
+    def remember(self, prompts: Sequence[Prompt], rewards: Tensor, phase: int) -> None:
+        """rewards: (P, G), NaN = no verdict; a group without any changes nothing."""
+        for prompt, row in zip(prompts, rewards.tolist(), strict=True):
+            known = [value for value in row if not math.isnan(value)]
+            if known:
+                self.table[_key(prompt)] = {
+                    "mean": float(np.mean(known)), "std": float(np.std(known)), "min": min(known), "max": max(known),
+                    "phase": phase,
+                }  # fmt: skip
+
+    @property
+    def num_solved(self) -> int:
+        return sum(self.history is not None and row["min"] >= self.history.solved_reward for row in self.table.values())
+
+    def _mix(self, phase: int) -> list[Prompt]:
+        for phases, prompts in self.mixes[:-1]:
+            if phases is None or phase < phases:
+                return prompts
+            phase -= phases
+        return self.mixes[-1][1]
+
+    def _is_solved(self, prompt: Prompt) -> bool:
+        row = self.table.get(_key(prompt)) if self.history else None
+        return row is not None and self.history is not None and row["min"] >= self.history.solved_reward
+
+    def _readmitted(self, place: int) -> bool:
+        assert self.history is not None
+        return bool(np.random.default_rng([self.seed, 7, place]).random() < self.history.readmit_frac)
+
+    def state_dict(self) -> dict[str, Any]:
+        names = list(self.table)
+        columns = ("mean", "std", "min", "max", "phase")
+        numbers = torch.tensor([[self.table[n][c] for c in columns] for n in names], dtype=torch.float64)
+        return {"cursor": self.cursor, "skipped": self.skipped, "names": names, "table": numbers.reshape(-1, 5)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.cursor, self.skipped = state["cursor"], state["skipped"]
+        columns = ("mean", "std", "min", "max", "phase")
+        self.table = {
+            name: dict(zip(columns, row, strict=True))
+            for name, row in zip(state["names"], state["table"].tolist(), strict=True)
+        }
+
+
+def _key(prompt: Prompt) -> str:
+    return prompt.id or prompt.text

@@ -1,0 +1,64 @@
+"""What a phase's row of metrics.jsonl says about its rollouts, over all processes."""
+
+import math
+
+from torch import Tensor
+
+from thinkdraw.recipes.phase.config import GrpoConfig
+from thinkdraw.recipes.phase.rollout import Phase
+from thinkdraw.training.training import Team
+
+
+def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float | None]:
+    """Global means; None where nothing has a verdict.
+
+    reward_mean and no_verdict_frac are of all rollouts, replaced groups too; the rest is of what is trained on.
+    """
+    names = sorted(phase.parts[0].components)
+    sums: dict[str, float] = dict.fromkeys(("rows", "missing", "trained_rows", "groups", "flat", "text", "forced"), 0.0)
+    sums |= {
+        f"{name}/{what}": 0.0
+        for name in ("reward", "trained", "advantage", *(f"component {n}" for n in names))
+        for what in ("sum", "squares", "count")
+    }
+
+    def add(name: str, values: Tensor) -> None:
+        values = values[~values.isnan()].double()
+        for what, value in (("sum", values.sum()), ("squares", values.square().sum()), ("count", len(values))):
+            sums[f"{name}/{what}"] += float(value)
+
+    add("reward", phase.rewards)
+    sums["rows"], sums["missing"] = len(phase.rewards), float((phase.rewards.isnan() & phase.applies).sum())
+    for part in phase.parts:
+        add("trained", part.rewards)
+        add("advantage", part.advantages.values[part.advantages.valid])
+        for name in names:
+            add(f"component {name}", part.components[name])
+        text = ~part.rollouts.is_image & (part.rollouts.segment >= 0)
+        forced = (text & ~part.rollouts.mask).any(1)
+        if config.sampling.thought == "rewrite":
+            forced |= text.sum(1) >= config.sampling.max_thought_tokens
+        sums["groups"] += len(part.advantages.zero_variance)
+        sums["flat"] += part.advantages.num_zero_variance_groups
+        sums["text"] += float(text.sum())
+        sums["forced"] += float(forced.sum())
+        sums["trained_rows"] += len(text)
+    s = team.add(sums)
+
+    def mean_std(name: str) -> tuple[float | None, float | None]:
+        count = s[f"{name}/count"]
+        if count == 0:
+            return None, None
+        mean = s[f"{name}/sum"] / count
+        return mean, math.sqrt(max(0.0, s[f"{name}/squares"] / count - mean**2))
+
+    row: dict[str, float | None] = dict(zip(("reward_mean", "reward_std"), mean_std("reward")))
+    if config.refill_rounds:
+        row["reward_mean_trained"] = mean_std("trained")[0]
+    row |= {f"reward/{name}": mean_std(f"component {name}")[0] for name in names}
+    row |= {"advantage_std": mean_std("advantage")[1], "zero_variance_frac": s["flat"] / s["groups"]}
+    row["no_verdict_frac"] = s["missing"] / s["rows"]
+    return row | {
+        "thought_tokens_mean": s["text"] / s["trained_rows"],
+        "thought_forced_frac": s["forced"] / s["trained_rows"],
+    }

@@ -1,0 +1,113 @@
+"""Sample a rollout store: groups of every prompt in order, one shard at a time, judged right away if asked.
+
+    thinkdraw sample lab --out runs/store --count 256 --reward lab-detector
+
+A rollout depends on the seed and its prompt's place alone, so a run that was stopped goes on to the same store.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from thinkdraw.config import StrictModel, load_config, save_config
+from thinkdraw.errors import UserError
+from thinkdraw.policies.opening import load_trained, policy_path
+from thinkdraw.recipes.phase.rollout import draw_seeds
+from thinkdraw.recipes.score import judge_of, score_missing, shown
+from thinkdraw.rewards.opening import RewardSettings, open_reward
+from thinkdraw.rollouts import RolloutStore
+from thinkdraw.runtime.device import pick_device, set_threads
+from thinkdraw.runtime.files import sweep_leftovers
+from thinkdraw.training.data import DataSettings, check_prompts, load_prompts
+from thinkdraw.training.display import Display
+from thinkdraw.types import Policy, Sampling
+
+MAY_CHANGE = {"count", "rewards", "device", "num_threads", "log_every"}  # between a stopped run and its continuation
+
+
+class SampleConfig(StrictModel):
+    recipe: Literal["sample"] = "sample"
+    out: Path = Field(default=Path("runs/store"), description="The store's folder.")
+    policy: str = Field(
+        default="lab", description="Checkpoint folder, run folder (its best checkpoint), model id, or `lab`."
+    )
+    prompts: DataSettings = DataSettings()
+    count: int | None = Field(
+        default=None, ge=1, description="Groups: prompts in order, and around again; null is each prompt once."
+    )
+    sampling: Sampling = Sampling.model_validate({})
+    group_size: int = Field(default=8, ge=1, description="Rollouts per prompt; 1 is enough for filtering only.")
+    prompts_per_shard: int = Field(default=32, ge=1, description="Sampled together; what a kill can cost.")
+    seed: int = Field(default=0, ge=0)
+    rewards: list[str] = Field(default=[], description="Names of rewards that score each shard at once.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Of the weights.")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="bf16", description="Of the forward pass. In fp32 a trainer's log-probs equal the stored ones to 1e-4."
+    )
+    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+    log_every: int = Field(default=1, ge=1, description="Shards per printed line where there is no terminal.")
+
+
+def run(config: SampleConfig) -> Path:
+    """Fill the store up to `count` groups, and return its folder. Raises UserError, also for another run's store."""
+    set_threads(config.num_threads)
+    prompts = load_prompts(config.prompts, config.out)
+    count = config.count or len(prompts)
+    policy = load_trained(
+        config.policy, device=str(pick_device(config.device)), dtype=config.dtype, precision=config.precision
+    )
+    check_prompts(policy, prompts[:count], config.sampling)
+    rewards = {name: open_reward(name) for name in config.rewards}
+    store = open_store(config, policy)
+    for name, reward in rewards.items():
+        store.add_judge(reward.name, judge_of(reward, RewardSettings(name=name)))
+    left = max(0, count - store.num_groups)
+    with Display("sample", store.num_shards + -(-left // config.prompts_per_shard), config.log_every) as display:
+        for reward in rewards.values():
+            for index, scores in score_missing(store, reward.name, reward, lambda _: policy):
+                display.show(index + 1, shown(reward.name, scores), (reward.name,))
+        while (cursor := store.num_groups) < count:
+            size = min(config.prompts_per_shard, count - cursor)
+            chosen = [prompts[(cursor + i) % len(prompts)] for i in range(size)]
+            seeds = draw_seeds(config.seed, 0, cursor, size, config.group_size)
+            rollouts = policy.sample(
+                chosen, config.sampling, group_size=config.group_size, seeds=seeds, decode=bool(rewards)
+            )
+            verdicts = {reward.name: reward(rollouts) for reward in rewards.values()}
+            scores = {name: v.rewards for name, v in verdicts.items()}
+            components = {name: v.parts for name, v in verdicts.items()}
+            index = store.append(rollouts, scores, _lasting(config.policy), components=components, at_group=cursor)
+            row = {key: value for name in scores for key, value in shown(name, scores[name]).items()}
+            display.show(index + 1, row, tuple(row))
+    return config.out
+
+
+def _lasting(policy: str) -> str:
+    """The name of a checkpoint that holds from other folders, and when its run has gone on."""
+    path = policy_path(policy)
+    return str(Path(path).resolve()) if policy != "lab" and Path(path).is_dir() else policy
+
+
+def open_store(config: SampleConfig, policy: Policy) -> RolloutStore:
+    """The store of this run, new or to go on with. Raises UserError if `out` holds another one."""
+    given, exists = config.out / "sample.yaml", (config.out / "store.json").exists()
+    if exists and not given.exists():
+        raise UserError(f"{config.out} holds a store that `thinkdraw sample` did not make. Choose another out=.")
+    if exists:
+        before, now = (c.model_dump(mode="json") for c in (load_config(SampleConfig, given), config))
+        if differing := [name for name in now if name not in MAY_CHANGE and before[name] != now[name]]:
+            was = ", ".join(f"{name} ({before[name]} there, {now[name]} now)" for name in differing)
+            raise UserError(
+                f"{config.out} was sampled with another config: {was}. Choose another out=, or the same values."
+            )
+    save_config(config, given)
+    thought = config.sampling.thought
+    store = RolloutStore.open(config.out) if exists else RolloutStore.create(config.out, policy, thought)
+    store.check_policy(policy)
+    store.check_revision(policy.revision)
+    for file in (config.out / "shards", *(store.column(name).folder for name in store.judges)):
+        if file.is_dir():
+            sweep_leftovers(file)
+    return store

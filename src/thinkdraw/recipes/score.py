@@ -1,0 +1,121 @@
+"""Add a judge's scores to a rollout store: pictures are decoded from their tokens, each row is scored once.
+
+    thinkdraw score runs/store --reward lab-detector
+
+The scores of a shard are written together; a run that was stopped goes on with the shards that have none.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from thinkdraw.config import StrictModel
+from thinkdraw.errors import UserError
+from thinkdraw.policies.opening import load_trained
+from thinkdraw.rewards.opening import RewardSettings, open_reward
+from thinkdraw.rewards.own import as_reward
+from thinkdraw.rollouts import Judge, RolloutStore, StoredShard
+from thinkdraw.runtime.device import pick_device, set_threads
+from thinkdraw.runtime.files import sweep_leftovers
+from thinkdraw.training.display import Display
+from thinkdraw.types import Policy, Reward, Verdicts
+
+
+class ScoreConfig(StrictModel):
+    recipe: Literal["score"] = "score"
+    store: Path = Field(default=Path("runs/store"), description="The store's folder.")
+    reward: RewardSettings = RewardSettings()
+    name: str | None = Field(default=None, description="Of the scores in the store; null is the reward's own.")
+    policy: str | None = Field(default=None, description="Decodes the pictures; null is the one that drew them.")
+    chunk: int = Field(default=256, ge=1, description="Pictures decoded and judged at once, in whole groups.")
+    skip_damaged: bool = Field(default=False, description="Leave damaged shards out.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+    log_every: int = Field(default=1, ge=1, description="Shards per printed line where there is no terminal.")
+
+
+def run(config: ScoreConfig, reward: Reward | None = None) -> Path:
+    """Score what is not scored yet, and return the store's folder. reward: in place of the one that the config names.
+
+    Raises UserError, also where the store has scores of that name by another judge.
+    """
+    set_threads(config.num_threads)
+    store = RolloutStore.open(config.store)
+    reward = as_reward(reward) if reward else open_reward(config.reward.name, **config.reward.settings)
+    name = config.name or reward.name
+    column = store.add_judge(name, judge_of(reward, config.reward))
+    sweep_leftovers(column.folder)
+    decoder = Decoder(store, config.policy, config.device)
+    with Display("score", store.num_shards, config.log_every) as display:
+        for index, scores in score_missing(store, name, reward, decoder.policy, config.chunk, config.skip_damaged):
+            display.show(index + 1, shown(name, scores), (name, "no_verdict_frac"))
+    return config.store
+
+
+def score_missing(
+    store: RolloutStore, name: str, reward: Reward, policy_of: Callable[[StoredShard], Policy], chunk: int = 256,
+    skip_damaged: bool = False,
+) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
+    """Score the shards that have no scores called `name`; (index, scores (B,)) of each when they are on disk.
+
+    Raises UserError if another process scores them at the same time.
+    """
+    column = store.column(name)
+    missing = [index for index in range(store.num_shards) if not column.has(index)]
+    readable = dict(store.footers(skip_damaged=True)) if skip_damaged else missing
+    for index in missing:
+        if index not in readable:
+            continue
+        shard = store.read_shard(index)
+        rollouts, policy, size = shard.rollouts(), policy_of(shard), shard.footer.group_size
+        step = max(1, chunk // size) * size
+        asked = []
+        for begin in range(0, len(rollouts), step):
+            part = rollouts.select(range(begin, min(begin + step, len(rollouts))), size).to(policy.device)
+            pictures = policy.decode_tokens(part.image_tokens())
+            asked.append(reward(dataclasses.replace(part, pictures=pictures)))
+        verdicts = Verdicts.join(asked)
+        column.write(index, shard.footer, verdicts.rewards, verdicts.parts)
+        yield index, verdicts.rewards
+
+
+def judge_of(reward: Reward, settings: RewardSettings) -> Judge:
+    """revision: a reward that is more than its settings has an attribute of that name."""
+    return Judge(reward=settings.name, settings=settings.settings, revision=reward.revision)
+
+
+def shown(name: str, scores: Tensor) -> dict[str, float | None]:
+    """What the display shows of some scores."""
+    missing = scores.isnan()
+    mean = None if bool(missing.all()) else float(scores.nanmean())
+    return {name: mean, "no_verdict_frac": float(missing.float().mean()) or None}
+
+
+class Decoder:
+    """Pictures of a store's rows, by the policy that drew them or a given one, in the store's precision."""
+
+    def __init__(self, store: RolloutStore, policy: str | None = None, device: str = "auto") -> None:
+        self.store, self.given, self.device = store, policy, str(pick_device(device))
+        self._loaded: tuple[str, Policy] | None = None
+
+    def policy(self, shard: StoredShard) -> Policy:
+        """Raises UserError for a checkpoint that is gone, or one of other codes."""
+        path = self.given or shard.footer.policy
+        if self._loaded is None or self._loaded[0] != path:
+            try:
+                policy = load_trained(path, device=self.device, precision=self.store.header.precision)
+            except UserError as error:
+                raise UserError(
+                    f"row {shard.footer.first_row} cannot be drawn: {error} Or name another checkpoint: policy=CKPT."
+                ) from error
+            self.store.check_policy(policy)
+            self._loaded = path, policy
+        return self._loaded[1]
+
+    def pictures(self, shard: StoredShard) -> Tensor:
+        """(B, H, W, 3) uint8."""
+        return self.policy(shard).decode_tokens(shard.rollouts().image_tokens())

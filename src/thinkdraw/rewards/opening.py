@@ -1,0 +1,105 @@
+"""Opening a reward by name, with the frozen judges that it asks, named too: `{questioner: {name: vlm, path: …}}`.
+
+A setting is a judge where the reward's signature says so: a parameter whose type is a judge's protocol, `Scorer`, `Questioner`,
+`Detector`, `Writer` or a reward's own. Its value is a judge's name, or that name with the judge's settings beside it.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, get_args, get_origin, get_type_hints
+
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
+from thinkdraw.errors import UserError
+from thinkdraw.judges import JUDGES, load_judge
+from thinkdraw.policies.opening import load_trained
+from thinkdraw.rewards import REWARDS, load_reward
+from thinkdraw.runtime.device import pick_device
+from thinkdraw.runtime.registry import find
+from thinkdraw.types import Policy, Reward
+
+# The judge of a reward that may be left out, or named by its checkpoint alone, and that judge's setting for it.
+USUAL_JUDGE = {"lab-judge": ("questioner", "policy", "policy"), "lab-clip": ("scorer", "lab-clip", "path")}
+
+
+class RewardSettings(StrictModel):
+    name: str = Field(default="lab-detector", description="A registry name or my_pkg.mine:MyReward.")
+    settings: dict[str, Any] = Field(default={}, description="Passed to it.")
+
+
+def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Reward:
+    """`load_reward`, where judges, and the rewards that `combined` combines, may be given by name; judges load frozen.
+
+    own: the policy in training, for judge `self`. Raises UserError for what cannot be found or opened, and for a judge
+    that is not of the kind the reward asks.
+    """
+    if name in USUAL_JUDGE:
+        setting, judge, checkpoint = USUAL_JUDGE[name]
+        given = settings.setdefault(setting, judge)
+        if isinstance(given, str) and given not in JUDGES:
+            settings[setting] = judge if given == "lab" else {"name": judge, checkpoint: given}
+    for setting, kind in _named_settings(find("reward", REWARDS, name)).items():
+        given = settings.get(setting)
+        if kind is Reward and isinstance(given, Mapping):
+            settings[setting] = {part: _open_part(part, spec, own) for part, spec in given.items()}
+        elif kind is not Reward and isinstance(given, str | Mapping):
+            settings[setting] = _open_asked(kind, given, own, f"reward {name!r}: {setting}")
+    return load_reward(name, **settings)
+
+
+def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
+    """`load_judge`, where the policy of judges `policy` and `self` may be a path: `lab`, a checkpoint or a run, frozen.
+
+    `policy` asks the lab's if none is named, on its `device`; `self` asks `own`, the policy in training. Raises UserError.
+    """
+    if name in ("policy", "self"):
+        policy = settings.get("policy", "lab" if name == "policy" else own)
+        if policy is None:
+            raise UserError(
+                "judge 'self' is the policy in training, and here none is trained. Name a checkpoint: "
+                "{name: policy, policy: PATH}."
+            )
+        if isinstance(policy, str):
+            policy = load_trained(policy, device=str(pick_device(settings.pop("device", "auto"))))
+            policy.freeze()
+        settings["policy"] = policy
+    return load_judge(name, **settings)
+
+
+def _named_settings(maker: Any) -> dict[str, Any]:
+    """Parameter → the protocol of the judge that it takes, or `Reward` where it takes a mapping of rewards."""
+    hints = get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    kinds = {}
+    for name, hint in hints.items():
+        if get_origin(hint) is Mapping and get_args(hint)[-1] is Reward:
+            kinds[name] = Reward
+        # The type itself, or those of `Scorer | None`. Only what can be checked at run time is a judge's protocol.
+        elif found := [kind for kind in (hint, *get_args(hint)) if getattr(kind, "_is_runtime_protocol", False)]:
+            kinds[name] = found[0]
+    return kinds
+
+
+def _open_asked(kind: Any, given: str | Mapping[str, Any], own: Policy | None, where: str) -> Any:
+    name, settings = _name_and_settings(given, f"{where} has no name of a judge")
+    judge = open_judge(name, own, **settings)
+    if not isinstance(judge, kind):
+        raise UserError(f"{where}={name}: that judge is no {kind.__name__}. Name one that is.")
+    return judge
+
+
+def _open_part(part: str, given: Any, own: Policy | None) -> Reward:
+    """A reward of `combined`: its name; its settings, and its name where that is not `part`; or the reward itself."""
+    if not isinstance(given, str | Mapping):
+        return given
+    settings = given if isinstance(given, str) else {"name": part, **given}
+    name, settings = _name_and_settings(settings, f"reward {part!r} has no name of a reward")
+    return open_reward(name, own, **settings)
+
+
+def _name_and_settings(given: str | Mapping[str, Any], complaint: str) -> tuple[str, dict[str, Any]]:
+    settings = {"name": given} if isinstance(given, str) else dict(given)
+    name = settings.pop("name", None)
+    if not isinstance(name, str):
+        raise UserError(f"{complaint}. Write it as {{name: …}}, its settings beside it.")
+    return name, settings

@@ -1,0 +1,202 @@
+"""Requests that wait for one judge: those of a kind are judged together, by one thread, and no more wait than fit."""
+
+import logging
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.serve.wire import Verdict
+from thinkdraw.types import Reward, Rollouts, Verdicts
+
+log = logging.getLogger("thinkdraw.serve")
+
+
+class FullError(Exception):
+    """The queue has no room, or closes; ask again later."""
+
+
+@dataclass(eq=False)
+class _Piece:
+    """Whole groups of a request. kind: pieces of one kind may be judged as one batch."""
+
+    rollouts: Rollouts
+    hashes: Sequence[str]
+    future: Future[list[Verdict]] = field(default_factory=Future)
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        pictures = self.rollouts.pictures
+        assert pictures is not None
+        return self.rollouts.group_size, pictures.shape[1:], self.rollouts.sampling
+
+
+class JudgeQueue:
+    """Batches of up to `max_batch` rows (more only where a group is larger), collected for at most `max_wait_s`.
+
+    max_rows: that may wait. counts: batches, rows, rows without a verdict and seconds of judging since the start.
+    """
+
+    def __init__(self, reward: Reward, max_batch: int, max_wait_s: float, max_rows: int) -> None:
+        self.reward, self.max_batch, self.max_wait_s, self.max_rows = reward, max_batch, max_wait_s, max_rows
+        self.counts: Counter[str] = Counter()
+        self.judge_seconds = 0.0
+        self._waiting: deque[_Piece] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="judge", daemon=True)
+        self._thread.start()
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that wait, those being judged apart."""
+        with self._changed:
+            return sum(len(piece.rollouts) for piece in self._waiting)
+
+    @property
+    def is_open(self) -> bool:
+        return not self._closed and self._thread.is_alive()
+
+    def submit(self, rollouts: Rollouts, hashes: Sequence[str]) -> list[Future[list[Verdict]]]:
+        """Verdicts to come, in parts that follow each other. A future raises UserError where the reward does.
+
+        Raises FullError where there is no room for these rows.
+        """
+        size = rollouts.group_size
+        step = max(1, self.max_batch // size) * size
+        pieces = [
+            _Piece(rollouts.select(range(first, end), size), hashes[first:end])
+            for first in range(0, len(rollouts), step)
+            for end in [min(first + step, len(rollouts))]
+        ]
+        with self._changed:
+            if self._closed:
+                raise FullError("this server is shutting down")
+            waiting = sum(len(piece.rollouts) for piece in self._waiting)
+            if waiting and waiting + len(rollouts) > self.max_rows:
+                raise FullError(f"{waiting} rows wait already, and {self.max_rows} may")
+            self._waiting.extend(pieces)
+            self._changed.notify()
+        return [piece.future for piece in pieces]
+
+    def close(self) -> None:
+        """Take nothing more, and return when what waits is judged."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while pieces := self._next_batch():
+            try:
+                self._answer(pieces)
+            except BaseException as error:  # whoever waits must hear of it
+                for piece in pieces:
+                    if not piece.future.done():
+                        piece.future.set_exception(error)
+                raise
+
+    def _next_batch(self) -> list[_Piece]:
+        """The oldest piece and those that fit to it; empty when closed and nothing waits."""
+        with self._changed:
+            while True:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if not self._waiting:
+                    return []
+                deadline = time.monotonic() + self.max_wait_s
+                while not self._closed and sum(len(p.rollouts) for p in self._like_first()) < self.max_batch:
+                    if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                        break
+                batch = self._like_first()
+                for piece in batch:
+                    self._waiting.remove(piece)
+                # Who asked may have gone meanwhile, and its rows need no judging.
+                if wanted := [piece for piece in batch if piece.future.set_running_or_notify_cancel()]:
+                    return wanted
+
+    def _like_first(self) -> list[_Piece]:
+        batch, rows = [self._waiting[0]], len(self._waiting[0].rollouts)
+        for piece in list(self._waiting)[1:]:
+            if piece.kind == batch[0].kind and rows + len(piece.rollouts) <= self.max_batch:
+                batch.append(piece)
+                rows += len(piece.rollouts)
+        return batch
+
+    def _answer(self, pieces: list[_Piece]) -> None:
+        began = time.monotonic()
+        try:
+            together = Rollouts.join([piece.rollouts for piece in pieces])
+            verdicts = judged_rows(self.reward, together, [h for piece in pieces for h in piece.hashes])
+        except UserError as error:
+            if len(pieces) == 1:
+                pieces[0].future.set_exception(error)
+            else:  # only those whose rows are at fault shall hear of it
+                for piece in pieces:
+                    self._answer([piece])
+            return
+        self.judge_seconds += time.monotonic() - began
+        missing = sum(verdict.reward is None and verdict.applies for verdict in verdicts)
+        self.counts.update({"batches": 1, "rows": len(verdicts), "no_verdict_rows": missing})
+        for piece in pieces:
+            piece.future.set_result(verdicts[: len(piece.hashes)])
+            verdicts = verdicts[len(piece.hashes) :]
+
+
+def judged_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> list[Verdict]:
+    """A verdict per row. Where the judge fails on a batch, each group is tried alone: a bad one costs no other its verdict.
+
+    Raises UserError where the reward does: such rollouts cannot be judged at all.
+    """
+    try:
+        return _verdicts(reward(rollouts), hashes)
+    except UserError:
+        raise
+    except Exception as error:
+        size = rollouts.group_size
+        if len(rollouts) > size:
+            groups = [range(first, first + size) for first in range(0, len(rollouts), size)]
+            return [
+                verdict
+                for rows in groups
+                for verdict in judged_rows(reward, rollouts.select(rows, size), [hashes[row] for row in rows])
+            ]
+        log.exception("%s failed on a group of %d", reward.name, size)
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return [Verdict(hash=row_hash, reward=None, reason=reason) for row_hash in hashes]
+
+
+def _verdicts(judged: Verdicts, hashes: Sequence[str]) -> list[Verdict]:
+    """Raises ValueError where the reward did not give each row a number."""
+    columns = {"": judged.rewards, **judged.parts}
+    flags = {"": judged.applies, **judged.part_applies}
+    for name, values in (*columns.items(), *flags.items()):
+        if values.shape != (len(hashes),):
+            raise ValueError(f"{name or 'the reward'} has shape {tuple(values.shape)} for {len(hashes)} rollouts")
+    numbers = {name: _numbers(values) for name, values in columns.items()}
+    applies = {name: values.tolist() for name, values in flags.items()}
+    verdicts = []
+    for row, row_hash in enumerate(hashes):
+        missing = numbers[""][row] is None and applies[""][row]
+        verdicts.append(
+            Verdict(
+                hash=row_hash,
+                reward=numbers[""][row],
+                applies=applies[""][row],
+                components={name: values[row] for name, values in numbers.items() if name},
+                component_applies={name: values[row] for name, values in applies.items() if name and not values[row]},
+                reason="the judge has no verdict" if missing else None,
+            )
+        )
+    return verdicts
+
+
+def _numbers(values: Tensor) -> list[float | None]:
+    finite = torch.isfinite(values).tolist()
+    return [value if there else None for value, there in zip(values.tolist(), finite)]

@@ -1,0 +1,256 @@
+"""A reward over HTTP, for the reward `http` of runs here and elsewhere.
+
+    thinkdraw serve lab-clip --port 8421
+
+`GET /v1/about` says who judges, `POST /v1/judge` judges (`rewards/wire.py` has the messages), `GET /health` and
+`GET /metrics` are for those who watch. One judge, one thread, batches over all clients.
+"""
+
+import asyncio
+import hmac
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+
+from pydantic import Field
+
+import thinkdraw
+from thinkdraw.config import StrictModel
+from thinkdraw.errors import UserError
+from thinkdraw.rewards.opening import RewardSettings, open_reward
+from thinkdraw.rewards.revision import revision_of
+from thinkdraw.runtime.device import set_threads
+from thinkdraw.serve.access import is_loopback, read_token
+from thinkdraw.serve.queue import FullError, JudgeQueue
+from thinkdraw.serve.warm_up import first_look
+from thinkdraw.serve.wire import (
+    ABOUT,
+    API,
+    JUDGE,
+    About,
+    JudgeReply,
+    Limits,
+    Verdict,
+    WireError,
+    read_request,
+    row_hashes,
+)  # fmt: skip
+from thinkdraw.types import Reward, Rollouts
+
+try:
+    import uvicorn
+    from fastapi import Depends, FastAPI, Request, Response
+    from fastapi.responses import PlainTextResponse
+    from starlette.requests import ClientDisconnect
+except ModuleNotFoundError as absent:
+    raise UserError(
+        f"serving needs the package {absent.name}, which is not installed. Run `pip install 'thinkdraw[serve]'`."
+    ) from absent
+
+_LEAST_TOKEN = 16  # characters
+_LOOK_S = 0.5  # between looks whether a client that waits is still there
+
+
+class ServeConfig(StrictModel):
+    reward: RewardSettings = RewardSettings()
+    host: str = Field(default="127.0.0.1", description="Address to listen at; all but loopback need a token.")
+    port: int = Field(default=8421, ge=0, le=65535, description="0 takes a free one.")
+    token_env: str = Field(default="THINKDRAW_TOKEN", description="Environment variable that holds the token.")
+    max_batch: int = Field(
+        default=64, ge=1, description="Rows that the judge sees at once; a larger group stays whole."
+    )
+    max_wait_s: float = Field(default=0.005, ge=0, description="How long a batch that is not full waits for others.")
+    max_waiting: int = Field(default=2048, ge=1, description="Rows that may wait; more are refused with 429.")
+    limits: Limits = Limits()
+    max_connections: int = Field(default=64, ge=1)
+    shutdown_s: int = Field(default=60, ge=1, description="For the answers that are due when it is told to stop.")
+    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+
+
+class Refusal(Exception):
+    """A request that is not answered, and the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str):
+        super().__init__(message)
+        self.status = status
+
+
+class Service:
+    """One reward, its queue, and what was counted; `about` is what a client is told of it."""
+
+    def __init__(self, reward: Reward, config: ServeConfig):
+        self.reward, self.config = reward, config
+        self.revision = revision_of(reward, config.reward.settings)
+        self.queue = JudgeQueue(reward, config.max_batch, config.max_wait_s, config.max_waiting)
+        self.components: list[str] | None = None
+        self.requests: Counter[int] = Counter()
+
+    @property
+    def about(self) -> About:
+        return About(
+            api=API, version=thinkdraw.__version__, reward=self.reward.name, revision=self.revision,
+            components=self.components, weights=getattr(self.reward, "weights", None), limits=self.config.limits,
+        )  # fmt: skip
+
+    async def judge(self, request: Request) -> JudgeReply:
+        """Raises Refusal; UserError where the reward cannot judge such rollouts."""
+        if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+            raise Refusal(415, "Send application/json.")  # which a web page of another origin cannot do unasked
+        body = await read_body(request, self.config.limits.bytes)
+        try:
+            request_id, rollouts, hashes = await asyncio.to_thread(self._read, body)
+            verdicts = await answers(request, self.queue.submit(rollouts, hashes))
+        except WireError as error:
+            raise Refusal(400, str(error)) from error
+        except FullError as error:
+            raise Refusal(429 if self.queue.is_open else 503, f"{error}. Ask again later.") from error
+        self.components = list(verdicts[0].components)
+        return JudgeReply(api=1, id=request_id, reward=self.reward.name, revision=self.revision, rows=verdicts)
+
+    def metrics(self) -> str:
+        """In Prometheus's text format."""
+        counts, judged = self.queue.counts, {"reward": self.reward.name, "revision": self.revision}
+        lines = [f"thinkdraw_served{{{','.join(f'{k}={_quoted(v)}' for k, v in judged.items())}}} 1"]
+        lines += [f'thinkdraw_requests_total{{code="{code}"}} {n}' for code, n in sorted(self.requests.items())]
+        lines += [f"thinkdraw_{name}_total {counts[name]}" for name in ("batches", "rows", "no_verdict_rows")]
+        lines.append(f"thinkdraw_judge_seconds_total {self.queue.judge_seconds:.6f}")
+        lines.append(f"thinkdraw_waiting_rows {self.queue.num_rows}")
+        return "\n".join(lines) + "\n"
+
+    def _read(self, body: bytes) -> tuple[str, Rollouts, list[str]]:
+        request_id, rollouts = read_request(body, self.config.limits)
+        return request_id, rollouts, row_hashes(rollouts)
+
+
+def build_app(service: Service, token: str = "") -> FastAPI:
+    """The application. token: what a client must show; "" lets everybody in."""
+
+    @asynccontextmanager
+    async def until_the_queue_is_empty(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.queue.close)
+
+    def admitted(request: Request) -> None:
+        shown = request.headers.get("authorization", "").encode()
+        if token and not hmac.compare_digest(shown, f"Bearer {token}".encode()):
+            raise Refusal(401, f"The token is missing or wrong. Set {service.config.token_env} as where it is served.")
+
+    app = FastAPI(title="thinkdraw", docs_url=None, redoc_url=None, openapi_url=None, lifespan=until_the_queue_is_empty)
+
+    @app.get("/health")
+    async def health() -> Response:
+        return PlainTextResponse("ok\n") if service.queue.is_open else PlainTextResponse("closing\n", 503)
+
+    @app.get("/metrics", dependencies=[Depends(admitted)])
+    async def metrics() -> Response:
+        return PlainTextResponse(service.metrics(), media_type="text/plain; version=0.0.4")
+
+    @app.get(ABOUT, dependencies=[Depends(admitted)])
+    async def about() -> Response:
+        return Response(service.about.model_dump_json(), media_type="application/json")
+
+    @app.post(JUDGE, dependencies=[Depends(admitted)])
+    async def judge(request: Request) -> Response:
+        reply = await service.judge(request)
+        service.requests[200] += 1
+        return Response(reply.model_dump_json(), media_type="application/json")
+
+    def refused(status: int, message: str) -> Response:
+        service.requests[status] += 1
+        headers = {"retry-after": "1"} if status in (429, 503) else {}
+        return PlainTextResponse(message + "\n", status, headers)
+
+    @app.exception_handler(Refusal)
+    async def refuse(request: Request, refusal: Refusal) -> Response:
+        return refused(refusal.status, str(refusal))
+
+    @app.exception_handler(UserError)
+    async def cannot_be_judged(request: Request, error: UserError) -> Response:
+        return refused(422, str(error))
+
+    return app
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """Raises Refusal for more than `limit` bytes, before they are all in memory."""
+    too_long = Refusal(
+        413, f"This server takes requests of {limit} bytes. Send fewer rows, or raise limits.bytes there."
+    )
+    said, body = request.headers.get("content-length", ""), bytearray()
+    if said.isdecimal() and int(said) > limit:
+        raise too_long
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > limit:
+                raise too_long
+    except ClientDisconnect as error:
+        raise Refusal(400, "The request broke off.") from error
+    return bytes(body)
+
+
+async def answers(request: Request, futures: Sequence[Future[list[Verdict]]]) -> list[Verdict]:
+    """What the futures give, in order. Where the client went, what still waits of it is dropped. Raises what they raise."""
+    waiting = [asyncio.wrap_future(future) for future in futures]
+    pending = set(waiting)
+    while pending:
+        _, pending = await asyncio.wait(pending, timeout=_LOOK_S)
+        if pending and await request.is_disconnected():
+            for future in pending:
+                future.cancel()
+            raise Refusal(499, "The client has gone.")
+    return [verdict for done in waiting for verdict in done.result()]
+
+
+def run(config: ServeConfig) -> None:
+    """Serve until told to stop, then give the answers that are due. Raises UserError."""
+    token = checked_token(config)
+    set_threads(config.num_threads)
+    listening = bound_socket(config)
+    reward = open_reward(config.reward.name, **config.reward.settings)
+    service = Service(reward, config)
+    service.components = first_look(reward)
+    settings = uvicorn.Config(
+        build_app(service, token), log_level="warning", access_log=False, limit_concurrency=config.max_connections,
+        timeout_graceful_shutdown=config.shutdown_s,
+    )  # fmt: skip
+    listening.listen()
+    host, port = listening.getsockname()[:2]
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    print(f"serving {reward.name}, revision {service.revision}, at http://{address}", flush=True)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(settings).run(sockets=[listening])
+
+
+def checked_token(config: ServeConfig) -> str:
+    """Raises UserError where others could reach the server without a token, or with one that is soon guessed."""
+    token = read_token(config.token_env)
+    if not token and not is_loopback(config.host):
+        raise UserError(
+            f"host={config.host} is open to other machines, which needs a token. Set {config.token_env}, or take "
+            "host=127.0.0.1."
+        )
+    if token and len(token) < _LEAST_TOKEN:
+        raise UserError(f"the token in {config.token_env} has {len(token)} characters. Take {_LEAST_TOKEN} or more.")
+    return token
+
+
+def bound_socket(config: ServeConfig) -> socket.socket:
+    """Taken before a judge is loaded, which may need minutes. Raises UserError."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listening = socket.socket(family)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((config.host, config.port))
+    except OSError as error:
+        listening.close()
+        raise UserError(
+            f"cannot listen at {config.host} port {config.port}: {error.strerror or error}. Choose another --port or --host."
+        ) from error
+    return listening
+
+
+def _quoted(value: str) -> str:
+    return '"' + value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") + '"'

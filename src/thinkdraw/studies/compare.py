@@ -1,0 +1,210 @@
+"""Runs side by side at stated cost, each judged on the same test prompts and compared with the policy that all began with.
+
+    thinkdraw compare runs/objectives/cells/dpo/seed_0 runs/objectives/cells/dpo/seed_1 runs/lab_grpo
+
+Runs that differ in nothing but the seed are one row, with its pictures pooled. Best-of-N of the untrained policy, with the
+same reward, is a row of its own: training has to beat it.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field
+
+from thinkdraw.benchmarks.lab.benchmark import Split, compare, evaluate_lab
+from thinkdraw.config import StrictModel, save_config
+from thinkdraw.errors import UserError
+from thinkdraw.policies.opening import load_trained, policy_path
+from thinkdraw.rewards.opening import RewardSettings, open_reward
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.tracking import MetricsLog
+from thinkdraw.search import BestOfN, DrawnOnce
+from thinkdraw.studies.comparison_table import draw, table
+from thinkdraw.studies.quickstart import EvaluationSettings
+from thinkdraw.training.folder import STARTED
+from thinkdraw.training.ledger import COSTS
+
+Fact = Literal["base", "prompts", "sampling"]
+Cost = Literal[
+    "pictures_sampled",
+    "sequences_trained",
+    "reference_forwards",
+    "judge_calls",
+    "tokens_sampled",
+    "tokens_trained",
+    "seconds",
+]
+Folders = dict[Split, Path]
+
+
+class JudgingSettings(StrictModel):
+    """How every run of a comparison is judged."""
+
+    best_of: int | None = Field(default=4, ge=2, description="Also judge best-of-N of the untrained policy.")
+    reward: RewardSettings = Field(default=RewardSettings(), description="What best-of-N chooses by.")
+    best_of_by: dict[str, RewardSettings] = Field(
+        default={}, description="A row of best-of-N for each of these, in place of the one by `reward`."
+    )
+    evaluation: EvaluationSettings = EvaluationSettings(questions_per_type=0)
+    out_of_domain_prompts: int = Field(default=192, ge=0, description="0 leaves it out.")
+    axes: list[Cost] = Field(
+        default=["pictures_sampled", "sequences_trained"], min_length=1, description="Costs that the plot is against."
+    )
+
+
+class CompareConfig(JudgingSettings):
+    recipe: Literal["compare"] = "compare"
+    out: Path = Path("runs/compare")
+    runs: list[Path] = Field(min_length=1)
+    allow: list[Fact] = Field(default=[], description="In what the runs may differ although they are compared.")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run folder: its configuration, what it began with (see `RunFolder.started`), and its ledger at the end."""
+
+    folder: Path
+    config: dict[str, Any]
+    started: dict[str, Any]
+    spent: dict[str, float]
+
+    @classmethod
+    def read(cls, folder: Path) -> "FinishedRun":
+        """Raises UserError if the folder is not a run's, or of one that has not made a step."""
+        try:
+            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+            started = json.loads((folder / STARTED).read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise UserError(
+                f"{folder} is not a run that can be compared: config.yaml and {STARTED} cannot be read. Give folders "
+                "that `thinkdraw train` wrote with SFT, GRPO, preference or rejection."
+            ) from error
+        rows = MetricsLog.read(folder / "metrics.jsonl")
+        if not rows:
+            raise UserError(f"{folder} has no step in metrics.jsonl yet. Let the run go on: thinkdraw train.")
+        return cls(folder, config, started, {name: rows[-1].get(name, 0) for name in (*COSTS, "seconds")})
+
+    @property
+    def group(self) -> str:
+        """Equal for runs that differ in nothing but the seed."""
+        return json.dumps({k: v for k, v in self.config.items() if k not in ("out", "seed")}, sort_keys=True)
+
+    @property
+    def name(self) -> str:
+        folder = self.folder.resolve()
+        return folder.parent.name if folder.name.startswith("seed_") else folder.name
+
+
+def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
+    """Judge what is not judged yet; write summary.json, table.md and comparison.png. Raises UserError for unlike runs."""
+    config.out.mkdir(parents=True, exist_ok=True)
+    save_config(config, config.out / "config.yaml")
+    groups: dict[str, list[FinishedRun]] = {}
+    for found in map(FinishedRun.read, config.runs):
+        groups.setdefault(found.group, []).append(found)
+    named: dict[str, list[FinishedRun]] = {}
+    for runs in groups.values():
+        named[runs[0].name if runs[0].name not in named else str(runs[0].folder)] = runs
+    return compare_groups(named, config, config.out, config.allow, {}, say)
+
+
+def compare_groups(
+    groups: Mapping[str, Sequence[FinishedRun]], asked: JudgingSettings, out: Path, allow: Sequence[Fact],
+    about: dict[str, Any], say: Callable[[str], None],
+) -> Path:  # fmt: skip
+    """groups: name → runs of several seeds. about: goes into summary.json before the rows."""
+    runs = [run for group in groups.values() for run in group]
+    refuse_unlike(runs, allow)
+    base = policy_path(runs[0].config["policy"])
+    places: Folders = {split: out / "eval" / split / "untrained" for split in _splits(asked)}
+    beginning = DrawnOnce(load_trained(base))
+    untrained = _judged(beginning, asked, places)
+    rows = {"untrained": _row(asked, [untrained], untrained, [])}
+    for by, settings in (asked.best_of_by or {"": asked.reward}).items() if asked.best_of else ():
+        assert asked.best_of
+        name = f"best of {asked.best_of}" + (f" by {by}" if by else "")
+        chooser = BestOfN(beginning, open_reward(settings.name, **settings.settings), asked.best_of)
+        places = {split: out / "eval" / split / name.replace(" ", "-") for split in _splits(asked)}
+        rows[name] = _row(asked, [_judged(chooser, asked, places)], untrained, [], drawn=asked.best_of)
+        say(_line(name, rows[name]))
+    for name, group in groups.items():
+        judged = [_judged(load_trained(run.folder), asked, _places(run.folder, asked)) for run in group]
+        rows[name] = _row(asked, judged, untrained, group)
+        say(_line(name, rows[name]))
+    summary = {**about, "base": runs[0].started["base"], "prompts": runs[0].started["prompts"], "rows": rows}
+    atomic_write_json(out / "summary.json", summary)
+    atomic_write_text(out / "table.md", table(rows))
+    draw(rows, out / "comparison.png", asked.axes)
+    return out
+
+
+def refuse_unlike(runs: Sequence[FinishedRun], allow: Sequence[Fact] = ()) -> None:
+    """Raise UserError, which names the runs and the fact, unless all began with the same policy, prompts and sampling."""
+    facts: tuple[Fact, ...] = ("base", "prompts", "sampling")
+    for fact in (f for f in facts if f not in allow):
+        first = runs[0]
+        for other in runs[1:]:
+            if other.started[fact] != first.started[fact]:
+                raise UserError(
+                    f"{first.folder} and {other.folder} began with another {fact}: {_short(first.started[fact])} and "
+                    f"{_short(other.started[fact])}. Compare runs that share it, or say allow=[{fact}]."
+                )
+
+
+def _judged(policy: Any, asked: JudgingSettings, folders: Folders) -> Folders:
+    """Draw and judge in domain and out of domain what is not judged yet."""
+    e = asked.evaluation
+    for split, folder in folders.items():
+        evaluate_lab(policy, e.family, split, _splits(asked)[split], e.samples, e.sampling, e.seed, folder)
+    return folders
+
+
+def _splits(asked: JudgingSettings) -> dict[Split, int]:
+    """Split → number of prompts."""
+    counts: dict[Split, int] = {"test": asked.evaluation.prompts, "ood": asked.out_of_domain_prompts}
+    return {split: count for split, count in counts.items() if count}
+
+
+def _places(folder: Path, asked: JudgingSettings) -> Folders:
+    e = asked.evaluation
+    return {
+        split: folder / "eval" / f"lab-{e.family}-{split}-{count}x{e.samples}"
+        for split, count in _splits(asked).items()
+    }
+
+
+def _row(
+    asked: JudgingSettings, judged: Sequence[Folders], untrained: Folders, runs: Sequence[FinishedRun], drawn: int = 1
+) -> dict[str, Any]:
+    """Differences to the untrained policy, all seeds pooled and each alone, and what one seed cost on average.
+
+    drawn: pictures per picture that is handed over.
+    """
+    row: dict[str, Any] = {
+        name: sum(run.spent[name] for run in runs) / len(runs) if runs else 0 for name in (*COSTS, "seconds")
+    }
+    row |= {"pictures_drawn_per_test_picture": drawn, "seeds": [run.config["seed"] for run in runs]}
+    for split, count in _splits(asked).items():
+        pooled = compare([folders[split] for folders in judged], untrained[split])
+        each = [compare(folders[split], untrained[split]).value for folders in judged]
+        row[split] = {"value": pooled.value, "low": pooled.low, "high": pooled.high, "per_seed": each}
+        row[split] |= {"score": _score(judged, split), "prompts": count, "pictures": asked.evaluation.samples * count}
+    return row
+
+
+def _score(judged: Sequence[Folders], split: Split) -> float:
+    summaries = [json.loads((folders[split] / "summary.json").read_text(encoding="utf-8")) for folders in judged]
+    return sum(summary["score"] for summary in summaries) / len(summaries)
+
+
+def _line(name: str, row: dict[str, Any]) -> str:
+    value, low, high = (100 * row["test"][key] for key in ("value", "low", "high"))
+    return f"{name}: {value:+.1f} points over the untrained policy [{low:+.1f}, {high:+.1f}]"
+
+
+def _short(fact: Any) -> str:
+    return str(fact) if len(str(fact)) <= 120 else f"{str(fact)[:117]}…"

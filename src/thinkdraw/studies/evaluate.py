@@ -1,0 +1,184 @@
+"""Benchmarks from a checkpoint or from pictures that anything drew: draw, judge, add up, and keep what makes it repeatable.
+
+    thinkdraw eval runs/quickstart/grpo --benchmark geneval --prompts benchmarks/geneval
+
+OUT/<benchmark>/ holds the drawing (drawing.json, drawn.jsonl, pictures/) and, per judge, a folder with settings.json,
+results.jsonl, summary.json and, in official/, the original scorer's result files. All of it goes on where it was stopped.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from thinkdraw.benchmarks.base import PictureSet, RefusesGaps, Report, Row, WritesResults, null_for_nan
+from thinkdraw.benchmarks.drawn_folder import draw_into, drawn_places
+from thinkdraw.benchmarks.flow import numbers, prompt_notes, report_on, score_pictures, spread_of_pictures, summary_of
+from thinkdraw.benchmarks.lab.understanding import evaluate_understanding
+from thinkdraw.benchmarks.latency import latency
+from thinkdraw.benchmarks.picture_files import Listing, list_pictures, read_set
+from thinkdraw.benchmarks.settings import keep_settings
+from thinkdraw.benchmarks.statistics import Score
+from thinkdraw.benchmarks.vqa import evaluate_vqa, read_vqa
+from thinkdraw.errors import UserError
+from thinkdraw.policies.opening import load_trained
+from thinkdraw.runtime.device import pick_device
+from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.studies.evaluate_open import Asked, EvaluateConfig, ask, judge_folder, out_of
+from thinkdraw.training.data import check_prompts
+from thinkdraw.training.display import Display
+from thinkdraw.types import Policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One benchmark's result. summary: what summary.json holds; folder: where it is."""
+
+    report: Report
+    summary: Mapping[str, Any]
+    folder: Path
+
+    @property
+    def score(self) -> Score:
+        """The overall."""
+        return self.report.overall
+
+
+def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation]:
+    """policy: that of `config.policy`, where it is open already.
+
+    Raises UserError for whatever is wrong with prompts, judges or checkpoint before the first picture is drawn.
+    """
+    if (config.policy is None) == (config.images is None):
+        raise UserError("give a checkpoint that draws the pictures, or --images with a folder of them: one of the two.")
+    if config.images is not None and not config.images.is_dir():
+        raise UserError(f"--images {config.images} is not a folder. Give the folder of an official layout.")
+    asked = [ask(name, config) for name in config.benchmarks]
+    if config.images is not None:
+        return [_from_images(config, a) for a in asked]
+    policy = policy or load_trained(str(config.policy), config.precision, device=str(pick_device(config.device)))
+    for a in asked:
+        check_prompts(policy, list(a.prompts.values()), config.sampling)
+    understanding = _understanding(config, policy)
+    return [_from_policy(config, a, policy, understanding) for a in asked]
+
+
+def _from_images(config: EvaluateConfig, asked: Asked) -> Evaluation:
+    assert config.images is not None
+    inside = config.images / asked.benchmark.name
+    folder = inside if inside.is_dir() and len(config.benchmarks) > 1 else config.images
+    places = asked.benchmark.official_pictures(folder, asked.all_prompts)
+    if not places:
+        raise UserError(f"{folder} holds no picture in {asked.benchmark.name}'s official layout. Check the folder.")
+    listing = list_pictures(folder, places, asked.prompts, asked.samples)
+    return _score(config, asked, listing, {"source": "images"}, {"images": str(folder)}, {})
+
+
+def _from_policy(config: EvaluateConfig, asked: Asked, policy: Policy, understanding: Mapping[str, Any]) -> Evaluation:
+    drawing: dict[str, Any] = {
+        "benchmark": asked.benchmark.name, "prompts_sha256": asked.sha256, "indices": asked.which,
+        "samples": asked.samples, "seed": config.seed, "revision": policy.revision,
+        "sampling": config.sampling.model_dump(mode="json"), "precision": policy.precision,
+    }  # fmt: skip
+    folder = out_of(config) / asked.benchmark.name
+    with Display(f"draw {asked.benchmark.name}", len(asked.prompts) * asked.samples, 1) as display:
+        rows = draw_into(
+            folder, policy, asked.prompts, drawing, config.sampling, samples=asked.samples, seed=config.seed,
+            chunk=config.chunk, progress=_shown(display),
+        )  # fmt: skip
+    places = drawn_places(folder, asked.prompts, asked.samples)
+    listing = list_pictures(folder / "pictures", places, asked.prompts, asked.samples)
+    measures = _cost(config, asked, policy, folder, rows) | ({"understanding": understanding} if understanding else {})
+    apart = [row["token_distance"] for row in rows if row["sample"] == 0 and row["token_distance"] is not None]
+    tokens = {"token_distance": float(np.mean(apart))} if apart else {}
+    drawing.pop("benchmark")
+    return _score(config, asked, listing, {"source": "policy", **drawing}, {"policy": config.policy}, measures | tokens)
+
+
+def _score(
+    config: EvaluateConfig, asked: Asked, listing: Listing, source: Mapping[str, Any], shown: Mapping[str, Any],
+    measures: Mapping[str, Any],
+) -> Evaluation:  # fmt: skip
+    """source: what settings.json guards besides the judges. shown: further facts of the summary."""
+    benchmark = asked.benchmark
+    folder = out_of(config) / benchmark.name / judge_folder(benchmark.label)
+    settings = {
+        "benchmark": benchmark.name, "label": benchmark.label, "judges": asked.judges, "settings": config.settings,
+        "prompts_sha256": asked.sha256, "num_prompts": len(asked.prompts), "samples": asked.samples, **source,
+    }  # fmt: skip
+    if isinstance(benchmark, RefusesGaps):
+        benchmark.check_missing(listing.missing, asked.all_prompts)
+    keep_settings(folder / "settings.json", settings)
+    if config.export_official is not None:
+        _export(config, asked, listing)
+    with Display(f"judge {benchmark.name}", len(asked.prompts), 1) as display:
+        rows = score_pictures(
+            benchmark, asked.prompts, listing, folder, samples=asked.samples, prompts_at_once=config.prompts_at_once,
+            max_no_verdict_frac=config.max_no_verdict_frac, progress=_shown(display),
+        )  # fmt: skip
+    notes = listing.notes() + prompt_notes(
+        benchmark, len(asked.all_prompts), len(asked.prompts), asked.samples, asked.sha256, asked.git_hash
+    )
+    report = report_on(benchmark, rows, notes)
+    spread = {name: numbers(score) for name, score in spread_of_pictures(rows).items()}
+    extra = {"prompts_file": asked.file, "missing": len(listing.missing), "extra_files": len(listing.extra)}
+    summary = summary_of(report, settings, **extra, **shown, diversity=spread, **measures)
+    atomic_write_json(folder / "summary.json", summary)
+    if isinstance(benchmark, WritesResults):
+        benchmark.write_results(folder / "official", rows)
+    return Evaluation(report, summary, folder)
+
+
+def _shown(display: Display) -> Callable[[int, int], None]:
+    """Progress at every twentieth of the whole."""
+    last = [-1]
+
+    def show(done: int, total: int) -> None:
+        if (step := 20 * done // total) > last[0]:
+            last[0] = step
+            display.show(done, {}, ())
+
+    return show
+
+
+def _export(config: EvaluateConfig, asked: Asked, listing: Listing) -> None:
+    assert config.export_official is not None
+    several = len(config.benchmarks) > 1
+    folder = config.export_official / asked.benchmark.name if several else config.export_official
+
+    def pictures() -> Iterator[PictureSet]:
+        for index, prompt in asked.prompts.items():
+            found, problems = read_set(index, prompt, listing, asked.samples)
+            if problems:
+                sample, reason = next(iter(problems.items()))
+                raise UserError(f"prompt {index} picture {sample} cannot be exported: {reason}. Draw it first.")
+            yield found
+
+    asked.benchmark.export_official(folder, asked.all_prompts, pictures())
+
+
+def _cost(config: EvaluateConfig, asked: Asked, policy: Policy, folder: Path, rows: list[Row]) -> dict[str, Any]:
+    """Seconds and tokens per picture: of this drawing, and of a few pictures drawn one by one with and without thought."""
+    drawn = {key: float(np.mean([row[key] for row in rows])) for key in ("seconds", "text_tokens", "image_tokens")}
+    cost: dict[str, Any] = {"drawing": {**drawn, "pictures": len(rows), "batch": config.chunk}}
+    if config.latency_pictures:
+        few = list(asked.prompts.values())[: config.latency_pictures]
+        found = latency(policy, few, config.sampling, seed=config.seed)
+        cost["latency"] = {name: dataclasses.asdict(kind) for name, kind in found.items()}
+    return cost
+
+
+def _understanding(config: EvaluateConfig, policy: Policy) -> dict[str, Any]:
+    """Does it still see? The lab's own questions, and those of a file."""
+    found: dict[str, Any] = {}
+    if config.questions_per_type:
+        found = evaluate_understanding(policy, config.questions_per_type, config.seed).summary()
+    if config.vqa is not None:
+        report = evaluate_vqa(policy, read_vqa(config.vqa), seed=config.seed)
+        found["vqa"] = {
+            **numbers(report.accuracy), "file": config.vqa.name, "problems": list(report.problems),
+            "per_kind": {kind: numbers(score) for kind, score in report.per_kind.items()}, "rows": list(report.rows),
+        }  # fmt: skip
+    return null_for_nan(found)

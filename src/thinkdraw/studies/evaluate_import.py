@@ -1,0 +1,156 @@
+"""The original scorers' result files in our tables, and two evaluations of the same prompts compared."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from thinkdraw.benchmarks import load_benchmark
+from thinkdraw.benchmarks.base import Benchmark, HasColumns, Row, null_for_nan, verdicts_by_prompt
+from thinkdraw.benchmarks.crossed import differences
+from thinkdraw.benchmarks.flow import numbers, report_on, summary_of
+from thinkdraw.benchmarks.lab.understanding import understanding_difference
+from thinkdraw.benchmarks.row_log import RowLog
+from thinkdraw.benchmarks.settings import sha256_of, sha256_of_prompts
+from thinkdraw.benchmarks.statistics import PromptVerdicts
+from thinkdraw.benchmarks.vqa import vqa_difference
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.studies.evaluate import Evaluation
+from thinkdraw.studies.evaluate_open import LAB_SUITES, LabSuite, prompt_path
+
+
+def import_official(
+    name: str, file: Path, prompts: Path | None = None, out: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> Evaluation:  # fmt: skip
+    """The report of an original scorer's result file, in the form of our own.
+
+    prompts: where the file does not name its prompts. settings: the benchmark's own. Its label is without brackets only
+    where nothing in the file says that another judge wrote it. Raises UserError for a file that is not of the form.
+    """
+    if not file.exists():
+        raise UserError(f"--import-official {file} is not there. Give the original scorer's result file.")
+    benchmark = load_benchmark(name, **(settings or {}))
+    path = prompt_path(benchmark, prompts) if prompts else None
+    read = benchmark.prompts(path) if path else None
+    rows = benchmark.import_official(file, read)
+    labels = sorted({row["label"] for row in rows if "label" in row})
+    report = report_on(benchmark, rows, [] if labels else [f"{file.name} does not say whose judge wrote it"])
+    report = dataclasses.replace(report, label="+".join(labels) or benchmark.name)
+    facts = {
+        "benchmark": benchmark.name, "label": report.label, "judges": {}, "settings": settings or {}, "source": "import",
+        "prompts_sha256": sha256_of_prompts(read, path) if read else None,
+        "prompts_file": path.name if path else None, "file": file.name, "file_sha256": sha256_of(file),
+    }  # fmt: skip
+    folder = out or Path("runs/eval") / file.stem / benchmark.name / "imported"
+    summary = summary_of(report, facts)
+    atomic_write_json(folder / "settings.json", facts)
+    lines = [json.dumps(null_for_nan(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
+    atomic_write_text(folder / "results.jsonl", "".join(lines))
+    atomic_write_json(folder / "summary.json", summary)
+    return Evaluation(report, summary, folder)
+
+
+def compare_folders(a: Path, b: Path, *, seed: int = 0) -> list[dict[str, Any]]:
+    """Paired difference, a minus b, of every benchmark that both hold; overall, per column, and what both understand.
+
+    a, b: folders of an evaluation, or folders above such. Raises UserError where nothing matches, and for other prompts
+    or another judge.
+    """
+    pairs = _pairs(a, b)
+    if not pairs:
+        raise UserError(
+            f"{a} and {b} hold no evaluation of the same name. Give two folders with a summary.json in them."
+        )
+    return [null_for_nan(_compare(left, right, seed)) for left, right in pairs]
+
+
+def _compare(a: Path, b: Path, seed: int) -> dict[str, Any]:
+    (settings_a, rows_a), (settings_b, rows_b) = (_read(folder) for folder in (a, b))
+    for key in ("label", "benchmark", "prompts_sha256"):
+        if settings_a.get(key) != settings_b.get(key):
+            raise UserError(
+                f"{a} and {b} cannot be compared: {key} is {settings_a.get(key)!r} and {settings_b.get(key)!r}."
+            )
+    for role, judge in settings_a.get("judges", {}).items():
+        revisions = [judge.get("revision"), settings_b.get("judges", {}).get(role, {}).get("revision")]
+        if None not in revisions and revisions[0] != revisions[1]:
+            raise UserError(f"{a} and {b} cannot be compared: the judge of {role} is {' and '.join(revisions)}.")
+    benchmark = _benchmark(settings_a)
+    sides = [_verdicts(benchmark, rows) for rows in (rows_a, rows_b)]
+    try:
+        found = differences(*(_also_in(one, other) for one, other in (sides, sides[::-1])), seed=seed)
+    except ValueError as error:
+        raise UserError(f"{a} and {b} cannot be compared: {error}") from error
+    if isinstance(benchmark, HasColumns):
+        one, other = (benchmark.column_verdicts(rows) for rows in (rows_a, rows_b))
+        asked = [{(row.task, row.prompt) for row in side} for side in (one, other)]
+        both = [[row for row in side if (row.task, row.prompt) in asked[0] & asked[1]] for side in (one, other)]
+        found = (differences(*both, seed=seed) if both[0] else {}) | {"overall": found["overall"]}
+    label = settings_a.get("label") or f"{settings_a['benchmark']}[lab-detector]"  # the lab's own rows have no label
+    drawn = [{key: side.get(key) for key in ("revision", "sampling", "seed")} for side in (settings_a, settings_b)]
+    return {
+        "benchmark": settings_a["benchmark"], "label": label, "judges": settings_a.get("judges", {}),
+        "prompts_sha256": settings_a.get("prompts_sha256"), "a": str(a), "b": str(b), "drawn": dict(zip("ab", drawn)),
+        "difference": numbers(found.pop("overall")),
+        "per_task": {task: numbers(score) for task, score in found.items()},
+        **_understanding(a, b, seed),
+    }  # fmt: skip
+
+
+def _pairs(a: Path, b: Path) -> list[tuple[Path, Path]]:
+    """Evaluations of the same place below both folders, or the two folders themselves."""
+    found = [(path.parent, b / path.parent.relative_to(a)) for path in sorted(a.rglob("settings.json"))]
+    return [(left, right) for left, right in found if (right / "settings.json").is_file()]
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+    rows = {(row["prompt_index"], row["sample"]): row for row in RowLog(folder / "results.jsonl").read()}
+    if not rows:
+        raise UserError(f"{folder} holds no rows: the evaluation has not begun. Run it, then compare.")
+    return _read_json(folder / "settings.json"), list(rows.values())
+
+
+def _benchmark(settings: Mapping[str, Any]) -> Benchmark | None:
+    """Without judges; None for the lab's own evaluation, whose rows say `correct`."""
+    if "family" in settings:
+        return None
+    suite = LAB_SUITES.get(settings["benchmark"], LabSuite(settings["benchmark"], {}))
+    return load_benchmark(suite.benchmark, **{**suite.settings, **settings.get("settings", {})})
+
+
+def _verdicts(benchmark: Benchmark | None, rows: Sequence[Row]) -> list[PromptVerdicts]:
+    return verdicts_by_prompt(rows, "correct") if benchmark is None else benchmark.verdicts(rows)
+
+
+def _also_in(side: Sequence[PromptVerdicts], other: Sequence[PromptVerdicts]) -> list[PromptVerdicts]:
+    """Without the prompts that have no verdict here and are unknown there: a result file leaves such items out."""
+    known = {row.prompt for row in other}
+    return [row for row in side if row.prompt in known or not all(map(math.isnan, row.verdicts))]
+
+
+def _understanding(a: Path, b: Path, seed: int) -> dict[str, Any]:
+    """What the models answered about pictures, before and after; null for one that was not asked."""
+    sides = [_read_json(folder / "summary.json").get("understanding") or {} for folder in (a, b)]
+    keys = ("accuracy", "low", "high", "questions")
+    known = [{key: side[key] for key in keys} if "accuracy" in side else None for side in sides]
+    found: dict[str, Any] = {"understanding": dict(zip("ab", known))}
+    if (difference := understanding_difference(*sides, seed=seed)) is not None:
+        found["understanding"]["difference"] = numbers(difference)
+    file_a, file_b = (side.get("vqa") for side in sides)
+    if file_a and file_b:
+        difference = vqa_difference(file_a["rows"], file_b["rows"], seed=seed)
+        found["vqa"] = {"a": file_a["value"], "b": file_b["value"], "difference": numbers(difference)}
+    return found
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}). Evaluate again.") from error

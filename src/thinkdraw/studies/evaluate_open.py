@@ -1,0 +1,197 @@
+"""What an evaluation is asked to do, opened: prompts, benchmark and judges, checked before anything is drawn."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from thinkdraw.benchmarks import benchmark_class, load_benchmark
+from thinkdraw.benchmarks.base import Benchmark, ChecksPrompts, judge_facts
+from thinkdraw.benchmarks.compbench.lab import LabAsker
+from thinkdraw.benchmarks.dpg.lab import with_categories
+from thinkdraw.benchmarks.settings import git_hash_of, sha256_of_prompts
+from thinkdraw.config import StrictModel
+from thinkdraw.errors import UserError
+from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.rewards.opening import open_judge
+from thinkdraw.training.known_tests import PROMPTS_VARIABLE
+from thinkdraw.types import Prompt, Sampling
+
+NO_JUDGE = "none"
+OBJECT_NAMES = "object_names.txt"
+
+
+class EvaluateConfig(StrictModel):
+    benchmarks: list[str] = Field(min_length=1, description="Names of `thinkdraw list benchmarks`, or pkg.mod:Class.")
+    policy: str | None = Field(
+        default=None, description="Draws the pictures: checkpoint, run folder, model id or `lab`."
+    )
+    images: Path | None = Field(default=None, description="In place of a policy: pictures in the official layout.")
+    prompts: Path | None = Field(default=None, description="The official prompt file, or a folder with it.")
+    judges: dict[str, dict[str, Any]] = Field(default={}, description="Role → name of a judge and its settings.")
+    settings: dict[str, Any] = Field(default={}, description="The benchmark's own.")
+    split: str = Field(default="test", description="Of the lab's prompts.")
+    count: int | None = Field(
+        default=None, ge=1, description="So many prompts, spread evenly over the file; null is all."
+    )
+    samples: int | None = Field(default=None, ge=1, description="Pictures per prompt; null is the official number.")
+    sampling: Sampling = Sampling()
+    seed: int = Field(default=0, ge=0)
+    out: Path | None = Field(
+        default=None, description="Null is runs/eval/ and the checkpoint's or picture folder's name."
+    )
+    export_official: Path | None = Field(default=None, description="Also write the layout of the original scorer here.")
+    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    precision: str = Field(default="bf16", description="fp32 or bf16.")
+    chunk: int = Field(default=64, ge=1, description="Pictures drawn at once.")
+    prompts_at_once: int = Field(default=8, ge=1, description="Prompts whose pictures are judged at once.")
+    max_no_verdict_frac: float = Field(
+        default=0.1, ge=0, le=1, description="More pictures without verdict stop the run."
+    )
+    latency_pictures: int = Field(
+        default=4, ge=0, description="Drawn one by one, with and without a thought; 0 is none."
+    )
+    questions_per_type: int = Field(default=16, ge=0, description="Of the lab's understanding set; even; 0 asks none.")
+    vqa: Path | None = Field(
+        default=None, description="Yes/no and multiple-choice questions, one JSON object per line."
+    )
+
+
+@dataclass(frozen=True)
+class LabSuite:
+    """A family of the lab's prompts through a benchmark's own class, the lab's judges in place of the official ones.
+
+    judges: role → name of the usual judge. settings: of the class.
+    """
+
+    benchmark: str
+    judges: Mapping[str, str]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+LAB_SUITES = {
+    "lab-geneval": LabSuite("geneval", {"detector": "lab-detector", "colors": NO_JUDGE}),
+    "lab-compbench": LabSuite(
+        "compbench",
+        {"questioner": "policy", "detector": "lab-detector", "depth": NO_JUDGE, "scorer": NO_JUDGE},
+        {"asker": LabAsker()},
+    ),
+    "lab-dense": LabSuite("dpg", {"questioner": "policy"}, {"mode": "fixed"}),
+}
+LAB_COUNT = 384
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One benchmark with its judges and prompts.
+
+    prompts: index in the official order → prompt, of those asked for. which: their indices, or "all".
+    file, sha256, git_hash: where the prompts came from. judges: role → what a summary says about its judge.
+    """
+
+    benchmark: Benchmark
+    all_prompts: list[Prompt]
+    prompts: dict[int, Prompt]
+    which: str | list[int]
+    samples: int
+    file: str
+    sha256: str
+    git_hash: str
+    judges: dict[str, Any]
+
+
+def ask(name: str, config: EvaluateConfig) -> Asked:
+    """Open one benchmark. Raises UserError for an unknown name, judge or setting, and for prompts that cannot be read."""
+    suite = LAB_SUITES.get(name)
+    kind = benchmark_class(suite.benchmark if suite else name)
+    path = None if suite else prompt_path(kind, config.prompts, several=len(config.benchmarks) > 1)
+    _check_roles(config)
+    usual = suite.judges if suite else kind.roles
+    judges = {role: _open(role, judge, config.judges.get(role, {}), path) for role, judge in usual.items()}
+    settings = {**(suite.settings if suite else {}), **config.settings}
+    benchmark = load_benchmark(suite.benchmark if suite else name, **judges, **settings)
+    if path is None:
+        prompts = lab_prompts(name, config.split, config.count or LAB_COUNT)
+        file, sha256, git_hash = f"{name} {config.split}", sha256_of_prompts(prompts), ""
+        benchmark.name, benchmark.num_prompts, benchmark.official_sha256 = name, len(prompts), (sha256,)
+    else:
+        prompts, file, git_hash = benchmark.prompts(path), path.name, git_hash_of(path)
+        sha256 = sha256_of_prompts(prompts, path)
+    chosen = range(len(prompts))
+    if config.count is not None and config.count < len(prompts):
+        chosen = [i * len(prompts) // config.count for i in range(config.count)]
+    if isinstance(benchmark, ChecksPrompts):
+        benchmark.check_prompts([prompts[i] for i in chosen])
+    return Asked(
+        benchmark, prompts, {i: prompts[i] for i in chosen}, "all" if len(chosen) == len(prompts) else list(chosen),
+        config.samples or benchmark.pictures_per_prompt, file, sha256, git_hash,
+        {role: judge_facts(judge) for role, judge in judges.items() if judge is not None},
+    )  # fmt: skip
+
+
+def prompt_path(benchmark: Any, given: Path | None, several: bool = False) -> Path:
+    """Prompt file (or folder, where several files are needed) of a benchmark or its class.
+
+    It is `given`, below it, or below THINKDRAW_BENCHMARKS. Raises UserError where it is not.
+    """
+    root = given or (Path(os.environ[PROMPTS_VARIABLE]) if PROMPTS_VARIABLE in os.environ else None)
+    if root is None:
+        raise UserError(
+            f"{benchmark.name} needs its official prompts: give --prompts PATH, or set {PROMPTS_VARIABLE} to a folder "
+            f"that holds {benchmark.folder}/."
+        )
+    if not root.exists() or (several and root.is_file()):
+        raise UserError(f"--prompts {root} is not {'a folder with one folder per benchmark' if several else 'there'}.")
+    path = root / benchmark.folder if (root / benchmark.folder).is_dir() else root
+    file = path / benchmark.prompt_file if path.is_dir() and benchmark.prompt_file else path
+    if not file.exists():
+        raise UserError(f"{benchmark.name}: {path} holds no {benchmark.prompt_file}. Give --prompts the file itself.")
+    return file
+
+
+def lab_prompts(name: str, split: str, count: int) -> list[Prompt]:
+    """Prompts of a lab family, by its benchmark name."""
+    if split not in ("test", "ood", "validation"):
+        raise UserError(f"split={split!r}: one of test, ood, validation.")
+    prompts = [e.prompt for e in prompt_set(name.removeprefix("lab-"), split, count)]  # pyright: ignore[reportArgumentType]
+    return [with_categories(prompt) for prompt in prompts] if name == "lab-dense" else prompts
+
+
+def out_of(config: EvaluateConfig) -> Path:
+    source = config.images.resolve().name if config.images else Path(str(config.policy)).name
+    return config.out or Path("runs/eval") / source
+
+
+def judge_folder(label: str) -> str:
+    """What stands in a label's brackets, as a name of a folder."""
+    inside = label.partition("[")[2].rstrip("]") or "official"
+    return re.sub(r"[^\w.+-]+", "-", inside)
+
+
+def _check_roles(config: EvaluateConfig) -> None:
+    known: set[str] = set()
+    for name in config.benchmarks:
+        suite = LAB_SUITES.get(name)
+        known |= set(benchmark_class(suite.benchmark if suite else name).roles)
+    if unknown := sorted(set(config.judges) - known):
+        asked = ", ".join(sorted(known))
+        raise UserError(f"judge role {unknown[0]!r}: {', '.join(config.benchmarks)} ask for {asked}.")
+
+
+def _open(role: str, usual: str, given: Mapping[str, Any], prompts: Path | None) -> Any:
+    """The judge of a role, None where the user or the lab names none. prompts: the prompt file."""
+    settings = {"name": usual, **given}
+    name = str(settings.pop("name"))
+    if name == NO_JUDGE:
+        return None
+    names_file = prompts.parent / OBJECT_NAMES if prompts else None
+    if name == "mask2former" and names_file and names_file.is_file():
+        settings.setdefault("names_file", str(names_file))  # GenEval's spelling of COCO's classes
+    try:
+        return open_judge(name, **settings)
+    except UserError as error:
+        raise UserError(f"{error} (The judge of {role!r}; --judge {role}=NAME gives it to another.)") from error

@@ -1,0 +1,69 @@
+"""A corpus of rationales as SFT examples: prompts and thoughts by style, pictures as the tokens that were computed once."""
+
+import logging
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from thinkdraw.data.corpus_rows import CorpusReading, read_texts
+from thinkdraw.data.corpus_tokens import Encoder, read_tokens, tokenise, tokens_folder
+from thinkdraw.errors import UserError
+from thinkdraw.types import Policy, Prompt
+
+logger = logging.getLogger(__name__)
+
+
+def encoder_of(policy: Policy) -> Encoder:
+    """How this policy turns pictures into tokens. Raises UserError for codes that uint16 does not hold."""
+    if policy.picture.num_codes > 1 << 16:
+        raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
+    return Encoder(
+        policy.encode_pictures, policy.picture.size, policy.picture.num_tokens, policy.picture_tokenizer_hash()
+    )
+
+
+def corpus_examples(
+    path: Path, reading: CorpusReading, seed: int, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool
+) -> tuple[list[Prompt], list[str], Tensor]:  # fmt: skip
+    """Prompts, thoughts and image tokens (E, N) uint16. What is left out, and why, is counted in a warning.
+
+    max_thought_tokens: a longer rationale does not fit. cache: a folder for the tokens of a corpus that `thinkdraw corpus
+    tokenise` has not been run on.
+    Raises UserError where no row can be used.
+    """
+    room = policy.max_positions - policy.picture.num_tokens - 1 - max_thought_tokens
+    if room < 1:
+        raise UserError(f"max_thought_tokens={max_thought_tokens} leaves no room for a prompt. Lower it.")
+
+    def thought_fits(text: str) -> bool:
+        ids = policy.text.thought(text)
+        # One is left for the end of the thought.
+        return len(ids) < max_thought_tokens and not policy.text.controls & set(ids)
+
+    def prompt_fits(text: str) -> bool:
+        try:
+            return len(policy.text.prompt(text)) <= room
+        except UserError:  # it spells a control token
+            return False
+
+    texts = read_texts(path, reading, thought_fits, prompt_fits, seed)
+    encoder = encoder_of(policy)
+    shards = read_tokens(path, tokens_folder(path, encoder), encoder) if path.is_dir() else None
+    if shards is None:
+        shards = [tokens for _, tokens in tokenise(path, cache, encoder, keep=is_main)]
+    codes = torch.cat([shard.image_tokens for shard in shards])
+    has_picture = torch.cat([shard.crop[:, 2] > 0 for shard in shards]).tolist()
+    used = [text for text in texts.rows if has_picture[text.row]]
+    texts.counts["no readable picture"] = len(texts.rows) - len(used)
+    counts = {name: count for name, count in texts.counts.items() if count}
+    if not used:
+        raise UserError(f"no row of {path} can be trained on: {_said(counts) or 'it is empty'}. Give another corpus.")
+    if counts:
+        logger.warning("%d examples of %s; %s", len(used), path, _said(counts))
+    rows = torch.tensor([text.row for text in used])
+    return [text.prompt for text in used], [text.thought for text in used], codes[rows]
+
+
+def _said(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())

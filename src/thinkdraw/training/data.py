@@ -1,0 +1,257 @@
+"""Prompts to draw and examples to imitate, from the lab or from files, in an order that follows from the seed alone."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+from pydantic import Field
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from thinkdraw.config import StrictModel
+from thinkdraw.data.corpus_rows import CorpusReading, is_corpus
+from thinkdraw.data.leak_guard import leaks, refuse_leaks
+from thinkdraw.data.prompt_files import json_rows, prompt_of, read_prompts, text_of
+from thinkdraw.errors import UserError
+from thinkdraw.images import read_picture, to_pil
+from thinkdraw.lab.prompts import Example, Family, prompt_set
+from thinkdraw.lab.rationales import write
+from thinkdraw.lab.scenes import draw
+from thinkdraw.runtime.files import atomic_file
+from thinkdraw.training.corpus_examples import corpus_examples
+from thinkdraw.training.known_tests import known_test_sets
+from thinkdraw.training.prompt_structure import StructureBy, with_structure
+from thinkdraw.types import Policy, Prompt, Sampling
+
+logger = logging.getLogger(__name__)
+
+
+class DataSettings(StrictModel):
+    """The test splits cannot be named: they are for `evaluate` only."""
+
+    source: str = Field(
+        default="lab",
+        description="`lab`, or a file: for prompts .txt (one a line), .jsonl or a public set's; for SFT .jsonl or .parquet, "
+        "or the folder of a corpus of rationales.",
+    )
+    families: dict[Family, float] = Field(
+        default={"geneval": 1.0}, min_length=1, description="The lab's mix, as shares."
+    )
+    split: Literal["train", "validation"] = Field(default="train", description="Of the lab.")
+    count: int = Field(default=4096, ge=1, description="Of the lab: different prompts, or SFT examples.")
+    seed: int = Field(default=0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
+    against: list[Path] = Field(
+        default=[],
+        description="Test sets to keep out besides those below $THINKDRAW_BENCHMARKS; their prompts must not be trained on.",
+    )
+    leaks: Literal["refuse", "drop"] = Field(
+        default="refuse", description="What happens to a prompt that is in one: stop before training, or leave it out."
+    )
+    structure: StructureBy = Field(
+        default="off",
+        description="Who finds nouns, counts and a relation in prompts that bring none, for rewards that read them.",
+    )
+    structure_settings: dict[str, Any] = Field(
+        default={}, description="spacy: its `model`; writer: the `name` of a judge that writes, and its settings."
+    )
+    structure_cache: Path | None = Field(
+        default=None, description="A file of what was found; null is structure.jsonl in the run's folder."
+    )
+    corpus: CorpusReading | None = Field(
+        default=None,
+        description="How a corpus of rationales is read, for SFT; null is each row once, in any prompt style.",
+    )
+
+
+def lab_examples(settings: DataSettings) -> list[Example]:
+    """`count` examples in the families' shares."""
+    total = sum(settings.families.values())
+    sizes: dict[Family, int] = {
+        name: round(settings.count * share / total) for name, share in settings.families.items()
+    }
+    return [e for name, size in sizes.items() for e in prompt_set(name, settings.split, size, settings.seed) if size]
+
+
+def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Prompt]:
+    """Prompts that may be trained on, with structure if that is asked for. folder: the run's, where it is kept.
+
+    Raises UserError for a file that is missing, empty or not of the form, for a test prompt (see `rows_without_leaks`), and
+    where no structure is found.
+    """
+    if settings.source == "lab":
+        prompts = [e.prompt for e in lab_examples(settings)]
+    else:
+        prompts = read_prompts(settings.source)
+    prompts = [prompts[row] for row in rows_without_leaks(prompts, settings, "prompts.leaks")]
+    cache = settings.structure_cache or (folder and folder / "structure.jsonl")
+    return with_structure(prompts, settings.structure, settings.structure_settings, cache, settings.source)
+
+
+def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: str) -> list[int]:
+    """The rows that may be trained on: not the prompts of `settings.against`, nor of a benchmark that the user keeps.
+
+    key: of `leaks` in the configuration, for errors. Raises UserError if leaks are refused, or nothing else is left.
+    """
+    test = [prompt for path in [*settings.against, *known_test_sets()] for prompt in read_prompts(path)]
+    if settings.leaks == "refuse":
+        refuse_leaks(prompts, test, key)
+        return list(range(len(prompts)))
+    leaking = {leak.train for leak in leaks(prompts, test)}
+    if len(leaking) == len(prompts):
+        raise UserError(f"all {len(prompts)} prompts of {settings.source} are test prompts. Give others.")
+    if leaking:
+        logger.warning("%d of %d prompts of %s are test prompts: left out", len(leaking), len(prompts), settings.source)
+    return [row for row in range(len(prompts)) if row not in leaking]
+
+
+def check_prompts(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+    """Raise UserError now, and not hours later, for a prompt that the policy cannot take (empty, too long)."""
+    for begin in range(0, len(prompts), 256):
+        part = prompts[begin : begin + 256]
+        codes = torch.zeros(len(part), policy.picture.num_tokens, dtype=torch.long)
+        policy.teacher_forced(part, ["."] * len(part), codes, sampling)
+
+
+def shuffled(index: int, count: int, seed: int) -> int:
+    """Which of `count` things comes at place `index` of an endless order: every pass a new permutation."""
+    return int(_permutation(index // count, count, seed)[index % count])
+
+
+def _permutation(epoch: int, count: int, seed: int, _cache: dict[tuple[int, int, int], np.ndarray] = {}) -> np.ndarray:  # noqa: B006
+    key = (epoch, count, seed)
+    if key not in _cache:
+        _cache.clear()
+        _cache[key] = np.random.default_rng([seed, epoch]).permutation(count)
+    return _cache[key]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """SFT rows. image_tokens: (E, N) uint16 codes."""
+
+    prompts: list[Prompt]
+    thoughts: list[str]
+    image_tokens: Tensor
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def batches(self, size: int, num_bucketed: int, seed: int, epoch: int) -> list[np.ndarray]:
+        """The rows of one pass in batches of `size`, sorted by length within `num_bucketed` batches; the rest waits."""
+        rng = np.random.default_rng([seed, epoch])
+        order = rng.permutation(len(self))[: len(self) // size * size]
+        # Characters stand for tokens here: only the padding depends on it.
+        length = np.array([len(p.text) + len(t) for p, t in zip(self.prompts, self.thoughts)])
+        blocks = [order[i : i + size * num_bucketed] for i in range(0, len(order), size * num_bucketed)]
+        batches = [b for block in blocks for b in block[np.argsort(length[block], kind="stable")].reshape(-1, size)]
+        return [batches[i] for i in rng.permutation(len(batches))]
+
+
+def load_examples(
+    settings: DataSettings, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool = True
+) -> Examples:
+    """Examples with their pictures as image tokens; pictures are tokenised once and the codes kept in the file `cache`.
+
+    max_thought_tokens: the budget; a longer rationale of a corpus ends at a sentence, or is left out.
+    Raises UserError for a file that is missing, empty, lacks a column or names a picture that cannot be read.
+    """
+    if policy.picture.num_codes > 1 << 16:
+        raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
+    if settings.source == "lab":
+        rng = np.random.default_rng([settings.seed, 1])
+        examples = lab_examples(settings)
+        examples = [examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks")]
+        scenes = [e.scene(rng) for e in examples]
+        prompts, thoughts = [e.prompt for e in examples], [write(s, rng) for s in scenes]
+        pictures: Iterator[Any] = (draw(s) for s in scenes)
+    elif is_corpus(Path(settings.source)):
+        reading, tokens = settings.corpus or CorpusReading(), cache.with_name("corpus_tokens")
+        prompts, thoughts, codes = corpus_examples(
+            Path(settings.source), reading, settings.seed, policy, max_thought_tokens, tokens, is_main
+        )
+        kept = rows_without_leaks(prompts, settings, "data.leaks")
+        return Examples([prompts[i] for i in kept], [thoughts[i] for i in kept], codes[torch.tensor(kept)])
+    else:
+        path = Path(settings.source)
+        rows = list(_parquet_rows(path) if path.suffix == ".parquet" else json_rows(path))
+        if not rows:
+            raise UserError(f"{path} holds no example. Write rows of prompt, thought, and image or image_tokens.")
+        prompts = [prompt_of(row, f"{path} row {n}", n) for n, row in rows]
+        kept = rows_without_leaks(prompts, settings, "data.leaks")
+        prompts, rows = [prompts[i] for i in kept], [rows[i] for i in kept]
+        thoughts = [text_of(row, "thought", f"{path} row {n}") for n, row in rows]
+        pictures = (_picture(row, f"{path} row {n}", path.parent, policy) for n, row in rows)
+    if cache.is_file():
+        codes = load_file(cache)["image_tokens"]
+        if len(codes) == len(prompts):
+            return Examples(prompts, thoughts, codes)
+    codes = _tokenise(policy, pictures)
+    if is_main:
+        with atomic_file(cache) as temporary:
+            save_file({"image_tokens": codes}, temporary)
+    return Examples(prompts, thoughts, codes)
+
+
+def _tokenise(policy: Policy, pictures: Iterator[Any], chunk: int = 64) -> Tensor:
+    """(E, N) uint16 of pictures (uint8 arrays), or of rows that are codes already (1-D)."""
+    parts, waiting = [], []
+
+    def flush() -> None:
+        if waiting:
+            parts.append(policy.encode_pictures(torch.from_numpy(np.stack(waiting))).cpu().to(torch.uint16))
+            waiting.clear()
+
+    for picture in pictures:
+        if picture.ndim == 1:
+            flush()
+            parts.append(torch.from_numpy(picture)[None].to(torch.uint16))
+        else:
+            waiting.append(picture)
+            if len(waiting) == chunk:
+                flush()
+    flush()
+    return torch.cat(parts)
+
+
+def _picture(row: dict[str, Any], where: str, folder: Path, policy: Policy) -> np.ndarray:
+    if row.get("image_tokens") is not None:
+        codes, limit = np.asarray(row["image_tokens"]), policy.picture.num_codes
+        if (
+            codes.dtype.kind not in "iu"
+            or codes.shape != (policy.picture.num_tokens,)
+            or codes.min() < 0
+            or codes.max() >= limit
+        ):
+            raise UserError(
+                f"{where}: image_tokens must be {policy.picture.num_tokens} integers from 0 to {limit - 1}. "
+                "Tokenise the picture again."
+            )
+        return codes.astype(np.int64)
+    if not row.get("image"):
+        raise UserError(f"{where} has neither `image` (a path) nor `image_tokens`. Add one of them.")
+    path = folder / str(row["image"])
+    try:
+        picture = read_picture(path)
+    except OSError as error:
+        raise UserError(
+            f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again."
+        ) from error
+    side, size = min(picture.shape[:2]), policy.picture.size
+    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
+    square = to_pil(picture[top : top + side, left : left + side])
+    return np.array(square if side == size else square.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(f"{path} cannot be read as parquet: {error}. Check the path.") from error
+    yield from enumerate(table.to_pylist(), start=1)

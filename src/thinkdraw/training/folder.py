@@ -1,0 +1,184 @@
+"""The folder of a run: written so that it can be killed at any moment and goes on to the same numbers."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from safetensors import SafetensorError
+
+from thinkdraw.config import save_config
+from thinkdraw.errors import UserError
+from thinkdraw.runtime import checkpoint
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.sharded_state import Writing
+from thinkdraw.runtime.tracking import MetricsLog, environment
+from thinkdraw.training.training import Team, Trainer, TrainSettings
+from thinkdraw.types import Policy, Prompt, Sampling
+
+STARTED = "started.json"
+# Between an interrupted run and its continuation.
+MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s",
+              "compile_layers", "optimiser.offload"}  # fmt: skip
+
+
+class RunFolder:
+    """`out`: config, environment, metrics and checkpoints, written by the main process and read by all."""
+
+    def __init__(self, config: TrainSettings, team: Team) -> None:
+        self.config, self.team, self.path = config, team, config.out
+        self.log = MetricsLog(config.out / "metrics.jsonl")
+        self._seconds_before, self._start = 0.0, time.monotonic()
+        self._unfinished: _Unfinished | None = None
+
+    def open(self) -> dict[str, Any] | None:
+        """The trainer state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
+        given = self.path / "config.yaml"
+        if given.exists():
+            self._refuse_other_run(given)
+        found = checkpoint.latest_checkpoint(self.path)
+        state = checkpoint.load_trainer_state(found) if found else None
+        self.team.wait()
+        if self.team.is_main:
+            save_config(self.config, given)
+            atomic_write_json(self.path / "environment.json", environment())
+            step = state["step"] if state else 0
+            self.log.truncate_after(step)
+            for file in self.path.glob("rollouts/step_*.parquet"):
+                if int(file.stem.removeprefix("step_")) > step:
+                    file.unlink()
+            if state and state["best"]:
+                atomic_write_text(self.path / "checkpoints" / "best", state["best"] + "\n")
+        if state:
+            checkpoint.set_rng_state(state["rng"])
+            self._seconds_before = state["seconds"]
+        else:
+            torch.manual_seed(self.config.seed)
+        self._start = time.monotonic()
+        return state
+
+    def started(self, base: str, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        """Write down what the run begins with, for `thinkdraw compare`; one that goes on has done so.
+
+        base: revision of the policy before its first step. prompts: all that are trained on.
+        """
+        file = self.path / STARTED
+        if self.team.is_main and not file.exists():
+            texts = "\n".join(sorted({prompt.text for prompt in prompts}))
+            digest = hashlib.sha256(texts.encode()).hexdigest()[:12]
+            atomic_write_json(file, {"base": base, "prompts": digest, "sampling": sampling.model_dump(mode="json")})
+
+    def _refuse_other_run(self, given: Path) -> None:
+        if not self.config.resume:
+            raise UserError(
+                f"{self.path} holds a run already and resume=false. Choose another out=, or remove that folder."
+            )
+        try:
+            before = _flat(yaml.safe_load(given.read_text(encoding="utf-8")))
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"{given} is not valid YAML any more, so {self.path} cannot be resumed. Restore it."
+            ) from error
+        now = _flat(yaml.safe_load(yaml.safe_dump(self.config.model_dump(mode="json"))))
+        differing = sorted(k for k in before.keys() | now.keys() if k not in MAY_CHANGE and before.get(k) != now.get(k))
+        if differing:
+            was = ", ".join(f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in differing)
+            raise UserError(
+                f"{self.path} holds a run with another config: {was}. Choose another out=, or the same values."
+            )
+
+    def seconds(self) -> float:
+        """Of the whole run, interruptions left out; the main process's clock."""
+        mine = self._seconds_before + time.monotonic() - self._start
+        return self.team.add({"seconds": mine if self.team.is_main else 0.0})["seconds"]
+
+    def progress(self, step: int) -> float:
+        """0..1; with max_seconds by whichever of steps and seconds is further. Called between steps by every process."""
+        if self._unfinished and self._unfinished.writing and self._unfinished.writing.done():
+            self._publish()
+        by_steps = step / self.config.max_steps
+        return min(
+            1.0, max(by_steps, self.seconds() / self.config.max_seconds) if self.config.max_seconds else by_steps
+        )
+
+    def save(self, step: int, policy: Policy, trainer: Trainer, best: str = "", **state: Any) -> None:
+        """A complete checkpoint or none: weights, optimiser, random generators, and what the recipe adds.
+
+        best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses. Where the state is
+        sharded it is still being written when this returns, and the checkpoint is there some steps later, or after `finish`.
+        """
+        self._publish()
+        seconds = self.seconds()
+        full = {
+            "step": step,
+            "seconds": seconds,
+            "rng": checkpoint.rng_state(),
+            "best": best,
+            **trainer.state_dict(),
+            **state,
+        }
+        writing = None
+        with ExitStack() as opened:
+            folder = opened.enter_context(self._checkpoint(step)) if self.team.is_main else None
+            with trainer.resident():
+                if folder:
+                    policy.save(folder)
+            if trainer.sharded:  # every process writes into the main one's folder
+                folder = Path(self.team.tell(str(folder)))
+            if folder:
+                writing = checkpoint.save_trainer_state(folder, full, self.team.is_main)
+            self._unfinished = _Unfinished(opened.pop_all(), writing, best)
+        if writing is None:
+            self.finish()
+
+    @contextmanager
+    def _checkpoint(self, step: int) -> Iterator[Path]:
+        try:
+            with checkpoint.write_checkpoint(self.path, step) as folder:
+                yield folder
+        except SafetensorError as error:
+            raise UserError(
+                f"cannot write checkpoint of step {step} in {self.path}: {error}. Free space on that disk."
+            ) from error
+
+    def finish(self) -> None:
+        """Wait until the checkpoint that is being written, if any, is complete."""
+        self._publish()
+        self.team.wait()
+
+    def _publish(self) -> None:
+        if self._unfinished is None:
+            return
+        unfinished, self._unfinished = self._unfinished, None
+        with unfinished.folder:
+            if unfinished.writing:
+                unfinished.writing.wait()
+        if self.team.is_main:
+            if unfinished.best:
+                atomic_write_text(self.path / "checkpoints" / "best", unfinished.best + "\n")
+            checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={unfinished.best})
+
+
+@dataclass(frozen=True)
+class _Unfinished:
+    """A checkpoint that is complete when the main process closes `folder`, which has to wait for `writing`.
+
+    writing: of the shards, by all processes; None where the state is whole.
+    """
+
+    folder: ExitStack
+    writing: Writing | None
+    best: str
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict) or not value:
+        return {prefix: value}
+    return {
+        k: v for key, item in value.items() for k, v in _flat(item, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

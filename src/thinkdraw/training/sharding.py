@@ -1,0 +1,134 @@
+"""FSDP2: the trained weights, their gradients and the optimiser's moments in shards, one per process.
+
+Learning gathers a layer's weights when a pass reaches it (torch's `fully_shard`) and adds its gradients up into shards.
+Sampling would gather them for every token; so the policy has a *twin*, the same modules without hooks, whose weights are
+gathered once per rollout phase and dropped after it. Frozen weights stay whole, and twin and policy share them.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.types import Policy, Prompt, Sampling
+
+
+class Sharded:
+    """Shards the trained weights of `policy` over `size` processes; its scorer is then torch's FSDP module.
+
+    The shards are fp32, and gathered in the dtype that the weights had. Raises UserError for what cannot be sharded.
+    """
+
+    def __init__(self, policy: Policy, size: int) -> None:
+        self.policy = policy
+        trained = _trained(policy.network)
+        self._dtype = next(iter(trained.values())).dtype
+        # What modules share with their twin is its own copy; trained weights have an empty one, `resident` fills it.
+        shared: list[Any] = [policy.text, *policy.network.parameters(), *policy.network.buffers()]
+        memo: dict[int, Any] = {id(thing): thing for thing in shared}
+        memo |= {id(weight): nn.Parameter(weight.new_empty(0), requires_grad=False) for weight in trained.values()}
+        self._twin: Any = copy.deepcopy((policy.model, policy.network, policy.adapters), memo)
+        self._twin_weights = {name: memo[id(weight)] for name, weight in trained.items()}
+        _shard(policy.network, policy.model.model.language_model.layers, self._dtype, _mesh(policy.device, size))
+        self._shards: dict[str, Any] = _sharded(policy.network, trained.keys(), size)
+        if policy.adapters is not None:
+            # The reference is the model with its adapters off: whole on every process, so that it needs no gathering.
+            policy.adapters, policy._reference = self._twin[2], self._twin[1]
+        self._is_resident = False
+
+    @contextmanager
+    def resident(self) -> Iterator[None]:
+        """Inside, the policy's weights are whole on every process: gathered once, for sampling, scoring and saving.
+
+        All processes enter together; inside, none needs the others. Learning is outside.
+        """
+        if self._is_resident:
+            yield
+            return
+        sharded, self._is_resident = (self.policy.model, self.policy.network), True
+        try:
+            self._gather()
+            self.policy.model, self.policy.network = self._twin[:2]
+            yield
+        finally:
+            (self.policy.model, self.policy.network), self._is_resident = sharded, False
+            for weight in self._twin_weights.values():
+                weight.data = weight.new_empty(0)
+
+    @torch.no_grad()
+    def _gather(self) -> None:
+        for name, weight in self._twin_weights.items():
+            weight.data = self._shards[name].detach().to(self._dtype).full_tensor()
+            torch.autograd.graph.increment_version(weight)  # the policy's revision looks for it
+
+    def keep_company(self, passes: int, sampling: Sampling) -> None:
+        """Forward and backward passes that add nothing, while other processes, which have more rows, need this one's shards."""
+        nothing = Prompt(text="nothing", id="nothing")
+        codes = torch.zeros(1, self.policy.picture.num_tokens, dtype=torch.long)
+        for _ in range(passes):
+            rollouts = self.policy.teacher_forced([nothing], [nothing.text], codes, sampling)
+            log_probs: Any = self.policy.log_probs(rollouts).log_probs
+            log_probs.backward(torch.zeros_like(log_probs))
+
+
+def _trained(scorer: nn.Module) -> dict[str, nn.Parameter]:
+    trained = {n: p for n, p in scorer.named_parameters(remove_duplicate=False) if p.requires_grad}
+    names: dict[int, str] = {}
+    for name, weight in trained.items():
+        if (other := names.setdefault(id(weight), name)) != name:
+            raise UserError(
+                f"sharding=fsdp2: {other} and {name} are one tied weight, and shards untie it. Set sharding=none."
+            )
+    if len(dtypes := {str(p.dtype) for p in trained.values()}) != 1:
+        raise UserError(
+            f"sharding=fsdp2 needs trained weights of one dtype and found {sorted(dtypes)}. Set sharding=none."
+        )
+    return trained
+
+
+def _mesh(device: torch.device, size: int) -> DeviceMesh:
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"sharding=fsdp2 runs on cuda and on cpu, not on {device.type}. Set sharding=none.")
+    if not dist.is_initialized():  # one process that was started without torchrun
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # pyright: ignore[reportPrivateImportUsage]
+    return init_device_mesh(device.type, (size,))
+
+
+def _shard(scorer: nn.Module, layers: Any, dtype: torch.dtype, mesh: DeviceMesh) -> None:
+    """`fully_shard` each layer, and what is left of the scorer as one more. Gradients are added, not averaged."""
+    precision = MixedPrecisionPolicy(
+        param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
+    )
+    frozen = {weight for weight in scorer.parameters() if not weight.requires_grad}
+    for module in (*layers, scorer):
+        _to_fp32(module)
+        fully_shard(module, mesh=mesh, mp_policy=precision, ignored_params=frozen)
+        assert isinstance(module, FSDPModule)
+        module.set_gradient_divide_factor(1.0)
+        module.set_force_sum_reduction_for_comms(True)  # gloo cannot scale while it adds
+
+
+def _to_fp32(module: nn.Module) -> None:
+    """New fp32 parameters in place of the trained ones of another dtype that are not sharded yet."""
+    for part in module.modules():
+        for name, weight in list(part.named_parameters(recurse=False)):
+            if weight.requires_grad and weight.dtype != torch.float32 and not isinstance(weight, DTensor):
+                part.register_parameter(name, nn.Parameter(weight.detach().float()))
+
+
+def _sharded(scorer: nn.Module, asked: Any, size: int) -> dict[str, Tensor]:
+    """The trained weights, each of which has to be spread over `size` processes; nothing else may be."""
+    found = {n: p for n, p in scorer.named_parameters() if isinstance(p, DTensor)}
+    whole = sorted(set(asked) ^ found.keys()) or [n for n, p in found.items() if p.device_mesh.size() != size]
+    if whole:
+        raise UserError(f"sharding=fsdp2 over {size} processes: {len(whole)} weights are not so, {whole[0]} first.")
+    return dict(found)

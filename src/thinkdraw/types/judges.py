@@ -1,0 +1,159 @@
+"""Whoever looks at pictures: detectors, questioners, scorers and writers, and the rewards that make a number of what they say."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from thinkdraw.types.rollouts import Rollouts
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One found object. box: (x1, y1, x2, y2) pixels, float32. score: 0..1. attributes: what else the detector is sure of
+    (the lab's: color, size, texture). mask: (H, W) bool or None."""
+
+    label: str
+    box: tuple[float, float, float, float]
+    score: float
+    attributes: dict[str, str] = field(default_factory=dict)
+    mask: np.ndarray | None = field(default=None, compare=False, repr=False)
+
+
+@runtime_checkable
+class Detector(Protocol):
+    """Finds objects: pictures (B, H, W, 3) uint8 → per picture a list of detections, or None = no verdict.
+
+    labels: B lists of names to look for, which a detector with an open vocabulary needs (`needs_labels = True` says so);
+    one with its own list of names finds all of these, and keeps to `labels` where they are given.
+    """
+
+    def detect(
+        self, pictures: Tensor, labels: Sequence[Sequence[str]] | None = None
+    ) -> Sequence[list[Detection] | None]: ...
+
+
+@runtime_checkable
+class Questioner(Protocol):
+    """P(yes) in 0..1 for (picture, question) pairs; NaN = no verdict. pictures (B, H, W, 3) uint8, B questions → (B,)."""
+
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor: ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """A number for (picture, text) pairs; NaN = no verdict. → (B,) float32."""
+
+    def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a `Writer` is asked: an instruction, and the pictures that it is about, each (H, W, 3) uint8."""
+
+    text: str
+    pictures: tuple[np.ndarray, ...] = field(default=(), compare=False, repr=False)
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Answers in words: a text for each request; None = no answer (a failure, never an empty text)."""
+
+    def write(self, requests: Sequence[Request]) -> list[str | None]: ...
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """What a reward says of B rollouts. All tensors are on the CPU.
+
+    rewards: (B,) float32, higher is better; NaN = no verdict, or nothing to judge.
+    applies: (B,) bool, False where there was nothing to judge, so that a NaN is no failure.
+    parts: name → (B,) float32, what the reward is made of. part_applies: as `applies`, for the parts that say so.
+    notes: why rows have no verdict, with the number of rows, as far as the reward knows.
+    """
+
+    rewards: Tensor
+    applies: Tensor
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    part_applies: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: Counter[str] = field(default_factory=Counter)
+
+    @staticmethod
+    def of(
+        rewards: Tensor,
+        applies: Tensor | None = None,
+        parts: Mapping[str, Tensor] | None = None,
+        part_applies: Mapping[str, Tensor] | None = None,
+        notes: Counter[str] | None = None,
+    ) -> "Verdicts":
+        """Verdicts of tensors on any device and of any float type; what is left out applies everywhere."""
+        rewards = rewards.float().cpu()
+        return Verdicts(
+            rewards,
+            torch.ones(len(rewards), dtype=torch.bool) if applies is None else applies.cpu(),
+            {name: values.float().cpu() for name, values in (parts or {}).items()},
+            {name: where.cpu() for name, where in (part_applies or {}).items()},
+            Counter() if notes is None else notes,
+        )
+
+    def __len__(self) -> int:
+        return len(self.rewards)
+
+    @property
+    def missing(self) -> Tensor:
+        """(B,) bool: a verdict was due and none came."""
+        return self.rewards.isnan() & self.applies
+
+    def select(self, rows: Tensor) -> "Verdicts":
+        """Some rows, in the given order; the notes stay those of all."""
+        return Verdicts(
+            self.rewards[rows],
+            self.applies[rows],
+            {name: values[rows] for name, values in self.parts.items()},
+            {name: where[rows] for name, where in self.part_applies.items()},
+            self.notes,
+        )
+
+    @staticmethod
+    def join(batches: "Sequence[Verdicts]") -> "Verdicts":
+        """The rows of several batches by one reward, one batch after the other."""
+        first = batches[0]
+        return Verdicts(
+            torch.cat([v.rewards for v in batches]),
+            torch.cat([v.applies for v in batches]),
+            {name: torch.cat([v.parts[name] for v in batches]) for name in first.parts},
+            {name: torch.cat([v.part_applies[name] for v in batches]) for name in first.part_applies},
+            sum((v.notes for v in batches), Counter()),
+        )
+
+
+class Reward(Protocol):
+    """Judges rollouts, one number each.
+
+    name: in logs and stores. weights: part → weight, of a sum of parts that an objective may weigh itself; else None.
+    judges: role → the frozen judge it asks, as a path of attributes: what stands behind its verdicts.
+    revision: of what is asked where the reward knows it, as a server does; else None, and the judges' count.
+    elsewhere: judging is waiting for another process, and costs this one no time.
+    A plain function or class that returns a tensor is enough for a user's own: see `rewards.opening.as_reward`.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def elsewhere(self) -> bool: ...
+
+    @property
+    def weights(self) -> Mapping[str, float] | None: ...
+
+    @property
+    def judges(self) -> Mapping[str, Any]: ...
+
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts: ...

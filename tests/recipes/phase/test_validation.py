@@ -1,0 +1,91 @@
+"""Monitors are looked at and never optimised, and where a reward parts from them the run says so, or ends."""
+
+import pytest
+import torch
+from tests.training.helpers import LowCodes, grpo_config, policy_dir, rows_without_times
+from torch import Tensor
+
+from thinkdraw.recipes import grpo
+from thinkdraw.recipes.phase.validation import ValidationSettings, Watch
+from thinkdraw.runtime.tracking import MetricsLog
+from thinkdraw.types import Rollouts, Sampling
+
+
+class OtherCodes(LowCodes):
+    """Falls when LowCodes rises."""
+
+    name = "other-codes"
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        return 1 - super().__call__(rollouts)
+
+
+MONITOR = {"name": "tests.recipes.phase.test_validation:OtherCodes"}
+KEY = f"monitor/{MONITOR['name']}"
+
+
+def watch_of(scores: list[tuple[float | None, float | None]], **settings) -> tuple[Watch, list[bool]]:
+    watch = Watch(ValidationSettings.model_validate({"monitors": [MONITOR], **settings}))
+    said = [watch.look({"validation_score": o, KEY: m}, step) is not None for step, (o, m) in enumerate(scores)]
+    return watch, said
+
+
+def test_they_part_when_the_monitor_has_fallen_from_its_peak_and_the_reward_has_not():
+    #                       rises       peak        within 0.02  parted      reward fell too
+    _, said = watch_of([(0.1, 0.3), (0.2, 0.40), (0.3, 0.39), (0.4, 0.37), (0.15, 0.30)])
+    assert said == [False, False, False, True, False]
+
+
+def test_a_run_stops_after_so_many_partings_in_a_row_and_a_recovery_starts_the_count_anew():
+    watch, _ = watch_of([(0.1, 0.5), (0.2, 0.4), (0.3, 0.5), (0.4, 0.4)], stop_after=2)
+    assert watch.parted == 1 and not watch.stops
+    watch, _ = watch_of([(0.1, 0.5), (0.2, 0.4), (0.3, 0.4)], stop_after=2)
+    assert watch.stops and watch.peak["step"] == 0
+
+
+def test_no_verdict_is_no_parting():
+    _, said = watch_of([(0.1, 0.5), (0.2, None), (None, 0.1)])
+    assert not any(said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [({"stop_after": 1}, "needs a monitor"), ({"monitors": [MONITOR], "best_by": "lab-clip"}, "none of the monitors")],
+)
+def test_a_watch_without_its_monitor_is_refused(settings, says):
+    with pytest.raises(ValueError, match=says):
+        ValidationSettings.model_validate(settings)
+
+
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory) -> str:
+    return policy_dir(tmp_path_factory.mktemp("policy"))
+
+
+def hacked(folder, policy, **changes) -> grpo.GrpoConfig:
+    validation = {"every": 1, "prompts": {"split": "validation", "count": 8}, "monitors": [MONITOR]}
+    values = {
+        "max_steps": 12, "prompts_per_phase": 4, "group_size": 8, "sampling": Sampling(thought="off"), "micro_rows": 32,
+        "optimiser": {"learning_rate": 3e-3, "warmup_steps": 0}, "entropy": {"mode": "off"},
+        "validation": validation | changes.pop("validation", {}),
+    }  # fmt: skip
+    return grpo_config(folder, policy, **(values | changes))
+
+
+def test_a_monitor_moves_nothing_and_a_hacked_run_ends_at_its_peak(tmp_path, policy, capsys):
+    plain = grpo.run(hacked(tmp_path / "plain", policy, validation={"monitors": []}, max_steps=2))
+    watched = grpo.run(hacked(tmp_path / "watched", policy, validation={"stop_after": 2, "best_by": MONITOR["name"]}))
+    rows, alone = (rows_without_times(run) for run in (watched, plain))
+    assert [row["loss"] for row in rows[:2]] == [row["loss"] for row in alone]
+    assert (
+        len(rows) < 12
+        and rows[-1]["parted"] == 2
+        and "what is paid for is not what was meant" in capsys.readouterr().err
+    )
+    peak = max(rows, key=lambda row: row[KEY])
+    assert (watched / "checkpoints" / "best").read_text().strip() == f"step_{peak['step']:06d}"
+    assert rows[-1]["validation_score"] > peak["validation_score"] and rows[-1][KEY] < peak[KEY] - 0.02
+
+    grpo.run(hacked(tmp_path / "watched", policy, validation={"stop_after": 2, "best_by": MONITOR["name"]}))
+    assert MetricsLog.read(watched / "metrics.jsonl")[-1]["step"] == rows[-1]["step"]
+    assert torch.isfinite(torch.tensor(rows[-1][KEY]))

@@ -1,0 +1,169 @@
+"""What the tests of sharding start through torchrun: `python -m torch.distributed.run … -m tests.training.sharding_jobs FOLDER JOB…`."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from safetensors.torch import save_file
+from tests.training.helpers import LowCodes, grpo_config, sft_config
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from thinkdraw.objectives import ADVANTAGES
+from thinkdraw.policies.janus import likelihood as scorer
+from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.recipes import grpo, sft
+from thinkdraw.recipes.phase.advantages import Part
+from thinkdraw.recipes.phase.prompt_order import PromptOrder
+from thinkdraw.recipes.phase.rollout import draw_seeds
+from thinkdraw.training.training import Team, Trainer, open_policy
+from thinkdraw.types import Rollouts, Sampling
+
+LORA = LoraSettings.model_validate({"rank": 2})
+BATCHES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "bf16": {"dtype": "bf16"},
+    "lora": {"lora": LORA, "beta": 0.1},
+    "reference": {"beta": 0.1, "gradient_checkpointing": True},
+    "rewrite": {"sampling": Sampling(max_thought_tokens=4, thought="rewrite", guidance_scale=2.0)},
+}
+RUN = {
+    "max_steps": 2,
+    "save_every": 1,
+    "keep_checkpoints": 9,
+    "minibatches": 1,
+    "micro_rows": 3,
+    "prompts_per_phase": 3,
+}
+RUN |= {"optimiser": {"learning_rate": 1e-4, "warmup_steps": 0}, "max_no_verdict_frac": 0.5}
+RUN |= {"validation": {"every": 1, "prompts": {"split": "validation", "count": 3}}}
+
+
+def batch_config(folder: Path, name: str, **changes: Any) -> grpo.GrpoConfig:
+    return grpo_config(folder, str(folder / "policy"), micro_rows=3, **BATCHES[name] | changes)
+
+
+def run_config(folder: Path, name: str, **changes: Any) -> grpo.GrpoConfig:
+    return grpo_config(folder, str(folder / "policy"), **RUN | {"out": folder / name} | changes)
+
+
+def sft_lora_config(folder: Path, name: str, sharding: str) -> sft.SftConfig:
+    changes = {
+        "out": folder / name,
+        "sharding": sharding,
+        "max_steps": 2,
+        "lora": LORA,
+        "thought": "inline",
+    }
+    return sft_config(folder, str(folder / "policy"), micro_rows=2, batch_rows=7, **changes)
+
+
+def batch(policy: JanusPolicy, config: grpo.GrpoConfig) -> Rollouts:
+    """Three groups of four that the fresh policy draws, the same in every process."""
+    prompts = PromptOrder.of(config.prompts, config.stages, config.seed, config.history).take(3, 0)
+    return policy.sample(prompts, config.sampling, group_size=4, seeds=draw_seeds(0, 0, 0, 3, 4), decode=False)
+
+
+def part_of(rollouts: Rollouts, groups: range) -> Part:
+    """Some groups of the batch, with fixed rewards; the one of row 5 is missing, so that processes have unequal rows."""
+    rewards = torch.linspace(0, 1, len(rollouts)).square()
+    rewards[5] = torch.nan
+    rows = torch.arange(groups.start * 4, groups.stop * 4)
+    advantages = ADVANTAGES["group"](rewards[rows], 4)
+    return Part(rollouts.select(rows, 4), rewards[rows], torch.ones(len(rows)).bool(), {}, advantages, rows // 4)
+
+
+def gradient(folder: Path, name: str, sharding: str) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradients of the batch over all processes."""
+    config = batch_config(folder, name, sharding=sharding)
+    team = Team(config)
+    torch.manual_seed(0)  # adapters begin at random
+    policy = open_policy(config, team)
+    rollouts = batch(policy, config)
+    policy.make_reference()
+    with torch.no_grad():  # away from the sampler and the reference, so that ratios and distances have gradients
+        for n, p in policy.network.named_parameters():
+            if p.requires_grad:
+                p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(n))))
+    trainer = Trainer(policy, config.optimiser, team)
+    parts = [part_of(rollouts, team.share(3))]
+    counts = grpo.global_counts(parts, team)
+    at_once = 64 * 5 if name == "reference" else scorer.CHUNK_ELEMENTS  # a head's backward pass in parts
+    with (
+        trainer.learning(grpo.num_passes(parts, config), config.sampling),
+        mock.patch.object(scorer, "CHUNK_ELEMENTS", at_once),
+    ):
+        sums, _ = grpo.accumulate(policy, parts, counts, (0.01, -0.02), config)
+    trainer.reduce_gradients()
+    grads: dict[str, Any] = {n: m.grad for n, m in trainer.masters.items()}
+    frozen = [n for n, p in policy.network.named_parameters() if not p.requires_grad]
+    assert all(n not in trainer.weights and policy.network.get_parameter(n).grad is None for n in frozen)
+    assert all(isinstance(g, DTensor) == (sharding == "fsdp2") for g in grads.values())
+    whole = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
+    return team.add(sums)["loss"], whole
+
+
+def gradients(folder: Path, team: Team) -> None:
+    for name in BATCHES:
+        for sharding in ("none", "fsdp2"):
+            loss, grads = gradient(folder, name, sharding)
+            if team.is_main:
+                save_file(grads, folder / f"{name}_{sharding}.grads", {"loss": json.dumps(loss)})
+
+
+def runs(folder: Path, team: Team) -> None:
+    """The same GRPO run twice, and one of SFT."""
+    for name, sharding in (("whole", "none"), ("shards", "fsdp2")):
+        grpo.run(run_config(folder, name, sharding=sharding))
+        torch.manual_seed(0)  # adapters begin at random
+        sft.run(sft_lora_config(folder, f"sft_{name}", sharding))
+
+
+def back_to_two(folder: Path, team: Team) -> None:
+    """Go on where one process left off, one more step."""
+    grpo.run(run_config(folder, "shards", sharding="fsdp2", max_steps=4))
+
+
+class DiesOnce(LowCodes):
+    """In the third phase (the fifth call: a phase asks twice), in process 1, and only if `file` is not there yet: raises or is killed."""
+
+    def __init__(self, file: str, how: str) -> None:
+        super().__init__()
+        self.file, self.how, self.calls = Path(file), how, 0
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        self.calls += 1
+        if self.calls == 5 and os.environ.get("RANK") == "1" and not self.file.exists():
+            self.file.touch()
+            if self.how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("the judge of process 1 fell over")
+        return super().__call__(rollouts)
+
+
+def dies_config(folder: Path, how: str, **others: Any) -> grpo.GrpoConfig:
+    settings = {"file": str(folder / f"{how}.once"), "how": how}
+    reward = {"name": "tests.training.sharding_jobs:DiesOnce", "settings": settings}
+    changes = {"reward": reward, "validation": {"every": 0}, "sharding": "fsdp2", "max_steps": 3}
+    return run_config(folder, how, **changes | others)
+
+
+def raises(folder: Path, team: Team) -> None:
+    grpo.run(dies_config(folder, "raises"))
+
+
+def killed(folder: Path, team: Team) -> None:
+    grpo.run(dies_config(folder, "killed"))
+
+
+if __name__ == "__main__":
+    place = Path(sys.argv[1])
+    found = Team(run_config(place, "shards"))
+    for job in sys.argv[2:]:
+        globals()[job](place, found)
