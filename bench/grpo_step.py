@@ -20,6 +20,7 @@ import json
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,12 @@ from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus.likelihood import GuidanceInLoss
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase.advantages import Part
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.runtime.tracking import environment
-from thinkdraw.training.training import Team, Trainer
+from thinkdraw.training.batch import Batch
+from thinkdraw.training.optimiser import Optimiser
+from thinkdraw.training.run import backward
+from thinkdraw.training.world import World
 from thinkdraw.types import Prompt, Rollouts, Sampling
 
 BETA, LEARNING_RATE = 0.01, 1e-6  # T2I-R1's
@@ -76,10 +79,10 @@ class Ours:
         values |= {"num_threads": torch.get_num_threads()}
         values |= {"optimiser": {"learning_rate": LEARNING_RATE, "warmup_steps": 0}}
         self.policy, self.config = policy, grpo.GrpoConfig.model_validate(values)
-        self.team = Team(self.config)
+        self.world = World(self.config)
         if beta:
             policy.make_reference()
-        self.trainer = Trainer(policy, self.config.optimiser, self.team)
+        self.optimiser = Optimiser(policy, self.config.optimiser, self.world)
 
     @classmethod
     def of(
@@ -104,16 +107,15 @@ class Ours:
 
     def backward(self, rollouts: Rollouts, rewards: Tensor) -> float:
         advantages = ADVANTAGES["group"](rewards, rollouts.group_size)
-        groups = torch.arange(len(rollouts)) // rollouts.group_size
-        parts = [Part(rollouts, rewards, torch.ones_like(groups).bool(), {}, advantages, groups)]
-        counts = grpo.global_counts(parts, self.team)
-        with self.trainer.learning(grpo.num_passes(parts, self.config), rollouts.sampling):
-            sums, _ = grpo.accumulate(self.policy, parts, counts, (0.0, 0.0), self.config)
+        batch = Batch(rollouts, advantages=advantages)
+        loss = partial(grpo.grpo_loss, self.policy, counts=batch.counts(), entropy_coefs=(0.0, 0.0), config=self.config)
+        with self.optimiser.learning(batch.num_micro(self.config.micro_rows), rollouts.sampling):
+            sums, _ = backward(loss, batch, self.config.micro_rows)
         return sums["loss"]
 
     def learn(self, rollouts: Rollouts, rewards: Tensor) -> None:
         self.backward(rollouts, rewards)
-        self.trainer.step(0, 0.0)
+        self.optimiser.step(0, 0.0)
 
 
 @dataclass
@@ -128,7 +130,7 @@ class Step:
         times = [time.perf_counter()]
         rollouts = self.sampler.sample(prompts, sampling, group_size, seed)
         times.append(time.perf_counter())
-        rewards = open_reward("lab-detector", self.sampler.policy)(rollouts).float()
+        rewards = open_reward("lab-detector", self.sampler.policy)(rollouts).rewards
         times.append(time.perf_counter())
         self.learner.learn(rollouts, rewards)
         times.append(time.perf_counter())

@@ -13,7 +13,7 @@ from pathlib import Path
 import matplotlib
 import yaml
 
-from thinkdraw.recipes.phase.validation import OPTIMISED, ValidationSettings, Watch
+from thinkdraw.recipes.phase.monitor import OPTIMISED, OveroptimisationMonitor, ValidationSettings
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -27,8 +27,8 @@ def validations(run: Path) -> list[dict]:
 def parting(run: Path, rows: list[dict]) -> int | None:
     """The first step at which the two are apart at this validation and at the next."""
     settings = yaml.safe_load((run / "config.yaml").read_text())["validation"]
-    watch = Watch(ValidationSettings.model_validate(settings))
-    apart = [row["step"] for row in rows if watch.look(row, row["step"]) and watch.parted == 2]
+    watch = OveroptimisationMonitor(ValidationSettings.model_validate(settings))
+    apart = [row["step"] for row in rows if watch.update(row, row["step"]) and watch.parted == 2]
     return None if not apart else max(row["step"] for row in rows if row["step"] < apart[0])
 
 

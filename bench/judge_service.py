@@ -29,7 +29,7 @@ from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.policies.sampling.noise import derive_seeds
-from thinkdraw.recipes.phase.judging import draw_and_judge, is_elsewhere, judge
+from thinkdraw.recipes.phase.judging import draw_and_judge, judge
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.runtime.tracking import environment
 from thinkdraw.serve.reward import HttpReward
@@ -114,7 +114,7 @@ def overlap(phase: Phase, reward: Reward, repeats: int) -> list[tuple[float, flo
     """(overlapped, one after the other, of which judging) seconds."""
     found = []
     for _ in range(repeats):
-        beside = timed(lambda: draw_and_judge(phase.draw(), reward, beside=is_elsewhere(reward)))
+        beside = timed(lambda: draw_and_judge(phase.draw(), reward, beside=reward.elsewhere))
         began = time.monotonic()
         judged = [judge(reward, rollouts).seconds for rollouts in phase.draw()]
         found.append((beside, time.monotonic() - began, sum(judged)))

@@ -11,12 +11,14 @@ CPU, gloo, fp32. Prints a table, and with --out writes JSON.
 """
 
 import argparse
+import dataclasses
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,18 @@ from torch.distributed.tensor import DTensor
 
 from thinkdraw.lab import checkpoint_path
 from thinkdraw.lab.prompts import prompt_set
-from thinkdraw.objectives import ADVANTAGES
+from thinkdraw.objectives import ADVANTAGES, SegmentCounts
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase.rollout import Part
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.tracking import environment
+from thinkdraw.training.batch import Batch
 from thinkdraw.training.judged_store import load_judged
-from thinkdraw.training.training import Team, Trainer, open_policy
+from thinkdraw.training.optimiser import Optimiser
+from thinkdraw.training.run import backward, open_policy
+from thinkdraw.training.world import World
 from thinkdraw.types import Sampling
 
 JUDGE = "lab-detector"
@@ -54,50 +58,51 @@ def write_store(asked: argparse.Namespace, path: Path) -> None:
     sampling = config_of(asked, "none").sampling
     rollouts = policy.sample([e.prompt for e in prompt_set("geneval", "train", 4)], sampling, group_size=4)
     store = RolloutStore.create(path, policy, sampling.thought)
-    store.append(rollouts, {JUDGE: open_reward(JUDGE, policy)(rollouts).float()})
+    store.append(rollouts, {JUDGE: open_reward(JUDGE, policy)(rollouts).rewards})
 
 
-def gradient(policy: JanusPolicy, trainer: Trainer, config: grpo.GrpoConfig, store: Path) -> tuple[float, dict]:
+def gradient(policy: JanusPolicy, optimiser: Optimiser, config: grpo.GrpoConfig, store: Path) -> tuple[float, dict]:
     """Loss and gradients of the store, over all processes. Scores are ranked, so that every group has a spread."""
-    judged, team = load_judged(store, JUDGE, policy), trainer.team
+    judged, world = load_judged(store, JUDGE, policy), optimiser.world
     size = judged.group_size
-    mine = team.share(len(judged.scores) // size)
+    mine = world.share(len(judged) // size)
     rows = torch.arange(mine.start * size, mine.stop * size)
-    rewards = judged.scores[rows] + torch.arange(len(rows)) % size / size
+    rewards = judged.rewards[rows] + torch.arange(len(rows)) % size / size
     advantages = ADVANTAGES["group"](rewards, size)
-    part = Part(judged.rollouts.select(rows, size), rewards, rewards > -1, {}, advantages, rows // size)
-    counts = grpo.global_counts([part], team)
-    with trainer.learning(grpo.num_passes([part], config), config.sampling):
-        sums, _ = grpo.accumulate(policy, [part], counts, (0.0, 0.0), config)
-    trainer.reduce_gradients()
-    grads: dict[str, Any] = {name: master.grad for name, master in trainer.masters.items()}
-    trainer.optimizer.zero_grad(set_to_none=True)
-    return team.add(sums)["loss"], {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
+    batch = Batch(judged.rollouts.select(rows, size), advantages=advantages)
+    counts = SegmentCounts(**world.add(dataclasses.asdict(batch.counts())))
+    loss = partial(grpo.grpo_loss, policy, counts=counts, entropy_coefs=(0.0, 0.0), config=config)
+    with optimiser.learning(batch.num_micro(config.micro_rows), config.sampling):
+        sums, _ = backward(loss, batch, config.micro_rows)
+    optimiser.reduce_gradients()
+    grads: dict[str, Any] = {name: master.grad for name, master in optimiser.masters.items()}
+    optimiser.optimizer.zero_grad(set_to_none=True)
+    return world.add(sums)["loss"], {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
 
 
 def work(asked: argparse.Namespace) -> None:
     """What each process does."""
     folder, name, sharding = Path(asked.worker[0]), asked.worker[1], asked.worker[2]
     config = config_of(asked, sharding)
-    team = Team(config)
-    policy = open_policy(config, team)
-    trainer = Trainer(policy, config.optimiser, team)
-    with trainer.resident():  # the store asks for the policy's vocabulary, and so warms up
+    world = World(config)
+    policy = open_policy(config, world)
+    optimiser = Optimiser(policy, config.optimiser, world)
+    with optimiser.resident():  # the store asks for the policy's vocabulary, and so warms up
         load_judged(folder / "store", JUDGE, policy)
-    loss, grads = gradient(policy, trainer, config, folder / "store")
+    loss, grads = gradient(policy, optimiser, config, folder / "store")
     prompts = [e.prompt for e in prompt_set("geneval", "validation", asked.prompts)]
     seconds: list[float] = []
     gathering: list[float] = []
     for repeat in range(asked.repeats + 1):
-        team.wait()
+        world.wait()
         began = time.perf_counter()
-        with trainer.resident():
+        with optimiser.resident():
             gathering.append(time.perf_counter() - began)
             # The same work in every process, so that none waits for another's longer thoughts.
             policy.sample(prompts, config.sampling, group_size=8, seed=repeat)
         seconds.append(time.perf_counter() - began)
     rates = [8 * len(prompts) / s for s in seconds[1:]]
-    if team.is_main:
+    if world.is_main:
         save_file(grads, folder / f"{name}.safetensors")
         found = {"loss": loss, "rollouts_per_s_and_process": rates, "gathering_s": statistics.median(gathering[1:])}
         (folder / f"{name}.json").write_text(json.dumps(found))

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.training.helpers import ROOT, LowCodes, grpo_config, rows_without_times
+from tests.training.helpers import ROOT, LowCodes, grpo_config, grpo_gradients, rows_without_times
 
 from thinkdraw.config import load_config, save_config
 from thinkdraw.errors import UserError
@@ -17,10 +17,12 @@ from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
 from thinkdraw.recipes.phase.rollout import draw_seeds, sample_phase
 from thinkdraw.recipes.phase.stats import phase_stats
+from thinkdraw.rewards.own import as_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.checkpoint import latest_checkpoint, load_trainer_state
 from thinkdraw.runtime.tracking import MetricsLog
-from thinkdraw.training.training import Team, Trainer, open_policy
+from thinkdraw.training.run import open_policy
+from thinkdraw.training.world import World
 from thinkdraw.types import Sampling
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
@@ -31,16 +33,6 @@ def command(config_file: Path, processes: int = 1) -> list[str]:
     if processes > 1:
         start += ["torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), "-m"]
     return [*start, "tests.training.helpers", "grpo", str(config_file)]
-
-
-def gradients_of(config, policy_object, parts):
-    team = Team(config)
-    trainer = Trainer(policy_object, config.optimiser, team)
-    counts = grpo.global_counts(parts, team)
-    sums, _ = grpo.accumulate(policy_object, parts, counts, (0.01, -0.02), config)
-    grads = {name: master.grad.clone() for name, master in trainer.masters.items() if master.grad is not None}
-    trainer.optimizer.zero_grad(set_to_none=True)
-    return grads, sums
 
 
 def relative_difference(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
@@ -56,11 +48,11 @@ def order_of(config: grpo.GrpoConfig) -> PromptOrder:
 @pytest.mark.parametrize("variant", ["grpo", "dapo"])
 def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, variant):
     whole = grpo_config(tmp_path, policy, micro_rows=64, variant=variant, reward={"name": "x"})
-    team, model = Team(whole), open_policy(whole, Team(whole))
-    parts = sample_phase(model, LowCodes(no_verdict_every=5), order_of(whole), whole, 0, team).parts
-    first, sums = gradients_of(whole, model, parts)
+    world, model = World(whole), open_policy(whole, World(whole))
+    batch = sample_phase(model, as_reward(LowCodes(no_verdict_every=5)), order_of(whole), whole, 0, world).batch
+    first, sums = grpo_gradients(whole, model, batch, (0.01, -0.02))
     for micro_rows in (1, 5):
-        second, other = gradients_of(whole.model_copy(update={"micro_rows": micro_rows}), model, parts)
+        second, other = grpo_gradients(whole.model_copy(update={"micro_rows": micro_rows}), model, batch, (0.01, -0.02))
         assert relative_difference(first, second) < 1e-5
         assert other == pytest.approx(sums, rel=1e-4, abs=1e-6)
 
@@ -176,11 +168,11 @@ def test_minibatches_passes_and_recomputed_old_log_probs_clip_after_the_first_up
 
 def test_groups_without_spread_are_refilled_a_bounded_number_of_times(tmp_path, policy):
     config = grpo_config(tmp_path, policy, refill_rounds=2)
-    team, model = Team(config), open_policy(config, Team(config))
+    world, model = World(config), open_policy(config, World(config))
     order = order_of(config)
-    phase = sample_phase(model, LowCodes(constant=True), order, config, 0, team)
+    phase = sample_phase(model, as_reward(LowCodes(constant=True)), order, config, 0, world)
     assert (order.cursor, phase.num_sampled) == (9, 36)  # 3 prompts × (1 + 2 rounds), 4 rollouts each
-    assert sum(len(p.rollouts) for p in phase.parts) == 12 and len(phase.rewards) == 36
+    assert len(phase.batch) == 12 and len(phase.verdicts) == 36
 
     class FlatFirst(LowCodes):
         calls = 0
@@ -193,12 +185,12 @@ def test_groups_without_spread_are_refilled_a_bounded_number_of_times(tmp_path, 
     reward = FlatFirst()
     reward.components = lambda rollouts: {}
     order = order_of(config)
-    phase = sample_phase(model, reward, order, config, 0, team)
+    phase = sample_phase(model, as_reward(reward), order, config, 0, world)
     # Group 0 was flat, so group 3 of the prompt that comes next stands in for it.
-    assert [p.groups.unique().tolist() for p in phase.parts] == [[1, 2], [3]] and order.cursor == 4
-    row = phase_stats(phase, config, team)
+    assert phase.batch.groups.unique().tolist() == [1, 2, 3] and order.cursor == 4
+    row = phase_stats(phase, config, world)
     assert row["zero_variance_frac"] == 0 and row["reward_mean"] > row["reward_mean_trained"]
-    grads, _ = gradients_of(config, model, phase.parts)
+    grads, _ = grpo_gradients(config, model, phase.batch)
     assert grads
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tests.training.helpers import LowCodes, grpo_config, policy_dir, rows_without_times
+from tests.training.helpers import LowCodes, flat, grpo_config, grpo_gradients, policy_dir, rows_without_times
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES
@@ -13,7 +13,9 @@ from thinkdraw.recipes.phase.rollout import sample_phase
 from thinkdraw.recipes.phase.stats import phase_stats
 from thinkdraw.recipes.phase.token_credit import token_credit
 from thinkdraw.rewards.combined import CombinedReward
-from thinkdraw.training.training import Team, Trainer, open_policy
+from thinkdraw.rewards.own import as_reward
+from thinkdraw.training.run import open_policy
+from thinkdraw.training.world import World
 from thinkdraw.types import Rollouts
 
 
@@ -23,23 +25,23 @@ def policy(tmp_path_factory) -> str:
 
 
 def phase_of(config, model=None, reward=None):
-    team = Team(config)
+    world = World(config)
     order = PromptOrder.of(config.prompts, [], 0, None)
-    return sample_phase(model or open_policy(config, team), reward or LowCodes(), order, config, 0, team)
+    return sample_phase(model or open_policy(config, world), as_reward(reward or LowCodes()), order, config, 0, world)
 
 
 @pytest.mark.parametrize("name", ADVANTAGES)
 def test_every_advantage_is_the_one_of_its_name(tmp_path, policy, name):
-    (part,) = phase_of(grpo_config(tmp_path, policy, advantage=name)).parts
+    part = phase_of(grpo_config(tmp_path, policy, advantage=name)).batch
     wanted = ADVANTAGES[name](part.rewards, 4)
     assert torch.allclose(part.advantages.values, wanted.values, atol=1e-6)
     assert float(part.advantages.values.abs().max()) > 0
 
 
 def test_dr_grpo_keeps_its_own_advantage_unless_told_otherwise(tmp_path, policy):
-    (own,) = phase_of(grpo_config(tmp_path, policy, variant="dr_grpo")).parts
+    own = phase_of(grpo_config(tmp_path, policy, variant="dr_grpo")).batch
     assert torch.equal(own.advantages.values, ADVANTAGES["dr_grpo"](own.rewards, 4).values)
-    (told,) = phase_of(grpo_config(tmp_path, policy, variant="dr_grpo", advantage="rloo")).parts
+    told = phase_of(grpo_config(tmp_path, policy, variant="dr_grpo", advantage="rloo")).batch
     assert torch.equal(told.advantages.values, ADVANTAGES["rloo"](told.rewards, 4).values)
 
 
@@ -47,26 +49,20 @@ def test_dr_grpo_keeps_its_own_advantage_unless_told_otherwise(tmp_path, policy)
 def test_advantages_over_the_batch_do_not_depend_on_how_it_was_sampled(tmp_path, policy, name):
     """With refills a phase has several parts; they are normalised together."""
     phase = phase_of(grpo_config(tmp_path, policy, advantage=name, refill_rounds=1, prompts_per_phase=6))
-    values = torch.cat([p.advantages.values[p.advantages.valid] for p in phase.parts])
+    values = phase.batch.advantages.values[phase.batch.advantages.valid]
     assert float(values.std()) == pytest.approx(1, rel=1e-2)
     if name == "reinforce++":
         assert float(values.mean()) == pytest.approx(0, abs=1e-5)
 
 
 def gradient(config, model, phase) -> torch.Tensor:
-    trainer = Trainer(model, config.optimiser, Team(config))
-    trainer.optimizer.zero_grad(set_to_none=True)
-    counts = grpo.global_counts(phase.parts, Team(config))
-    grpo.accumulate(model, phase.parts, counts, (0.0, 0.0), config)
-    found = torch.cat([m.grad.flatten().clone() for m in trainer.masters.values() if m.grad is not None])
-    trainer.optimizer.zero_grad(set_to_none=True)
-    return found
+    return flat(grpo_gradients(config, model, phase.batch)[0])
 
 
 @pytest.mark.parametrize("kl", ["k1", "k2", "k3"])
 def test_every_kl_moves_a_policy_that_has_left_its_reference(tmp_path, policy, kl):
     config = grpo_config(tmp_path, policy, kl=kl, beta=0.5)
-    model = open_policy(config, Team(config))
+    model = open_policy(config, World(config))
     model.make_reference()
     with torch.no_grad():
         for weight in model.model.lm_head.parameters():
@@ -77,9 +73,9 @@ def test_every_kl_moves_a_policy_that_has_left_its_reference(tmp_path, policy, k
     difference = gradient(config, model, phase) - gradient(plain, model, same)
     assert float(difference.norm()) > 1e-4
     if kl == "k1":
-        part, unpaid = phase.parts[0], same.parts[0]
-        assert torch.allclose(part.rewards, unpaid.rewards - 0.5 * part.components["kl"])
-        assert float(part.components["kl"].abs().max()) > 0.01
+        part, unpaid = phase.batch, same.batch
+        assert torch.allclose(part.rewards, unpaid.rewards - 0.5 * part.verdicts.parts["kl"])
+        assert float(part.verdicts.parts["kl"].abs().max()) > 0.01
 
 
 def test_without_a_kl_no_reference_is_asked(tmp_path, policy, monkeypatch):
@@ -105,13 +101,13 @@ def test_a_reference_that_follows_survives_a_restart(tmp_path, policy):
 
 
 def test_adapters_have_no_reference_to_refresh(tmp_path, policy):
-    with pytest.raises(UserError, match="refresh_reference_every with lora"):
-        grpo.run(grpo_config(tmp_path, policy, beta=0.1, refresh_reference_every=1, lora={"rank": 2}))
+    with pytest.raises(ValueError, match="refresh_reference_every with lora"):
+        grpo_config(tmp_path, policy, beta=0.1, refresh_reference_every=1, lora={"rank": 2})
 
 
 def perturbed(config):
     """A policy that is no longer its reference, in what it writes and in what it draws."""
-    model = open_policy(config, Team(config))
+    model = open_policy(config, World(config))
     model.make_reference()
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
@@ -149,7 +145,7 @@ def test_every_option_changes_the_gradient_of_a_perturbed_policy(tmp_path, polic
     config = grpo_config(tmp_path, policy, **(with_it | change))
     model = perturbed(config)
     # Sampled before the policy moved, so that there is something to clip.
-    before = open_policy(config, Team(config))
+    before = open_policy(config, World(config))
     found = [gradient(c, model, phase_of(c, before)) for c in (config, plain)]
     assert float((found[0] - found[1]).norm()) > 1e-4 * float(found[1].norm())
 
@@ -165,9 +161,9 @@ class HighCodes(LowCodes):
 
 def test_gdpo_lets_no_reward_dominate_by_its_scale_and_a_sum_does(tmp_path, policy):
     reward = CombinedReward({"low": LowCodes(), "high": HighCodes()})
-    (balanced,) = phase_of(grpo_config(tmp_path, policy, combine="gdpo"), reward=reward).parts
-    (summed,) = phase_of(grpo_config(tmp_path, policy), reward=reward).parts
-    low, high = (balanced.components[name] for name in ("low", "high"))
+    balanced = phase_of(grpo_config(tmp_path, policy, combine="gdpo"), reward=reward).batch
+    summed = phase_of(grpo_config(tmp_path, policy), reward=reward).batch
+    low, high = (balanced.verdicts.parts[name] for name in ("low", "high"))
     assert torch.allclose(summed.rewards, low + high)
     by_group = [part.reshape(-1, 4) for part in (low, high)]
     alone = sum((g - g.mean(1, keepdim=True)) / (g.std(1, keepdim=True) + 1e-4) for g in by_group).flatten()
@@ -179,8 +175,8 @@ def test_gdpo_lets_no_reward_dominate_by_its_scale_and_a_sum_does(tmp_path, poli
 def test_weighted_sum_asks_for_ranges_and_uses_them(tmp_path, policy):
     reward = CombinedReward({"low": LowCodes(), "high": HighCodes()}, {"low": 1.0, "high": 2.0})
     ranges = {"low": (0.0, 1.0), "high": (0.0, 100.0)}
-    (part,) = phase_of(grpo_config(tmp_path, policy, combine="weighted_sum", ranges=ranges), reward=reward).parts
-    total = part.components["low"] + 2 * part.components["high"] / 100
+    part = phase_of(grpo_config(tmp_path, policy, combine="weighted_sum", ranges=ranges), reward=reward).batch
+    total = part.verdicts.parts["low"] + 2 * part.verdicts.parts["high"] / 100
     assert torch.allclose(part.advantages.values, ADVANTAGES["group"](total, 4).values, atol=1e-4)
     with pytest.raises(UserError, match="'low' has no range"):
         phase_of(grpo_config(tmp_path, policy, combine="weighted_sum"), reward=reward)
@@ -206,9 +202,9 @@ def test_settings_that_would_do_nothing_together_are_refused(tmp_path, policy, s
 
 def test_guidance_contrast_weighs_tokens_by_what_the_prompt_changes(tmp_path, policy):
     config = grpo_config(tmp_path, policy)
-    model = open_policy(config, Team(config))
-    (part,) = phase_of(config, model).parts
-    found = token_credit("guidance_contrast", model, part.rollouts, part.advantages.values, part.rollouts.mask, 8)
+    model = open_policy(config, World(config))
+    part = phase_of(config, model).batch
+    found = token_credit("guidance_contrast", model, part, 8)
     picture = part.rollouts.is_image & part.rollouts.mask
     assert torch.equal(found.advantage[~picture], torch.ones(int((~picture).sum())))
     sums = (found.advantage * picture).sum(1) / picture.sum(1)
@@ -218,11 +214,9 @@ def test_guidance_contrast_weighs_tokens_by_what_the_prompt_changes(tmp_path, po
 def test_a_phase_judged_in_chunks_is_the_same_phase(tmp_path, policy):
     whole = phase_of(grpo_config(tmp_path, policy, prompts_per_phase=5))
     chunked = phase_of(grpo_config(tmp_path, policy, prompts_per_phase=5, judge_chunks=3))
-    assert [len(part.rollouts) for part in chunked.parts] == [8, 8, 4]
-    assert torch.equal(chunked.rewards, whole.rewards)
-    assert torch.equal(torch.cat([part.groups for part in chunked.parts]), whole.parts[0].groups)
-    values = torch.cat([part.advantages.values for part in chunked.parts])
-    assert torch.allclose(values, whole.parts[0].advantages.values)
+    assert len(chunked.batch) == 20 and torch.equal(chunked.verdicts.rewards, whole.verdicts.rewards)
+    assert torch.equal(chunked.batch.groups, whole.batch.groups)
+    assert torch.allclose(chunked.batch.advantages.values, whole.batch.advantages.values)
 
 
 class ForSomePrompts(LowCodes):
@@ -240,19 +234,14 @@ class ForSomePrompts(LowCodes):
 def test_what_does_not_apply_is_no_missing_verdict(tmp_path, policy):
     config = grpo_config(tmp_path, policy, prompts_per_phase=8)
     phase = phase_of(config, reward=ForSomePrompts())
-    assert bool(phase.rewards.isnan().any()) and not bool(phase.rewards.isnan().all())
-    assert phase_stats(phase, config, Team(config))["no_verdict_frac"] == 0
+    assert bool(phase.verdicts.rewards.isnan().any()) and not bool(phase.verdicts.rewards.isnan().all())
+    assert phase_stats(phase, config, World(config))["no_verdict_frac"] == 0
 
 
 @pytest.mark.parametrize("coefficients", [(0.1, 0.0), (0.0, 0.1)], ids=["text", "image"])
 def test_each_entropy_coefficient_changes_the_gradient(tmp_path, policy, coefficients):
     config = grpo_config(tmp_path, policy)
-    model = open_policy(config, Team(config))
+    model = open_policy(config, World(config))
     phase = phase_of(config, model)
-    found = []
-    for pair in (coefficients, (0.0, 0.0)):
-        trainer, counts = Trainer(model, config.optimiser, Team(config)), grpo.global_counts(phase.parts, Team(config))
-        grpo.accumulate(model, phase.parts, counts, pair, config)
-        found.append(torch.cat([m.grad.flatten().clone() for m in trainer.masters.values() if m.grad is not None]))
-        trainer.optimizer.zero_grad(set_to_none=True)
+    found = [flat(grpo_gradients(config, model, phase.batch, pair)[0]) for pair in (coefficients, (0.0, 0.0))]
     assert float((found[0] - found[1]).norm()) > 1e-4 * float(found[1].norm())

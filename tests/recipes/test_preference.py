@@ -1,10 +1,12 @@
 """Learning from a store: pairs and kept rows, splits and resumption, and what is refused."""
 
+import dataclasses
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from tests.training.helpers import policy_dir, rows_without_times
+from tests.training.helpers import flat, gradients, policy_dir, rows_without_times
 
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import kept_rows, pairs_from_rewards
@@ -12,11 +14,13 @@ from thinkdraw.policies import load_policy
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes import preference, rejection
 from thinkdraw.recipes import sample as sampling
-from thinkdraw.recipes.preference import PreferenceConfig
+from thinkdraw.recipes.preference import PairBatch, PreferenceConfig
 from thinkdraw.recipes.rejection import RejectionConfig
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.training.judged_store import load_judged
-from thinkdraw.training.training import Team, Trainer, open_policy
+from thinkdraw.training.optimiser import Optimiser
+from thinkdraw.training.run import open_policy
+from thinkdraw.training.world import World
 
 REWARD = "tests.training.helpers:LowCodes"
 
@@ -58,21 +62,21 @@ def rejection_config(folder, policy, store, **changes) -> RejectionConfig:
 
 @pytest.mark.parametrize("objective", ["dpo", "rebel"])
 def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, store, objective):
-    gradients = []
+    results = []
     for micro_rows in (64, 2, 5):
         config = preference_config(tmp_path, policy, store, objective=objective, micro_rows=micro_rows)
-        team = Team(config)
-        model = open_policy(config, team)
-        trainer = Trainer(model, config.optimiser, team)
+        model = open_policy(config, World(config))
         judged = load_judged(store, "low-codes", model)
-        pairs = pairs_from_rewards(judged.scores, judged.group_size)
+        pairs = pairs_from_rewards(judged.rewards, judged.group_size)
         # not the policy's own log-probs, so that every pair has another gradient
         before = judged.rollouts.log_probs + 0.1 * torch.sin(torch.arange(judged.rollouts.tokens.shape[1]))
-        sums = preference.accumulate(model, judged, before, pairs.better, pairs.worse, len(pairs.better), config)
-        gradients.append((torch.cat([m.grad.flatten() for m in trainer.masters.values() if m.grad is not None]), sums))
-    for other, sums in gradients[1:]:
-        assert (other - gradients[0][0]).norm() < 1e-5 * gradients[0][0].norm()
-        assert sums == pytest.approx(gradients[0][1], rel=1e-4, abs=1e-6)
+        batch = PairBatch(dataclasses.replace(judged, old_log_probs=before), pairs.better, pairs.worse)
+        loss = partial(preference.pair_loss, model, num_pairs=len(pairs.better), config=config)
+        grads, sums = gradients(config, model, loss, batch)
+        results.append((flat(grads), sums))
+    for other, sums in results[1:]:
+        assert (other - results[0][0]).norm() < 1e-5 * results[0][0].norm()
+        assert sums == pytest.approx(results[0][1], rel=1e-4, abs=1e-6)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "rebel"])
@@ -103,20 +107,20 @@ def stop_after(config: PreferenceConfig, steps: int) -> None:
     class Stop(Exception):
         pass
 
-    step = Trainer.step
+    step = Optimiser.step
 
     def counted(self, number, progress):
         if number >= steps:
             raise Stop
         return step(self, number, progress)
 
-    Trainer.step = counted
+    Optimiser.step = counted
     try:
         preference.run(config)
     except Stop:
         pass
     finally:
-        Trainer.step = step
+        Optimiser.step = step
 
 
 def test_rejection_makes_the_kept_rollouts_likelier(tmp_path, policy, store):
@@ -125,7 +129,7 @@ def test_rejection_makes_the_kept_rollouts_likelier(tmp_path, policy, store):
     assert rows[-1]["kept_frac"] == 0.25 and rows[-1]["sequences_trained"] == 48
     before, after = load_policy(policy, precision="fp32"), load_trained(run, precision="fp32")
     judged = load_judged(store, "low-codes", before)
-    kept = judged.rollouts.select(kept_rows(judged.scores, 4, best_of=True))
+    kept = judged.rollouts.select(kept_rows(judged.rewards, 4, best_of=True))
     with torch.no_grad():
         gain = after.log_probs(kept).log_probs - before.log_probs(kept).log_probs
     assert float(gain[kept.mask].mean()) > 0.01

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from tests.training.helpers import rows_without_times, sft_config, write_examples
+from tests.training.helpers import counts_of, flat, gradients, rows_without_times, sft_config, write_examples
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
@@ -18,26 +18,30 @@ from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.recipes import sft
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.training.data import DataSettings, Examples, load_examples
-from thinkdraw.training.training import Team, Trainer, open_policy
+from thinkdraw.training.optimiser import Optimiser
+from thinkdraw.training.run import backward, open_policy
+from thinkdraw.training.world import World
 from thinkdraw.types import Prompt, Rollouts, Sampling, Scored
+
+
+def loss_of(model, batch, config, world):
+    return partial(sft.sft_loss, model, counts=counts_of(batch, world), config=config)
 
 
 @pytest.mark.parametrize("reduction", ["segment", "token"])
 def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, reduction):
     config = sft_config(tmp_path, policy, micro_rows=64, batch_rows=12, reduction=reduction, drop_frac=0.3)
-    team = Team(config)
-    model = open_policy(config, team)
+    world = World(config)
+    model = open_policy(config, world)
     examples = load_examples(config.data, model, 24, tmp_path / "codes.safetensors")
-    batch = sft.step_batch(model, examples, config, Sampling(max_thought_tokens=24), 0, team)
-    counts, results = sft.global_counts(batch, team), []
+    batch = sft.step_batch(model, examples, config, Sampling(max_thought_tokens=24), 0, world)
+    results = []
     for micro_rows in (64, 5, 1):
-        trainer = Trainer(model, config.optimiser, team)
-        sums = sft.accumulate(model, batch, counts, config.model_copy(update={"micro_rows": micro_rows}))
-        flat = torch.cat([m.grad.flatten() for m in trainer.masters.values() if m.grad is not None])
-        trainer.optimizer.zero_grad(set_to_none=True)
-        results.append((flat, sums))
-    for flat, sums in results[1:]:
-        assert float((flat - results[0][0]).norm() / results[0][0].norm()) < 1e-5
+        cut = config.model_copy(update={"micro_rows": micro_rows})
+        grads, sums = gradients(cut, model, loss_of(model, batch, config, world), batch)
+        results.append((flat(grads), sums))
+    for grads, sums in results[1:]:
+        assert float((grads - results[0][0]).norm() / results[0][0].norm()) < 1e-5
         assert sums == pytest.approx(results[0][1], rel=1e-5)
 
 
@@ -93,10 +97,10 @@ def test_an_offloaded_optimiser_learns_the_same_and_may_be_switched_on_the_way(t
 
 def test_an_offloaded_optimiser_has_copies_of_its_own_and_no_shards(tmp_path, policy):
     config = sft_config(tmp_path, policy, optimiser={"offload": True})
-    team = Team(config)
-    trainer = Trainer(open_policy(config, team), config.optimiser, team)
-    for name, weight in trainer.weights.items():
-        assert trainer.masters[name].data_ptr() != weight.data_ptr() and torch.equal(trainer.masters[name], weight)
+    world = World(config)
+    optimiser = Optimiser(open_policy(config, world), config.optimiser, world)
+    for name, weight in optimiser.weights.items():
+        assert optimiser.masters[name].data_ptr() != weight.data_ptr() and torch.equal(optimiser.masters[name], weight)
     with pytest.raises(ValueError, match=r"optimiser.offload=true is for whole weights"):
         sft_config(tmp_path, policy, optimiser={"offload": True}, sharding="fsdp2")
 
@@ -106,20 +110,20 @@ def test_bf16_weights_have_fp32_masters_that_keep_small_updates(tmp_path, policy
     config = sft_config(
         tmp_path, policy, dtype="bf16", precision="bf16", optimiser={"learning_rate": 1e-5, "warmup_steps": 0}
     )
-    team = Team(config)
-    model = open_policy(config, team)
-    trainer = Trainer(model, config.optimiser, team)
-    name = next(n for n in trainer.masters if n.endswith("norm.weight"))
-    before = trainer.masters[name].clone()
+    world = World(config)
+    model = open_policy(config, world)
+    optimiser = Optimiser(model, config.optimiser, world)
+    name = next(n for n in optimiser.masters if n.endswith("norm.weight"))
+    before = optimiser.masters[name].clone()
     examples = load_examples(config.data, model, 24, tmp_path / "codes.safetensors")
     for step in range(3):
-        batch = sft.step_batch(model, examples, config, Sampling(max_thought_tokens=24), step, team)
-        sft.accumulate(model, batch, sft.global_counts(batch, team), config)
-        assert all(w.grad is None for w in trainer.weights.values())
-        trainer.step(step, 0.0)
-    assert trainer.weights[name].dtype == torch.bfloat16 and trainer.masters[name].dtype == torch.float32
-    moved = (trainer.masters[name] - before).abs()
-    assert 0 < float(moved.max()) < 5e-5 and torch.equal(trainer.weights[name], trainer.masters[name].bfloat16())
+        batch = sft.step_batch(model, examples, config, Sampling(max_thought_tokens=24), step, world)
+        backward(loss_of(model, batch, config, world), batch, config.micro_rows)
+        assert all(w.grad is None for w in optimiser.weights.values())
+        optimiser.step(step, 0.0)
+    assert optimiser.weights[name].dtype == torch.bfloat16 and optimiser.masters[name].dtype == torch.float32
+    moved = (optimiser.masters[name] - before).abs()
+    assert 0 < float(moved.max()) < 5e-5 and torch.equal(optimiser.weights[name], optimiser.masters[name].bfloat16())
 
 
 def test_adapters_train_alone_and_resume(tmp_path, policy):
@@ -219,29 +223,29 @@ def test_where_learning_runs_out_of_memory_it_goes_on_with_fewer_rows_and_the_sa
     tmp_path, policy, monkeypatch
 ):
     config = sft_config(tmp_path, policy, micro_rows=12, batch_rows=12)
-    team = Team(config)
-    model = open_policy(config, team)
+    world = World(config)
+    model = open_policy(config, world)
     examples = load_examples(config.data, model, 24, tmp_path / "codes.safetensors")
     sampling = Sampling(max_thought_tokens=24)
-    batch = sft.step_batch(model, examples, config, sampling, 0, team)
-    work = partial(sft.accumulate, model, batch, sft.global_counts(batch, team))
+    batch = sft.step_batch(model, examples, config, sampling, 0, world)
+    work = partial(backward, loss_of(model, batch, config, world), batch)
 
-    def collected(trainer: Trainer) -> torch.Tensor:
-        trainer.gradients(work, config, partial(sft.num_passes, batch), sampling)
-        return torch.cat([m.grad.flatten().clone() for m in trainer.masters.values() if m.grad is not None])
+    def collected(optimiser: Optimiser) -> torch.Tensor:
+        optimiser.collect(work, config.micro_rows, batch.num_micro, sampling)
+        return torch.cat([m.grad.flatten().clone() for m in optimiser.masters.values() if m.grad is not None])
 
-    whole, seen = collected(Trainer(model, config.optimiser, team)), []
+    whole, seen = collected(Optimiser(model, config.optimiser, world)), []
     out_of_memory_above(4, monkeypatch, seen)
-    trainer = Trainer(model, config.optimiser, team)
+    optimiser = Optimiser(model, config.optimiser, world)
     with pytest.warns(UserWarning, match="out of memory with 12 rows per pass: going on with 6"):
-        halved = collected(trainer)
+        halved = collected(optimiser)
     assert seen == [12, 6, 3, 3, 3, 3]
     assert float((halved - whole).norm() / whole.norm()) < 1e-5
     seen.clear()
-    collected(trainer)
+    collected(optimiser)
     assert seen == [3, 3, 3, 3]  # it does not try again
 
     seen.clear()
     out_of_memory_above(0, monkeypatch, seen)
     with pytest.warns(UserWarning), pytest.raises(UserError, match="out of memory with a single one"):
-        collected(trainer)
+        collected(optimiser)

@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes import verifier
 from thinkdraw.recipes.verifier_learner import ChatLearner, open_learner
+from thinkdraw.training.run import backward
 
 
 def labels(folder, size: int, count: int = 64):
@@ -77,7 +79,7 @@ def test_splitting_a_batch_leaves_the_gradient(tmp_path, policy):
     rows, found = verifier.read_labels(tmp_path / "labels", ["orm", "clarity"]).select(range(8)), []
     for micro_rows in (8, 3):
         learner = open_learner(policy, "cpu", "fp32", "fp32", None)
-        verifier.accumulate(learner, rows, 8, config(tmp_path, policy, micro_rows=micro_rows))
+        backward(partial(verifier.verifier_loss, learner, count=8), rows, micro_rows)
         grads = [p.grad for p in learner.network.parameters() if p.grad is not None]
         found.append(torch.cat([grad.flatten() for grad in grads]))
     assert float(found[0].norm()) > 0 and torch.allclose(found[0], found[1], atol=1e-6)

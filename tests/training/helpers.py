@@ -1,16 +1,23 @@
 """A toy reward and small configs; also what tests run in processes of their own."""
 
+import dataclasses
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from thinkdraw.objectives import SegmentCounts
 from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.recipes import grpo, sft
 from thinkdraw.runtime.tracking import MetricsLog
+from thinkdraw.training.batch import Batch
+from thinkdraw.training.optimiser import Optimiser
+from thinkdraw.training.run import backward
+from thinkdraw.training.world import World
 from thinkdraw.types import Rollouts, Sampling
 
 TIMES = ("seconds", "tokens_per_s")
@@ -35,6 +42,32 @@ class LowCodes:
 
     def components(self, rollouts: Rollouts) -> dict[str, Tensor]:
         return {"low": self(rollouts)}
+
+
+def gradients(config: Any, policy: Any, loss: Any, batch: Any) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """Gradients of the trained weights for a batch, cut into config.micro_rows, and what its loss sums up."""
+    optimiser = Optimiser(policy, config.optimiser, World(config))
+    sums, _ = backward(loss, batch, config.micro_rows)
+    grads = {name: master.grad.clone() for name, master in optimiser.masters.items() if master.grad is not None}
+    optimiser.optimizer.zero_grad(set_to_none=True)
+    return grads, sums
+
+
+def counts_of(batch: Batch, world: World) -> SegmentCounts:
+    """Trained tokens over all processes."""
+    return SegmentCounts(**world.add(dataclasses.asdict(batch.counts())))
+
+
+def grpo_gradients(
+    config: grpo.GrpoConfig, policy: Any, batch: Batch, coefs: tuple[float, float] = (0.0, 0.0)
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    counts = counts_of(batch, World(config))
+    loss = partial(grpo.grpo_loss, policy, counts=counts, entropy_coefs=coefs, config=config)
+    return gradients(config, policy, loss, batch)
+
+
+def flat(grads: dict[str, Tensor]) -> Tensor:
+    return torch.cat([grad.flatten() for grad in grads.values()])
 
 
 def policy_dir(folder: Path) -> str:

@@ -1,9 +1,11 @@
 """What the tests of sharding start through torchrun: `python -m torch.distributed.run … -m tests.training.sharding_jobs FOLDER JOB…`."""
 
+import dataclasses
 import json
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -14,16 +16,18 @@ from tests.training.helpers import LowCodes, grpo_config, sft_config
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from thinkdraw.objectives import ADVANTAGES
+from thinkdraw.objectives import ADVANTAGES, SegmentCounts
 from thinkdraw.policies.janus import likelihood as scorer
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.recipes import grpo, sft
-from thinkdraw.recipes.phase.advantages import Part
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
 from thinkdraw.recipes.phase.rollout import draw_seeds
-from thinkdraw.training.training import Team, Trainer, open_policy
-from thinkdraw.types import Rollouts, Sampling
+from thinkdraw.training.batch import Batch
+from thinkdraw.training.optimiser import Optimiser
+from thinkdraw.training.run import backward, open_policy
+from thinkdraw.training.world import World
+from thinkdraw.types import Rollouts, Sampling, Verdicts
 
 LORA = LoraSettings.model_validate({"rank": 2})
 BATCHES: dict[str, dict[str, Any]] = {
@@ -70,54 +74,55 @@ def batch(policy: JanusPolicy, config: grpo.GrpoConfig) -> Rollouts:
     return policy.sample(prompts, config.sampling, group_size=4, seeds=draw_seeds(0, 0, 0, 3, 4), decode=False)
 
 
-def part_of(rollouts: Rollouts, groups: range) -> Part:
+def part_of(rollouts: Rollouts, groups: range) -> Batch:
     """Some groups of the batch, with fixed rewards; the one of row 5 is missing, so that processes have unequal rows."""
     rewards = torch.linspace(0, 1, len(rollouts)).square()
     rewards[5] = torch.nan
     rows = torch.arange(groups.start * 4, groups.stop * 4)
     advantages = ADVANTAGES["group"](rewards[rows], 4)
-    return Part(rollouts.select(rows, 4), rewards[rows], torch.ones(len(rows)).bool(), {}, advantages, rows // 4)
+    return Batch(rollouts.select(rows, 4), Verdicts.of(rewards[rows]), advantages, groups=rows // 4)
 
 
 def gradient(folder: Path, name: str, sharding: str) -> tuple[float, dict[str, Tensor]]:
     """Loss and gradients of the batch over all processes."""
     config = batch_config(folder, name, sharding=sharding)
-    team = Team(config)
+    world = World(config)
     torch.manual_seed(0)  # adapters begin at random
-    policy = open_policy(config, team)
+    policy = open_policy(config, world)
     rollouts = batch(policy, config)
     policy.make_reference()
     with torch.no_grad():  # away from the sampler and the reference, so that ratios and distances have gradients
         for n, p in policy.network.named_parameters():
             if p.requires_grad:
                 p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(n))))
-    trainer = Trainer(policy, config.optimiser, team)
-    parts = [part_of(rollouts, team.share(3))]
-    counts = grpo.global_counts(parts, team)
+    optimiser = Optimiser(policy, config.optimiser, world)
+    part = part_of(rollouts, world.share(3))
+    counts = SegmentCounts(**world.add(dataclasses.asdict(part.counts())))
+    loss = partial(grpo.grpo_loss, policy, counts=counts, entropy_coefs=(0.01, -0.02), config=config)
     at_once = 64 * 5 if name == "reference" else scorer.CHUNK_ELEMENTS  # a head's backward pass in parts
     with (
-        trainer.learning(grpo.num_passes(parts, config), config.sampling),
+        optimiser.learning(part.num_micro(config.micro_rows), config.sampling),
         mock.patch.object(scorer, "CHUNK_ELEMENTS", at_once),
     ):
-        sums, _ = grpo.accumulate(policy, parts, counts, (0.01, -0.02), config)
-    trainer.reduce_gradients()
-    grads: dict[str, Any] = {n: m.grad for n, m in trainer.masters.items()}
+        sums, _ = backward(loss, part, config.micro_rows)
+    optimiser.reduce_gradients()
+    grads: dict[str, Any] = {n: m.grad for n, m in optimiser.masters.items()}
     frozen = [n for n, p in policy.network.named_parameters() if not p.requires_grad]
-    assert all(n not in trainer.weights and policy.network.get_parameter(n).grad is None for n in frozen)
+    assert all(n not in optimiser.weights and policy.network.get_parameter(n).grad is None for n in frozen)
     assert all(isinstance(g, DTensor) == (sharding == "fsdp2") for g in grads.values())
     whole = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
-    return team.add(sums)["loss"], whole
+    return world.add(sums)["loss"], whole
 
 
-def gradients(folder: Path, team: Team) -> None:
+def gradients(folder: Path, world: World) -> None:
     for name in BATCHES:
         for sharding in ("none", "fsdp2"):
             loss, grads = gradient(folder, name, sharding)
-            if team.is_main:
+            if world.is_main:
                 save_file(grads, folder / f"{name}_{sharding}.grads", {"loss": json.dumps(loss)})
 
 
-def runs(folder: Path, team: Team) -> None:
+def runs(folder: Path, world: World) -> None:
     """The same GRPO run twice, and one of SFT."""
     for name, sharding in (("whole", "none"), ("shards", "fsdp2")):
         grpo.run(run_config(folder, name, sharding=sharding))
@@ -125,7 +130,7 @@ def runs(folder: Path, team: Team) -> None:
         sft.run(sft_lora_config(folder, f"sft_{name}", sharding))
 
 
-def back_to_two(folder: Path, team: Team) -> None:
+def back_to_two(folder: Path, world: World) -> None:
     """Go on where one process left off, one more step."""
     grpo.run(run_config(folder, "shards", sharding="fsdp2", max_steps=4))
 
@@ -154,16 +159,16 @@ def dies_config(folder: Path, how: str, **others: Any) -> grpo.GrpoConfig:
     return run_config(folder, how, **changes | others)
 
 
-def raises(folder: Path, team: Team) -> None:
+def raises(folder: Path, world: World) -> None:
     grpo.run(dies_config(folder, "raises"))
 
 
-def killed(folder: Path, team: Team) -> None:
+def killed(folder: Path, world: World) -> None:
     grpo.run(dies_config(folder, "killed"))
 
 
 if __name__ == "__main__":
     place = Path(sys.argv[1])
-    found = Team(run_config(place, "shards"))
+    found = World(run_config(place, "shards"))
     for job in sys.argv[2:]:
         globals()[job](place, found)

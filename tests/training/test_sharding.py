@@ -21,7 +21,9 @@ from thinkdraw.recipes.preference import PreferenceConfig
 from thinkdraw.recipes.sft import SftConfig
 from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.runtime.tracking import MetricsLog
-from thinkdraw.training.training import Team, Trainer, open_policy
+from thinkdraw.training.optimiser import Optimiser
+from thinkdraw.training.run import open_policy
+from thinkdraw.training.world import World
 
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 
@@ -161,16 +163,16 @@ def test_sampling_finds_the_weights_whole_and_learning_finds_them_in_shards(fold
     from torch.distributed.tensor import DTensor
 
     config = jobs.batch_config(folder, "plain", sharding="fsdp2")
-    team = Team(config)
-    policy = open_policy(config, team)
-    trainer = Trainer(policy, config.optimiser, team)
+    world = World(config)
+    policy = open_policy(config, world)
+    optimiser = Optimiser(policy, config.optimiser, world)
     assert all(isinstance(p, DTensor) for p in policy.network.parameters() if p.requires_grad)
-    with trainer.resident():
+    with optimiser.resident():
         assert not [m for m in policy.network.modules() if isinstance(m, FSDPModule)]
         assert not [p for p in policy.model.parameters() if isinstance(p, DTensor)]
         first, before = jobs.batch(policy, config), policy.revision
-    trainer.masters["model.lm_head.weight"].detach().mul_(0.5)
-    with trainer.resident():
+    optimiser.masters["model.lm_head.weight"].detach().mul_(0.5)
+    with optimiser.resident():
         assert policy.revision != before
         second = jobs.batch(policy, config)
     assert not torch.equal(first.log_probs, second.log_probs)
@@ -185,14 +187,14 @@ def test_what_cannot_be_sharded_is_refused(folder, monkeypatch):
         load_config(SftConfig, None, ["sharding=fsdp2", "thought=rewrite"])
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     with pytest.raises(UserError, match="Start without --use_fsdp"):
-        Team(jobs.run_config(folder, "refused"))
+        World(jobs.run_config(folder, "refused"))
 
 
 def test_tied_weights_are_refused_with_their_names(folder, one_process):
     config = jobs.batch_config(folder, "plain", sharding="fsdp2")
-    team = Team(config)
-    policy = open_policy(config, team)
+    world = World(config)
+    policy = open_policy(config, world)
     model: Any = policy.model
     model.lm_head.weight = model.get_input_embeddings().weight
     with pytest.raises(UserError, match=r"embed_tokens\.weight and .*lm_head\.weight are one tied weight"):
-        Trainer(policy, config.optimiser, team)
+        Optimiser(policy, config.optimiser, world)

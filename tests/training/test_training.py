@@ -9,13 +9,15 @@ from tests.training.helpers import sft_config
 from thinkdraw.config import load_config
 from thinkdraw.errors import UserError
 from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes import grpo, sft
+from thinkdraw.recipes.catalog import shipped
 from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.runtime.tracking import MetricsLog
-from thinkdraw.training import training
-from thinkdraw.training.training import OptimiserSettings
+from thinkdraw.training import world
+from thinkdraw.training.settings import OptimiserSettings
 
-CONFIGS = sorted((training.Path(training.__file__).parents[1] / "configs").glob("*.yaml"))
+CONFIGS = sorted(shipped().values())
 
 
 def test_learning_rate_warms_up_and_decays_with_progress():
@@ -89,10 +91,10 @@ def test_a_run_folder_stands_for_its_best_checkpoint_or_else_its_newest(tmp_path
     for step in (1, 2):
         (tmp_path / f"checkpoints/step_00000{step}").mkdir(parents=True)
         (tmp_path / f"checkpoints/step_00000{step}/complete.json").write_text("{}")
-    assert training.policy_path(str(tmp_path)).endswith("step_000002")
+    assert policy_path(str(tmp_path)).endswith("step_000002")
     (tmp_path / "checkpoints/best").write_text("step_000001\n")
-    assert training.policy_path(str(tmp_path)).endswith("step_000001")
-    assert training.policy_path("deepseek-community/Janus-Pro-1B") == "deepseek-community/Janus-Pro-1B"
+    assert policy_path(str(tmp_path)).endswith("step_000001")
+    assert policy_path("deepseek-community/Janus-Pro-1B") == "deepseek-community/Janus-Pro-1B"
 
 
 @pytest.mark.parametrize(
@@ -108,15 +110,15 @@ def test_shipped_configs_load_and_open_with_command_hardware_minutes_and_result(
 
 
 def test_the_threads_that_are_asked_for_outlast_those_that_accelerate_sets(tmp_path, policy, monkeypatch):
-    before, accelerator = torch.get_num_threads(), training.Accelerator
+    before, accelerator = torch.get_num_threads(), world.Accelerator
 
     def chooses(*args, **kwargs):
         torch.set_num_threads(2)
         return accelerator(*args, **kwargs)
 
-    monkeypatch.setattr(training, "Accelerator", chooses)
+    monkeypatch.setattr(world, "Accelerator", chooses)
     try:
-        training.Team(sft_config(tmp_path, policy, num_threads=1))
+        world.World(sft_config(tmp_path, policy, num_threads=1))
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)

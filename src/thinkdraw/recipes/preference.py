@@ -7,27 +7,28 @@ a pair is compared with are the log-probs of the policy at the start of the roun
 DPO arXiv 2305.18290 · REBEL 2404.16767 · on pictures: arXiv 2505.17017.
 """
 
-import time
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from thinkdraw.errors import UserError
-from thinkdraw.objectives import PreferenceLoss, dpo_loss, pairs_from_rewards, rebel_loss
-from thinkdraw.recipes import sample as sampling
+from thinkdraw.objectives import Pairs, PreferenceLoss, dpo_loss, pairs_from_rewards, rebel_loss
+from thinkdraw.recipes import sample
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.runtime.checkpoint import latest_checkpoint
+from thinkdraw.training.batch import Batch
 from thinkdraw.training.data import shuffled
-from thinkdraw.training.display import Display
-from thinkdraw.training.folder import RunFolder
-from thinkdraw.training.judged_store import Judged, load_judged, log_probs_before
-from thinkdraw.training.ledger import Ledger
-from thinkdraw.training.training import Team, Trainer, TrainSettings, open_policy
-from thinkdraw.types import Policy, Rollouts
+from thinkdraw.training.judged_store import load_judged, sampling_cost, with_log_probs_before
+from thinkdraw.training.run import Loss, Run, open_policy
+from thinkdraw.training.settings import TrainSettings
+from thinkdraw.types import Policy
 
 
 class PreferenceConfig(TrainSettings):
@@ -66,149 +67,149 @@ class PreferenceConfig(TrainSettings):
         return self
 
 
+@dataclass
+class Rounds:
+    """round: the last one that was begun and paid for."""
+
+    round: int = -1
+
+
 def run(config: PreferenceConfig) -> Path:
     """Train, and return the run folder; its newest checkpoint is the result. Raises UserError."""
-    team = Team(config)
-    folder = RunFolder(config, team)
-    policy = open_policy(config, team)
-    base, trainer = policy.revision, Trainer(policy, config.optimiser, team)
-    state = folder.open()
-    done: dict[str, Any] = {"step": 0, "round": -1}
-    ledger = Ledger.of(state)
-    if state:
-        trainer.load_state_dict(state)
-        done |= {name: state[name] for name in done}
-    saved = done["step"]
     per_round = -(-config.max_steps // config.rounds)
-
-    with Display("preference", config.max_steps, config.log_every, team.is_main) as display:
-        while folder.progress(done["step"]) < 1:
+    with Run.open(config) as run:
+        state = run.remember_fields(Rounds())
+        run.begin()
+        while run.goes_on:
             # 1. A round: its store, the pairs in it, and what they are compared with.
-            number = min(done["step"] // per_round, config.rounds - 1)
-            judged = open_round(policy, config, number, folder.path, team)
-            folder.started(base, judged.rollouts.prompts, judged.rollouts.sampling)
-            pairs = pairs_from_rewards(
-                judged.scores, judged.group_size, which=config.pairs, min_margin=config.min_margin
-            )
-            if len(pairs.better) < team.size:
-                raise UserError(
-                    f"round {number} has {len(pairs.better)} pairs: of {len(judged.scores) // judged.group_size} groups "
-                    f"{pairs.num_flat_groups} have no spread of {config.judge} above min_margin={config.min_margin:g}. "
-                    "Use another judge, larger groups or a smaller margin."
-                )
-            rows = torch.cat([pairs.better, pairs.worse]).unique()
-            anchor = 0 if not config.refresh_reference else number
-            cache = folder.path / "before" / f"round_{number:03d}_against_{anchor:03d}.safetensors"
-            before = compared_with(policy, judged, rows, config, anchor == number, cache, team)
-            if number > done["round"]:
-                done["round"] = number
-                ledger.add(reference_forwards=len(rows), **judged.cost())
+            number = min(run.step // per_round, config.rounds - 1)
+            judged = open_round(run, config, number)
+            run.describe(judged.rollouts.prompts, judged.rollouts.sampling)
+            pairs = pairs_of(judged, config, number, run.world.size)
+            judged = compared(run, judged, pairs, config, number)
+            if number > state.round:
+                state.round = number
+                forwards = len(torch.cat([pairs.better, pairs.worse]).unique())
+                run.ledger.add(reference_forwards=forwards, **sampling_cost(judged))
 
             # 2. Its steps.
             last = config.max_steps if number == config.rounds - 1 else (number + 1) * per_round
-            while done["step"] < last and folder.progress(done["step"]) < 1:
-                began = time.monotonic()
-                places = range(done["step"] * config.pairs_per_step, (done["step"] + 1) * config.pairs_per_step)
-                chosen = torch.tensor([shuffled(i, len(pairs.better), config.seed) for i in places])
-                mine = chosen[team.rank :: team.size]
-                sides = pairs.better[mine], pairs.worse[mine]
-                sums = trainer.gradients(partial(accumulate, policy, judged, before, *sides, len(chosen)), config)
-                sums = team.add(sums)
-                grad_norm, rate = trainer.step(done["step"], folder.progress(done["step"]))
-                done["step"] += 1
-                both = judged.rollouts.select(torch.cat([pairs.better[chosen], pairs.worse[chosen]]))
-                ledger.add(sequences_trained=len(both), tokens_trained=int(both.mask.sum()))
-                ledger.add(seconds_learning=time.monotonic() - began)
-                row = {"step": done["step"], "round": number, **sums, "grad_norm": grad_norm, "learning_rate": rate}
-                row |= {"pairs": len(pairs.better), "flat_groups": pairs.num_flat_groups}
-                row |= {"no_verdict": pairs.num_no_verdict, **ledger.row(), "seconds": folder.seconds()}
-                if team.is_main:
-                    folder.log.append(row)
+            counts = {
+                "pairs": len(pairs.better),
+                "flat_groups": pairs.num_flat_groups,
+                "no_verdict": pairs.num_no_verdict,
+            }
+            while run.step < last and run.goes_on:
+                with run.clock("seconds_learning"):
+                    whole = PairBatch.of_step(judged, pairs, run.step, config)
+                    loss = partial(pair_loss, run.policy, num_pairs=len(whole.better), config=config)
+                    update = run.update(loss, whole.share(run.world.rank, run.world.size))
+                    both = whole.rows().rollouts
+                run.ledger.add(sequences_trained=len(both), tokens_trained=int(both.mask.sum()))
                 shown = ("loss", "margin_mean", "accuracy", "chosen_nll", "grad_norm")
-                display.show(done["step"], row, shown, folder.progress(done["step"]))
-                if grad_norm == 0:
-                    display.warn("gradient", "the gradient norm is 0: nothing is learned. Are both weights 0?")
-                if done["step"] - saved >= config.save_every:
-                    folder.save(policy=policy, trainer=trainer, ledger=ledger.row(), **done)
-                    saved = done["step"]
-            if saved != done["step"]:  # a round's store must be of weights that are saved
-                folder.save(policy=policy, trainer=trainer, ledger=ledger.row(), **done)
-                saved = done["step"]
-    return folder.path
+                run.log({"round": number, **update.row(), **counts}, shown)
+                run.save_when_due()
+            run.save()  # a round's store must be of weights that are saved
+    return run.path
 
 
-def open_round(policy: Policy, config: PreferenceConfig, number: int, folder: Path, team: Team) -> Judged:
+def open_round(run: Run[Policy], config: PreferenceConfig, number: int) -> Batch:
     """The round's judged rollouts: those given, or sampled by the policy as it is and kept in the run's folder."""
     if number == 0 and config.store is not None:
-        return load_judged(config.store, config.judge, policy, own=config.objective == "rebel" and not _begun(folder))
-    path = folder / "stores" / f"round_{number:03d}"
-    if team.is_main:
-        newest = latest_checkpoint(folder)
+        # Once a round has trained, the policy is no longer the one that sampled.
+        begun = any((run.path / "before").glob("round_000_*"))
+        return load_judged(config.store, config.judge, run.policy, own=config.objective == "rebel" and not begun)
+    path = run.path / "stores" / f"round_{number:03d}"
+    if run.world.is_main:
+        newest = latest_checkpoint(run.path)
         changes = {
             "out": path,
             "policy": str(newest) if number and newest else config.policy,
             "rewards": config.sample.rewards or [config.judge],
         }
-        sampling.run(config.sample.model_copy(update=changes | {"seed": config.seed + 1000 * (number + 1)}))
-    team.wait()
-    return load_judged(path, config.judge, policy)
+        sample.run(config.sample.model_copy(update=changes | {"seed": config.seed + 1000 * (number + 1)}))
+    run.world.wait()
+    return load_judged(path, config.judge, run.policy)
 
 
-def _begun(folder: Path) -> bool:
-    """Whether the first round has trained already, so that the policy is no longer the one that sampled."""
-    return any((folder / "before").glob("round_000_*"))
+def pairs_of(judged: Batch, config: PreferenceConfig, number: int, at_least: int) -> Pairs:
+    """The round's pairs. Raises UserError for fewer than `at_least`, one for each process."""
+    pairs = pairs_from_rewards(judged.rewards, judged.group_size, which=config.pairs, min_margin=config.min_margin)
+    if len(pairs.better) < at_least:
+        raise UserError(
+            f"round {number} has {len(pairs.better)} pairs: of {len(judged) // judged.group_size} groups "
+            f"{pairs.num_flat_groups} have no spread of {config.judge} above min_margin={config.min_margin:g}. "
+            "Use another judge, larger groups or a smaller margin."
+        )
+    return pairs
 
 
-def compared_with(
-    policy: Policy,
-    judged: Judged,
-    rows: Tensor,
-    config: PreferenceConfig,
-    refreshed: bool,
-    cache: Path,
-    team: Team,
-) -> Tensor:
-    """(B, T) log-probs at the start of the round, or of the run where the reference is not refreshed."""
-    if refreshed or cache.is_file():
-        return log_probs_before(policy, judged.rollouts, rows, config.micro_rows, team, cache)
-    return log_probs_before(open_policy(config, team), judged.rollouts, rows, config.micro_rows, team, cache)
+def compared(run: Run[Policy], judged: Batch, pairs: Pairs, config: PreferenceConfig, number: int) -> Batch:
+    """The batch with the log-probs that pairs are compared with: at the start of the round, or of the run."""
+    anchor = number if config.refresh_reference else 0
+    cache = run.path / "before" / f"round_{number:03d}_against_{anchor:03d}.safetensors"
+    policy = run.policy if anchor == number or cache.is_file() else open_policy(config, run.world)
+    rows = torch.cat([pairs.better, pairs.worse]).unique()
+    return with_log_probs_before(policy, judged, rows, config.micro_rows, run.world, cache)
 
 
-def accumulate(
-    policy: Policy, judged: Judged, before: Tensor, better: Tensor, worse: Tensor, num_pairs: int,
-    config: PreferenceConfig,
-) -> dict[str, float]:  # fmt: skip
-    """Add the gradients of this process's pairs, `micro_rows` at a time; over processes the sums are means."""
-    names = ("loss", "margin_mean", "accuracy", "chosen_reward", "rejected_reward", "chosen_nll")
-    sums: dict[str, Any] = dict.fromkeys(names, 0.0)
-    size = max(1, config.micro_rows // 2)
-    for b, w in zip(better.split(size), worse.split(size), strict=True):
-        found = pair_loss(policy, judged, before, b, w, num_pairs, config)
-        found.loss.backward()
-        for name in names:
-            sums[name] += getattr(found, name).detach()
-    return {name: float(value) for name, value in sums.items()}
+@dataclass(frozen=True)
+class PairBatch:
+    """Pairs of rows of a judged batch. better, worse: (K,) row numbers."""
+
+    judged: Batch
+    better: Tensor
+    worse: Tensor
+
+    @staticmethod
+    def of_step(judged: Batch, pairs: Pairs, step: int, config: PreferenceConfig) -> "PairBatch":
+        """A step's pairs over all processes; which they are follows from seed and step alone."""
+        places = range(step * config.pairs_per_step, (step + 1) * config.pairs_per_step)
+        chosen = torch.tensor([shuffled(i, len(pairs.better), config.seed) for i in places])
+        return PairBatch(judged, pairs.better[chosen], pairs.worse[chosen])
+
+    def share(self, rank: int, size: int) -> "PairBatch":
+        return PairBatch(self.judged, self.better[rank::size], self.worse[rank::size])
+
+    def rows(self) -> Batch:
+        """Both rollouts of each pair, the better ones first."""
+        return self.judged.select(torch.cat([self.better, self.worse]))
+
+    def micro(self, rows: int) -> Iterator[Batch]:
+        size = max(1, rows // 2)
+        for better, worse in zip(self.better.split(size), self.worse.split(size), strict=True):
+            if len(better):
+                yield PairBatch(self.judged, better, worse).rows()
+
+    def num_micro(self, rows: int) -> int:
+        return math.ceil(len(self.better) / max(1, rows // 2))
 
 
-def pair_loss(
-    policy: Policy, judged: Judged, before: Tensor, better: Tensor, worse: Tensor, num_pairs: int,
-    config: PreferenceConfig,
-) -> PreferenceLoss:  # fmt: skip
-    """Both rollouts of each pair in one forward pass, rows better first."""
-    both: Rollouts = judged.rollouts.select(torch.cat([better, worse])).to(policy.device)
-    width, half = both.tokens.shape[1], len(better)
-    lp: Any = policy.log_probs(both).log_probs
-    old = before[torch.cat([better, worse]), :width].to(lp.device)
-    sides = [(lp[s], old[s], both.mask[s], both.is_image[s]) for s in (slice(None, half), slice(half, None))]
-    arranged: Any = [part for pair in zip(*sides, strict=True) for part in pair]
-    weights: Any = {"text_weight": config.text_weight, "image_weight": config.image_weight, "num_pairs": num_pairs}
-    if config.objective == "dpo":
-        return dpo_loss(
-            *arranged, loss_type=config.loss_type, beta=config.beta, label_smoothing=config.label_smoothing,
-            sft_weight=config.sft_weight, **weights,
-        )  # fmt: skip
-    scores = judged.scores.to(lp.device)
-    return rebel_loss(
-        *arranged, rewards_1=scores[better], rewards_2=scores[worse], eta=config.eta, scaling=config.scaling,
-        length_normalised=config.length_normalised, **weights,
+def pair_loss(policy: Policy, micro: Batch, *, num_pairs: int, config: PreferenceConfig) -> Loss:
+    """DPO's or REBEL's loss of pairs, whose better rollouts come first. num_pairs: of the whole step."""
+    rollouts, half = micro.rollouts.to(policy.device), len(micro) // 2
+    log_probs = policy.log_probs(rollouts).log_probs
+    assert micro.old_log_probs is not None, "pairs are compared with log-probs from before"
+    before = micro.old_log_probs.to(log_probs.device)
+    better, worse = slice(None, half), slice(half, None)
+    mask, is_image = rollouts.mask, rollouts.is_image
+    sides = (
+        log_probs[better], log_probs[worse], before[better], before[worse],
+        mask[better], mask[worse], is_image[better], is_image[worse],
     )  # fmt: skip
+    loss: PreferenceLoss
+    if config.objective == "dpo":
+        loss = dpo_loss(
+            *sides, loss_type=config.loss_type, beta=config.beta, label_smoothing=config.label_smoothing,
+            sft_weight=config.sft_weight, text_weight=config.text_weight, image_weight=config.image_weight,
+            num_pairs=num_pairs,
+        )  # fmt: skip
+    else:
+        rewards = micro.rewards.to(log_probs.device)
+        loss = rebel_loss(
+            *sides, rewards_1=rewards[better], rewards_2=rewards[worse], eta=config.eta, scaling=config.scaling,
+            length_normalised=config.length_normalised, text_weight=config.text_weight, image_weight=config.image_weight,
+            num_pairs=num_pairs,
+        )  # fmt: skip
+    names = ("loss", "margin_mean", "accuracy", "chosen_reward", "rejected_reward", "chosen_nll")
+    return Loss(loss.loss, {name: getattr(loss, name) for name in names})

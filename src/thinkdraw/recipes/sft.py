@@ -7,24 +7,23 @@ ReasonGen-R1 (arXiv 2505.24875), with separate means for the two modalities (`ob
 """
 
 import dataclasses
-import math
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from pydantic import Field, model_validator
 
 from thinkdraw.errors import UserError
-from thinkdraw.objectives import SegmentCounts, count_segments, masked_modality_mean, segment_loss
+from thinkdraw.objectives import SegmentCounts, masked_modality_mean, segment_loss
+from thinkdraw.training.batch import Batch
 from thinkdraw.training.data import DataSettings, Examples, check_prompts, load_examples
-from thinkdraw.training.display import Display
-from thinkdraw.training.folder import RunFolder
-from thinkdraw.training.ledger import Ledger
-from thinkdraw.training.training import OptimiserSettings, Team, Trainer, TrainSettings, open_policy
-from thinkdraw.types import Policy, Rollouts, Sampling, ThoughtFormat
+from thinkdraw.training.run import Loss, Run
+from thinkdraw.training.settings import OptimiserSettings, TrainSettings
+from thinkdraw.training.world import World
+from thinkdraw.types import Policy, Sampling, ThoughtFormat
 
 
 class SftConfig(TrainSettings):
@@ -52,6 +51,11 @@ class SftConfig(TrainSettings):
         learning_rate=3e-4, warmup_steps=20, schedule="cosine", weight_decay=0.01
     )
 
+    def too_many_processes(self, size: int) -> str | None:
+        if self.batch_rows >= size:
+            return None
+        return f"batch_rows={self.batch_rows} over {size} processes leaves one without a row. Raise batch_rows."
+
     @model_validator(mode="after")
     def _passes_are_alike(self) -> "SftConfig":
         if self.sharding != "none" and self.thought == "rewrite" and self.drop_frac > 0:
@@ -64,98 +68,47 @@ class SftConfig(TrainSettings):
 
 def run(config: SftConfig) -> Path:
     """Train, and return the run folder; its newest checkpoint is the result. Raises UserError."""
-    team = Team(config)
-    folder = RunFolder(config, team)
-    policy = open_policy(config, team)
-    base, trainer = policy.revision, Trainer(policy, config.optimiser, team)
-    state = folder.open()
     sampling = Sampling.model_validate({"thought": config.thought, "max_thought_tokens": config.max_thought_tokens})
-    cache = config.out / "data" / "image_tokens.safetensors"
-    examples = load_examples(config.data, policy, config.max_thought_tokens, cache, team.is_main)
-    check_prompts(policy, examples.prompts, sampling)
-    folder.started(base, examples.prompts, sampling)
-    if config.batch_rows < team.size:
-        raise UserError(
-            f"batch_rows={config.batch_rows} over {team.size} processes leaves one without a row. Raise batch_rows."
-        )
-    if len(examples) < config.batch_rows:
-        raise UserError(
-            f"{len(examples)} examples are fewer than batch_rows={config.batch_rows}. Lower it, or give more."
-        )
-    step, ledger = state["step"] if state else 0, Ledger.of(state)
-    if state:
-        trainer.load_state_dict(state)
-
-    saved = step
-    with Display("sft", config.max_steps, config.log_every, team.is_main) as display:
-        while folder.progress(step) < 1:
+    with Run.open(config) as run:
+        cache = config.out / "data" / "image_tokens.safetensors"
+        examples = load_examples(config.data, run.policy, config.max_thought_tokens, cache, run.world.is_main)
+        check_prompts(run.policy, examples.prompts, sampling)
+        if len(examples) < config.batch_rows:
+            raise UserError(
+                f"{len(examples)} examples are fewer than batch_rows={config.batch_rows}. Lower it, or give more."
+            )
+        run.begin(examples.prompts, sampling)
+        while run.goes_on:
             began = time.monotonic()
-            batch = step_batch(policy, examples, config, sampling, step, team)
-            counts = global_counts(batch, team)
-            sums = trainer.gradients(
-                partial(accumulate, policy, batch, counts), config, partial(num_passes, batch), sampling
-            )
-            grad_norm, rate = trainer.step(step, folder.progress(step))
-            step += 1
-
-            sums = team.add(sums)
-            row = {"step": step, **sums, "grad_norm": grad_norm, "learning_rate": rate}
-            took, tokens = time.monotonic() - began, counts.text + counts.image
-            ledger.add(sequences_trained=counts.sequences, tokens_trained=tokens, seconds_learning=took)
-            row |= {"tokens_per_s": tokens / took, **ledger.row(), "seconds": folder.seconds()}
-            if team.is_main:
-                folder.log.append(row)
-            display.show(
-                step, row, ("loss", "text_nats", "image_nats", "grad_norm", "tokens_per_s"), folder.progress(step)
-            )
-            if grad_norm == 0:
-                display.warn(
-                    "gradient", "the gradient norm is 0: nothing is learned. Are both weights 0, or all weights frozen?"
-                )
-            if step % config.save_every == 0:
-                folder.save(step, policy, trainer, ledger=ledger.row())
-                saved = step
-        if saved != step:
-            folder.save(step, policy, trainer, ledger=ledger.row())
-        folder.finish()
-    return folder.path
+            with run.clock("seconds_learning"):
+                batch = step_batch(run.policy, examples, config, sampling, run.step, run.world)
+                counts = SegmentCounts(**run.world.add(dataclasses.asdict(batch.counts())))
+                update = run.update(partial(sft_loss, run.policy, counts=counts, config=config), batch, sampling)
+            tokens = counts.text + counts.image
+            run.ledger.add(sequences_trained=counts.sequences, tokens_trained=tokens)
+            row = update.row() | {"tokens_per_s": tokens / (time.monotonic() - began)}
+            run.log(row, ("loss", "text_nats", "image_nats", "grad_norm", "tokens_per_s"))
+            run.save_when_due()
+    return run.path
 
 
 def step_batch(
-    policy: Policy, examples: Examples, config: SftConfig, sampling: Sampling, step: int, team: Team
-) -> Rollouts:
+    policy: Policy, examples: Examples, config: SftConfig, sampling: Sampling, step: int, world: World
+) -> Batch:
     """This process's rows of the step's batch; which rows and which are dropped follows from seed and step alone."""
     epoch, index = divmod(step, len(examples) // config.batch_rows)
     rows = examples.batches(config.batch_rows, config.bucket_batches, config.seed, epoch)[index]
     drop = np.random.default_rng([config.seed, 1, step]).random(len(rows)) < config.drop_frac
-    mine = slice(team.rank, None, team.size)
+    mine = slice(world.rank, None, world.size)
     rows, drop = rows[mine], torch.from_numpy(drop[mine])
     prompts, thoughts = [examples.prompts[i] for i in rows], [examples.thoughts[i] for i in rows]
-    return policy.teacher_forced(prompts, thoughts, examples.image_tokens[rows].long(), sampling, drop)
+    return Batch(policy.teacher_forced(prompts, thoughts, examples.image_tokens[rows].long(), sampling, drop))
 
 
-def global_counts(batch: Rollouts, team: Team) -> SegmentCounts:
-    """Trained tokens of the whole step, over all processes: what every micro-batch divides by."""
-    return SegmentCounts(**team.add(dataclasses.asdict(count_segments(batch.mask, batch.is_image))))
-
-
-def num_passes(batch: Rollouts, config: SftConfig) -> int:
-    """Micro-batches that `accumulate` makes of this process's rows."""
-    return math.ceil(len(batch) / config.micro_rows)
-
-
-def accumulate(policy: Policy, batch: Rollouts, counts: SegmentCounts, config: SftConfig) -> dict[str, float]:
-    """Add the gradients of this process's rows, `micro_rows` at a time; over processes the sums are means."""
-    sums: dict[str, Any] = {"loss": 0.0, "text_nats": 0.0, "image_nats": 0.0}
-    by_length = torch.argsort((batch.segment >= 0).sum(1) + batch.prompt_mask.sum(1), stable=True)
-    for rows in by_length.split(config.micro_rows):
-        micro = batch.select(rows)
-        nll = -policy.log_probs(micro).log_probs
-        loss = segment_loss(
-            nll, micro.mask, micro.is_image, config.text_weight, config.image_weight, config.reduction, counts
-        )
-        loss.backward()
-        means = masked_modality_mean(nll.detach(), micro.mask, micro.is_image, counts)
-        for name, value in zip(sums, (loss.detach(), means.text, means.image)):
-            sums[name] += value
-    return {name: float(value) for name, value in sums.items()}
+def sft_loss(policy: Policy, micro: Batch, *, counts: SegmentCounts, config: "SftConfig") -> Loss:
+    """Cross-entropy of thoughts and pictures, each a mean of its own. counts: trained tokens of the whole step."""
+    mask, is_image = micro.rollouts.mask, micro.rollouts.is_image
+    nll = -policy.log_probs(micro.rollouts).log_probs
+    loss = segment_loss(nll, mask, is_image, config.text_weight, config.image_weight, config.reduction, counts)
+    means = masked_modality_mean(nll.detach(), mask, is_image, counts)
+    return Loss(loss, {"loss": loss, "text_nats": means.text, "image_nats": means.image})

@@ -11,8 +11,8 @@ Fine-tuned outcome and potential reward models: Guo et al. 2025 (PARM, arXiv 250
 
 import io
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -33,10 +33,9 @@ from thinkdraw.rewards.judging import worded
 from thinkdraw.rewards.vqa_yes import ORM_QUESTION
 from thinkdraw.runtime.files import atomic_write_json
 from thinkdraw.training.data import shuffled
-from thinkdraw.training.display import Display
-from thinkdraw.training.folder import RunFolder
-from thinkdraw.training.ledger import Ledger
-from thinkdraw.training.training import OptimiserSettings, Team, Trainer, TrainSettings, prepare_layers
+from thinkdraw.training.run import Loss, Run, prepare_layers
+from thinkdraw.training.settings import OptimiserSettings, TrainSettings
+from thinkdraw.training.world import World
 
 Task = Literal["orm", "clarity", "potential"]
 QUESTIONS: dict[Task, str] = {
@@ -79,6 +78,16 @@ class Labelled:
             self.pictures[index], [self.questions[i] for i in index], self.labels[index], [self.prompts[i] for i in index]
         )  # fmt: skip
 
+    def __len__(self) -> int:
+        return len(self.questions)
+
+    def micro(self, rows: int) -> "Iterator[Labelled]":
+        for part in np.array_split(np.arange(len(self)), self.num_micro(rows)) if len(self) else ():
+            yield self.select(part)
+
+    def num_micro(self, rows: int) -> int:
+        return math.ceil(len(self) / rows)
+
     def split(self, test_frac: float) -> tuple["Labelled", "Labelled"]:
         """(train, test); all questions about a prompt are on one side, and which one does not change with the seed."""
         texts = sorted(set(self.prompts))
@@ -87,64 +96,59 @@ class Labelled:
         return self.select(np.flatnonzero(~is_test)), self.select(np.flatnonzero(is_test))
 
 
+@dataclass
+class Before:
+    """before: calibration of the untrained judge."""
+
+    before: dict[str, Any] = field(default_factory=dict)
+
+
 def run(config: VerifierConfig) -> Path:
     """Train, and return the run folder; summary.json has AUROC and calibration before and after. Raises UserError."""
-    team = Team(config)
-    folder = RunFolder(config, team)
     train, test = read_labels(config.data, config.tasks).split(config.test_frac)
-    if len(train.questions) < config.batch_rows or not len(test.questions):
+    if len(train) < config.batch_rows or not len(test):
         raise UserError(
-            f"{config.data} has {len(train.questions)} rows to train on and {len(test.questions)} to test on, of the tasks "
+            f"{config.data} has {len(train)} rows to train on and {len(test)} to test on, of the tasks "
             f"{', '.join(config.tasks)}: give more, or lower batch_rows={config.batch_rows}."
         )
-    path = policy_path(config.policy)
-    learner: Any = open_learner(path, str(team.device), config.dtype, config.precision, config.lora)
+    with Run.open(config, open_verifier) as run:
+        state = run.remember_fields(Before())
+        run.begin()
+        state.before = state.before or measure(run.policy, test, config).as_dict()
+        while run.goes_on:
+            places = range(run.step * config.batch_rows, (run.step + 1) * config.batch_rows)
+            rows = [shuffled(i, len(train), config.seed) for i in places]
+            mine = train.select(rows[run.world.rank :: run.world.size])
+            update = run.update(partial(verifier_loss, run.policy, count=len(rows)), mine)
+            run.ledger.add(sequences_trained=len(rows))
+            run.log(update.row(), ("loss", "accuracy", "grad_norm"))
+            run.save_when_due()
+        run.save()
+        before, after = Calibration(**state.before), measure(run.policy, test, config)
+        if run.world.is_main:
+            summary = {
+                "rows": {"train": len(train), "test": len(test)},
+                "before": state.before,
+                "after": after.as_dict(),
+            }
+            atomic_write_json(config.out / "summary.json", summary)
+            draw_calibration({"before": before, "after": after}, config.out / "calibration.png")
+    return run.path
+
+
+def open_verifier(config: VerifierConfig, world: World) -> Learner:
+    learner = open_learner(policy_path(config.policy), str(world.device), config.dtype, config.precision, config.lora)
     prepare_layers(learner, config)
-    trainer = Trainer(learner, config.optimiser, team)
-    state = folder.open()
-    step, ledger = state["step"] if state else 0, Ledger.of(state)
-    before = Calibration(**state["before"]) if state else measure(learner, test, config)
-    if state:
-        trainer.load_state_dict(state)
-
-    saved = step
-    with Display("verifier", config.max_steps, config.log_every, team.is_main) as display:
-        while folder.progress(step) < 1:
-            places = range(step * config.batch_rows, (step + 1) * config.batch_rows)
-            rows = [shuffled(i, len(train.questions), config.seed) for i in places]
-            mine = train.select(rows[team.rank :: team.size])
-            sums = trainer.gradients(partial(accumulate, learner, mine, len(rows)), config)
-            grad_norm, rate = trainer.step(step, folder.progress(step))
-            step += 1
-            ledger.add(sequences_trained=len(rows))
-            row = {"step": step, **team.add(sums), "grad_norm": grad_norm, "learning_rate": rate, **ledger.row()}
-            if team.is_main:
-                folder.log.append(row | {"seconds": folder.seconds()})
-            display.show(step, row, ("loss", "accuracy", "grad_norm"), folder.progress(step))
-            if step - saved >= config.save_every or folder.progress(step) >= 1:
-                folder.save(step, learner, trainer, ledger=ledger.row(), before=before.as_dict())
-                saved = step
-    after = measure(learner, test, config)
-    if team.is_main:
-        rows_of = {"train": len(train.questions), "test": len(test.questions)}
-        found = {"rows": rows_of, "before": before.as_dict(), "after": after.as_dict()}
-        atomic_write_json(config.out / "summary.json", found)
-        draw_calibration({"before": before, "after": after}, config.out / "calibration.png")
-    return folder.path
+    return learner
 
 
-def accumulate(learner: Learner, batch: Labelled, count: int, config: VerifierConfig) -> dict[str, float]:
-    """Add the gradients of this process's rows, `micro_rows` at a time; over processes the sums are means of `count` rows."""
-    sums = {"loss": 0.0, "accuracy": 0.0}
-    for rows in np.array_split(np.arange(len(batch.questions)), math.ceil(len(batch.questions) / config.micro_rows)):
-        micro = batch.select(rows)
-        logits = learner.yes_logits(micro.pictures, micro.questions).float()
-        labels = micro.labels.to(logits.device)
-        loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / count
-        loss.backward()
-        sums["loss"] += float(loss.detach())
-        sums["accuracy"] += float(((logits > 0) == (labels > 0.5)).float().sum()) / count
-    return sums
+def verifier_loss(learner: Learner, micro: Labelled, *, count: int) -> Loss:
+    """Cross-entropy on yes and no. count: rows of the whole step."""
+    logits = learner.yes_logits(micro.pictures, micro.questions).float()
+    labels = micro.labels.to(logits.device)
+    loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / count
+    accuracy = float(((logits > 0) == (labels > 0.5)).float().sum()) / count
+    return Loss(loss, {"loss": float(loss.detach()), "accuracy": accuracy})
 
 
 @torch.no_grad()

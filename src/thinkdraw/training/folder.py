@@ -18,8 +18,10 @@ from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.sharded_state import Writing
 from thinkdraw.runtime.tracking import MetricsLog, environment
-from thinkdraw.training.training import Team, Trainer, TrainSettings
-from thinkdraw.types import Policy, Prompt, Sampling
+from thinkdraw.training.optimiser import Optimiser, Trainable
+from thinkdraw.training.settings import TrainSettings
+from thinkdraw.training.world import World
+from thinkdraw.types import Prompt, Sampling
 
 STARTED = "started.json"
 # Between an interrupted run and its continuation.
@@ -30,22 +32,25 @@ MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes"
 class RunFolder:
     """`out`: config, environment, metrics and checkpoints, written by the main process and read by all."""
 
-    def __init__(self, config: TrainSettings, team: Team) -> None:
-        self.config, self.team, self.path = config, team, config.out
+    def __init__(self, config: TrainSettings, world: World) -> None:
+        self.config, self.world, self.path = config, world, config.out
         self.log = MetricsLog(config.out / "metrics.jsonl")
         self._seconds_before, self._start = 0.0, time.monotonic()
         self._unfinished: _Unfinished | None = None
 
-    def open(self) -> dict[str, Any] | None:
-        """The trainer state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
+    def read(self) -> dict[str, Any] | None:
+        """The state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
         given = self.path / "config.yaml"
         if given.exists():
             self._refuse_other_run(given)
-        found = checkpoint.latest_checkpoint(self.path)
-        state = checkpoint.load_trainer_state(found) if found else None
-        self.team.wait()
-        if self.team.is_main:
-            save_config(self.config, given)
+        newest = checkpoint.latest_checkpoint(self.path)
+        return checkpoint.load_trainer_state(newest) if newest else None
+
+    def begin(self, state: dict[str, Any] | None) -> None:
+        """Take the folder: write the configuration, drop what came after `state`, set the random generators and the clock."""
+        self.world.wait()
+        if self.world.is_main:
+            save_config(self.config, self.path / "config.yaml")
             atomic_write_json(self.path / "environment.json", environment())
             step = state["step"] if state else 0
             self.log.truncate_after(step)
@@ -60,15 +65,14 @@ class RunFolder:
         else:
             torch.manual_seed(self.config.seed)
         self._start = time.monotonic()
-        return state
 
-    def started(self, base: str, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        """Write down what the run begins with, for `thinkdraw compare`; one that goes on has done so.
+    def describe(self, base: str, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        """Write down what the run begins with, for `thinkdraw compare`; a run that goes on has done so.
 
         base: revision of the policy before its first step. prompts: all that are trained on.
         """
         file = self.path / STARTED
-        if self.team.is_main and not file.exists():
+        if self.world.is_main and not file.exists():
             texts = "\n".join(sorted({prompt.text for prompt in prompts}))
             digest = hashlib.sha256(texts.encode()).hexdigest()[:12]
             atomic_write_json(file, {"base": base, "prompts": digest, "sampling": sampling.model_dump(mode="json")})
@@ -95,7 +99,7 @@ class RunFolder:
     def seconds(self) -> float:
         """Of the whole run, interruptions left out; the main process's clock."""
         mine = self._seconds_before + time.monotonic() - self._start
-        return self.team.add({"seconds": mine if self.team.is_main else 0.0})["seconds"]
+        return self.world.add({"seconds": mine if self.world.is_main else 0.0})["seconds"]
 
     def progress(self, step: int) -> float:
         """0..1; with max_seconds by whichever of steps and seconds is further. Called between steps by every process."""
@@ -106,7 +110,7 @@ class RunFolder:
             1.0, max(by_steps, self.seconds() / self.config.max_seconds) if self.config.max_seconds else by_steps
         )
 
-    def save(self, step: int, policy: Policy, trainer: Trainer, best: str = "", **state: Any) -> None:
+    def save(self, step: int, policy: Trainable, optimiser: Optimiser, best: str = "", **state: Any) -> None:
         """A complete checkpoint or none: weights, optimiser, random generators, and what the recipe adds.
 
         best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses. Where the state is
@@ -119,19 +123,19 @@ class RunFolder:
             "seconds": seconds,
             "rng": checkpoint.rng_state(),
             "best": best,
-            **trainer.state_dict(),
+            **optimiser.state_dict(),
             **state,
         }
         writing = None
         with ExitStack() as opened:
-            folder = opened.enter_context(self._checkpoint(step)) if self.team.is_main else None
-            with trainer.resident():
+            folder = opened.enter_context(self._checkpoint(step)) if self.world.is_main else None
+            with optimiser.resident():
                 if folder:
                     policy.save(folder)
-            if trainer.sharded:  # every process writes into the main one's folder
-                folder = Path(self.team.tell(str(folder)))
+            if optimiser.sharded:  # every process writes into the main one's folder
+                folder = Path(self.world.tell(str(folder)))
             if folder:
-                writing = checkpoint.save_trainer_state(folder, full, self.team.is_main)
+                writing = checkpoint.save_trainer_state(folder, full, self.world.is_main)
             self._unfinished = _Unfinished(opened.pop_all(), writing, best)
         if writing is None:
             self.finish()
@@ -149,7 +153,7 @@ class RunFolder:
     def finish(self) -> None:
         """Wait until the checkpoint that is being written, if any, is complete."""
         self._publish()
-        self.team.wait()
+        self.world.wait()
 
     def _publish(self) -> None:
         if self._unfinished is None:
@@ -158,7 +162,7 @@ class RunFolder:
         with unfinished.folder:
             if unfinished.writing:
                 unfinished.writing.wait()
-        if self.team.is_main:
+        if self.world.is_main:
             if unfinished.best:
                 atomic_write_text(self.path / "checkpoints" / "best", unfinished.best + "\n")
             checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={unfinished.best})

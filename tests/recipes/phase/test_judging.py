@@ -6,18 +6,19 @@ import torch
 from tests.serve.serving import Brightness, noise
 
 from thinkdraw.errors import UserError
-from thinkdraw.recipes.phase.judging import Judging, draw_and_judge, is_elsewhere, judge
+from thinkdraw.recipes.phase.judging import Judging, draw_and_judge, judge
 from thinkdraw.rewards.combined import CombinedReward
+from thinkdraw.rewards.own import as_reward
 
 
 def test_the_answers_are_those_of_judging_at_once_in_the_order_of_the_chunks():
     chunks = [noise(4, seed=seed) for seed in range(3)]
-    found = draw_and_judge(iter(chunks), Brightness())
+    found = draw_and_judge(iter(chunks), as_reward(Brightness()))
     assert [judged.rollouts for judged in found.chunks] == chunks
     for judged, rollouts in zip(found.chunks, chunks):
-        alone = judge(Brightness(), rollouts)
-        assert torch.equal(judged.rewards, alone.rewards) and bool(judged.applies.all())
-        assert torch.equal(judged.components["dark"], alone.components["dark"])
+        alone = judge(as_reward(Brightness()), rollouts)
+        assert torch.equal(judged.verdicts.rewards, alone.verdicts.rewards) and bool(judged.verdicts.applies.all())
+        assert torch.equal(judged.verdicts.parts["dark"], alone.verdicts.parts["dark"])
     assert found.seconds_judge == sum(judged.seconds for judged in found.chunks)
 
 
@@ -38,7 +39,7 @@ def test_a_chunk_is_judged_while_the_next_is_drawn():
         assert judging.wait(20)
         yield noise(2, seed=1)
 
-    assert len(draw_and_judge(draw(), Waiting()).chunks) == 2
+    assert len(draw_and_judge(draw(), as_reward(Waiting())).chunks) == 2
 
 
 def test_pictures_are_decoded_where_they_are_judged_while_the_next_chunk_is_drawn():
@@ -55,10 +56,10 @@ def test_pictures_are_decoded_where_they_are_judged_while_the_next_chunk_is_draw
         threads.append(threading.current_thread())
         return dataclasses.replace(rollouts, pictures=pictures[len(threads) - 1])
 
-    found = draw_and_judge(draw(), Brightness(), decode=decode)
+    found = draw_and_judge(draw(), as_reward(Brightness()), decode=decode)
     assert threading.main_thread() not in threads and len(threads) == 2
     for seed, judged in enumerate(found.chunks):
-        assert torch.equal(judged.rewards, Brightness()(noise(2, seed=seed)))
+        assert torch.equal(judged.verdicts.rewards, Brightness()(noise(2, seed=seed)))
         assert judged.rollouts.pictures is pictures[seed]
 
 
@@ -75,7 +76,7 @@ def test_on_the_same_cores_a_chunk_is_judged_before_the_next_is_drawn():
             happened.append("drawn")
             yield noise(2, seed=seed)
 
-    found = draw_and_judge(draw(), Noting(), beside=False)
+    found = draw_and_judge(draw(), as_reward(Noting()), beside=False)
     # The component asks once more per chunk.
     assert happened == ["drawn", "judged", "judged"] * 2
     assert found.seconds_wait == found.seconds_judge == sum(chunk.seconds for chunk in found.chunks)
@@ -90,11 +91,9 @@ def test_a_reward_is_elsewhere_where_it_or_what_it_asks_is():
             super().__init__()
             self.judge = judge
 
-    assert not is_elsewhere(Brightness()) and not is_elsewhere(Asking(Brightness()))
-    assert is_elsewhere(Asking(Endpoint()))
-    assert is_elsewhere(CombinedReward({"here": Brightness(), "there": Asking(Endpoint()).judge}))  # type: ignore[dict-item]
-    assert is_elsewhere(CombinedReward({"here": Brightness(), "deep": Asking(Asking(Endpoint()))}))
-    assert not is_elsewhere(CombinedReward({"here": Brightness()}))
+    here, there = as_reward(Brightness()), as_reward(Asking(Endpoint()))
+    assert not here.elsewhere and not as_reward(Asking(Brightness())).elsewhere and there.elsewhere
+    assert CombinedReward({"here": here, "there": there}).elsewhere and not CombinedReward({"here": here}).elsewhere
 
 
 def test_batches_are_judged_one_at_a_time():
@@ -108,9 +107,9 @@ def test_batches_are_judged_one_at_a_time():
             finally:
                 busy.release()
 
-    with Judging(Alone(seconds=0.005)) as judging:
+    with Judging(as_reward(Alone(seconds=0.005))) as judging:
         futures = [judging.submit(noise(2, seed=seed)) for seed in range(5)]
-    assert all(len(future.result().rewards) == 2 for future in futures)
+    assert all(len(future.result().verdicts) == 2 for future in futures)
 
 
 def test_a_reward_that_refuses_is_heard_of_and_nothing_more_is_drawn():
@@ -127,7 +126,7 @@ def test_a_reward_that_refuses_is_heard_of_and_nothing_more_is_drawn():
             threading.Event().wait(0.01)
 
     with pytest.raises(UserError, match="no questions"):
-        draw_and_judge(draw(), Refusing())
+        draw_and_judge(draw(), as_reward(Refusing()))
     assert len(drawn) < 100
 
 
@@ -140,12 +139,12 @@ def test_an_error_while_drawing_drops_what_waits_for_the_judge():
             assert gate.wait(20)
             return super().__call__(rollouts)
 
-    with pytest.raises(RuntimeError, match="out of memory"), Judging(Held()) as judging:
+    with pytest.raises(RuntimeError, match="out of memory"), Judging(as_reward(Held())) as judging:
         first, second = judging.submit(noise(2)), judging.submit(noise(2, seed=1))
         assert begun.wait(20)
         second.add_done_callback(lambda _: gate.set())  # the first is let go when the second is dropped
         raise RuntimeError("out of memory")
-    assert second.cancelled() and len(first.result().rewards) == 2
+    assert second.cancelled() and len(first.result().verdicts) == 2
 
 
 def test_judging_needs_no_gradients():
@@ -154,4 +153,4 @@ def test_judging_needs_no_gradients():
             assert not torch.is_grad_enabled()
             return super().__call__(rollouts)
 
-    draw_and_judge(iter([noise(2)]), Asking())
+    draw_and_judge(iter([noise(2)]), as_reward(Asking()))

@@ -8,11 +8,14 @@ from tests.training.helpers import LowCodes, grpo_config, policy_dir, rows_witho
 
 from thinkdraw.objectives import group_normalized
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase.advantages import Part, extremes
+from thinkdraw.recipes.phase.advantages import extremes
 from thinkdraw.recipes.phase.prompt_order import HistorySettings, PromptOrder
 from thinkdraw.recipes.phase.rollout import retold, sample_phase
-from thinkdraw.training.training import Team, open_policy
-from thinkdraw.types import Prompt
+from thinkdraw.rewards.own import as_reward
+from thinkdraw.training.batch import Batch
+from thinkdraw.training.run import open_policy
+from thinkdraw.training.world import World
+from thinkdraw.types import Prompt, Verdicts
 
 EASY, HARD, NEW = ([Prompt(f"{word} {i}", f"{word}-{i}") for i in range(4)] for word in ("easy", "hard", "new"))
 
@@ -43,35 +46,35 @@ def test_solved_prompts_are_skipped_mixed_and_failed_ones_kept():
     rewards = torch.tensor(
         [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [1.0, math.nan]]
     )  # the last is solved as far as is known
-    o.remember(EASY, rewards, 0)
+    o.record(EASY, rewards, 0)
     assert o.num_solved == 2 and o.table["easy-1"] == {"mean": 0.5, "std": 0.5, "min": 0.0, "max": 1.0, "phase": 0}
     assert set(ids(o.take(8, 1))) == {"easy-1", "easy-2"} and o.skipped > 0
-    o.remember(EASY[:1], torch.tensor([[1.0, 0.5]]), 2)  # forgotten again
+    o.record(EASY[:1], torch.tensor([[1.0, 0.5]]), 2)  # forgotten again
     assert set(ids(o.take(9, 3))) == {"easy-0", "easy-1", "easy-2"}
 
 
 def test_no_verdict_changes_nothing():
     o = order(HistorySettings(solved_reward=0.5))
-    o.remember(EASY[:1], torch.full((1, 2), math.nan), 0)
+    o.record(EASY[:1], torch.full((1, 2), math.nan), 0)
     assert o.table == {}
 
 
 def test_some_solved_prompts_are_readmitted():
     o = order(HistorySettings(solved_reward=1.0, readmit_frac=0.3))
-    o.remember(EASY[:1], torch.ones(1, 2), 0)
+    o.record(EASY[:1], torch.ones(1, 2), 0)
     drawn = [p.id for _ in range(100) for p in o.take(4, 1)]
     assert 0.2 < drawn.count("easy-0") / (len(drawn) / 4) < 0.45
 
 
 def test_a_mix_that_is_all_solved_is_drawn_all_the_same():
     o = order(HistorySettings(solved_reward=1.0, readmit_frac=0))
-    o.remember(EASY, torch.ones(4, 2), 0)
+    o.record(EASY, torch.ones(4, 2), 0)
     assert len(o.take(6, 1)) == 6
 
 
 def test_the_table_survives_a_restart():
     o = order(HistorySettings(solved_reward=1.0))
-    o.remember(EASY[:2], torch.tensor([[1.0, 1.0], [0.1, 0.7]]), 3)
+    o.record(EASY[:2], torch.tensor([[1.0, 1.0], [0.1, 0.7]]), 3)
     o.take(3, 4)
     again = order(HistorySettings(solved_reward=1.0))
     again.load_state_dict(o.state_dict())
@@ -100,10 +103,10 @@ def test_a_run_with_history_stages_and_rewrites_resumes_to_the_same_numbers(tmp_
 
 def test_a_group_spans_the_rewrites_of_its_prompt_and_has_one_baseline(tmp_path):
     config = grpo_config(tmp_path, policy_dir(tmp_path), rewrites="pool", group_size=4, prompts_per_phase=6)
-    team = Team(config)
+    world = World(config)
     prompts = PromptOrder.of(config.prompts, [], 0, None)
-    phase = sample_phase(open_policy(config, team), LowCodes(), prompts, config, 0, team)
-    (part,) = phase.parts
+    phase = sample_phase(open_policy(config, world), as_reward(LowCodes()), prompts, config, 0, world)
+    part = phase.batch
     assert part.rollouts.group_size == 4 and len(part.rollouts) == 24
     texts = [[p.text for p in part.rollouts.prompts[i : i + 4]] for i in range(0, 24, 4)]
     assert all(len({p.id for p in part.rollouts.prompts[i : i + 4]}) == 1 for i in range(0, 24, 4))
@@ -121,12 +124,12 @@ def test_rewrites_come_in_turn_and_in_another_order_each_phase():
 @pytest.mark.parametrize("keep", [1, 2])
 def test_only_the_best_and_worst_of_a_group_are_learned_from(tmp_path, keep):
     config = grpo_config(tmp_path, policy_dir(tmp_path), group_size=5, prompts_per_phase=2)
-    team = Team(config)
-    (part,) = sample_phase(
-        open_policy(config, team), LowCodes(), PromptOrder.of(config.prompts, [], 0, None), config, 0, team
-    ).parts
+    world = World(config)
+    batch = sample_phase(
+        open_policy(config, world), as_reward(LowCodes()), PromptOrder.of(config.prompts, [], 0, None), config, 0, world
+    ).batch
     rewards = torch.tensor([0.3, 0.1, 0.5, 0.2, 0.4, math.nan, 0.9, 0.1, 0.2, 0.3])
-    judged = Part(part.rollouts, rewards, part.applies, {}, group_normalized(rewards, 5), part.groups)
+    judged = Batch(batch.rollouts, Verdicts.of(rewards), group_normalized(rewards, 5))
     filtered = extremes(judged, keep)
     wanted = {1: [1, 2, 6, 7], 2: [1, 2, 3, 4, 6, 7, 8, 9]}[keep]
     assert filtered.advantages.valid.nonzero().flatten().tolist() == wanted

@@ -6,7 +6,7 @@ from tests.training.helpers import LowCodes, grpo_config, policy_dir, rows_witho
 from torch import Tensor
 
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase.validation import ValidationSettings, Watch
+from thinkdraw.recipes.phase.monitor import OveroptimisationMonitor, ValidationSettings
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Rollouts, Sampling
 
@@ -24,9 +24,9 @@ MONITOR = {"name": "tests.recipes.phase.test_validation:OtherCodes"}
 KEY = f"monitor/{MONITOR['name']}"
 
 
-def watch_of(scores: list[tuple[float | None, float | None]], **settings) -> tuple[Watch, list[bool]]:
-    watch = Watch(ValidationSettings.model_validate({"monitors": [MONITOR], **settings}))
-    said = [watch.look({"validation_score": o, KEY: m}, step) is not None for step, (o, m) in enumerate(scores)]
+def watch_of(scores: list[tuple[float | None, float | None]], **settings) -> tuple[OveroptimisationMonitor, list[bool]]:
+    watch = OveroptimisationMonitor(ValidationSettings.model_validate({"monitors": [MONITOR], **settings}))
+    said = [watch.update({"validation_score": o, KEY: m}, step) is not None for step, (o, m) in enumerate(scores)]
     return watch, said
 
 

@@ -6,17 +6,18 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from thinkdraw.recipes.phase.entropy import EntropySettings
+from thinkdraw.recipes.phase.monitor import ValidationSettings
 from thinkdraw.recipes.phase.prompt_order import HistorySettings, MixSettings
 from thinkdraw.recipes.phase.token_credit import TokenWeights
-from thinkdraw.recipes.phase.validation import ValidationSettings
 from thinkdraw.rewards.opening import RewardSettings
 from thinkdraw.training.data import DataSettings
-from thinkdraw.training.training import TrainSettings
+from thinkdraw.training.settings import TrainSettings
 from thinkdraw.types import Sampling
 
 
 class GrpoConfig(TrainSettings):
     can_shard: ClassVar[bool] = True
+    chooses_best: ClassVar[bool] = True
     recipe: Literal["grpo"] = "grpo"
     out: Path = Field(default=Path("runs/lab_grpo"), description="The run folder.")
     prompts: DataSettings = DataSettings()
@@ -81,11 +82,28 @@ class GrpoConfig(TrainSettings):
     store: bool = Field(default=True, description="Keep the rollouts with their rewards in the run's `store`.")
     log_groups: int = Field(default=2, ge=1, description="Groups per file.")
 
+    @property
+    def refreshes_reference(self) -> bool:
+        return self.beta > 0 and self.refresh_reference_every is not None
+
+    def too_many_processes(self, size: int) -> str | None:
+        if self.prompts_per_phase // self.minibatches >= size:
+            return None
+        return (
+            f"prompts_per_phase={self.prompts_per_phase} in {self.minibatches} minibatches over {size} processes leaves "
+            "one without a group. Raise prompts_per_phase."
+        )
+
     @model_validator(mode="after")
     def _settings_fit_each_other(self) -> "GrpoConfig":
         if self.token_weights and self.variant == "gspo":
             raise ValueError(
                 "token_weights with variant=gspo, which has one advantage per segment: choose another variant"
+            )
+        if self.refreshes_reference and self.lora:
+            raise ValueError(
+                "refresh_reference_every with lora: the reference is the policy without its adapters, which does not "
+                "change. Set refresh_reference_every=null, or train all weights"
             )
         if self.combine != "sum" and self.advantage is not None:
             raise ValueError(f"combine={self.combine} makes the advantages itself: leave advantage out")

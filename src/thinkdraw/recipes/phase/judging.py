@@ -47,7 +47,7 @@ def judge(reward: Reward, rollouts: Rollouts) -> Judged:
 Decode = Callable[[Rollouts], Rollouts]
 
 
-def as_it_is(rollouts: Rollouts) -> Rollouts:
+def unchanged(rollouts: Rollouts) -> Rollouts:
     return rollouts
 
 
@@ -57,7 +57,7 @@ class Judging:
     decode: gives rollouts their pictures first. device: that of the rollouts; on a GPU the thread has a stream of its own.
     """
 
-    def __init__(self, reward: Reward, decode: Decode = as_it_is, device: torch.device | None = None) -> None:
+    def __init__(self, reward: Reward, decode: Decode = unchanged, device: torch.device | None = None) -> None:
         self._reward, self._decode = reward, decode
         self._stream = SideStream(device or torch.device("cpu"))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judging")
@@ -80,7 +80,7 @@ class Judging:
 
 
 def draw_and_judge(
-    chunks: Iterable[Rollouts], reward: Reward, *, beside: bool = True, decode: Decode = as_it_is,
+    chunks: Iterable[Rollouts], reward: Reward, *, beside: bool = True, decode: Decode = unchanged,
     device: torch.device | None = None,
 ) -> Overlapped:  # fmt: skip
     """Decode and judge each chunk while the next one is drawn. chunks: drawn as they are asked for, by a generator that

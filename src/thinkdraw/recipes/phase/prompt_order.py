@@ -75,7 +75,7 @@ class PromptOrder:
                 in_a_row = 0
         return taken
 
-    def remember(self, prompts: Sequence[Prompt], rewards: Tensor, phase: int) -> None:
+    def record(self, prompts: Sequence[Prompt], rewards: Tensor, phase: int) -> None:
         """rewards: (P, G), NaN = no verdict; a group without any changes nothing."""
         for prompt, row in zip(prompts, rewards.tolist(), strict=True):
             known = [value for value in row if not math.isnan(value)]
@@ -84,6 +84,10 @@ class PromptOrder:
                     "mean": float(np.mean(known)), "std": float(np.std(known)), "min": min(known), "max": max(known),
                     "phase": phase,
                 }  # fmt: skip
+
+    def progress(self) -> dict[str, int]:
+        """For metrics.jsonl: prompts that are solved, and how often one was skipped; empty without a history."""
+        return {"prompts_solved": self.num_solved, "prompts_skipped": self.skipped} if self.history else {}
 
     @property
     def num_solved(self) -> int:

@@ -1,14 +1,16 @@
 """`RUN/store`: every rollout that a run learned from, with its reward, for other recipes to learn from once more."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
-from thinkdraw.recipes.phase.advantages import Part
+from thinkdraw.policies.opening import policy_path
+from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.rollouts.scores import Judge
-from thinkdraw.training.training import Team
-from thinkdraw.types import Policy, ThoughtFormat
+from thinkdraw.training.batch import Batch
+from thinkdraw.training.run import Run
+from thinkdraw.training.world import World
+from thinkdraw.types import Policy, Reward, ThoughtFormat
 
 
 class RunStore:
@@ -18,31 +20,41 @@ class RunStore:
     """
 
     def __init__(
-        self, path: Path, policy: Policy, thought: ThoughtFormat, judge: Judge, decodes: str, num_shards: int,
-        team: Team,
-    ) -> None:  # fmt: skip
-        self.path, self.decodes, self.team = path, decodes, team
+        self,
+        path: Path,
+        policy: Policy,
+        thought: ThoughtFormat,
+        judge: Judge,
+        decodes: str,
+        num_shards: int,
+        world: World,
+    ) -> None:
+        self.path, self.decodes, self.world = path, decodes, world
         # A column of scores is a folder, so its name has to be a file's.
         self.column = re.sub(r"[^A-Za-z0-9._-]", "-", judge.reward).lstrip(".-")
-        if team.is_main:
+        if world.is_main:
             exists = (path / "store.json").exists()
             store = RolloutStore.open(path) if exists else RolloutStore.create(path, policy, thought)
             store.check_policy(policy)
             store.drop_after(num_shards)
             store.add_judge(self.column, judge)
-        team.wait()
+        world.wait()
         self.store = RolloutStore.open(path)
 
-    def append(self, parts: Sequence[Part]) -> None:
-        """A shard per part, the processes one after the other, so that the same run writes the same store."""
-        for rank in range(self.team.size):
-            for part in parts if rank == self.team.rank else ():
-                self.store.append(
-                    part.rollouts.to("cpu"), {self.column: part.rewards}, self.decodes,
-                    components={self.column: part.components},
-                )  # fmt: skip
-            self.team.wait()
+    @classmethod
+    def of(cls, run: Run[Policy], reward: Reward, config: GrpoConfig, num_shards: int) -> "RunStore":
+        """The store of a GRPO run, new or to go on with."""
+        judge = Judge(reward=reward.name, settings=config.reward.settings, revision=reward.revision)
+        decodes = policy_path(config.policy)
+        return cls(run.path / "store", run.policy, config.sampling.thought, judge, decodes, num_shards, run.world)
 
-    @property
-    def num_shards(self) -> int:
+    def append(self, batch: Batch) -> int:
+        """Write a shard per process, one after the other, so that the same run writes the same store; returns their number."""
+        for rank in range(self.world.size):
+            if rank == self.world.rank and len(batch) and batch.verdicts is not None:
+                self.store.append(
+                    batch.rollouts.to("cpu"), {self.column: batch.rewards}, self.decodes,
+                    components={self.column: batch.verdicts.parts},
+                )  # fmt: skip
+            self.world.wait()
         return self.store.num_shards

@@ -6,15 +6,18 @@ from torch import Tensor
 
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.rollout import Phase
-from thinkdraw.training.training import Team
+from thinkdraw.training.world import World
 
 
-def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float | None]:
+def phase_stats(phase: Phase, config: GrpoConfig, world: World) -> dict[str, float | None]:
     """Global means; None where nothing has a verdict.
 
     reward_mean and no_verdict_frac are of all rollouts, replaced groups too; the rest is of what is trained on.
     """
-    names = sorted(phase.parts[0].components)
+    batch, verdicts = phase.batch, phase.verdicts
+    advantages, rollouts = batch.advantages, batch.rollouts
+    assert advantages is not None and batch.verdicts is not None
+    names = sorted(batch.verdicts.parts)
     sums: dict[str, float] = dict.fromkeys(("rows", "missing", "trained_rows", "groups", "flat", "text", "forced"), 0.0)
     sums |= {
         f"{name}/{what}": 0.0
@@ -27,23 +30,19 @@ def phase_stats(phase: Phase, config: GrpoConfig, team: Team) -> dict[str, float
         for what, value in (("sum", values.sum()), ("squares", values.square().sum()), ("count", len(values))):
             sums[f"{name}/{what}"] += float(value)
 
-    add("reward", phase.rewards)
-    sums["rows"], sums["missing"] = len(phase.rewards), float((phase.rewards.isnan() & phase.applies).sum())
-    for part in phase.parts:
-        add("trained", part.rewards)
-        add("advantage", part.advantages.values[part.advantages.valid])
-        for name in names:
-            add(f"component {name}", part.components[name])
-        text = ~part.rollouts.is_image & (part.rollouts.segment >= 0)
-        forced = (text & ~part.rollouts.mask).any(1)
-        if config.sampling.thought == "rewrite":
-            forced |= text.sum(1) >= config.sampling.max_thought_tokens
-        sums["groups"] += len(part.advantages.zero_variance)
-        sums["flat"] += part.advantages.num_zero_variance_groups
-        sums["text"] += float(text.sum())
-        sums["forced"] += float(forced.sum())
-        sums["trained_rows"] += len(text)
-    s = team.add(sums)
+    add("reward", verdicts.rewards)
+    sums["rows"], sums["missing"] = len(verdicts), float(verdicts.missing.sum())
+    add("trained", batch.rewards)
+    add("advantage", advantages.values[advantages.valid])
+    for name in names:
+        add(f"component {name}", batch.verdicts.parts[name])
+    text = ~rollouts.is_image & (rollouts.segment >= 0)
+    forced = (text & ~rollouts.mask).any(1)
+    if config.sampling.thought == "rewrite":
+        forced |= text.sum(1) >= config.sampling.max_thought_tokens
+    sums["groups"], sums["flat"] = len(advantages.zero_variance), advantages.num_zero_variance_groups
+    sums["text"], sums["forced"], sums["trained_rows"] = float(text.sum()), float(forced.sum()), len(text)
+    s = world.add(sums)
 
     def mean_std(name: str) -> tuple[float | None, float | None]:
         count = s[f"{name}/count"]

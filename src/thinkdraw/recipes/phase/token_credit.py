@@ -1,53 +1,38 @@
 """How a rollout's advantage is spread over its tokens: the token weights of `objectives.token_weights` for whole groups."""
 
 import dataclasses
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from thinkdraw.objectives import (
-    critical_mask,
-    entropy_guided_mask,
-    guidance_contrast_weights,
-    stage_weights,
-)
+from thinkdraw.objectives import critical_mask, entropy_guided_mask, guidance_contrast_weights, stage_weights
+from thinkdraw.objectives.token_weights import StageWeights
+from thinkdraw.training.batch import Batch
 from thinkdraw.types import Policy, Rollouts, Scored
 
 TokenWeights = Literal["stage", "critical", "entropy_guided", "guidance_contrast"]
 
 
-@dataclass(frozen=True)
-class TokenCredit:
-    """(B, T) float32 each: what a token's advantage and its KL term are multiplied by."""
+def token_credit(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: int) -> StageWeights:
+    """What each token's advantage and KL term are multiplied by; of whole groups with advantages, before they are split.
 
-    advantage: Tensor
-    kl: Tensor
-
-    def rows(self, rows: Tensor, length: int) -> "TokenCredit":
-        return TokenCredit(self.advantage[rows, :length], self.kl[rows, :length])
-
-
-def token_credit(
-    name: TokenWeights, policy: Policy, rollouts: Rollouts, advantages: Tensor, trained: Tensor, micro_rows: int
-) -> TokenCredit:
-    """Of whole groups, before they are split. advantages: (B,). trained: (B, T) bool, the mask without rows that leave
-    the loss. `critical` and `entropy_guided` cost one more forward pass, `guidance_contrast` two."""
+    `critical` and `entropy_guided` cost one more forward pass, `guidance_contrast` two.
+    """
+    rollouts, trained, advantages = batch.rollouts, batch.trained_mask(), batch.advantages
+    assert advantages is not None
     is_image = rollouts.is_image
     if name == "stage":
         codes = policy.code_vectors(rollouts.image_tokens())
-        found = stage_weights(codes, advantages, trained, is_image, rollouts.group_size)
-        return TokenCredit(found.advantage, found.kl)
+        return stage_weights(codes, advantages.values, trained, is_image, rollouts.group_size)
     if name == "guidance_contrast":
-        with_prompt, without = (_scored(policy, _guided(rollouts, scale), micro_rows).log_probs for scale in (1.0, 0.0))
+        with_prompt, without = (scored(policy, _guided(rollouts, scale), micro_rows).log_probs for scale in (1.0, 0.0))
         weights = guidance_contrast_weights(with_prompt, without, trained, is_image)
     elif name == "critical":
-        codes, entropy = policy.code_vectors(rollouts.image_tokens()), _scored(policy, rollouts, micro_rows).entropy
+        codes, entropy = policy.code_vectors(rollouts.image_tokens()), scored(policy, rollouts, micro_rows).entropy
         weights = critical_mask(codes, entropy, trained, is_image, rollouts.group_size).float()
     else:
-        weights = entropy_guided_mask(_scored(policy, rollouts, micro_rows).entropy, trained, is_image).float()
-    return TokenCredit(weights, torch.ones_like(weights))
+        weights = entropy_guided_mask(scored(policy, rollouts, micro_rows).entropy, trained, is_image).float()
+    return StageWeights(weights, torch.ones_like(weights))
 
 
 def _guided(rollouts: Rollouts, scale: float) -> Rollouts:
@@ -57,11 +42,11 @@ def _guided(rollouts: Rollouts, scale: float) -> Rollouts:
 
 
 @torch.no_grad()
-def _scored(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Scored:
+def scored(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Scored:
     """Log-probs and entropies (B, T) of the policy as it is."""
     log_probs, entropy = (torch.zeros(rollouts.tokens.shape, device=policy.device) for _ in range(2))
     for rows in torch.arange(len(rollouts)).split(micro_rows):
         micro = rollouts.select(rows)
-        scored, length = policy.log_probs(micro), micro.tokens.shape[1]
-        log_probs[rows, :length], entropy[rows, :length] = scored.log_probs, scored.entropy
+        part, length = policy.log_probs(micro), micro.tokens.shape[1]
+        log_probs[rows, :length], entropy[rows, :length] = part.log_probs, part.entropy
     return Scored(log_probs, entropy)

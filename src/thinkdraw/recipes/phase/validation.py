@@ -1,99 +1,63 @@
-"""Validation on fixed prompts and seeds, by the reward that is optimised and by monitors, which never are.
+"""Validation on fixed prompts and seeds, by the reward that is optimised and by monitors, which never are."""
 
-A policy learns whatever its judge pays for. Where that and what was meant part, the optimised reward goes on rising while a
-monitor falls; the first sign of it is worth a warning, and with `stop_after` the end of the run.
-"""
-
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import Field, model_validator
 
-from thinkdraw.config import StrictModel
 from thinkdraw.policies.sampling.noise import derive_seeds
-from thinkdraw.rewards.opening import RewardSettings
-from thinkdraw.training.data import DataSettings
-from thinkdraw.training.training import Team
+from thinkdraw.recipes.phase.config import GrpoConfig
+from thinkdraw.recipes.phase.monitor import OPTIMISED, OveroptimisationMonitor, Scores
+from thinkdraw.training.data import load_prompts
+from thinkdraw.training.run import Run
+from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Prompt, Reward, Sampling
 
-Scores = dict[str, float | None]
-OPTIMISED = "validation_score"
 
+class Validation:
+    """Fixed prompts, drawn every few phases with the same seeds and judged by all of a run's rewards."""
 
-class ValidationSettings(StrictModel):
-    """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
-
-    every: int = Field(default=10, ge=0, description="Phases between evaluations; 0 is never.")
-    prompts: DataSettings = DataSettings(split="validation", count=64)
-    monitors: list[RewardSettings] = Field(default=[], description="Rewards to watch; they are never optimised.")
-    best_by: str | None = Field(
-        default=None, description="The monitor that chooses the best checkpoint; null: the optimised reward."
-    )
-    margin: float = Field(default=0.02, ge=0, description="How far the first monitor must fall for a parting.")
-    stop_after: int | None = Field(
-        default=None, ge=1, description="Stop after so many validations in a row that are parted; null: only warn."
-    )
-
-    @model_validator(mode="after")
-    def _monitors_are_there(self) -> "ValidationSettings":
-        names = [monitor.name for monitor in self.monitors]
-        if self.best_by is not None and self.best_by not in names:
-            raise ValueError(f"best_by={self.best_by} is none of the monitors ({', '.join(names) or 'there are none'})")
-        if self.stop_after is not None and not names:
-            raise ValueError("stop_after needs a monitor to part from: name one in monitors")
-        return self
-
-
-class Watch:
-    """Remembers where the first monitor was highest, and since when the two have parted."""
-
-    def __init__(self, settings: ValidationSettings) -> None:
-        self.settings = settings
-        self.peak = {"monitor": -math.inf, "optimised": -math.inf, "step": 0}
-        self.parted = 0
-
-    def look(self, scores: Scores, step: int) -> str | None:
-        """A line to warn with if the optimised reward has risen, or stayed, since the monitor's peak, and the monitor fell."""
-        if not self.settings.monitors:
-            return None
-        name = self.settings.monitors[0].name
-        optimised, monitor = scores[OPTIMISED], scores[f"monitor/{name}"]
-        if optimised is None or monitor is None:
-            return None
-        if monitor > self.peak["monitor"]:
-            self.peak = {"monitor": monitor, "optimised": optimised, "step": step}
-        fell = monitor < self.peak["monitor"] - self.settings.margin
-        self.parted = self.parted + 1 if fell and optimised >= self.peak["optimised"] else 0
-        if not self.parted:
-            return None
-        return (
-            f"the reward rose from {self.peak['optimised']:.3f} to {optimised:.3f} since step {self.peak['step']:.0f}, and "
-            f"{name} fell from {self.peak['monitor']:.3f} to {monitor:.3f}: what is paid for is not what was meant."
-        )
+    def __init__(self, config: GrpoConfig) -> None:
+        """Raises UserError for prompts that cannot be read."""
+        self.config, self.settings = config, config.validation
+        self.prompts = load_prompts(self.settings.prompts, config.out) if self.settings.every else []
+        self.monitor = OveroptimisationMonitor(self.settings)
 
     @property
     def stops(self) -> bool:
-        return self.settings.stop_after is not None and self.parted >= self.settings.stop_after
+        return self.monitor.stops
+
+    def validate(self, run: Run[Policy], rewards: Mapping[str, Reward], phase: int) -> dict[str, float | None]:
+        """The phase's columns of metrics.jsonl, where it is due; a warning where reward and monitor part."""
+        if not self.settings.every or phase % self.settings.every:
+            return {}
+        with run.whole_weights():
+            scores = mean_rewards(run.policy, rewards, self.prompts, self.config.sampling, self.config.seed, run.world)
+        if warning := self.monitor.update(scores, run.step):
+            run.display.warn("parted", warning)
+        return scores | ({"parted": self.monitor.parted} if self.settings.monitors else {})
+
+    def score(self, row: Mapping[str, Any]) -> float | None:
+        """What chooses the best checkpoint, of a row of metrics.jsonl; None where it was not validated."""
+        return row.get(f"monitor/{self.settings.best_by}" if self.settings.best_by else OPTIMISED)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"peak": dict(self.peak), "parted": self.parted}
+        return self.monitor.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.peak, self.parted = dict(state["peak"]), state["parted"]
+        self.monitor.load_state_dict(state)
 
 
-def validate(
+def mean_rewards(
     policy: Policy,
     rewards: Mapping[str, Reward],
     prompts: Sequence[Prompt],
     sampling: Sampling,
     seed: int,
-    team: Team,
+    world: World,
 ) -> Scores:
     """Mean of each reward over one rollout per prompt, always with the same seeds; None without any verdict."""
-    mine = team.share(len(prompts))
+    mine = world.share(len(prompts))
     sums = {f"{name}/{what}": 0.0 for name in rewards for what in ("total", "count")}
     if len(mine):
         base = np.random.SeedSequence([seed, 0, 1]).generate_state(1)[0]
@@ -102,5 +66,5 @@ def validate(
         for name, reward in rewards.items():
             values = reward(rollouts).rewards.double()
             sums[f"{name}/total"], sums[f"{name}/count"] = float(values.nansum()), int((~values.isnan()).sum())
-    sums = team.add(sums)
+    sums = world.add(sums)
     return {name: sums[f"{name}/total"] / n if (n := sums[f"{name}/count"]) else None for name in rewards}

@@ -1,0 +1,54 @@
+"""The rewards of a run: the one that is optimised, and the monitors, which never are."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from thinkdraw.errors import UserError
+from thinkdraw.recipes.phase.config import GrpoConfig
+from thinkdraw.recipes.phase.monitor import OPTIMISED
+from thinkdraw.rewards.judge_parts import complaints
+from thinkdraw.rewards.opening import open_reward
+from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.revision import judges_revision, refuse_other_judges
+from thinkdraw.types import Policy, Reward
+
+
+@dataclass(frozen=True)
+class Judges:
+    """optimised: the reward that pays. watched: column of metrics.jsonl → reward, the optimised one among them."""
+
+    optimised: Reward
+    watched: Mapping[str, Reward]
+    run_folder: Any
+
+    @staticmethod
+    def open(config: GrpoConfig, policy: Policy, reward: Any = None) -> "Judges":
+        """reward: in place of the one that the configuration names. policy: as the run begins, for judge `self`.
+
+        Raises UserError for a reward, or a judge of it, that cannot be opened.
+        """
+        optimised = as_reward(reward) if reward else open_reward(config.reward.name, policy, **config.reward.settings)
+        monitors = {f"monitor/{m.name}": open_reward(m.name, policy, **m.settings) for m in config.validation.monitors}
+        return Judges(optimised, {OPTIMISED: optimised, **monitors}, config.out)
+
+    def state_dict(self) -> dict[str, str | None]:
+        """Reward → the revision of what stands behind it; None for rules."""
+        return {
+            name.replace(OPTIMISED, self.optimised.name): judges_revision(reward)
+            for name, reward in self.watched.items()
+        }
+
+    def load_state_dict(self, state: Mapping[str, str | None]) -> None:
+        """Raise UserError if a reward is another than the run began with: verdicts of two are never mixed."""
+        refuse_other_judges(state, self.state_dict(), self.run_folder)
+
+    def refuse_missing_verdicts(self, frac: float, config: GrpoConfig) -> None:
+        """Raise UserError if more than `max_no_verdict_frac` of a phase's rollouts have no verdict."""
+        if frac > config.max_no_verdict_frac:
+            said = complaints(self.optimised)
+            raise UserError(
+                f"reward {self.optimised.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than "
+                f"max_no_verdict_frac={config.max_no_verdict_frac:g}{f' ({said})' if said else ''}. Look at its judge, or "
+                "raise the limit."
+            )

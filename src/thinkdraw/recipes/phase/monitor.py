@@ -1,0 +1,79 @@
+"""When to stop believing the reward: a monitor that is watched and never optimised.
+
+A policy learns whatever its judge pays for. Where that and what was meant part, the optimised reward goes on rising while a
+monitor falls; the first sign of it is worth a warning, and with `stop_after` the end of the run.
+"""
+
+import math
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from thinkdraw.config import StrictModel
+from thinkdraw.rewards.opening import RewardSettings
+from thinkdraw.training.data import DataSettings
+
+Scores = dict[str, float | None]
+OPTIMISED = "validation_score"
+
+
+class ValidationSettings(StrictModel):
+    """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
+
+    every: int = Field(default=10, ge=0, description="Phases between evaluations; 0 is never.")
+    prompts: DataSettings = DataSettings(split="validation", count=64)
+    monitors: list[RewardSettings] = Field(default=[], description="Rewards to watch; they are never optimised.")
+    best_by: str | None = Field(
+        default=None, description="The monitor that chooses the best checkpoint; null: the optimised reward."
+    )
+    margin: float = Field(default=0.02, ge=0, description="How far the first monitor must fall for a parting.")
+    stop_after: int | None = Field(
+        default=None, ge=1, description="Stop after so many validations in a row that are parted; null: only warn."
+    )
+
+    @model_validator(mode="after")
+    def _monitors_are_there(self) -> "ValidationSettings":
+        names = [monitor.name for monitor in self.monitors]
+        if self.best_by is not None and self.best_by not in names:
+            raise ValueError(f"best_by={self.best_by} is none of the monitors ({', '.join(names) or 'there are none'})")
+        if self.stop_after is not None and not names:
+            raise ValueError("stop_after needs a monitor to part from: name one in monitors")
+        return self
+
+
+class OveroptimisationMonitor:
+    """Remembers where the first monitor was highest, and since when the two have parted."""
+
+    def __init__(self, settings: ValidationSettings) -> None:
+        self.settings = settings
+        self.peak = {"monitor": -math.inf, "optimised": -math.inf, "step": 0}
+        self.parted = 0
+
+    def update(self, scores: Scores, step: int) -> str | None:
+        """A line to warn with if the optimised reward has risen, or stayed, since the monitor's peak, and the monitor fell."""
+        if not self.settings.monitors:
+            return None
+        name = self.settings.monitors[0].name
+        optimised, monitor = scores[OPTIMISED], scores[f"monitor/{name}"]
+        if optimised is None or monitor is None:
+            return None
+        if monitor > self.peak["monitor"]:
+            self.peak = {"monitor": monitor, "optimised": optimised, "step": step}
+        fell = monitor < self.peak["monitor"] - self.settings.margin
+        self.parted = self.parted + 1 if fell and optimised >= self.peak["optimised"] else 0
+        if not self.parted:
+            return None
+        return (
+            f"the reward rose from {self.peak['optimised']:.3f} to {optimised:.3f} since step {self.peak['step']:.0f}, and "
+            f"{name} fell from {self.peak['monitor']:.3f} to {monitor:.3f}: what is paid for is not what was meant."
+        )
+
+    @property
+    def stops(self) -> bool:
+        return self.settings.stop_after is not None and self.parted >= self.settings.stop_after
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"peak": dict(self.peak), "parted": self.parted}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.peak, self.parted = dict(state["peak"]), state["parted"]

@@ -1,0 +1,47 @@
+"""What a phase of GRPO writes down besides its numbers: a few groups to look at, and warnings."""
+
+from pathlib import Path
+from typing import Any
+
+from thinkdraw.policies.check import fp32_limit
+from thinkdraw.recipes.phase.config import GrpoConfig
+from thinkdraw.recipes.phase.rollout_log import write_rollouts
+from thinkdraw.training.batch import Batch
+from thinkdraw.training.display import Display
+
+BF16_RATIO_LIMIT = 1e-2  # at the first update of a phase; fp32 has `fp32_limit`
+
+
+def log_groups(folder: Path, step: int, batch: Batch, num_groups: int) -> None:
+    """Write the first groups of a phase to `rollouts/step_000010.parquet`, for the report and for people."""
+    if len(batch) == 0:
+        return
+    assert batch.advantages is not None and batch.verdicts is not None
+    write_rollouts(
+        folder / "rollouts" / f"step_{step:06d}.parquet", step, batch.rollouts, batch.rewards, batch.advantages.values,
+        dict(batch.verdicts.parts), num_groups,
+    )  # fmt: skip
+
+
+def warn_of_trouble(display: Display, row: dict[str, Any], flat_phases: int, config: GrpoConfig) -> None:
+    """Say what an expert would see in a phase's row; every warning is said once. flat_phases: in a row, without variance."""
+    if flat_phases >= 3:
+        display.warn(
+            "variance",
+            "three phases without reward variance in any group: nothing can be learned. Is the reward constant, "
+            "too hard or too easy?",
+        )
+    if row.get("grad_norm") == 0 and flat_phases == 0:
+        display.warn(
+            "gradient", "the gradient norm is 0 although rewards differ. Are all weights frozen, or both weights 0?"
+        )
+    deviation = row.get("ratio_max_deviation", 0.0)
+    is_fp32 = config.precision == config.dtype == "fp32"
+    limit = fp32_limit(config.sampling) if is_fp32 else BF16_RATIO_LIMIT
+    if deviation > limit and config.old_log_probs == "sampled":
+        display.warn(
+            "ratio",
+            f"max |ratio − 1| is {deviation:.2g} at the first update of a phase (limit {limit:.2g} in "
+            f"{config.precision}): sampler and trainer disagree. With bf16 set old_log_probs=recomputed; in fp32 "
+            "this is an error of the policy.",
+        )

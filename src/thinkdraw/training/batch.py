@@ -1,0 +1,156 @@
+"""The one container from sampling to the loss: rollouts, and row by row what judging and crediting add to them."""
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from thinkdraw.objectives import Advantages, SegmentCounts, count_segments
+from thinkdraw.objectives.token_weights import StageWeights
+from thinkdraw.types import Rollouts, Verdicts
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B rollouts of this process; a column that nobody has filled is None.
+
+    verdicts: what the judge says. advantages: what each row is worth. token_weights: (B, T) each, what a token's advantage and
+    its KL term are multiplied by. old_log_probs: (B, T) of the policy before the step. groups: (B,) index of each row's
+    group within the phase, over all processes.
+    """
+
+    rollouts: Rollouts
+    verdicts: Verdicts | None = None
+    advantages: Advantages | None = None
+    token_weights: StageWeights | None = None
+    old_log_probs: Tensor | None = None
+    groups: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.rollouts)
+
+    @property
+    def group_size(self) -> int:
+        return self.rollouts.group_size
+
+    @property
+    def rewards(self) -> Tensor:
+        """(B,) on the CPU, NaN = no verdict."""
+        assert self.verdicts is not None, "nobody has judged these rollouts"
+        return self.verdicts.rewards
+
+    def trained_mask(self) -> Tensor:
+        """(B, T) bool: the mask without rows that leave the loss."""
+        mask = self.rollouts.mask
+        return mask if self.advantages is None else mask & self.advantages.valid[:, None]
+
+    def counts(self) -> SegmentCounts:
+        """Trained tokens and rows of this process."""
+        return count_segments(self.trained_mask(), self.rollouts.is_image)
+
+    # Parts
+
+    def select(self, rows: Tensor, group_size: int = 1) -> "Batch":
+        """Some rows, in the given order. group_size: theirs where they are whole groups, so that groups keep what is theirs."""
+        rollouts = self.rollouts.select(rows, group_size)
+        length, weights = rollouts.tokens.shape[1], self.token_weights
+        verdicts = None if self.verdicts is None else self.verdicts.select(rows.cpu())
+        advantages = None if self.advantages is None else _select(self.advantages, rows, group_size)
+        if advantages is not None and verdicts is not None:
+            advantages = dataclasses.replace(advantages, num_no_verdict=int(verdicts.rewards.isnan().sum()))
+        return Batch(
+            rollouts,
+            verdicts,
+            advantages,
+            None if weights is None else StageWeights(weights.advantage[rows, :length], weights.kl[rows, :length]),
+            None if self.old_log_probs is None else self.old_log_probs[rows, :length],
+            None if self.groups is None else self.groups[rows.cpu()],
+        )
+
+    def select_groups(self, chosen: Tensor) -> "Batch":
+        """Some whole groups. chosen: (P,) bool."""
+        rows = chosen.repeat_interleave(self.group_size).nonzero().flatten().cpu()
+        return self.select(rows, self.group_size)
+
+    @staticmethod
+    def join(parts: "Sequence[Batch]") -> "Batch":
+        """Rollouts, verdicts, advantages and groups of several batches as one; the columns that come later are still empty."""
+        if len(parts) == 1:
+            return parts[0]
+        verdicts = [part.verdicts for part in parts if part.verdicts is not None]
+        advantages = [part.advantages for part in parts if part.advantages is not None]
+        groups = [part.groups for part in parts if part.groups is not None]
+        return Batch(
+            Rollouts.join([part.rollouts for part in parts]),
+            Verdicts.join(verdicts) if verdicts else None,
+            _join(advantages) if advantages else None,
+            groups=torch.cat(groups) if groups else None,
+        )
+
+    def minibatches(self, count: int, passes: int) -> "Iterator[Batch]":
+        """The groups of each optimiser step: group g is in minibatch g mod `count`, whichever process has it."""
+        assert self.groups is not None, "minibatches are of a phase, whose groups are numbered"
+        for number in [n for _ in range(passes) for n in range(count)]:
+            yield self if count == 1 else self.select_groups((self.groups[:: self.group_size] % count) == number)
+
+    def micro(self, rows: int) -> "Iterator[Batch]":
+        """Up to `rows` rows that are in the loss at a time, sorted by length, so that little of a pass is padding."""
+        trained = self._trained_rows()
+        if len(trained) == 0:
+            return
+        lengths = (self.rollouts.segment[trained] >= 0).sum(1) + self.rollouts.prompt_mask[trained].sum(1)
+        for chosen in trained[torch.argsort(lengths, stable=True)].split(rows):
+            yield self.select(chosen)
+
+    def num_micro(self, rows: int) -> int:
+        return math.ceil(len(self._trained_rows()) / rows)
+
+    def _trained_rows(self) -> Tensor:
+        if self.advantages is None:
+            return torch.arange(len(self), device=self.rollouts.tokens.device)
+        return self.advantages.valid.nonzero().flatten()
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The columns that a loss reads on another device."""
+        weights = self.token_weights
+        return dataclasses.replace(
+            self,
+            rollouts=self.rollouts.to(device),
+            advantages=None if self.advantages is None else _moved(self.advantages, device),
+            token_weights=None if weights is None else StageWeights(*(w.to(device) for w in weights)),
+            old_log_probs=None if self.old_log_probs is None else self.old_log_probs.to(device),
+        )
+
+
+def _select(advantages: Advantages, rows: Tensor, group_size: int) -> Advantages:
+    """What is of a group stays with whole groups only."""
+    a = advantages
+    rows = rows.to(a.values.device)
+    num_groups = len(a.zero_variance)
+    size = len(a.values) // max(1, num_groups)
+    of_group = rows[::size] // size if group_size == size and num_groups else rows[:0]
+    flat, dropped = a.zero_variance[of_group], a.dropped[of_group]
+    valid = a.valid[rows]
+    return Advantages(a.values[rows], valid, flat, dropped, 0, int(flat.sum()), int(dropped.sum()))
+
+
+def _join(parts: Sequence[Advantages]) -> Advantages:
+    def cat(name: str) -> Tensor:
+        return torch.cat([getattr(part, name) for part in parts])
+
+    return Advantages(
+        cat("values"), cat("valid"), cat("zero_variance"), cat("dropped"),
+        sum(part.num_no_verdict for part in parts), sum(part.num_zero_variance_groups for part in parts),
+        sum(part.num_dropped_groups for part in parts),
+    )  # fmt: skip
+
+
+def _moved(advantages: Advantages, device: torch.device | str) -> Advantages:
+    a = advantages
+    return dataclasses.replace(
+        a, values=a.values.to(device), valid=a.valid.to(device), zero_variance=a.zero_variance.to(device),
+        dropped=a.dropped.to(device),
+    )  # fmt: skip

@@ -1,0 +1,277 @@
+"""The one owner of a run: processes, folder, policy, optimiser, ledger, display, checkpoints, and going on after a stop.
+
+A recipe is the loop inside `with Run.open(config) as run:`, a loss for `run.update`, and nothing of what is here.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.policies import load_policy
+from thinkdraw.policies.opening import policy_path
+from thinkdraw.training.display import Display
+from thinkdraw.training.folder import RunFolder
+from thinkdraw.training.ledger import Ledger
+from thinkdraw.training.optimiser import Optimiser, Trainable
+from thinkdraw.training.settings import TrainSettings
+from thinkdraw.training.world import World
+from thinkdraw.types import Policy, Prompt, Sampling
+
+
+class Stateful(Protocol):
+    """A part of a run that its checkpoints hold."""
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
+    def load_state_dict(self, state: Any, /) -> None: ...
+
+
+Part = TypeVar("Part", bound=Stateful)
+Fields = TypeVar("Fields")
+Micro = TypeVar("Micro", covariant=True)
+Trained = TypeVar("Trained", bound=Trainable)
+
+
+class Divisible(Protocol[Micro]):
+    """This process's rows of an optimiser step, which are learned from in micro-batches."""
+
+    def micro(self, rows: int) -> Iterable[Micro]:
+        """Micro-batches of up to `rows` sequences; any number gives the same gradient."""
+        ...
+
+    def num_micro(self, rows: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What a recipe's loss says of a micro-batch.
+
+    loss: its share of the step's loss, with gradient. sums: numbers that add up over micro-batches and processes to what
+    is logged. highest: numbers of which the largest is logged.
+    """
+
+    loss: Tensor
+    sums: Mapping[str, Tensor | float]
+    highest: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Update:
+    """An optimiser step, over all processes. grad_norm: before clipping."""
+
+    sums: dict[str, float]
+    highest: dict[str, float]
+    grad_norm: float
+    learning_rate: float
+
+    def row(self) -> dict[str, float]:
+        return self.sums | {"grad_norm": self.grad_norm, "learning_rate": self.learning_rate}
+
+
+def backward(
+    loss: Callable[[Any], Loss], batch: Divisible[Any], rows: int
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Add up the gradients of this process's rows, `rows` at a time; returns the sums and the highest of `Loss`."""
+    sums: dict[str, Tensor | float] = {}
+    highest: dict[str, float] = {}
+    for micro in batch.micro(rows):
+        part = loss(micro)
+        part.loss.backward()
+        for name, value in part.sums.items():
+            sums[name] = sums.get(name, 0.0) + (value.detach() if isinstance(value, Tensor) else value)
+        for name, value in part.highest.items():
+            highest[name] = max(highest.get(name, 0.0), value)
+    return {name: float(value) for name, value in sums.items()}, highest
+
+
+def open_policy(config: TrainSettings, world: World) -> Policy:
+    """The policy that a configuration trains, on this process's device."""
+    policy = load_policy(
+        policy_path(config.policy),
+        device=str(world.device),
+        dtype=config.dtype,
+        lora=config.lora,
+        precision=config.precision,
+    )
+    prepare_layers(policy, config)
+    return policy
+
+
+def prepare_layers(trained: Trainable, config: TrainSettings) -> None:
+    if config.gradient_checkpointing:
+        trained.checkpoint_layers()
+
+
+class Run(Generic[Trained]):
+    """See the module. step: optimiser steps done. base: revision of the policy before the first one."""
+
+    def __init__(self, config: TrainSettings, world: World, policy: Trained, *, reference: bool) -> None:
+        self.config, self.world, self.policy = config, world, policy
+        self.folder = RunFolder(config, world)
+        if reference:
+            policy.make_reference()  # type: ignore[attr-defined]  policies only
+        self.base, self.optimiser = policy.revision, Optimiser(policy, config.optimiser, world)
+        self._state = self.folder.read()
+        self.ledger, self.step = Ledger.of(self._state), 0
+        self.best, self.best_score = "", -math.inf
+        if self._state:
+            self.optimiser.load_state_dict(self._state)
+            self.step, self.best = self._state["step"], self._state["best"]
+            self.best_score = self._state.get("best_score", -math.inf)
+        self._saved = self.step
+        self._parts: dict[str, Stateful] = {}
+        self._fields: list[Any] = []
+        self.display = Display(config.recipe, config.max_steps, config.log_every, world.is_main)
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls,
+        config: TrainSettings,
+        open_trained: Callable[[Any, World], Trained] = open_policy,
+        *,
+        reference: bool = False,
+    ) -> Iterator["Run[Trained]"]:
+        """A new run, or the one in `config.out` to go on with; what is not saved yet at the end is saved then.
+
+        open_trained: opens what is trained. reference: keep a frozen copy of it as it is now.
+        Raises UserError for too many processes, a folder that holds another run, and a policy that cannot be opened.
+        """
+        world = World(config)
+        if why := config.too_many_processes(world.size):
+            raise UserError(why)
+        run = cls(config, world, open_trained(config, world), reference=reference)
+        with run.display:
+            yield run
+            run.save()
+            run.folder.finish()
+
+    # What is remembered
+
+    @property
+    def is_new(self) -> bool:
+        return self._state is None
+
+    def remember(self, name: str, part: Part) -> Part:
+        """The part, as the checkpoint that the run goes on from has it; later checkpoints hold it under this name."""
+        self._parts[name] = part
+        if self._state and name in self._state:
+            part.load_state_dict(self._state[name])
+        return part
+
+    def remember_fields(self, values: Fields) -> Fields:
+        """The same for the fields of a dataclass, each under its own name."""
+        self._fields.append(values)
+        for name in (f.name for f in dataclasses.fields(values)):  # type: ignore[arg-type]
+            if self._state and name in self._state:
+                setattr(values, name, self._state[name])
+        return values
+
+    # The loop
+
+    def begin(self, prompts: Sequence[Prompt] = (), sampling: Sampling | None = None) -> None:
+        """Take the folder: from here on the run writes. Before it a start that is refused has left nothing behind.
+
+        prompts, sampling: what is trained on, as far as it is known, see `describe`.
+        """
+        self.folder.begin(self._state)
+        if sampling is not None:
+            self.describe(prompts, sampling)
+
+    def describe(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
+        """Write down what the run learns from, for `thinkdraw compare`."""
+        self.folder.describe(self.base, prompts, sampling)
+
+    @property
+    def progress(self) -> float:
+        """0..1, by steps, or by the clock where that is further."""
+        return self.folder.progress(self.step)
+
+    @property
+    def goes_on(self) -> bool:
+        return self.progress < 1
+
+    def whole_weights(self) -> AbstractContextManager[None]:
+        """Inside, each process has all weights, to sample with; without shards it always has."""
+        return self.optimiser.resident()
+
+    @contextmanager
+    def clock(self, column: str) -> Iterator[None]:
+        """Add the seconds inside to a column of the ledger."""
+        began = time.monotonic()
+        yield
+        self.ledger.add(**{column: time.monotonic() - began})
+
+    def update(
+        self,
+        loss: Callable[[Any], Loss],
+        batch: Divisible[Any],
+        sampling: Sampling | None = None,
+        *,
+        may_be_flat: bool = False,
+    ) -> Update:
+        """One optimiser step on a batch, over all processes.
+
+        loss: of a micro-batch. sampling: how the rollouts were sampled, where weights may be sharded.
+        may_be_flat: a gradient of 0 is no reason to warn.
+        """
+        sums, highest = self.optimiser.collect(
+            lambda rows: backward(loss, batch, rows), self.config.micro_rows, batch.num_micro, sampling
+        )
+        sums, highest = self.world.add_by_name(sums), self.world.highest_by_name(highest)
+        grad_norm, rate = self.optimiser.step(self.step, self.progress)
+        self.step += 1
+        if grad_norm == 0 and not may_be_flat:
+            self.display.warn(
+                "gradient", "the gradient norm is 0: nothing is learned. Are both weights 0, or all weights frozen?"
+            )
+        return Update(sums, highest, grad_norm, rate)
+
+    def skip(self, why: str) -> None:
+        """Count a step in which there is nothing to learn."""
+        self.display.warn("empty", f"{why}: skipped.")
+        self.step += 1
+
+    def log(self, row: Mapping[str, Any], shown: tuple[str, ...]) -> dict[str, Any]:
+        """Append a row to metrics.jsonl, with step, costs and seconds, and show these of its columns; returns the row."""
+        whole = {"step": self.step, **row, **self.ledger.row(), "seconds": self.folder.seconds()}
+        if self.world.is_main:
+            self.folder.log.append(whole)
+        self.display.show(self.step, whole, shown, self.progress)
+        return whole
+
+    # Checkpoints
+
+    def save_when_due(self, score: float | None = None) -> None:
+        """Save every `save_every` steps, and whenever `score`, higher is better, is the best so far."""
+        is_best = score is not None and score > self.best_score
+        if is_best:
+            self.best, self.best_score = f"step_{self.step:06d}", float(score or 0.0)
+        if is_best or self.step - self._saved >= self.config.save_every:
+            self._save()
+
+    def save(self) -> None:
+        """Save what is not saved yet."""
+        if self._saved != self.step:
+            self._save()
+
+    def _save(self) -> None:
+        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
+        for values in self._fields:
+            state |= {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
+        if self.config.chooses_best:
+            state["best_score"] = self.best_score
+        self.folder.save(self.step, self.policy, self.optimiser, self.best, ledger=self.ledger.row(), **state)
+        self._saved = self.step
+
+    @property
+    def path(self) -> Path:
+        return self.folder.path

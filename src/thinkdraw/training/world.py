@@ -1,0 +1,109 @@
+"""The processes of a run, and what they tell each other.
+
+Data parallelism is an explicit all-reduce of summed gradients, once per optimiser step, and not DDP: losses are divided
+by *global* token counts, so gradients have to be added and not averaged; processes may have different numbers of
+micro-batches (their rows differ in length, some have no verdict); and sampling needs the bare module between steps.
+"""
+
+import atexit
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, InitProcessGroupKwargs
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.device import pick_device, set_threads
+from thinkdraw.training.settings import TrainSettings
+
+
+class World:
+    """The processes of a run. Every method that adds or gathers must be called by all of them."""
+
+    def __init__(self, config: TrainSettings) -> None:
+        device = pick_device(config.device)
+        if os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true":
+            raise UserError(
+                "accelerate was told to use FSDP, and would not do so here. Start without --use_fsdp, and set sharding=fsdp2."
+            )
+        waits = InitProcessGroupKwargs(timeout=timedelta(seconds=config.patience_s))
+        self.accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[waits])
+        set_threads(config.num_threads)  # last, for accelerate sets them too where OMP_NUM_THREADS is not set
+        self.sharding = config.sharding
+        self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
+        self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        asked = config.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
+        if self.size != asked:
+            raise UserError(
+                f"found {self.size} processes where {asked} were asked for: this would train {asked} models. "
+                f"Start with `torchrun --nproc_per_node {asked}`; `accelerate launch --cpu` starts independent jobs."
+            )
+        atexit.unregister(_leave_gloo)
+        atexit.register(_leave_gloo)
+
+    def share(self, count: int) -> range:
+        """This process's part of `count` things in order, contiguous, sizes equal up to one."""
+        return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def add(self, values: dict[str, float]) -> dict[str, float]:
+        """Sums over processes; the keys must be the same everywhere."""
+        total = self.reduce(torch.tensor(list(values.values()), dtype=torch.float64))
+        return dict(zip(values, total.tolist()))
+
+    def add_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
+        """Sums over processes of which some may know fewer names than others, having had nothing to do."""
+        return self.add({name: float(values.get(name, 0.0)) for name in self._names(values)})
+
+    def highest_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
+        return {name: self.highest(values.get(name, 0.0)) for name in self._names(values)}
+
+    def _names(self, values: Mapping[str, float]) -> list[str]:
+        """Of all processes, in one order."""
+        if self.size == 1:
+            return list(values)
+        known: list[list[str]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(known, list(values))
+        return list(dict.fromkeys(name for names in known for name in names))
+
+    def highest(self, value: float) -> float:
+        return float(self.reduce(torch.tensor([value], dtype=torch.float64), dist.ReduceOp.MAX))
+
+    def gather(self, value: int) -> list[int]:
+        counts = torch.zeros(self.size, dtype=torch.float64)
+        counts[self.rank] = value
+        return [int(n) for n in self.reduce(counts).tolist()]
+
+    def add_rows(self, rows: Tensor | None, mine: range, count: int) -> Tensor:
+        """(count, G) of every process, from this one's rows `mine`, (len(mine) · G,) flat or None without any."""
+        width = int(self.highest(0 if rows is None else len(rows) // len(mine)))
+        table = torch.zeros(count, width, dtype=torch.float64)
+        if rows is not None:
+            table[mine.start : mine.stop] = rows.reshape(len(mine), width).double()
+        return self.reduce(table)
+
+    def reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
+        if self.size > 1:
+            moved = tensor.to(self.device)
+            dist.all_reduce(moved, op=op)
+            tensor.copy_(moved)
+        return tensor
+
+    def tell(self, text: str) -> str:
+        """What the main process says, to all of them."""
+        box = [text]
+        if self.size > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def wait(self) -> None:
+        self.accelerator.wait_for_everyone()
+
+
+def _leave_gloo() -> None:
+    """Gloo's threads now and then abort an interpreter that ends before them. NCCL's groups end with the process."""
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        dist.destroy_process_group()
