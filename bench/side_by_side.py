@@ -70,7 +70,7 @@ def report(bench: str, turns: list[dict[str, dict]]) -> None:
     measured = [{side: costs(bench, found) for side, found in turn.items()} for turn in turns]
     memory = bench == "update_memory"
     print(f"\n{bench}: {'bytes' if memory else 'throughput'} of after / before, wanted {WANTED[bench]}")
-    for name in measured[0]["before"][0].keys() & measured[0]["after"][0].keys():
+    for name in [name for name in measured[0]["before"][0] if name in measured[0]["after"][0]]:
         pairs = [(turn["before"][0][name], turn["after"][0][name]) for turn in measured]
         ratios = [after / before if memory else before / after for before, after in pairs]
         unit, (one, other) = "GB" if memory else "s", (statistics.median(side) for side in zip(*pairs))
