@@ -76,7 +76,7 @@ def main() -> None:
     }
     # The picture phase alone: the same contexts, thoughts included, are drawn from by both.
     texts = [first.text.thought_text(ids) for ids in thoughts]
-    codes = torch.zeros(len(rows), first.num_image_tokens, dtype=torch.long)
+    codes = torch.zeros(len(rows), first.picture.num_tokens, dtype=torch.long)
     given = first.teacher_forced(repeated, texts, codes, sampling)
     opened = [row + thought for row, thought in zip(rows, thoughts)]
     lengths = (given.segment == 0).sum(1)

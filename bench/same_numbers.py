@@ -5,32 +5,39 @@
     python bench/same_numbers.py compare runs/before runs/after
 
 `record` samples stores in each thought format with and without guidance, and trains a few steps of each recipe, on the lab
-checkpoint and one machine. `compare` wants every field of every file equal bit for bit, but times, paths and versions;
-RENAMED is the only tolerance. It prints what differs and exits 1.
+checkpoint and one machine; every command computes with two threads. `--thinkdraw` may be several words, to run a checkout
+that nothing is installed from: "env PYTHONPATH=src python -c 'from thinkdraw.cli import main; main()'".
+`compare` wants every field of every file equal bit for bit, but times, versions and where the files are; RENAMED is the
+only tolerance. It prints what differs and exits 1. Neither is content with nothing: a command that fails, or that only one
+side has, is an error.
 """
 
 import argparse
 import json
+import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 import torch
 import yaml
 from safetensors.torch import load_file
 
-# old name -> new name, of keys in configurations, metrics and states; None: the key is gone.
+# Old name -> new name, of keys in configurations, metrics, states and tables, and of the parts of a tensor's name; None:
+# the key is gone.
 RENAMED: dict[str, str | None] = {}
 
 TIMES = ("seconds", "tokens_per_s", "time", "created", "began", "uptime")
-PLACES = ("out", "policy", "store", "path", "host", "data")  # where files are is no number
-SKIPPED = {"environment.json", "install.log", "index.json"}
+SKIPPED_FILES = {"environment.json", "install.log", "index.json"}
+SKIPPED_SUFFIXES = {".html", ".lock", ".log"}
+THREADS = {"OMP_NUM_THREADS": "2"}
 
 GRPO = "prompts_per_phase=4 group_size=4 validation.every=2 validation.prompts.count=4 log_rollouts_every=1"
-COMBINED = "reward={name: combined, settings: {rewards: {lab-detector: lab-detector, thought: {name: thought-format}}}}"
 COMMANDS: dict[str, str] = {
     **{
         f"sample_{thought}_{scale}": "sample lab --out {out} --count 4 --group-size 4 --reward lab-detector "
@@ -57,89 +64,117 @@ COMMANDS: dict[str, str] = {
     "grpo_rewrite": f"train lab_grpo out={{out}} policy=lab max_steps=2 sampling.thought=rewrite token_weights=stage "
     f"judge_chunks=2 {GRPO}",
     "grpo_critical": f"train lab_grpo out={{out}} policy=lab max_steps=2 token_weights=critical advantage=reinforce++ {GRPO}",
+    "grpo_combined": f"train lab_grpo out={{out}} policy=lab max_steps=2 combine=gdpo validation.monitors='[{{name: lab-judge}}]' "
+    f"reward='{{name: combined, settings: {{rewards: {{detector: lab-detector, clip: lab-clip}}}}}}' {GRPO}",
     "grpo_lora": f"train lab_grpo out={{out}} policy=lab max_steps=2 lora.rank=4 precision=fp32 beta=0.1 kl=k2 {GRPO}",
     "sft_rewrite": "train lab_sft out={out} max_steps=3 thought=rewrite data.count=300 batch_rows=16 micro_rows=8 dtype=bf16",
 }  # fmt: skip
 
 
-def record(root: Path, thinkdraw: str, only: list[str]) -> None:
-    """Run the commands one after the other; one that is done already is left alone."""
+def record(root: Path, thinkdraw: list[str], only: list[str]) -> int:
+    """Run the commands one after the other; one that is done already is left alone, one that was cut short begins anew."""
     root.mkdir(parents=True, exist_ok=True)
+    failed = 0
     for name, command in COMMANDS.items():
         done = root / f"{name}.done"
         if done.exists() or (only and name not in only):
             continue
-        arguments = [word.format(out=root / name, root=root) for word in _words(command)]
-        reply = subprocess.run([thinkdraw, *arguments], capture_output=True, text=True)
+        for folder in _folders(root, name):
+            shutil.rmtree(folder)
+        words = [word.replace("{out}", f"{root / name}").replace("{root}", f"{root}") for word in shlex.split(command)]
+        reply = subprocess.run([*thinkdraw, *words], capture_output=True, text=True, env=os.environ | THREADS)
         print(f"{name}: exit {reply.returncode}", flush=True)
         if reply.returncode:
+            failed += 1
             print((reply.stderr or reply.stdout)[-600:])
         else:
             done.touch()
+    return 1 if failed else 0
 
 
-def _words(command: str) -> list[str]:
-    return command.split()
+def _folders(root: Path, name: str) -> list[Path]:
+    """What a command writes: its own folder, and a store beside it where it makes one."""
+    return [folder for folder in (root / name, root / f"{name}_store") if folder.exists()]
 
 
-def compare(before: Path, after: Path) -> int:
-    names = sorted(p.name.removesuffix(".done") for p in before.glob("*.done"))
-    num_files, differing = 0, []
-    for name in names:
-        if not (after / f"{name}.done").exists():
-            differing.append(f"{name}: not recorded in {after}")
-            continue
-        files = {f.relative_to(before / name) for f in (before / name).rglob("*") if f.is_file()}
-        files |= {f.relative_to(after / name) for f in (after / name).rglob("*") if f.is_file()}
-        for file in sorted(files):
-            if file.name in SKIPPED or file.suffix in (".html", ".lock", ".log"):
-                continue
-            pair = [root / name / file for root in (before, after)]
-            if not all(path.exists() for path in pair):
-                differing.append(f"{name}/{file}: only in {before if pair[0].exists() else after}")
-                continue
+def compare(before: Path, after: Path, only: list[str]) -> int:
+    """Print every difference; 0 if there is none among the commands of both sides, or among those of `only`."""
+    roots = (before.resolve(), after.resolve())
+    names = [{path.stem for path in root.glob("*.done") if not only or path.stem in only} for root in roots]
+    differing = [f"{name}: only in {roots[name in names[1]]}" for name in sorted(names[0] ^ names[1])]
+    differing += [f"{name}: in neither" for name in only if name not in names[0] | names[1]]
+    num_files = 0
+    for name in sorted(names[0] & names[1]):
+        found = [_files(root, name) for root in roots]
+        differing += [f"{file}: only in {roots[file in found[1]]}" for file in sorted(found[0] ^ found[1])]
+        for file in sorted(found[0] & found[1]):
             num_files += 1
-            differing += [f"{name}/{file}: {why}" for why in _differences(*pair)]
+            differing += [f"{file}{why}" for why in _differences(file, *roots)]
     print("\n".join(differing))
-    print(f"{len(names)} commands, {num_files} files compared, {len(differing)} differences")
-    return 1 if differing else 0
+    print(f"{len(names[0] & names[1])} commands, {num_files} files compared, {len(differing)} differences")
+    return 1 if differing or not num_files else 0
 
 
-def _differences(before: Path, after: Path) -> Iterator[str]:
-    if before.suffix == ".safetensors":
-        yield from _of_tensors(load_file(before), load_file(after))
-    elif before.suffix == ".parquet":
-        yield from _of_values(_table(before), _table(after))
-    elif before.suffix == ".jsonl":
-        yield from _of_values(*([json.loads(line) for line in p.read_text().splitlines()] for p in (before, after)))
-    elif before.suffix == ".json":
-        yield from _of_values(*(json.loads(p.read_text()) for p in (before, after)))
-    elif before.suffix in (".yaml", ".yml"):
-        yield from _of_values(*(yaml.safe_load(p.read_text()) for p in (before, after)))
-    elif before.read_bytes() != after.read_bytes():
-        yield "other bytes"
+def _files(root: Path, name: str) -> set[Path]:
+    return {
+        path.relative_to(root)
+        for folder in _folders(root, name)
+        for path in folder.rglob("*")
+        if path.is_file() and path.name not in SKIPPED_FILES and path.suffix not in SKIPPED_SUFFIXES
+    }
+
+
+def _differences(file: Path, before: Path, after: Path) -> Iterator[str]:
+    if file.suffix == ".safetensors":
+        yield from _of_tensors(load_file(before / file), load_file(after / file))
+    elif file.suffix in (".parquet", ".jsonl", ".json", ".yaml", ".yml"):
+        yield from _of_values(_values(before / file, before), _values(after / file, after))
+    elif (before / file).read_bytes().replace(bytes(before), b"") != (after / file).read_bytes().replace(
+        bytes(after), b""
+    ):
+        yield ": other bytes"
+
+
+def _values(path: Path, root: Path) -> object:
+    """What a file says, with paths below the recorded folder as seen from there."""
+    if path.suffix == ".parquet":
+        table = pq.ParquetFile(path).read()
+        return {field.name: {"type": str(field.type), "rows": table[field.name].to_pylist()} for field in table.schema}
+    text = path.read_text().replace(f"{root}", "")
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in text.splitlines()]
+    return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
 
 
 def _of_tensors(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> Iterator[str]:
-    before = {_renamed(name): tensor for name, tensor in before.items()}
-    for name in sorted(before.keys() | after.keys()):
-        if name not in before or name not in after:
-            yield f"tensor {name} only {'after' if name in after else 'before'}"
-        elif not torch.equal(before[name].view(torch.uint8), after[name].view(torch.uint8)):
-            yield f"tensor {name} differs by up to {(before[name].float() - after[name].float()).abs().max():.3g}"
+    before = {new: tensor for name, tensor in before.items() if (new := _renamed_tensor(name)) is not None}
+    for name in sorted(before.keys() ^ after.keys()):
+        yield f": tensor {name} only {'after' if name in after else 'before'}"
+    for name in sorted(before.keys() & after.keys()):
+        one, other = before[name], after[name]
+        if (one.dtype, one.shape) != (other.dtype, other.shape):
+            yield f": tensor {name} is {one.dtype} {[*one.shape]} before, {other.dtype} {[*other.shape]} after"
+        elif not torch.equal(_bytes(one), _bytes(other)):
+            gap = (one.double() - other.double()).abs().max()
+            yield f": tensor {name} differs by up to {gap:.3g}"
 
 
-def _table(path: Path) -> dict[str, Any]:
-    table = pq.ParquetFile(path).read()
-    return {name: table[name].to_pylist() for name in table.column_names}
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)  # so NaN equals the same NaN, and 0 is not -0
 
 
-def _of_values(before: Any, after: Any, where: str = "") -> Iterator[str]:
-    """Numbers by their bits (repr is exact), keys after renaming."""
+def _renamed_tensor(name: str) -> str | None:
+    words = re.split(r"([^.']+)", name)  # state.'optimizer'.'state'.0.'step'
+    new = [RENAMED.get(word, word) for word in words]
+    return None if None in new else "".join(word for word in new if word is not None)
+
+
+def _of_values(before: object, after: object, where: str = "") -> Iterator[str]:
+    """Numbers by their bits (repr is exact, and NaN is NaN there), keys after renaming, in any order."""
     if isinstance(before, dict) and isinstance(after, dict):
-        before = {_renamed(key): value for key, value in before.items()}
+        before = {RENAMED.get(key, key): value for key, value in before.items()}
         for key in sorted((before.keys() | after.keys()) - {None}, key=str):
-            if str(key).startswith(TIMES) or key in PLACES or (where.endswith("sampling") and key == "revision"):
+            if str(key).startswith(TIMES):
                 continue
             if key not in before or key not in after:
                 yield f"{where}.{key} only {'after' if key in after else 'before'}"
@@ -150,12 +185,10 @@ def _of_values(before: Any, after: Any, where: str = "") -> Iterator[str]:
             yield f"{where}: {len(before)} rows before, {len(after)} after"
         for index, (one, other) in enumerate(zip(before, after)):
             yield from _of_values(one, other, f"{where}[{index}]")
+    elif isinstance(before, str) and isinstance(after, str) and before.startswith("{") and after.startswith("{"):
+        yield from _of_values(json.loads(before), json.loads(after), where)
     elif repr(before) != repr(after):
         yield f"{where}: {str(before)[:80]} before, {str(after)[:80]} after"
-
-
-def _renamed(key: Any) -> Any:
-    return RENAMED.get(key, key)
 
 
 def main() -> None:
@@ -163,16 +196,16 @@ def main() -> None:
     verbs = parser.add_subparsers(dest="verb", required=True)
     recording = verbs.add_parser("record")
     recording.add_argument("root", type=Path)
-    recording.add_argument("--thinkdraw", default=str(Path(sys.executable).with_name("thinkdraw")))
-    recording.add_argument("--only", nargs="*", default=[])
+    recording.add_argument("--thinkdraw", type=shlex.split, default=[str(Path(sys.executable).with_name("thinkdraw"))])
     comparing = verbs.add_parser("compare")
     comparing.add_argument("before", type=Path)
     comparing.add_argument("after", type=Path)
+    for verb in (recording, comparing):
+        verb.add_argument("--only", nargs="*", default=[], choices=[*COMMANDS], metavar="NAME")
     options = parser.parse_args()
     if options.verb == "record":
-        record(options.root.resolve(), options.thinkdraw, options.only)
-    else:
-        sys.exit(compare(options.before, options.after))
+        sys.exit(record(options.root.resolve(), options.thinkdraw, options.only))
+    sys.exit(compare(options.before, options.after, options.only))
 
 
 if __name__ == "__main__":
