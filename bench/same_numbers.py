@@ -33,6 +33,7 @@ from safetensors.torch import load_file
 RENAMED: dict[str, str | None] = {}
 
 TIMES = ("seconds", "tokens_per_s", "time", "created", "began", "uptime")
+UNSEEDED = (".rng.numpy", ".rng.random")  # generators that nothing draws from, saved as the process began with them
 SKIPPED_FILES = {"environment.json", "install.log", "index.json"}
 SKIPPED_SUFFIXES = {".html", ".lock", ".log"}
 THREADS = {"OMP_NUM_THREADS": "2"}
@@ -139,11 +140,17 @@ def _values(path: Path, root: Path) -> object:
     """What a file says, with paths below the recorded folder as seen from there."""
     if path.suffix == ".parquet":
         table = pq.ParquetFile(path).read()
-        return {field.name: {"type": str(field.type), "rows": table[field.name].to_pylist()} for field in table.schema}
+        columns = {field.name: (str(field.type), table[field.name].to_pylist()) for field in table.schema}
+        return {name: {"type": kind, "rows": [_below(v, root) for v in rows]} for name, (kind, rows) in columns.items()}
     text = path.read_text().replace(f"{root}", "")
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in text.splitlines()]
     return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+
+
+def _below(value: object, root: Path) -> object:
+    """A path as seen from the recorded folder, or from the package."""
+    return re.sub(r"^/.*(?=/thinkdraw/lab/)", "", value.replace(f"{root}", "")) if isinstance(value, str) else value
 
 
 def _of_tensors(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> Iterator[str]:
@@ -174,7 +181,7 @@ def _of_values(before: object, after: object, where: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         before = {RENAMED.get(key, key): value for key, value in before.items()}
         for key in sorted((before.keys() | after.keys()) - {None}, key=str):
-            if str(key).startswith(TIMES):
+            if str(key).startswith(TIMES) or f"{where}.{key}".endswith(UNSEEDED):
                 continue
             if key not in before or key not in after:
                 yield f"{where}.{key} only {'after' if key in after else 'before'}"
@@ -185,10 +192,19 @@ def _of_values(before: object, after: object, where: str = "") -> Iterator[str]:
             yield f"{where}: {len(before)} rows before, {len(after)} after"
         for index, (one, other) in enumerate(zip(before, after)):
             yield from _of_values(one, other, f"{where}[{index}]")
-    elif isinstance(before, str) and isinstance(after, str) and before.startswith("{") and after.startswith("{"):
-        yield from _of_values(json.loads(before), json.loads(after), where)
     elif repr(before) != repr(after):
+        if isinstance(one := _json(before), dict) and isinstance(other := _json(after), dict):
+            yield from _of_values(one, other, where)
+            return
         yield f"{where}: {str(before)[:80]} before, {str(after)[:80]} after"
+
+
+def _json(text: object) -> object:
+    """The value that a text spells as JSON, or None."""
+    try:
+        return json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
 
 
 def main() -> None:
