@@ -115,7 +115,7 @@ def to_rollouts(table: arrow.Table, footer: Footer) -> Rollouts:
     prompt_ids, prompt_mask = arrow.padded(table["prompt_ids"], prompt_width, footer.pad_id, torch.int64)
     kept = None
     if footer.has_kept:
-        indices = torch.from_numpy(arrow.values(table["kept_indices"]).astype(np.int32))
+        indices = torch.as_tensor(arrow.values(table["kept_indices"]).astype(np.int32))
         kept = Kept(indices, arrow.padded(table["kept_counts"], width, 0, torch.int32)[0])
     texts = (table[name].to_pylist() for name in ("prompt", "prompt_id", "tag", "structure"))
     made: dict[tuple[str, ...], Prompt] = {}
@@ -124,7 +124,7 @@ def to_rollouts(table: arrow.Table, footer: Footer) -> Rollouts:
         prompts=prompts, prompt_ids=prompt_ids, prompt_mask=prompt_mask, tokens=tokens,
         mask=arrow.padded(table["mask"], width, False, torch.bool)[0],
         log_probs=arrow.padded(table["log_probs"], width, 0, torch.float32)[0],
-        seeds=torch.from_numpy(table["seed"].to_numpy().copy()), sampling=Sampling.model_validate(footer.sampling),
+        seeds=torch.as_tensor(table["seed"].to_numpy().copy()), sampling=Sampling.model_validate(footer.sampling),
         group_size=footer.group_size, revision=footer.revision, fresh=_fresh(table, footer), kept=kept,
         thoughts=tuple(table["thought"].to_pylist()) if footer.has_thoughts else (), **_segments(table, valid),
     )  # fmt: skip
@@ -179,10 +179,10 @@ def _segments(table: arrow.Table, valid: Tensor) -> dict[str, Any]:
     """segment, is_image and segments of the rows whose tokens stand where `valid` (B, T) is True."""
     lengths = arrow.values(table["segment_lengths"])
     per_row = arrow.lengths(table["segment_lengths"])
-    index = np.arange(per_row.sum()) - np.repeat(np.cumsum(per_row) - per_row, per_row)
+    index = np.concatenate([np.arange(0), *map(np.arange, per_row)])
     segment, is_image = torch.full(valid.shape, -1, dtype=torch.int8), torch.zeros_like(valid)
-    segment[valid] = torch.from_numpy(np.repeat(index, lengths)).to(torch.int8)
-    is_image[valid] = torch.from_numpy(np.repeat(arrow.values(table["segment_is_image"]), lengths))
+    segment[valid] = torch.as_tensor(np.repeat(index, lengths)).to(torch.int8)
+    is_image[valid] = torch.as_tensor(np.repeat(arrow.values(table["segment_is_image"]), lengths))
     columns: dict[str, Any] = {"segment": segment, "is_image": is_image}
     if "segment_context" in table.column_names:
         names = ("segment_is_image", "segment_is_shown", "segment_picture", "segment_context")
@@ -201,12 +201,12 @@ def _fresh(table: arrow.Table, footer: Footer) -> tuple[Context, ...]:
     widths = footer.widths[2:]
     if "fresh_ids" not in table.column_names:
         return tuple(Context(*arrow.padded(table["draw_ids"], w, footer.pad_id, torch.int64)) for w in widths if w > 0)
-    ids = torch.from_numpy(arrow.values(table["fresh_ids"]).astype(np.int64))
+    ids = torch.as_tensor(arrow.values(table["fresh_ids"]).astype(np.int64))
     lengths = arrow.values(table["fresh_lengths"]).astype(np.int64).reshape(len(table), len(widths))
-    context_of_id = torch.from_numpy(np.repeat(np.tile(np.arange(len(widths)), len(table)), lengths.flatten()))
+    context_of_id = torch.as_tensor(np.repeat(np.tile(np.arange(len(widths)), len(table)), lengths.flatten()))
     fresh: list[Context] = []
     for i, width in enumerate(widths):
-        mask = torch.arange(width) < torch.from_numpy(lengths[:, i].copy())[:, None]
+        mask = torch.arange(width) < torch.as_tensor(lengths[:, i].copy())[:, None]
         padded = torch.full(mask.shape, footer.pad_id)
         padded[mask] = ids[context_of_id == i]
         fresh.append(Context(padded, mask))

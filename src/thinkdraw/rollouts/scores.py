@@ -120,7 +120,7 @@ def check_scores(name: str, num_rows: int, scores: Tensor, components: Mapping[s
 
 def _numbers(values: Tensor) -> list[float | None]:
     """None for what is not finite."""
-    numbers = cast(list[float], values.detach().float().tolist())
+    numbers = cast(list[float], values.detach().float().cpu().numpy().tolist())
     return [number if math.isfinite(number) else None for number in numbers]
 
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -64,10 +64,10 @@ class RolloutStore:
         """Raises UserError if there is no store, or one that this version does not read."""
         path = Path(path)
         try:
-            found = json.loads((path / "store.json").read_text(encoding="utf-8"))
-            if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
+            found: Any = json.loads((path / "store.json").read_text(encoding="utf-8"))
+            if isinstance(found, dict) and (there := cast(dict[str, Any], found).get("format", FORMAT)) != FORMAT:
                 raise UserError(
-                    f"{path}: store format {found['format']}, and this version reads {FORMAT}. Use the one that wrote it."
+                    f"{path}: store format {there}, and this version reads {FORMAT}. Use the one that wrote it."
                 )
             return cls(path, Header.model_validate(found))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -214,7 +214,7 @@ class RolloutStore:
             rollouts, first = shard.rollouts(), footer.first_row
             for begin in range(0, len(rollouts), batch * size):
                 part = range(begin, min(begin + batch * size, len(rollouts)))
-                values = torch.from_numpy(scores[part.start : part.stop])
+                values = torch.as_tensor(scores[part.start : part.stop])
                 yield StoredGroups(
                     rollouts.select(part, size), values, range(first + part.start, first + part.stop)
                 )  # fmt: skip

@@ -88,4 +88,4 @@ def join_padded(parts: Sequence[Tensor], fill: int | bool) -> Tensor:
 
 def as_ints(values: Tensor) -> list[int]:
     """A (K,) tensor of whole numbers as a list, which torch's own `tolist` does not type."""
-    return cast(list[int], values.tolist())
+    return cast(list[int], values.cpu().numpy().tolist())
