@@ -103,8 +103,7 @@ def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str
         size = CHUNK_ELEMENTS // head.out_features if "chunks" in measures else len(inputs)
         (values,) = read_off(read, head, size, inputs)
         found = torch.where(wanted, torch.zeros_like(found).masked_scatter(where, values), found)
-    columns = context.shift[:, None] - 1 + torch.arange(rollouts.tokens.shape[1], device=ids.device)
-    return found.gather(1, columns.clamp(0, found.shape[1] - 1)) * rollouts.mask
+    return found.gather(1, (stream.at - 1).clamp(0, found.shape[1] - 1)) * rollouts.mask
 
 
 def update(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str, ...]) -> None:

@@ -156,7 +156,14 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                     file = folder.path / "rollouts" / f"step_{done['step']:06d}.parquet"
                     p = parts[0]
                     write_rollouts(
-                        file, done["step"], p.rollouts, p.rewards, p.advantages.values, p.components, config.log_groups, policy
+                        file,
+                        done["step"],
+                        p.rollouts,
+                        p.rewards,
+                        p.advantages.values,
+                        p.components,
+                        config.log_groups,
+                        policy,
                     )
             display.show(
                 done["step"],

@@ -223,7 +223,9 @@ class JanusPolicy:
         if len(prefix) != int(rows.max()) + 1 or lengths is None or lengths.shape != (len(prefix),):
             raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
         if prefix.segments:
-            raise ValueError("a prefix of other segments than a thought and a picture: this sampler does not go on there.")
+            raise ValueError(
+                "a prefix of other segments than a thought and a picture: this sampler does not go on there."
+            )
         if prefix.sampling.thought != sampling.thought:
             raise ValueError(
                 f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."

@@ -33,7 +33,9 @@ def write_rollouts(
     assert rollouts.pictures is not None
     schema = SCHEMA.append(SEGMENTS) if rollouts.segments else SCHEMA
     if rollouts.segments and policy is None:
-        raise ValueError("rollouts of several segments need the policy that reads their texts and draws their pictures.")
+        raise ValueError(
+            "rollouts of several segments need the policy that reads their texts and draws their pictures."
+        )
     for i in range(min(len(rollouts), num_groups * rollouts.group_size)):
         prompt = rollouts.prompts[i]
         rows.append(
