@@ -36,7 +36,7 @@ from thinkdraw.planning.shapes import JANUS_PRO, janus_pro_config
 from thinkdraw.policies.fast import short_attention as attention
 from thinkdraw.policies.fast.chunked_head import read_off
 from thinkdraw.policies.janus import network
-from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS, contexts_of
+from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS, streams_of
 from thinkdraw.policies.janus.loading import DTYPES, read_processor
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.janus.tiny import random_janus
@@ -86,10 +86,10 @@ def rollouts_of(policy: JanusPolicy, asked: argparse.Namespace) -> Rollouts:
 
 def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str, ...]) -> Tensor:
     """(B, T) log-probs as a plain loop has them, or with some of the measures."""
-    (context,) = contexts_of(rollouts)
+    (stream,) = streams_of(rollouts)
     model: Any = policy.model
-    hidden = network.hidden_states(model, network.embed(model, context.ids, context.is_image))[:, :-1]
-    ids, is_image = context.ids[:, 1:], context.is_image[:, 1:]
+    hidden = network.hidden_states(model, network.embed(model, stream.ids, stream.is_image))[:, :-1]
+    ids, is_image = stream.ids[:, 1:], stream.is_image[:, 1:]
     found = torch.zeros(ids.shape, device=ids.device)
     heads = ((~is_image, model.lm_head), (is_image, model.model.generation_head.vision_head))
     for wanted, head in heads:
@@ -103,8 +103,7 @@ def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str
         size = CHUNK_ELEMENTS // head.out_features if "chunks" in measures else len(inputs)
         (values,) = read_off(read, head, size, inputs)
         found = torch.where(wanted, torch.zeros_like(found).masked_scatter(where, values), found)
-    columns = context.shift[:, None] - 1 + torch.arange(rollouts.tokens.shape[1], device=ids.device)
-    return found.gather(1, columns.clamp(0, found.shape[1] - 1)) * rollouts.mask
+    return found.gather(1, (stream.at - 1).clamp(0, found.shape[1] - 1)) * rollouts.mask
 
 
 def update(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str, ...]) -> None:

@@ -6,9 +6,10 @@ import pytest
 import torch
 from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling, tolerance
 
+from thinkdraw.errors import UserError
 from thinkdraw.policies.check import fp32_limit
 from thinkdraw.policies.janus import likelihood as scorer_module
-from thinkdraw.types import Prompt
+from thinkdraw.types import Prompt, Rollouts, Segment
 
 CUTS = {"full": {}, "top_k": {"top_k": 50}, "top_p": {"top_p": 0.9}}
 
@@ -161,3 +162,46 @@ def test_bf16_autocast_stays_within_a_bounded_drift(policy):
         drift = (policy.log_probs(rollouts).log_probs - rollouts.log_probs).abs()[rollouts.mask]
     assert rollouts.log_probs.dtype == torch.float32
     assert 0 < drift.mean() < 0.1  # weights this large amplify rounding; trained checkpoints stay far below
+
+
+def in_four_segments(rollouts: Rollouts) -> tuple[Rollouts, torch.Tensor]:
+    """`rewrite` rollouts written in turns: half the thought, half the picture, and the other halves; and where column t
+    of row r came from, (B, T)."""
+    order, segment = [], torch.full_like(rollouts.segment, -1)
+    for r in range(len(rollouts)):
+        text = (rollouts.segment[r] == 0).nonzero().flatten()
+        picture = (rollouts.segment[r] == 1).nonzero().flatten()
+        halves = [text[: len(text) // 2], picture[:7], text[len(text) // 2 :], picture[7:]]
+        padding = (rollouts.segment[r] < 0).nonzero().flatten()
+        order.append(torch.cat([*halves, padding]))
+        lengths = torch.tensor([len(half) for half in halves])
+        segment[r, : int(lengths.sum())] = torch.arange(4).repeat_interleave(lengths).to(torch.int8)
+    place = torch.stack(order)
+    segments = (Segment("text"), Segment("drawn", 0, 1), Segment("text"), Segment("drawn", 0, 1))
+    columns = {name: getattr(rollouts, name).gather(1, place) for name in ("tokens", "is_image", "mask", "log_probs")}
+    changes = {"segment": segment, "segments": (segments,) * len(rollouts)}
+    return dataclasses.replace(rollouts, **columns, **changes), place
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
+def test_segments_of_one_context_follow_each_other_there_whatever_was_written_between(shared_policy, guidance_scale):
+    settings = sampling("rewrite", guidance_scale=guidance_scale)
+    rollouts = shared_policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS, decode=False)
+    turned, place = in_four_segments(rollouts)
+    assert torch.equal(turned.image_tokens(), rollouts.image_tokens())
+    assert difference(shared_policy, turned) <= tolerance(settings)
+    with torch.no_grad():
+        wanted = shared_policy.log_probs(rollouts).log_probs.gather(1, place)
+        torch.testing.assert_close(shared_policy.log_probs(turned).log_probs, wanted, rtol=0, atol=1e-5)
+
+
+def test_a_picture_shown_among_the_tokens_is_refused_and_never_read_as_another_thing(shared_policy):
+    rollouts = shared_policy.sample(PROMPTS[:2], sampling(), seeds=SEEDS[:2], decode=False)
+    shown = dataclasses.replace(
+        rollouts,
+        mask=rollouts.mask & ~rollouts.is_image,
+        log_probs=rollouts.log_probs.masked_fill(rollouts.is_image, 0.0),
+        segments=((Segment("text"), Segment("shown", 0)),) * 2,
+    )
+    with pytest.raises(UserError, match="shows its policy a picture among its tokens"):
+        shared_policy.log_probs(shown)

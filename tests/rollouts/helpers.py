@@ -54,6 +54,9 @@ def assert_equal(one: Rollouts, other: Rollouts) -> None:
         if field.name == "kept" and a is not None:
             assert torch.equal(a.indices, b.indices) and a.indices.dtype == b.indices.dtype
             assert torch.equal(a.counts, b.counts) and a.counts.dtype == b.counts.dtype
+        elif field.name == "fresh":
+            for mine, its in zip(a, b, strict=True):
+                assert torch.equal(mine.ids, its.ids) and torch.equal(mine.mask, its.mask)
         elif isinstance(a, Tensor) and field.name != "pictures":
             assert a.dtype == b.dtype and torch.equal(a, b), field.name
         elif field.name != "pictures":

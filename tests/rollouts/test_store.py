@@ -15,7 +15,7 @@ from tests.rollouts.helpers import PROMPTS, assert_equal, drawn, filled
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus.tiny import random_janus
-from thinkdraw.rollouts import DamagedError, RolloutStore, files
+from thinkdraw.rollouts import DamagedError, RolloutStore, arrow, files
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +220,7 @@ def test_a_failed_append_leaves_the_store_as_it_was(copy, policy, monkeypatch):
 
     before = copy.info()
     with monkeypatch.context() as patched:
-        patched.setattr(files.pq, "write_table", full)
+        patched.setattr(arrow.pq, "write_table", full)
         with pytest.raises(UserError, match="Free space on that disk"):
             copy.append(drawn(policy))
     assert copy.info() == before
@@ -280,7 +280,7 @@ def test_a_writer_that_goes_on_refuses_a_store_that_has_grown(copy, policy):
 
 def test_no_file_of_pythons_is_left_to_pyarrows_threads(store, monkeypatch):
     # They may let go of it while Python ends, which aborts (apache/arrow#34314): seen in half of all short scripts.
-    read, seen = files.pq.read_table, []
-    monkeypatch.setattr(files.pq, "read_table", lambda file: seen.append(file) or read(file))
+    read, seen = arrow.pq.read_table, []
+    monkeypatch.setattr(arrow.pq, "read_table", lambda file: seen.append(file) or read(file))
     store.read_shard(0)
     assert seen and all(isinstance(file, pa.OSFile) for file in seen)

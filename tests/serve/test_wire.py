@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.rollouts.segmented import StubPolicy, interleaved
 from tests.serve.serving import PROMPT, noise
 
 from thinkdraw.errors import UserError
@@ -61,6 +62,20 @@ def test_all_that_a_reward_may_read_comes_back_as_it_was(pictures):
     plain = dataclasses.replace(RICH, include=(RICH.include[0], {**RICH.include[1], "position": ["right of", 0]}))
     assert back.prompts == (plain, PROMPT)  # JSON has no tuples inside a clause
     assert row_hashes(back) == row_hashes(sent)
+
+
+def test_rollouts_of_many_segments_travel_with_what_their_segments_are():
+    sent = interleaved()
+    sent = dataclasses.replace(sent, pictures=StubPolicy().decode_tokens(sent.image_tokens()))
+    back = there_and_back(sent)
+    kinds = [[(s.kind, s.picture) for s in row] for row in sent.segments]
+    assert [[(s.kind, s.picture) for s in row] for row in back.segments] == kinds
+    assert torch.equal(back.image_tokens(), sent.image_tokens()) and row_hashes(back) == row_hashes(sent)
+    body = changed(write_request(sent, "r"), lambda m: m["rows"][0].pop("segments"))
+    with pytest.raises(WireError, match="some do not"):
+        read_request(body, LIMITS)
+    with pytest.raises(WireError, match="out of order"):
+        read_request(changed(write_request(ragged(), "r"), lambda m: m["rows"][1]["segment"].reverse()), LIMITS)
 
 
 def test_what_does_not_travel_is_nan_and_never_a_number():

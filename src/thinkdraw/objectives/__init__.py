@@ -11,7 +11,7 @@ controller · preference: the DPO family and REBEL · pairs: which rollouts to l
 
 from functools import partial
 
-from .advantages import (
+from thinkdraw.objectives.advantages import (
     Advantages,
     BatchMoments,
     batch_moments,
@@ -20,15 +20,15 @@ from .advantages import (
     leave_one_out,
     reinforce_plus_plus,
 )
-from .counts import ModalityMeans, SegmentCounts, count_segments, masked_modality_mean
-from .entropy import AdaptiveEntropy, token_entropy
-from .kl import kl_k1, kl_k2, kl_k3
-from .pairs import Pairs, kept_rows, pairs_from_rewards
-from .policy_gradient import PolicyLoss, clipped_loss
-from .preference import PreferenceLoss, dpo_loss, rebel_loss
-from .several_rewards import combine
-from .sft import segment_loss
-from .token_weights import (
+from thinkdraw.objectives.counts import ModalityMeans, SegmentCounts, count_segments, masked_modality_mean
+from thinkdraw.objectives.entropy import AdaptiveEntropy, token_entropy
+from thinkdraw.objectives.kl import kl_k1, kl_k2, kl_k3
+from thinkdraw.objectives.pairs import Pairs, kept_rows, pairs_from_rewards
+from thinkdraw.objectives.policy_gradient import PolicyLoss, clipped_loss
+from thinkdraw.objectives.preference import PreferenceLoss, dpo_loss, rebel_loss
+from thinkdraw.objectives.several_rewards import combine
+from thinkdraw.objectives.sft import segment_loss
+from thinkdraw.objectives.token_weights import (
     StageWeights,
     critical_mask,
     entropy_guided_mask,

@@ -1,7 +1,5 @@
 """Rewards to advantages: the credit of a rollout relative to its group, or to the whole batch."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -69,7 +67,7 @@ class BatchMoments:
     total: float
     total_squares: float
 
-    def __add__(self, other: BatchMoments) -> BatchMoments:
+    def __add__(self, other: "BatchMoments") -> "BatchMoments":
         return BatchMoments(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
 
     def stats(self, eps: float = 1e-4) -> tuple[float, float]:

@@ -4,8 +4,6 @@ A loss is a sum over tokens divided by a count. When a batch is split into micro
 divide by the count of the *whole* batch, so that the parts' gradients add up to the gradient of the unsplit batch.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import NamedTuple
 
@@ -29,7 +27,7 @@ class SegmentCounts:
     text_sequences: float
     image_sequences: float
 
-    def __add__(self, other: SegmentCounts) -> SegmentCounts:
+    def __add__(self, other: "SegmentCounts") -> "SegmentCounts":
         return SegmentCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
 
@@ -51,7 +49,7 @@ def count_segments(mask: Tensor, is_image: Tensor) -> SegmentCounts:
     sums = torch.stack(
         [text.sum(), image.sum(), mask.any(1).sum(), text.any(1).sum(), image.any(1).sum()],
     )
-    return SegmentCounts(*(float(count) for count in sums.tolist()))
+    return SegmentCounts(*(float(count) for count in sums.cpu()))
 
 
 def resolve_counts(mask: Tensor, is_image: Tensor, counts: SegmentCounts | None) -> SegmentCounts:

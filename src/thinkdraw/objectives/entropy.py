@@ -1,7 +1,5 @@
 """Entropy of the sampled-from distribution, and a controller that holds it near a target."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

@@ -6,13 +6,7 @@ gradients below hold in expectation for tokens of the current policy. On tokens 
 Schulman, "Approximating KL divergence" (joschu.net/blog/kl-approx.html).
 """
 
-from __future__ import annotations
-
 from torch import Tensor
-
-from .counts import masked_modality_mean
-
-__all__ = ["kl_k1", "kl_k2", "kl_k3", "masked_modality_mean"]
 
 
 def kl_k1(log_probs: Tensor, ref_log_probs: Tensor) -> Tensor:

@@ -1,14 +1,12 @@
 """Which rollouts of a group to learn from: pairs for preference losses, rows for rejection fine-tuning."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .advantages import as_groups
+from thinkdraw.objectives.advantages import as_groups
 
 _ROUNDING = 1e-6  # 0.9 − 0.8 is 0.09999996 in float32
 

@@ -1,7 +1,5 @@
 """Clipped policy-gradient losses: GRPO and its relatives, with separate means for text and image tokens."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -9,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .counts import SegmentCounts, check_token_axes, resolve_counts
+from thinkdraw.objectives.counts import SegmentCounts, check_token_axes, resolve_counts
 
 Denominator = Literal["sequence", "token", "budget"]
 

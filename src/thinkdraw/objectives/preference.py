@@ -1,7 +1,5 @@
 """Losses on pairs of rollouts of one prompt: the DPO family and REBEL."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -10,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .counts import check_token_axes
-from .pairs import Pairs, kept_rows, pairs_from_rewards
+from thinkdraw.objectives.counts import check_token_axes
+from thinkdraw.objectives.pairs import Pairs, kept_rows, pairs_from_rewards
 
 __all__ = ["Pairs", "PreferenceLoss", "dpo_loss", "kept_rows", "pairs_from_rewards", "rebel_loss"]
 

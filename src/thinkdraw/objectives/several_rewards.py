@@ -1,7 +1,5 @@
 """Several rewards to one advantage."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Literal
@@ -9,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .advantages import Advantages, batch_normalized, group_normalized
+from thinkdraw.objectives.advantages import Advantages, batch_normalized, group_normalized
 
 
 def combine(

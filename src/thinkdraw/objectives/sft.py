@@ -1,12 +1,10 @@
 """Supervised loss on thoughts and image tokens."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from torch import Tensor
 
-from .counts import SegmentCounts, check_token_axes, masked_modality_mean, resolve_counts
+from thinkdraw.objectives.counts import SegmentCounts, check_token_axes, masked_modality_mean, resolve_counts
 
 
 def segment_loss(

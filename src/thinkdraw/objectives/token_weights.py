@@ -6,15 +6,13 @@ every mean, KL and entropy terms included, a mean over the chosen tokens.  Compu
 is split; rows that leave the loss have mask False.  Nothing here has a gradient.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .counts import check_token_axes
+from thinkdraw.objectives.counts import check_token_axes
 
 
 class StageWeights(NamedTuple):

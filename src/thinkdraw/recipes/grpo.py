@@ -68,7 +68,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             row |= validation.validate(run, judges.watched, state.phase) | prompts.progress()
             row = run.log({"phase": state.phase, **row}, SHOWN)
             if run.world.is_main and config.log_rollouts_every and (state.phase - 1) % config.log_rollouts_every == 0:
-                log_groups(run.path, run.step, batch, config.log_groups)
+                log_groups(run, batch, config.log_groups)
             state.flat_phases = state.flat_phases + 1 if row["zero_variance_frac"] == 1 else 0
             warn_of_trouble(run.display, row, state.flat_phases, config)
             run.save_when_due(validation.score(row))

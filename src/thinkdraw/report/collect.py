@@ -19,8 +19,20 @@ _RUN_ORDER = ("sft", "grpo")
 
 
 @dataclass(frozen=True)
+class SegmentShown:
+    """A segment of a rollout. kind: text, drawn or shown. picture: data URI, None for a text."""
+
+    kind: str
+    text: str
+    picture: str | None
+
+
+@dataclass(frozen=True)
 class Member:
-    """One rollout of a group. reward and advantage: NaN = no verdict. picture: data URI or None."""
+    """One rollout of a group. reward and advantage: NaN = no verdict. picture: data URI or None.
+
+    segments: all that was written, drawn and shown, in order; () for a thought and then a picture.
+    """
 
     picture: str | None
     thought: str
@@ -28,6 +40,7 @@ class Member:
     advantage: float
     components: Mapping[str, float]
     seed: str
+    segments: Sequence[SegmentShown] = ()
 
 
 @dataclass(frozen=True)
@@ -183,7 +196,13 @@ def _members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
             advantage=number(row.get("advantage")),
             components={text(name): number(value) for name, value in mapping(row.get("components")).items()},
             seed=text(row.get("seed")),
+            segments=_segments(row.get("segments")),
         )
         for row in rows
     ]
     return sorted(members, key=lambda m: -m.reward if m.reward == m.reward else float("inf"))
+
+
+def _segments(value: Any) -> list[SegmentShown]:
+    segments = [mapping(segment) for segment in value] if isinstance(value, list) else []
+    return [SegmentShown(text(s.get("kind")), text(s.get("text")), data_uri(s.get("png"))) for s in segments]

@@ -147,6 +147,7 @@ def group_data(group: Group) -> dict[str, Any]:
             "advantage": _or_none(m.advantage),
             "components": [[name, _or_none(value)] for name, value in m.components.items()],
             "seed": m.seed,
+            "segments": [{"kind": s.kind, "text": cut(s.text), "png": s.picture} for s in m.segments],
         }
         for m in group.members
     ]

@@ -1,13 +1,11 @@
-"""Parquet files of a store: they appear whole and once, and a damaged one is named."""
+"""Files of a store: they appear whole and once, and a damaged one is named."""
 
 import errno
 import os
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from thinkdraw.errors import UserError
+from thinkdraw.rollouts import arrow
 from thinkdraw.runtime.files import atomic_file
 
 # What file systems without hard links answer.
@@ -22,7 +20,7 @@ class TakenError(Exception):
     """Another writer was first."""
 
 
-def write_new(path: Path, table: pa.Table) -> None:
+def write_new(path: Path, table: arrow.Table) -> None:
     """Write a parquet file that is not there yet, all of it or nothing.
 
     Raises TakenError if it is there: of two writers one wins, and nothing is overwritten. A file system without hard
@@ -30,7 +28,7 @@ def write_new(path: Path, table: pa.Table) -> None:
     """
     with atomic_file(path) as temporary:
         with temporary.open("wb") as file:
-            pq.write_table(table, file, compression="zstd")
+            arrow.write(table, file)
             file.flush()
             os.fsync(file.fileno())
         try:
@@ -42,16 +40,3 @@ def write_new(path: Path, table: pa.Table) -> None:
                 raise
             if path.exists():
                 raise TakenError from None
-
-
-def read_schema(path: Path) -> pa.Schema:
-    """Only the file's footer is read. Raises OSError or ArrowException for a damaged file."""
-    return pq.read_schema(path)
-
-
-def read_table(path: Path) -> pa.Table:
-    """Raises OSError or ArrowException for a damaged file."""
-    # An open file: given a path, pyarrow would take `scores=1/` above it for a partition. One of pyarrow's own: its
-    # threads may let go of the file after this returns, and letting go of Python's own while Python ends aborts.
-    with pa.OSFile(str(path)) as file:
-        return pq.read_table(file)

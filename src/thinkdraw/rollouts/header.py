@@ -1,14 +1,7 @@
 """What a store's rollouts have in common, and what a policy must have to learn from them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from thinkdraw.config import StrictModel
-from thinkdraw.types import ThoughtFormat
-
-if TYPE_CHECKING:
-    from thinkdraw.types import Policy
+from thinkdraw.types import Policy, ThoughtFormat
 
 FORMAT = 1
 
@@ -25,7 +18,7 @@ class Codec(StrictModel):
     pad_id: int
 
     @staticmethod
-    def of(policy: Policy) -> Codec:
+    def of(policy: Policy) -> "Codec":
         return Codec(
             tokenizer=policy.text.vocabulary_hash, num_image_tokens=policy.picture.num_tokens,
             num_codes=policy.picture.num_codes, pad_id=policy.text.pad,

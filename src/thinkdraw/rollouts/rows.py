@@ -4,95 +4,64 @@ import dataclasses
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from torch import Tensor
 
 from thinkdraw.data.prompt_files import prompt_of, row_of
-from thinkdraw.errors import UserError
-from thinkdraw.types import Kept, Prompt, Rollouts, Sampling
+from thinkdraw.rollouts import arrow
+from thinkdraw.rollouts.footer import Footer
+from thinkdraw.types import Context, Kept, Prompt, Rollouts, Sampling, Segment
+from thinkdraw.types.segments import as_ints
 
-SCHEMA = pa.schema(
-    [
-        ("row", pa.int64()),  # counted over the whole store, as `group` is
-        ("group", pa.int64()),
-        ("member", pa.int32()),
-        *((name, pa.string()) for name in ("prompt", "prompt_id", "tag", "structure", "thought")),
-        ("prompt_ids", pa.list_(pa.uint32())),  # the context before the first token
-        ("draw_ids", pa.list_(pa.uint32())),  # the fresh context of a `rewrite` picture, else empty
-        ("tokens", pa.list_(pa.uint32())),  # texts and pictures on one axis
-        ("segment_lengths", pa.list_(pa.uint32())),
-        ("segment_is_image", pa.list_(pa.bool_())),
-        ("mask", pa.list_(pa.bool_())),
-        ("log_probs", pa.list_(pa.float32())),
-        ("image_tokens", pa.list_(pa.uint16())),  # the last picture again, for readers that want only that
-        ("kept_counts", pa.list_(pa.uint32())),  # empty where nothing was cut
-        ("kept_indices", pa.list_(pa.uint32())),
-        ("seed", pa.int64()),
-        ("sampling", pa.string()),
-        ("revision", pa.string()),
-        ("policy", pa.string()),
-        ("time", pa.timestamp("ms", tz="UTC")),
-    ]
-)
-KEY = b"thinkdraw"
+SCHEMA = {
+    "row": "int64",  # counted over the whole store, as `group` is
+    "group": "int64",
+    "member": "int32",
+    **dict.fromkeys(("prompt", "prompt_id", "tag", "structure", "thought"), "string"),
+    "prompt_ids": "list<uint32>",  # the context before the first token
+    "draw_ids": "list<uint32>",  # the fresh context of a `rewrite` picture, else empty
+    "tokens": "list<uint32>",  # texts and pictures on one axis
+    "segment_lengths": "list<uint32>",
+    "segment_is_image": "list<bool>",
+    "mask": "list<bool>",
+    "log_probs": "list<float>",
+    "image_tokens": "list<uint16>",  # the last picture again, for readers that want only that
+    "kept_counts": "list<uint32>",  # empty where nothing was cut
+    "kept_indices": "list<uint32>",
+    "seed": "int64",
+    "sampling": "string",
+    "revision": "string",
+    "policy": "string",
+    "time": "time",
+}
+# In shards of rollouts that say what their segments are, and there every fresh context stands here.
+SEGMENTS = {
+    "segment_is_shown": "list<bool>",
+    "segment_picture": "list<int32>",
+    "segment_context": "list<uint32>",
+    "fresh_lengths": "list<uint32>",
+    "fresh_ids": "list<uint32>",
+}
 NOT_CONTENT = ("policy", "time")  # where and when, not what
 
 
-@dataclass(frozen=True)
-class Footer:
-    """What the rows of a shard have in common, kept in the file's footer.
-
-    widths: columns of tokens, prompt_ids and draw_ids (0: none) with padding. pad_id: what prompt_ids are padded with.
-    digest: SHA-256 of all but NOT_CONTENT.
-    """
-
-    first_row: int
-    num_rows: int
-    first_group: int
-    group_size: int
-    widths: tuple[int, int, int]
-    pad_id: int
-    has_kept: bool
-    has_thoughts: bool
-    sampling: dict[str, Any]
-    revision: str
-    policy: str
-    digest: str = ""
-
-    @property
-    def end_row(self) -> int:
-        return self.first_row + self.num_rows
-
-    @property
-    def num_groups(self) -> int:
-        return self.num_rows // self.group_size
-
-    @property
-    def end_group(self) -> int:
-        return self.first_group + self.num_groups
-
-    @staticmethod
-    def of(schema: pa.Schema) -> "Footer":
-        """Raises KeyError, TypeError or ValueError where there is none."""
-        footer = Footer(**json.loads((schema.metadata or {})[KEY]))
-        return dataclasses.replace(footer, widths=tuple(footer.widths))
+def schema_of(names: list[str]) -> dict[str, str]:
+    """Of a shard with columns of these names."""
+    return SCHEMA | (SEGMENTS if SEGMENTS.keys() <= set(names) else {})
 
 
-def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[pa.Table, Footer]:
+def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[arrow.Table, Footer]:
     """The rows and their footer as the first of a store; `placed` moves them. Pictures are left out.
 
-    Raises ValueError for padding that is not on the right, or segments out of order.
+    Raises ValueError for padding that is not on the right.
     """
     rollouts = rollouts.to("cpu")
     size, settings = len(rollouts), rollouts.sampling.model_dump(mode="json")
-    valid = rollouts.segment >= 0
-    segment_lengths, segment_is_image = _segments(rollouts, valid)
-    empty = torch.zeros(size, 0)
+    valid, last = rollouts.segment >= 0, rollouts.in_last_picture()
     kept = rollouts.kept
     structures = {key: _structure(p) for key, p in {id(p): p for p in rollouts.prompts}.items()}  # groups share theirs
     columns: dict[str, Any] = {
@@ -104,103 +73,149 @@ def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[pa.Table, Fo
         "tag": [p.tag for p in rollouts.prompts],
         "structure": [structures[id(p)] for p in rollouts.prompts],
         "thought": rollouts.thoughts or ("",) * size,
-        "prompt_ids": _lists(rollouts.prompt_ids, rollouts.prompt_mask),
-        "draw_ids": _lists(empty if rollouts.draw_ids is None else rollouts.draw_ids, rollouts.draw_mask),
-        "tokens": _lists(rollouts.tokens, valid),
-        "segment_lengths": segment_lengths,
-        "segment_is_image": segment_is_image,
-        "mask": _lists(rollouts.mask, valid),
-        "log_probs": _lists(rollouts.log_probs, valid),
-        "image_tokens": _lists(rollouts.image_tokens()),
-        "kept_counts": _lists(empty if kept is None else kept.counts, None if kept is None else valid),
-        "kept_indices": _lists(empty) if kept is None else _cut(kept.indices.numpy(), kept.counts.sum(1).numpy()),
+        "prompt_ids": arrow.lists(rollouts.prompt_ids, rollouts.prompt_mask),
+        "tokens": arrow.lists(rollouts.tokens, valid),
+        "mask": arrow.lists(rollouts.mask, valid),
+        "log_probs": arrow.lists(rollouts.log_probs, valid),
+        "image_tokens": arrow.cut(rollouts.tokens[last].numpy(), last.sum(1).numpy()),
+        "kept_counts": _nothing(size) if kept is None else arrow.lists(kept.counts, valid),
+        "kept_indices": _nothing(size) if kept is None else arrow.cut(kept.indices.numpy(), kept.counts.sum(1).numpy()),
         "seed": rollouts.seeds.numpy(),
         "sampling": [json.dumps(settings)] * size,
         "revision": [rollouts.revision] * size,
         "policy": [policy] * size,
         "time": np.full(size, np.datetime64(time.time_ns() // 1_000_000, "ms")),
     }
-    table = pa.table([pa.array(columns[f.name]).cast(f.type) for f in SCHEMA], schema=SCHEMA)
-    draw_width = 0 if rollouts.draw_ids is None else rollouts.draw_ids.shape[1]
+    columns |= _segment_columns(rollouts)
+    widths = [rollouts.tokens.shape[1], *(context.ids.shape[1] for context in rollouts.contexts)]
     footer = Footer(
         first_row=0, num_rows=size, first_group=0, group_size=rollouts.group_size,
-        widths=(rollouts.tokens.shape[1], rollouts.prompt_ids.shape[1], draw_width), pad_id=pad_id,
+        widths=tuple(widths if rollouts.segments else [*widths, 0][:3]), pad_id=pad_id,
         has_kept=kept is not None, has_thoughts=bool(rollouts.thoughts), sampling=settings,
         revision=rollouts.revision, policy=policy,
     )  # fmt: skip
-    return table, footer
+    return arrow.table(columns, schema_of(list(columns))), footer
 
 
-def placed(table: pa.Table, footer: Footer, first_row: int, first_group: int) -> pa.Table:
+def placed(table: arrow.Table, footer: Footer, first_row: int, first_group: int) -> arrow.Table:
     """The table of `to_table` with its place in the store and its footer written in."""
     footer = dataclasses.replace(footer, first_row=first_row, first_group=first_group)
     for name, values in (
         ("row", first_row + np.arange(footer.num_rows)),
         ("group", first_group + np.arange(footer.num_rows) // footer.group_size),
     ):
-        table = table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), pa.array(values))
-    footer = dataclasses.replace(footer, digest=digest(table, footer))
-    return table.replace_schema_metadata({KEY: json.dumps(dataclasses.asdict(footer))})
+        table = arrow.with_column(table, name, values, SCHEMA[name])
+    return arrow.with_metadata(table, dataclasses.replace(footer, digest=digest(table, footer)).metadata())
 
 
-def to_rollouts(table: pa.Table, footer: Footer) -> Rollouts:
+def to_rollouts(table: arrow.Table, footer: Footer) -> Rollouts:
     """What was appended, on the CPU, without pictures."""
-    width, prompt_width, draw_width = footer.widths
-    tokens, valid = _padded(table["tokens"], width, 0, torch.int64)
-    prompt_ids, prompt_mask = _padded(table["prompt_ids"], prompt_width, footer.pad_id, torch.int64)
-    draw_ids = draw_mask = kept = None
-    if draw_width:
-        draw_ids, draw_mask = _padded(table["draw_ids"], draw_width, footer.pad_id, torch.int64)
+    width, prompt_width = footer.widths[:2]
+    tokens, valid = arrow.padded(table["tokens"], width, 0, torch.int64)
+    prompt_ids, prompt_mask = arrow.padded(table["prompt_ids"], prompt_width, footer.pad_id, torch.int64)
+    kept = None
     if footer.has_kept:
-        indices = torch.from_numpy(_values(table["kept_indices"]).astype(np.int32))
-        kept = Kept(indices, _padded(table["kept_counts"], width, 0, torch.int32)[0])
-    segment = torch.full_like(tokens, -1, dtype=torch.int8)
-    is_image = torch.zeros_like(valid)
-    lengths = _values(table["segment_lengths"])
-    segment[valid] = torch.from_numpy(np.repeat(_index_in_list(table["segment_lengths"]), lengths)).to(torch.int8)
-    is_image[valid] = torch.from_numpy(np.repeat(_values(table["segment_is_image"]), lengths))
+        indices = torch.as_tensor(arrow.values(table["kept_indices"]).astype(np.int32))
+        kept = Kept(indices, arrow.padded(table["kept_counts"], width, 0, torch.int32)[0])
     texts = (table[name].to_pylist() for name in ("prompt", "prompt_id", "tag", "structure"))
     made: dict[tuple[str, ...], Prompt] = {}
     prompts = tuple(made.get(row) or made.setdefault(row, _prompt(*row)) for row in zip(*texts))
     return Rollouts(
-        prompts=prompts, prompt_ids=prompt_ids, prompt_mask=prompt_mask, tokens=tokens, is_image=is_image,
-        segment=segment, mask=_padded(table["mask"], width, False, torch.bool)[0],
-        log_probs=_padded(table["log_probs"], width, 0, torch.float32)[0],
-        seeds=torch.from_numpy(table["seed"].to_numpy().copy()), sampling=Sampling.model_validate(footer.sampling),
-        group_size=footer.group_size, revision=footer.revision, draw_ids=draw_ids, draw_mask=draw_mask, kept=kept,
-        thoughts=tuple(table["thought"].to_pylist()) if footer.has_thoughts else (),
+        prompts=prompts, prompt_ids=prompt_ids, prompt_mask=prompt_mask, tokens=tokens,
+        mask=arrow.padded(table["mask"], width, False, torch.bool)[0],
+        log_probs=arrow.padded(table["log_probs"], width, 0, torch.float32)[0],
+        seeds=torch.as_tensor(table["seed"].to_numpy().copy()), sampling=Sampling.model_validate(footer.sampling),
+        group_size=footer.group_size, revision=footer.revision, fresh=_fresh(table, footer), kept=kept,
+        thoughts=tuple(table["thought"].to_pylist()) if footer.has_thoughts else (), **_segments(table, valid),
     )  # fmt: skip
 
 
-def digest(table: pa.Table, footer: Footer) -> str:
+def digest(table: arrow.Table, footer: Footer) -> str:
     """SHA-256 of the values, whatever the file format made of them."""
     common = dataclasses.asdict(dataclasses.replace(footer, digest="", policy=""))
     found = hashlib.sha256(json.dumps(common, sort_keys=True).encode())
-    for name in (field.name for field in SCHEMA if field.name not in NOT_CONTENT):
+    for name, kind in schema_of(table.column_names).items():
+        if name in NOT_CONTENT:
+            continue
         column = table[name]
-        if pa.types.is_string(column.type):
+        if kind == "string":
             found.update(json.dumps(column.to_pylist()).encode())
-        elif pa.types.is_list(column.type):
-            found.update(_lengths(column).astype("<i8").tobytes() + _values(column).tobytes())
+        elif kind.startswith("list<"):
+            found.update(arrow.lengths(column).astype("<i8").tobytes() + arrow.values(column).tobytes())
         else:
             found.update(column.to_numpy().tobytes())
     return found.hexdigest()
 
 
-def _segments(rollouts: Rollouts, valid: Tensor) -> tuple[pa.Array, pa.Array]:
-    """Length and kind of each row's segments."""
-    segment, count = rollouts.segment.long(), int(rollouts.segment.max()) + 1
-    lengths = torch.stack([(segment == s).sum(1) for s in range(count)], dim=1)
-    is_image = torch.stack([(rollouts.is_image & (segment == s)).any(1) for s in range(count)], dim=1)
-    ends = lengths.cumsum(1)
-    column = torch.arange(segment.shape[1])
-    index = (column[None, :, None] >= ends[:, None, :]).sum(2)  # of the segment that a column lies in
-    in_order = torch.where(valid, index, -1)
-    kinds = valid & is_image.gather(1, index.clamp(max=count - 1))
-    if not torch.equal(in_order, segment) or not torch.equal(kinds, rollouts.is_image):
-        raise ValueError("segments out of order, or one that is text and picture: they cannot be stored.")
-    there = torch.arange(count) <= segment.amax(1, keepdim=True)
-    return _lists(lengths, there), _lists(is_image, there)
+def _segment_columns(rollouts: Rollouts) -> Mapping[str, Any]:
+    """Length and kind of each row's segments, and the fresh contexts; and all about them where the rollouts say it."""
+    segment, fresh = rollouts.segment, rollouts.fresh
+    counts = [len(row) for row in rollouts.segments] or [last + 1 for last in as_ints(segment.amax(1))]
+    of_segment = [segment == s for s in range(max(counts, default=0))]
+    lengths = torch.stack([here.sum(1) for here in of_segment], 1)
+    is_image = torch.stack([(rollouts.is_image & here).any(1) for here in of_segment], 1)
+    there = torch.arange(len(of_segment)) < torch.tensor(counts)[:, None]
+    columns = {"segment_lengths": arrow.lists(lengths, there)}
+    if not rollouts.segments:
+        draw_ids = arrow.lists(fresh[0].ids, fresh[0].mask) if fresh else _nothing(len(rollouts))
+        return columns | {"segment_is_image": arrow.lists(is_image, there), "draw_ids": draw_ids}
+    for context in fresh:
+        arrow.check_padding(context.mask)
+    ids, mask = (torch.cat(parts, 1) for parts in ([c.ids for c in fresh], [c.mask for c in fresh])) if fresh else (
+        torch.zeros(len(rollouts), 0), torch.zeros(len(rollouts), 0, dtype=torch.bool)
+    )  # fmt: skip
+    return columns | {
+        "segment_is_image": [[s.kind != "text" for s in row] for row in rollouts.segments],
+        "segment_is_shown": [[s.kind == "shown" for s in row] for row in rollouts.segments],
+        "segment_picture": [[s.picture for s in row] for row in rollouts.segments],
+        "segment_context": [[s.context for s in row] for row in rollouts.segments],
+        "draw_ids": _nothing(len(rollouts)),
+        "fresh_lengths": [list(row) for row in zip(*(as_ints(c.mask.sum(1)) for c in fresh))] or [[]] * len(rollouts),
+        "fresh_ids": arrow.cut(ids[mask].numpy(), mask.sum(1).numpy()),
+    }
+
+
+def _segments(table: arrow.Table, valid: Tensor) -> dict[str, Any]:
+    """segment, is_image and segments of the rows whose tokens stand where `valid` (B, T) is True."""
+    lengths = arrow.values(table["segment_lengths"])
+    per_row = arrow.lengths(table["segment_lengths"])
+    index = np.concatenate([np.arange(0), *map(np.arange, per_row)])
+    segment, is_image = torch.full(valid.shape, -1, dtype=torch.int8), torch.zeros_like(valid)
+    segment[valid] = torch.as_tensor(np.repeat(index, lengths)).to(torch.int8)
+    is_image[valid] = torch.as_tensor(np.repeat(arrow.values(table["segment_is_image"]), lengths))
+    columns: dict[str, Any] = {"segment": segment, "is_image": is_image}
+    if "segment_context" in table.column_names:
+        names = ("segment_is_image", "segment_is_shown", "segment_picture", "segment_context")
+        rows = zip(*(table[name].to_pylist() for name in names))
+        columns["segments"] = tuple(
+            tuple(
+                Segment("shown" if is_shown else "drawn" if image else "text", picture, context)
+                for image, is_shown, picture, context in zip(*row)
+            )
+            for row in rows
+        )
+    return columns
+
+
+def _fresh(table: arrow.Table, footer: Footer) -> tuple[Context, ...]:
+    widths = footer.widths[2:]
+    if "fresh_ids" not in table.column_names:
+        return tuple(Context(*arrow.padded(table["draw_ids"], w, footer.pad_id, torch.int64)) for w in widths if w > 0)
+    ids = torch.as_tensor(arrow.values(table["fresh_ids"]).astype(np.int64))
+    lengths = arrow.values(table["fresh_lengths"]).astype(np.int64).reshape(len(table), len(widths))
+    context_of_id = torch.as_tensor(np.repeat(np.tile(np.arange(len(widths)), len(table)), lengths.flatten()))
+    fresh: list[Context] = []
+    for i, width in enumerate(widths):
+        mask = torch.arange(width) < torch.as_tensor(lengths[:, i].copy())[:, None]
+        padded = torch.full(mask.shape, footer.pad_id)
+        padded[mask] = ids[context_of_id == i]
+        fresh.append(Context(padded, mask))
+    return tuple(fresh)
+
+
+def _nothing(num_rows: int) -> arrow.Column:
+    """An empty list in each row."""
+    return arrow.lists(torch.zeros(num_rows, 0))
 
 
 def _structure(prompt: Prompt) -> str:
@@ -212,47 +227,3 @@ def _structure(prompt: Prompt) -> str:
 def _prompt(text: str, id: str, tag: str, structure: str) -> Prompt:
     row = json.loads(structure) | {"prompt": text, "tag": tag}
     return dataclasses.replace(prompt_of(row, "a stored prompt", 0), id=id)
-
-
-def _lists(values: Tensor, keep: Tensor | None = None) -> pa.Array:
-    """A list per row of values (B, T), of the first few where `keep` is True."""
-    if keep is None:
-        keep = torch.ones_like(values, dtype=torch.bool)
-    lengths = keep.sum(1)
-    if bool((keep != (torch.arange(keep.shape[1]) < lengths[:, None])).any()):
-        raise ValueError("padding that is not on the right cannot be stored.")
-    return _cut(values[keep].numpy(), lengths.numpy())
-
-
-def _cut(values: np.ndarray, lengths: np.ndarray) -> pa.Array:
-    if len(values) >= 1 << 31:
-        raise UserError(
-            f"{len(values):,} kept entries in one shard of {len(lengths)} rollouts are too many. Take fewer prompts "
-            "per shard, or a smaller top_k or top_p."
-        )
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values))
-
-
-def _padded(column: pa.ChunkedArray, width: int, fill: int | bool, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """(B, width) values with `fill` on the right, and where they are not."""
-    there = torch.arange(width) < torch.from_numpy(_lengths(column))[:, None]
-    padded = torch.full(there.shape, fill, dtype=dtype)
-    values = _values(column)
-    padded[there] = torch.from_numpy(values.astype(np.int64) if values.dtype == np.uint32 else values).to(dtype)
-    return padded, there
-
-
-def _lengths(column: pa.ChunkedArray) -> np.ndarray:
-    return np.concatenate([np.zeros(0, np.int64), *(c.value_lengths().to_numpy() for c in column.chunks)])
-
-
-def _values(column: pa.ChunkedArray) -> np.ndarray:
-    chunks = [c.flatten().to_numpy(zero_copy_only=False) for c in column.chunks]
-    return chunks[0].copy() if len(chunks) == 1 else np.concatenate(chunks)
-
-
-def _index_in_list(column: pa.ChunkedArray) -> np.ndarray:
-    """0, 1, … for the entries of each list."""
-    lengths = _lengths(column)
-    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)

@@ -6,21 +6,20 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
-import pyarrow as pa
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
-from thinkdraw.rollouts.files import DamagedError, TakenError, read_table, write_new
-from thinkdraw.rollouts.rows import Footer
+from thinkdraw.rollouts import arrow
+from thinkdraw.rollouts.files import DamagedError, TakenError, write_new
+from thinkdraw.rollouts.footer import Footer
 from thinkdraw.runtime.files import atomic_write_json
 
-SCHEMA = pa.schema([("row", pa.int64()), ("score", pa.float32()), ("components", pa.string())])
+SCHEMA = {"row": "int64", "score": "float", "components": "string"}
 
 
 class Judge(StrictModel):
@@ -77,15 +76,11 @@ class ScoreColumn:
         """
         check_scores(self.name, footer.num_rows, scores, components)
         rows = np.arange(footer.first_row, footer.end_row)
-        parts = {name: values.tolist() for name, values in (components or {}).items()}
-        texts = [
-            json.dumps({name: v if math.isfinite(v := float(values[i])) else None for name, values in parts.items()})
-            for i in range(footer.num_rows)
-        ]
-        values = scores.detach().float().cpu().numpy()
-        score = pa.array(values, mask=~np.isfinite(values))
+        parts = {name: _numbers(values) for name, values in (components or {}).items()}
+        texts = [json.dumps({name: values[i] for name, values in parts.items()}) for i in range(footer.num_rows)]
+        columns = {"row": rows, "score": _numbers(scores), "components": texts}
         try:
-            write_new(self._path(shard), pa.table([pa.array(rows), score, pa.array(texts)], schema=SCHEMA))
+            write_new(self._path(shard), arrow.table(columns, SCHEMA))
         except TakenError:
             raise UserError(
                 f"row {footer.first_row}: {self._path(shard)} is there already, and rows are scored once. "
@@ -97,14 +92,14 @@ class ScoreColumn:
         table = self.table(shard, footer)
         return None if table is None else table["score"].to_numpy().astype(np.float32)
 
-    def table(self, shard: int, footer: Footer) -> pa.Table | None:
+    def table(self, shard: int, footer: Footer) -> arrow.Table | None:
         if not self.has(shard):
             return None
         path = self._path(shard)
         try:
-            table = read_table(path)
+            table = arrow.read_table(path)
             matches = np.array_equal(table["row"].to_numpy(), np.arange(footer.first_row, footer.end_row))
-        except (OSError, pa.ArrowException, KeyError) as error:
+        except (*arrow.ERRORS, KeyError) as error:
             raise DamagedError(
                 f"scores {path} of rows {footer.first_row} to {footer.end_row - 1} are damaged "
                 f"({' '.join(str(error).split())[:160]}). Remove that file and score again."
@@ -119,8 +114,14 @@ class ScoreColumn:
 
 def check_scores(name: str, num_rows: int, scores: Tensor, components: Mapping[str, Tensor] | None) -> None:
     for what, values in {name: scores, **(components or {})}.items():
-        if not isinstance(values, torch.Tensor) or values.shape != (num_rows,):
+        if values.shape != (num_rows,):
             raise ValueError(f"scores {what}: expected a tensor of {num_rows} numbers, one per rollout.")
+
+
+def _numbers(values: Tensor) -> list[float | None]:
+    """None for what is not finite."""
+    numbers = cast(list[float], values.detach().float().cpu().numpy().tolist())
+    return [number if math.isfinite(number) else None for number in numbers]
 
 
 def _line(judge: Judge) -> str:

@@ -7,12 +7,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from thinkdraw.errors import UserError
-from thinkdraw.rollouts import rows
-from thinkdraw.rollouts.files import DamagedError, TakenError, read_schema, read_table, write_new
-from thinkdraw.rollouts.rows import Footer
+from thinkdraw.rollouts import arrow, rows
+from thinkdraw.rollouts.files import DamagedError, TakenError, write_new
+from thinkdraw.rollouts.footer import Footer
 from thinkdraw.types import Rollouts
 
 
@@ -20,7 +18,7 @@ from thinkdraw.types import Rollouts
 class StoredShard:
     index: int
     footer: Footer
-    table: pa.Table
+    table: arrow.Table
 
     @property
     def row_ids(self) -> range:
@@ -49,7 +47,7 @@ class Shards:
         footer = self.footer(index - 1)
         return index, footer.end_row, footer.end_group
 
-    def add(self, table: pa.Table, footer: Footer, at_group: int | None = None) -> int:
+    def add(self, table: arrow.Table, footer: Footer, at_group: int | None = None) -> int:
         """Write the rows of `rows.to_table` as the next shard; returns its index. at_group: see `RolloutStore.append`."""
         while True:
             index, first_row, first_group = self.end()
@@ -68,8 +66,8 @@ class Shards:
     def footer(self, index: int) -> Footer:
         """What a shard says about its rows. Raises DamagedError."""
         try:
-            return Footer.of(read_schema(self._path(index)))
-        except (OSError, pa.ArrowException, KeyError, TypeError, ValueError) as error:
+            return Footer.of(arrow.read_metadata(self._path(index)))
+        except (*arrow.ERRORS, KeyError, TypeError, ValueError) as error:
             raise self._damaged(index, error) from error
 
     def footers(self, skip_damaged: bool = False) -> Iterator[tuple[int, Footer]]:
@@ -82,13 +80,20 @@ class Shards:
                 continue
             yield index, footer
 
+    def says_segments(self, index: int) -> bool:
+        """Whether a shard has the columns `rows.SEGMENTS`; False for a damaged one."""
+        try:
+            return rows.SEGMENTS.keys() <= set(arrow.read_names(self._path(index)))
+        except arrow.ERRORS:
+            return False
+
     def read(self, index: int) -> StoredShard:
         """Raises DamagedError."""
         footer = self.footer(index)
         try:
-            table = read_table(self._path(index))
+            table = arrow.read_table(self._path(index))
             is_whole = rows.digest(table, footer) == footer.digest
-        except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+        except (*arrow.ERRORS, KeyError, ValueError) as error:
             raise self._damaged(index, error) from error
         if not is_whole:
             raise self._damaged(index, "its content is not what was written")

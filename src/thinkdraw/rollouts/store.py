@@ -4,13 +4,11 @@ One `append` writes one shard. Everything is read shard by shard, so memory does
 Two writers at once are serialised: a shard's name is taken by an atomic link, and the slower writer takes the next one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,15 +18,13 @@ from torch import Tensor
 from thinkdraw.errors import UserError
 from thinkdraw.rollouts import rows
 from thinkdraw.rollouts.files import DamagedError
+from thinkdraw.rollouts.footer import Footer
 from thinkdraw.rollouts.header import FORMAT, Codec, Header
 from thinkdraw.rollouts.scores import Judge, ScoreColumn, check_scores
 from thinkdraw.rollouts.shards import Shards, StoredShard
 from thinkdraw.rollouts.summary import summary
 from thinkdraw.runtime.files import atomic_write_json
-from thinkdraw.types import Rollouts, ThoughtFormat
-
-if TYPE_CHECKING:
-    from thinkdraw.types import Policy
+from thinkdraw.types import Policy, Rollouts, ThoughtFormat
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ class RolloutStore:
         self._last_read: StoredShard | None = None
 
     @classmethod
-    def create(cls, path: Path | str, policy: Policy, thought: ThoughtFormat) -> RolloutStore:
+    def create(cls, path: Path | str, policy: Policy, thought: ThoughtFormat) -> "RolloutStore":
         """An empty store for rollouts of this policy, and of others with its tokenizer and codes, in one thought format.
 
         Raises UserError if `path` holds a store already.
@@ -64,14 +60,14 @@ class RolloutStore:
         return cls(path, header)
 
     @classmethod
-    def open(cls, path: Path | str) -> RolloutStore:
+    def open(cls, path: Path | str) -> "RolloutStore":
         """Raises UserError if there is no store, or one that this version does not read."""
         path = Path(path)
         try:
-            found = json.loads((path / "store.json").read_text(encoding="utf-8"))
-            if isinstance(found, dict) and found.get("format", FORMAT) != FORMAT:
+            found: Any = json.loads((path / "store.json").read_text(encoding="utf-8"))
+            if isinstance(found, dict) and (there := cast(dict[str, Any], found).get("format", FORMAT)) != FORMAT:
                 raise UserError(
-                    f"{path}: store format {found['format']}, and this version reads {FORMAT}. Use the one that wrote it."
+                    f"{path}: store format {there}, and this version reads {FORMAT}. Use the one that wrote it."
                 )
             return cls(path, Header.model_validate(found))
         except (FileNotFoundError, NotADirectoryError) as error:
@@ -114,10 +110,13 @@ class RolloutStore:
                 f"rollouts with thought={rollouts.sampling.thought} do not go into {self.path}, which is of "
                 f"thought={self.header.thought}. Use a store for each."
             )
-        codes, codec = rollouts.image_tokens(), self.header.codec
-        if codes.shape[1] != codec.num_image_tokens or int(codes.max()) >= codec.num_codes:
+        codec, sizes = self.header.codec, rollouts.in_last_picture().sum(1)
+        highest = int((rollouts.tokens * rollouts.is_image).max())
+        # A row of several segments may have stopped within its picture.
+        is_whole = sizes <= codec.num_image_tokens if rollouts.segments else sizes == codec.num_image_tokens
+        if not bool(is_whole.all()) or highest >= codec.num_codes:
             raise UserError(
-                f"pictures of {codes.shape[1]} tokens up to {int(codes.max())} do not go into {self.path}, which has "
+                f"pictures of {int(sizes.max())} tokens up to {highest} do not go into {self.path}, which has "
                 f"{codec.num_image_tokens} of {codec.num_codes} codes. Use another store."
             )
 
@@ -167,9 +166,13 @@ class RolloutStore:
                 continue
             yield shard
 
-    def footers(self, *, skip_damaged: bool = False) -> Iterator[tuple[int, rows.Footer]]:
+    def footers(self, *, skip_damaged: bool = False) -> Iterator[tuple[int, Footer]]:
         """(index, what its rows have in common) of each shard, without reading the rows."""
         return self._shards.footers(skip_damaged)
+
+    def says_segments(self) -> bool:
+        """Whether a shard holds rollouts that say what their segments are."""
+        return any(self._shards.says_segments(index) for index in range(self.num_shards))
 
     def readable_shards(self) -> list[int]:
         """Indices of the shards that are whole; reads all of them."""
@@ -211,7 +214,7 @@ class RolloutStore:
             rollouts, first = shard.rollouts(), footer.first_row
             for begin in range(0, len(rollouts), batch * size):
                 part = range(begin, min(begin + batch * size, len(rollouts)))
-                values = torch.from_numpy(scores[part.start : part.stop])
+                values = torch.as_tensor(scores[part.start : part.stop])
                 yield StoredGroups(
                     rollouts.select(part, size), values, range(first + part.start, first + part.stop)
                 )  # fmt: skip
@@ -279,4 +282,6 @@ class RolloutStore:
 
     def info(self) -> dict[str, Any]:
         """Counts, judges, revisions, sizes and content_hash: see `summary.py`."""
-        return summary(self)
+        footers = list(self.footers(skip_damaged=True))
+        columns = [self.column(name) for name in self.judges]
+        return summary(self.path, self.header, footers, self.num_shards, columns)

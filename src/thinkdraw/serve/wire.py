@@ -23,7 +23,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.rewards.judging import pictures_of, thoughts_of
-from thinkdraw.types import Prompt, Rollouts, Sampling
+from thinkdraw.types import Prompt, Rollouts, Sampling, Segment
 
 API = 1
 ABOUT, JUDGE = f"/v{API}/about", f"/v{API}/judge"
@@ -68,8 +68,18 @@ class WirePicture(StrictModel):
     shape: tuple[int, int, int] | None = None
 
 
+class WireSegment(StrictModel):
+    """What a segment is, see `Segment`; contexts do not travel."""
+
+    kind: Literal["text", "drawn", "shown"]
+    picture: int
+
+
 class WireRow(StrictModel):
-    """A rollout. prompt: index into the request's prompts. tokens, segment, is_image, mask: without padding."""
+    """A rollout. prompt: index into the request's prompts. tokens, segment, is_image, mask: without padding.
+
+    segments: what they are, where they are more than a thought and a picture.
+    """
 
     prompt: int = Field(ge=0)
     thought: str
@@ -77,6 +87,7 @@ class WireRow(StrictModel):
     segment: list[Annotated[int, Field(ge=0, lt=2**7)]]
     is_image: list[bool]
     mask: list[bool]
+    segments: list[WireSegment] | None = None
     picture: WirePicture
 
 
@@ -174,12 +185,26 @@ def read_request(body: bytes, limits: Limits) -> tuple[str, Rollouts]:
     }
     count = len(asked.rows)
     nothing = torch.zeros(count, 0)
-    return asked.id, Rollouts(
-        prompts=tuple(asked.prompts[row.prompt] for row in asked.rows), prompt_ids=nothing.long(),
-        prompt_mask=nothing.bool(), **padded, log_probs=torch.full(padded["tokens"].shape, math.nan),
-        seeds=torch.full((count,), -1), sampling=asked.sampling, group_size=asked.group_size,
-        pictures=torch.from_numpy(np.stack(pictures)), thoughts=tuple(row.thought for row in asked.rows),
-    )  # fmt: skip
+    try:
+        rollouts = Rollouts(
+            prompts=tuple(asked.prompts[row.prompt] for row in asked.rows), prompt_ids=nothing.long(),
+            prompt_mask=nothing.bool(), **padded, log_probs=torch.full(padded["tokens"].shape, math.nan),
+            seeds=torch.full((count,), -1), sampling=asked.sampling, group_size=asked.group_size,
+            pictures=torch.from_numpy(np.stack(pictures)), segments=_segments(asked.rows),
+            thoughts=tuple(row.thought for row in asked.rows),
+        )  # fmt: skip
+    except ValueError as error:
+        raise WireError(str(error)) from error
+    return asked.id, rollouts
+
+
+def _segments(rows: list[WireRow]) -> tuple[tuple[Segment, ...], ...]:
+    """() where no row says what its segments are. Raises ValueError where some do and some do not."""
+    if all(row.segments is None for row in rows):
+        return ()
+    if any(row.segments is None for row in rows):
+        raise ValueError("some rows say what their segments are and some do not")
+    return tuple(tuple(Segment(s.kind, s.picture) for s in row.segments or ()) for row in rows)
 
 
 def read_reply(body: bytes, request_id: str, hashes: list[str], revision: str) -> list[Verdict]:
@@ -221,10 +246,13 @@ def _rows(rollouts: Rollouts) -> list[dict[str, Any]]:
     """Each row's thought and tokens, without the padding on their right."""
     lengths = (rollouts.segment >= 0).sum(1).tolist()
     columns: dict[str, list] = {name: getattr(rollouts, name).tolist() for name in _COLUMNS}
-    return [
+    rows = [
         {"thought": thought, **{name: values[i][: lengths[i]] for name, values in columns.items()}}
         for i, thought in enumerate(thoughts_of(rollouts))
     ]
+    for row, segments in zip(rows, rollouts.segments):
+        row["segments"] = [{"kind": s.kind, "picture": s.picture} for s in segments]
+    return rows
 
 
 def _write_picture(picture: np.ndarray, form: PictureForm) -> dict[str, Any]:

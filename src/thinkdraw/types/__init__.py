@@ -12,11 +12,13 @@ from thinkdraw.types.judges import (
 )
 from thinkdraw.types.policy import Drawer, PictureSpec, Policy, TextSide
 from thinkdraw.types.prompts import Prompt, Question, Relation
-from thinkdraw.types.rollouts import Kept, Rollouts, Sampling, Scored, ThoughtFormat
+from thinkdraw.types.rollouts import Rollouts, Scored
+from thinkdraw.types.sampling import Sampling, ThoughtFormat
+from thinkdraw.types.segments import Context, Kept, Segment
 
 __all__ = [
     "Prompt", "Question", "Relation",
-    "Sampling", "ThoughtFormat", "Kept", "Rollouts", "Scored",
+    "Sampling", "ThoughtFormat", "Segment", "Context", "Kept", "Rollouts", "Scored",
     "Policy", "PictureSpec", "TextSide", "Drawer",
     "Detection", "Detector", "Questioner", "Scorer", "Request", "Writer", "Verdicts", "Reward",
 ]  # fmt: skip

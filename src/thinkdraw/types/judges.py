@@ -20,7 +20,7 @@ class Detection:
     label: str
     box: tuple[float, float, float, float]
     score: float
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict[str, str])
     mask: np.ndarray | None = field(default=None, compare=False, repr=False)
 
 
@@ -78,9 +78,9 @@ class Verdicts:
 
     rewards: Tensor
     applies: Tensor
-    parts: Mapping[str, Tensor] = field(default_factory=dict)
-    part_applies: Mapping[str, Tensor] = field(default_factory=dict)
-    notes: Counter[str] = field(default_factory=Counter)
+    parts: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    part_applies: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
+    notes: Counter[str] = field(default_factory=Counter[str])
 
     @staticmethod
     def of(
@@ -127,7 +127,7 @@ class Verdicts:
             torch.cat([v.applies for v in batches]),
             {name: torch.cat([v.parts[name] for v in batches]) for name in first.parts},
             {name: torch.cat([v.part_applies[name] for v in batches]) for name in first.part_applies},
-            sum((v.notes for v in batches), Counter()),
+            sum((v.notes for v in batches), Counter[str]()),
         )
 
 

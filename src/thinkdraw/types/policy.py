@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from thinkdraw.types.prompts import Prompt
-from thinkdraw.types.rollouts import Rollouts, Sampling, Scored
+from thinkdraw.types.rollouts import Rollouts, Scored
+from thinkdraw.types.sampling import Sampling
 
 
 @dataclass(frozen=True)

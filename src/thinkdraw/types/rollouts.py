@@ -1,68 +1,33 @@
-"""How a policy samples, and what it sampled: rows of segments, each a text or a picture.
+"""What a policy sampled: rows of segments, each a text, (part of) a drawn picture, or a picture that was shown.
 
-Shape letters: P prompts, G group size, B = P·G rollouts, L prompt tokens, T sampled tokens, N image tokens, V vocabulary.
+Shape letters: P prompts, G group size, B = P·G rollouts, L prompt tokens, T tokens of a row, N image tokens.
 """
 
 import dataclasses
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
 
 import torch
-import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
-from thinkdraw.config import StrictModel
 from thinkdraw.types.prompts import Prompt
-
-ThoughtFormat = Literal["inline", "rewrite", "off"]
-
-
-class Sampling(StrictModel):
-    """How a policy samples. Guidance applies to image tokens only; temperature, top-k and top-p to both modalities."""
-
-    thought: ThoughtFormat = Field(default="inline", description="Where the thought stands: inline, rewrite or off.")
-    max_thought_tokens: int = Field(
-        default=64, ge=1, description="Budget; a longer thought is cut and begin-of-image forced."
-    )
-    temperature: float = Field(default=1.0, gt=0)
-    top_k: int | None = Field(default=None, ge=1)
-    top_p: float | None = Field(default=None, gt=0, le=1)
-    guidance_scale: float = Field(default=1.0, ge=0, description="u + s(c − u) on image logits; 1 is no guidance.")
-    greedy: bool = Field(
-        default=False, description="Take the most likely token; log-probs are still those of the distribution."
-    )
-
-
-@dataclass(frozen=True)
-class Kept:
-    """The token sets that top-k or top-p left to sample from, in compressed rows.
-
-    indices: (K,) int32, ascending within a token. counts: (B, T) int32; 0 where nothing was cut.
-    """
-
-    indices: Tensor
-    counts: Tensor
-
-    def rows(self, rows: Tensor) -> "Kept":
-        starts = torch.cumsum(self.counts.flatten().long(), 0).reshape(self.counts.shape)
-        ends = starts[:, -1]
-        begins = ends - self.counts.sum(1)
-        parts = [self.indices[int(begins[r]) : int(ends[r])] for r in rows.tolist()]
-        return Kept(torch.cat(parts) if parts else self.indices[:0], self.counts[rows])
+from thinkdraw.types.sampling import Sampling
+from thinkdraw.types.segments import Context, Kept, Segment, as_ints, join_padded
 
 
 @dataclass(frozen=True)
 class Rollouts:
-    """B sampled thoughts and pictures, prompt-major in groups of `group_size`.
+    """B rollouts, prompt-major in groups of `group_size`.
 
     prompt_ids, prompt_mask: (B, L) right-padded ids of the context before the first token, and its True = real mask.
-    tokens: (B, T) int64, right-padded: a row of segments, each a text or a picture. is_image: (B, T) bool, True = image token.
+    tokens: (B, T) int64, right-padded: texts and pictures in the order in which they came. is_image: (B, T) bool.
     segment: (B, T) int8, index of the token's segment, −1 = padding. mask: (B, T) bool, True = chosen by the policy.
     log_probs: (B, T) float32 nats under the distribution sampled from; 0 where mask is False.
-    draw_ids, draw_mask: (B, L2) the fresh context of `rewrite`'s picture, else None.
-    seeds: (B,) int64, all of a rollout's noise. pictures: (B, H, W, 3) uint8 or None.
+    fresh: further contexts, begun after the prompt's. segments: what each row's segments are; () says that each is a
+    text after the prompt, or a picture of its own, drawn in the fresh context where there is one.
+    seeds: (B,) int64, all of a rollout's noise. pictures: (B, H, W, 3) uint8, the last one that was drawn, or None.
+    thoughts: (B,) all that a row's policy wrote, or ().
     """
 
     prompts: tuple[Prompt, ...]
@@ -78,16 +43,16 @@ class Rollouts:
     group_size: int = 1
     revision: str = ""
     pictures: Tensor | None = None
-    draw_ids: Tensor | None = None
-    draw_mask: Tensor | None = None
+    fresh: tuple[Context, ...] = ()
+    segments: tuple[tuple[Segment, ...], ...] = ()
     kept: Kept | None = None
-    thoughts: tuple[str, ...] = field(default=())
+    thoughts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        batch, length = self.tokens.shape
-        for name in ("is_image", "segment", "mask", "log_probs"):
-            if getattr(self, name).shape != (batch, length):
-                raise ValueError(f"{name} has shape {tuple(getattr(self, name).shape)}, tokens have {(batch, length)}.")
+        batch = len(self.tokens)
+        for name, column in self._columns().items():
+            if column.shape != self.tokens.shape:
+                raise ValueError(f"{name} has shape {tuple(column.shape)}, tokens have {tuple(self.tokens.shape)}.")
         if len(self.prompts) != batch or self.prompt_ids.shape[0] != batch or self.seeds.shape != (batch,):
             raise ValueError(
                 f"{len(self.prompts)} prompts, {self.prompt_ids.shape[0]} prompt rows, {batch} token rows."
@@ -96,74 +61,169 @@ class Rollouts:
             raise ValueError(f"{batch} rollouts do not divide into groups of {self.group_size}.")
         if bool((self.mask & (self.segment < 0)).any()):
             raise ValueError("mask is True on padding.")
+        if not self._is_in_order():
+            raise ValueError("segments out of order, or one that is text and picture.")
+        for context in self.fresh:
+            if context.ids.shape != context.mask.shape or context.ids.shape[0] != batch or not context.ids.shape[1]:
+                raise ValueError(f"a fresh context of ids {tuple(context.ids.shape)} for {batch} rollouts.")
+        if self.segments:
+            self._check_segments()
+        elif len(self.fresh) > 1:
+            raise ValueError(f"{len(self.fresh)} fresh contexts: say in `segments` which segment is written in which.")
+
+    def _is_in_order(self) -> bool:
+        """Segments follow each other, padding follows them, and all tokens of one are of one kind."""
+        before, after = self.segment[:, :-1], self.segment[:, 1:]
+        follows = (after < 0) | ((before >= 0) & (after >= before))
+        alike = (after != before) | (self.is_image[:, 1:] == self.is_image[:, :-1])
+        return bool(follows.all() & alike.all() & ~(self.is_image & (self.segment < 0)).any())
+
+    def _check_segments(self) -> None:
+        if len(self.segments) != len(self):
+            raise ValueError(f"segments of {len(self.segments)} rows for {len(self)} rollouts.")
+        for row, (segments, last) in enumerate(zip(self.segments, self._num_segments(), strict=True)):
+            if last > len(segments):
+                raise ValueError(f"row {row} has tokens of {last} segments and says what {len(segments)} are.")
+            for s in segments:
+                if not 0 <= s.context <= len(self.fresh) or (s.picture >= 0) == (s.kind == "text"):
+                    raise ValueError(f"row {row}: {s} with {len(self.fresh)} fresh contexts. A picture has a number.")
+        if not torch.equal(self._of_tokens(lambda s: int(s.kind != "text")) == 1, self.is_image):
+            raise ValueError("is_image says otherwise than the kinds of the segments.")
+        if bool((self.mask & (self._of_tokens(lambda s: int(s.kind == "shown")) == 1)).any()):
+            raise ValueError("mask is True in a shown picture, which nobody chose.")
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
 
+    # Segments, contexts and pictures
+
+    @property
+    def contexts(self) -> tuple[Context, ...]:
+        """The prompt's, then the fresh ones."""
+        return (Context(self.prompt_ids, self.prompt_mask), *self.fresh)
+
+    def segments_of(self, row: int) -> tuple[Segment, ...]:
+        """What the segments of one row are, in the order in which they were written."""
+        if self.segments:
+            return self.segments[row]
+        found: list[Segment] = []
+        for index in range(self._num_segments()[row]):
+            if bool(self.is_image[row][self.segment[row] == index].any()):
+                found.append(Segment("drawn", sum(s.kind == "drawn" for s in found), len(self.fresh)))
+            else:
+                found.append(Segment("text"))
+        return tuple(found)
+
+    def segment_tokens(self, row: int, index: int) -> Tensor:
+        """(n,) the tokens of one segment."""
+        return self.tokens[row][self.segment[row] == index]
+
+    def token_contexts(self) -> Tensor:
+        """(B, T) int64: which of `contexts` each token is written in; −1 on padding."""
+        if self.segments:
+            return self._of_tokens(lambda s: s.context)
+        return (self.is_image * len(self.fresh)).masked_fill(self.segment < 0, -1)
+
+    def in_last_picture(self) -> Tensor:
+        """(B, T) bool: the tokens of the picture that each row drew last, all its parts."""
+        if self.segments:
+            picture = self._of_tokens(lambda s: s.picture if s.kind == "drawn" else -1)
+        else:
+            picture = self.segment.masked_fill(~self.is_image, -1)
+        return (picture >= 0) & (picture == picture.amax(1, keepdim=True))
+
+    def image_tokens(self) -> Tensor:
+        """(B, N) codes of the picture that each row drew last; every row must have the same N."""
+        chosen = self.in_last_picture()
+        counts = chosen.sum(1)
+        if int(counts.min()) != int(counts.max()):
+            raise ValueError(f"pictures of {int(counts.min())} to {int(counts.max())} tokens in one batch.")
+        return self.tokens[chosen].reshape(len(self), -1)
+
+    def _num_segments(self) -> list[int]:
+        return [last + 1 for last in as_ints(self.segment.amax(1))]
+
+    def _of_tokens(self, number: Callable[[Segment], int]) -> Tensor:
+        """(B, T) int64: a number of each token's segment; −1 on padding."""
+        width = max(map(len, self.segments))
+        rows = [[*map(number, row), *[-1] * (width + 1 - len(row))] for row in self.segments]
+        table = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
+        return table.gather(1, self.segment.long() % (width + 1))  # −1 comes to stand in the last column
+
+    # Rows
+
     def select(self, rows: Sequence[int] | Tensor, group_size: int = 1) -> "Rollouts":
         """Some rows, in the given order; trailing columns that are padding in all of them are cut."""
         index = torch.as_tensor(rows, dtype=torch.long)
-        length = max(1, int((self.segment[index] >= 0).sum(1).max())) if len(index) else 1
-        kept = self.kept.rows(index) if self.kept else None
-        if kept is not None:
-            kept = Kept(kept.indices, kept.counts[:, :length])
-        changes: dict[str, Any] = {"group_size": group_size, "kept": kept}
-        for name in ("tokens", "is_image", "segment", "mask", "log_probs"):
-            changes[name] = getattr(self, name)[index, :length]
-        for name in ("prompt_ids", "prompt_mask", "seeds", "pictures", "draw_ids", "draw_mask"):
-            value = getattr(self, name)
-            changes[name] = None if value is None else value[index]
-        changes["prompts"] = tuple(self.prompts[i] for i in index.tolist())
-        changes["thoughts"] = tuple(self.thoughts[i] for i in index.tolist()) if self.thoughts else ()
-        return dataclasses.replace(self, **changes)
+        chosen = as_ints(index)
+        length = max(1, int((self.segment[index] >= 0).sum(1).max())) if chosen else 1
+        columns = {name: column[index, :length] for name, column in self._columns().items()}
+        return dataclasses.replace(
+            self,
+            **columns,
+            prompts=tuple(self.prompts[row] for row in chosen),
+            prompt_ids=self.prompt_ids[index],
+            prompt_mask=self.prompt_mask[index],
+            seeds=self.seeds[index],
+            group_size=group_size,
+            pictures=None if self.pictures is None else self.pictures[index],
+            fresh=tuple(context.rows(index) for context in self.fresh),
+            segments=tuple(self.segments[row] for row in chosen) if self.segments else (),
+            kept=None if self.kept is None else self.kept.rows(index, length),
+            thoughts=tuple(self.thoughts[row] for row in chosen) if self.thoughts else (),
+        )
 
     @staticmethod
     def join(parts: "Sequence[Rollouts]", pad_id: int = 0) -> "Rollouts":
         """Rows of the same sampling settings and group size, one part after the other, padded to the longest.
 
-        pad_id: for prompt_ids and draw_ids; what the masks hide is never looked at.
+        pad_id: for ids of contexts; what the masks hide is never looked at.
         """
-        first = parts[0]
-
-        def stacked(name: str, fill: int | bool) -> Tensor | None:
-            values = [getattr(part, name) for part in parts]
-            if values[0] is None:
-                return None
-            width = max(value.shape[1] for value in values)
-            return torch.cat([F.pad(value, (0, width - value.shape[1]), value=fill) for value in values])
-
-        fills: dict[str, int | bool] = {"prompt_ids": pad_id, "draw_ids": pad_id, "segment": -1, "tokens": 0}
-        fills |= {"log_probs": 0} | dict.fromkeys(("prompt_mask", "draw_mask", "is_image", "mask"), False)
-        changes: dict[str, Any] = {name: stacked(name, fill) for name, fill in fills.items()}
-        if first.kept is not None:
-            kept = [part.kept for part in parts if part.kept]
-            width = changes["tokens"].shape[1]
-            counts = torch.cat([F.pad(k.counts, (0, width - k.counts.shape[1])) for k in kept])
-            changes["kept"] = Kept(torch.cat([k.indices for k in kept]), counts)
-        changes["seeds"] = torch.cat([part.seeds for part in parts])
-        changes["pictures"] = None if first.pictures is None else torch.cat([p.pictures for p in parts])  # type: ignore[misc]
-        changes["prompts"] = tuple(prompt for part in parts for prompt in part.prompts)
-        changes["thoughts"] = tuple(thought for part in parts for thought in part.thoughts)
-        return dataclasses.replace(first, **changes)
+        columns = {
+            name: join_padded([part._columns()[name] for part in parts], -1 if name == "segment" else 0)
+            for name in parts[0]._columns()
+        }
+        count = max(len(part.contexts) for part in parts)
+        contexts = [Context.join([part._context(i, pad_id) for part in parts], pad_id) for i in range(count)]
+        is_plain = all(not part.segments and len(part.contexts) == count for part in parts)
+        pictures = [part.pictures for part in parts]
+        kept = [part.kept or Kept.none(part.tokens) for part in parts]
+        return dataclasses.replace(
+            parts[0],
+            **columns,
+            prompts=tuple(prompt for part in parts for prompt in part.prompts),
+            prompt_ids=contexts[0].ids,
+            prompt_mask=contexts[0].mask,
+            seeds=torch.cat([part.seeds for part in parts]),
+            pictures=None if pictures[0] is None else torch.cat(cast(list[Tensor], pictures)),
+            fresh=tuple(contexts[1:]),
+            segments=() if is_plain else tuple(p.segments_of(row) for p in parts for row in range(len(p))),
+            kept=Kept.join(kept) if any(part.kept for part in parts) else None,
+            thoughts=tuple(thought for part in parts for thought in part.thoughts),
+        )
 
     def to(self, device: torch.device | str) -> "Rollouts":
-        moved = {
-            f.name: getattr(self, f.name).to(device)
-            for f in dataclasses.fields(self)
-            if isinstance(getattr(self, f.name), Tensor)
-        }
-        if self.kept:
-            moved["kept"] = Kept(self.kept.indices.to(device), self.kept.counts.to(device))
-        return dataclasses.replace(self, **moved)
+        return dataclasses.replace(
+            self,
+            **{name: column.to(device) for name, column in self._columns().items()},
+            prompt_ids=self.prompt_ids.to(device),
+            prompt_mask=self.prompt_mask.to(device),
+            seeds=self.seeds.to(device),
+            pictures=None if self.pictures is None else self.pictures.to(device),
+            fresh=tuple(context.to(device) for context in self.fresh),
+            kept=None if self.kept is None else self.kept.to(device),
+        )
 
-    def image_tokens(self) -> Tensor:
-        """(B, N) codes of each row's last picture; every row must have the same N."""
-        last = torch.where(self.is_image, self.segment, torch.full_like(self.segment, -1)).amax(1, keepdim=True)
-        chosen = self.is_image & (self.segment == last) & (last >= 0)
-        counts = chosen.sum(1)
-        if int(counts.min()) != int(counts.max()):
-            raise ValueError(f"pictures of {int(counts.min())} to {int(counts.max())} tokens in one batch.")
-        return self.tokens[chosen].reshape(len(self), -1)
+    def _columns(self) -> dict[str, Tensor]:
+        """What has a column for each token."""
+        return {
+            "tokens": self.tokens, "is_image": self.is_image, "segment": self.segment, "mask": self.mask,
+            "log_probs": self.log_probs,
+        }  # fmt: skip
+
+    def _context(self, index: int, pad_id: int) -> Context:
+        there = self.contexts
+        return there[index] if index < len(there) else Context.blank(len(self), pad_id, self.tokens.device)
 
 
 @dataclass(frozen=True)

@@ -125,8 +125,8 @@ def test_each_head_runs_on_its_own_tokens_and_the_layers_on_the_longest_row(shar
     vocabulary, codes = policy.model.config.text_config.vocab_size, policy.model.config.vq_config.num_embeddings
     text = int((shortest.mask & ~shortest.is_image).sum())
     assert heads[codes] == 2 * 16 and heads.get(vocabulary, 0) == text
-    before = shortest.prompt_mask if shortest.draw_mask is None else shortest.draw_mask
-    drawn = (shortest.segment >= 0) if shortest.draw_mask is None else shortest.is_image
+    before = shortest.contexts[-1].mask
+    drawn = shortest.is_image if shortest.fresh else shortest.segment >= 0
     assert (
         max(widths)
         == int((before.sum(1) + drawn.sum(1)).max())

@@ -8,14 +8,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
+from thinkdraw.errors import UserError
 from thinkdraw.policies.fast.chunked_head import read_off
 from thinkdraw.policies.janus import network
 from thinkdraw.policies.janus.text import JanusText
 from thinkdraw.policies.sampling.distribution import entropy_of, log_distribution
-from thinkdraw.types import Kept, Rollouts
+from thinkdraw.types import Context, Kept, Rollouts
 
 GuidanceInLoss = Literal["same", "conditional"]
 Place = tuple[Tensor, Tensor]  # rows and columns (K,) of tokens on the token axis
@@ -23,45 +25,52 @@ CHUNK_ELEMENTS = 1 << 24  # logits there at once, of one head
 
 
 @dataclass
-class Context:
-    """One pass of the language model: ids (B, S) with is_image (B, S), and where token t of row r stands: t + shift[r].
+class Stream:
+    """What one pass of the language model reads: ids (B, S) with is_image (B, S), a context and all that is written in it.
 
-    scored: (B, T) bool, the tokens of the token axis whose likelihood this pass gives.
+    at: (B, T), where a token of the token axis stands. scored: (B, T) bool, those whose likelihood this pass gives.
     """
 
     ids: Tensor
     is_image: Tensor
-    shift: Tensor
+    at: Tensor
     scored: Tensor
 
 
-def contexts_of(rollouts: Rollouts) -> list[Context]:
-    """One context for `inline` and `off`; for `rewrite` the thought's and the picture's."""
-    text = ~rollouts.is_image & (rollouts.segment >= 0)
-    image = rollouts.is_image
-    prompt_len = rollouts.prompt_mask.sum(1)
-    if rollouts.draw_ids is None or rollouts.draw_mask is None:
-        return [_context(rollouts, rollouts.prompt_ids, prompt_len, prompt_len, text | image)]
-    draw_shift = rollouts.draw_mask.sum(1) - text.sum(
-        1
-    )  # the picture's tokens come after the thought's on the token axis
-    parts = [
-        _context(rollouts, rollouts.prompt_ids, prompt_len, prompt_len, text),
-        _context(rollouts, rollouts.draw_ids, rollouts.draw_mask.sum(1), draw_shift, image),
-    ]
-    return [part for part in parts if bool(part.scored.any())] or parts[:1]
+def streams_of(rollouts: Rollouts) -> list[Stream]:
+    """One for each context: one for `inline` and `off`; for `rewrite` the thought's and the picture's."""
+    _check_segments(rollouts)
+    written_in = rollouts.token_contexts()
+    streams = [_stream(rollouts, context, written_in == i) for i, context in enumerate(rollouts.contexts)]
+    return [stream for stream in streams if bool(stream.scored.any())] or streams[:1]
 
 
-def _context(rollouts: Rollouts, before: Tensor, before_len: Tensor, shift: Tensor, included: Tensor) -> Context:
-    """`before` (B, L), cut to before_len, followed by the included (B, T) tokens."""
-    lengths = before_len + included.sum(1)
-    column = torch.arange(int(lengths.max()), device=before.device).expand(len(rollouts), -1)
-    at = (column - shift[:, None]).clamp(0, rollouts.tokens.shape[1] - 1)
-    is_before = column < before_len[:, None]
-    ids = torch.where(is_before, before.gather(1, column.clamp(max=before.shape[1] - 1)), rollouts.tokens.gather(1, at))
-    after = ~is_before & (column < lengths[:, None])
-    ids = torch.where(is_before | after, ids, 0)  # right padding: causal attention hides it from everything before
-    return Context(ids, after & rollouts.is_image.gather(1, at), shift, rollouts.mask & included)
+def _check_segments(rollouts: Rollouts) -> None:
+    """Raises UserError for what this family cannot read."""
+    lengths = [context.mask.sum(1).tolist() for context in rollouts.contexts] if rollouts.segments else []
+    for row, segments in enumerate(rollouts.segments):
+        if any(segment.kind == "shown" for segment in segments):
+            raise UserError(
+                f"row {row} shows its policy a picture among its tokens, and Janus cannot read one there yet. "
+                "Leave such rows out, or learn from them with a policy that can."
+            )
+        if any(not lengths[segment.context][row] for segment in segments):
+            raise ValueError(f"row {row} writes in a context of no token, from which nothing can be predicted.")
+
+
+def _stream(rollouts: Rollouts, context: Context, included: Tensor) -> Stream:
+    """The ids of a context, followed by the included (B, T) tokens in their order."""
+    before = context.mask.sum(1)
+    at = before[:, None] + included.cumsum(1) - 1
+    width = int((before + included.sum(1)).max())
+    # Right padding is 0: causal attention hides it from everything before.
+    ids = torch.where(context.mask, context.ids, 0)
+    ids = F.pad(ids, (0, max(0, width - ids.shape[1])))[:, :width]
+    is_image = torch.zeros_like(ids, dtype=torch.bool)
+    row, column = included.nonzero(as_tuple=True)
+    place = (row, at[row, column])
+    ids[place], is_image[place] = rollouts.tokens[row, column], rollouts.is_image[row, column]
+    return Stream(ids, is_image, at, rollouts.mask & included)
 
 
 class Scorer(nn.Module):
@@ -90,13 +99,13 @@ class Scorer(nn.Module):
         """(log-probs, entropy) of the rollouts' tokens, each (B, T) float32 nats, 0 where the mask is False."""
         log_probs = torch.zeros(rollouts.tokens.shape, dtype=torch.float32, device=rollouts.tokens.device)
         entropy = torch.zeros_like(log_probs)
-        for context in contexts_of(rollouts):
-            hidden = self._hidden_states(context, self._guides(rollouts))
+        for stream in streams_of(rollouts):
+            hidden = self._hidden_states(stream, self._guides(rollouts))
             # Both heads run, if on nothing: a parameter without a gradient would make DDP wait for it.
             for is_image in (False, True):
-                row, column = (context.scored & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
+                row, column = (stream.scored & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
                 place = (row, column)
-                predicting = [h[row, column + context.shift[row] - 1] for h in hidden[: 1 + is_image]]
+                predicting = [h[row, stream.at[row, column] - 1] for h in hidden[: 1 + is_image]]
                 values = (self._score_images if is_image else self._score_text)(rollouts, place, predicting)
                 log_probs = log_probs.index_put(place, values[0])
                 entropy = entropy.index_put(place, values[1])
@@ -105,10 +114,10 @@ class Scorer(nn.Module):
     def _guides(self, rollouts: Rollouts) -> bool:
         return rollouts.sampling.guidance_scale != 1.0 and self.guidance_in_loss == "same"
 
-    def _hidden_states(self, context: Context, guided: bool) -> list[Tensor]:
-        """(B, S, H) of the context, and with guidance of its unconditional rows."""
-        ids, is_image = context.ids, context.is_image
-        guided = guided and bool((context.scored & is_image.any(1, keepdim=True)).any())
+    def _hidden_states(self, stream: Stream, guided: bool) -> list[Tensor]:
+        """(B, S, H) of the stream, and with guidance of its unconditional rows."""
+        ids, is_image = stream.ids, stream.is_image
+        guided = guided and bool((stream.scored & is_image.any(1, keepdim=True)).any())
         if guided:
             ids, is_image = torch.cat([ids, self.text.blanked(ids, is_image)]), is_image.repeat(2, 1)
         hidden = network.hidden_states(self.model, network.embed(self.model, ids, is_image))

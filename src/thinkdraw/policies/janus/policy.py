@@ -33,7 +33,7 @@ from thinkdraw.policies.sampling.partial import Canvas, pad_rows
 from thinkdraw.policies.sampling.sampler import Sampler
 from thinkdraw.policies.sampling.session import Reader
 from thinkdraw.runtime.device import autocast, settle_vector_math
-from thinkdraw.types import PictureSpec, Prompt, Rollouts, Sampling, Scored
+from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, Scored
 
 CAPTION_REQUEST = "describe this picture."
 
@@ -201,8 +201,7 @@ class JanusPolicy:
         tokens = torch.where(drop, blank(rollouts.tokens, rollouts.is_image | (rollouts.segment < 0)), rollouts.tokens)
         changes: dict[str, Any] = {"tokens": tokens, "mask": rollouts.mask & (rollouts.is_image | ~drop)}
         changes["prompt_ids"] = torch.where(drop, blank(rollouts.prompt_ids), rollouts.prompt_ids)
-        if rollouts.draw_ids is not None:
-            changes["draw_ids"] = torch.where(drop, blank(rollouts.draw_ids), rollouts.draw_ids)
+        changes["fresh"] = tuple(Context(torch.where(drop, blank(c.ids), c.ids), c.mask) for c in rollouts.fresh)
         return dataclasses.replace(rollouts, **changes)
 
     def _prompt_ids(self, text: str, sampling: Sampling) -> list[int]:
@@ -223,6 +222,10 @@ class JanusPolicy:
             return Canvas.blank(len(rows), budget, self.picture.num_tokens, self.device)
         if len(prefix) != int(rows.max()) + 1 or lengths is None or lengths.shape != (len(prefix),):
             raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
+        if prefix.segments:
+            raise ValueError(
+                "a prefix of other segments than a thought and a picture: this sampler does not go on there."
+            )
         if prefix.sampling.thought != sampling.thought:
             raise ValueError(
                 f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."
@@ -237,15 +240,14 @@ class JanusPolicy:
         self, prompts: tuple[Prompt, ...], contexts: list[list[int]], canvas: Canvas, seeds: Tensor, sampling: Sampling,
         group_size: int, pictures: Tensor | None,
     ) -> Rollouts:  # fmt: skip
-        def padded(rows: list[list[int]]) -> tuple[Tensor, Tensor]:
+        def padded(rows: list[list[int]]) -> Context:
             ids, lengths = pad_rows(rows, self.text.pad, self.device)
-            return ids, torch.arange(ids.shape[1], device=self.device) < lengths[:, None]
+            return Context(ids, torch.arange(ids.shape[1], device=self.device) < lengths[:, None])
 
-        texts = canvas.texts()
-        prompt_ids, prompt_mask = padded(contexts)
-        draw_ids, draw_mask = padded(self._redraw(prompts, texts)) if sampling.thought == "rewrite" else (None, None)
+        texts, prompt = canvas.texts(), padded(contexts)
+        fresh = (padded(self._redraw(prompts, texts)),) if sampling.thought == "rewrite" else ()
         return Rollouts(
-            prompts=prompts, prompt_ids=prompt_ids, prompt_mask=prompt_mask, draw_ids=draw_ids, draw_mask=draw_mask,
+            prompts=prompts, prompt_ids=prompt.ids, prompt_mask=prompt.mask, fresh=fresh,
             seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision,
             pictures=pictures, thoughts=tuple(self.text.thought_text(ids) for ids in texts), **canvas.token_axis(),
         )  # fmt: skip

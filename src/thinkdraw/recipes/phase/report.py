@@ -1,6 +1,5 @@
 """What a phase of GRPO writes down besides its numbers: a few groups to look at, and warnings."""
 
-from pathlib import Path
 from typing import Any
 
 from thinkdraw.policies.check import fp32_limit
@@ -8,18 +7,20 @@ from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.rollout_log import write_rollouts
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.display import Display
+from thinkdraw.training.run import Run
+from thinkdraw.types import Policy
 
 BF16_RATIO_LIMIT = 1e-2  # at the first update of a phase; fp32 has `fp32_limit`
 
 
-def log_groups(folder: Path, step: int, batch: Batch, num_groups: int) -> None:
+def log_groups(run: Run[Policy], batch: Batch, num_groups: int) -> None:
     """Write the first groups of a phase to `rollouts/step_000010.parquet`, for the report and for people."""
     if len(batch) == 0:
         return
     assert batch.advantages is not None and batch.verdicts is not None
     write_rollouts(
-        folder / "rollouts" / f"step_{step:06d}.parquet", step, batch.rollouts, batch.rewards, batch.advantages.values,
-        dict(batch.verdicts.parts), num_groups,
+        run.path / "rollouts" / f"step_{run.step:06d}.parquet", run.step, batch.rollouts, batch.rewards,
+        batch.advantages.values, dict(batch.verdicts.parts), num_groups, run.policy,
     )  # fmt: skip
 
 

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from thinkdraw.images import to_png
+from thinkdraw.rollouts.readable import readable
 from thinkdraw.runtime.files import atomic_file
-from thinkdraw.types import Rollouts
+from thinkdraw.types import Policy, Rollouts
 
 
 def write_rollouts(
@@ -22,10 +23,19 @@ def write_rollouts(
     advantages: Tensor,
     components: dict[str, Tensor],
     num_groups: int,
+    policy: Policy | None = None,
 ) -> None:
-    """The first `num_groups` groups. rewards, advantages and each component: (B,); NaN becomes null."""
+    """The first `num_groups` groups. rewards, advantages and each component: (B,); NaN becomes null.
+
+    policy: reads and draws the segments of rollouts that are more than a thought and a picture, and only those.
+    """
     rows: list[dict[str, Any]] = []
     assert rollouts.pictures is not None
+    schema = SCHEMA.append(SEGMENTS) if rollouts.segments else SCHEMA
+    if rollouts.segments and policy is None:
+        raise ValueError(
+            "rollouts of several segments need the policy that reads their texts and draws their pictures."
+        )
     for i in range(min(len(rollouts), num_groups * rollouts.group_size)):
         prompt = rollouts.prompts[i]
         rows.append(
@@ -44,8 +54,13 @@ def write_rollouts(
                 "png": to_png(rollouts.pictures[i].cpu()),
             }
         )
+        if rollouts.segments and policy is not None:
+            rows[-1]["segments"] = [
+                {"kind": s.kind, "text": s.text, "png": None if s.picture is None else to_png(s.picture)}
+                for s in readable(rollouts, i, policy)
+            ]
     with atomic_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
 
 
 SCHEMA = pa.schema(
@@ -61,6 +76,10 @@ SCHEMA = pa.schema(
         ("seed", pa.int64()),
         ("png", pa.binary()),
     ]
+)
+# Only in files of rollouts that say what their segments are.
+SEGMENTS = pa.field(
+    "segments", pa.list_(pa.struct([("kind", pa.string()), ("text", pa.string()), ("png", pa.binary())]))
 )
 
 

@@ -1,0 +1,91 @@
+"""What rollouts are made of: segments, the contexts that they are written in, and the token sets they were chosen from.
+
+Shape letters: B rollouts, L tokens of a context, T tokens of a row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of a row: a text, (part of) a picture that the policy drew, or a picture that it was shown.
+
+    picture: which picture of the row it is part of or shows, counted as they were begun; −1 for a text.
+    context: which of `Rollouts.contexts` it is written in, after what was written there before it.
+    """
+
+    kind: Literal["text", "drawn", "shown"]
+    picture: int = -1
+    context: int = 0
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a segment is written after: ids (B, L) right-padded, mask (B, L) True = real; a row without it has no True."""
+
+    ids: Tensor
+    mask: Tensor
+
+    def rows(self, rows: Tensor) -> "Context":
+        return Context(self.ids[rows], self.mask[rows])
+
+    def to(self, device: torch.device | str) -> "Context":
+        return Context(self.ids.to(device), self.mask.to(device))
+
+    @staticmethod
+    def blank(num_rows: int, pad_id: int, device: torch.device) -> "Context":
+        """A context that no row has."""
+        ids = torch.full((num_rows, 1), pad_id, device=device)
+        return Context(ids, torch.zeros_like(ids, dtype=torch.bool))
+
+    @staticmethod
+    def join(parts: "Sequence[Context]", pad_id: int) -> "Context":
+        return Context(join_padded([p.ids for p in parts], pad_id), join_padded([p.mask for p in parts], False))
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The token sets that top-k or top-p left to sample from, in compressed rows.
+
+    indices: (K,) int32, ascending within a token. counts: (B, T) int32; 0 where nothing was cut.
+    """
+
+    indices: Tensor
+    counts: Tensor
+
+    def rows(self, rows: Tensor, length: int) -> "Kept":
+        """Of some rows, cut to the first `length` tokens, which are all that have any."""
+        ends = torch.cumsum(self.counts.flatten().long(), 0).reshape(self.counts.shape)[:, -1]
+        begins = ends - self.counts.sum(1)
+        parts = [self.indices[int(begins[row]) : int(ends[row])] for row in as_ints(rows)]
+        return Kept(torch.cat(parts) if parts else self.indices[:0], self.counts[rows, :length])
+
+    def to(self, device: torch.device | str) -> "Kept":
+        return Kept(self.indices.to(device), self.counts.to(device))
+
+    @staticmethod
+    def none(tokens: Tensor) -> "Kept":
+        """Nothing was cut of the distributions of tokens (B, T)."""
+        counts = torch.zeros(tokens.shape, dtype=torch.int32, device=tokens.device)
+        return Kept(counts[0, :0], counts)
+
+    @staticmethod
+    def join(parts: "Sequence[Kept]") -> "Kept":
+        return Kept(torch.cat([part.indices for part in parts]), join_padded([part.counts for part in parts], 0))
+
+
+def join_padded(parts: Sequence[Tensor], fill: int | bool) -> Tensor:
+    """The rows of (B, width) tensors, one part after the other, filled on the right to the widest."""
+    width = max(part.shape[1] for part in parts)
+    return torch.cat([F.pad(part, (0, width - part.shape[1]), value=fill) for part in parts])
+
+
+def as_ints(values: Tensor) -> list[int]:
+    """A (K,) tensor of whole numbers as a list, which torch's own `tolist` does not type."""
+    return cast(list[int], values.cpu().numpy().tolist())
