@@ -10,13 +10,13 @@ from thinkdraw.types.judges import (
     Verdicts,
     Writer,
 )
-from thinkdraw.types.policy import Drawer, PictureSpec, Policy, TextSide
+from thinkdraw.types.policy import Drawer, Finding, PictureSpec, Policy, TextSide
 from thinkdraw.types.prompts import Prompt, Question, Relation
 from thinkdraw.types.rollouts import Kept, Rollouts, Sampling, Scored, ThoughtFormat
 
 __all__ = [
     "Prompt", "Question", "Relation",
     "Sampling", "ThoughtFormat", "Kept", "Rollouts", "Scored",
-    "Policy", "PictureSpec", "TextSide", "Drawer",
+    "Policy", "PictureSpec", "TextSide", "Finding", "Drawer",
     "Detection", "Detector", "Questioner", "Scorer", "Request", "Writer", "Verdicts", "Reward",
 ]  # fmt: skip
