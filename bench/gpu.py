@@ -32,13 +32,13 @@ import plain
 import torch
 from grpo_step import Ours
 from torch import Tensor
-from transformers import JanusForConditionalGeneration
+from transformers import JanusConfig, JanusForConditionalGeneration
 from transformers.utils import logging
 
-from thinkdraw.planning.shapes import count_weights, find_config
 from thinkdraw.policies.fast import short_attention as attention
 from thinkdraw.policies.janus.loading import read_processor
 from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.janus.shape import JanusShape, janus_pro_config
 from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.sampling.memory import kv_bytes
@@ -53,7 +53,7 @@ def random_policy(shape: str, device: str, lora: LoraSettings | None = None) -> 
     """bf16 weights from a normal distribution, and thoughts that do not end by themselves. With adapters also autocast."""
     with tempfile.TemporaryDirectory() as folder:
         small = str(random_janus(folder))
-        config = find_config(small if shape == "tiny" else f"janus-pro-{shape}")
+        config = JanusConfig.from_pretrained(small) if shape == "tiny" else janus_pro_config(f"janus-pro-{shape}")
         processor = read_processor(small, config.vision_config.num_image_tokens)
     with torch.device("meta"):
         model: Any = JanusForConditionalGeneration(config)
@@ -165,7 +165,7 @@ class Drawing:
 
     def floor(self, tokens: int, bandwidth: float) -> float:
         config = self.policy.model.config
-        counts, itemsize = count_weights(config, None), self.policy.model.dtype.itemsize
+        counts, itemsize = JanusShape(config).weights(None), self.policy.model.dtype.itemsize
         rows = self.rollouts * (1 if self.sampling.guidance_scale == 1 else 2)
         columns = tokens * (len(self.contexts[0]) + 1) + tokens * (tokens - 1) // 2  # of all steps together
         read = tokens * (counts.layers + counts.image_head) * itemsize + rows * kv_bytes(config, columns, itemsize)

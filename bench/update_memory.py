@@ -32,13 +32,13 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.objectives import clipped_loss
-from thinkdraw.planning.shapes import JANUS_PRO, janus_pro_config
 from thinkdraw.policies.fast import short_attention as attention
 from thinkdraw.policies.fast.chunked_head import read_off
 from thinkdraw.policies.janus import network
 from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS, streams_of
 from thinkdraw.policies.janus.loading import DTYPES, read_processor
 from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.janus.shape import JANUS_PRO, janus_pro_config
 from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.sampling.distribution import log_distribution

@@ -120,6 +120,13 @@ def test_the_walls_stand_where_the_house_draws_them(room, other, allowed):
     assert (why_forbidden(room, other) is None) == allowed
 
 
+def test_nothing_above_the_policies_knows_a_family():
+    """Strings too: a registry of families is for policies/ to keep."""
+    above = [file for file in FILES if room_of(file) != "policies"]
+    known = [str(f.relative_to(ROOT)) for f in above if "policies.janus" in f.read_text(encoding="utf-8")]
+    assert not known, f"use types.Policy, or what policies/ offers of every family: {known}"
+
+
 def test_relative_and_nested_imports_are_seen():
     code = "from ..judges import clip\ndef f():\n    from . import rules\n    import thinkdraw.cli\n"
     found = [module for _, module in imported_modules(ast.parse(code), ["thinkdraw", "rewards", "x"], is_package=False)]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from thinkdraw.data.corpus_tokens import Encoder, read_tokens, tokenise, tokens_folder
-from thinkdraw.data.picture_bytes import centre_square
+from thinkdraw.data.picture_bytes import centre_crop
 from thinkdraw.errors import UserError
 
 
@@ -43,7 +43,7 @@ def corpus(tmp_path):
 
 
 def test_tokens_are_of_the_centre_square_and_the_crop_is_recorded(corpus):
-    encoder = Encoder(Means(), 8, 4, "digest")
+    encoder = Encoder(Means(), 8, 8, 4, "digest")
     folder = tokens_folder(corpus, encoder)
     first, second = (tokens for _, tokens in tokenise(corpus, folder, encoder))
     assert first.image_tokens.dtype == torch.uint16
@@ -53,7 +53,7 @@ def test_tokens_are_of_the_centre_square_and_the_crop_is_recorded(corpus):
 
 
 def test_pictures_are_encoded_once_until_the_shard_or_the_encoder_changes(corpus):
-    encoder = Encoder(encode := Means(), 8, 4, "digest")
+    encoder = Encoder(encode := Means(), 8, 8, 4, "digest")
     folder = tokens_folder(corpus, encoder)
     assert read_tokens(corpus, folder, encoder) is None
     list(tokenise(corpus, folder, encoder))
@@ -62,7 +62,7 @@ def test_pictures_are_encoded_once_until_the_shard_or_the_encoder_changes(corpus
     assert found is not None and [len(t.crop) for t in found] == [3, 1]
     list(tokenise(corpus, folder, encoder))
     assert encode.calls == calls
-    assert read_tokens(corpus, folder, Encoder(encode, 8, 4, "another")) is None
+    assert read_tokens(corpus, folder, Encoder(encode, 8, 8, 4, "another")) is None
     shard = corpus / "data" / "1.parquet"
     rows = pq.read_table(shard).to_pylist()
     rows[0]["image"]["bytes"] = png(np.full((8, 8, 3), 10, dtype=np.uint8))
@@ -73,7 +73,7 @@ def test_pictures_are_encoded_once_until_the_shard_or_the_encoder_changes(corpus
 
 
 def test_a_truncated_token_file_is_made_again(corpus):
-    encoder = Encoder(Means(), 8, 4, "digest")
+    encoder = Encoder(Means(), 8, 8, 4, "digest")
     folder = tokens_folder(corpus, encoder)
     list(tokenise(corpus, folder, encoder))
     file = folder / "0.safetensors"
@@ -84,9 +84,9 @@ def test_a_truncated_token_file_is_made_again(corpus):
 
 def test_a_folder_without_shards_is_one_line(tmp_path):
     with pytest.raises(UserError, match="no parquet"):
-        list(tokenise(tmp_path, tmp_path / "t", Encoder(Means(), 8, 4, "d")))
+        list(tokenise(tmp_path, tmp_path / "t", Encoder(Means(), 8, 8, 4, "d")))
 
 
 def test_the_centre_square_of_a_tall_picture_is_resized():
-    square, place = centre_square(np.full((30, 10, 3), 77, dtype=np.uint8), 4)
+    square, place = centre_crop(np.full((30, 10, 3), 77, dtype=np.uint8), 4, 4)
     assert square.shape == (4, 4, 3) and place == (0, 10, 10) and int(square.mean()) == 77

@@ -19,12 +19,13 @@ from thinkdraw.objectives import clipped_loss
 from thinkdraw.planning import plan as recipe
 from thinkdraw.planning.memory import Load, learning, resting, sampling, update
 from thinkdraw.planning.seconds import GPUS, learning_seconds, sampling_seconds
-from thinkdraw.planning.shapes import count_weights, find_config, janus_pro_config
+from thinkdraw.planning.shapes import find_shape
 from thinkdraw.policies.fast import cpu_kernels as kernels
 from thinkdraw.policies.fast import short_attention as attention
 from thinkdraw.policies.fast.buffer_pool import Arena
 from thinkdraw.policies.janus.loading import DTYPES, read_processor
 from thinkdraw.policies.janus.policy import JanusPolicy
+from thinkdraw.policies.janus.shape import JanusShape, janus_pro_config
 from thinkdraw.policies.janus.tiny import janus_config, random_janus, train_tokenizer
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.recipes.catalog import read_config
@@ -99,7 +100,7 @@ def test_the_memory_of_an_update_is_predicted_within_15_percent(
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
     found, prompt_tokens = measured_update(policy, guidance_scale)
     load = Load(
-        config=policy.model.config, dtype=dtype, precision=precision, lora=lora, checkpointing=checkpointing,
+        shape=JanusShape(policy.model.config), dtype=dtype, precision=precision, lora=lora, checkpointing=checkpointing,
         reference=False, offload=False, shards=1, ways=1 if guidance_scale == 1 else 2, micro_rows=ROWS, prompt_tokens=prompt_tokens,
         thought_tokens=BUDGET + 1,
     )  # fmt: skip
@@ -123,7 +124,9 @@ def test_the_memory_of_sampling_is_predicted_within_15_percent(folder: Path, gui
         mock.patch.object(kernels, "_kernels", lambda *_: None),
     ):
         found = peak_bytes(lambda: policy.sample(prompts, settings, group_size=8, decode=False))
-    load = load_of_1b(config=policy.model.config, dtype="fp32", precision="fp32", thought_tokens=9, ways=ways)
+    load = load_of_1b(
+        shape=JanusShape(policy.model.config), dtype="fp32", precision="fp32", thought_tokens=9, ways=ways
+    )
     load = replace(load, prompt_tokens=len(policy.text.prompt(prompts[0].text)))
     parts = sampling(load, rows=ways * 16, pictures=0)
     assert parts["keys and values"] == pytest.approx(found, rel=0.15)
@@ -131,16 +134,17 @@ def test_the_memory_of_sampling_is_predicted_within_15_percent(folder: Path, gui
 
 def load_of_1b(**changes: Any) -> Load:
     plain = Load(
-        config=None, dtype="bf16", precision="bf16", lora=None, checkpointing=True, reference=False, offload=False, shards=1, ways=1,
+        shape=JanusShape(janus_pro_config("janus-pro-1b")),
+        dtype="bf16", precision="bf16", lora=None, checkpointing=True, reference=False, offload=False, shards=1, ways=1,
         micro_rows=4, prompt_tokens=20, thought_tokens=54,
     )  # fmt: skip
-    return replace(plain, **({"config": janus_pro_config("janus-pro-1b")} | changes))
+    return replace(plain, **changes)
 
 
 @pytest.mark.parametrize("lora", [None, ADAPTERS])
 def test_weights_are_counted_without_being_made(folder: Path, lora: LoraSettings | None):
     policy = small_policy(folder, WIDE, "fp32", "fp32", lora)
-    counts = count_weights(policy.model.config, lora)
+    counts = JanusShape(policy.model.config).weights(lora)
     sizes = [(p.numel(), p.requires_grad) for p in policy.model.parameters()]
     assert counts.total == sum(size for size, _ in sizes)
     assert counts.trained == sum(size for size, is_trained in sizes if is_trained)
@@ -148,7 +152,7 @@ def test_weights_are_counted_without_being_made(folder: Path, lora: LoraSettings
 
 def test_what_rests_in_memory_adds_up_by_hand():
     # Janus-Pro-1B: 24 layers of 4·2048² + 3·2048·5632 + 2·2048 weights.
-    counts = count_weights(janus_pro_config("janus-pro-1b"), None)
+    counts = JanusShape(janus_pro_config("janus-pro-1b")).weights(None)
     assert counts.layers == 24 * (4 * 2048**2 + 3 * 2048 * 5632 + 2 * 2048)
     assert counts.text_head == 102_400 * 2048
     # All weights in bf16: 2 bytes each, and for each trained one an fp32 copy, two moments, and in learning a gradient.
@@ -264,8 +268,8 @@ def test_what_cannot_be_planned_is_one_line(config: str, gpu: str, words: str):
 
 def test_a_policy_without_a_shape_is_one_line(tmp_path: Path):
     with pytest.raises(UserError, match="no folder with a config"):
-        find_config(str(tmp_path / "nothing"))
+        find_shape(str(tmp_path / "nothing"))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(UserError, match="model_type=llama; the planner knows the Janus family"):
-        find_config(str(tmp_path))
-    assert find_config("deepseek-community/Janus-Pro-7B").text_config.num_hidden_layers == 30
+    with pytest.raises(UserError, match="model_type=llama; the planner knows janus only"):
+        find_shape(str(tmp_path))
+    assert find_shape("deepseek-community/Janus-Pro-7B").layers == 30

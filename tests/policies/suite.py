@@ -1,9 +1,13 @@
 """What every policy family has to satisfy, whichever model is behind it; and the prompts that its tests share."""
 
+import pytest
 import torch
 
 from thinkdraw.policies.check import fp32_limit
 from thinkdraw.types import Policy, Prompt, Rollouts, Sampling
+
+# What the family-independent tests run on: "checkpoint" stands for a random Janus made by conftest.py.
+FAMILIES = {"janus": "checkpoint", "grid": "examples.my_policy.policy:GridPolicy"}
 
 # Lengths differ much, so that every batch is ragged.
 PROMPTS = [
@@ -18,6 +22,17 @@ TOLERANCE = 1e-4  # nats, fp32
 def tolerance(settings: Sampling) -> float:
     """TOLERANCE, and more where guidance and temperature make more of rounding, see `fp32_limit`."""
     return fp32_limit(settings)
+
+
+def skip_unless_it_draws(policy: Policy, thought: str) -> None:
+    if thought not in policy.thought_formats:
+        pytest.skip(f"{type(policy).__name__} draws {', '.join(policy.thought_formats)}, not {thought}")
+
+
+def some_codes(policy: Policy, rows: int) -> torch.Tensor:
+    """(rows, N) image tokens, different in every row."""
+    spec = policy.picture
+    return torch.arange(rows * spec.num_tokens).reshape(rows, -1) % spec.num_codes
 
 
 def difference(policy: Policy, rollouts: Rollouts) -> float:

@@ -4,7 +4,16 @@ import dataclasses
 
 import pytest
 import torch
-from tests.policies.suite import PROMPTS, SEEDS, TOLERANCE, assert_same_rollouts, difference, sampling, tolerance
+from tests.policies.suite import (
+    PROMPTS,
+    SEEDS,
+    TOLERANCE,
+    assert_same_rollouts,
+    difference,
+    sampling,
+    skip_unless_it_draws,
+    tolerance,
+)
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies.check import fp32_limit
@@ -18,10 +27,11 @@ CUTS = {"full": {}, "top_k": {"top_k": 50}, "top_p": {"top_p": 0.9}}
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 @pytest.mark.parametrize("guidance_scale", [0.0, 1.0, 3.0, 5.0])
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
-def test_recomputed_log_probs_equal_the_samplers(shared_policy, thought, guidance_scale, temperature, cut):
+def test_recomputed_log_probs_equal_the_samplers(any_shared_policy, thought, guidance_scale, temperature, cut):
+    skip_unless_it_draws(any_shared_policy, thought)
     settings = sampling(thought, guidance_scale=guidance_scale, temperature=temperature, **CUTS[cut])
-    rollouts = shared_policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS, decode=False)
-    assert difference(shared_policy, rollouts) <= tolerance(settings)
+    rollouts = any_shared_policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS, decode=False)
+    assert difference(any_shared_policy, rollouts) <= tolerance(settings)
     assert (rollouts.kept is None) == (cut == "full")
 
 
@@ -48,12 +58,12 @@ def test_the_bound_of_fp32_grows_with_guidance_and_falling_temperature(guidance_
     assert fp32_limit(settings) == pytest.approx(1e-4 * times)
 
 
-def test_mask_is_false_on_forced_tokens_only(shared_policy):
-    rollouts = shared_policy.sample(PROMPTS, sampling(), group_size=4)
+def test_mask_is_false_on_forced_tokens_only(any_shared_policy):
+    rollouts = any_shared_policy.sample(PROMPTS, sampling(), group_size=4)
     forced = (rollouts.segment >= 0) & ~rollouts.mask
-    assert (rollouts.tokens[forced] == shared_policy.text.boi).all()
+    assert set(rollouts.tokens[forced].tolist()) <= any_shared_policy.text.controls
     assert rollouts.mask[rollouts.is_image].all()
-    assert (rollouts.is_image.sum(1) == 16).all()
+    assert (rollouts.is_image.sum(1) == any_shared_policy.picture.num_tokens).all()
 
 
 def test_suppressed_tokens_are_never_thought(shared_policy):
@@ -64,28 +74,36 @@ def test_suppressed_tokens_are_never_thought(shared_policy):
 
 
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
-def test_a_rollout_does_not_depend_on_its_batch(policy, thought):
+def test_a_rollout_does_not_depend_on_its_batch(any_policy, thought):
+    skip_unless_it_draws(any_policy, thought)
     settings = sampling(thought, guidance_scale=3.0)
-    whole = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
-    alone = [policy.sample(PROMPTS[i // 2 : i // 2 + 1], settings, seeds=SEEDS[i : i + 1]) for i in range(6)]
+    whole = any_policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
+    alone = [any_policy.sample(PROMPTS[i // 2 : i // 2 + 1], settings, seeds=SEEDS[i : i + 1]) for i in range(6)]
     for i, rollouts in enumerate(alone):
         assert_same_rollouts(whole.select([i]), rollouts)
-    backwards = policy.sample([PROMPTS[i // 2] for i in range(5, -1, -1)], settings, seeds=SEEDS.flip(0))
+    backwards = any_policy.sample([PROMPTS[i // 2] for i in range(5, -1, -1)], settings, seeds=SEEDS.flip(0))
     assert_same_rollouts(whole, backwards.select(range(5, -1, -1)))
+
+
+@pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
+def test_a_rollout_does_not_depend_on_how_many_are_drawn_at_once(policy, thought):
+    settings = sampling(thought, guidance_scale=3.0)
+    whole = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
     policy.max_rows = 4  # two rollouts at a time, with their guidance rows
     assert_same_rollouts(whole, policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS))
 
 
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
 @pytest.mark.parametrize("cut", CUTS)
-def test_scores_do_not_depend_on_padding_order_or_micro_batch(shared_policy, thought, cut):
-    rollouts = shared_policy.sample(
+def test_scores_do_not_depend_on_padding_order_or_micro_batch(any_shared_policy, thought, cut):
+    skip_unless_it_draws(any_shared_policy, thought)
+    rollouts = any_shared_policy.sample(
         PROMPTS, sampling(thought, guidance_scale=3.0, **CUTS[cut]), group_size=2, seeds=SEEDS, decode=False
     )
     with torch.no_grad():
-        whole = shared_policy.log_probs(rollouts).log_probs
+        whole = any_shared_policy.log_probs(rollouts).log_probs
         order = [4, 0, 5, 2]
-        part = shared_policy.log_probs(rollouts.select(order)).log_probs
+        part = any_shared_policy.log_probs(rollouts.select(order)).log_probs
     assert (whole[order, : part.shape[1]] - part).abs().max() <= TOLERANCE
 
 
@@ -106,16 +124,21 @@ def test_many_chunks_of_logits_give_the_numbers_and_the_gradient_of_one(policy, 
     torch.testing.assert_close(whole[1], chunked[1], atol=1e-3, rtol=1e-4)
 
 
-def test_entropy_is_that_of_the_distribution_sampled_from(shared_policy):
-    # Top-k 1 leaves one token: no entropy, certainty. Nearly infinite temperature: log 64 nats per image token.
-    certain = shared_policy.sample(PROMPTS, sampling("off", top_k=1), decode=False)
+def test_entropy_is_that_of_the_distribution_sampled_from(any_shared_policy):
+    # Top-k 1 leaves one token: no entropy, certainty. Nearly infinite temperature: log of the number of codes, nats per image token.
+    certain = any_shared_policy.sample(PROMPTS, sampling("off", top_k=1), decode=False)
     with torch.no_grad():
-        scored = shared_policy.log_probs(certain)
+        scored = any_shared_policy.log_probs(certain)
     assert scored.entropy.abs().max() < 1e-6 and scored.log_probs.abs().max() < 1e-6
-    even = shared_policy.sample(PROMPTS, sampling("off", temperature=1e6), decode=False)
+    even = any_shared_policy.sample(PROMPTS, sampling("off", temperature=1e6), decode=False)
     with torch.no_grad():
-        entropy = shared_policy.log_probs(even).entropy
-    torch.testing.assert_close(entropy[even.mask], torch.full_like(entropy[even.mask], 64.0).log(), atol=1e-3, rtol=0)
+        entropy = any_shared_policy.log_probs(even).entropy
+    torch.testing.assert_close(
+        entropy[even.mask],
+        torch.full_like(entropy[even.mask], any_shared_policy.picture.num_codes).log(),
+        atol=1e-3,
+        rtol=0,
+    )
 
 
 def test_conditional_guidance_in_loss_scores_images_as_if_unguided_and_text_the_same(policy):
@@ -145,14 +168,14 @@ def test_gradient_reaches_what_is_trained_and_nothing_else(policy, thought):
     assert not inner.vqmodel.training and inner.language_model.training
 
 
-def test_every_trained_parameter_has_a_gradient_in_every_format_and_without_any_trained_token(policy):
-    for thought in ("inline", "rewrite", "off"):
-        rollouts = policy.sample([Prompt("star")], sampling(thought), decode=False)
+def test_every_trained_parameter_has_a_gradient_in_every_format_and_without_any_trained_token(any_policy):
+    for thought in any_policy.thought_formats:
+        rollouts = any_policy.sample([Prompt("star")], sampling(thought), decode=False)
         for mask in (rollouts.mask, torch.zeros_like(rollouts.mask), rollouts.mask & rollouts.is_image):
-            policy.model.zero_grad()
-            scored = policy.log_probs(dataclasses.replace(rollouts, mask=mask))
+            any_policy.network.zero_grad()
+            scored = any_policy.log_probs(dataclasses.replace(rollouts, mask=mask))
             scored.log_probs.sum().backward()
-            assert [n for n, p in policy.model.named_parameters() if p.requires_grad and p.grad is None] == []
+            assert [n for n, p in any_policy.network.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
 def test_bf16_autocast_stays_within_a_bounded_drift(policy):

@@ -2,28 +2,36 @@
 
 import pytest
 import torch
-from tests.policies.suite import PROMPTS, SEEDS, assert_same_rollouts, difference, sampling, tolerance
+from tests.policies.suite import (
+    PROMPTS,
+    SEEDS,
+    assert_same_rollouts,
+    difference,
+    sampling,
+    skip_unless_it_draws,
+    tolerance,
+)
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies.sampling.thinking import Thinking
 from thinkdraw.types import Prompt
 
 
-def test_members_of_a_group_differ_and_equal_seeds_are_equal(shared_policy):
-    rollouts = shared_policy.sample(PROMPTS, sampling(), group_size=4)
+def test_members_of_a_group_differ_and_equal_seeds_are_equal(any_shared_policy):
+    rollouts = any_shared_policy.sample(PROMPTS, sampling(), group_size=4)
     codes = rollouts.image_tokens()
     assert rollouts.group_size == 4 and [p.text for p in rollouts.prompts[:4]] == [PROMPTS[0].text] * 4
     for p in range(3):
         assert len(codes[4 * p : 4 * p + 4].unique(dim=0)) == 4
-    same = shared_policy.sample(PROMPTS, sampling(), group_size=2, seeds=[7, 7, 8, 8, 9, 9])
+    same = any_shared_policy.sample(PROMPTS, sampling(), group_size=2, seeds=[7, 7, 8, 8, 9, 9])
     assert torch.equal(same.image_tokens()[::2], same.image_tokens()[1::2])
 
 
-def test_base_seed_decides_everything_and_prompts_in_front_keep_theirs(shared_policy):
-    one = shared_policy.sample(PROMPTS, sampling(), group_size=2, seed=3)
-    assert_same_rollouts(one, shared_policy.sample(PROMPTS, sampling(), group_size=2, seed=3))
-    assert torch.equal(one.seeds[:2], shared_policy.sample(PROMPTS[:1], sampling(), group_size=2, seed=3).seeds)
-    assert not torch.equal(one.seeds, shared_policy.sample(PROMPTS, sampling(), group_size=2, seed=4).seeds)
+def test_base_seed_decides_everything_and_prompts_in_front_keep_theirs(any_shared_policy):
+    one = any_shared_policy.sample(PROMPTS, sampling(), group_size=2, seed=3)
+    assert_same_rollouts(one, any_shared_policy.sample(PROMPTS, sampling(), group_size=2, seed=3))
+    assert torch.equal(one.seeds[:2], any_shared_policy.sample(PROMPTS[:1], sampling(), group_size=2, seed=3).seeds)
+    assert not torch.equal(one.seeds, any_shared_policy.sample(PROMPTS, sampling(), group_size=2, seed=4).seeds)
     assert len(one.seeds.unique()) == 6
 
 
@@ -31,18 +39,26 @@ def test_base_seed_decides_everything_and_prompts_in_front_keep_theirs(shared_po
 @pytest.mark.parametrize("guidance_scale", [1.0, 3.0])
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
 def test_continuing_with_the_same_seed_reproduces_the_rollout_from_every_place(
-    shared_policy, thought, guidance_scale, cut
+    any_shared_policy, thought, guidance_scale, cut
 ):
+    skip_unless_it_draws(any_shared_policy, thought)
     settings = sampling(thought, guidance_scale=guidance_scale, **cut)
     prompts = [PROMPTS[i // 2] for i in range(6)]
-    whole = shared_policy.sample(prompts, settings, seeds=SEEDS)
+    whole = any_shared_policy.sample(prompts, settings, seeds=SEEDS)
     lengths = (whole.segment >= 0).sum(1)
-    places = [torch.zeros_like(lengths), torch.full_like(lengths, 2), lengths - 16, lengths - 9, lengths - 1, lengths]
+    places = [
+        torch.zeros_like(lengths),
+        torch.full_like(lengths, 2),
+        lengths - any_shared_policy.picture.num_tokens,
+        lengths - 9,
+        lengths - 1,
+        lengths,
+    ]
     places.append(torch.stack([p[i] for i, p in enumerate(places)]))  # each row somewhere else
     for kept in places:
-        again = shared_policy.sample(prompts, settings, seeds=SEEDS, prefix=whole, prefix_lengths=kept)
+        again = any_shared_policy.sample(prompts, settings, seeds=SEEDS, prefix=whole, prefix_lengths=kept)
         assert_same_rollouts(whole, again)
-        assert difference(shared_policy, again) <= tolerance(settings)
+        assert difference(any_shared_policy, again) <= tolerance(settings)
         assert (again.kept is None) == (not cut)
         assert torch.equal(whole.pictures, again.pictures)
     if cut:
@@ -50,17 +66,18 @@ def test_continuing_with_the_same_seed_reproduces_the_rollout_from_every_place(
 
 
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
-def test_forks_share_the_prefix_and_then_part(shared_policy, thought):
+def test_forks_share_the_prefix_and_then_part(any_shared_policy, thought):
+    skip_unless_it_draws(any_shared_policy, thought)
     settings = sampling(thought, guidance_scale=3.0, temperature=5.0, top_k=40)
-    whole = shared_policy.sample(PROMPTS, settings)
+    whole = any_shared_policy.sample(PROMPTS, settings)
     lengths = (whole.segment >= 0).sum(1) - 10  # mid-picture
-    forks = shared_policy.sample(PROMPTS, settings, group_size=3, seed=5, prefix=whole, prefix_lengths=lengths)
+    forks = any_shared_policy.sample(PROMPTS, settings, group_size=3, seed=5, prefix=whole, prefix_lengths=lengths)
     for i in range(9):
         kept = int(lengths[i // 3])
         for name in ("tokens", "mask", "log_probs"):
             assert torch.equal(getattr(forks, name)[i, :kept], getattr(whole, name)[i // 3, :kept])
     assert len(forks.image_tokens()[:3].unique(dim=0)) == 3
-    assert difference(shared_policy, forks) <= tolerance(settings)
+    assert difference(any_shared_policy, forks) <= tolerance(settings)
 
 
 def test_thoughts_are_read_back_without_control_tokens(shared_policy):
@@ -69,14 +86,14 @@ def test_thoughts_are_read_back_without_control_tokens(shared_policy):
     assert not any("<" + "｜" in t or "begin_of_image" in t for t in rollouts.thoughts)
 
 
-def test_empty_prompt_is_refused(shared_policy):
+def test_empty_prompt_is_refused(any_shared_policy):
     with pytest.raises(UserError, match="empty"):
-        shared_policy.sample([Prompt("  ")], sampling())
+        any_shared_policy.sample([Prompt("  ")], sampling())
 
 
-def test_prompt_that_does_not_fit_is_refused_with_the_numbers(shared_policy):
-    with pytest.raises(UserError, match=r"tokens; with max_thought_tokens=10 and 16 image tokens .* 512 positions"):
-        shared_policy.sample([Prompt("many words " * 300)], sampling())
+def test_prompt_that_does_not_fit_is_refused_with_the_numbers(any_shared_policy):
+    with pytest.raises(UserError, match=r"tokens; with max_thought_tokens=10 and \d+ image tokens .* 512 positions"):
+        any_shared_policy.sample([Prompt("many words " * 300)], sampling())
 
 
 def test_prompt_that_spells_a_control_token_is_refused(shared_policy):
@@ -84,14 +101,14 @@ def test_prompt_that_spells_a_control_token_is_refused(shared_policy):
         shared_policy.sample([Prompt("a <begin_of_image> dog")], sampling())
 
 
-def test_wrong_numbers_of_seeds_and_prefixes_are_refused(shared_policy):
+def test_wrong_numbers_of_seeds_and_prefixes_are_refused(any_shared_policy):
     with pytest.raises(ValueError, match="seeds"):
-        shared_policy.sample(PROMPTS, sampling(), seeds=[1])
-    whole = shared_policy.sample(PROMPTS, sampling("off"), decode=False)
+        any_shared_policy.sample(PROMPTS, sampling(), seeds=[1])
+    whole = any_shared_policy.sample(PROMPTS, sampling("off"), decode=False)
     with pytest.raises(ValueError, match="prefix"):
-        shared_policy.sample(PROMPTS, sampling("off"), prefix=whole)
+        any_shared_policy.sample(PROMPTS, sampling("off"), prefix=whole)
     with pytest.raises(ValueError, match="cannot go on"):
-        shared_policy.sample(PROMPTS, sampling(), prefix=whole, prefix_lengths=torch.tensor([1, 1, 1]))
+        any_shared_policy.sample(PROMPTS, sampling(), prefix=whole, prefix_lengths=torch.tensor([1, 1, 1]))
 
 
 def test_a_slot_whose_thought_is_done_takes_the_next_rollout(policy, monkeypatch):

@@ -1,4 +1,4 @@
-"""Pictures of a corpus as image tokens, computed once: a file per shard, beside a record of which square was looked at."""
+"""Pictures of a corpus as image tokens, computed once: a file per shard, beside a record of which part was looked at."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from thinkdraw.data.corpus_rows import cells, shards_of
-from thinkdraw.data.picture_bytes import UnreadableError, bytes_of, centre_square, decode
+from thinkdraw.data.picture_bytes import UnreadableError, bytes_of, centre_crop, decode
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_file
 
@@ -24,17 +24,18 @@ CROP = "centre square, bicubic"
 
 @dataclass(frozen=True)
 class Encoder:
-    """encode: uint8 pictures (B, size, size, 3) → codes (B, N) below 65,536. digest: of the weights that encode."""
+    """encode: uint8 pictures (B, height, width, 3) → codes (B, N) below 65,536. digest: of the weights that encode."""
 
     encode: Callable[[Tensor], Tensor]
-    size: int
+    height: int
+    width: int
     num_tokens: int
     digest: str
 
 
 @dataclass(frozen=True)
 class ShardTokens:
-    """image_tokens: (rows, N) uint16. crop: (rows, 3) int32, left, top and side in the picture's own pixels; side 0: no
+    """image_tokens: (rows, N) uint16. crop: (rows, 3) int32, left, top and width in the picture's own pixels; width 0: no
     picture, or one that cannot be read."""
 
     image_tokens: Tensor
@@ -72,7 +73,9 @@ def read_tokens(corpus: Path, folder: Path, encoder: Encoder) -> list[ShardToken
 
 
 def _about(shard: Path, encoder: Encoder) -> dict[str, str]:
-    return {"shard": _footer_digest(shard), "vq": encoder.digest, "pixels": str(encoder.size), "crop": CROP}
+    high, wide = encoder.height, encoder.width
+    pixels = str(high) if high == wide else f"{high}×{wide}"
+    return {"shard": _footer_digest(shard), "vq": encoder.digest, "pixels": pixels, "crop": CROP}
 
 
 def _footer_digest(shard: Path) -> str:
@@ -104,9 +107,9 @@ def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
             codes.append(encoder.encode(torch.from_numpy(np.stack(waiting))).cpu().to(torch.uint16))
             waiting.clear()
 
-    blank = np.zeros((encoder.size, encoder.size, 3), dtype=np.uint8)
+    blank = np.zeros((encoder.height, encoder.width, 3), dtype=np.uint8)
     for cell in cells(shard, ("image",)):
-        picture, crop = _square(cell.get("image"), encoder.size)
+        picture, crop = _crop(cell.get("image"), encoder)
         crops.append(crop)
         waiting.append(blank if picture is None else picture)
         if len(waiting) == chunk:
@@ -116,9 +119,9 @@ def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
     return ShardTokens(torch.cat(codes) if codes else empty, torch.tensor(crops, dtype=torch.int32).reshape(-1, 3))
 
 
-def _square(cell: Any, size: int) -> tuple[np.ndarray | None, tuple[int, int, int]]:
+def _crop(cell: Any, encoder: Encoder) -> tuple[np.ndarray | None, tuple[int, int, int]]:
     try:
         data = bytes_of(cell)
-        return centre_square(decode(data), size) if data else (None, (0, 0, 0))
+        return centre_crop(decode(data), encoder.height, encoder.width) if data else (None, (0, 0, 0))
     except UnreadableError:
         return None, (0, 0, 0)

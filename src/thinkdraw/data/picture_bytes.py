@@ -1,4 +1,4 @@
-"""The bytes of a picture file, as data sets carry them, to pixels; and the square of it that a policy draws."""
+"""The bytes of a picture file, as data sets carry them, to pixels; and the part of it that a policy draws."""
 
 import base64
 import binascii
@@ -66,13 +66,18 @@ def bytes_of(value: Any) -> bytes | None:
         raise UnreadableError(f"neither a data URI nor base64: {text[:40]!r}") from error
 
 
-def centre_square(picture: np.ndarray, size: int) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The largest square at the centre, resized to (size, size, 3); and where it was: (left, top, side) in pixels."""
-    side = min(picture.shape[:2])
-    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-    square = to_pil(picture[top : top + side, left : left + side])
-    resized = square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
-    return np.array(resized), (left, top, side)
+def centre_crop(picture: np.ndarray, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int]]:
+    """The largest part of that shape at the centre, resized to (height, width, 3); and where it was.
+
+    Where: (left, top, width) in pixels of the picture.
+    """
+    rows, columns = picture.shape[:2]
+    wide = min(columns, rows * width // height)
+    high = min(rows, columns * height // width)
+    top, left = (rows - high) // 2, (columns - wide) // 2
+    crop = to_pil(picture[top : top + high, left : left + wide])
+    resized = crop if (high, wide) == (height, width) else crop.resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(resized), (left, top, wide)
 
 
 def _line(error: BaseException) -> str:

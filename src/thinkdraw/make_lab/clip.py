@@ -36,7 +36,7 @@ from thinkdraw.lab.specs import satisfies
 from thinkdraw.lab.text import sentences
 from thinkdraw.make_lab.clip_rows import FAMILIES, Batch, batches, change_together, truth
 from thinkdraw.make_lab.pretrain import PatchHeads, optimizers
-from thinkdraw.policies.janus.tiny import BOS, EOS, PAD, train_tokenizer
+from thinkdraw.policies.building import builder_of
 from thinkdraw.runtime.files import atomic_directory, atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Scorer
@@ -169,12 +169,14 @@ def step_losses(
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """The lab's byte-level BPE; texts end with EOS, where CLIP reads them off, and begin with a space, as words do inside."""
-    tokenizer = train_tokenizer(list(sentences(3000)), 1024)
+    janus = builder_of("janus")
+    bos, eos, pad = janus.tokens[:3]
+    tokenizer = janus.train_tokenizer(list(sentences(3000)), 1024)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    ends = [(token, tokenizer.token_to_id(token)) for token in (BOS, EOS)]
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A {EOS}", special_tokens=ends)
+    ends = [(token, tokenizer.token_to_id(token)) for token in (bos, eos)]
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{bos} $A {eos}", special_tokens=ends)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=MAX_TOKENS
+        tokenizer_object=tokenizer, bos_token=bos, eos_token=eos, pad_token=pad, model_max_length=MAX_TOKENS
     )
 
 

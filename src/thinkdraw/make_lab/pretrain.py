@@ -30,6 +30,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.lab.scenes import BACKGROUNDS, Scene
 from thinkdraw.lab.text import sentences
 from thinkdraw.make_lab.rows import (
+    JANUS,
     NUM_IMAGE_TOKENS,
     PATCH_CLASSES,
     Asked,
@@ -43,7 +44,6 @@ from thinkdraw.make_lab.rows import (
     patch_labels,
     with_a_twin,
 )
-from thinkdraw.policies.janus.tiny import build_directory, train_tokenizer
 from thinkdraw.runtime.checkpoint import load_trainer_state, save_trainer_state
 from thinkdraw.runtime.files import atomic_directory, atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog
@@ -200,7 +200,7 @@ def run(config: PretrainConfig) -> Path:
     log = MetricsLog(config.out / "metrics.jsonl")
     vqmodel: Any = JanusVQVAE.from_pretrained(config.tokenizer).eval()
     if config.init is None:
-        tokenizer = train_tokenizer(list(sentences(3000)), 1024)
+        tokenizer = JANUS.train_tokenizer(list(sentences(3000)), 1024)
         model = build_model(config, tokenizer, vqmodel)
     else:
         tokenizer = Tokenizer.from_file(str(config.init / "tokenizer.json"))
@@ -307,7 +307,7 @@ def publish(model: JanusForConditionalGeneration, tokenizer: Tokenizer, config: 
     """Write the checkpoint in bf16, in Janus's published layout, with a model card."""
     folder = config.out / "janus"
     copied = copy.deepcopy(model).bfloat16()
-    build_directory(copied, tokenizer, folder, 64, NUM_IMAGE_TOKENS)
+    JANUS.write(copied, tokenizer, folder, 64, NUM_IMAGE_TOKENS)
     atomic_write_text(folder / "README.md", CARD)
     return folder
 

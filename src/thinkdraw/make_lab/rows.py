@@ -21,11 +21,11 @@ from thinkdraw.lab.scenes import COLORS, LATTICE, Scene, draw
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import HELD_OUT_PAIRS
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.janus import vq
-from thinkdraw.policies.janus.tiny import BOI, BOS, EOI, EOS, IMAGE, PAD
+from thinkdraw.policies.building import builder_of
 from thinkdraw.rewards.lab_detector import facts_hold
 from thinkdraw.types import Prompt, Sampling
 
+JANUS = builder_of("janus")
 NUM_IMAGE_TOKENS = 64
 DESCRIBE = "what is in the picture?"
 QUESTION_SHARES = dict(
@@ -46,7 +46,7 @@ class Ids:
     @staticmethod
     def of(tokenizer: Tokenizer) -> "Ids":
         vocabulary = tokenizer.get_vocab()
-        return Ids(*(vocabulary[name] for name in (BOS, EOS, PAD, IMAGE, BOI, EOI)))
+        return Ids(*(vocabulary[name] for name in JANUS.tokens))
 
 
 class Corpus:
@@ -72,7 +72,7 @@ class Corpus:
         tokens = []
         for start in range(0, len(self.items), 128):
             pixels = to_pixels(np.stack([draw(scene) for *_, scene in self.items[start : start + 128]]))
-            tokens.append(vq.encode(vqmodel, pixels, chunk=128).to(torch.int16))
+            tokens.append(JANUS.encode(vqmodel, pixels, chunk=128).to(torch.int16))
         return torch.cat(tokens)
 
     def pick(self, count: int) -> list[int]:

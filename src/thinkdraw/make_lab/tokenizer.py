@@ -23,8 +23,10 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 from thinkdraw.config import StrictModel
 from thinkdraw.images import to_pixels
 from thinkdraw.lab.scenes import BACKGROUNDS, PIXELS, STEP, Scene, draw, random_scene
-from thinkdraw.policies.janus import vq
+from thinkdraw.policies.building import builder_of
 from thinkdraw.runtime.tracking import MetricsLog
+
+JANUS = builder_of("janus")
 
 
 class TokenizerConfig(StrictModel):
@@ -103,7 +105,7 @@ def blank_spread(pixels: Tensor, unit: Tensor, plain: Tensor) -> Tensor:
 
 def quantise(model: JanusVQVAE, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(straight-through codes (B, D, h, w), tokens (B, N), codebook + commitment error per token (B, N, 2))."""
-    tokens = vq.nearest_codes(model, unit)
+    tokens = JANUS.nearest_codes(model, unit)
     codebook = F.normalize(model.quantize.embedding.weight, dim=-1)
     codes = codebook[tokens].transpose(1, 2).reshape(unit.shape)
     pull = (codes - unit.detach()).square().sum(1).flatten(1)
@@ -161,7 +163,7 @@ def run(config: TokenizerConfig) -> Path:
         pixels = training_batch(config, rng)
         quantised = config.init is not None or step >= config.warmup_steps
         with torch.autocast("cpu", torch.bfloat16, enabled=progress < 1 - config.exact_frac):
-            unit = vq.latents(model, pixels)
+            unit = JANUS.latents(model, pixels)
             if step == config.warmup_steps and config.init is None:
                 reseed(model, torch.ones(config.codes, dtype=torch.bool), unit, torch.ones(unit.shape[0], 64))
             latent, tokens, errors = quantise(model, unit) if quantised else (unit, None, None)

@@ -1,16 +1,14 @@
 """Bytes that one process needs, part by part, at the worst moment of sampling and of learning.
 
-What autograd keeps follows from the operations of a Llama layer and of the scorer; `tests/recipes/test_plan.py` holds the
+What autograd keeps follows from the operations of a Llama layer and of the scorer; `tests/planning/test_plan.py` holds the
 coefficients to measurement.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
-from thinkdraw.planning.shapes import Weights, count_weights
-from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS
 from thinkdraw.policies.lora import LoraSettings
-from thinkdraw.policies.sampling.memory import MAX_PICTURES, columns_of, picture_bytes, row_bytes
+from thinkdraw.policies.sampling.memory import MAX_PICTURES, columns_of
+from thinkdraw.policies.shape import Shape, Weights
 
 Parts = dict[str, float]
 ITEMSIZE = {"fp32": 4, "bf16": 2}
@@ -42,7 +40,7 @@ class Load:
     micro_rows: rollouts per pass.
     """
 
-    config: Any
+    shape: Shape
     dtype: str
     precision: str
     lora: LoraSettings | None
@@ -57,11 +55,11 @@ class Load:
 
     @property
     def weights(self) -> Weights:
-        return count_weights(self.config, self.lora)
+        return self.shape.weights(self.lora)
 
     @property
     def image_tokens(self) -> int:
-        return self.config.vision_config.num_image_tokens
+        return self.shape.image_tokens
 
     @property
     def row_tokens(self) -> int:
@@ -85,7 +83,7 @@ def resting(load: Load) -> Parts:
 def sampling_row(load: Load) -> int:
     """What one row of a decoding batch needs; a rollout with guidance has two."""
     cached = 2 if load.precision == "bf16" else ITEMSIZE[load.dtype]
-    return row_bytes(load.config, columns_of(load.prompt_tokens, load.thought_tokens, load.image_tokens), cached)
+    return load.shape.row_bytes(columns_of(load.prompt_tokens, load.thought_tokens, load.image_tokens), cached)
 
 
 def sampling(load: Load, rows: int, pictures: int) -> Parts:
@@ -93,9 +91,9 @@ def sampling(load: Load, rows: int, pictures: int) -> Parts:
     found = resting(load)
     if load.shards > 1:
         found["gathered weights"] = load.weights.trained * ITEMSIZE[load.dtype]
-    config, size = load.config, ITEMSIZE[load.dtype]
-    embedded_codes = config.vq_config.num_embeddings * config.text_config.hidden_size * size
-    decoding = min(pictures, MAX_PICTURES) * picture_bytes(config, size)
+    shape, size = load.shape, ITEMSIZE[load.dtype]
+    embedded_codes = shape.codes * shape.hidden * size
+    decoding = min(pictures, MAX_PICTURES) * shape.picture_bytes(size)
     drawing = rows * sampling_row(load) + embedded_codes
     return found | ({"keys and values": drawing} if drawing > decoding else {"decoding pictures": decoding})
 
@@ -107,7 +105,7 @@ def learning(load: Load) -> Parts:
     if not load.offload:  # else they go one by one as they are made
         found["gradients"] = 4 * counts.trained / load.shards
     if load.shards > 1:
-        layers = counts.adapters or 2 * counts.layers / load.config.text_config.num_hidden_layers
+        layers = counts.adapters or 2 * counts.layers / load.shape.layers
         others = 0 if load.lora else counts.drawing - counts.layers
         found["gathered weights"] = (layers + others) * ITEMSIZE[load.dtype]
     return found | update(load)
@@ -125,9 +123,9 @@ def _tokens(load: Load) -> int:
 
 def _layer(load: Load) -> float:
     """What one layer keeps."""
-    text, key = load.config.text_config, (load.dtype, load.precision)
+    shape, key = load.shape, (load.dtype, load.precision)
     hidden, mlp, _, rank = LORA[key] if load.lora else (*FULL[key], 0)
-    bytes_per_token = hidden * text.hidden_size + mlp * text.intermediate_size + 8 + 4 * text.num_attention_heads
+    bytes_per_token = hidden * shape.hidden + mlp * shape.mlp + 8 + 4 * shape.heads
     return _tokens(load) * (bytes_per_token + rank * (load.lora.rank if load.lora else 0))
 
 
@@ -138,32 +136,35 @@ def _casts(load: Load) -> float:
 
 def _kept(load: Load) -> float:
     """What the layers keep until the backward pass: everything, or with checkpointing their inputs."""
-    text = load.config.text_config
+    shape = load.shape
     if load.checkpointing:
-        return text.num_hidden_layers * _tokens(load) * text.hidden_size * ITEMSIZE[load.dtype]
-    return text.num_hidden_layers * _layer(load) + _casts(load)
+        return shape.layers * _tokens(load) * shape.hidden * ITEMSIZE[load.dtype]
+    return shape.layers * _layer(load) + _casts(load)
 
 
 def _outside(load: Load) -> float:
     width = (LORA if load.lora else FULL)[load.dtype, load.precision][2]
-    return _tokens(load) * width * load.config.text_config.hidden_size
+    return _tokens(load) * width * load.shape.hidden
 
 
 def _logits(load: Load) -> tuple[int, int]:
     """How many logits the text head has in a pass, and how many the image head."""
-    text = load.micro_rows * load.thought_tokens * load.config.text_config.vocab_size
-    return text, load.micro_rows * load.image_tokens * load.config.vq_config.num_embeddings
+    text = load.micro_rows * load.thought_tokens * load.shape.vocabulary
+    return text, load.micro_rows * load.image_tokens * load.shape.codes
 
 
-def _at_work(logits: int, ways: int) -> float:
-    each = (LOGIT_IN_CHUNKS if logits > CHUNK_ELEMENTS else LOGIT_AT_WORK) + LOGIT_GUIDED * (ways - 1)
-    return each * min(logits, CHUNK_ELEMENTS)
+def _at_work(logits: int, ways: int, at_once: int) -> float:
+    each = (LOGIT_IN_CHUNKS if logits > at_once else LOGIT_AT_WORK) + LOGIT_GUIDED * (ways - 1)
+    return each * min(logits, at_once)
 
 
 def _in_the_image_head(load: Load) -> Parts:
     text, image = _logits(load)
-    waiting = LOGIT_KEPT * text if text <= CHUNK_ELEMENTS else 0
-    return {"activations": _kept(load) + _outside(load), "logits": waiting + _at_work(image, load.ways)}
+    waiting = LOGIT_KEPT * text if text <= load.shape.chunk_logits else 0
+    return {
+        "activations": _kept(load) + _outside(load),
+        "logits": waiting + _at_work(image, load.ways, load.shape.chunk_logits),
+    }
 
 
 def _in_the_text_head(load: Load) -> Parts:
@@ -171,13 +172,15 @@ def _in_the_text_head(load: Load) -> Parts:
     text, _ = _logits(load)
     head = 0 if load.lora else load.weights.text_head * ITEMSIZE[load.dtype]
     handing_over = 0 if load.lora or load.dtype == "fp32" else load.weights.text_head * 4
-    return {"activations": _kept(load) + _outside(load), "logits": head + max(handing_over, _at_work(text, 1))}
+    return {
+        "activations": _kept(load) + _outside(load),
+        "logits": head + max(handing_over, _at_work(text, 1, load.shape.chunk_logits)),
+    }
 
 
 def _in_a_layer(load: Load) -> Parts:
     """Backward through a layer whose activations were made again."""
-    text = load.config.text_config
     # Gradients of adapters' inputs are fp32.
     size = 4 if load.lora else 2 if load.precision == "bf16" else ITEMSIZE[load.dtype]
-    working = MLP_AT_WORK * size * text.intermediate_size * _tokens(load)
-    return {"activations": _kept(load) + _layer(load) + _casts(load) / text.num_hidden_layers + working}
+    working = MLP_AT_WORK * size * load.shape.mlp * _tokens(load)
+    return {"activations": _kept(load) + _layer(load) + _casts(load) / load.shape.layers + working}

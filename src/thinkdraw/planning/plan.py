@@ -8,7 +8,7 @@ from typing import Any
 from thinkdraw.errors import UserError
 from thinkdraw.planning.memory import Load, Parts, learning, sampling, sampling_row
 from thinkdraw.planning.seconds import GPUS, learning_seconds, sampling_seconds
-from thinkdraw.planning.shapes import find_config
+from thinkdraw.planning.shapes import find_shape
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.policies.sampling.memory import MAX_ROWS, rows_that_fit
@@ -86,7 +86,7 @@ def load_of(config: GrpoConfig | SftConfig, num_gpus: int, prompt_tokens: int) -
     # The picture of a rewritten prompt has a context of its own, with prompt and thought once more.
     before = 2 * prompt_tokens + thought if settings.thought == "rewrite" else prompt_tokens
     return Load(
-        config=find_config(policy_path(config.policy)), dtype=config.dtype, precision=config.precision, lora=config.lora,
+        shape=find_shape(policy_path(config.policy)), dtype=config.dtype, precision=config.precision, lora=config.lora,
         checkpointing=config.gradient_checkpointing, reference=is_grpo and config.beta > 0,
         offload=config.optimiser.offload,
         shards=num_gpus if config.sharding == "fsdp2" else 1,

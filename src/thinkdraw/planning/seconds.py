@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from thinkdraw.planning.memory import ITEMSIZE, Load
-from thinkdraw.policies.sampling.memory import kv_bytes
 
 GIB = 1 << 30
 
@@ -49,18 +48,18 @@ def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, ways: in
     for together, rows_each, steps, head, columns in (writing, drawing):
         rounds = -(-rollouts // together)
         width = -(-rollouts // rounds) * rows_each
-        read = (counts.layers + head) * size + width * kv_bytes(load.config, round(columns), cached)
+        read = (counts.layers + head) * size + width * load.shape.kv_bytes(round(columns), cached)
         operations = 2 * (counts.layers + head) * width
-        starting = LAYER_START_S * load.config.text_config.num_hidden_layers
+        starting = LAYER_START_S * load.shape.layers
         seconds += rounds * steps * max(_moved(read, gpu), _computed(operations, gpu), starting)
     return seconds
 
 
 def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float, steps: int = 1) -> float:
     """Forward and backward pass over each rollout once, and the optimiser's steps. more_forwards: without gradient."""
-    counts, text = load.weights, load.config.text_config
+    counts, shape = load.weights, load.shape
     tokens = load.ways * load.row_tokens
-    attention = 2 * text.num_hidden_layers * text.hidden_size * load.row_tokens * tokens  # causal: half of all pairs
+    attention = 2 * shape.layers * shape.hidden * load.row_tokens * tokens  # causal: half of all pairs
     layers = 2 * counts.layers * tokens + attention
     heads = 2 * (counts.text_head * load.thought_tokens + counts.image_head * load.image_tokens * load.ways)
     backward = 1 if load.lora else 2  # frozen weights need no gradient, only their inputs do

@@ -1,35 +1,86 @@
-"""Trainable generators behind one protocol (`types.Policy`). A model family is one entry here."""
+"""Trainable generators behind one protocol (`types.Policy`). A model family is one entry in each of these dicts.
+
+A family of one's own needs no entry: `policy=my_family:MyPolicy` names its class, in an installed package or in the current
+folder, and `policy=my_family:MyPolicy@runs/mine` a checkpoint of it. See `examples/my_policy`.
+"""
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.registry import find
 
 if TYPE_CHECKING:
-    from thinkdraw.policies.janus.policy import JanusPolicy
     from thinkdraw.policies.lora import LoraSettings
+    from thinkdraw.types import Policy
 
 # config.model_type → the class; a string, so that transformers is imported when a policy is loaded and not before.
 POLICIES = {"janus": "thinkdraw.policies.janus.policy:JanusPolicy"}
+# What else a family may have: sizes for `thinkdraw plan` (shape.py), and a way to make a small checkpoint (building.py).
+SHAPES = {"janus": "thinkdraw.policies.janus.shape:JanusShape"}
+BUILDERS = {"janus": "thinkdraw.policies.janus.building:JanusBuilder"}
+
+
+class Family(Protocol):
+    """A class of policies. path: a checkpoint, or None where a class was named without one. dtype: of the weights.
+
+    options: precision, and what else the class takes. Raises UserError.
+    """
+
+    def load(
+        self, path: str | None, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any
+    ) -> Policy: ...
 
 
 def load_policy(
     path: Path | str, *, device: str = "cpu", dtype: str = "fp32", lora: LoraSettings | None = None, **options: Any
-) -> JanusPolicy:
-    """The policy in a checkpoint folder or under a Hugging Face model id, chosen by its `config.model_type`.
+) -> Policy:
+    """The policy in a checkpoint folder, under a Hugging Face model id, or of a class `pkg.mod:Class@checkpoint`.
 
+    Without a class it is chosen by the checkpoint's `config.model_type`: no file says which code is run.
     dtype: of the weights, fp32 or bf16. options: what the family's class takes, see `JanusPolicy`. Raises UserError.
     """
-    from thinkdraw.policies.janus.loading import model_type_of
+    name, checkpoint = split_name(str(path))
+    if name is None:
+        name = model_type_of(str(checkpoint))
+        if name not in POLICIES:
+            raise UserError(
+                f"policy {path} has model_type={name}, which is not one that draws: {', '.join(POLICIES)}. Give a "
+                f"checkpoint of one of these families, or name a class of your own: policy=pkg.mod:Class@{path}."
+            )
+    family: Any = find("policy", POLICIES, name)
+    if not hasattr(family, "load"):
+        raise UserError(f"policy {path}: {name} has no classmethod `load`. Give a class like examples/my_policy's.")
+    return family.load(checkpoint, device=device, dtype=dtype, lora=lora, **options)
 
-    model_type = model_type_of(str(path))
-    if model_type not in POLICIES:
-        raise UserError(
-            f"policy {path} has model_type={model_type}, which is not one that draws: {', '.join(POLICIES)}. "
-            "Give a checkpoint of one of these families."
-        )
-    module, name = POLICIES[model_type].split(":")
-    return getattr(import_module(module), name).load(str(path), device=device, dtype=dtype, lora=lora, **options)
+
+def split_name(name: str) -> tuple[str | None, str | None]:
+    """(`pkg.mod:Class`, checkpoint) of what a configuration calls a policy; either may be None, not both."""
+    first, _, checkpoint = name.partition("@")
+    if ":" not in first or Path(name).exists():
+        return None, name
+    return first, checkpoint or None
+
+
+def is_policy(path: str) -> bool:
+    """Whether `load_policy` opens it, as far as its name or its config.json tells. Raises UserError where there is neither."""
+    return split_name(path)[0] is not None or model_type_of(path) in POLICIES
+
+
+def model_type_of(path: str) -> str:
+    """`model_type` in the checkpoint's config. Raises UserError where none can be read."""
+    from transformers import PreTrainedConfig
+
+    folder = Path(path)
+    looks_local = folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1
+    if not folder.is_dir() and looks_local:
+        raise UserError(f"policy {path} is not a folder. Give a checkpoint folder or a Hugging Face model id.")
+    if folder.is_dir() and not (folder / "config.json").exists():
+        raise UserError(f"policy {path} has no config.json. Give the folder that holds config.json and the weights.")
+    try:
+        return PreTrainedConfig.get_config_dict(path)[0].get("model_type", "none")
+    except (OSError, ValueError) as error:
+        line = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(f"policy {path} is neither a folder here nor a readable model id: {line}.") from error

@@ -5,13 +5,11 @@ Everything is measured on rollouts that the checkpoint samples here: nothing is 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any
 
 import torch
 
-from thinkdraw.policies.janus.policy import JanusPolicy
-from thinkdraw.policies.janus.text import PROMPT_FORM
-from thinkdraw.types import Prompt, Rollouts, Sampling, ThoughtFormat
+from thinkdraw.types import Finding, Policy, Prompt, Rollouts, Sampling
 
 GUIDANCE = (0.0, 1.0, 5.0)
 PROMPTS = (
@@ -32,18 +30,10 @@ def fp32_limit(sampling: Sampling) -> float:
 
 
 @dataclass(frozen=True)
-class Row:
-    name: str
-    found: str
-    wanted: str
-    ok: bool
-
-
-@dataclass(frozen=True)
 class CheckResult:
     """rows: one finding each. max_difference: largest |Δ log-prob| in nats per "format, guidance"."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[Finding, ...]
     max_difference: dict[str, float]
 
     @property
@@ -54,14 +44,14 @@ class CheckResult:
         return {"ok": self.ok, "rows": [asdict(row) for row in self.rows], "max_difference": self.max_difference}
 
 
-def check_policy(policy: JanusPolicy, prompts: Sequence[str] = PROMPTS, group_size: int = 2) -> CheckResult:
-    """Log-prob parity for each thought format and guidance scale, the first update's ratio, the VQ round trip, prompt template and
-    special tokens."""
+def check_policy(policy: Policy, prompts: Sequence[str] = PROMPTS, group_size: int = 2) -> CheckResult:
+    """Log-prob parity for each thought format and guidance scale, the first update's ratio, pictures through their
+    tokenizer and back, and what the family says of its prompts and special tokens."""
     asked = [Prompt(text, id=str(i)) for i, text in enumerate(prompts)]
-    is_fp32 = policy.precision == "fp32" and policy.model.dtype == torch.float32
+    is_fp32 = policy.precision == "fp32" and policy.dtype == torch.float32
     rows, differences, ratio, largest = [], {}, 0.0, 0.0
     drawn: Rollouts | None = None
-    for thought in get_args(ThoughtFormat):
+    for thought in policy.thought_formats:
         for scale in GUIDANCE:
             sampling = Sampling(thought=thought, guidance_scale=scale, max_thought_tokens=24)
             drawn = policy.sample(asked, sampling, group_size=group_size, seed=1, decode=False)
@@ -74,37 +64,18 @@ def check_policy(policy: JanusPolicy, prompts: Sequence[str] = PROMPTS, group_si
             differences[name] = gap
             limit = fp32_limit(sampling) if is_fp32 else BF16_LIMIT
             largest = max(largest, limit)
-            rows.append(Row(f"log-prob parity, {name}", f"max |Δ| {gap:.1e} nats", f"≤ {limit:.2g}", gap <= limit))
-    rows.append(Row("ratio at the first update", f"max |ratio − 1| {ratio:.1e}", f"≤ {largest:.2g}", ratio <= largest))
+            rows.append(Finding(f"log-prob parity, {name}", f"max |Δ| {gap:.1e} nats", f"≤ {limit:.2g}", gap <= limit))
+    rows.append(
+        Finding("ratio at the first update", f"max |ratio − 1| {ratio:.1e}", f"≤ {largest:.2g}", ratio <= largest)
+    )
     assert drawn is not None
-    rows += [_round_trip(policy, drawn), *_texts(policy)]
+    rows += [_round_trip(policy, drawn), *policy.text.check()]
     return CheckResult(tuple(rows), differences)
 
 
-def _round_trip(policy: JanusPolicy, drawn: Rollouts) -> Row:
+def _round_trip(policy: Policy, drawn: Rollouts) -> Finding:
     """Drawn picture → tokens → picture: the second pass through the tokenizer should change little."""
     first = policy.decode_tokens(drawn.image_tokens())
     second = policy.decode_tokens(policy.encode_pictures(first))
     error = (first.float() - second.float()).abs().mean().item() / 255
-    return Row("VQ round trip of drawn pictures", f"mean |Δ| {error:.3f} of the range", "finite", error == error)
-
-
-def _texts(policy: JanusPolicy) -> list[Row]:
-    text = policy.text
-    ids = text.prompt("hello")
-    form = PROMPT_FORM.format(text="hello")
-    rows = [
-        Row("prompt template", repr(text.tokenizer.decode(ids[1:])), repr(form), text.tokenizer.decode(ids[1:]) == form)
-    ]
-    special = {
-        "bos": text.bos,
-        "eos": text.eos,
-        "pad": text.pad,
-        "begin of image": text.boi,
-        "end of image": text.eoi,
-        "image": text.image,
-    }
-    distinct = len({v for k, v in special.items() if k != "pad"}) == len(special) - 1 and None not in special.values()
-    listed = ", ".join(f"{name} {number}" for name, number in special.items())
-    rows.append(Row("special tokens", listed, "present and distinct", distinct))
-    return rows
+    return Finding("VQ round trip of drawn pictures", f"mean |Δ| {error:.3f} of the range", "finite", error == error)

@@ -1,5 +1,7 @@
 """Low-rank adapters on the language model, and the full weights that they amount to."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +35,21 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> Any:
         target_modules=rf".*language_model\..*\.({'|'.join(settings.targets)})",
     )
     return get_peft_model(model, config)
+
+
+@contextmanager
+def adapters_off(network: nn.Module) -> Iterator[None]:
+    """Inside, the adapters in `network` add nothing."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 @dataclass(frozen=True)

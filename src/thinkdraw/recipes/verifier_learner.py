@@ -1,4 +1,4 @@
-"""Questioners that can be trained: a Janus policy's understanding side, or any image-text-to-text model of transformers."""
+"""Questioners that can be trained: a policy's understanding side, or any image-text-to-text model of transformers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.images import to_pil
 from thinkdraw.judges.questioners.picture_chat import read_chat_model
 from thinkdraw.judges.questioners.yes_no import QUESTION_FORMAT, yes_no_ids
-from thinkdraw.policies import POLICIES, load_policy
-from thinkdraw.policies.janus.loading import model_type_of
+from thinkdraw.policies import is_policy, load_policy
 from thinkdraw.policies.lora import LoraSettings, add_lora, merged_weights
 from thinkdraw.runtime.files import atomic_directory
 
@@ -33,8 +32,8 @@ class Learner(Protocol):
 
 
 def open_learner(path: str, device: str, dtype: str, precision: str, lora: LoraSettings | None) -> Learner:
-    """A Janus with its vision side trained too, or a chat model that sees pictures. Raises UserError."""
-    if model_type_of(path) in POLICIES:
+    """A policy with its vision side trained too, or a chat model that sees pictures. Raises UserError."""
+    if is_policy(path):
         return load_policy(path, device=device, dtype=dtype, lora=lora, precision=precision, train_understanding=True)
     return ChatLearner(path, device, lora)
 

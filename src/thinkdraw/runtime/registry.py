@@ -1,9 +1,12 @@
 """From a name to what it stands for: the plain dicts of the rooms, or a dotted path `pkg.mod:Class` of the user's own."""
 
 import difflib
+import importlib
 import inspect
+import os
+import sys
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from thinkdraw.errors import UserError
@@ -12,8 +15,8 @@ from thinkdraw.errors import UserError
 def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any]:
     """The class or function that `name` stands for. kind: what it is, for errors: "reward", "judge".
 
-    registry: name → `pkg.mod:Class`, imported here and not before. Raises UserError for an unknown name and for a path
-    that leads nowhere.
+    registry: name → `pkg.mod:Class`, imported here and not before. A path of the user's own may lead into an installed
+    package or into the current folder. Raises UserError for an unknown name and for a path that leads nowhere.
     """
     path = registry.get(name, name)
     if ":" not in path:
@@ -22,11 +25,23 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
         raise UserError(f"unknown {kind} {name!r}: {hint} A class of your own works as pkg.mod:Class.")
     module, _, attribute = path.partition(":")
     try:
-        return getattr(import_module(module), attribute)
+        return getattr(_import(module), attribute)
     except ModuleNotFoundError as error:
-        raise UserError(f"{kind} {name!r}: cannot import {error.name}. Install it, or correct the path.") from error
+        raise UserError(
+            f"{kind} {name!r}: cannot import {error.name}, which is neither installed nor in {os.getcwd()}. Install it, "
+            "correct the path, or go to its folder."
+        ) from error
     except AttributeError as error:
         raise UserError(f"{kind} {name!r}: {module} has no {attribute}. Correct the part after the colon.") from error
+
+
+def _import(module: str) -> ModuleType:
+    """The module called so; the current folder is looked at last, so that it hides nothing that is installed."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
+        importlib.invalidate_caches()
+    return importlib.import_module(module)
 
 
 def make(kind: str, registry: Mapping[str, str], name: str, settings: Mapping[str, Any]) -> Any:

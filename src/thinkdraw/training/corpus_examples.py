@@ -18,8 +18,9 @@ def encoder_of(policy: Policy) -> Encoder:
     """How this policy turns pictures into tokens. Raises UserError for codes that uint16 does not hold."""
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
+    picture = policy.picture
     return Encoder(
-        policy.encode_pictures, policy.picture.size, policy.picture.num_tokens, policy.picture_tokenizer_hash()
+        policy.encode_pictures, picture.height, picture.width, picture.num_tokens, policy.picture_tokenizer_hash()
     )
 
 

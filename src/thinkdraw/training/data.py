@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from PIL import Image
 from pydantic import Field
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -18,9 +17,10 @@ from torch import Tensor
 from thinkdraw.config import StrictModel
 from thinkdraw.data.corpus_rows import CorpusReading, is_corpus
 from thinkdraw.data.leak_guard import leaks, refuse_leaks
+from thinkdraw.data.picture_bytes import centre_crop
 from thinkdraw.data.prompt_files import json_rows, prompt_of, read_prompts, text_of
 from thinkdraw.errors import UserError
-from thinkdraw.images import read_picture, to_pil
+from thinkdraw.images import read_picture
 from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
@@ -243,10 +243,7 @@ def _picture(row: dict[str, Any], where: str, folder: Path, policy: Policy) -> n
         raise UserError(
             f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again."
         ) from error
-    side, size = min(picture.shape[:2]), policy.picture.size
-    top, left = (picture.shape[0] - side) // 2, (picture.shape[1] - side) // 2
-    square = to_pil(picture[top : top + side, left : left + side])
-    return np.array(square if side == size else square.resize((size, size), Image.Resampling.BICUBIC))
+    return centre_crop(picture, policy.picture.height, policy.picture.width)[0]
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -6,7 +6,7 @@ gathered once per rollout phase and dropped after it. Frozen weights stay whole,
 """
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,7 +22,7 @@ from thinkdraw.types import Policy, Prompt, Sampling
 
 
 class Sharded:
-    """Shards the trained weights of `policy` over `size` processes; its scorer is then torch's FSDP module.
+    """Shards the trained weights of `policy` over `size` processes; its network is then torch's FSDP module.
 
     The shards are fp32, and gathered in the dtype that the weights had. Raises UserError for what cannot be sharded.
     """
@@ -35,13 +35,13 @@ class Sharded:
         shared: list[Any] = [policy.text, *policy.network.parameters(), *policy.network.buffers()]
         memo: dict[int, Any] = {id(thing): thing for thing in shared}
         memo |= {id(weight): nn.Parameter(weight.new_empty(0), requires_grad=False) for weight in trained.values()}
-        self._twin: Any = copy.deepcopy((policy.model, policy.network, policy.adapters), memo)
+        self._twin = copy.deepcopy(policy.network, memo)
         self._twin_weights = {name: memo[id(weight)] for name, weight in trained.items()}
-        _shard(policy.network, policy.model.model.language_model.layers, self._dtype, _mesh(policy.device, size))
+        _shard(policy.network, policy.blocks, self._dtype, _mesh(policy.device, size))
         self._shards: dict[str, Any] = _sharded(policy.network, trained.keys(), size)
-        if policy.adapters is not None:
+        if policy.has_adapters:
             # The reference is the model with its adapters off: whole on every process, so that it needs no gathering.
-            policy.adapters, policy._reference = self._twin[2], self._twin[1]
+            policy.make_reference(self._twin)
         self._is_resident = False
 
     @contextmanager
@@ -53,13 +53,13 @@ class Sharded:
         if self._is_resident:
             yield
             return
-        sharded, self._is_resident = (self.policy.model, self.policy.network), True
+        sharded, self._is_resident = self.policy.network, True
         try:
             self._gather()
-            self.policy.model, self.policy.network = self._twin[:2]
+            self.policy.network = self._twin
             yield
         finally:
-            (self.policy.model, self.policy.network), self._is_resident = sharded, False
+            self.policy.network, self._is_resident = sharded, False
             for weight in self._twin_weights.values():
                 weight.data = weight.new_empty(0)
 
@@ -79,8 +79,8 @@ class Sharded:
             log_probs.backward(torch.zeros_like(log_probs))
 
 
-def _trained(scorer: nn.Module) -> dict[str, nn.Parameter]:
-    trained = {n: p for n, p in scorer.named_parameters(remove_duplicate=False) if p.requires_grad}
+def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
+    trained = {n: p for n, p in network.named_parameters(remove_duplicate=False) if p.requires_grad}
     names: dict[int, str] = {}
     for name, weight in trained.items():
         if (other := names.setdefault(id(weight), name)) != name:
@@ -103,13 +103,13 @@ def _mesh(device: torch.device, size: int) -> DeviceMesh:
     return init_device_mesh(device.type, (size,))
 
 
-def _shard(scorer: nn.Module, layers: Any, dtype: torch.dtype, mesh: DeviceMesh) -> None:
-    """`fully_shard` each layer, and what is left of the scorer as one more. Gradients are added, not averaged."""
+def _shard(network: nn.Module, layers: Iterable[nn.Module], dtype: torch.dtype, mesh: DeviceMesh) -> None:
+    """`fully_shard` each layer, and what is left of the network as one more. Gradients are added, not averaged."""
     precision = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    frozen = {weight for weight in scorer.parameters() if not weight.requires_grad}
-    for module in (*layers, scorer):
+    frozen = {weight for weight in network.parameters() if not weight.requires_grad}
+    for module in (*layers, network):
         _to_fp32(module)
         fully_shard(module, mesh=mesh, mp_policy=precision, ignored_params=frozen)
         assert isinstance(module, FSDPModule)
@@ -125,10 +125,10 @@ def _to_fp32(module: nn.Module) -> None:
                 part.register_parameter(name, nn.Parameter(weight.detach().float()))
 
 
-def _sharded(scorer: nn.Module, asked: Any, size: int) -> dict[str, Tensor]:
+def _sharded(network: nn.Module, trained: Iterable[str], size: int) -> dict[str, Tensor]:
     """The trained weights, each of which has to be spread over `size` processes; nothing else may be."""
-    found = {n: p for n, p in scorer.named_parameters() if isinstance(p, DTensor)}
-    whole = sorted(set(asked) ^ found.keys()) or [n for n, p in found.items() if p.device_mesh.size() != size]
+    found = {n: p for n, p in network.named_parameters() if isinstance(p, DTensor)}
+    whole = sorted(set(trained) ^ found.keys()) or [n for n, p in found.items() if p.device_mesh.size() != size]
     if whole:
         raise UserError(f"sharding=fsdp2 over {size} processes: {len(whole)} weights are not so, {whole[0]} first.")
     return dict(found)

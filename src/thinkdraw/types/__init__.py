@@ -10,7 +10,7 @@ from thinkdraw.types.judges import (
     Verdicts,
     Writer,
 )
-from thinkdraw.types.policy import Drawer, PictureSpec, Policy, TextSide
+from thinkdraw.types.policy import Drawer, Finding, PictureSpec, Policy, TextSide
 from thinkdraw.types.prompts import Prompt, Question, Relation
 from thinkdraw.types.rollouts import Rollouts, Scored
 from thinkdraw.types.sampling import Sampling, ThoughtFormat
@@ -19,6 +19,6 @@ from thinkdraw.types.segments import Context, Kept, Segment
 __all__ = [
     "Prompt", "Question", "Relation",
     "Sampling", "ThoughtFormat", "Segment", "Context", "Kept", "Rollouts", "Scored",
-    "Policy", "PictureSpec", "TextSide", "Drawer",
+    "Policy", "PictureSpec", "TextSide", "Finding", "Drawer",
     "Detection", "Detector", "Questioner", "Scorer", "Request", "Writer", "Verdicts", "Reward",
 ]  # fmt: skip

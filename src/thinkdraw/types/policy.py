@@ -11,16 +11,27 @@ from torch import Tensor, nn
 
 from thinkdraw.types.prompts import Prompt
 from thinkdraw.types.rollouts import Rollouts, Scored
-from thinkdraw.types.sampling import Sampling
+from thinkdraw.types.sampling import Sampling, ThoughtFormat
 
 
 @dataclass(frozen=True)
 class PictureSpec:
-    """What a policy draws. size: pixels a side. num_tokens: image tokens of a whole picture. num_codes: different ones."""
+    """What a policy draws. height, width: pixels. num_tokens: image tokens of a whole picture. num_codes: different ones."""
 
-    size: int
+    height: int
+    width: int
     num_tokens: int
     num_codes: int
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of `thinkdraw check`: what was looked at, what was found, what was wanted."""
+
+    name: str
+    found: str
+    wanted: str
+    ok: bool
 
 
 class TextSide(Protocol):
@@ -47,20 +58,34 @@ class TextSide(Protocol):
 
     def thought_text(self, ids: Sequence[int]) -> str: ...
 
+    def check(self) -> list[Finding]:
+        """What `thinkdraw check` should say of the prompt's form and the special tokens; may be nothing."""
+        ...
+
 
 class Policy(Protocol):
     """A generator that writes thoughts and draws. `policies/janus` is a family; `examples/my_policy` a minimal one.
 
-    network: the module to train; a wrapped one (FSDP) may take its place. text, picture: its two sides.
-    thinks, sees, draws_from_pictures: what it can do: write thoughts, answer questions about pictures, be shown a
-    picture before it draws. precision: of the forward pass, fp32 or bf16. max_positions: tokens of a whole row.
+    network: the module to train; another of the same shape may take its place, such as a whole twin of one in shards.
+    thought_formats: those that `sample` takes. sees: whether it answers questions about pictures.
+    draws_from_pictures: whether it can be shown a picture before it draws. has_adapters: whether only adapters are
+    trained, without which it is its own reference. precision: of the forward pass, fp32 or bf16.
     """
 
     network: nn.Module
     precision: str
-    thinks: bool
-    sees: bool
-    draws_from_pictures: bool
+
+    @property
+    def thought_formats(self) -> Sequence[ThoughtFormat]: ...
+
+    @property
+    def sees(self) -> bool: ...
+
+    @property
+    def draws_from_pictures(self) -> bool: ...
+
+    @property
+    def has_adapters(self) -> bool: ...
 
     @property
     def text(self) -> TextSide: ...
@@ -77,7 +102,9 @@ class Policy(Protocol):
         ...
 
     @property
-    def max_positions(self) -> int: ...
+    def max_positions(self) -> int:
+        """Tokens that a whole row may have."""
+        ...
 
     @property
     def revision(self) -> str:
@@ -95,7 +122,14 @@ class Policy(Protocol):
         decode: bool = True,
         prefix: Rollouts | None = None,
         prefix_lengths: Tensor | None = None,
-    ) -> Rollouts: ...
+    ) -> Rollouts:
+        """`group_size` rollouts per prompt, prompt-major.
+
+        seeds: (P·G,), or derived from `seed` and the prompt's index: a rollout follows from its seed, whatever else is
+        in the batch. decode: make pictures too. prefix: one rollout per prompt whose first prefix_lengths (P,) tokens
+        are kept, with their log-probs and mask, and continued `group_size` times.
+        """
+        ...
 
     def teacher_forced(
         self,
@@ -104,39 +138,77 @@ class Policy(Protocol):
         image_tokens: Tensor,
         sampling: Sampling,
         drop: Tensor | None = None,
-    ) -> Rollouts: ...
+    ) -> Rollouts:
+        """Rollouts of given texts and pictures to train on: log-probs 0, in the mask what a policy would choose.
 
-    def log_probs(self, rollouts: Rollouts) -> Scored: ...
+        thoughts: B texts, ignored for `off`. image_tokens: (B, N). drop: (B,) bool, rows whose prompt and thought are
+        blanked as guidance's unconditional row is, and which train image tokens only.
+        """
+        ...
+
+    def log_probs(self, rollouts: Rollouts) -> Scored:
+        """Of the tokens under the distribution that they were sampled from, with gradient."""
+        ...
 
     # Pictures
 
-    def encode_pictures(self, pictures: Tensor) -> Tensor: ...
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """(B, N) image tokens of uint8 pictures (B, H, W, 3) of the policy's own size."""
+        ...
 
-    def decode_tokens(self, image_tokens: Tensor) -> Tensor: ...
+    def decode_tokens(self, image_tokens: Tensor) -> Tensor:
+        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); what is missing is filled in."""
+        ...
 
-    def code_vectors(self, image_tokens: Tensor) -> Tensor: ...
+    def code_vectors(self, image_tokens: Tensor) -> Tensor:
+        """(B, N, D) unit vectors for image tokens (B, N): pictures alike have vectors alike."""
+        ...
 
     def picture_tokenizer_hash(self) -> str:
         """SHA-256 of what turns pictures into image tokens."""
         ...
 
-    # Seeing
+    # Seeing; these raise UserError where `sees` is False.
 
-    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor: ...
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions."""
+        ...
 
-    def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor: ...
+    def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """Log-odds (B,) of `answer`, with gradient, of all rows at once."""
+        ...
+
+    def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        """(B,) mean log-likelihood per token, nats, of each text as a caption of its picture."""
+        ...
 
     # The reference
 
-    def make_reference(self) -> None: ...
+    def make_reference(self, network: nn.Module | None = None) -> None:
+        """Freeze a copy of the weights as they are now; with adapters there is nothing to copy.
 
-    def reference_weights(self) -> dict[str, Tensor]: ...
+        network: whole modules in place of `self.network`, which is in shards, to score the reference with.
+        """
+        ...
 
-    def load_reference(self, weights: dict[str, Tensor]) -> None: ...
+    def reference_weights(self) -> dict[str, Tensor]:
+        """Of the copy that `make_reference` took; empty with adapters."""
+        ...
 
-    def reference(self) -> AbstractContextManager[None]: ...
+    def load_reference(self, weights: dict[str, Tensor]) -> None:
+        """Put back what `reference_weights` gave."""
+        ...
+
+    def reference(self) -> AbstractContextManager[None]:
+        """Inside, `log_probs` are the reference's, and with adapters all that the policy does is."""
+        ...
 
     # Training
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The repeated layers of `network`, which are sharded one by one."""
+        ...
 
     def checkpoint_layers(self) -> None:
         """Recompute layers in the backward pass, to save memory."""
@@ -146,7 +218,9 @@ class Policy(Protocol):
         """Want no gradients any more: the policy judges."""
         ...
 
-    def save(self, directory: Path) -> None: ...
+    def save(self, directory: Path) -> None:
+        """Write a checkpoint, whole or not at all, that `load_policy` opens."""
+        ...
 
 
 class Drawer(Protocol):

@@ -28,7 +28,7 @@ def learn(policy):
 
 
 def shown(policy):
-    return pictures(3, size=policy.picture.size)
+    return pictures(3, size=policy.picture.height)
 
 
 @pytest.mark.parametrize("lora", [None, LoraSettings(rank=2)])

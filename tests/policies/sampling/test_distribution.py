@@ -4,8 +4,7 @@ import math
 
 import torch
 
-from thinkdraw.policies.janus.likelihood import kept_mask
-from thinkdraw.policies.sampling.distribution import entropy_of, kept_set, log_distribution
+from thinkdraw.policies.sampling.distribution import entropy_of, kept_mask, kept_set, log_distribution
 from thinkdraw.types import Kept
 
 

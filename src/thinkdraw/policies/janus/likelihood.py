@@ -16,8 +16,8 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies.fast.chunked_head import read_off
 from thinkdraw.policies.janus import network
 from thinkdraw.policies.janus.text import JanusText
-from thinkdraw.policies.sampling.distribution import entropy_of, log_distribution
-from thinkdraw.types import Context, Kept, Rollouts
+from thinkdraw.policies.sampling.distribution import entropy_of, kept_mask, log_distribution
+from thinkdraw.types import Context, Rollouts
 
 GuidanceInLoss = Literal["same", "conditional"]
 Place = tuple[Tensor, Tensor]  # rows and columns (K,) of tokens on the token axis
@@ -148,15 +148,3 @@ def _in_chunks(
         return log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0], entropy_of(log_probs)
 
     return read_off(read, head, max(1, CHUNK_ELEMENTS // head.out_features), *inputs)
-
-
-def kept_mask(kept: Kept, place: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
-    """(K, V) bool of the kept sets of the tokens at `place`; all True where nothing was cut."""
-    flat = kept.counts.flatten().long()
-    which = place[0] * kept.counts.shape[1] + place[1]
-    counts, ends = flat[which], flat.cumsum(0)[which]
-    mask = (counts == 0)[:, None].repeat(1, vocabulary)
-    row = torch.arange(len(which), device=flat.device).repeat_interleave(counts)
-    offset = torch.arange(len(row), device=flat.device) - (counts.cumsum(0) - counts)[row]
-    mask[row, kept.indices[(ends - counts)[row] + offset].long()] = True
-    return mask

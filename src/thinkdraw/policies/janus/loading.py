@@ -17,22 +17,6 @@ from thinkdraw.runtime.files import atomic_directory
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def model_type_of(path: str) -> str:
-    """`model_type` in the checkpoint's config."""
-    from transformers import PreTrainedConfig
-
-    folder = Path(path)
-    looks_local = folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1
-    if not folder.is_dir() and looks_local:
-        raise UserError(f"policy {path} is not a folder. Give a checkpoint folder or a Hugging Face model id.")
-    if folder.is_dir() and not (folder / "config.json").exists():
-        raise UserError(f"policy {path} has no config.json. Give the folder that holds config.json and the weights.")
-    try:
-        return PreTrainedConfig.get_config_dict(path)[0].get("model_type", "none")
-    except (OSError, ValueError) as error:
-        raise UserError(f"policy {path} is neither a folder here nor a readable model id: {_line(error)}.") from error
-
-
 def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
     """JanusForConditionalGeneration with every weight present, in eval mode on the CPU."""
     disable_progress_bar()  # it is gone in a second, and would stand between a user and the line that matters

@@ -26,14 +26,14 @@ from thinkdraw.policies.fast.cuda_graphs import recorder_for
 from thinkdraw.policies.janus import loading, network, vq
 from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Scorer
 from thinkdraw.policies.janus.text import JanusText
-from thinkdraw.policies.lora import LoraSettings, add_lora
+from thinkdraw.policies.lora import LoraSettings, adapters_off, add_lora
 from thinkdraw.policies.sampling import memory
 from thinkdraw.policies.sampling.noise import derive_seeds
 from thinkdraw.policies.sampling.partial import Canvas, pad_rows
 from thinkdraw.policies.sampling.sampler import Sampler
 from thinkdraw.policies.sampling.session import Reader
 from thinkdraw.runtime.device import autocast, settle_vector_math
-from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, Scored
+from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, Scored, ThoughtFormat
 
 CAPTION_REQUEST = "describe this picture."
 
@@ -41,13 +41,14 @@ CAPTION_REQUEST = "describe this picture."
 class JanusPolicy:
     """See `types.Policy`.
 
-    network: the module to train; a wrapped one (DDP, FSDP) may take its place. precision: fp32, or bf16 autocast.
+    precision: fp32, or bf16 autocast.
     max_rows: rows per decoding batch, those of guidance included; None: as many as memory holds.
     cuda_graphs: sample by recorded steps on an NVIDIA GPU, see `replay.py`. train_understanding: also train the vision
     encoder.
     """
 
-    thinks = sees = True
+    thought_formats: tuple[ThoughtFormat, ...] = ("inline", "rewrite", "off")
+    sees = True
     draws_from_pictures = False
 
     def __init__(
@@ -56,23 +57,24 @@ class JanusPolicy:
         cuda_graphs: bool = True, lora: LoraSettings | None = None,
     ):  # fmt: skip
         settle_vector_math()
-        self.model, self.processor = model, processor
+        self.processor = processor
         self.precision, self.max_rows, self.cuda_graphs = precision, max_rows, cuda_graphs
         config: Any = model.config
-        self.picture = PictureSpec(
-            config.vision_config.image_size, config.vision_config.num_image_tokens, config.vq_config.num_embeddings
-        )
+        size = config.vision_config.image_size
+        self.picture = PictureSpec(size, size, config.vision_config.num_image_tokens, config.vq_config.num_embeddings)
         self.max_positions = config.text_config.max_position_embeddings
         vocabulary = config.text_config.vocab_size
         self.text = JanusText(processor.tokenizer, config.image_token_id, vocabulary, self.picture.num_tokens)
-        self.adapters = add_lora(model, lora) if lora else None
+        if lora:
+            add_lora(model, lora)
+        self.has_adapters = lora is not None
         frozen = [model.model.vqmodel]
         if not train_understanding:
             frozen += [model.model.vision_model, model.model.aligner]
         for module in frozen:
             module.requires_grad_(False)
         self.network: nn.Module = Scorer(model, self.text, guidance_in_loss).eval()
-        self._reference: Scorer | None = None
+        self._reference: nn.Module | None = None
         self._in_reference = self._compiles = False
         self._revision: tuple[Any, str] = (None, "")
         self._arena = Arena()
@@ -82,6 +84,14 @@ class JanusPolicy:
         model: Any = loading.read_model(path, dtype)
         processor = loading.read_processor(path, model.config.vision_config.num_image_tokens)
         return cls(model.to(device), processor, lora=lora, **options)
+
+    @property
+    def model(self) -> JanusForConditionalGeneration:
+        return self._module().model
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.model.model.language_model.layers
 
     @property
     def device(self) -> torch.device:
@@ -265,9 +275,14 @@ class JanusPolicy:
         compiled.compile_layers(self.model, self.precision)
         self._compiles = True
 
-    def make_reference(self) -> None:
-        """Freeze a copy of the weights as they are now; with adapters there is nothing to copy."""
-        if self.adapters is None:
+    def make_reference(self, network: nn.Module | None = None) -> None:
+        """Freeze a copy of the weights as they are now; with adapters there is nothing to copy.
+
+        network: whole modules in place of `self.network`, which is in shards, to score the reference with.
+        """
+        if network is not None:
+            self._reference = network
+        elif not self.has_adapters:
             shared = {id(self.model.model.vqmodel): self.model.model.vqmodel}
             model = copy.deepcopy(self.model, shared).requires_grad_(False)
             self._reference = Scorer(model, self.text, self._module().guidance_in_loss).eval()
@@ -276,25 +291,27 @@ class JanusPolicy:
 
     def reference_weights(self) -> dict[str, Tensor]:
         """Of the copy that `make_reference` took; empty with adapters."""
-        if self._reference is None:
+        if self._reference is None or self.has_adapters:
             return {}
         frozen = "model.vqmodel."  # shared with the policy, never trained
-        return {n: w for n, w in self._reference.model.state_dict().items() if not n.startswith(frozen)}
+        reference: Any = self._reference
+        return {n: w for n, w in reference.model.state_dict().items() if not n.startswith(frozen)}
 
     def load_reference(self, weights: dict[str, Tensor]) -> None:
         """Put back what `reference_weights` gave."""
-        if self._reference is not None:
-            self._reference.model.load_state_dict(self._reference.model.state_dict() | weights)
+        if self._reference is not None and not self.has_adapters:
+            reference: Any = self._reference
+            reference.model.load_state_dict(reference.model.state_dict() | weights)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
         """Inside, `log_probs` are the reference's: the adapters off, or the copy that `make_reference` took."""
-        if self.adapters is None and self._reference is None:
+        if not self.has_adapters and self._reference is None:
             raise RuntimeError("no reference: call make_reference() before training, or load the policy with lora.")
         self._in_reference = True
         try:
-            if self.adapters is not None:
-                with self.adapters.disable_adapter():
+            if self.has_adapters:
+                with adapters_off(self.network if self._reference is None else self._reference):
                     yield
             else:
                 yield
@@ -310,9 +327,9 @@ class JanusPolicy:
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
         """(B, N) image tokens of uint8 pictures (B, H, W, 3) of the model's own size."""
-        if pictures.shape[1:3] != (self.picture.size, self.picture.size):
+        if pictures.shape[1:3] != (self.picture.height, self.picture.width):
             raise ValueError(
-                f"pictures of shape {tuple(pictures.shape)}: this policy draws {self.picture.size}×{self.picture.size} "
+                f"pictures of shape {tuple(pictures.shape)}: this policy draws {self.picture.height}×{self.picture.width} "
                 "pixels. Resize them."
             )
         vqmodel = self.model.model.vqmodel
@@ -378,7 +395,7 @@ class JanusPolicy:
 
     def picture_tokenizer_hash(self) -> str:
         """SHA-256 of the VQ model's weights and the size of pictures."""
-        digest = hashlib.sha256(f"{self.picture.size} {self.picture.num_tokens}".encode())
+        digest = hashlib.sha256(f"{self.picture.height} {self.picture.num_tokens}".encode())
         for name, weight in sorted(self.model.model.vqmodel.state_dict().items()):
             digest.update(name.encode() + weight.float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.control_tokens import breaker
+from thinkdraw.types import Finding
 
 # `User:` and `Assistant:` without the bars, as some papers' code has it, cost Janus-Pro-1B ten GenEval points and more.
 PROMPT_FORM = "<|User|>: {text}\n\n<|Assistant|>:"
@@ -79,6 +80,26 @@ class JanusText:
                 "yes/no questions needs. Use a checkpoint whose vocabulary has it, or another judge."
             )
         return torch.tensor(ids)
+
+    def check(self) -> list[Finding]:
+        """Whether prompts get the published form, and the special tokens are there and distinct."""
+        read = self.tokenizer.decode(self.prompt("hello")[1:])
+        form = PROMPT_FORM.format(text="hello")
+        special = {
+            "bos": self.bos,
+            "eos": self.eos,
+            "pad": self.pad,
+            "begin of image": self.boi,
+            "end of image": self.eoi,
+            "image": self.image,
+        }
+        apart = [number for name, number in special.items() if name != "pad"]  # pad may be another's
+        distinct = len(set(apart)) == len(apart) and None not in special.values()
+        listed = ", ".join(f"{name} {number}" for name, number in special.items())
+        return [
+            Finding("prompt template", repr(read), repr(form), read == form),
+            Finding("special tokens", listed, "present and distinct", distinct),
+        ]
 
     def blanked(self, ids: Tensor, is_image: Tensor | None = None) -> Tensor:
         """The unconditional row of guidance: every text id but BOS and begin-of-image becomes pad, visible."""

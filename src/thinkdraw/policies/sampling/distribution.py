@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from thinkdraw.types import Kept
+
 # Nats of a token that adds nothing to an entropy in fp32; the exp of less than −87 is a number that CPUs are slow with.
 LEAST = -80.0
 
@@ -52,6 +54,18 @@ def kept_set(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tenso
         probs = values.softmax(dim=-1)
         keep &= probs.cumsum(dim=-1) - probs < mass
     return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(-1, indices, keep)
+
+
+def kept_mask(kept: Kept, place: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
+    """(K, V) bool of the kept sets of the tokens at `place`; all True where nothing was cut."""
+    flat = kept.counts.flatten().long()
+    which = place[0] * kept.counts.shape[1] + place[1]
+    counts, ends = flat[which], flat.cumsum(0)[which]
+    mask = (counts == 0)[:, None].repeat(1, vocabulary)
+    row = torch.arange(len(which), device=flat.device).repeat_interleave(counts)
+    offset = torch.arange(len(row), device=flat.device) - (counts.cumsum(0) - counts)[row]
+    mask[row, kept.indices[(ends - counts)[row] + offset].long()] = True
+    return mask
 
 
 def entropy_of(log_probs: Tensor) -> Tensor:

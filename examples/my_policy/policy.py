@@ -1,0 +1,396 @@
+"""A model family in one file: a GPT-2 that thinks in bytes and draws a grid of 5 × 7 colours. Copy it, put your model in.
+
+It is `thinkdraw.types.Policy` in the fewest lines: no cache of keys and values (each token reads its whole row again), no
+adapters, no eyes. What samples and what scores share one function, `GridNetwork.log_probs_after`, so that they agree.
+"""
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GPT2Config, GPT2Model
+
+from thinkdraw.errors import UserError
+from thinkdraw.policies import sampling as parts
+from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.runtime.device import autocast
+from thinkdraw.runtime.files import atomic_directory
+from thinkdraw.types import Finding, Kept, PictureSpec, Prompt, Rollouts, Sampling, Scored, ThoughtFormat
+
+ROWS, COLUMNS, TILE = 5, 7, 4  # image tokens down and across; pixels a side of each
+CODES = 64  # colours: four levels of red, green and blue
+BOS, BOI, PAD = 256, 257, 258  # after the 256 bytes; begin-of-image ends a thought too
+VOCABULARY = 259
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class ByteText:
+    """See `types.TextSide`. Bytes cannot spell a control token."""
+
+    pad = PAD
+    controls = frozenset({BOS, BOI, PAD})
+    vocabulary_hash = hashlib.sha256(b"bytes, then bos, boi and pad").hexdigest()
+
+    def prompt(self, text: str) -> list[int]:
+        if not text.strip():
+            raise UserError(f"prompt {text!r} is empty. Give it at least one word.")
+        return [BOS, *f"{text.strip()}:".encode()]
+
+    def thought(self, text: str) -> list[int]:
+        return list(text.strip().encode())
+
+    def thought_text(self, ids: Sequence[int]) -> str:
+        return bytes(i for i in ids if i < BOS).decode(errors="replace").strip()
+
+    def check(self) -> list[Finding]:
+        return []
+
+
+class GridNetwork(nn.Module):
+    """What is trained. Its ids (B, S) are those of text, and after them the codes; causal, so padding on the right is harmless."""
+
+    def __init__(self, config: GPT2Config) -> None:
+        super().__init__()
+        self.trunk = GPT2Model(config)
+        self.text_head, self.image_head = nn.Linear(config.n_embd, VOCABULARY), nn.Linear(config.n_embd, CODES)
+
+    def hidden(self, ids: Tensor, guided: bool) -> list[Tensor]:
+        """Last hidden states (B, S, H), and with guidance those of the rows without prompt and thought."""
+        blank = torch.where((ids < VOCABULARY) & (ids != BOS) & (ids != BOI), PAD, ids)
+        return [self.trunk(i, use_cache=False).last_hidden_state for i in ((ids, blank) if guided else (ids,))]
+
+    def log_probs_after(
+        self,
+        hidden: list[Tensor],
+        place: tuple[Tensor, Tensor],
+        is_image: bool,
+        sampling: Sampling,
+        kept: Tensor | None,
+    ) -> Tensor:
+        """Log-probs (K, V) of the tokens after `place`, rows and columns (K,). kept: (K, V), what top-k and top-p left."""
+        head = self.image_head if is_image else self.text_head
+        logits = [head(h[place]) for h in (hidden if is_image else hidden[:1])]
+        never = (
+            None if is_image else torch.isin(torch.arange(VOCABULARY), torch.tensor([BOS, PAD])).to(head.weight.device)
+        )
+        return parts.log_distribution(
+            logits[0], temperature=sampling.temperature, unconditional=logits[1] if len(logits) == 2 else None,
+            guidance_scale=sampling.guidance_scale, suppressed=never, kept=kept,
+        )  # fmt: skip
+
+    def forward(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+        """(log-probs, entropy), each (B, T) float32 nats, 0 where the mask is False."""
+        before, after = rollouts.prompt_mask.sum(1), (rollouts.segment >= 0).sum(1)
+        ids = rollouts.tokens + VOCABULARY * rollouts.is_image
+        rows = [torch.cat([p[:n], t[:m]]) for p, n, t, m in zip(rollouts.prompt_ids, before, ids, after)]
+        hidden = self.hidden(pad_sequence(rows, True, PAD), rollouts.sampling.guidance_scale != 1)
+        found = [torch.zeros(ids.shape, device=ids.device) for _ in range(2)]
+        for is_image in (False, True):  # both heads, if on nothing: every trained weight has a gradient
+            row, column = here = (rollouts.mask & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
+            place = (row, column + before[row] - 1)
+            kept = rollouts.kept and parts.kept_mask(rollouts.kept, here, CODES if is_image else VOCABULARY)
+            log_probs = self.log_probs_after(hidden, place, is_image, rollouts.sampling, kept)
+            chosen = log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0]
+            found = [f.index_put(here, v) for f, v in zip(found, (chosen, parts.entropy_of(log_probs)))]
+        return found[0], found[1]
+
+
+@dataclass
+class Row:
+    """A rollout while it is written: its context, and its tokens with what `Rollouts` says of each."""
+
+    context: list[int]
+    tokens: list[int] = field(default_factory=list)
+    is_image: list[bool] = field(default_factory=list)
+    mask: list[bool] = field(default_factory=list)
+    log_probs: list[float] = field(default_factory=list)
+    kept: list[list[int]] = field(default_factory=list)
+
+    def write(self, token: int, is_image: bool, mask: bool, log_prob: float = 0.0, kept: Sequence[int] = ()) -> None:
+        new = (token, is_image, mask, log_prob, list(kept))
+        for column, value in zip((self.tokens, self.is_image, self.mask, self.log_probs, self.kept), new):
+            column.append(value)
+
+    @property
+    def ids(self) -> list[int]:
+        return self.context + [t + VOCABULARY * i for t, i in zip(self.tokens, self.is_image)]
+
+    @property
+    def draws(self) -> bool:
+        return self.ids[-1] == BOI or self.ids[-1] >= VOCABULARY
+
+    @property
+    def is_done(self) -> bool:
+        return sum(self.is_image) == ROWS * COLUMNS
+
+
+class GridPolicy:
+    """See `types.Policy`."""
+
+    thought_formats: tuple[ThoughtFormat, ...] = ("inline", "off")
+    sees = draws_from_pictures = has_adapters = False
+    text = ByteText()
+    picture = PictureSpec(ROWS * TILE, COLUMNS * TILE, ROWS * COLUMNS, CODES)
+
+    def __init__(self, network: GridNetwork, precision: str) -> None:
+        self.network: nn.Module = network.eval()
+        self.precision = precision
+        self._reference: nn.Module | None = None
+        self._in_reference = False
+
+    @classmethod
+    def load(
+        cls, path: str | None, *, device: str, dtype: str, lora: LoraSettings | None, precision: str = "fp32"
+    ) -> "GridPolicy":
+        """The policy saved at `path`, or a small random one."""
+        if lora:
+            raise UserError("lora: the grid policy has no adapters. Set lora=null.")
+        if path:
+            network = GridNetwork(GPT2Config.from_pretrained(path))
+            network.load_state_dict(load_file(Path(path, "model.safetensors")))
+        else:
+            config = GPT2Config(
+                vocab_size=VOCABULARY + CODES, bos_token_id=None, eos_token_id=None, n_positions=512, n_embd=64,
+                n_layer=2, n_head=2, initializer_range=0.2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+            )  # fmt: skip
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                network = GridNetwork(config)
+            nn.init.constant_(network.text_head.bias[BOI : BOI + 1], 3.0)  # some thoughts end before their budget does
+        return cls(network.to(device, DTYPES[dtype]), precision)
+
+    @property
+    def _grid(self) -> GridNetwork:
+        assert isinstance(self.network, GridNetwork)
+        return self.network
+
+    @property
+    def device(self) -> torch.device:
+        return self._grid.image_head.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._grid.image_head.weight.dtype
+
+    @property
+    def max_positions(self) -> int:
+        return self._grid.trunk.config.n_positions
+
+    @property
+    def revision(self) -> str:
+        digest = hashlib.sha256()
+        for weight in self.network.parameters():
+            digest.update(weight.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    # Sampling
+
+    @torch.no_grad()
+    def sample(
+        self, prompts: Sequence[Prompt], sampling: Sampling, *, group_size: int = 1,
+        seeds: Sequence[int] | Tensor | None = None, seed: int = 0, decode: bool = True,
+        prefix: Rollouts | None = None, prefix_lengths: Tensor | None = None,
+    ) -> Rollouts:  # fmt: skip
+        seeds = parts.derive_seeds(seed, len(prompts), group_size) if seeds is None else torch.as_tensor(seeds)
+        if len(seeds) != len(prompts) * group_size:
+            raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts × group_size={group_size}: give one each.")
+        rows = self._begun(prompts, sampling, prefix, prefix_lengths)
+        rows = [copy.deepcopy(row) for row in rows for _ in range(group_size)]
+        pairs = list(zip(rows, seeds.to(self.device)))
+        with autocast(self.device, self.precision):
+            while not all(row.is_done for row in rows):
+                for is_image in (False, True):
+                    if now := [(r, s) for r, s in pairs if r.draws == is_image and not r.is_done]:
+                        self._write([r for r, _ in now], torch.stack([s for _, s in now]), is_image, sampling)
+        repeated = [prompt for prompt in prompts for _ in range(group_size)]
+        return self._rollouts(repeated, rows, sampling, seeds, group_size, decode)
+
+    def _begun(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: Sampling,
+        prefix: Rollouts | None = None,
+        lengths: Tensor | None = None,
+    ) -> list[Row]:
+        """A row for each prompt, with what is kept of the prefix."""
+        if sampling.thought not in self.thought_formats:
+            raise UserError(f"thought={sampling.thought}: the grid policy takes {' or '.join(self.thought_formats)}.")
+        budget, rows = 0 if sampling.thought == "off" else sampling.max_thought_tokens, []
+        for text in (prompt.text for prompt in prompts):
+            ids = self.text.prompt(text)
+            if len(ids) + budget + 1 + ROWS * COLUMNS > self.max_positions:
+                raise UserError(
+                    f"prompt {text[:40]!r}… has {len(ids)} tokens; with max_thought_tokens={budget} and {ROWS * COLUMNS} "
+                    f"image tokens that exceeds the model's {self.max_positions} positions. Shorten it."
+                )
+            rows.append(Row([*ids, BOI] if sampling.thought == "off" else ids))
+        if prefix is None:
+            return rows
+        if lengths is None or not len(prefix) == len(rows) == len(lengths):
+            raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
+        if prefix.sampling.thought != sampling.thought:
+            raise ValueError(
+                f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."
+            )
+        kept = iter(prefix.kept.indices.tolist()) if prefix.kept else iter(())
+        for r, row in enumerate(rows):
+            for t in range(prefix.tokens.shape[1]):
+                cut = [next(kept) for _ in range(int(prefix.kept.counts[r, t]))] if prefix.kept else []
+                if t < lengths[r]:
+                    columns = (prefix.tokens, prefix.is_image, prefix.mask, prefix.log_probs)
+                    row.write(*(column[r, t].item() for column in columns), cut)  # pyright: ignore[reportArgumentType]
+        return rows
+
+    def _write(self, rows: list[Row], seeds: Tensor, is_image: bool, sampling: Sampling) -> None:
+        """One more token in each row, all of them texts or all pictures."""
+        ids = [torch.tensor(row.ids, device=self.device) for row in rows]
+        place = (
+            torch.arange(len(rows), device=self.device),
+            torch.tensor([len(i) - 1 for i in ids], device=self.device),
+        )
+        hidden = self._grid.hidden(pad_sequence(ids, True, PAD), is_image and sampling.guidance_scale != 1)
+        log_probs = self._grid.log_probs_after(hidden, place, is_image, sampling, None)
+        kept = parts.kept_set(log_probs, sampling.top_k, sampling.top_p)
+        if kept is not None:
+            log_probs = log_probs.masked_fill(~kept, -torch.inf).log_softmax(-1)
+        # A token's noise follows from the rollout's seed and the token's place alone.
+        index = torch.tensor([row.is_image.count(is_image) for row in rows], device=self.device)
+        keys = parts.keys(parts.streams(seeds, int(is_image and sampling.thought != "off")), index)
+        race = parts.race(keys, log_probs.shape[1])
+        tokens = log_probs.argmax(-1) if sampling.greedy else parts.draw(log_probs, race)
+        for r, (row, token) in enumerate(zip(rows, tokens.tolist())):
+            if not is_image and len(row.tokens) == sampling.max_thought_tokens:
+                row.write(BOI, False, False)  # forced: nobody chose it
+                continue
+            cut = [] if kept is None else kept[r].nonzero()[:, 0].tolist()
+            row.write(token, is_image, True, float(log_probs[r, token]), cut)
+
+    def teacher_forced(
+        self, prompts: Sequence[Prompt], thoughts: Sequence[str], image_tokens: Tensor, sampling: Sampling,
+        drop: Tensor | None = None,
+    ) -> Rollouts:  # fmt: skip
+        rows = self._begun(prompts, sampling)
+        for r, (row, codes) in enumerate(zip(rows, image_tokens.tolist())):
+            dropped = drop is not None and bool(drop[r])
+            if sampling.thought != "off":
+                ids = self.text.thought(thoughts[r])
+                for token in ids[: sampling.max_thought_tokens]:
+                    row.write(PAD if dropped else token, False, not dropped)
+                row.write(BOI, False, not dropped and len(ids) < sampling.max_thought_tokens)
+            if dropped:
+                row.context = [i if i in (BOS, BOI) else PAD for i in row.context]
+            for code in codes:
+                row.write(code, True, True)
+        return self._rollouts(prompts, rows, sampling, torch.zeros(len(rows)).long(), 1, False)
+
+    def _rollouts(
+        self,
+        prompts: Sequence[Prompt],
+        rows: list[Row],
+        sampling: Sampling,
+        seeds: Tensor,
+        group_size: int,
+        decode: bool,
+    ) -> Rollouts:
+        def padded(columns: list[list], fill: float = 0) -> Tensor:
+            return pad_sequence([torch.tensor(c, device=self.device) for c in columns], True, fill)
+
+        segments = [[int(i and not all(row.is_image)) for i in row.is_image] for row in rows]
+        counts = padded([[len(k) for k in row.kept] for row in rows]).int()
+        indices = [i for row in rows for k in row.kept for i in k]
+        rollouts = Rollouts(
+            prompts=tuple(prompts), prompt_ids=padded([row.context for row in rows], PAD),
+            prompt_mask=padded([[True] * len(row.context) for row in rows], False),
+            tokens=padded([row.tokens for row in rows]), is_image=padded([row.is_image for row in rows], False),
+            segment=padded(segments, -1).to(torch.int8), mask=padded([row.mask for row in rows], False),
+            log_probs=padded([row.log_probs for row in rows]).float(), seeds=seeds.to(self.device), sampling=sampling,
+            group_size=group_size, revision=self.revision,
+            kept=Kept(torch.tensor(indices, device=self.device, dtype=torch.int32), counts) if indices else None,
+            thoughts=tuple(self.text.thought_text([t for t, i in zip(r.tokens, r.is_image) if not i]) for r in rows),
+        )  # fmt: skip
+        return (
+            dataclasses.replace(rollouts, pictures=self.decode_tokens(rollouts.image_tokens())) if decode else rollouts
+        )
+
+    def log_probs(self, rollouts: Rollouts) -> Scored:
+        network = self._reference if self._in_reference and self._reference else self.network
+        with autocast(self.device, self.precision):
+            return Scored(*network(rollouts.to(self.device)))
+
+    # Pictures: a code is a colour.
+
+    def encode_pictures(self, pictures: Tensor) -> Tensor:
+        if pictures.shape[1:3] != (self.picture.height, self.picture.width):
+            raise ValueError(f"pictures of shape {tuple(pictures.shape)}: this policy draws 20×28 pixels. Resize them.")
+        tiles = pictures.to(self.device).float().unflatten(2, (COLUMNS, TILE)).unflatten(1, (ROWS, TILE)).mean((2, 4))
+        return ((tiles / 85).round().long() * torch.tensor([16, 4, 1], device=self.device)).sum(-1).flatten(1)
+
+    def decode_tokens(self, image_tokens: Tensor) -> Tensor:
+        codes = F.pad(image_tokens, (0, ROWS * COLUMNS - image_tokens.shape[1])).to(self.device)  # black where none is
+        tiles = (self._levels(codes) * 85).to(torch.uint8).unflatten(1, (ROWS, COLUMNS))
+        return tiles.repeat_interleave(TILE, 1).repeat_interleave(TILE, 2)
+
+    def code_vectors(self, image_tokens: Tensor) -> Tensor:
+        return F.normalize(self._levels(image_tokens.to(self.device)) - 1.5, dim=-1)
+
+    def _levels(self, codes: Tensor) -> Tensor:
+        """(B, N, 3) red, green and blue, each 0..3, of codes (B, N)."""
+        return torch.stack([codes // 16, codes // 4 % 4, codes % 4], -1).float()
+
+    def picture_tokenizer_hash(self) -> str:
+        return hashlib.sha256(f"{ROWS} {COLUMNS} {TILE} {CODES} colours".encode()).hexdigest()
+
+    # Seeing
+
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        raise UserError("the grid policy cannot see: it answers no questions about pictures. Ask another judge.")
+
+    yes_logits = log_likelihood = answer
+
+    # The reference
+
+    def make_reference(self, network: nn.Module | None = None) -> None:
+        self._reference = network or copy.deepcopy(self.network).requires_grad_(False)
+
+    def reference_weights(self) -> dict[str, Tensor]:
+        return self._reference.state_dict() if self._reference else {}
+
+    def load_reference(self, weights: dict[str, Tensor]) -> None:
+        if self._reference:
+            self._reference.load_state_dict(weights)
+
+    @contextmanager
+    def reference(self) -> Iterator[None]:
+        if self._reference is None:
+            raise RuntimeError("no reference: call make_reference() before training.")
+        self._in_reference = True
+        try:
+            yield
+        finally:
+            self._in_reference = False
+
+    # Training
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self._grid.trunk.h
+
+    def checkpoint_layers(self) -> None:
+        self._grid.trunk.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def freeze(self) -> None:
+        self.network.requires_grad_(False)
+
+    def save(self, directory: Path) -> None:
+        with atomic_directory(Path(directory)) as folder:
+            self._grid.trunk.config.save_pretrained(folder)
+            save_file(self.network.state_dict(), folder / "model.safetensors")

@@ -1,0 +1,29 @@
+"""How a Janus checkpoint is made, see `policies.building.Builder`."""
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from thinkdraw.policies.building import SpecialTokens
+from thinkdraw.policies.janus import tiny, vq
+
+
+class JanusBuilder:
+    tokens = SpecialTokens(tiny.BOS, tiny.EOS, tiny.PAD, tiny.IMAGE, tiny.BOI, tiny.EOI)
+
+    def train_tokenizer(self, texts: list[str], vocab_size: int) -> Tokenizer:
+        return tiny.train_tokenizer(texts, vocab_size)
+
+    def latents(self, picture_model: Any, pixels: Tensor) -> Tensor:
+        return vq.latents(picture_model, pixels)
+
+    def nearest_codes(self, picture_model: Any, latents: Tensor) -> Tensor:
+        return vq.nearest_codes(picture_model, latents)
+
+    def encode(self, picture_model: Any, pixels: Tensor, chunk: int) -> Tensor:
+        return vq.encode(picture_model, pixels, chunk)
+
+    def write(self, model: Any, tokenizer: Tokenizer, directory: Path, image_size: int, num_image_tokens: int) -> Path:
+        return tiny.build_directory(model, tokenizer, directory, image_size, num_image_tokens)

@@ -1,0 +1,47 @@
+"""The example family trains through the command line, from its own folder, and knows nothing of another family."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "examples" / "my_policy"
+
+
+def thinkdraw(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    return subprocess.run(
+        [sys.executable, "-m", "thinkdraw", *words], cwd=FOLDER, env=environment, capture_output=True, text=True
+    )
+
+
+def test_one_grpo_step_and_a_picture_of_what_was_learned(tmp_path):
+    trained = thinkdraw("train", "grpo.yaml", f"out={tmp_path / 'run'}", "num_threads=1")
+    assert trained.returncode == 0, trained.stderr
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1] and rows[0]["grad_norm"] > 0 and rows[0]["ratio_max_deviation"] < 1e-3
+    drawn = thinkdraw(
+        "generate",
+        f"policy:GridPolicy@{tmp_path / 'run'}",
+        "-p",
+        "a star",
+        "--samples",
+        "1",
+        "--out",
+        str(tmp_path / "d"),
+    )
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "d" / "00000_0.png").is_file()
+
+
+def test_the_example_imports_no_other_family():
+    names = [
+        node.module or ""
+        for file in FOLDER.glob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    assert names and not [name for name in names if "janus" in name]
