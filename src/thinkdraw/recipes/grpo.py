@@ -29,7 +29,7 @@ from thinkdraw.recipes.phase.rollout_log import write_rollouts
 from thinkdraw.recipes.phase.run_store import RunStore
 from thinkdraw.recipes.phase.stats import phase_stats
 from thinkdraw.recipes.phase.validation import OPTIMISED, Watch, validate
-from thinkdraw.rewards.judge_parts import complaints
+from thinkdraw.rewards.judges_behind import complaints
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision, refuse_other_judges

@@ -1,7 +1,7 @@
 """What rewards share: the pictures of rollouts, and judges asked about many rows at once and held to their protocol.
 
-A reward that has nothing to say about some prompts, because they lack what it looks at, has a method
-`applies(rollouts) -> (B,) bool`; its value is NaN there, which is no failure. Every other NaN is: a judge gave no verdict.
+A reward that has nothing to say about some prompts, because they lack what it looks at, says in its `Verdicts` that it
+does not apply to them; its value is NaN there, which is no failure. Every other NaN is: a judge gave no verdict.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
-from thinkdraw.types import Detection, Detector, Questioner, Request, Reward, Rollouts, Writer
+from thinkdraw.types import Detection, Detector, Questioner, Request, Rollouts, Writer
 
 PAIRS_AT_ONCE = 512  # pictures repeated in memory at a time, one for each question
 Judge = TypeVar("Judge")
@@ -23,12 +23,6 @@ def held_to(protocol: type[Judge], judge: Any) -> Judge:
     if not isinstance(judge, protocol):
         raise TypeError(f"{type(judge).__name__} is no {protocol.__name__}, which this reward asks.")
     return judge
-
-
-def applies_to(reward: Reward, rollouts: Rollouts) -> Tensor:
-    """(B,) bool: where the reward has something to judge; everywhere, unless it says otherwise."""
-    applies: Callable[[Rollouts], Tensor] | None = getattr(reward, "applies", None)
-    return torch.ones(len(rollouts), dtype=torch.bool) if applies is None else applies(rollouts)
 
 
 def pictures_of(rollouts: Rollouts) -> Tensor:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import held_to, p_yes, pictures_of
-from thinkdraw.types import Prompt, Questioner, Rollouts
+from thinkdraw.types import Prompt, Questioner, Rollouts, Verdicts
 
 
 def counted(prompt: Prompt, answers: Tensor, yes_at: float = 0.5) -> Tensor:
@@ -36,7 +37,7 @@ def counted(prompt: Prompt, answers: Tensor, yes_at: float = 0.5) -> Tensor:
     return torch.tensor([value(question.id, ()) for question in prompt.questions], dtype=torch.float32)
 
 
-class QuestionsReward:
+class QuestionsReward(BaseReward):
     """Mean or product over a prompt's questions of what each counts, see `counted`; in 0..1, higher is better.
 
     It does not apply to a prompt without questions: NaN there, and no failure. Elsewhere NaN = a question that matters has
@@ -46,6 +47,7 @@ class QuestionsReward:
     """
 
     name = "questions"
+    asks = ("questioner",)
 
     def __init__(self, questioner: Questioner, combine: Literal["mean", "product"] = "mean", yes_at: float = 0.5):
         if combine not in ("mean", "product"):
@@ -53,12 +55,10 @@ class QuestionsReward:
         self.questioner = held_to(Questioner, questioner)
         self.combine, self.yes_at = combine, yes_at
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(prompt.questions) for prompt in rollouts.prompts])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         texts = [[question.text for question in prompt.questions] for prompt in rollouts.prompts]
         answers = p_yes(self.questioner, pictures_of(rollouts), texts)
         counts = [counted(prompt, given, self.yes_at) for prompt, given in zip(rollouts.prompts, answers)]
         over = torch.mean if self.combine == "mean" else torch.prod
-        return torch.stack([over(count) if len(count) else torch.tensor(math.nan) for count in counts])
+        values = torch.stack([over(count) if len(count) else torch.tensor(math.nan) for count in counts])
+        return Verdicts.of(values, torch.tensor([bool(prompt.questions) for prompt in rollouts.prompts]))
