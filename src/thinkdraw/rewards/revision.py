@@ -10,6 +10,7 @@ from torch import nn
 import thinkdraw
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judges_behind import judges_behind
+from thinkdraw.rewards.own import OwnReward
 from thinkdraw.types import Reward
 
 _PLACES = 4096  # looked at in each tensor, as a policy's revision does: fine-tuning moves all of them
@@ -17,8 +18,9 @@ _PLACES = 4096  # looked at in each tensor, as a policy's revision does: fine-tu
 
 def revision_of(reward: Reward, settings: dict[str, Any]) -> str:
     """12 hex digits of name, settings, version and judges. settings: what the reward was made with."""
-    said = [reward.name, type(getattr(reward, "call", reward)).__qualname__, settings, thinkdraw.__version__]
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    kind = type(reward.call if isinstance(reward, OwnReward) else reward).__qualname__
+    facts = [reward.name, kind, settings, thinkdraw.__version__]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update((judges_revision(reward) or "").encode())
     return digest.hexdigest()[:12]
 
