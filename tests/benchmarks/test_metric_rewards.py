@@ -171,7 +171,7 @@ def test_a_metric_reward_opens_with_its_judge_by_name():
 
 def test_compbench_opens_with_its_reader_of_prompts_by_path(tmp_path):
     (tmp_path / "chunks.jsonl").write_text('{"prompt": "a red dog", "chunks": ["a red dog"]}\n')
-    reader = {"name": "thinkdraw.benchmarks.compbench.benchmark:open_asker", "folder": str(tmp_path)}
+    reader = {"name": "thinkdraw.benchmarks.compbench:open_asker", "folder": str(tmp_path)}
     reward = open_reward(
         "metric:compbench", asker={**reader, "chunks": str(tmp_path / "chunks.jsonl")}, questioner=Says()
     )

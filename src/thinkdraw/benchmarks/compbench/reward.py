@@ -20,7 +20,7 @@ class CompBenchMetric(BaseReward):
     """T2I-CompBench++'s score of the category in each prompt's tag, 0..1 (a cosine for non_spatial), higher is better.
 
     Judges as `CompBenchJudge` takes them; those that no prompt's category needs may be left out. asker: an `Asker`, in a
-    config {name: thinkdraw.benchmarks.compbench.benchmark:open_asker, folder: PROMPTS, chunks: FILE_OR_SPACY_MODEL}. It does not
+    config {name: thinkdraw.benchmarks.compbench:open_asker, folder: PROMPTS, chunks: FILE_OR_SPACY_MODEL}. It does not
     apply to prompts with another tag. NaN where a judge gave no verdict that the score needs.
     """
 

@@ -27,8 +27,8 @@ def first_wins(reply: str) -> float:
     The verdict stands alone on its line after the last `Better:`; asterisks and a closing full stop are allowed.
     """
     _, mark, rest = reply.rpartition(_MARK)
-    found = _CHOICE.fullmatch(rest.strip().partition("\n")[0]) if mark else None
-    return _FIRST_WINS[found[1].lower()] if found else math.nan
+    choice = _CHOICE.fullmatch(rest.strip().partition("\n")[0]) if mark else None
+    return _FIRST_WINS[choice[1].lower()] if choice else math.nan
 
 
 class PairwiseReward(BaseReward):

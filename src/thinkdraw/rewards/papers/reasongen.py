@@ -27,8 +27,8 @@ def boxed_verdict(reply: str) -> float:
     An unfinished last box is no verdict, whatever an earlier one says: the reply was cut.
     """
     _, box, rest = reply.rpartition(_BOX)
-    found = _VERDICT.match(rest) if box else None
-    return float(found[1]) if found else math.nan
+    verdict = _VERDICT.match(rest) if box else None
+    return float(verdict[1]) if verdict else math.nan
 
 
 class ReasonGenReward(BaseReward):

@@ -26,8 +26,8 @@ def final_score(reply: str) -> float:
     allowed. `10`, which the published pattern reads as 1, and `4 or 5`, which it reads as 4, are no verdicts.
     """
     _, mark, rest = reply.rpartition(_MARK)
-    found = _NUMBER.fullmatch(rest.strip().partition("\n")[0]) if mark else None
-    score = float(found[1]) if found else math.nan
+    number = _NUMBER.fullmatch(rest.strip().partition("\n")[0]) if mark else None
+    score = float(number[1]) if number else math.nan
     return score if 1 <= score <= 5 else math.nan
 
 
