@@ -12,7 +12,6 @@ from tests.serve.serving import Brightness, noise, served
 from thinkdraw.errors import UserError
 from thinkdraw.rewards import load_reward
 from thinkdraw.rewards.opening import open_reward
-from thinkdraw.runtime.http import Breaker, Patience
 from thinkdraw.serve.reward import HttpReward
 from thinkdraw.types import Verdicts
 
@@ -118,26 +117,6 @@ def test_a_server_that_is_gone_costs_nans_until_it_is_back(server, make):
             time.sleep(0.01)
         again = noise(6, seed=1)
         assert torch.equal(reward(again).rewards, Brightness()(again))
-
-
-def test_the_breaker_opens_after_failures_in_a_row_and_one_answer_closes_it():
-    breaker = Breaker(Patience(timeout_s=1, retries=0, backoff_s=0, break_after=3, break_s=60))
-    for answered in (False, False, True, False, False):
-        breaker.count(answered)
-    assert not breaker.is_open
-    breaker.count(False)
-    assert breaker.is_open
-    breaker.count(True)
-    breaker.count(False)
-    breaker.count(False)
-    assert breaker.is_open  # the time that it was opened for is not over
-
-
-def test_pauses_double_within_half_to_all_and_end_at_a_bound():
-    patience = Patience(timeout_s=1, retries=9, backoff_s=0.5, max_pause_s=20)
-    for tries, whole in ((0, 0.5), (1, 1.0), (3, 4.0), (9, 20.0)):
-        pauses = [patience.pause_s(tries) for _ in range(50)]
-        assert whole / 2 <= min(pauses) < max(pauses) <= whole
 
 
 def test_a_server_that_comes_back_with_other_weights_is_refused_and_the_same_weights_are_not(make):

@@ -178,7 +178,7 @@ class _Reply:
         if response.status_code == 200:
             return bytes(self._content)
         is_page = response.headers.get("content-type", "").startswith("text/html")
-        detail = "" if is_page else self._in_a_line(self._content[:300].decode(errors="replace"))
+        detail = "" if is_page else self._in_a_line(self._content[:4000].decode(errors="replace"))
         status = response.status_code
         raise NoAnswer(f"HTTP {status}", detail, status, retry_after_s(response.headers))
 
