@@ -31,6 +31,7 @@ from thinkdraw.policies.opening import load_trained
 from thinkdraw.policies.sampling.noise import derive_seeds
 from thinkdraw.recipes.phase.judging import draw_and_judge, judge
 from thinkdraw.rewards.opening import open_reward
+from thinkdraw.rewards.own import as_reward
 from thinkdraw.runtime.tracking import environment
 from thinkdraw.serve.reward import HttpReward
 from thinkdraw.types import Prompt, Reward, Rollouts, Sampling
@@ -96,11 +97,8 @@ def service(name: str, local: Reward, rollouts: Rollouts, repeats: int) -> dict[
     pairs = []
     with served(name) as url:
         remote = HttpReward(url)
-        both = remote(rollouts), local(rollouts)
-        for _ in range(repeats):  # a new object each time: rewards remember the last
-            pairs.append((
-                timed(lambda: remote(dataclasses.replace(rollouts))), timed(lambda: local(dataclasses.replace(rollouts))),
-            ))  # fmt: skip
+        both = remote(rollouts).rewards, local(rollouts).rewards
+        pairs += [(timed(lambda: remote(rollouts)), timed(lambda: local(rollouts))) for _ in range(repeats)]
         remote.close()
     gap = float((both[0] - both[1]).abs().max())
     return {
@@ -150,7 +148,7 @@ def main() -> None:
 
     draw_s = statistics.median(timed(lambda: list(phase.draw())) for _ in range(given.repeats))
     draw_whole_s = timed(lambda: list(dataclasses.replace(phase, num_chunks=1).draw()))
-    hidden = overlap(phase, Sleeping(draw_s / len(whole)), given.repeats)
+    hidden = overlap(phase, as_reward(Sleeping(draw_s / len(whole))), given.repeats)
     same_cores = overlap(phase, local, given.repeats)
     results = {
         "service": service(given.judge, local, whole, given.repeats),

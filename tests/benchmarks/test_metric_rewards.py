@@ -41,8 +41,8 @@ def test_compbench_is_the_judges_score_and_applies_to_its_categories_only():
     asker = Asker(parse)
     reward = load_reward("metric:compbench", asker=asker, questioner=Says())
     batch = rollouts(prompts, [50, 50, NO_VERDICT])
-    assert reward.applies(batch).tolist() == [True, False, True]
-    scores = reward(batch)
+    assert reward(batch).applies.tolist() == [True, False, True]
+    scores = reward(batch).rewards
     assert scores.dtype == torch.float32 and scores[0] == 0.25 and scores[1:].isnan().all()
     judged = CompBenchJudge(asker, Says())(batch.pictures[:1], prompts[:1])[0]
     assert scores[0] == judged.score
@@ -55,12 +55,12 @@ def test_compbench_asks_every_judge_that_a_batch_needs():
         "metric:compbench", asker=Asker(parse), questioner=Says(), detector=Finds(), depth=Slopes(), scorer=Scores()
     )
     # spatial 0.4 + ½ · 0.3; behind fails, 0.4; the cosine 0.3
-    assert reward(rollouts(prompts, [30] * 3)).tolist() == pytest.approx([0.55, 0.4, 0.3])
+    assert reward(rollouts(prompts, [30] * 3)).rewards.tolist() == pytest.approx([0.55, 0.4, 0.3])
 
 
 def test_compbench_has_nothing_to_say_about_a_batch_of_other_prompts():
     reward = load_reward("metric:compbench", asker=Asker())
-    assert reward(rollouts([Prompt("a dog")], [50])).isnan().all()
+    assert reward(rollouts([Prompt("a dog")], [50])).rewards.isnan().all()
 
 
 QUESTIONS = (Question(1, "a dog?"), Question(2, "a red dog?", (1,)))
@@ -70,8 +70,9 @@ def test_dpg_is_the_share_of_questions_that_count():
     reward = load_reward("metric:dpg", questioner=Says())
     batch = rollouts([Prompt("a red dog", questions=QUESTIONS)] * 3 + [Prompt("a dog")], [60, 50, NO_VERDICT, 60])
     # 0.6 is a yes to both; 0.5 is none
-    assert reward(batch).tolist() == pytest.approx([1.0, 0.0, math.nan, math.nan], nan_ok=True)
-    assert reward.applies(batch).tolist() == [True, True, True, False]
+    verdicts = reward(batch)
+    assert verdicts.rewards.tolist() == pytest.approx([1.0, 0.0, math.nan, math.nan], nan_ok=True)
+    assert verdicts.applies.tolist() == [True, True, True, False]
 
 
 def test_dpg_refuses_a_question_that_depends_on_none_of_the_prompt():
@@ -121,12 +122,17 @@ def test_geneval_is_1_for_a_correct_picture_and_0_for_a_wrong_one():
     reward = load_reward("metric:geneval", detector=Dogs(), colors=Namer("blue"))
     batch = rollouts([RED_DOG] * 4 + [Prompt("a dog")], [1, 2, 0, NO_VERDICT, 1])
     # red as detected; blue by the colour judge; no dog; no verdict; no clauses
-    assert reward(batch).tolist() == pytest.approx([1, 0, 0, math.nan, math.nan], nan_ok=True)
-    assert reward.applies(batch).tolist() == [True] * 4 + [False]
+    verdicts = reward(batch)
+    assert verdicts.rewards.tolist() == pytest.approx([1, 0, 0, math.nan, math.nan], nan_ok=True)
+    assert verdicts.applies.tolist() == [True] * 4 + [False]
 
 
 def test_geneval_without_the_colours_verdict_has_none_and_without_a_colour_judge_says_so():
-    assert load_reward("metric:geneval", detector=Dogs(), colors=Namer(None))(rollouts([RED_DOG], [2])).isnan().all()
+    assert (
+        load_reward("metric:geneval", detector=Dogs(), colors=Namer(None))(rollouts([RED_DOG], [2]))
+        .rewards.isnan()
+        .all()
+    )
     with pytest.raises(UserError, match="colors"):
         load_reward("metric:geneval", detector=Dogs())(rollouts([RED_DOG], [2]))
 
@@ -139,7 +145,7 @@ def test_geneval_as_reward_and_as_benchmark_never_disagree_also_about_the_labs_s
     sets = [PictureSet(i, e.prompt, (0,), (p,)) for i, (e, p) in enumerate(zip(examples, pictures))]
     rows = GenEval(detector).judge(sets)
     batch = dataclasses.replace(rollouts([e.prompt for e in examples], [0] * 60), pictures=drawn)
-    assert GenEvalMetric(detector)(batch).tolist() == [row["verdict"] for row in rows]
+    assert GenEvalMetric(detector)(batch).rewards.tolist() == [row["verdict"] for row in rows]
     correct = {clause["class"] for e, row in zip(examples, rows) if row["verdict"] for clause in e.prompt.include}
     assert any(" " in name for name in correct) and not all(row["verdict"] for row in rows)
 
@@ -152,7 +158,7 @@ def test_a_detector_is_told_what_to_look_for_only_if_it_needs_it_and_a_class_it_
             assert labels == [["dog"]] * len(pictures)
             return super().detect(pictures)
 
-    assert GenEvalMetric(Open())(rollouts([RED_DOG, Prompt("a dog")], [1, 1]))[0] == 1
+    assert GenEvalMetric(Open())(rollouts([RED_DOG, Prompt("a dog")], [1, 1])).rewards[0] == 1
     closed = Dogs()
     closed.names = ("hound", "cat")
     with pytest.raises(UserError, match="no class 'dog'"):
@@ -165,8 +171,8 @@ def test_a_metric_reward_opens_with_its_judge_by_name():
 
 def test_compbench_opens_with_its_reader_of_prompts_by_path(tmp_path):
     (tmp_path / "chunks.jsonl").write_text('{"prompt": "a red dog", "chunks": ["a red dog"]}\n')
-    reader = {"name": "thinkdraw.benchmarks.compbench.benchmark:open_asker", "folder": str(tmp_path)}
+    reader = {"name": "thinkdraw.benchmarks.compbench:open_asker", "folder": str(tmp_path)}
     reward = open_reward(
         "metric:compbench", asker={**reader, "chunks": str(tmp_path / "chunks.jsonl")}, questioner=Says()
     )
-    assert reward(rollouts([Prompt("a red dog", "", "color")], [40])).tolist() == pytest.approx([0.4])
+    assert reward(rollouts([Prompt("a red dog", "", "color")], [40])).rewards.tolist() == pytest.approx([0.4])

@@ -15,7 +15,9 @@ from thinkdraw.corpus.writing import DATA, FILTERED_FILE, REJECTED_FILE, write
 COUNT, CONCURRENCY, KILLS = 40, 4, 5
 # A server whose children are forks of a process that has imported everything: each start takes milliseconds.
 context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.corpus.test_exactly_once", "openai.resources.chat", "tests.corpus.teacher_stub"])
+context.set_forkserver_preload(
+    ["tests.corpus.test_exactly_once", "thinkdraw.runtime.http", "tests.corpus.teacher_stub"]
+)
 
 
 def settings(out: Path, url: str):

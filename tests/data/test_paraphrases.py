@@ -2,7 +2,6 @@ import json
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,21 +10,24 @@ from thinkdraw.data.paraphrases import ParaphraseSettings, paraphrase, what_chan
 from thinkdraw.data.templates import Vocabulary, compbench_prompt, geneval_prompt
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.runtime.http import NoAnswer
 from thinkdraw.types import Prompt
 
 SETTINGS = ParaphraseSettings(base_url="http://localhost:1/v1", model="m", frac=1.0, attempts=2, parallel=1)
 
 
 class Client:
-    """Answers like `openai.OpenAI`: with `replies` in turn; keeps what it was asked."""
+    """Answers like an endpoint's client: with `replies` in turn; keeps what it was asked."""
 
     def __init__(self, *replies: str | None) -> None:
         self.replies, self.asked = list(replies), []
-        self.chat = SimpleNamespace(completions=self)
 
-    def create(self, **request) -> SimpleNamespace:
-        self.asked.append(request)
-        return SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(content=self.replies.pop(0)))])
+    def ask(self, path, read, make_body):
+        self.asked.append(json.loads(make_body()))
+        return read(json.dumps({"choices": self.choices()}).encode())
+
+    def choices(self) -> list:
+        return [{"message": {"content": self.replies.pop(0)}}]
 
 
 def of(text: str, *clauses: dict) -> Prompt:
@@ -104,28 +106,28 @@ def test_only_the_chosen_are_asked_for_and_an_empty_answer_is_nothing_new():
     client = Client("three little mice")
     done = paraphrase([TWO, MICE], SETTINGS, client, chosen=[False, True])
     assert done.prompts[0] is TWO and done.prompts[1].text == "three little mice" and len(client.asked) == 1
-    client.create = lambda **_: SimpleNamespace(choices=[])
+    client.choices = lambda: []
     assert paraphrase([TWO], SETTINGS, client).refused == {"nothing new": 2}
 
 
 def test_an_endpoint_that_fails_is_a_user_error_that_ends_the_work_at_once():
-    def create(**_):
-        raise ConnectionError("refused")
+    def refuse():
+        raise NoAnswer("no connection", "refused")
 
     client = Client()
-    client.create = create
+    client.choices = refuse
     with pytest.raises(UserError, match="localhost:1/v1 did not answer for model m"):
         paraphrase([TWO] * 50, SETTINGS, client)
 
 
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(UserError, match="pip install openai"):
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    monkeypatch.delitem(sys.modules, "thinkdraw.runtime.http")
+    with pytest.raises(UserError, match=r"pip install 'thinkdraw\[remote\]'"):
         paraphrase([TWO], SETTINGS)
 
 
-def test_the_openai_client_reaches_a_local_server():
-    pytest.importorskip("openai", reason="the optional package openai is not installed")
+def test_the_client_reaches_a_local_server():
     asked = []
 
     class Handler(BaseHTTPRequestHandler):

@@ -113,12 +113,12 @@ def test_paraphrases_keep_clauses_and_those_that_leak_or_repeat_are_taken_back(t
     said = f"Here one sees {counting.text.removeprefix('a photo of ')}"
     (tmp_path / "test.txt").write_text(said + "\n")
 
-    def create(messages, **_):
-        text = messages[0]["content"].rpartition("Description: ")[2]
+    def ask(path, read, make_body):
+        text = json.loads(make_body())["messages"][0]["content"].rpartition("Description: ")[2]
         reply = text.replace("a photo of", "Here one sees") if "two" not in text else "nothing of it"
-        return SimpleNamespace(choices=[SimpleNamespace(message=SimpleNamespace(content=reply))])
+        return read(json.dumps({"choices": [{"message": {"content": reply}}]}).encode())
 
-    client = SimpleNamespace(chat=SimpleNamespace(completions=SimpleNamespace(create=create)))
+    client = SimpleNamespace(ask=ask)
     settings = ParaphraseSettings(base_url="http://x/v1", model="m", frac=1.0, attempts=1)
     changes = {"count": 12, "paraphrase": settings, "against": [tmp_path / "test.txt"]}
     report = make(config(tmp_path / "said", **changes), client)

@@ -9,7 +9,8 @@ from tests.training.helpers import LowCodes, grpo_config, rows_without_times
 from thinkdraw.errors import UserError
 from thinkdraw.recipes import grpo
 from thinkdraw.rewards.combined import CombinedReward
-from thinkdraw.rewards.judge_parts import complaints
+from thinkdraw.rewards.judges_behind import complaints
+from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision
 from thinkdraw.rewards.vqa_yes import OrmReward
 from thinkdraw.types import Sampling
@@ -77,7 +78,7 @@ def test_judges_of_other_weights_are_others_wherever_they_stand_and_rules_have_n
     def combined(weight):
         return CombinedReward({"right": OrmReward(Asked(weight)), "low": LowCodes()})
 
-    assert judges_revision(LowCodes()) is None and judges_revision(Versioned("a1")) == "a1"
+    assert judges_revision(as_reward(LowCodes())) is None and judges_revision(as_reward(Versioned("a1"))) == "a1"
     assert judges_revision(combined(1.0)) == judges_revision(combined(1.0)) != judges_revision(combined(1.001))
 
 
@@ -90,7 +91,9 @@ def test_a_run_that_stops_without_verdicts_says_why_the_judge_had_none(tmp_path,
 
 
 def test_a_reward_that_counts_its_problems_itself_is_heard_too_and_one_that_says_nothing_adds_nothing():
-    reward = LowCodes()
+    mine = LowCodes()
+    reward = as_reward(mine)
     assert complaints(reward) == ""
-    reward.problems = Counter({"HTTP 503\n from there": 2})
+    assert complaints(reward, Counter({"no answer": 3})) == "low-codes: no answer (3)"  # as its verdicts note it
+    mine.problems = Counter({"HTTP 503\n from there": 2})
     assert complaints(reward) == "low-codes: HTTP 503 from there (2)"

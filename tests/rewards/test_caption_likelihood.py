@@ -17,7 +17,7 @@ class Reads:
 
 def test_the_reward_is_the_captioners_log_likelihood_of_the_prompts_text():
     rows = rollouts([Prompt("a dog"), Prompt("a cat")], torch.zeros(2, 8, 8, 3, dtype=torch.uint8), ["", ""])
-    values = load_reward("caption-likelihood", captioner=Reads())(rows)
+    values = load_reward("caption-likelihood", captioner=Reads())(rows).rewards
     assert values.dtype == torch.float32
     assert values.tolist() == pytest.approx([-5, math.nan], nan_ok=True)
     with pytest.raises(TypeError, match="int is no Captioner"):

@@ -20,7 +20,7 @@ class Lengths:
 
 def test_the_reward_is_the_scorers_number_for_the_picture_and_its_prompts_text():
     pictures = torch.full((2, 64, 64, 3), 3, dtype=torch.uint8)
-    values = load_reward("lab-clip", scorer=Lengths())(rollouts(PROMPTS, pictures, ["", ""]))
+    values = load_reward("lab-clip", scorer=Lengths())(rollouts(PROMPTS, pictures, ["", ""])).rewards
     assert values[0].item() == 3 + len("a ring") and math.isnan(values[1])
 
 

@@ -30,15 +30,16 @@ def test_objects_is_the_fraction_of_nouns_that_are_found():
         3: [],
         4: None,  # no verdict
     }
-    values = load_reward("objects", detector=Boxes(scenes))(batch([DOG_CAT] * 5))
+    values = load_reward("objects", detector=Boxes(scenes))(batch([DOG_CAT] * 5)).rewards
     assert values.tolist() == pytest.approx([1, 0.5, 0.5, 0, NAN], nan_ok=True)
 
 
 def test_a_prompt_without_nouns_is_not_shown_to_the_detector_and_is_no_failure():
     judge = Boxes({0: [], 1: [("dog", LEFT, 0.9)]})
     reward, rows = load_reward("objects", detector=judge), batch([PLAIN, DOG_CAT])
-    assert reward(rows).tolist() == pytest.approx([NAN, 0.5], nan_ok=True)
-    assert reward.applies(rows).tolist() == [False, True]
+    verdicts = reward(rows)
+    assert verdicts.rewards.tolist() == pytest.approx([NAN, 0.5], nan_ok=True)
+    assert verdicts.applies.tolist() == [False, True]
     assert judge.labels == [["dog", "cat"]]
 
 
@@ -56,16 +57,18 @@ def test_a_prompt_without_nouns_is_not_shown_to_the_detector_and_is_no_failure()
 def test_a_count_is_exact_and_a_thing_counts_once(boxes, value):
     scene = [("dog", box, 0.9 - 0.1 * i) for i, box in enumerate(boxes)]
     prompt = Prompt("two dogs", counts=(("dog", 2),))
-    assert load_reward("count", detector=Boxes({0: scene}))(batch([prompt])).item() == value
+    assert load_reward("count", detector=Boxes({0: scene}))(batch([prompt])).rewards.item() == value
 
 
 def test_count_is_the_mean_over_the_counted_nouns_and_a_wrong_number_may_count_something():
     # two dogs: right; three cats: one, so wrong; one cup: none
     prompt = Prompt("x", counts=(("dog", 2), ("cat", 3), ("cup", 1)))
     judge = Boxes({0: [("dog", LEFT, 0.9), ("dog", RIGHT, 0.9), ("cat", TOP, 0.9)]})
-    assert load_reward("count", detector=judge)(batch([prompt])).item() == pytest.approx(1 / 3)
-    assert load_reward("count", detector=judge, wrong_number=0.2)(batch([prompt])).item() == pytest.approx(1.2 / 3)
-    assert load_reward("count", detector=judge).applies(batch([DOG_CAT])).tolist() == [False]
+    assert load_reward("count", detector=judge)(batch([prompt])).rewards.item() == pytest.approx(1 / 3)
+    assert load_reward("count", detector=judge, wrong_number=0.2)(batch([prompt])).rewards.item() == pytest.approx(
+        1.2 / 3
+    )
+    assert load_reward("count", detector=judge)(batch([DOG_CAT])).applies.tolist() == [False]
 
 
 @pytest.mark.parametrize(
@@ -82,24 +85,25 @@ def test_count_is_the_mean_over_the_counted_nouns_and_a_wrong_number_may_count_s
 )
 def test_a_relation_is_a_quarter_for_each_thing_and_a_half_for_their_place(scene, value):
     prompt = Prompt("x", relation=Relation("dog", "left of", "cat"))
-    got = load_reward("relation", detector=Boxes({0: scene}))(batch([prompt])).item()
+    got = load_reward("relation", detector=Boxes({0: scene}))(batch([prompt])).rewards.item()
     assert got == pytest.approx(value, nan_ok=True)
 
 
 def test_a_thing_stands_above_another_of_its_name():
     prompt = Prompt("x", relation=Relation("cup", "on top of", "cup"))
     judge = Boxes({0: [("cup", (6, 12, 10, 16), 0.9), ("cup", TOP, 0.8)], 1: [("cup", TOP, 0.9)]})
-    assert load_reward("relation", detector=judge)(batch([prompt] * 2)).tolist() == [1.0, 0.25]
+    assert load_reward("relation", detector=judge)(batch([prompt] * 2)).rewards.tolist() == [1.0, 0.25]
 
 
 def test_a_relation_that_boxes_cannot_tell_does_not_apply():
     prompts = [PLAIN] + [Prompt("x", relation=Relation("a", word, "b")) for word in ("behind", "near", "above")]
     rows = batch(prompts)
     reward = load_reward("relation", detector=Boxes({first: [] for first in range(4)}))
-    assert reward.applies(rows).tolist() == [False, False, True, True]
-    assert reward(rows).tolist() == pytest.approx([NAN, NAN, 0, 0], nan_ok=True)
-    geneval = load_reward("relation", detector=Boxes({}), rule="geneval")
-    assert geneval.applies(rows).tolist() == [False, False, False, True]
+    verdicts = reward(rows)
+    assert verdicts.applies.tolist() == [False, False, True, True]
+    assert verdicts.rewards.tolist() == pytest.approx([NAN, NAN, 0, 0], nan_ok=True)
+    geneval = load_reward("relation", detector=Boxes({3: []}), rule="geneval")
+    assert geneval(rows).applies.tolist() == [False, False, False, True]
 
 
 @pytest.mark.parametrize(

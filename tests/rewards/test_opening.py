@@ -35,12 +35,10 @@ class Says:
 class Policy(Says):
     """Stands for a loaded checkpoint."""
 
-    class model:
-        frozen = False
+    frozen = False
 
-        @classmethod
-        def requires_grad_(cls, value):
-            cls.frozen = not value
+    def freeze(self):
+        Policy.frozen = True
 
 
 @pytest.fixture
@@ -48,7 +46,7 @@ def loaded(monkeypatch):
     """The names of the checkpoints that were loaded."""
     names = []
     monkeypatch.setattr(rewards, "load_trained", lambda name, device: names.append(name) or Policy(0.25))
-    Policy.model.frozen = False
+    Policy.frozen = False
     return names
 
 
@@ -58,12 +56,12 @@ def batch():
 
 def test_a_judge_is_opened_by_its_name():
     reward = open_reward("objects", detector="lab-detector")
-    assert reward(batch()).item() == 0.5  # the ring is there, the cup is not
+    assert reward(batch()).rewards.item() == 0.5  # the ring is there, the cup is not
 
 
 def test_a_judges_settings_stand_beside_its_name():
     reward = open_reward("unified-reward", writer={"name": f"{HERE}:Says", "value": 4})
-    assert reward(batch()).item() == 4
+    assert reward(batch()).rewards.item() == 4
 
 
 def test_a_judge_that_is_there_already_is_taken_as_it_is():
@@ -74,7 +72,7 @@ def test_a_judge_that_is_there_already_is_taken_as_it_is():
 def test_optional_judges_of_an_ensemble_are_opened_too():
     reward = open_reward("t2i-r1", grounding="lab-detector", orm={"name": f"{HERE}:Says", "value": 0.125})
     # one counted ring is right: 1; the ORM says 0.125
-    assert reward(batch()).item() == pytest.approx(1 + 0.125)
+    assert reward(batch()).rewards.item() == pytest.approx(1 + 0.125)
 
 
 def test_combined_opens_its_rewards_and_their_judges():
@@ -85,9 +83,9 @@ def test_combined_opens_its_rewards_and_their_judges():
         "mine": open_reward("count", detector="lab-detector"),
     }
     reward = open_reward("combined", rewards=parts, weights={"looks": 0.5})
-    values = {name: value.item() for name, value in reward.components(batch()).items()}
+    values = {name: value.item() for name, value in reward(batch()).parts.items()}
     assert values == {"objects": 0.5, "looks": 3, "thought-format": 0, "mine": 1}
-    assert reward(batch()).item() == 0.5 + 1.5 + 0 + 1
+    assert reward(batch()).rewards.item() == 0.5 + 1.5 + 0 + 1
 
 
 @pytest.mark.parametrize(
@@ -111,21 +109,21 @@ def test_what_cannot_be_opened_is_said_in_a_line(name, settings, message):
 @pytest.mark.parametrize(("questioner", "path"), [(None, "lab"), ("lab", "lab"), ("runs/x", "runs/x")])
 def test_the_labs_judge_asks_a_frozen_policy_named_by_its_checkpoint(questioner, path, loaded):
     reward = open_reward("lab-judge", **({} if questioner is None else {"questioner": questioner}))
-    assert loaded == [path] and Policy.model.frozen
+    assert loaded == [path] and Policy.frozen
     assert reward.questioner.answer(torch.zeros(1, 8, 8, 3, dtype=torch.uint8), ["a?"]).item() == 0.25
 
 
 def test_a_policy_is_a_judge_by_its_checkpoint(loaded):
     reward = open_reward("orm", questioner={"name": "policy", "policy": "runs/x", "max_pairs": 3})
     assert loaded == ["runs/x"] and reward.questioner.max_pairs == 3
-    assert reward(batch()).item() == 0.25
+    assert reward(batch()).rewards.item() == 0.25
 
 
 def test_self_is_a_copy_of_the_policy_in_training(loaded):
     own = Says(0.75)
     reward = open_reward("combined", own, rewards={"vqa-yes": {"questioner": "self"}})
     own.value = 0.0  # it learns
-    assert reward(batch()).item() == 0.75 and loaded == []
+    assert reward(batch()).rewards.item() == 0.75 and loaded == []
 
 
 def test_judges_open_without_a_reward():

@@ -21,9 +21,9 @@ def batch(*prompts):
 
 def test_the_reward_is_the_mean_of_p_yes_or_their_product():
     judge = Questions({"a dog?": 0.9, "red?": 0.6, "grass?": 0.3})
-    assert load_reward("questions", questioner=judge)(batch(DOG)).item() == pytest.approx((0.9 + 0.6 + 0.3) / 3)
+    assert load_reward("questions", questioner=judge)(batch(DOG)).rewards.item() == pytest.approx((0.9 + 0.6 + 0.3) / 3)
     product = load_reward("questions", questioner=judge, combine="product")(batch(DOG))
-    assert product.item() == pytest.approx(0.9 * 0.6 * 0.3)
+    assert product.rewards.item() == pytest.approx(0.9 * 0.6 * 0.3)
 
 
 @pytest.mark.parametrize(
@@ -55,14 +55,15 @@ def test_a_prompt_without_questions_is_not_judged_and_is_no_failure():
     judge = Questions({"a dog?": 1.0, "red?": 1.0, "grass?": 1.0})
     reward = load_reward("questions", questioner=judge)
     rows = batch(BARE, DOG)
-    assert reward(rows).tolist() == pytest.approx([NAN, 1.0], nan_ok=True)
-    assert reward.applies(rows).tolist() == [False, True]
+    verdicts = reward(rows)
+    assert verdicts.rewards.tolist() == pytest.approx([NAN, 1.0], nan_ok=True)
+    assert verdicts.applies.tolist() == [False, True]
     assert judge.asked == ["a dog?", "red?", "grass?"]
 
 
 def test_an_answer_that_is_missing_makes_its_own_picture_nan_and_no_other():
     judge = Questions({"a dog?": [1.0, 1.0], "red?": [NAN, 1.0], "grass?": [1.0, 0.4]})
-    assert load_reward("questions", questioner=judge)(batch(DOG, DOG)).tolist() == pytest.approx(
+    assert load_reward("questions", questioner=judge)(batch(DOG, DOG)).rewards.tolist() == pytest.approx(
         [NAN, 0.8], nan_ok=True
     )
 

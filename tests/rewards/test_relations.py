@@ -2,7 +2,7 @@ import pytest
 
 from thinkdraw.data.prompt_files import read_prompts
 from thinkdraw.data.structure.by_templates import PLACES
-from thinkdraw.rewards.relations import NOT_IN_2D, RELATION_OF, WORDINGS, place_score, relation_of
+from thinkdraw.rewards.objects.relations import NOT_IN_2D, RELATION_OF, WORDINGS, place_score, relation_of
 
 # Centres around (50, 50) in a picture of 100: 20 wide and high each.
 MIDDLE = (40, 40, 60, 60)

@@ -9,7 +9,7 @@ from tests.rewards.judges import Questions
 from thinkdraw.errors import UserError
 from thinkdraw.lab.scenes import Scene, Thing, draw
 from thinkdraw.rewards import load_reward
-from thinkdraw.rewards.thought_faithful import QUESTION, sentences
+from thinkdraw.rewards.thoughts.faithful import QUESTION, sentences
 from thinkdraw.types import Prompt, Sampling
 
 NAN = math.nan
@@ -25,18 +25,18 @@ def test_a_thought_is_well_formed_if_it_is_there_and_ended_by_itself():
     rows = batch("a red ring.", "  ", "a red ring.")
     mask = rows.mask.clone()
     mask[2, 0] = False  # begin-of-image was forced
-    assert load_reward("thought-format")(dataclasses.replace(rows, mask=mask)).tolist() == [1, 0, 0]
+    assert load_reward("thought-format")(dataclasses.replace(rows, mask=mask)).rewards.tolist() == [1, 0, 0]
 
 
 def test_a_rewritten_thought_that_fills_its_budget_was_cut():
     for budget, formed in ((1, 0.0), (2, 1.0)):  # the stub's rows have one text token
         sampling = Sampling(thought="rewrite", max_thought_tokens=budget)
-        assert load_reward("thought-format")(batch("a ring", sampling=sampling)).item() == formed
+        assert load_reward("thought-format")(batch("a ring", sampling=sampling)).rewards.item() == formed
 
 
 def test_a_pattern_must_match_the_whole_thought():
     rows = batch("Plan: a ring.\nIt is red.", "a ring. Plan: none", "Plan:")
-    assert load_reward("thought-format", pattern="Plan: .+")(rows).tolist() == [1, 0, 0]
+    assert load_reward("thought-format", pattern="Plan: .+")(rows).rewards.tolist() == [1, 0, 0]
     with pytest.raises(UserError, match=r"pattern='\(' is no regular expression"):
         load_reward("thought-format", pattern="(")
 
@@ -48,7 +48,7 @@ def test_length_is_1_in_the_band_and_falls_linearly_outside(words, value):
     # band 3..6, fade 4: each word outside costs a quarter; at 0 words 3 outside would be 0.25
     value = 0.25 if words == 0 else value
     reward = load_reward("thought-length", low=3, high=6, fade=4)
-    assert reward(batch(" ".join(["word"] * words))).item() == value
+    assert reward(batch(" ".join(["word"] * words))).rewards.item() == value
 
 
 def test_a_band_that_is_none_is_refused():
@@ -60,7 +60,8 @@ def test_the_form_of_thoughts_does_not_apply_where_the_policy_does_not_think():
     rows = batch("", "", sampling=Sampling(thought="off"))
     for name in ("thought-format", "thought-length"):
         reward = load_reward(name)
-        assert reward(rows).isnan().all() and not reward.applies(rows).any()
+        verdicts = reward(rows)
+        assert verdicts.rewards.isnan().all() and not verdicts.applies.any()
 
 
 @pytest.mark.parametrize(
@@ -80,14 +81,15 @@ def test_faithfulness_is_the_mean_p_yes_over_the_thoughts_sentences():
     known = {QUESTION.replace("{sentence}", said): p for said, p in (("a ring.", 0.9), ("a cup.", 0.1), ("bad.", NAN))}
     judge = Questions(known)
     reward, rows = load_reward("thought-faithful", questioner=judge), batch("a ring. a cup.", "", "a ring. bad.")
-    assert reward(rows).tolist() == pytest.approx([0.5, NAN, NAN], nan_ok=True)
-    assert reward.applies(rows).tolist() == [True, False, True]  # the empty thought announced nothing
+    verdicts = reward(rows)
+    assert verdicts.rewards.tolist() == pytest.approx([0.5, NAN, NAN], nan_ok=True)
+    assert verdicts.applies.tolist() == [True, False, True]  # the empty thought announced nothing
 
 
 def test_of_a_long_thought_the_first_sentences_are_asked_for():
     judge = Questions({"is a. so?": 1.0})
     reward = load_reward("thought-faithful", questioner=judge, question="is {sentence} so?", max_sentences=1)
-    assert reward(batch("a. b. c.")).item() == 1 and judge.asked == ["is a. so?"]
+    assert reward(batch("a. b. c.")).rewards.item() == 1 and judge.asked == ["is a. so?"]
     with pytest.raises(UserError, match=r"has no {sentence}"):
         load_reward("thought-faithful", questioner=judge, question="is it so?")
 
@@ -101,5 +103,6 @@ def test_the_labs_faithfulness_is_the_share_of_claims_that_the_detector_confirms
         "let me think.",  # claims nothing
     )
     reward = load_reward("lab-thought-faithful")
-    assert reward(rows).tolist() == pytest.approx([1, 1 / 3, 0, NAN], nan_ok=True)
-    assert reward.applies(rows).tolist() == [True, True, True, False]
+    verdicts = reward(rows)
+    assert verdicts.rewards.tolist() == pytest.approx([1, 1 / 3, 0, NAN], nan_ok=True)
+    assert verdicts.applies.tolist() == [True, True, True, False]

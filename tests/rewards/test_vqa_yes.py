@@ -25,13 +25,13 @@ def test_the_judge_is_asked_the_orms_question_about_each_prompt(name):
     judge = Questions({ask.format("a dog"): 0.75, ask.format("a cat"): math.nan})
     reward = load_reward(name, questioner=judge)
     assert reward.name == name
-    assert reward(batch("a dog", "a cat")).tolist() == pytest.approx([0.75, math.nan], nan_ok=True)
+    assert reward(batch("a dog", "a cat")).rewards.tolist() == pytest.approx([0.75, math.nan], nan_ok=True)
 
 
 def test_another_question_may_be_asked_and_braces_in_prompts_stay():
     judge = Questions({'Does this figure show "a {red} dog"?': 0.25, 'Does this figure show "x"?': 1.0})
     reward = load_reward("vqa-yes", questioner=judge, question='Does this figure show "{prompt}"?')
-    assert reward(batch("a {red} dog", "x")).tolist() == [0.25, 1.0]
+    assert reward(batch("a {red} dog", "x")).rewards.tolist() == [0.25, 1.0]
 
 
 def test_a_question_without_the_prompt_is_refused():

@@ -9,7 +9,7 @@ from tests.rewards.judges import Replies
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards import load_reward
-from thinkdraw.rewards.pairwise import first_wins
+from thinkdraw.rewards.papers.pairwise import first_wins
 from thinkdraw.rewards.papers.reasongen import boxed_verdict
 from thinkdraw.rewards.papers.unified_reward import final_score
 from thinkdraw.types import Prompt
@@ -105,7 +105,7 @@ def test_a_comparison_is_read_exactly(reply, first):
 )
 def test_no_reply_and_no_verdict_are_nan_and_never_zero(name, good, value):
     judge = Replies([good, "I cannot say.", None])
-    values = load_reward(name, writer=judge)(batch("a dog", "a cat", "a cup"))
+    values = load_reward(name, writer=judge)(batch("a dog", "a cat", "a cup")).rewards
     assert values.tolist() == pytest.approx([value, NAN, NAN], nan_ok=True)
     assert [int(r.pictures[0].flatten()[0]) for r in judge.requests] == [0, 1, 2]
     assert all(text in r.text for text, r in zip(("a dog", "a cat", "a cup"), judge.requests))
@@ -133,14 +133,14 @@ def brighter(request):
 def test_the_win_rate_is_the_share_of_comparisons_won_in_the_group():
     # brightness 0, 1, 2 | 3, 4, 5: in each group the first wins none of 2, the second 1, the third 2
     judge = Replies(brighter)
-    values = load_reward("pairwise", writer=judge)(batch(*["a dog"] * 3, *["a cat"] * 3, group_size=3))
+    values = load_reward("pairwise", writer=judge)(batch(*["a dog"] * 3, *["a cat"] * 3, group_size=3)).rewards
     assert values.tolist() == [0, 0.5, 1, 0, 0.5, 1]
     assert len(judge.requests) == 2 * 3 * 2
     assert [("a dog" in r.text, "a cat" in r.text) for r in judge.requests] == [(True, False)] * 6 + [(False, True)] * 6
 
 
 def test_a_judge_that_always_prefers_the_first_picture_gives_ties():
-    values = load_reward("pairwise", writer=Replies(lambda _: "Better: 1"))(batch("a", "a", "a", group_size=3))
+    values = load_reward("pairwise", writer=Replies(lambda _: "Better: 1"))(batch("a", "a", "a", group_size=3)).rewards
     assert values.tolist() == [0.5, 0.5, 0.5]
 
 
@@ -148,16 +148,13 @@ def test_a_tie_in_one_order_and_a_win_in_the_other_count_three_quarters():
     # shown (0, 1): tie -> 0.5 for the first; shown (1, 0): 2 -> 1 for the first; mean 0.75
     assert load_reward("pairwise", writer=Replies(["Better: tie", "Better: 2"]))(
         batch("a", "a", group_size=2)
-    ).tolist() == [
-        0.75,
-        0.25,
-    ]
+    ).rewards.tolist() == [0.75, 0.25]
 
 
 def test_a_pair_with_a_missing_verdict_is_left_out_and_a_picture_without_pairs_is_nan():
     # pairs in order: 01 02 10 12 20 21. Picture 0 against 1 fails in one order, and against 2 in both.
     replies = ["Better: 1", None, "?", "Better: 1", None, "Better: 2"]
-    values = load_reward("pairwise", writer=Replies(replies))(batch("a", "a", "a", group_size=3))
+    values = load_reward("pairwise", writer=Replies(replies))(batch("a", "a", "a", group_size=3)).rewards
     assert values.tolist() == pytest.approx([NAN, 1, 0], nan_ok=True)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 import uvicorn
 from tests.benchmarks.stub import rollouts
 
+from thinkdraw.rewards.own import as_reward
 from thinkdraw.serve.server import ServeConfig, Service, bound_socket, build_app
 from thinkdraw.types import Prompt, Question, Reward, Rollouts
 
@@ -28,9 +29,9 @@ class Served:
 
 
 @contextmanager
-def served(reward: Reward, token: str = "", **config) -> Iterator[Served]:
+def served(reward: Reward | Callable[[Rollouts], torch.Tensor], token: str = "", **config) -> Iterator[Served]:
     settings = ServeConfig.model_validate({"port": 0, "max_wait_s": 0.002, **config})
-    service, listening = Service(reward, settings), bound_socket(settings)
+    service, listening = Service(as_reward(reward), settings), bound_socket(settings)
     service.components = list(getattr(reward, "component_names", ()))
     listening.listen()
     app = build_app(service, token)

@@ -12,8 +12,8 @@ from tests.serve.serving import Brightness, noise, served
 from thinkdraw.errors import UserError
 from thinkdraw.rewards import load_reward
 from thinkdraw.rewards.opening import open_reward
-from thinkdraw.serve.client import Breaker, Patience
 from thinkdraw.serve.reward import HttpReward
+from thinkdraw.types import Verdicts
 
 QUICK = {"timeout_s": 10, "backoff_s": 0.01, "retries": 3, "break_s": 0.2}
 STALLING = {"timeout_s": 0.4}  # less than the proxy stalls
@@ -40,12 +40,12 @@ def make(monkeypatch):
         made.close()
 
 
-def scored(reward, rollouts) -> tuple[torch.Tensor, int]:
-    """Rewards, and how many warnings of missing verdicts there were."""
+def scored(reward, rollouts) -> tuple[Verdicts, int]:
+    """Verdicts, and how many warnings of missing verdicts there were."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        rewards = reward(rollouts)
-    return rewards, len([w for w in caught if "no verdict" in str(w.message)])
+        verdicts = reward(rollouts)
+    return verdicts, len([w for w in caught if "no verdict" in str(w.message)])
 
 
 @pytest.mark.parametrize("pictures", ["raw", "png"])
@@ -53,12 +53,13 @@ def scored(reward, rollouts) -> tuple[torch.Tensor, int]:
 def test_numbers_and_components_are_those_of_the_reward_that_is_served(server, make, pictures, group_size):
     rollouts, here = noise(24, group_size), Brightness()
     there = make(server.url, pictures=pictures, rows_per_request=6)
-    assert torch.equal(there(rollouts), here(rollouts))
+    verdicts = there(rollouts)
+    assert torch.equal(verdicts.rewards, here(rollouts))
     assert there.name == "brightness" and there.revision == server.service.revision
-    assert {name: v.tolist() for name, v in there.components(rollouts).items()} == {
+    assert {name: v.tolist() for name, v in verdicts.parts.items()} == {
         "dark": here.components(rollouts)["dark"].tolist()
     }
-    assert bool(there.applies(rollouts).all()) and bool(there.component_applies(rollouts)["dark"].all())
+    assert bool(verdicts.applies.all()) and bool(verdicts.part_applies["dark"].all()) and not verdicts.notes
 
 
 def test_it_is_opened_by_its_name(server):
@@ -69,8 +70,8 @@ def test_it_is_opened_by_its_name(server):
 def test_every_fault_is_asked_again_and_gives_the_right_numbers(server, make, fault):
     rollouts = noise(4)
     with between(server.url, lambda number: fault if number == 0 else "") as proxy:
-        rewards, warned = scored(make(proxy.url, **(STALLING if fault == "stall" else {})), rollouts)
-    assert torch.equal(rewards, Brightness()(rollouts)) and warned == 0
+        verdicts, warned = scored(make(proxy.url, **(STALLING if fault == "stall" else {})), rollouts)
+    assert torch.equal(verdicts.rewards, Brightness()(rollouts)) and warned == 0
     assert proxy.seen[:2] == [fault, ""]
 
 
@@ -79,9 +80,9 @@ def test_a_fault_that_stays_is_nan_counted_and_warned_of_and_never_a_number(serv
     rollouts = noise(4)
     with between(server.url, lambda number: fault) as proxy:
         reward = make(proxy.url, retries=1, **(STALLING if fault == "stall" else {}))
-        rewards, warned = scored(reward, rollouts)
-    assert bool(rewards.isnan().all()) and reward.problems.total() == 4 and warned == 1
-    assert bool(reward.components(rollouts)["dark"].isnan().all())
+        verdicts, warned = scored(reward, rollouts)
+    assert bool(verdicts.rewards.isnan().all()) and verdicts.notes.total() == 4 and warned == 1
+    assert verdicts.notes == reward.remote.failures and bool(verdicts.parts["dark"].isnan().all())
     assert len(proxy.seen) == 2  # one try and one more
 
 
@@ -93,48 +94,29 @@ def test_under_many_faults_each_row_has_its_own_number_or_none(server, make):
     faults = tuple(fault for fault in FAULTS if fault != "stall")
     with between(server.url, at_random(3, 0.3, faults)) as proxy:
         reward = make(proxy.url, rows_per_request=3, break_after=100)
-        rewards, _ = scored(reward, rollouts)
+        verdicts, _ = scored(reward, rollouts)
+    rewards = verdicts.rewards
     answered = ~rewards.isnan()
     assert torch.equal(rewards[answered], truth[answered])
-    assert int(answered.sum()) >= 110 and reward.problems.total() == 120 - int(answered.sum())
+    assert int(answered.sum()) >= 110 and verdicts.notes.total() == 120 - int(answered.sum())
     assert sum(bool(fault) for fault in proxy.seen) > 8
 
 
 def test_a_server_that_is_gone_costs_nans_until_it_is_back(server, make):
     with between(server.url) as proxy:
         reward = make(proxy.url, break_after=2, retries=1, break_s=0.1, max_concurrency=1, rows_per_request=1)
-        assert not bool(reward(noise(2)).isnan().any())
+        assert not bool(reward(noise(2)).rewards.isnan().any())
         proxy.gone = True
         lost, _ = scored(reward, noise(6, seed=1))
-        assert bool(lost.isnan().all())
+        assert bool(lost.rewards.isnan().all())
         # Two rows were asked about, twice each; then the breaker kept quiet for the other four.
-        assert sorted(reward.problems.values(), reverse=True)[0] == 4
-        assert "was not asked" in reward.problems.most_common(1)[0][0]
+        assert lost.notes.most_common(1)[0][1] == 4
+        assert "was not asked" in lost.notes.most_common(1)[0][0]
         proxy.gone = False
-        while reward.remote.breaker.is_open:
+        while reward.remote.client.breaker.is_open:
             time.sleep(0.01)
         again = noise(6, seed=1)
-        assert torch.equal(reward(again), Brightness()(again))
-
-
-def test_the_breaker_opens_after_failures_in_a_row_and_one_answer_closes_it():
-    breaker = Breaker(Patience(timeout_s=1, retries=0, backoff_s=0, break_after=3, break_s=60))
-    for answered in (False, False, True, False, False):
-        breaker.heard(answered)
-    assert not breaker.is_open
-    breaker.heard(False)
-    assert breaker.is_open
-    breaker.heard(True)
-    breaker.heard(False)
-    breaker.heard(False)
-    assert breaker.is_open  # the time that it was opened for is not over
-
-
-def test_pauses_double_within_half_to_all_and_end_at_a_bound():
-    patience = Patience(timeout_s=1, retries=9, backoff_s=0.5, break_after=1, break_s=1)
-    for tries, whole in ((0, 0.5), (1, 1.0), (3, 4.0), (9, 20.0)):
-        pauses = [patience.pause_s(tries) for _ in range(50)]
-        assert whole / 2 <= min(pauses) < max(pauses) <= whole
+        assert torch.equal(reward(again).rewards, Brightness()(again))
 
 
 def test_a_server_that_comes_back_with_other_weights_is_refused_and_the_same_weights_are_not(make):
@@ -146,15 +128,15 @@ def test_a_server_that_comes_back_with_other_weights_is_refused_and_the_same_wei
     ):
         with between(one.url) as proxy:
             reward = make(proxy.url, retries=1)
-            truth = reward(rollouts)
+            truth = reward(rollouts).rewards
             proxy.target = two.url
-            rewards, warned = scored(reward, dataclasses.replace(rollouts))
-            assert bool(rewards.isnan().all()) and warned == 1
+            verdicts, warned = scored(reward, rollouts)
+            assert bool(verdicts.rewards.isnan().all()) and warned == 1
             assert f"is of revision {two.service.revision} now, and was of {reward.revision}" in next(
-                iter(reward.problems)
+                iter(verdicts.notes)
             )
             proxy.target = same.url
-            assert torch.equal(reward(dataclasses.replace(rollouts)), truth)
+            assert torch.equal(reward(rollouts).rewards, truth)
         with pytest.raises(
             UserError, match=f"serves brightness of revision {two.service.revision}, not {reward.revision}"
         ):
@@ -163,21 +145,23 @@ def test_a_server_that_comes_back_with_other_weights_is_refused_and_the_same_wei
 
 def test_the_cache_answers_what_was_asked_before_and_nothing_else(make, tmp_path):
     rollouts, cache = noise(6), tmp_path / "verdicts.sqlite"
-    with served(Brightness("one")) as server, between(server.url) as proxy:
-        first = make(proxy.url, cache=cache)(rollouts)
+    judge = Brightness("one")
+    with served(judge) as server, between(server.url) as proxy:
+        first = make(proxy.url, cache=cache)(rollouts).rewards
         again = make(proxy.url, cache=cache)
-        assert torch.equal(again(rollouts), first) and len(proxy.seen) == 1
-        assert torch.equal(again.components(rollouts)["dark"], 255 - first)
+        verdicts = again(rollouts)
+        assert torch.equal(verdicts.rewards, first) and len(proxy.seen) == 1
+        assert torch.equal(verdicts.parts["dark"], 255 - first)
         more = noise(8)  # its first six are those
-        assert torch.equal(again(more), Brightness()(more)) and len(proxy.seen) == 2
-        assert server.service.reward.batches == [6, 6, 2, 2]  # reward and component; 2 new rows
+        assert torch.equal(again(more).rewards, Brightness()(more)) and len(proxy.seen) == 2
+        assert judge.batches == [6, 6, 2, 2]  # reward and component; 2 new rows
         other_prompt = dataclasses.replace(
             rollouts, prompts=tuple(dataclasses.replace(p, text="a blue cup") for p in rollouts.prompts)
         )
         again(other_prompt)
         assert len(proxy.seen) == 3
     with served(Brightness("two", plus=1.0)) as server:  # another revision, another key
-        assert torch.equal(make(server.url, cache=cache)(rollouts), first + 1)
+        assert torch.equal(make(server.url, cache=cache)(rollouts).rewards, first + 1)
 
 
 def test_rows_without_a_verdict_are_not_cached(make, tmp_path):
@@ -193,11 +177,11 @@ def test_rows_without_a_verdict_are_not_cached(make, tmp_path):
     judge, rollouts = Blind(), noise(3)
     with served(judge) as server:
         reward = make(server.url, cache=tmp_path / "verdicts.sqlite")
-        rewards, warned = scored(reward, rollouts)
-        assert rewards.isnan().tolist() == [False, True, False] and warned == 1
-        assert reward.problems == {"the judge has no verdict": 1}
+        verdicts, warned = scored(reward, rollouts)
+        assert verdicts.rewards.isnan().tolist() == [False, True, False] and warned == 1
+        assert verdicts.notes == {"the judge has no verdict": 1}
         judge.eyes_shut = False
-        assert torch.equal(reward(dataclasses.replace(rollouts)), Brightness()(rollouts))
+        assert torch.equal(reward(rollouts).rewards, Brightness()(rollouts))
     assert judge.batches == [3, 3, 1, 1]
 
 
@@ -215,12 +199,12 @@ def test_a_group_travels_whole_and_is_compared_whole(make, tmp_path):
     with served(WinRate(), max_batch=8) as server:
         reward = make(server.url, rows_per_request=1, cache=tmp_path / "verdicts.sqlite")
         truth = WinRate()(rollouts)
-        assert torch.equal(reward(rollouts), truth)
+        assert torch.equal(reward(rollouts).rewards, truth)
         # A group that shares five members with a known one is another group.
         pictures = rollouts.pictures.clone()
         pictures[1] = 255  # the darkest before
         changed = dataclasses.replace(rollouts, pictures=pictures)
-        assert torch.equal(reward(changed), WinRate()(changed)) and not torch.equal(truth, WinRate()(changed))
+        assert torch.equal(reward(changed).rewards, WinRate()(changed)) and not torch.equal(truth, WinRate()(changed))
 
 
 def test_no_more_requests_are_on_their_way_than_allowed(make):
@@ -266,10 +250,10 @@ def test_rows_with_nothing_to_judge_are_no_failure(make, tmp_path):
         for _ in range(2):  # from the server, then from the cache
             reward = make(server.url, cache=tmp_path / "verdicts.sqlite")
             rollouts = noise(4)
-            rewards, warned = scored(reward, rollouts)
-            assert rewards.isnan().tolist() == reward.applies(rollouts).logical_not().tolist() == [False, True] * 2
-            assert reward.component_applies(rollouts)["dark"].tolist() == [True, False] * 2
-            assert warned == 0 and not reward.problems
+            verdicts, warned = scored(reward, rollouts)
+            assert verdicts.rewards.isnan().tolist() == verdicts.applies.logical_not().tolist() == [False, True] * 2
+            assert verdicts.part_applies["dark"].tolist() == [True, False] * 2
+            assert warned == 0 and not verdicts.notes and not reward.remote.failures
 
 
 def test_nobody_at_the_address_is_one_line_at_construction(make):
@@ -296,7 +280,7 @@ def test_a_wrong_or_missing_token_is_one_line_at_construction_and_the_right_one_
                 make(server.url, token_env="JUDGE_TOKEN")
         monkeypatch.setenv("JUDGE_TOKEN", "correct horse battery")
         reward = make(server.url, token_env="JUDGE_TOKEN")
-        assert not bool(reward(noise(2)).isnan().any())
+        assert not bool(reward(noise(2)).rewards.isnan().any())
 
 
 def test_a_token_that_expires_stops_the_run_and_is_not_asked_again(make, monkeypatch):
@@ -334,14 +318,14 @@ def test_pictures_and_groups_that_the_server_does_not_take_stop_before_anything_
             reward(noise(1, side=16))
         with pytest.raises(UserError, match="group of 5 is more than the 4 rows"):
             reward(noise(5, group_size=5))
-        assert not bool(reward(noise(9)).isnan().any()) and len(proxy.seen) == 3  # 4 + 4 + 1
+        assert not bool(reward(noise(9)).rewards.isnan().any()) and len(proxy.seen) == 3  # 4 + 4 + 1
     with pytest.raises(ValueError, match="without pictures"):
         reward(dataclasses.replace(noise(1), pictures=None))
 
 
 def test_an_absent_client_library_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "httpx", None)
-    for module in ("thinkdraw.serve.reward", "thinkdraw.serve.client"):
+    for module in ("thinkdraw.serve.reward", "thinkdraw.serve.client", "thinkdraw.runtime.http"):
         monkeypatch.delitem(sys.modules, module)
     with pytest.raises(UserError, match=r"pip install 'thinkdraw\[remote\]'"):
         load_reward("http", url="http://127.0.0.1:9")

@@ -28,6 +28,7 @@ from thinkdraw.recipes import grpo
 from thinkdraw.rewards.clip_score import ClipScoreReward
 from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.opening import open_reward
+from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import revision_of
 from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.runtime.tracking import MetricsLog
@@ -80,7 +81,7 @@ def rewards_of(futures):
 
 def test_what_waits_is_judged_as_one_batch_and_each_gets_its_own():
     judge, asked = Gated(), [noise(2, seed=seed) for seed in range(5)]
-    queue = JudgeQueue(judge, max_batch=6, max_wait_s=0.0, max_rows=100)
+    queue = JudgeQueue(as_reward(judge), max_batch=6, max_wait_s=0.0, max_rows=100)
     first = submitted(queue, asked[0])
     assert judge.begun.wait(20)
     others = [submitted(queue, rollouts) for rollouts in asked[1:]]
@@ -94,7 +95,7 @@ def test_what_waits_is_judged_as_one_batch_and_each_gets_its_own():
 
 def test_groups_pictures_and_settings_of_different_kinds_are_not_mixed():
     judge = Gated()
-    queue = JudgeQueue(judge, max_batch=100, max_wait_s=0.0, max_rows=100)
+    queue = JudgeQueue(as_reward(judge), max_batch=100, max_wait_s=0.0, max_rows=100)
     asked = [noise(2), noise(2, side=16), noise(2, group_size=2), noise(4)]
     asked.append(dataclasses.replace(noise(2), sampling=noise(2).sampling.model_copy(update={"temperature": 0.5})))
     held = submitted(queue, noise(1))
@@ -110,7 +111,7 @@ def test_groups_pictures_and_settings_of_different_kinds_are_not_mixed():
 
 def test_a_large_request_is_judged_in_batches_of_whole_groups():
     judge = Brightness()
-    queue = JudgeQueue(judge, max_batch=8, max_wait_s=0.0, max_rows=100)
+    queue = JudgeQueue(as_reward(judge), max_batch=8, max_wait_s=0.0, max_rows=100)
     rollouts = noise(15, group_size=3)
     assert rewards_of(submitted(queue, rollouts)) == Brightness()(rollouts).tolist()
     assert rewards_of(submitted(queue, noise(10, group_size=10))) == Brightness()(noise(10)).tolist()
@@ -120,7 +121,7 @@ def test_a_large_request_is_judged_in_batches_of_whole_groups():
 
 def test_a_full_queue_refuses_and_a_closed_one_ends_what_it_has():
     judge = Gated()
-    queue = JudgeQueue(judge, max_batch=2, max_wait_s=0.0, max_rows=4)
+    queue = JudgeQueue(as_reward(judge), max_batch=2, max_wait_s=0.0, max_rows=4)
     running = submitted(queue, noise(2))
     assert judge.begun.wait(20)
     waiting = submitted(queue, noise(3))
@@ -139,7 +140,7 @@ def test_a_full_queue_refuses_and_a_closed_one_ends_what_it_has():
 
 def test_what_nobody_waits_for_any_more_is_not_judged():
     judge = Gated()
-    queue = JudgeQueue(judge, max_batch=2, max_wait_s=0.0, max_rows=10)
+    queue = JudgeQueue(as_reward(judge), max_batch=2, max_wait_s=0.0, max_rows=10)
     running = submitted(queue, noise(2))
     assert judge.begun.wait(20)
     for future in submitted(queue, noise(4, seed=1)):
@@ -170,7 +171,7 @@ def marked(rollouts, **first_pixels):
 
 
 def test_a_row_that_breaks_the_judge_has_no_verdict_and_a_reason_and_costs_no_other_group_its_verdict():
-    queue = JudgeQueue(Failing(), max_batch=8, max_wait_s=0.0, max_rows=10)
+    queue = JudgeQueue(as_reward(Failing()), max_batch=8, max_wait_s=0.0, max_rows=10)
     rollouts = marked(noise(6, group_size=2), r2=0)
     (future,) = submitted(queue, rollouts)
     verdicts = future.result(20)
@@ -183,7 +184,7 @@ def test_a_row_that_breaks_the_judge_has_no_verdict_and_a_reason_and_costs_no_ot
 
 def test_only_the_request_that_cannot_be_judged_hears_of_it():
     judge = Failing()
-    queue = JudgeQueue(judge, max_batch=8, max_wait_s=0.2, max_rows=10)
+    queue = JudgeQueue(as_reward(judge), max_batch=8, max_wait_s=0.2, max_rows=10)
     asked = [marked(noise(2, seed=1)), marked(noise(2, seed=2), r1=1)]
     good, bad = (submitted(queue, rollouts) for rollouts in asked)
     assert rewards_of(good) == Brightness()(asked[0]).tolist()
@@ -197,7 +198,7 @@ def test_a_reward_of_the_wrong_length_gives_no_verdict():
         def components(self, rollouts):
             return {"dark": self(rollouts)[1:]}
 
-    queue = JudgeQueue(Short(), max_batch=8, max_wait_s=0.0, max_rows=10)
+    queue = JudgeQueue(as_reward(Short()), max_batch=8, max_wait_s=0.0, max_rows=10)
     (future,) = submitted(queue, noise(2, group_size=2))
     assert {v.reason for v in future.result(20)} == {"ValueError: dark has shape (1,) for 2 rollouts"}
     queue.close()
@@ -208,7 +209,7 @@ def test_a_number_that_is_not_finite_is_no_verdict():
         def __call__(self, rollouts):
             return torch.tensor([1.0, torch.nan, torch.inf, -torch.inf])
 
-    queue = JudgeQueue(Odd(), max_batch=8, max_wait_s=0.0, max_rows=10)
+    queue = JudgeQueue(as_reward(Odd()), max_batch=8, max_wait_s=0.0, max_rows=10)
     (future,) = submitted(queue, noise(4))
     assert [v.reward for v in future.result(20)] == [1.0, None, None, None]
     queue.close()
@@ -311,7 +312,7 @@ def test_a_full_queue_says_when_to_come_back_and_the_client_does():
         opened = threading.Thread(target=lambda: waited(lambda: refused[429] > 0) and judge.gate.set())
         opened.start()
         rollouts = noise(8)
-        assert torch.equal(reward(rollouts), Brightness()(rollouts))
+        assert torch.equal(reward(rollouts).rewards, Brightness()(rollouts))
         reward.close()
         opened.join()
         assert refused[429] > 0 and refused[200] == 4
@@ -350,12 +351,12 @@ def test_the_revision_changes_with_settings_and_weights_and_with_nothing_else():
         torch.nn.init.zeros_(made.judge["inside"][0].bias)
         return made
 
-    first = revision_of(reward(), {"a": 1})
-    assert first == revision_of(reward(), {"a": 1}) and len(first) == 12
+    first = revision_of(as_reward(reward()), {"a": 1})
+    assert first == revision_of(as_reward(reward()), {"a": 1}) and len(first) == 12
     others = {
-        revision_of(reward(), {"a": 2}),
-        revision_of(reward(1.001), {"a": 1}),
-        revision_of(Brightness("two"), {"a": 1}),
+        revision_of(as_reward(reward()), {"a": 2}),
+        revision_of(as_reward(reward(1.001)), {"a": 1}),
+        revision_of(as_reward(Brightness("two")), {"a": 1}),
     }
     assert len({first, *others}) == 4
 
@@ -365,7 +366,7 @@ def test_the_first_look_finds_components_and_warns_of_a_judge_that_fails():
     broken = Brightness()
     broken.components = lambda rollouts: 1 / 0
     with pytest.warns(UserWarning, match="brightness has not judged a picture of the lab: division by zero"):
-        assert first_look(broken) is None
+        assert first_look(as_reward(broken)) is None
 
 
 def lab_rollouts(count=24, group_size=4):
@@ -384,11 +385,9 @@ def test_a_lab_reward_gives_the_same_numbers_over_http_as_here(name):
     with served(open_reward(name), max_batch=8) as server:
         remote = open_reward("http", url=server.url, rows_per_request=5)
         here, there = local(rollouts), remote(rollouts)
-        torch.testing.assert_close(there, here, rtol=0, atol=1e-6 if name == "lab-clip" else 0)
-        assert float(here.std()) > 0
-        if name == "lab-detector":
-            parts = remote.components(rollouts)
-            assert all(torch.equal(parts[n], values) for n, values in local.components(rollouts).items())
+        torch.testing.assert_close(there.rewards, here.rewards, rtol=0, atol=1e-6 if name == "lab-clip" else 0)
+        assert float(here.rewards.std()) > 0
+        assert all(torch.equal(there.parts[n], values) for n, values in here.parts.items())
         remote.close()
 
 
@@ -406,14 +405,14 @@ def test_a_combined_reward_is_weighed_and_applies_as_it_does_here():
     rollouts = noise(8, group_size=4)
     with served(local()) as server:
         remote = HttpReward(server.url)
-        torch.testing.assert_close(remote(rollouts), local()(rollouts), rtol=0, atol=0)
+        here, there = local()(rollouts), remote(rollouts)
+        torch.testing.assert_close(there.rewards, here.rewards, rtol=0, atol=0)
         assert remote.weights == local().weights == {"bright": 1.0, "faint": -2.0}
-        for what in ("components", "component_applies"):
-            here, there = getattr(local(), what)(rollouts), getattr(remote, what)(rollouts)
-            assert here.keys() == there.keys()
-            for name, values in here.items():
-                torch.testing.assert_close(there[name], values, rtol=0, atol=0, equal_nan=True)
-        assert 0 < int(remote.components(rollouts)["faint"].isnan().sum()) < 8 and not remote.problems
+        for ours, theirs in ((here.parts, there.parts), (here.part_applies, there.part_applies)):
+            assert ours.keys() == theirs.keys()
+            for name, values in ours.items():
+                torch.testing.assert_close(theirs[name], values, rtol=0, atol=0, equal_nan=True)
+        assert 0 < int(there.parts["faint"].isnan().sum()) < 8 and not there.notes
         remote.close()
 
 

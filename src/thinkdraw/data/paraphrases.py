@@ -4,13 +4,14 @@ What is checked against the prompt's clauses: nouns, numbers, colours, textures 
 colour stands nearest to its own noun, and a relation is said of the right pair.
 """
 
+import json
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -21,6 +22,9 @@ from thinkdraw.data.text_diversity import split_label
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.endpoints import checked_url
 from thinkdraw.types import Prompt
+
+if TYPE_CHECKING:
+    from thinkdraw.runtime.http import HttpClient
 
 INSTRUCTION = (
     "Rewrite this description of a picture in other words, as one sentence. Keep every object, number, colour, material, shape and "
@@ -50,11 +54,12 @@ class Paraphrased:
 
 
 def paraphrase(
-    prompts: Sequence[Prompt], settings: ParaphraseSettings, client: Any = None, chosen: Sequence[bool] | None = None
-) -> Paraphrased:
+    prompts: Sequence[Prompt], settings: ParaphraseSettings, client: "HttpClient | None" = None,
+    chosen: Sequence[bool] | None = None,
+) -> Paraphrased:  # fmt: skip
     """New texts for the `chosen` prompts (all if None), clauses and questions kept.
 
-    client: an `openai.OpenAI` or alike; None makes one. Raises UserError if the package is missing or the endpoint fails.
+    client: of the endpoint; None makes one. Raises UserError if its package is missing or the endpoint fails.
     """
     ask = _asker(settings, client)
 
@@ -167,35 +172,31 @@ def _cleaned(reply: str) -> str:
     return lines[0].strip("\"“”'` ") if lines else ""
 
 
-def _asker(settings: ParaphraseSettings, client: Any) -> Callable[[str], str]:
+def _asker(settings: ParaphraseSettings, client: "HttpClient | None") -> Callable[[str], str]:
     """A function from an instruction to the model's reply."""
-    failures: tuple[type[Exception], ...] = (OSError,)
-    try:
-        import openai  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        if client is None:
-            raise UserError(
-                "paraphrases need the package openai, which is not installed. Run `pip install openai`, or leave paraphrases out."
-            ) from error
-    else:
-        failures += (openai.OpenAIError,)
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server asks for no key, the client does
-        client = client or openai.OpenAI(
-            base_url=checked_url(settings.base_url), api_key=key, timeout=settings.timeout_s
-        )
+    from thinkdraw.runtime.http import HttpClient, NoAnswer, Patience
+
+    if client is None:
+        key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server asks for none
+        patience = Patience(settings.timeout_s, retries=2)
+        client = HttpClient(checked_url(settings.base_url), key, patience, settings.parallel)
 
     def ask(instruction: str) -> str:
+        messages = [{"role": "user", "content": instruction}]
+        body = {"model": settings.model, "messages": messages, "temperature": settings.temperature}
         try:
-            reply = client.chat.completions.create(
-                model=settings.model,
-                messages=[{"role": "user", "content": instruction}],
-                temperature=settings.temperature,
-            )
-        except failures as error:
+            return client.ask("/chat/completions", read, lambda: json.dumps(body).encode())
+        except NoAnswer as failure:
             raise UserError(
-                f"the endpoint {settings.base_url} did not answer for model {settings.model} ({error}). "
+                f"the endpoint {settings.base_url} did not answer for model {settings.model} ({failure}). "
                 "Check that it runs and serves that model."
-            ) from error
-        return (reply.choices[0].message.content or "") if reply.choices else ""
+            ) from failure
+
+    def read(body: bytes) -> str:
+        try:
+            choices = json.loads(body)["choices"]
+            return (choices[0]["message"]["content"] or "") if choices else ""
+        except (ValueError, LookupError, TypeError) as error:
+            raise NoAnswer("no chat completion", type(error).__name__, status=200) from error
 
     return ask

@@ -1,8 +1,9 @@
 """What the shipped rewards have in common: how they say what stands behind their verdicts."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from thinkdraw.rewards.judges_behind import judges_behind
 from thinkdraw.types import Rollouts, Verdicts
 
 
@@ -18,12 +19,12 @@ class BaseReward:
         return None
 
     @property
-    def judges(self) -> Mapping[str, Any]:
-        return {role: judge for role in self.asks if (judge := getattr(self, role)) is not None}
+    def judges(self) -> Mapping[str, object]:
+        return {role: judge for role in sorted(self.asks) if (judge := getattr(self, role)) is not None}
 
     @property
     def elsewhere(self) -> bool:
-        return any(getattr(judge, "elsewhere", False) is True for judge in self.judges.values())
+        return any(judge.elsewhere for _, judge in judges_behind(self))
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         raise NotImplementedError

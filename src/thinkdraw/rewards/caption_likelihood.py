@@ -5,8 +5,9 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import held_to, pictures_of
-from thinkdraw.types import Rollouts
+from thinkdraw.types import Rollouts, Verdicts
 
 
 @runtime_checkable
@@ -19,7 +20,7 @@ class Captioner(Protocol):
     def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor: ...
 
 
-class CaptionLikelihoodReward:
+class CaptionLikelihoodReward(BaseReward):
     """Mean log-likelihood per token of the prompt's text as a caption of the picture, in nats, −∞..0, higher is better.
 
     NaN where the captioner has no verdict. captioner: a frozen copy of the policy; one that learns would move its own goal.
@@ -28,10 +29,11 @@ class CaptionLikelihoodReward:
     """
 
     name = "caption-likelihood"
+    asks = ("captioner",)
 
     def __init__(self, captioner: Captioner):
         self.captioner = held_to(Captioner, captioner)
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         texts = [prompt.text for prompt in rollouts.prompts]
-        return self.captioner.log_likelihood(pictures_of(rollouts), texts).float().cpu()
+        return Verdicts.of(self.captioner.log_likelihood(pictures_of(rollouts), texts))

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 
@@ -32,24 +31,20 @@ class CombinedReward(BaseReward):
                 f"{name}: weights of {', '.join(unknown)}, the rewards are {', '.join(rewards)}. Correct them."
             )
         self.name = name
-        self.rewards = {part: as_reward(reward, part) for part, reward in rewards.items()}
         self.weights: Mapping[str, float] = {part: float(weights.get(part, 1.0)) for part in rewards}
         if not any(self.weights.values()):
             raise UserError(f"{name}: all weights are 0, so that every picture would be as good. Raise one.")
+        self.rewards = {part: as_reward(reward, part) for part, reward in rewards.items()}
 
     @property
-    def judges(self) -> Mapping[str, Any]:
+    def judges(self) -> Mapping[str, object]:
         return {
-            f"rewards.{part}.{role}": judge
-            for part, reward in self.rewards.items()
+            f"rewards.{part}.{role}".removesuffix("."): judge
+            for part, reward in sorted(self.rewards.items())
             for role, judge in reward.judges.items()
         }
 
-    @property
-    def elsewhere(self) -> bool:
-        return any(reward.elsewhere for reward in self.rewards.values())
-
-    def __call__(self, rollouts: Rollouts) -> Verdicts:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         verdicts = {part: reward(rollouts) for part, reward in self.rewards.items()}
         weighed = {part: weight for part, weight in self.weights.items() if weight}
         total = torch.zeros(len(rollouts))

@@ -1,34 +1,29 @@
 """What rewards share: the pictures of rollouts, and judges asked about many rows at once and held to their protocol.
 
-A reward that has nothing to say about some prompts, because they lack what it looks at, has a method
-`applies(rollouts) -> (B,) bool`; its value is NaN there, which is no failure. Every other NaN is: a judge gave no verdict.
+A reward that has nothing to say about some prompts, because they lack what it looks at, says in its `Verdicts` that it
+does not apply to them; its value is NaN there, which is no failure. Every other NaN is: a judge gave no verdict.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
-from thinkdraw.types import Detection, Detector, Questioner, Request, Reward, Rollouts, Writer
+from thinkdraw.rewards.judges_behind import OwnJudge
+from thinkdraw.types import Detection, Detector, Questioner, Request, Rollouts, Writer
 
 PAIRS_AT_ONCE = 512  # pictures repeated in memory at a time, one for each question
-Judge = TypeVar("Judge")
+_Judge = TypeVar("_Judge")
 
 
-def held_to(protocol: type[Judge], judge: Any) -> Judge:
+def held_to(protocol: type[_Judge], judge: object) -> _Judge:
     """The judge. Raises TypeError where it lacks the protocol's method."""
     if not isinstance(judge, protocol):
         raise TypeError(f"{type(judge).__name__} is no {protocol.__name__}, which this reward asks.")
     return judge
-
-
-def applies_to(reward: Reward, rollouts: Rollouts) -> Tensor:
-    """(B,) bool: where the reward has something to judge; everywhere, unless it says otherwise."""
-    applies: Callable[[Rollouts], Tensor] | None = getattr(reward, "applies", None)
-    return torch.ones(len(rollouts), dtype=torch.bool) if applies is None else applies(rollouts)
 
 
 def pictures_of(rollouts: Rollouts) -> Tensor:
@@ -60,33 +55,36 @@ def p_yes(questioner: Questioner, pictures: Tensor, questions: Sequence[Sequence
 
     Raises ValueError for answers that are not one number in 0..1, or NaN, for each question.
     """
-    row = [i for i, asked in enumerate(questions) for _ in asked]
-    texts = [text for asked in questions for text in asked]
+    counts = [len(texts) for texts in questions]
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
+    every = [text for texts in questions for text in texts]
     answers = [torch.zeros(0)]
-    for start in range(0, len(row), PAIRS_AT_ONCE):
-        chosen = torch.tensor(row[start : start + PAIRS_AT_ONCE], device=pictures.device)
-        asked = texts[start : start + PAIRS_AT_ONCE]
-        given = questioner.answer(pictures[chosen], asked).float().cpu()
-        if given.shape != (len(asked),) or bool(((given < -1e-5) | (given > 1 + 1e-5)).any()):
+    for start in range(0, len(rows), PAIRS_AT_ONCE):
+        chosen = torch.tensor(rows[start : start + PAIRS_AT_ONCE], device=pictures.device)
+        texts = every[start : start + PAIRS_AT_ONCE]
+        p = questioner.answer(pictures[chosen], texts).float().cpu()
+        if p.shape != (len(texts),) or bool(((p < -1e-5) | (p > 1 + 1e-5)).any()):
             raise ValueError(
-                f"{_called(questioner)} answered {len(asked)} questions with {tuple(given.shape)} numbers, "
-                f"{given.flatten()[:3].tolist()} first: P(yes) is one number in 0..1 for each, or NaN."
+                f"{OwnJudge(questioner).name} answered {len(texts)} questions with {tuple(p.shape)} numbers, "
+                f"{p.flatten()[:3].tolist()} first: P(yes) is one number in 0..1 for each, or NaN."
             )
-        answers.append(given.clamp(0, 1))
-    return list(torch.cat(answers).split([len(asked) for asked in questions]))
+        answers.append(p.clamp(0, 1))
+    return list(torch.cat(answers).split(counts))
 
 
 def requests_about(rollouts: Rollouts, instruction: str) -> list[Request]:
     """The instruction about each row's picture, with the row's prompt in its place."""
-    seen = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
-    return [Request(worded(instruction, prompt.text), (picture,)) for prompt, picture in seen]
+    rows = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
+    return [Request(worded(instruction, prompt.text), (picture,)) for prompt, picture in rows]
 
 
 def written(writer: Writer, requests: Sequence[Request], parse: Callable[[str], float]) -> Tensor:
     """What `parse` reads in the writer's replies, (len(requests),) float32; NaN without a reply."""
     replies = writer.write(requests)
     if len(replies) != len(requests):
-        raise ValueError(f"{_called(writer)} wrote {len(replies)} replies to {len(requests)} requests: one for each.")
+        raise ValueError(
+            f"{OwnJudge(writer).name} wrote {len(replies)} replies to {len(requests)} requests: one for each."
+        )
     return torch.tensor([math.nan if reply is None else parse(reply) for reply in replies], dtype=torch.float32)
 
 
@@ -94,23 +92,21 @@ def detected(detector: Detector, rollouts: Rollouts, labels: Sequence[Sequence[s
     """What the detector finds of each row's labels; None = no verdict. A row without labels is not shown to it."""
     pictures = pictures_of(rollouts)
     rows = [i for i, names in enumerate(labels) if names]
-    found: list[list[Detection] | None] = [[] for _ in labels]
+    of_rows: list[list[Detection] | None] = [[] for _ in labels]
     if rows:
-        seen = found_in(detector, pictures[torch.tensor(rows, device=pictures.device)], [labels[i] for i in rows])
-        for row, detections in zip(rows, seen):
-            found[row] = detections
-    return found
+        shown = pictures[torch.tensor(rows, device=pictures.device)]
+        for row, detections in zip(rows, found_in(detector, shown, [labels[i] for i in rows])):
+            of_rows[row] = detections
+    return of_rows
 
 
 def found_in(
     detector: Detector, pictures: Tensor, labels: Sequence[Sequence[str]] | None
 ) -> Sequence[list[Detection] | None]:
     """What the detector finds in each picture. Raises ValueError where it answers for another number of them."""
-    seen = detector.detect(pictures, labels)
-    if len(seen) != len(pictures):
-        raise ValueError(f"{_called(detector)} gave detections of {len(seen)} pictures, and was shown {len(pictures)}.")
-    return seen
-
-
-def _called(judge: Any) -> str:
-    return str(getattr(judge, "name", type(judge).__name__))
+    detections = detector.detect(pictures, labels)
+    if len(detections) != len(pictures):
+        raise ValueError(
+            f"{OwnJudge(detector).name} gave detections of {len(detections)} pictures, and was shown {len(pictures)}."
+        )
+    return detections

@@ -17,8 +17,10 @@ from thinkdraw.judges.lab import LabDetector
 from thinkdraw.lab.detector import Found, look
 from thinkdraw.lab.facts import VALUES, Seen, is_true
 from thinkdraw.lab.prompts import GENEVAL_TASKS
+from thinkdraw.rewards.base import BaseReward
+from thinkdraw.rewards.judging import pictures_of
 from thinkdraw.rewards.rules import fact_share, judge_picture, keep_detections, relative_position
-from thinkdraw.types import Detection, Prompt, Rollouts
+from thinkdraw.types import Detection, Prompt, Rollouts, Verdicts
 
 THRESHOLD = 0.3
 _KIND_OF = {word: kind for kind, words in VALUES.items() if kind != "color" for word in words}
@@ -114,34 +116,26 @@ def _holds(fact: dict[str, Any], seen: Seen, found: Found) -> bool:
     return any(fact["relation"] in relative_position(a.box, b.box) for a, b in pairs)
 
 
-class LabDetectorReward:
-    """(1 − strict_weight) · share of the prompt's facts that hold + strict_weight · whether all of them do, in 0..1."""
+class LabDetectorReward(BaseReward):
+    """(1 − strict_weight) · share of the prompt's facts that hold + strict_weight · whether all of them do, in 0..1.
+
+    Its parts are `facts` and `correct`, 0..1 and 0 or 1.
+    """
 
     name = "lab-detector"
+    asks = ("detector",)
 
     def __init__(self, strict_weight: float = 0.5):
         if not 0 <= strict_weight <= 1:
             raise UserError(f"lab-detector: strict_weight={strict_weight} must lie in 0..1.")
         self.strict_weight = strict_weight
         self.detector = LabDetector()
-        self._judged: tuple[Rollouts | None, list[LabVerdict]] = (None, [])
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        parts = self.components(rollouts)
-        return (1 - self.strict_weight) * parts["facts"] + self.strict_weight * parts["correct"]
-
-    def components(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """What the reward is made of: facts (B,) and correct (B,), float32. Free after the reward of these rollouts."""
-        verdicts = self.verdicts(rollouts)
-        return {
-            "facts": torch.tensor([v.share for v in verdicts], dtype=torch.float32),
-            "correct": torch.tensor([float(v.correct) for v in verdicts], dtype=torch.float32),
-        }
-
-    def verdicts(self, rollouts: Rollouts) -> list[LabVerdict]:
-        if self._judged[0] is not rollouts:
-            if rollouts.pictures is None:
-                raise ValueError("rollouts without pictures: sample with decode=True, or decode before the reward.")
-            seen = zip(rollouts.pictures, rollouts.prompts, self.detector.look(rollouts.pictures))
-            self._judged = (rollouts, [judge(picture, prompt, found) for picture, prompt, found in seen])
-        return self._judged[1]
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        pictures = pictures_of(rollouts)
+        rows = zip(pictures, rollouts.prompts, self.detector.look(pictures))
+        verdicts = [judge(picture, prompt, found) for picture, prompt, found in rows]
+        facts = torch.tensor([verdict.share for verdict in verdicts], dtype=torch.float32)
+        correct = torch.tensor([float(verdict.correct) for verdict in verdicts], dtype=torch.float32)
+        rewards = (1 - self.strict_weight) * facts + self.strict_weight * correct
+        return Verdicts.of(rewards, parts={"facts": facts, "correct": correct})

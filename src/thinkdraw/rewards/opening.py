@@ -36,15 +36,15 @@ def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Rew
     """
     if name in USUAL_JUDGE:
         setting, judge, checkpoint = USUAL_JUDGE[name]
-        given = settings.setdefault(setting, judge)
-        if isinstance(given, str) and given not in JUDGES:
-            settings[setting] = judge if given == "lab" else {"name": judge, checkpoint: given}
+        named = settings.setdefault(setting, judge)
+        if isinstance(named, str) and named not in JUDGES:
+            settings[setting] = judge if named == "lab" else {"name": judge, checkpoint: named}
     for setting, kind in _named_settings(find("reward", REWARDS, name)).items():
-        given = settings.get(setting)
-        if kind is Reward and isinstance(given, Mapping):
-            settings[setting] = {part: _open_part(part, spec, own) for part, spec in given.items()}
-        elif kind is not Reward and isinstance(given, str | Mapping):
-            settings[setting] = _open_asked(kind, given, own, f"reward {name!r}: {setting}")
+        value = settings.get(setting)
+        if kind is Reward and isinstance(value, Mapping):
+            settings[setting] = {part: _open_part(part, spec, own) for part, spec in value.items()}
+        elif kind is not Reward and isinstance(value, str | Mapping):
+            settings[setting] = _open_judge_of_kind(kind, value, own, f"reward {name!r}: {setting}")
     return load_reward(name, **settings)
 
 
@@ -75,30 +75,30 @@ def _named_settings(maker: Any) -> dict[str, Any]:
         if get_origin(hint) is Mapping and get_args(hint)[-1] is Reward:
             kinds[name] = Reward
         # The type itself, or those of `Scorer | None`. Only what can be checked at run time is a judge's protocol.
-        elif found := [kind for kind in (hint, *get_args(hint)) if getattr(kind, "_is_runtime_protocol", False)]:
-            kinds[name] = found[0]
+        elif protocols := [kind for kind in (hint, *get_args(hint)) if getattr(kind, "_is_runtime_protocol", False)]:
+            kinds[name] = protocols[0]
     return kinds
 
 
-def _open_asked(kind: Any, given: str | Mapping[str, Any], own: Policy | None, where: str) -> Any:
-    name, settings = _name_and_settings(given, f"{where} has no name of a judge")
+def _open_judge_of_kind(kind: Any, spec: str | Mapping[str, Any], own: Policy | None, where: str) -> Any:
+    name, settings = _name_and_settings(spec, f"{where} has no name of a judge")
     judge = open_judge(name, own, **settings)
     if not isinstance(judge, kind):
         raise UserError(f"{where}={name}: that judge is no {kind.__name__}. Name one that is.")
     return judge
 
 
-def _open_part(part: str, given: Any, own: Policy | None) -> Reward:
+def _open_part(part: str, spec: Any, own: Policy | None) -> Reward:
     """A reward of `combined`: its name; its settings, and its name where that is not `part`; or the reward itself."""
-    if not isinstance(given, str | Mapping):
-        return given
-    settings = given if isinstance(given, str) else {"name": part, **given}
+    if not isinstance(spec, str | Mapping):
+        return spec
+    settings = spec if isinstance(spec, str) else {"name": part, **spec}
     name, settings = _name_and_settings(settings, f"reward {part!r} has no name of a reward")
     return open_reward(name, own, **settings)
 
 
-def _name_and_settings(given: str | Mapping[str, Any], complaint: str) -> tuple[str, dict[str, Any]]:
-    settings = {"name": given} if isinstance(given, str) else dict(given)
+def _name_and_settings(spec: str | Mapping[str, Any], complaint: str) -> tuple[str, dict[str, Any]]:
+    settings = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = settings.pop("name", None)
     if not isinstance(name, str):
         raise UserError(f"{complaint}. Write it as {{name: …}}, its settings beside it.")

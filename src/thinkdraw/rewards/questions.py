@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import held_to, p_yes, pictures_of
-from thinkdraw.types import Prompt, Questioner, Rollouts
+from thinkdraw.types import Prompt, Questioner, Rollouts, Verdicts
 
 
 def counted(prompt: Prompt, answers: Tensor, yes_at: float = 0.5) -> Tensor:
@@ -17,12 +18,12 @@ def counted(prompt: Prompt, answers: Tensor, yes_at: float = 0.5) -> Tensor:
     answers: P(yes) of each question. NaN where its own answer, or one that it depends on, is missing and no other is a
     no. Raises UserError for a dependency on no question of the prompt, or on itself over any way round.
     """
-    given = {question.id: float(answer) for question, answer in zip(prompt.questions, answers, strict=True)}
+    own = {question.id: float(answer) for question, answer in zip(prompt.questions, answers, strict=True)}
     parents = {question.id: question.depends_on for question in prompt.questions}
     known: dict[int, float] = {}
 
     def value(id: int, path: tuple[int, ...]) -> float:
-        if id in path or id not in given:
+        if id in path or id not in own:
             fault = "depends on itself" if id in path else "is none of its questions"
             raise UserError(f"prompt {prompt.text[:60]!r}: question {id} {fault}. Correct `depends_on`.")
         if id not in known:
@@ -30,13 +31,13 @@ def counted(prompt: Prompt, answers: Tensor, yes_at: float = 0.5) -> Tensor:
             if any(v < yes_at for v in needed):
                 known[id] = 0.0
             else:
-                known[id] = math.nan if any(math.isnan(v) for v in needed) else given[id]
+                known[id] = math.nan if any(math.isnan(v) for v in needed) else own[id]
         return known[id]
 
     return torch.tensor([value(question.id, ()) for question in prompt.questions], dtype=torch.float32)
 
 
-class QuestionsReward:
+class QuestionsReward(BaseReward):
     """Mean or product over a prompt's questions of what each counts, see `counted`; in 0..1, higher is better.
 
     It does not apply to a prompt without questions: NaN there, and no failure. Elsewhere NaN = a question that matters has
@@ -46,6 +47,7 @@ class QuestionsReward:
     """
 
     name = "questions"
+    asks = ("questioner",)
 
     def __init__(self, questioner: Questioner, combine: Literal["mean", "product"] = "mean", yes_at: float = 0.5):
         if combine not in ("mean", "product"):
@@ -53,12 +55,10 @@ class QuestionsReward:
         self.questioner = held_to(Questioner, questioner)
         self.combine, self.yes_at = combine, yes_at
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(prompt.questions) for prompt in rollouts.prompts])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         texts = [[question.text for question in prompt.questions] for prompt in rollouts.prompts]
         answers = p_yes(self.questioner, pictures_of(rollouts), texts)
-        counts = [counted(prompt, given, self.yes_at) for prompt, given in zip(rollouts.prompts, answers)]
+        counts = [counted(prompt, p, self.yes_at) for prompt, p in zip(rollouts.prompts, answers)]
         over = torch.mean if self.combine == "mean" else torch.prod
-        return torch.stack([over(count) if len(count) else torch.tensor(math.nan) for count in counts])
+        values = torch.stack([over(count) if len(count) else torch.tensor(math.nan) for count in counts])
+        return Verdicts.of(values, torch.tensor([bool(prompt.questions) for prompt in rollouts.prompts]))

@@ -9,7 +9,8 @@ from torch import nn
 
 import thinkdraw
 from thinkdraw.errors import UserError
-from thinkdraw.rewards.judge_parts import own_revision, parts_of
+from thinkdraw.rewards.judges_behind import judges_behind
+from thinkdraw.rewards.own import OwnReward
 from thinkdraw.types import Reward
 
 _PLACES = 4096  # looked at in each tensor, as a policy's revision does: fine-tuning moves all of them
@@ -17,8 +18,9 @@ _PLACES = 4096  # looked at in each tensor, as a policy's revision does: fine-tu
 
 def revision_of(reward: Reward, settings: dict[str, Any]) -> str:
     """12 hex digits of name, settings, version and judges. settings: what the reward was made with."""
-    said = [reward.name, type(getattr(reward, "call", reward)).__qualname__, settings, thinkdraw.__version__]
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True, default=str).encode())
+    kind = type(reward.call if isinstance(reward, OwnReward) else reward).__qualname__
+    facts = [reward.name, kind, settings, thinkdraw.__version__]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update((judges_revision(reward) or "").encode())
     return digest.hexdigest()[:12]
 
@@ -28,22 +30,22 @@ def judges_revision(reward: Reward) -> str | None:
 
     Rules have none. A judge that is not in this process has the revision that it reports.
     """
-    if own := own_revision(reward):
-        return own
-    digest, found = hashlib.sha256(), False
-    for path, part in parts_of(getattr(reward, "call", reward), closed=lambda part: own_revision(part) is not None):
-        if revision := own_revision(part):
-            digest.update(f"{path} {revision}".encode())
-        elif isinstance(part, nn.Module):
+    if reward.revision:
+        return reward.revision
+    digest, is_empty = hashlib.sha256(), True
+    for path, judge in judges_behind(reward):
+        if judge.revision:
+            digest.update(f"{path} {judge.revision}".encode())
+        elif isinstance(judge.thing, nn.Module):
             digest.update(path.encode())
-            for name, tensor in sorted(part.state_dict().items()):
+            for name, tensor in sorted(judge.thing.state_dict().items()):
                 flat = tensor.flatten()
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
                 digest.update(flat[:: max(1, len(flat) // _PLACES)].float().cpu().numpy().tobytes())
         else:
             continue
-        found = True
-    return digest.hexdigest()[:12] if found else None
+        is_empty = False
+    return None if is_empty else digest.hexdigest()[:12]
 
 
 def refuse_other_judges(before: Mapping[str, str | None], now: Mapping[str, str | None], where: Any) -> None:

@@ -1,5 +1,6 @@
-"""What all clients of web endpoints do alike: check the address they are given, and read how long they shall wait."""
+"""Addresses of servers, and how long to wait for one; `http.py` is the client that asks them."""
 
+import ipaddress
 import math
 from collections.abc import Mapping
 from urllib.parse import urlsplit
@@ -20,6 +21,14 @@ def checked_url(base_url: str) -> str:
     return base_url.rstrip("/")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine and no other: localhost, 127.0.0.1, ::1. A name that would have to be looked up is not."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
     """Seconds that a server asks to wait, None where it does not say; the other form, a date, is left to the back-off."""
     try:
@@ -27,3 +36,8 @@ def retry_after_s(headers: Mapping[str, str]) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def doubled_s(first_s: float, tries: int, most_s: float) -> float:
+    """The pause after so many tries: first_s · 2^tries seconds, at most `most_s`."""
+    return min(most_s, first_s * 2 ** min(tries, 60))

@@ -1,6 +1,6 @@
-"""Choosing at test time among what a policy draws. best_of_n: draw N, keep what a reward likes best. drawn_once: remembers candidates."""
+"""Choosing at test time among what a policy draws. best_of_n: draw N, keep what a reward likes best. cached_drawer: draws each once."""
 
 from .best_of_n import BestOfN
-from .drawn_once import DrawnOnce
+from .cached_drawer import CachedDrawer
 
-__all__ = ["BestOfN", "DrawnOnce"]
+__all__ = ["BestOfN", "CachedDrawer"]

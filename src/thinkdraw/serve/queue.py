@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,7 +31,7 @@ class _Piece:
     future: Future[list[Verdict]] = field(default_factory=Future)
 
     @property
-    def kind(self) -> tuple[Any, ...]:
+    def kind(self) -> tuple[object, ...]:
         pictures = self.rollouts.pictures
         assert pictures is not None
         return self.rollouts.group_size, pictures.shape[1:], self.rollouts.sampling
@@ -117,7 +116,7 @@ class JudgeQueue:
                 batch = self._like_first()
                 for piece in batch:
                     self._waiting.remove(piece)
-                # Who asked may have gone meanwhile, and its rows need no judging.
+                # A client may have gone meanwhile, and its rows need no judging.
                 if wanted := [piece for piece in batch if piece.future.set_running_or_notify_cancel()]:
                     return wanted
 
@@ -133,7 +132,7 @@ class JudgeQueue:
         began = time.monotonic()
         try:
             together = Rollouts.join([piece.rollouts for piece in pieces])
-            verdicts = judged_rows(self.reward, together, [h for piece in pieces for h in piece.hashes])
+            verdicts = judge_rows(self.reward, together, [h for piece in pieces for h in piece.hashes])
         except UserError as error:
             if len(pieces) == 1:
                 pieces[0].future.set_exception(error)
@@ -149,13 +148,13 @@ class JudgeQueue:
             verdicts = verdicts[len(piece.hashes) :]
 
 
-def judged_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> list[Verdict]:
+def judge_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> list[Verdict]:
     """A verdict per row. Where the judge fails on a batch, each group is tried alone: a bad one costs no other its verdict.
 
     Raises UserError where the reward does: such rollouts cannot be judged at all.
     """
     try:
-        return _verdicts(reward(rollouts), hashes)
+        return _row_verdicts(reward(rollouts), hashes)
     except UserError:
         raise
     except Exception as error:
@@ -165,26 +164,26 @@ def judged_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> li
             return [
                 verdict
                 for rows in groups
-                for verdict in judged_rows(reward, rollouts.select(rows, size), [hashes[row] for row in rows])
+                for verdict in judge_rows(reward, rollouts.select(rows, size), [hashes[row] for row in rows])
             ]
         log.exception("%s failed on a group of %d", reward.name, size)
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
         return [Verdict(hash=row_hash, reward=None, reason=reason) for row_hash in hashes]
 
 
-def _verdicts(judged: Verdicts, hashes: Sequence[str]) -> list[Verdict]:
+def _row_verdicts(verdicts: Verdicts, hashes: Sequence[str]) -> list[Verdict]:
     """Raises ValueError where the reward did not give each row a number."""
-    columns = {"": judged.rewards, **judged.parts}
-    flags = {"": judged.applies, **judged.part_applies}
+    columns = {"": verdicts.rewards, **verdicts.parts}
+    flags = {"": verdicts.applies, **verdicts.part_applies}
     for name, values in (*columns.items(), *flags.items()):
         if values.shape != (len(hashes),):
             raise ValueError(f"{name or 'the reward'} has shape {tuple(values.shape)} for {len(hashes)} rollouts")
     numbers = {name: _numbers(values) for name, values in columns.items()}
     applies = {name: values.tolist() for name, values in flags.items()}
-    verdicts = []
+    rows = []
     for row, row_hash in enumerate(hashes):
         missing = numbers[""][row] is None and applies[""][row]
-        verdicts.append(
+        rows.append(
             Verdict(
                 hash=row_hash,
                 reward=numbers[""][row],
@@ -194,9 +193,9 @@ def _verdicts(judged: Verdicts, hashes: Sequence[str]) -> list[Verdict]:
                 reason="the judge has no verdict" if missing else None,
             )
         )
-    return verdicts
+    return rows
 
 
 def _numbers(values: Tensor) -> list[float | None]:
     finite = torch.isfinite(values).tolist()
-    return [value if there else None for value, there in zip(values.tolist(), finite)]
+    return [value if is_finite else None for value, is_finite in zip(values.tolist(), finite)]

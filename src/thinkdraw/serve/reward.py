@@ -2,7 +2,7 @@
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import get_args
@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
 from thinkdraw.runtime.cache import AnswerCache
+from thinkdraw.runtime.http import NoAnswer, Patience
 from thinkdraw.serve.access import read_token
-from thinkdraw.serve.client import Patience, RemoteJudge, Unanswered
+from thinkdraw.serve.client import FINAL, MAX_PAUSE_S, RemoteJudge
 from thinkdraw.serve.wire import PictureForm, Verdict, row_hashes
-from thinkdraw.types import Rollouts
+from thinkdraw.types import Rollouts, Verdicts
 
 
-class HttpReward:
-    """The reward served at `url`: its name, numbers, range, direction and components.
+class HttpReward(BaseReward):
+    """The reward served at `url`: its name, numbers, range, direction and parts.
 
     NaN: the served judge had no verdict, or no answer came that is on this row and of the revision of the start.
     token_env: environment variable that holds the server's token. timeout_s: for the answer to one request.
@@ -28,13 +30,11 @@ class HttpReward:
     break_after, break_s: after so many requests in a row without an answer, nothing is asked for break_s seconds.
     rows_per_request: of whole groups; a larger group still travels whole. pictures: raw, or png for a slow line.
     cache: a file of given verdicts, max_cached of them, shared by runs. revision: refuse another one at the start.
-    problems: rows without a verdict since then, by reason.
+    Its verdicts' notes say why rows have none; `remote.failures` counts them since the start.
 
     Raises UserError at construction where nobody answers, the token is refused or the interface is another; later
     where the token is no longer taken, or the served reward cannot judge such rollouts at all.
     """
-
-    elsewhere = True
 
     def __init__(
         self, url: str, token_env: str = "THINKDRAW_TOKEN", timeout_s: float = 60.0, max_concurrency: int = 4,
@@ -52,9 +52,11 @@ class HttpReward:
                 raise UserError(f"reward http: {name}={value} must be at least {smallest}.")
         if pictures not in get_args(PictureForm):
             raise UserError(f"reward http: pictures={pictures!r}: one of {', '.join(get_args(PictureForm))}.")
-        patience = Patience(timeout_s, retries, backoff_s, break_after, break_s)
+        patience = Patience(
+            timeout_s, retries, backoff_s, break_after, break_s, MAX_PAUSE_S, deadline_s=timeout_s, final=FINAL
+        )
         self.remote = RemoteJudge(url, read_token(token_env), patience, max_concurrency, pictures)
-        self.name, self.revision = self.remote.about.reward, self.remote.about.revision
+        self.name = self.remote.name
         if revision is not None and revision != self.revision:
             raise UserError(
                 f"{url} serves {self.name} of revision {self.revision}, not {revision}: other settings or weights. "
@@ -62,49 +64,30 @@ class HttpReward:
             )
         self.weights = self.remote.about.weights  # of a combined reward, which the objective may weigh itself
         self.rows_per_request = rows_per_request
-        self.problems: Counter[str] = Counter()
         self._cache = AnswerCache(cache, max_cached) if cache is not None else None
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="http-reward")
-        self._components = dict.fromkeys([*(self.remote.about.components or ()), *(self.weights or ())])
-        self._judged: tuple[Rollouts | None, list[Verdict]] = (None, [])
+        self._parts = dict.fromkeys([*(self.remote.about.components or ()), *(self.weights or ())])
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        return _column([verdict.reward for verdict in self.verdicts(rollouts)])
+    @property
+    def revision(self) -> str:
+        return self.remote.revision
 
-    def components(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """What the served reward is made of, (B,) float32 each. Free after the reward of these rollouts."""
-        verdicts = self.verdicts(rollouts)
-        return {name: _column([verdict.components.get(name) for verdict in verdicts]) for name in self._components}
+    @property
+    def judges(self) -> Mapping[str, object]:
+        return {"": self.remote}
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        """(B,) bool: where the served reward has something to judge, and where no answer came."""
-        return torch.tensor([verdict.applies for verdict in self.verdicts(rollouts)])
-
-    def component_applies(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        """As `applies`, for each component."""
-        verdicts = self.verdicts(rollouts)
-        return {
-            name: torch.tensor([v.component_applies.get(name, True) for v in verdicts]) for name in self._components
-        }
-
-    def verdicts(self, rollouts: Rollouts) -> list[Verdict]:
-        """One per row, with the reason where it has none."""
-        if self._judged[0] is not rollouts:
-            here = rollouts.to("cpu")
-            hashes = row_hashes(here)
-            found = self._cached(hashes)
-            futures = [
-                self._threads.submit(self._ask, here.select(rows, here.group_size), [hashes[row] for row in rows])
-                for rows in self._requests(here, hashes, found)
-            ]
-            try:
-                found |= {verdict.hash: verdict for future in futures for verdict in future.result()}
-            finally:
-                for future in futures:
-                    future.cancel()
-            self._judged = (rollouts, [found[row_hash] for row_hash in hashes])
-            self._take_note(self._judged[1])
-        return self._judged[1]
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        rows = self._verdicts(rollouts.to("cpu"))
+        for row in rows:  # the server may not have known its parts at the start
+            self._parts |= dict.fromkeys(row.components)
+        notes = Counter(row.reason or "the judge has no verdict" for row in rows if row.reward is None and row.applies)
+        self._complain(notes, len(rows))
+        return Verdicts(
+            _column([row.reward for row in rows]), torch.tensor([row.applies for row in rows]),
+            {name: _column([row.components.get(name) for row in rows]) for name in self._parts},
+            {name: torch.tensor([row.component_applies.get(name, True) for row in rows]) for name in self._parts},
+            notes,
+        )  # fmt: skip
 
     def close(self) -> None:
         self._threads.shutdown()
@@ -112,8 +95,23 @@ class HttpReward:
         if self._cache is not None:
             self._cache.close()
 
-    def _requests(self, rollouts: Rollouts, hashes: Sequence[str], found: dict[str, Verdict]) -> Iterator[list[int]]:
-        """Rows to ask about together: of the groups that are not found whole."""
+    def _verdicts(self, rollouts: Rollouts) -> list[Verdict]:
+        """One per row, with the reason where it has none."""
+        hashes = row_hashes(rollouts)
+        known = self._cached(hashes)
+        futures = [
+            self._threads.submit(self._ask, rollouts.select(rows, rollouts.group_size), [hashes[row] for row in rows])
+            for rows in self._requests(rollouts, hashes, known)
+        ]
+        try:
+            known |= {verdict.hash: verdict for future in futures for verdict in future.result()}
+        finally:
+            for future in futures:
+                future.cancel()
+        return [known[row_hash] for row_hash in hashes]
+
+    def _requests(self, rollouts: Rollouts, hashes: Sequence[str], known: dict[str, Verdict]) -> Iterator[list[int]]:
+        """Rows to ask about together: of the groups whose verdicts are not all known."""
         size, limits = rollouts.group_size, self.remote.about.limits
         height, width = pictures_of(rollouts).shape[1:3]
         if max(height, width) > limits.side:
@@ -121,9 +119,8 @@ class HttpReward:
                 f"reward http: pictures of {width}×{height}, and {self.remote.url} takes {limits.side} pixels a side. "
                 "Start it with a larger limits.side."
             )
-        row_bytes = (
-            5 * height * width + 64 * rollouts.tokens.shape[1] + 16_000
-        )  # base64 adds a third; prompts have questions
+        # Base64 adds a third to a picture; prompts have questions.
+        row_bytes = 5 * height * width + 64 * rollouts.tokens.shape[1] + 16_000
         most = min(limits.rows, limits.bytes // row_bytes)
         if size > most:
             raise UserError(
@@ -133,7 +130,7 @@ class HttpReward:
         missing = [
             range(first, first + size)
             for first in range(0, len(rollouts), size)
-            if any(row_hash not in found for row_hash in hashes[first : first + size])
+            if any(row_hash not in known for row_hash in hashes[first : first + size])
         ]
         together = max(1, min(self.rows_per_request, most) // size)
         for i in range(0, len(missing), together):
@@ -141,34 +138,32 @@ class HttpReward:
 
     def _ask(self, rollouts: Rollouts, hashes: list[str]) -> list[Verdict]:
         try:
-            verdicts = self.remote.ask(rollouts, hashes)
-        except Unanswered as error:
-            return [Verdict(hash=row_hash, reward=None, reason=str(error)) for row_hash in hashes]
+            verdicts = self.remote.judge(rollouts, hashes)
+        except NoAnswer as failure:
+            reason = f"{failure} ({self.remote.url})"
+            return [Verdict(hash=row_hash, reward=None, reason=reason) for row_hash in hashes]
         if self._cache is not None:
             stable = [v for v in verdicts if v.reward is not None or not v.applies]
-            given = {
+            answers = {
                 v.hash: v.model_dump(exclude={"hash"}, exclude_defaults=True) | {"reward": v.reward} for v in stable
             }
-            self._cache.put(self.name, self.revision, given)
+            self._cache.put(self.name, self.revision, answers)
         return verdicts
 
     def _cached(self, hashes: Sequence[str]) -> dict[str, Verdict]:
         if self._cache is None:
             return {}
-        there = self._cache.get(self.name, self.revision, hashes)
-        return {row_hash: Verdict(hash=row_hash, **answer) for row_hash, answer in there.items()}
+        answers = self._cache.get(self.name, self.revision, hashes)
+        return {row_hash: Verdict(hash=row_hash, **answer) for row_hash, answer in answers.items()}
 
-    def _take_note(self, verdicts: list[Verdict]) -> None:
-        """Of components that are new, and, loudly, of rows without a verdict."""
-        for verdict in verdicts:
-            self._components |= dict.fromkeys(verdict.components)
-        reasons = Counter(v.reason or "the judge has no verdict" for v in verdicts if v.reward is None and v.applies)
-        self.problems += reasons
-        if reasons:
-            (reason, count), missing = reasons.most_common(1)[0], reasons.total()
+    def _complain(self, notes: Counter[str], num_rows: int) -> None:
+        """Count rows without a verdict, and warn of them."""
+        self.remote.failures += notes
+        if notes:
+            reason, count = notes.most_common(1)[0]
             warnings.warn(
-                f"reward {self.name}: no verdict on {missing} of {len(verdicts)} rollouts; of {count} because {reason}",
-                stacklevel=4,
+                f"reward {self.name}: no verdict on {notes.total()} of {num_rows} rollouts; of {count} because {reason}",
+                stacklevel=3,
             )
 
 

@@ -22,7 +22,8 @@ from thinkdraw.errors import UserError
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.rewards.revision import revision_of
 from thinkdraw.runtime.device import set_threads
-from thinkdraw.serve.access import is_loopback, read_token
+from thinkdraw.runtime.endpoints import is_loopback
+from thinkdraw.serve.access import read_token
 from thinkdraw.serve.queue import FullError, JudgeQueue
 from thinkdraw.serve.warm_up import first_look
 from thinkdraw.serve.wire import (
@@ -89,9 +90,10 @@ class Service:
 
     @property
     def about(self) -> About:
+        weights = None if self.reward.weights is None else dict(self.reward.weights)
         return About(
             api=API, version=thinkdraw.__version__, reward=self.reward.name, revision=self.revision,
-            components=self.components, weights=getattr(self.reward, "weights", None), limits=self.config.limits,
+            components=self.components, weights=weights, limits=self.config.limits,
         )  # fmt: skip
 
     async def judge(self, request: Request) -> JudgeReply:

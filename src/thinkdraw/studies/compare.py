@@ -22,7 +22,7 @@ from thinkdraw.policies.opening import load_trained, policy_path
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.tracking import MetricsLog
-from thinkdraw.search import BestOfN, DrawnOnce
+from thinkdraw.search import BestOfN, CachedDrawer
 from thinkdraw.studies.comparison_table import draw, table
 from thinkdraw.studies.quickstart import EvaluationSettings
 from thinkdraw.training.folder import STARTED
@@ -121,7 +121,7 @@ def compare_groups(
     refuse_unlike(runs, allow)
     base = policy_path(runs[0].config["policy"])
     places: Folders = {split: out / "eval" / split / "untrained" for split in _splits(asked)}
-    beginning = DrawnOnce(load_trained(base))
+    beginning = CachedDrawer(load_trained(base))
     untrained = _judged(beginning, asked, places)
     rows = {"untrained": _row(asked, [untrained], untrained, [])}
     for by, settings in (asked.best_of_by or {"": asked.reward}).items() if asked.best_of else ():

@@ -3,6 +3,7 @@
 from thinkdraw.types.judges import (
     Detection,
     Detector,
+    Judge,
     Questioner,
     Request,
     Reward,
@@ -20,5 +21,5 @@ __all__ = [
     "Prompt", "Question", "Relation",
     "Sampling", "ThoughtFormat", "Segment", "Context", "Kept", "Rollouts", "Scored",
     "Policy", "PictureSpec", "TextSide", "Finding", "Drawer",
-    "Detection", "Detector", "Questioner", "Scorer", "Request", "Writer", "Verdicts", "Reward",
+    "Detection", "Detector", "Judge", "Questioner", "Scorer", "Request", "Writer", "Verdicts", "Reward",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -131,14 +131,35 @@ class Verdicts:
         )
 
 
+class Judge(Protocol):
+    """What a judge says of itself, beside what it answers. One that leaves something out says nothing by it.
+
+    revision: of its weights and settings; None where it has none. elsewhere: it is asked over a network, so that waiting
+    for it costs this process nothing. failures: why it gave no verdict so far, with counts.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def revision(self) -> str | None: ...
+
+    @property
+    def elsewhere(self) -> bool: ...
+
+    @property
+    def failures(self) -> Counter[str]: ...
+
+
 class Reward(Protocol):
     """Judges rollouts, one number each.
 
     name: in logs and stores. weights: part → weight, of a sum of parts that an objective may weigh itself; else None.
-    judges: role → the frozen judge it asks, as a path of attributes: what stands behind its verdicts.
+    judges: role → whom it asks, a `Judge` as far as it says so; the role is a path of attributes, "questioner" or
+        "rewards.facts.detector", and "" where the reward is its own judge. What stands behind its verdicts.
     revision: of what is asked where the reward knows it, as a server does; else None, and the judges' count.
     elsewhere: judging is waiting for another process, and costs this one no time.
-    A plain function or class that returns a tensor is enough for a user's own: see `rewards.opening.as_reward`.
+    A plain function or class that returns a tensor is enough for a user's own: see `rewards.own`.
     """
 
     @property
@@ -154,6 +175,6 @@ class Reward(Protocol):
     def weights(self) -> Mapping[str, float] | None: ...
 
     @property
-    def judges(self) -> Mapping[str, Any]: ...
+    def judges(self) -> Mapping[str, object]: ...
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts: ...

@@ -8,8 +8,9 @@ from fastapi.responses import JSONResponse
 from tests.judges.helpers_endpoint import Stub, completion, serve
 
 from thinkdraw.errors import UserError
-from thinkdraw.judges.served import endpoint
-from thinkdraw.judges.served.endpoint import Endpoint, NoReply
+from thinkdraw.judges.served.endpoint import Endpoint
+from thinkdraw.runtime import http
+from thinkdraw.runtime.http import NoAnswer
 
 BODY = {"model": "tiny", "messages": [{"role": "user", "content": "a"}]}
 
@@ -38,8 +39,9 @@ def test_a_key_variable_that_is_not_set_is_refused(monkeypatch):
 
 
 def test_without_the_client_the_error_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openai", None)
-    monkeypatch.delitem(sys.modules, "thinkdraw.judges.served.endpoint")
+    monkeypatch.setitem(sys.modules, "httpx", None)
+    for module in ("thinkdraw.judges.served.endpoint", "thinkdraw.runtime.http"):
+        monkeypatch.delitem(sys.modules, module)
     with pytest.raises(UserError, match=r"pip install 'thinkdraw\[remote\]'"):
         importlib.import_module("thinkdraw.judges.served.endpoint")
     monkeypatch.undo()
@@ -47,7 +49,7 @@ def test_without_the_client_the_error_says_what_to_install(monkeypatch):
 
 def test_pauses_double_up_to_a_minute_and_are_at_least_what_the_server_asks(monkeypatch):
     pauses = []
-    monkeypatch.setattr(endpoint.time, "sleep", pauses.append)
+    monkeypatch.setattr(http.time, "sleep", pauses.append)
     asked = iter([None, "7", "soon", "500", None])
 
     def busy(body):
@@ -55,7 +57,7 @@ def test_pauses_double_up_to_a_minute_and_are_at_least_what_the_server_asks(monk
         return JSONResponse({}, status_code=429, headers={"retry-after": header} if header else {})
 
     with serve(Stub(busy)) as url:
-        with pytest.raises(NoReply, match="HTTP 429"):
+        with pytest.raises(NoAnswer, match="HTTP 429"):
             Endpoint(url, max_retries=4, backoff_s=1.0).ask(BODY)
     # 2^0 · (0.5 to 1); the server's 7; 2^2 · (0.5 to 1); 500 cut to 60; none after the last
     waited = [pause for pause in pauses if pause >= 0.5]  # the server's own thread sleeps for less
@@ -71,7 +73,7 @@ def test_the_outcomes_stand_in_the_order_of_the_requests_failures_among_them():
         bodies = [{**BODY, "messages": [{"role": "user", "content": str(i)}]} for i in range(10)]
         outcomes = Endpoint(url, max_concurrent=4).ask_all([lambda body=body: body for body in bodies])
     texts = [
-        outcome.reason if isinstance(outcome, NoReply) else outcome.choices[0].message.content for outcome in outcomes
+        outcome.reason if isinstance(outcome, NoAnswer) else outcome.choices[0].message.content for outcome in outcomes
     ]
     assert texts == ["HTTP 400" if i % 3 == 0 else str(i) for i in range(10)]
 

@@ -52,15 +52,17 @@ def test_the_detectors_part_scores_each_task_with_the_published_weights():
         50: [],
     }
     reward, rows = GroundingReward(Boxes(scenes)), batch([SPATIAL, ABOVE, NUMERACY, COLOR, OBJECT, EMPTY])
-    assert reward(rows).tolist() == pytest.approx([0.9, 0.9, 0.6, 0.5, NAN, NAN], nan_ok=True)
-    assert reward.applies(rows).tolist() == [True] * 5 + [False]
+    verdicts = reward(rows)
+    assert verdicts.rewards.tolist() == pytest.approx([0.9, 0.9, 0.6, 0.5, NAN, NAN], nan_ok=True)
+    assert verdicts.applies.tolist() == [True] * 5 + [False]
 
 
 def test_attribute_phrases_are_asked_for_or_nouns_but_not_where_places_or_numbers_are():
     judge = Questions({"red dog?": 0.5, "dog?": 0.8, "cat?": 0.4})
     reward, rows = AttributesReward(judge), batch([SPATIAL, NUMERACY, COLOR, OBJECT, EMPTY])
-    assert reward(rows).tolist() == pytest.approx([NAN, NAN, 0.5, (0.8 + 0.4) / 2, NAN], nan_ok=True)
-    assert reward.applies(rows).tolist() == [False, False, True, True, False]
+    verdicts = reward(rows)
+    assert verdicts.rewards.tolist() == pytest.approx([NAN, NAN, 0.5, (0.8 + 0.4) / 2, NAN], nan_ok=True)
+    assert verdicts.applies.tolist() == [False, False, True, True, False]
     assert judge.asked == ["red dog?", "dog?", "cat?"]
 
 
@@ -78,18 +80,19 @@ def test_the_ensemble_is_the_sum_of_the_judges_that_apply():
     reward, rows = load_reward("t2i-r1", **judges()), batch([SPATIAL, COLOR])
     # brightness 0.0, 0.1; attributes none, 0.5; grounding 0.2, 2/2; orm 0.7 both
     assert reward.name == "t2i-r1"
-    assert reward(rows).tolist() == pytest.approx([0.0 + 0.2 + 0.7, 0.1 + 0.5 + 1.0 + 0.7])
-    parts = {name: values.tolist() for name, values in reward.components(rows).items()}
+    verdicts = reward(rows)
+    assert verdicts.rewards.tolist() == pytest.approx([0.0 + 0.2 + 0.7, 0.1 + 0.5 + 1.0 + 0.7])
+    parts = {name: values.tolist() for name, values in verdicts.parts.items()}
     assert parts["attributes"] == pytest.approx([NAN, 0.5], nan_ok=True) and list(parts) == list(judges())
 
 
 def test_the_ensemble_takes_the_judges_that_are_there_and_at_least_one():
     two = {name: judge for name, judge in judges().items() if name in ("preference", "orm")}
-    assert load_reward("t2i-r1", **two)(batch([SPATIAL, COLOR])).tolist() == pytest.approx([0.7, 0.8])
+    assert load_reward("t2i-r1", **two)(batch([SPATIAL, COLOR])).rewards.tolist() == pytest.approx([0.7, 0.8])
     with pytest.raises(UserError, match="t2i-r1 has no judge"):
         load_reward("t2i-r1")
 
 
 def test_a_judge_without_a_verdict_makes_the_sum_nan():
     bright = rollouts([COLOR], torch.full((1, 16, 16, 3), 255, dtype=torch.uint8), [""])
-    assert load_reward("t2i-r1", preference=Brightness())(bright).isnan().all()
+    assert load_reward("t2i-r1", preference=Brightness())(bright).rewards.isnan().all()

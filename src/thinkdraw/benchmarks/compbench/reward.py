@@ -4,22 +4,23 @@ A benchmark's test prompts must not be trained on.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
-from torch import Tensor
 
 from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asks
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
 from thinkdraw.benchmarks.compbench.scales import Depth
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
-from thinkdraw.types import Detector, Questioner, Rollouts, Scorer
+from thinkdraw.types import Detector, Questioner, Rollouts, Scorer, Verdicts
 
 
-class CompBenchMetric:
+class CompBenchMetric(BaseReward):
     """T2I-CompBench++'s score of the category in each prompt's tag, 0..1 (a cosine for non_spatial), higher is better.
 
     Judges as `CompBenchJudge` takes them; those that no prompt's category needs may be left out. asker: an `Asker`, in a
-    config {name: thinkdraw.benchmarks.compbench.benchmark:open_asker, folder: PROMPTS, chunks: FILE_OR_SPACY_MODEL}. It does not
+    config {name: thinkdraw.benchmarks.compbench:open_asker, folder: PROMPTS, chunks: FILE_OR_SPACY_MODEL}. It does not
     apply to prompts with another tag. NaN where a judge gave no verdict that the score needs.
     """
 
@@ -31,12 +32,15 @@ class CompBenchMetric:
     ):  # fmt: skip
         self.judge = CompBenchJudge(asker, questioner, detector, depth, scorer)
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([prompt.tag in CATEGORIES for prompt in rollouts.prompts])
+    @property
+    def judges(self) -> Mapping[str, object]:
+        roles = {role: getattr(self.judge, role) for role in ("asker", "depth", "detector", "questioner", "scorer")}
+        return {f"judge.{role}": judge for role, judge in roles.items() if judge is not None}
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        rows = self.applies(rollouts).nonzero().flatten().tolist()
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        applies = torch.tensor([prompt.tag in CATEGORIES for prompt in rollouts.prompts])
+        rows = applies.nonzero().flatten().tolist()
         verdicts = self.judge(pictures_of(rollouts)[rows], [rollouts.prompts[row] for row in rows])
         scores = torch.full((len(rollouts),), math.nan)
         scores[rows] = torch.tensor([verdict.score for verdict in verdicts])
-        return scores
+        return Verdicts.of(scores, applies)

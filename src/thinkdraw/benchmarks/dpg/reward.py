@@ -4,32 +4,31 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from thinkdraw.benchmarks.dpg.rules import DroppedItem, crop_score
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import held_to, p_yes, pictures_of
-from thinkdraw.types import Prompt, Questioner, Rollouts
+from thinkdraw.types import Prompt, Questioner, Rollouts, Verdicts
 
 
-class DpgMetric:
+class DpgMetric(BaseReward):
     """DPG-Bench's score of a picture: the share of its prompt's questions that count, 0..1, higher is better.
 
     It does not apply to prompts without questions. NaN where a question that matters got no verdict.
     """
 
     name = "metric:dpg"
+    asks = ("questioner",)
 
     def __init__(self, questioner: Questioner):
         self.questioner = held_to(Questioner, questioner)
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(prompt.questions) for prompt in rollouts.prompts])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         texts = [[question.text for question in prompt.questions] for prompt in rollouts.prompts]
         answers = p_yes(self.questioner, pictures_of(rollouts), texts)
-        return torch.tensor([_dpg_score(prompt, given.tolist()) for prompt, given in zip(rollouts.prompts, answers)])
+        scores = [_dpg_score(prompt, p_yes_of_row.tolist()) for prompt, p_yes_of_row in zip(rollouts.prompts, answers)]
+        return Verdicts.of(torch.tensor(scores), torch.tensor([bool(texts_of_row) for texts_of_row in texts]))
 
 
 def _dpg_score(prompt: Prompt, answers: Sequence[float]) -> float:

@@ -36,10 +36,10 @@ def ask_all(
 
     Raises UserError where the teacher cannot be reached; what was answered is kept, and the next call goes on.
     """
-    return asyncio.run(_Asking(queue, source, teacher, limits, shape, show).run())
+    return asyncio.run(_Loop(queue, source, teacher, limits, shape, show).run())
 
 
-class _Asking:
+class _Loop:
     def __init__(
         self, queue: Queue, source: Source, teacher: Teacher, limits: LimitSettings, shape: ShapeSettings,
         show: Callable[[Status], None],
@@ -74,14 +74,15 @@ class _Asking:
             if self.stopped or self.out_of_budget:
                 return
             try:
-                await self.one(self.queue.item(index))
+                await self.settle(self.queue.item(index))
             except Exception as error:
                 # The others end what they have under way, which is paid for, and then stop.
                 self.stopped = self.stopped or error
                 return
             self.report()
 
-    async def one(self, item: Item) -> None:
+    async def settle(self, item: Item) -> None:
+        """Ask about one item until its answer fits or its attempts are used."""
         picture = None
         if item.has_picture:
             try:
@@ -92,21 +93,21 @@ class _Asking:
                 return self.queue.settle(item.index, FILTERED, reason=f"picture: {reason}")
         said = self.queue.replies(item.index)
         while True:
-            reply = await self.asked(Ask(item, picture, tuple(said)))
+            reply = await self.reply_to(Ask(item, picture, tuple(said)))
             if reply is None:
                 return None
-            found, answer = _checked(reply)
+            attempt, answer = _checked(reply)
             done = answer is not None or len(said) + 1 >= self.limits.attempts
-            reason = f"{found.kind}: {found.problem}" if done and answer is None else None
-            self.queue.record(item.index, len(said), found, answer, reason)
+            reason = f"{attempt.kind}: {attempt.problem}" if done and answer is None else None
+            self.queue.record(item.index, len(said), attempt, answer, reason)
             if done:
                 return None
-            said.append(found)
+            said.append(attempt)
 
-    async def asked(self, ask: Ask) -> Reply | None:
+    async def reply_to(self, ask: Ask) -> Reply | None:
         """The reply; None where the budget is used up, the run stops, or the request was declined."""
         tries = 0
-        while not self.stopped and await self.reserved():
+        while not self.stopped and await self.reserve():
             try:
                 await self.pace.turn()
                 reply = await self.teacher.ask(ask)
@@ -128,7 +129,8 @@ class _Asking:
             return reply
         return None
 
-    async def reserved(self) -> bool:
+    async def reserve(self) -> bool:
+        """Wait until the budget holds one request more. False where it never will."""
         while not self.budget.start():
             if not self.budget.can_ever() or self.stopped:
                 self.out_of_budget = True

@@ -1,11 +1,11 @@
-"""A teacher behind an OpenAI-compatible endpoint, asked through the official client."""
+"""A teacher behind an OpenAI-compatible endpoint."""
 
 import asyncio
 import base64
 import io
 import json
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -16,8 +16,12 @@ from thinkdraw.corpus.teachers import instructions
 from thinkdraw.corpus.teachers.teachers import Ask, BusyError, DeclinedError, Reply, conversation
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_data_uri, to_pil
-from thinkdraw.runtime.endpoints import checked_url, retry_after_s
+from thinkdraw.runtime.endpoints import checked_url
 
+if TYPE_CHECKING:
+    from thinkdraw.runtime.http import NoAnswer
+
+OPENAI = "https://api.openai.com/v1"
 _LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _NEVER = {400, 413, 422}
 
@@ -42,43 +46,34 @@ class EndpointSettings(StrictModel):
 
 class EndpointTeacher:
     def __init__(self, settings: EndpointSettings) -> None:
-        try:
-            import httpx
-            import openai
-        except ImportError as error:
-            raise UserError("a teacher behind an endpoint needs `pip install thinkdraw[remote]`.") from error
+        from thinkdraw.runtime.http import AsyncHttpClient, NoAnswer, Patience
+
         self.name, self.concurrency = settings.model, settings.concurrency
-        self._settings, self._openai, self._cast_to = settings, openai, httpx.Response
+        self._settings, self._no_answer = settings, NoAnswer
         key = os.environ.get(settings.key_env) or ("none" if settings.base_url else "")  # a local server asks for none
         if not key:
             raise UserError(f"{settings.key_env} is not set. Export the key, or give base_url of a local server.")
+        url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
         # The loop counts, waits and tries again itself: a hidden retry would be paid and not counted.
-        self._client = openai.AsyncOpenAI(
-            base_url=settings.base_url and checked_url(settings.base_url),
-            api_key=key,
-            timeout=settings.timeout_s,
-            max_retries=0,
-        )
+        patience = Patience(settings.timeout_s, retries=0)
+        self._client = AsyncHttpClient(checked_url(url), key, patience, settings.concurrency)
 
     async def ask(self, ask: Ask) -> Reply:
-        settings, openai = self._settings, self._openai
+        settings = self._settings
         body = {"model": settings.model, "messages": await self._messages(ask), "seed": ask.seed}
         # OpenAI's newer models refuse the old name, most other servers know no other.
         body |= {"max_tokens" if settings.base_url else "max_completion_tokens": settings.max_answer_tokens}
         body |= self._options()
         try:
-            # Not `chat.completions.create`: it walks through every message and the schema, which takes longer than all the rest.
-            reply = await self._client.post("/chat/completions", cast_to=self._cast_to, body=body)
-        except openai.APIStatusError as error:
-            raise self._status_error(error) from error
-        except openai.APIError as error:  # no connection, or a timeout
-            raise BusyError(f"{type(error).__name__}: {error}") from error
-        return _reply_of(reply.content)
+            reply = await self._client.send("/chat/completions", json.dumps(body).encode())
+        except self._no_answer as failure:
+            raise self._error_of(failure) from failure
+        return _reply_of(reply)
 
     async def close(self) -> None:
         await self._client.close()
 
-    async def _messages(self, ask: Ask) -> Any:
+    async def _messages(self, ask: Ask) -> list[dict[str, Any]]:
         turns = conversation(ask, self._settings.language)
         messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
         if ask.picture is not None:
@@ -87,7 +82,7 @@ class EndpointTeacher:
             messages[1]["content"] = [picture, {"type": "text", "text": turns[1][1]}]
         return messages
 
-    def _options(self) -> Any:
+    def _options(self) -> dict[str, Any]:
         options: dict[str, Any] = {}
         if self._settings.temperature is not None:
             options["temperature"] = self._settings.temperature
@@ -98,15 +93,14 @@ class EndpointTeacher:
             options["response_format"] = {"type": "json_schema", "json_schema": named}
         return options
 
-    def _status_error(self, error: Any) -> Exception:
-        status, line = error.status_code, " ".join(str(error).split())[:300]
-        if status in _LATER:
-            return BusyError(line, retry_after_s(error.response.headers))
-        if status in _NEVER:
-            return DeclinedError(line)
+    def _error_of(self, failure: "NoAnswer") -> Exception:
+        if failure.status is None or failure.status in _LATER:
+            return BusyError(str(failure), failure.retry_after_s)
+        if failure.status in _NEVER:
+            return DeclinedError(str(failure))
         where = self._settings.base_url or "OpenAI"
         return UserError(
-            f"{where} refuses to serve {self.name}: {line}. Check key, model and address; what is written is kept."
+            f"{where} refuses to serve {self.name}: {failure}. Check key, model and address; what is written is kept."
         )
 
 
@@ -124,8 +118,8 @@ def sent_picture(picture: np.ndarray, max_side: int) -> str:
 def _reply_of(body: bytes) -> Reply:
     """Raises BusyError for a body that is no completion, as a proxy in between sends it."""
     try:
-        found = json.loads(body)
-        message, usage = found["choices"][0]["message"], found.get("usage") or {}
+        completion = json.loads(body)
+        message, usage = completion["choices"][0]["message"], completion.get("usage") or {}
         text = message.get("content") or message.get("refusal") or ""
         tokens_out = usage.get("completion_tokens") or len(text) // 4
         return Reply(str(text), int(usage.get("prompt_tokens") or 0), int(tokens_out))

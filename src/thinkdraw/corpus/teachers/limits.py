@@ -6,6 +6,7 @@ import time
 from pydantic import Field
 
 from thinkdraw.config import StrictModel
+from thinkdraw.runtime.endpoints import doubled_s
 
 
 class LimitSettings(StrictModel):
@@ -50,7 +51,7 @@ class Pace:
 
 def back_off_s(tries: int, seed: int, first_wait_s: float) -> float:
     """Seconds to wait after a request's `tries`-th failure: the first wait doubled each time up to 60 s, times 0.5 to 1 by `seed`."""
-    return min(60.0, first_wait_s * 2 ** min(tries - 1, 20)) * (0.5 + (seed % 1000) / 2000)
+    return doubled_s(first_wait_s, tries - 1, 60.0) * (0.5 + (seed % 1000) / 2000)
 
 
 class Budget:

@@ -1,8 +1,7 @@
 """Chat requests to an OpenAI-compatible server: many at once, tried again where that may help, never mixed up."""
 
+import json
 import os
-import random
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -10,15 +9,8 @@ from typing import Any
 from pydantic import BaseModel, Field, ValidationError
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.endpoints import checked_url, retry_after_s
-
-try:
-    import openai
-except ModuleNotFoundError as error:
-    raise UserError("judge openai needs the openai client: pip install 'thinkdraw[remote]'.") from error
-
-MAX_WAIT_S = 60.0
-"""The longest pause before a retry, whatever the back-off or the server's Retry-After say."""
+from thinkdraw.runtime.endpoints import checked_url
+from thinkdraw.runtime.http import HttpClient, NoAnswer, Patience
 
 
 class Alternative(BaseModel):
@@ -51,26 +43,13 @@ class Reply(BaseModel):
     system_fingerprint: str | None = None
 
 
-class NoReply(Exception):
-    """A request that got no usable reply. reason: a few words for counting. status: HTTP's, None where none came."""
-
-    def __init__(self, reason: str, detail: str = "", status: int | None = None, retry_after_s: float | None = None):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason, self.status, self.retry_after_s = reason, status, retry_after_s
-
-    @property
-    def may_pass(self) -> bool:
-        """Whether the same request may succeed later."""
-        return self.status is None or self.status in (200, 408, 409, 429) or self.status >= 500
-
-
 class Endpoint:
     """One server at `base_url` ("http://127.0.0.1:8000/v1").
 
     api_key_env: name of the environment variable that holds the key; None sends none. max_concurrent: requests under
     way at once. timeout_s: seconds without a byte from the server. max_retries: after no connection, a timeout, HTTP 408,
-    409, 429 and 5xx, and a reply that cannot be read, each after about twice the pause of the one before, from `backoff_s`.
-    Raises UserError for an address or key that cannot be right.
+    409, 425, 429 and 5xx, and a reply that cannot be read, each after about twice the pause of the one before, from
+    `backoff_s` up to a minute. Raises UserError for an address or key that cannot be right.
     """
 
     def __init__(
@@ -82,34 +61,21 @@ class Endpoint:
         max_retries: int = 4,
         backoff_s: float = 0.5,
     ):
-        self.base_url = checked_url(base_url)
-        self._key = _read_key(api_key_env)
-        self.max_concurrent, self.max_retries, self.backoff_s = max_concurrent, max_retries, backoff_s
-        # The client would send OPENAI_API_KEY to any server if it got no key at all.
-        self._client = openai.OpenAI(
-            base_url=self.base_url, api_key=self._key or "none", timeout=timeout_s, max_retries=0
-        )
-        self._jitter = random.Random()  # of its own: the global one belongs to the run's seed
+        self.base_url, self.max_concurrent = checked_url(base_url), max_concurrent
+        patience = Patience(timeout_s, max_retries, backoff_s)
+        self._client = HttpClient(self.base_url, _read_key(api_key_env), patience, max_concurrent)
 
     def ask(self, body: Mapping[str, Any]) -> Reply:
-        """One chat completion. Raises NoReply when the last retry failed too."""
-        for attempt in range(self.max_retries + 1):
-            try:
-                return self._ask_once(body)
-            except NoReply as failure:
-                if attempt == self.max_retries or not failure.may_pass:
-                    raise
-                pause_s = self.backoff_s * 2**attempt * self._jitter.uniform(0.5, 1.0)
-                time.sleep(min(max(pause_s, failure.retry_after_s or 0.0), MAX_WAIT_S))
-        raise AssertionError("unreachable")
+        """One chat completion. Raises NoAnswer when the last retry failed too."""
+        return self._client.ask("/chat/completions", _read_reply, lambda: json.dumps(body).encode())
 
-    def ask_all(self, make_bodies: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply | NoReply]:
+    def ask_all(self, make_bodies: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply | NoAnswer]:
         """The outcome of each request, in the order of the requests."""
 
-        def outcome(make_body: Callable[[], Mapping[str, Any]]) -> Reply | NoReply:
+        def outcome(make_body: Callable[[], Mapping[str, Any]]) -> Reply | NoAnswer:
             try:
                 return self.ask(make_body())
-            except NoReply as failure:
+            except NoAnswer as failure:
                 return failure
 
         pool = ThreadPoolExecutor(self.max_concurrent, thread_name_prefix="judge")
@@ -121,31 +87,17 @@ class Endpoint:
     def served_models(self) -> list[str]:
         """What the server lists, empty where it does not say."""
         try:
-            return [model.id for model in self._client.models.list().data]
-        except (openai.OpenAIError, ValueError, AttributeError, TypeError):
+            models = json.loads(self._client.send("/models"))["data"]
+            return [str(model["id"]) for model in models]
+        except (NoAnswer, ValueError, LookupError, TypeError):
             return []
 
-    def _ask_once(self, body: Mapping[str, Any]) -> Reply:
-        try:
-            response = self._client.chat.completions.with_raw_response.create(**body)
-            return Reply.model_validate_json(response.http_response.content)
-        except openai.APITimeoutError as error:
-            raise NoReply("timeout") from error
-        except openai.APIStatusError as error:
-            detail = " ".join(error.response.text.split())[:200]
-            raise NoReply(
-                f"HTTP {error.status_code}",
-                self._without_key(detail),
-                error.status_code,
-                retry_after_s(error.response.headers),
-            ) from error
-        except openai.APIConnectionError as error:
-            raise NoReply("no connection", self._without_key(str(error.__cause__ or error))) from error
-        except (openai.APIError, ValidationError) as error:
-            raise NoReply("unreadable reply", status=200) from error
 
-    def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+def _read_reply(body: bytes) -> Reply:
+    try:
+        return Reply.model_validate_json(body)
+    except ValidationError as error:
+        raise NoAnswer("unreadable reply", status=200) from error
 
 
 def _read_key(api_key_env: str | None) -> str | None:

@@ -20,7 +20,8 @@ from thinkdraw.judges.questioners.yes_no import (
     parse_yes_no,
     read_token,
 )
-from thinkdraw.judges.served.endpoint import Endpoint, LogProbs, NoReply, Reply
+from thinkdraw.judges.served.endpoint import Alternative, Endpoint, LogProbs, Reply
+from thinkdraw.runtime.http import NoAnswer
 from thinkdraw.types import Request
 
 Mode = Literal["auto", "logprobs", "answer"]
@@ -97,8 +98,7 @@ class OpenAIJudge:
     def _body(self, text: str, pictures: Sequence[np.ndarray], **settings: Any) -> dict[str, Any]:
         parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": to_data_uri(p)}} for p in pictures]
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
-        body = {"model": self.model, "messages": messages, "temperature": 0.0, **settings}
-        return {**body, "extra_body": self.extra_body} if self.extra_body else body
+        return {"model": self.model, "messages": messages, "temperature": 0.0, **settings, **self.extra_body}
 
     def _question(self, picture: np.ndarray, question: str, hard: bool | None = None) -> dict[str, Any]:
         text = self.question_format.replace("{question}", question)
@@ -109,7 +109,7 @@ class OpenAIJudge:
     def _ask_all(self, bodies: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply | None]:
         replies: list[Reply | None] = []
         for reply in self.endpoint.ask_all(bodies):
-            if isinstance(reply, NoReply):
+            if isinstance(reply, NoAnswer):
                 self.failures[reply.reason] += 1
             elif not reply.choices:
                 self.failures["reply without an answer"] += 1
@@ -136,7 +136,7 @@ class OpenAIJudge:
 
     def _p_yes(self, logprobs: LogProbs | None) -> float:
         masses: dict[str | None, list[float]] = {"yes": [], "no": []}
-        for alternative in _first_token(logprobs):
+        for alternative in first_token(logprobs):
             masses.setdefault(read_token(alternative.token), []).append(math.exp(alternative.logprob))
         if not masses["yes"] or not masses["no"]:
             return math.nan
@@ -159,12 +159,12 @@ class OpenAIJudge:
         if mode != "answer":
             try:
                 reply = self.endpoint.ask(ask(hard=False))
-            except NoReply as failure:
+            except NoAnswer as failure:
                 # A server that checks its fields may refuse the log-probs; whether that was it shows the plain request.
                 if mode == "logprobs" or failure.status not in (400, 422):
                     raise self._unusable(failure) from failure
             else:
-                if reply.choices and len(_first_token(reply.choices[0].logprobs)) > 1:
+                if reply.choices and len(first_token(reply.choices[0].logprobs)) > 1:
                     return False, reply
                 if mode == "logprobs":
                     raise UserError(
@@ -173,7 +173,7 @@ class OpenAIJudge:
                     )
         try:
             reply = self.endpoint.ask(ask(hard=True))
-        except NoReply as failure:
+        except NoAnswer as failure:
             raise self._unusable(failure) from failure
         if not reply.choices:
             raise UserError(
@@ -181,18 +181,15 @@ class OpenAIJudge:
             )
         return True, reply
 
-    def _unusable(self, failure: NoReply) -> UserError:
+    def _unusable(self, failure: NoAnswer) -> UserError:
         where = self.endpoint.base_url
         if failure.status is None:
             return UserError(
                 f"judge openai: {where} does not answer ({failure}). Start the server, or correct base_url."
             )
         if failure.status in (401, 403):
-            key = (
-                f"a valid key into {self.api_key_env}"
-                if self.api_key_env
-                else "the name of the key's variable into api_key_env"
-            )
+            named, unnamed = f"a valid key into {self.api_key_env}", "the name of the key's variable into api_key_env"
+            key = named if self.api_key_env else unnamed
             return UserError(f"judge openai: {where} refuses the key ({failure}). Put {key}.")
         if failure.status in (400, 404) and (served := self.endpoint.served_models()) and self.model not in served:
             names = ", ".join(served[:5])
@@ -203,5 +200,6 @@ class OpenAIJudge:
         )
 
 
-def _first_token(logprobs: LogProbs | None) -> Sequence[Any]:
+def first_token(logprobs: LogProbs | None) -> Sequence[Alternative]:
+    """The likely first tokens, as far as the server shows them."""
     return logprobs.content[0].top_logprobs if logprobs and logprobs.content else []

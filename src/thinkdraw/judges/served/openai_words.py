@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.judges.questioners.yes_no import check_pairs
-from thinkdraw.judges.served.openai_judge import OpenAIJudge
+from thinkdraw.judges.served.openai_judge import OpenAIJudge, first_token
 
 
 class OpenAIWords(OpenAIJudge):
@@ -34,10 +34,9 @@ class OpenAIWords(OpenAIJudge):
         settings = {"max_tokens": 1, "logprobs": True, "top_logprobs": self.top_logprobs}
         pairs = zip(pictures.cpu().numpy(), texts)
         bodies = [partial(self._body, text, [picture], **settings) for picture, text in pairs]
-        found = []
-        for reply, asked in zip(self._ask_all(bodies), strings, strict=True):
-            seen = reply.choices[0].logprobs if reply is not None else None
-            likely = seen.content[0].top_logprobs if seen and seen.content else []
+        sums = []
+        for reply, words in zip(self._ask_all(bodies), strings, strict=True):
+            likely = first_token(reply.choices[0].logprobs) if reply is not None else ()
             masses = {alternative.token: math.exp(alternative.logprob) for alternative in likely}
-            found.append(sum(masses.get(text, 0.0) for text in asked) if masses else math.nan)
-        return torch.tensor(found, dtype=torch.float32)
+            sums.append(sum(masses.get(word, 0.0) for word in words) if masses else math.nan)
+        return torch.tensor(sums, dtype=torch.float32)

@@ -7,7 +7,7 @@ from typing import Any
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.monitor import OPTIMISED
-from thinkdraw.rewards.judge_parts import complaints
+from thinkdraw.rewards.judges_behind import complaints
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision, refuse_other_judges

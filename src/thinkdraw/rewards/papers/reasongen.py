@@ -3,10 +3,9 @@ r"""ReasonGen-R1's reward: the judge describes the picture first and then gives 
 import math
 import re
 
-from torch import Tensor
-
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import check_template, held_to, requests_about, written
-from thinkdraw.types import Rollouts, Writer
+from thinkdraw.types import Rollouts, Verdicts, Writer
 
 INSTRUCTION = r"""You are shown an image that was generated for this text prompt: "{prompt}"
 
@@ -28,11 +27,11 @@ def boxed_verdict(reply: str) -> float:
     An unfinished last box is no verdict, whatever an earlier one says: the reply was cut.
     """
     _, box, rest = reply.rpartition(_BOX)
-    found = _VERDICT.match(rest) if box else None
-    return float(found[1]) if found else math.nan
+    verdict = _VERDICT.match(rest) if box else None
+    return float(verdict[1]) if verdict else math.nan
 
 
-class ReasonGenReward:
+class ReasonGenReward(BaseReward):
     """Whether a judge that describes first finds every demand of the prompt met: 1 or 0, higher is better.
 
     NaN where the writer gave no reply or its reply no verdict by `boxed_verdict`; ReasonGen-R1's code counts such replies
@@ -41,10 +40,11 @@ class ReasonGenReward:
     """
 
     name = "reasongen"
+    asks = ("writer",)
 
     def __init__(self, writer: Writer, instruction: str = INSTRUCTION):
         self.writer = held_to(Writer, writer)
         self.instruction = check_template("reasongen: instruction", instruction)
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        return written(self.writer, requests_about(rollouts, self.instruction), boxed_verdict)
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        return Verdicts.of(written(self.writer, requests_about(rollouts, self.instruction), boxed_verdict))

@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.clip_score import ScoreReward
 from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.judging import held_to, p_yes, pictures_of
-from thinkdraw.rewards.objects import counts_share, judged, objects_share, relation_share, things
-from thinkdraw.rewards.relations import relation_of
+from thinkdraw.rewards.objects.relations import relation_of
+from thinkdraw.rewards.objects.rewards import counts_share, objects_share, relation_share, things, verdicts_of
 from thinkdraw.rewards.vqa_yes import OrmReward
-from thinkdraw.types import Detection, Detector, Prompt, Questioner, Reward, Rollouts, Scorer
+from thinkdraw.types import Detection, Detector, Prompt, Questioner, Reward, Rollouts, Scorer, Verdicts
 
 # The `task_type`s of its training file. Without one of these the structure of the prompt tells.
 TASKS = ("spatial", "numeracy", "object", "color", "shape", "texture", "complex", "non")
@@ -20,13 +20,13 @@ TASKS = ("spatial", "numeracy", "object", "color", "shape", "texture", "complex"
 
 def task_of(prompt: Prompt) -> str:
     """spatial, numeracy or object: by which of the three the detector judges the prompt."""
-    asked = prompt.tag if prompt.tag in TASKS else "spatial" if prompt.relation else "numeracy" if prompt.counts else ""
-    if asked == "spatial" and prompt.relation and relation_of(prompt.relation.word):
+    task = prompt.tag if prompt.tag in TASKS else "spatial" if prompt.relation else "numeracy" if prompt.counts else ""
+    if task == "spatial" and prompt.relation and relation_of(prompt.relation.word):
         return "spatial"
-    return "numeracy" if asked == "numeracy" and prompt.counts else "object"
+    return "numeracy" if task == "numeracy" and prompt.counts else "object"
 
 
-class AttributesReward:
+class AttributesReward(BaseReward):
     """Mean P(yes) to "red dog?" over the prompt's attribute phrases, or its nouns where it has none; 0..1, higher is better.
 
     It does not apply to prompts that ask for a place or for numbers, nor to those without nouns: NaN there, and no failure
@@ -35,24 +35,24 @@ class AttributesReward:
     """
 
     name = "attributes"
+    asks = ("questioner",)
 
     def __init__(self, questioner: Questioner):
         self.questioner = held_to(Questioner, questioner)
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(_phrases(prompt)) for prompt in rollouts.prompts])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         questions = [[f"{phrase}?" for phrase in _phrases(prompt)] for prompt in rollouts.prompts]
+        answers = p_yes(self.questioner, pictures_of(rollouts), questions)
         # The mean of no answers is NaN.
-        return torch.stack([answers.mean() for answers in p_yes(self.questioner, pictures_of(rollouts), questions)])
+        means = torch.stack([p_yes_of_row.mean() for p_yes_of_row in answers])
+        return Verdicts.of(means, torch.tensor([bool(texts) for texts in questions]))
 
 
 def _phrases(prompt: Prompt) -> Sequence[str]:
     return prompt.attributed or prompt.nouns if task_of(prompt) == "object" else ()
 
 
-class GroundingReward:
+class GroundingReward(BaseReward):
     """By task: 0.2 for each of two things and 0.5 for how they stand (0..0.9); mean over counted nouns of 1 for the right
     number, 0.2 for a wrong one and 0 for none; or the fraction of nouns that are found. Higher is better.
 
@@ -63,28 +63,26 @@ class GroundingReward:
     """
 
     name = "grounding"
+    asks = ("detector",)
 
     def __init__(self, detector: Detector):
         self.detector = held_to(Detector, detector)
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(_asked(prompt)) for prompt in rollouts.prompts])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         side = min(pictures_of(rollouts).shape[1:3])
 
         def value(prompt: Prompt, found: Sequence[Detection]) -> float:
-            kept, task = things(found, _asked(prompt)), task_of(prompt)
+            kept, task = things(found, _sought(prompt)), task_of(prompt)
             if task == "spatial" and prompt.relation:
                 return relation_share(prompt.relation, kept, side, each=0.2, place=0.5)
             if task == "numeracy":
                 return counts_share(prompt.counts, kept, wrong_number=0.2)
             return objects_share(prompt.nouns, kept)
 
-        return judged(self.detector, rollouts, [_asked(prompt) for prompt in rollouts.prompts], value)
+        return verdicts_of(self.detector, rollouts, [_sought(prompt) for prompt in rollouts.prompts], value)
 
 
-def _asked(prompt: Prompt) -> list[str]:
+def _sought(prompt: Prompt) -> list[str]:
     """What the detector is to look for."""
     task = task_of(prompt)
     if task == "spatial" and prompt.relation:

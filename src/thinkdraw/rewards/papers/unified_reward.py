@@ -3,10 +3,9 @@
 import math
 import re
 
-from torch import Tensor
-
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import check_template, held_to, requests_about, written
-from thinkdraw.types import Rollouts, Writer
+from thinkdraw.types import Rollouts, Verdicts, Writer
 
 INSTRUCTION = """You are shown an image and the text caption that it was generated from. Judge the image by two criteria:
 1. Alignment with the Caption: are the objects, their attributes, numbers and relations those of the caption?
@@ -27,12 +26,12 @@ def final_score(reply: str) -> float:
     allowed. `10`, which the published pattern reads as 1, and `4 or 5`, which it reads as 4, are no verdicts.
     """
     _, mark, rest = reply.rpartition(_MARK)
-    found = _NUMBER.fullmatch(rest.strip().partition("\n")[0]) if mark else None
-    score = float(found[1]) if found else math.nan
+    number = _NUMBER.fullmatch(rest.strip().partition("\n")[0]) if mark else None
+    score = float(number[1]) if number else math.nan
     return score if 1 <= score <= 5 else math.nan
 
 
-class UnifiedRewardReward:
+class UnifiedRewardReward(BaseReward):
     """The writer's score of picture and prompt, raw, in 1..5, higher is better.
 
     NaN where it gave no reply or its reply no score by `final_score`; public code counts these as 0. instruction: with
@@ -41,10 +40,11 @@ class UnifiedRewardReward:
     """
 
     name = "unified-reward"
+    asks = ("writer",)
 
     def __init__(self, writer: Writer, instruction: str = INSTRUCTION):
         self.writer = held_to(Writer, writer)
         self.instruction = check_template("unified-reward: instruction", instruction)
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        return written(self.writer, requests_about(rollouts, self.instruction), final_score)
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        return Verdicts.of(written(self.writer, requests_about(rollouts, self.instruction), final_score))

@@ -4,13 +4,13 @@ import math
 import re
 
 import torch
-from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.judges.lab import LabDetector
 from thinkdraw.lab.claims import claim_holds, claims
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import check_template, held_to, p_yes, pictures_of, thoughts_of, worded
-from thinkdraw.types import Questioner, Rollouts
+from thinkdraw.types import Questioner, Rollouts, Verdicts
 
 QUESTION = 'Does this image agree with the following statement about it? "{sentence}" Please answer yes or no.'
 
@@ -21,7 +21,7 @@ def sentences(thought: str) -> list[str]:
     return [part for part in parts if re.search(r"[^\W\d_]", part)]
 
 
-class ThoughtFaithfulReward:
+class ThoughtFaithfulReward(BaseReward):
     """Mean P(yes) over the thought's sentences, each asked for alone, in 0..1, higher is better.
 
     It does not apply to a rollout whose thought has no sentence: NaN there, and no failure; elsewhere NaN = no verdict on
@@ -31,6 +31,7 @@ class ThoughtFaithfulReward:
     """
 
     name = "thought-faithful"
+    asks = ("questioner",)
 
     def __init__(self, questioner: Questioner, question: str = QUESTION, max_sentences: int = 8):
         if max_sentences < 1:
@@ -38,22 +39,18 @@ class ThoughtFaithfulReward:
         self.questioner, self.max_sentences = held_to(Questioner, questioner), max_sentences
         self.question = check_template("thought-faithful: question", question, "{sentence}")
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(asked) for asked in self._questions(rollouts)])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        # The mean of no answers is NaN.
-        answers = p_yes(self.questioner, pictures_of(rollouts), self._questions(rollouts))
-        return torch.stack([given.mean() for given in answers])
-
-    def _questions(self, rollouts: Rollouts) -> list[list[str]]:
-        return [
-            [worded(self.question, said, "{sentence}") for said in sentences(thought)[: self.max_sentences]]
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        questions = [
+            [worded(self.question, sentence, "{sentence}") for sentence in sentences(thought)[: self.max_sentences]]
             for thought in thoughts_of(rollouts)
         ]
+        answers = p_yes(self.questioner, pictures_of(rollouts), questions)
+        # The mean of no answers is NaN.
+        means = torch.stack([p_yes_of_row.mean() for p_yes_of_row in answers])
+        return Verdicts.of(means, torch.tensor([bool(texts) for texts in questions]))
 
 
-class LabThoughtFaithfulReward:
+class LabThoughtFaithfulReward(BaseReward):
     """Share of the thought's claims that the lab's exact detector finds true, in 0..1, higher is better.
 
     A claim is a thing, the place it is said to stand at, or the background. It does not apply to a thought without claims:
@@ -61,16 +58,13 @@ class LabThoughtFaithfulReward:
     """
 
     name = "lab-thought-faithful"
+    asks = ("detector",)
 
     def __init__(self) -> None:
         self.detector = LabDetector()
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([any(claims(thought)) for thought in thoughts_of(rollouts)])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        values = []
-        for thought, found in zip(thoughts_of(rollouts), self.detector.look(pictures_of(rollouts)), strict=True):
-            held = [claim_holds(claim, found) for claim in claims(thought)]
-            values.append(sum(held) / len(held) if held else math.nan)
-        return torch.tensor(values, dtype=torch.float32)
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        rows = zip(thoughts_of(rollouts), self.detector.look(pictures_of(rollouts)), strict=True)
+        holds = [[claim_holds(claim, picture) for claim in claims(thought)] for thought, picture in rows]
+        shares = [sum(claims_hold) / len(claims_hold) if claims_hold else math.nan for claims_hold in holds]
+        return Verdicts.of(torch.tensor(shares), torch.tensor([bool(claims_hold) for claims_hold in holds]))

@@ -1,7 +1,6 @@
 """A policy that draws the same pictures once, so that several rewards choose among the same candidates at the price of one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,7 +8,7 @@ from torch import Tensor
 from thinkdraw.types import Drawer, Prompt, Rollouts, Sampling
 
 
-class DrawnOnce:
+class CachedDrawer:
     """Answers a call of `sample` that it has answered before from memory: 576 prompts of the lab with 16 pictures each are 120 MB.
 
     Right because a rollout depends on prompt, sampling and seed alone.
@@ -17,7 +16,7 @@ class DrawnOnce:
 
     def __init__(self, policy: Drawer) -> None:
         self.policy = policy
-        self._drawn: dict[tuple[Any, ...], Rollouts] = {}
+        self._drawn: dict[tuple[object, ...], Rollouts] = {}
 
     @property
     def revision(self) -> str:
@@ -26,7 +25,7 @@ class DrawnOnce:
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int] | Tensor) -> Rollouts:
         """One rollout per prompt, with its picture. seeds: (P,)."""
         numbers = torch.as_tensor(seeds, dtype=torch.int64).tolist()
-        asked = (self.policy.revision, sampling.model_dump_json(), tuple((p.id, p.text) for p in prompts), *numbers)
-        if asked not in self._drawn:
-            self._drawn[asked] = self.policy.sample(prompts, sampling, seeds=numbers)
-        return self._drawn[asked]
+        key = (self.policy.revision, sampling.model_dump_json(), tuple((p.id, p.text) for p in prompts), *numbers)
+        if key not in self._drawn:
+            self._drawn[key] = self.policy.sample(prompts, sampling, seeds=numbers)
+        return self._drawn[key]

@@ -8,13 +8,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import detected, held_to, pictures_of
-from thinkdraw.rewards.relations import Rule, place_score, relation_of
+from thinkdraw.rewards.objects.relations import Rule, place_score, relation_of
 from thinkdraw.rewards.rules import keep_detections
-from thinkdraw.types import Detection, Detector, Prompt, Relation, Rollouts
+from thinkdraw.types import Detection, Detector, Prompt, Relation, Rollouts, Verdicts
 
 THRESHOLD = 0.3
 SAME_THING = 0.5  # two boxes of one noun with this IoU are one thing
@@ -56,18 +56,21 @@ def relation_share(
     return each * num_found + place * max(placed, default=0.0)
 
 
-def judged(
+def verdicts_of(
     detector: Detector, rollouts: Rollouts, labels: Sequence[Sequence[str]],
     value: Callable[[Prompt, Sequence[Detection]], float],
-) -> Tensor:  # fmt: skip
-    """(B,) float32 of `value`; NaN for rows without labels, which are not shown, and where the detector has no verdict."""
-    seen = detected(detector, rollouts, labels)
-    rows = zip(rollouts.prompts, labels, seen, strict=True)
-    return torch.tensor([value(p, found) if names and found is not None else math.nan for p, names, found in rows])
+) -> Verdicts:  # fmt: skip
+    """Of `value`, which applies where there are labels; NaN elsewhere, and where the detector has no verdict."""
+    detections = detected(detector, rollouts, labels)
+    rows = zip(rollouts.prompts, labels, detections, strict=True)
+    values = [value(p, found) if names and found is not None else math.nan for p, names, found in rows]
+    return Verdicts.of(torch.tensor(values), torch.tensor([bool(names) for names in labels]))
 
 
-class _Detected:
+class _DetectorReward(BaseReward):
     """What the three rewards share. threshold: detections with a lower or equal score are not looked at."""
+
+    asks = ("detector",)
 
     def __init__(self, detector: Detector, threshold: float = THRESHOLD):
         if not 0 <= threshold < 1:
@@ -75,7 +78,7 @@ class _Detected:
         self.detector, self.threshold = held_to(Detector, detector), threshold
 
 
-class ObjectsReward(_Detected):
+class ObjectsReward(_DetectorReward):
     """Fraction of the prompt's nouns that the detector finds, in 0..1, higher is better.
 
     It does not apply to a prompt without nouns: NaN there, and no failure. Elsewhere NaN = the detector has no verdict.
@@ -84,17 +87,14 @@ class ObjectsReward(_Detected):
 
     name = "objects"
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(prompt.nouns) for prompt in rollouts.prompts])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
-        return judged(
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        return verdicts_of(
             self.detector, rollouts, [prompt.nouns for prompt in rollouts.prompts],
             lambda prompt, found: objects_share(prompt.nouns, things(found, prompt.nouns, self.threshold)),
         )  # fmt: skip
 
 
-class CountReward(_Detected):
+class CountReward(_DetectorReward):
     """Fraction of the counted nouns of which there are exactly as many as asked, in 0..1, higher is better.
 
     It does not apply to a prompt without counts: NaN there, and no failure. Elsewhere NaN = the detector has no verdict.
@@ -108,19 +108,16 @@ class CountReward(_Detected):
         super().__init__(detector, threshold)
         self.wrong_number = wrong_number
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(prompt.counts) for prompt in rollouts.prompts])
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         def value(prompt: Prompt, found: Sequence[Detection]) -> float:
             nouns = [noun for noun, _ in prompt.counts]
             return counts_share(prompt.counts, things(found, nouns, self.threshold), self.wrong_number)
 
         labels = [list(dict.fromkeys(noun for noun, _ in prompt.counts)) for prompt in rollouts.prompts]
-        return judged(self.detector, rollouts, labels, value)
+        return verdicts_of(self.detector, rollouts, labels, value)
 
 
-class RelationReward(_Detected):
+class RelationReward(_DetectorReward):
     """A quarter for each of the relation's two things, and a half for how they stand, in 0..1, higher is better.
 
     It does not apply to a prompt without a relation, nor to one whose word cannot be told from boxes (see
@@ -137,16 +134,13 @@ class RelationReward(_Detected):
             raise UserError(f"relation: rule={rule!r}: choose t2i-compbench or geneval.")
         self.rule: Rule = rule
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return torch.tensor([bool(self._things(prompt)) for prompt in rollouts.prompts])
-
     def _things(self, prompt: Prompt) -> list[str]:
         relation = prompt.relation
         if relation is None or relation_of(relation.word, self.rule) is None:
             return []
         return list(dict.fromkeys((relation.subject, relation.object)))
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         side = min(pictures_of(rollouts).shape[1:3])
 
         def value(prompt: Prompt, found: Sequence[Detection]) -> float:
@@ -154,4 +148,4 @@ class RelationReward(_Detected):
             kept = things(found, self._things(prompt), self.threshold)
             return relation_share(prompt.relation, kept, side, self.rule)
 
-        return judged(self.detector, rollouts, [self._things(prompt) for prompt in rollouts.prompts], value)
+        return verdicts_of(self.detector, rollouts, [self._things(prompt) for prompt in rollouts.prompts], value)

@@ -5,11 +5,11 @@ import math
 import re
 
 import torch
-from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import check_template, held_to, pictures_of, worded, written
-from thinkdraw.types import Request, Rollouts, Writer
+from thinkdraw.types import Request, Rollouts, Verdicts, Writer
 
 INSTRUCTION = """You are shown two images, the first and the second, that were generated for this text prompt: "{prompt}"
 
@@ -27,11 +27,11 @@ def first_wins(reply: str) -> float:
     The verdict stands alone on its line after the last `Better:`; asterisks and a closing full stop are allowed.
     """
     _, mark, rest = reply.rpartition(_MARK)
-    found = _CHOICE.fullmatch(rest.strip().partition("\n")[0]) if mark else None
-    return _FIRST_WINS[found[1].lower()] if found else math.nan
+    choice = _CHOICE.fullmatch(rest.strip().partition("\n")[0]) if mark else None
+    return _FIRST_WINS[choice[1].lower()] if choice else math.nan
 
 
-class PairwiseReward:
+class PairwiseReward(BaseReward):
     """Share of its comparisons within the group that a picture wins, in 0..1, higher is better; a tie counts half.
 
     Every pair is shown in both orders and its result is the mean of the two, so that a judge that always prefers the
@@ -41,12 +41,13 @@ class PairwiseReward:
     """
 
     name = "pairwise"
+    asks = ("writer",)
 
     def __init__(self, writer: Writer, instruction: str = INSTRUCTION):
         self.writer = held_to(Writer, writer)
         self.instruction = check_template("pairwise: instruction", instruction)
 
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         size = rollouts.group_size
         if size < 2:
             raise UserError(
@@ -65,4 +66,4 @@ class PairwiseReward:
         first, second = torch.tensor(orders).T
         wins[:, first, second] = written(self.writer, requests, first_wins).reshape(-1, len(orders))
         both = (wins + 1 - wins.transpose(1, 2)) / 2
-        return both.nanmean(2).flatten()
+        return Verdicts.of(both.nanmean(2).flatten())

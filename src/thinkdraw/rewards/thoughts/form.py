@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import thoughts_of
-from thinkdraw.types import Rollouts
+from thinkdraw.types import Rollouts, Verdicts
 
 
 def has_thoughts(rollouts: Rollouts) -> Tensor:
@@ -23,7 +24,12 @@ def was_cut(rollouts: Rollouts) -> Tensor:
     return (text & ~rollouts.mask).any(1).cpu()
 
 
-class ThoughtFormatReward:
+def _where_it_thinks(values: Tensor, rollouts: Rollouts) -> Verdicts:
+    thinks = has_thoughts(rollouts)
+    return Verdicts.of(values.masked_fill(~thinks, torch.nan), thinks)
+
+
+class ThoughtFormatReward(BaseReward):
     """1 for a thought that is there, ended by itself and has the asked form, else 0. Never NaN where the policy thinks.
 
     It does not apply to rollouts without thoughts (`off`): NaN there, and no failure.
@@ -41,15 +47,12 @@ class ThoughtFormatReward:
                 f"thought-format: pattern={pattern!r} is no regular expression ({error}). Correct it."
             ) from error
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return has_thoughts(rollouts)
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         formed = torch.tensor([bool(t.strip() and self.pattern.fullmatch(t)) for t in thoughts_of(rollouts)])
-        return (formed & ~was_cut(rollouts)).float().masked_fill(~has_thoughts(rollouts), torch.nan)
+        return _where_it_thinks((formed & ~was_cut(rollouts)).float(), rollouts)
 
 
-class ThoughtLengthReward:
+class ThoughtLengthReward(BaseReward):
     """1 for a thought of `low` to `high` words, falling to 0 over `fade` words on both sides. Never NaN where the policy thinks.
 
     It does not apply to rollouts without thoughts (`off`): NaN there, and no failure. Words are what blanks part. The
@@ -63,10 +66,7 @@ class ThoughtLengthReward:
             raise UserError(f"thought-length: low={low}, high={high}, fade={fade}: 0 ≤ low ≤ high and fade ≥ 1.")
         self.low, self.high, self.fade = low, high, fade
 
-    def applies(self, rollouts: Rollouts) -> Tensor:
-        return has_thoughts(rollouts)
-
-    def __call__(self, rollouts: Rollouts) -> Tensor:
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         words = torch.tensor([float(len(thought.split())) for thought in thoughts_of(rollouts)])
         outside = (self.low - words).clamp(min=0) + (words - self.high).clamp(min=0)
-        return (1 - outside / self.fade).clamp(min=0).masked_fill(~has_thoughts(rollouts), torch.nan)
+        return _where_it_thinks((1 - outside / self.fade).clamp(min=0), rollouts)

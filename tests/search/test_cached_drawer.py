@@ -5,7 +5,7 @@ import torch
 
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus.tiny import random_janus
-from thinkdraw.search import BestOfN, DrawnOnce
+from thinkdraw.search import BestOfN, CachedDrawer
 from thinkdraw.types import Prompt, Sampling
 
 PROMPTS = [Prompt(f"a photo of {n} cups", str(n)) for n in range(3)]
@@ -40,7 +40,7 @@ def policy(tmp_path_factory):
 
 def test_two_rewards_choose_from_one_drawing(policy):
     counting = Counting(policy)
-    once = DrawnOnce(counting)
+    once = CachedDrawer(counting)
     for sign in (1, -1):
         found = BestOfN(once, Mean(sign), 2).sample(PROMPTS, SAMPLING, seeds=[1, 5, 9])
         alone = BestOfN(policy, Mean(sign), 2).sample(PROMPTS, SAMPLING, seeds=[1, 5, 9])
@@ -58,7 +58,7 @@ def test_two_rewards_choose_from_one_drawing(policy):
 )
 def test_another_question_is_drawn_again(policy, change):
     counting = Counting(policy)
-    once = DrawnOnce(counting)
+    once = CachedDrawer(counting)
     asked = {"prompts": PROMPTS, "sampling": SAMPLING, "seeds": [1, 5, 9]}
     for question in (asked, asked | change):
         once.sample(question["prompts"], question["sampling"], seeds=question["seeds"])

@@ -1,0 +1,83 @@
+"""What stands behind a reward: the judges that it declares, and what these say of themselves.
+
+This is the one place that asks a judge, ours or a user's, what it has beyond its protocol: see `types.Judge`.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from torch import nn
+
+from thinkdraw.types import Reward, Rollouts
+
+_DEPTH = 8  # attributes from the reward to the last thing that is looked at
+
+
+class OwnJudge:
+    """A `types.Judge` of anything that a reward asks; what it does not say of itself has the value that says nothing."""
+
+    def __init__(self, thing: object) -> None:
+        self.thing = thing
+
+    @property
+    def name(self) -> str:
+        return str(getattr(self.thing, "name", type(self.thing).__name__))
+
+    @property
+    def revision(self) -> str | None:
+        revision = None if isinstance(self.thing, nn.Module) else getattr(self.thing, "revision", None)
+        return revision if isinstance(revision, str) and revision else None
+
+    @property
+    def elsewhere(self) -> bool:
+        return getattr(self.thing, "elsewhere", False) is True
+
+    @property
+    def failures(self) -> Counter[str]:
+        """Why it gave no verdicts so far; a user's own reward may call them its `problems`."""
+        counters = (getattr(self.thing, name, None) for name in ("failures", "problems"))
+        return sum((counter for counter in counters if isinstance(counter, Counter)), Counter())
+
+
+def judges_behind(reward: Reward) -> Iterator[tuple[str, OwnJudge]]:
+    """(path of attributes, judge) of all that the reward asks, each once: `.questioner`, `.rewards.facts.detector`.
+
+    A judge without a revision, say a user's own that just holds a network, is followed by what is in its attributes.
+    """
+    seen: set[int] = set()
+    for role, judge in reward.judges.items():
+        path = f".{role}" if role else ""
+        yield from _with_attributes(judge, path, _DEPTH - path.count("."), seen)
+
+
+def _with_attributes(thing: object, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, OwnJudge]]:
+    if id(thing) in seen or depth == 0 or isinstance(thing, type | Rollouts):
+        return
+    seen.add(id(thing))
+    judge = OwnJudge(thing)
+    yield path, judge
+    if isinstance(thing, nn.Module) or judge.revision:
+        return
+    if isinstance(thing, dict):
+        attributes = {str(key): value for key, value in thing.items()}
+    elif isinstance(thing, list | tuple):
+        attributes = {str(index): value for index, value in enumerate(thing)}
+    else:
+        attributes = getattr(thing, "__dict__", {})
+    for name, value in sorted(attributes.items()):
+        yield from _with_attributes(value, f"{path}.{name}", depth - 1, seen)
+
+
+def complaints(reward: Reward, notes: Counter[str] | None = None) -> str:
+    """Why judges gave no verdicts so far, the two most frequent reasons of each with their counts; "" where none says.
+
+    notes: of the reward's verdicts, which are told where its judges count nothing.
+    """
+    counts = [(judge.name, judge.failures) for _, judge in judges_behind(reward) if judge.failures]
+    if not counts and notes:
+        counts = [(reward.name, notes)]
+    return "; ".join(f"{name}: {_two_most_frequent(reasons)}" for name, reasons in counts)
+
+
+def _two_most_frequent(reasons: Counter[str]) -> str:
+    return ", ".join(f"{' '.join(str(reason).split())} ({count})" for reason, count in reasons.most_common(2))
