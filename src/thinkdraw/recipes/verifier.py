@@ -36,7 +36,7 @@ from thinkdraw.training.data import shuffled
 from thinkdraw.training.display import Display
 from thinkdraw.training.folder import RunFolder
 from thinkdraw.training.ledger import Ledger
-from thinkdraw.training.training import OptimiserSettings, Team, Trainer, TrainSettings, prepare_layers
+from thinkdraw.training.training import OptimiserSettings, Team, Trainer, TrainSettings
 
 Task = Literal["orm", "clarity", "potential"]
 QUESTIONS: dict[Task, str] = {
@@ -99,7 +99,8 @@ def run(config: VerifierConfig) -> Path:
         )
     path = policy_path(config.policy)
     learner: Any = open_learner(path, str(team.device), config.dtype, config.precision, config.lora)
-    prepare_layers(learner, config)
+    if config.gradient_checkpointing:
+        learner.checkpoint_layers()
     trainer = Trainer(learner, config.optimiser, team)
     state = folder.open()
     step, ledger = state["step"] if state else 0, Ledger.of(state)

@@ -86,10 +86,6 @@ class TrainSettings(StrictModel):
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute layers in the backward pass to save memory."
     )
-    compile_layers: bool = Field(
-        default=False,
-        description="Learn with layers made by torch.compile, in 15 s at first; a CPU's own kernels are as fast.",
-    )
     optimiser: OptimiserSettings = OptimiserSettings()
     micro_rows: int = Field(
         default=64, ge=1, description="Sequences per forward pass; any value gives the same gradient."
@@ -206,16 +202,9 @@ def open_policy(config: TrainSettings, team: Team) -> Policy:
         lora=config.lora,
         precision=config.precision,
     )
-    prepare_layers(policy, config)
-    return policy
-
-
-def prepare_layers(learner: Any, config: TrainSettings) -> None:
-    """Checkpointing and compiling, where the configuration asks for them. learner: has `checkpoint_layers` and `compile_layers`."""
     if config.gradient_checkpointing:
-        learner.checkpoint_layers()
-    if config.compile_layers:
-        learner.compile_layers()
+        policy.checkpoint_layers()
+    return policy
 
 
 class Trainer:

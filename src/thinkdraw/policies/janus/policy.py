@@ -20,7 +20,6 @@ from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pictures, to_pixels
-from thinkdraw.policies.fast import compiled
 from thinkdraw.policies.fast.buffer_pool import Arena
 from thinkdraw.policies.fast.cuda_graphs import recorder_for
 from thinkdraw.policies.janus import loading, network, vq
@@ -73,7 +72,7 @@ class JanusPolicy:
             module.requires_grad_(False)
         self.network: nn.Module = Scorer(model, self.text, guidance_in_loss).eval()
         self._reference: Scorer | None = None
-        self._in_reference = self._compiles = False
+        self._in_reference = False
         self._revision: tuple[Any, str] = (None, "")
         self._arena = Arena()
 
@@ -258,19 +257,12 @@ class JanusPolicy:
         with autocast(self.device, self.precision):
             return Scored(*network(rollouts.to(self.device)))
 
-    def compile_layers(self) -> None:
-        """Learn with compiled layers, see `compiled.py`; a copy that is made as reference later has them too."""
-        compiled.compile_layers(self.model, self.precision)
-        self._compiles = True
-
     def make_reference(self) -> None:
         """Freeze a copy of the weights as they are now; with adapters there is nothing to copy."""
         if self.adapters is None:
             shared = {id(self.model.model.vqmodel): self.model.model.vqmodel}
             model = copy.deepcopy(self.model, shared).requires_grad_(False)
             self._reference = Scorer(model, self.text, self._module().guidance_in_loss).eval()
-            if self._compiles:
-                compiled.compile_layers(model, self.precision)
 
     def reference_weights(self) -> dict[str, Tensor]:
         """Of the copy that `make_reference` took; empty with adapters."""
