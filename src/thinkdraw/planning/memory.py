@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from thinkdraw.planning.shapes import Weights, count_weights
-from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS
+from thinkdraw.policies import speed
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.sampling.memory import MAX_PICTURES, columns_of, picture_bytes, row_bytes
 
@@ -156,13 +156,14 @@ def _logits(load: Load) -> tuple[int, int]:
 
 
 def _at_work(logits: int, ways: int) -> float:
-    each = (LOGIT_IN_CHUNKS if logits > CHUNK_ELEMENTS else LOGIT_AT_WORK) + LOGIT_GUIDED * (ways - 1)
-    return each * min(logits, CHUNK_ELEMENTS)
+    most = speed.max_logits()
+    each = (LOGIT_IN_CHUNKS if logits > most else LOGIT_AT_WORK) + LOGIT_GUIDED * (ways - 1)
+    return each * min(logits, most)
 
 
 def _in_the_image_head(load: Load) -> Parts:
     text, image = _logits(load)
-    waiting = LOGIT_KEPT * text if text <= CHUNK_ELEMENTS else 0
+    waiting = LOGIT_KEPT * text if text <= speed.max_logits() else 0
     return {"activations": _kept(load) + _outside(load), "logits": waiting + _at_work(image, load.ways)}
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
-from thinkdraw.policies.fast.chunked_head import read_off
+from thinkdraw.policies import speed
 from thinkdraw.policies.janus import network
 from thinkdraw.policies.janus.text import JanusText
 from thinkdraw.policies.sampling.distribution import entropy_of, log_distribution
@@ -19,7 +19,6 @@ from thinkdraw.types import Kept, Rollouts
 
 GuidanceInLoss = Literal["same", "conditional"]
 Place = tuple[Tensor, Tensor]  # rows and columns (K,) of tokens on the token axis
-CHUNK_ELEMENTS = 1 << 24  # logits there at once, of one head
 
 
 @dataclass
@@ -64,8 +63,8 @@ def _context(rollouts: Rollouts, before: Tensor, before_len: Tensor, shift: Tens
     return Context(ids, after & rollouts.is_image.gather(1, at), shift, rollouts.mask & included)
 
 
-class Scorer(nn.Module):
-    """Holds the model; DDP and FSDP wrap this, and everything that needs gradients goes through `forward`.
+class Likelihood(nn.Module):
+    """Log-probs of rollouts under a model. DDP and FSDP wrap this: all that needs gradients goes through `forward`.
 
     guidance_in_loss: "same" scores image tokens under the guided distribution that they were sampled from;
     "conditional" under the conditional one, as T2I-R1 does.
@@ -77,7 +76,7 @@ class Scorer(nn.Module):
         super().__init__()
         self.model, self.text, self.guidance_in_loss = model, text, guidance_in_loss
 
-    def train(self, mode: bool = True) -> "Scorer":
+    def train(self, mode: bool = True) -> "Likelihood":
         super().train(mode)
         self.model.model.vqmodel.eval()
         return self
@@ -116,21 +115,23 @@ class Scorer(nn.Module):
 
     def _score_text(self, rollouts: Rollouts, place: Place, hidden: list[Tensor]) -> tuple[Tensor, ...]:
         settings = {"suppressed": self.text.suppressed.to(hidden[0].device)}
-        return _in_chunks(rollouts, place, self.model.lm_head, hidden, settings)
+        return _score(rollouts, place, self.model.lm_head, hidden, settings)
 
     def _score_images(self, rollouts: Rollouts, place: Place, hidden: list[Tensor]) -> tuple[Tensor, ...]:
         settings = {"guidance_scale": rollouts.sampling.guidance_scale} if len(hidden) == 2 else {}
         features = [network.image_features(self.model, h) for h in hidden]
-        return _in_chunks(rollouts, place, self.model.model.generation_head.vision_head, features, settings)
+        return _score(rollouts, place, self.model.model.generation_head.vision_head, features, settings)
 
 
-def _in_chunks(
+def _score(
     rollouts: Rollouts, place: Place, head: nn.Linear, inputs: list[Tensor], settings: dict[str, Any]
 ) -> tuple[Tensor, ...]:
-    """Log-prob and entropy (K,) of the tokens at `place`, whose logits `head` makes of inputs (K, H): the conditional
-    and, with guidance, the unconditional ones."""
+    """Log-prob and entropy (K,) of the tokens at `place`.
 
-    def read(part: slice, logits: Tensor, unconditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    inputs: what `head` makes the tokens' logits of, (K, H): conditional and, with guidance, unconditional ones.
+    """
+
+    def score(part: slice, logits: Tensor, unconditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
         here = (place[0][part], place[1][part])
         kept = None if rollouts.kept is None else kept_mask(rollouts.kept, here, logits.shape[-1])
         log_probs = log_distribution(
@@ -138,7 +139,7 @@ def _in_chunks(
         )
         return log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0], entropy_of(log_probs)
 
-    return read_off(read, head, max(1, CHUNK_ELEMENTS // head.out_features), *inputs)
+    return speed.score_logits(score, head, *inputs)
 
 
 def kept_mask(kept: Kept, place: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
