@@ -7,10 +7,8 @@ whichever number of rows per pass of the update, makes its step fastest; so does
 thoughts in one context with their picture, judge `lab-detector`, the same loss: token means, clip 0.2, one update.
 
 Rows of the table: the loop; one measure alone (no reference, our sampler, our update, our update where no C++ compiler is
-found, our update with compile_layers);
-ours with all of them, with a reference as the plain loop has it, and with guidance in the loss, which is our default and
-runs two rows per rollout where all rows above it score image tokens without guidance. compile_layers is off by default;
-what compiling takes at first is not in the table.
+found); ours with all of them, with a reference as the plain loop has it, and with guidance in the loss, which is our default and
+runs two rows per rollout where all rows above it score image tokens without guidance.
 The last lines compare loss and gradient of both updates on the same rollouts, in fp32, away from the reference.
 Medians of `--repeats` steps, taken in turn; a ratio is the median of those to the plain step of the same turn, with the
 lowest and the highest, so that a machine that grows slower counts on both sides.
@@ -71,7 +69,7 @@ class Plain:
 
 
 class Ours:
-    """The pieces of `recipes/grpo.py`. policy: trained, with its own precision and guidance_in_loss; compiled or not."""
+    """The pieces of `recipes/grpo.py`. policy: trained, with its own precision and guidance_in_loss."""
 
     def __init__(self, policy: JanusPolicy, micro_rows: int, beta: float = 0.0) -> None:
         values: dict[str, Any] = {"device": policy.device.type, "precision": policy.precision, "variant": "dapo"}
@@ -92,14 +90,11 @@ class Ours:
         micro_rows: int,
         beta: float = 0.0,
         in_loss: GuidanceInLoss = "conditional",
-        compiles: bool = False,
         kernels: bool = True,
     ) -> "Ours":
         policy = load_policy(checkpoint, precision=precision, guidance_in_loss=in_loss)
         if not kernels:
             plain.with_transformers_layers(policy)
-        if compiles:
-            policy.compile_layers()
         return cls(policy, micro_rows, beta)
 
     def sample(self, prompts: list[Prompt], sampling: Sampling, group_size: int, seed: int) -> Rollouts:
@@ -174,21 +169,16 @@ def agreement(checkpoint: str, prompts: list[Prompt], sampling: Sampling, group_
 def rows_of(checkpoint: str, theirs: tuple, mine: tuple) -> dict[str, Step]:
     loop, ours = Plain(checkpoint, *theirs), Ours.of(checkpoint, *mine)
     with_reference = Ours.of(checkpoint, *mine, beta=BETA)
-    compiled = Ours.of(checkpoint, *mine, compiles=True)
     guided = Ours.of(checkpoint, *mine, in_loss="same")
-    compiled_guided = Ours.of(checkpoint, *mine, in_loss="same", compiles=True)
     return {
         "plain loop": Step(loop, loop),
         "no reference, alone": Step(loop, Plain(checkpoint, *theirs, beta=0.0)),
         "our sampler, alone": Step(ours, loop),
         "our update, alone": Step(loop, ours),
         "the same without kernels": Step(loop, Ours.of(checkpoint, *mine, kernels=False)),
-        "compiled update, alone": Step(loop, compiled),
         "thinkdraw": Step(ours, ours),
-        "thinkdraw, compiled": Step(compiled, compiled),
         "thinkdraw, with a reference": Step(with_reference, with_reference),
         "thinkdraw, guidance in the loss": Step(guided, guided),
-        "the same, compiled": Step(compiled_guided, compiled_guided),
     }
 
 

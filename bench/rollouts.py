@@ -23,8 +23,8 @@ import torch
 
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies import load_policy
+from thinkdraw.policies.fast import cpu_operations
 from thinkdraw.policies.janus.policy import JanusPolicy
-from thinkdraw.policies.sampling import decoder
 from thinkdraw.types import Prompt, Sampling
 
 
@@ -45,7 +45,7 @@ def think_and_draw(policy: JanusPolicy, rows: list[list[int]], sampling: Samplin
 
 
 def without_compiler(sample: Callable[[], Any]) -> Any:
-    with mock.patch.object(decoder, "kernels_for", return_value=None):
+    with mock.patch.object(cpu_operations, "kernels_for", return_value=None):
         return sample()
 
 

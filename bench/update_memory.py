@@ -33,9 +33,9 @@ from transformers import JanusForConditionalGeneration
 
 from thinkdraw.objectives import clipped_loss
 from thinkdraw.policies.fast import short_attention as attention
-from thinkdraw.policies.fast.chunked_head import read_off
+from thinkdraw.policies.fast.chunked_head import score_in_chunks
 from thinkdraw.policies.janus import network
-from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS, streams_of
+from thinkdraw.policies.janus.likelihood import streams_of
 from thinkdraw.policies.janus.loading import DTYPES, read_processor
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.janus.shape import JANUS_PRO, janus_pro_config
@@ -100,8 +100,10 @@ def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str
         def read(part: slice, logits: Tensor, chosen: Tensor = chosen) -> tuple[Tensor]:
             return (log_distribution(logits, temperature=1.0).gather(1, chosen[part])[:, 0],)
 
-        size = CHUNK_ELEMENTS // head.out_features if "chunks" in measures else len(inputs)
-        (values,) = read_off(read, head, size, inputs)
+        if "chunks" in measures:
+            (values,) = score_in_chunks(read, head, inputs)
+        else:
+            (values,) = read(slice(None), network.logits_of(head, inputs))
         found = torch.where(wanted, torch.zeros_like(found).masked_scatter(where, values), found)
     return found.gather(1, (stream.at - 1).clamp(0, found.shape[1] - 1)) * rollouts.mask
 

@@ -20,9 +20,8 @@ from thinkdraw.planning import plan as recipe
 from thinkdraw.planning.memory import Load, learning, resting, sampling, update
 from thinkdraw.planning.seconds import GPUS, learning_seconds, sampling_seconds
 from thinkdraw.planning.shapes import find_shape
-from thinkdraw.policies.fast import cpu_kernels as kernels
+from thinkdraw.policies import speed
 from thinkdraw.policies.fast import short_attention as attention
-from thinkdraw.policies.fast.buffer_pool import Arena
 from thinkdraw.policies.janus.loading import DTYPES, read_processor
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.janus.shape import JanusShape, janus_pro_config
@@ -115,14 +114,8 @@ def test_the_memory_of_sampling_is_predicted_within_15_percent(folder: Path, gui
     settings = Sampling(max_thought_tokens=8, guidance_scale=guidance_scale)
     prompts = [Prompt("a red circle 1"), Prompt("a red circle 2")]
 
-    def from_torch(arena: Arena, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device=device)
-
     # As on a GPU: memory is torch's, and unconditional rows have their own keys and values.
-    with (
-        mock.patch.object(Arena, "take", from_torch),
-        mock.patch.object(kernels, "_kernels", lambda *_: None),
-    ):
+    with mock.patch.object(speed, "is_on", lambda: False):
         found = peak_bytes(lambda: policy.sample(prompts, settings, group_size=8, decode=False))
     load = load_of_1b(
         shape=JanusShape(policy.model.config), dtype="fp32", precision="fp32", thought_tokens=9, ways=ways

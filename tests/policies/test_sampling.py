@@ -13,7 +13,7 @@ from tests.policies.suite import (
 )
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies.sampling.thinking import Thinking
+from thinkdraw.policies.sampling.thought_phase import ThoughtPhase
 from thinkdraw.types import Prompt
 
 
@@ -114,13 +114,13 @@ def test_wrong_numbers_of_seeds_and_prefixes_are_refused(any_shared_policy):
 def test_a_slot_whose_thought_is_done_takes_the_next_rollout(policy, monkeypatch):
     settings = sampling(guidance_scale=1.0, max_thought_tokens=24)
     whole = policy.sample(PROMPTS, settings, group_size=8, decode=False)
-    seen, step = [], Thinking.step
+    seen, step = [], ThoughtPhase.step
 
     def counting(self, rows, columns):
         seen.append(rows)
         step(self, rows, columns)
 
-    monkeypatch.setattr(Thinking, "step", counting)
+    monkeypatch.setattr(ThoughtPhase, "step", counting)
     policy.max_rows = 4
     assert_same_rollouts(policy.sample(PROMPTS, settings, group_size=8, decode=False), whole)
     # The first token of a thought is read off its prompt. Four at a time, each batch would wait for its longest thought.

@@ -122,8 +122,6 @@ def test_a_chat_model_is_asked_as_the_judge_asks_it_and_its_adapters_learn(tmp_p
     labels(tmp_path / "labels", pictures.shape[1], count=32)
     lora = {"rank": 2, "alpha": 4}
     run = verifier.run(config(tmp_path, chat, max_steps=2, batch_rows=4, lora=lora))
-    with pytest.raises(UserError, match="compile_layers=true is for Janus checkpoints"):
-        verifier.run(config(tmp_path, chat, out=tmp_path / "compiled", batch_rows=4, compile_layers=True))
     tuned = VlmJudge(str(verifier.policy_path(str(run))), device="cpu", min_yes_no_mass=0)
     assert not torch.allclose(tuned.answer(pictures, questions), p_yes, atol=1e-6)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from thinkdraw.objectives import ADVANTAGES, SegmentCounts
-from thinkdraw.policies.janus import likelihood as scorer
+from thinkdraw.policies.fast import chunked_head
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.recipes import grpo, sft
@@ -99,10 +99,10 @@ def gradient(folder: Path, name: str, sharding: str) -> tuple[float, dict[str, T
     part = part_of(rollouts, world.share(3))
     counts = SegmentCounts(**world.add(dataclasses.asdict(part.counts())))
     loss = partial(grpo.grpo_loss, policy, counts=counts, entropy_coefs=(0.01, -0.02), config=config)
-    at_once = 64 * 5 if name == "reference" else scorer.CHUNK_ELEMENTS  # a head's backward pass in parts
+    at_once = 64 * 5 if name == "reference" else chunked_head.CHUNK_ELEMENTS  # a head's backward pass in parts
     with (
         optimiser.learning(part.num_micro(config.micro_rows), config.sampling),
-        mock.patch.object(scorer, "CHUNK_ELEMENTS", at_once),
+        mock.patch.object(chunked_head, "CHUNK_ELEMENTS", at_once),
     ):
         sums, _ = backward(loss, part, config.micro_rows)
     optimiser.reduce_gradients()

@@ -48,6 +48,15 @@ def test_another_config_in_the_same_folder_is_refused_with_the_differing_keys(tm
         sft.run(config.model_copy(update={"resume": False}))
 
 
+def test_a_run_of_a_config_with_a_key_that_was_removed_goes_on(tmp_path, policy):
+    sft.run(sft_config(tmp_path, policy, max_steps=1))
+    written = tmp_path / "run" / "config.yaml"
+    written.write_text(written.read_text() + "compile_layers: true\n")
+    folder = sft.run(sft_config(tmp_path, policy, max_steps=2))
+    assert [row["step"] for row in MetricsLog.read(folder / "metrics.jsonl")] == [1, 2]
+    assert "compile_layers" not in written.read_text()
+
+
 def test_a_finished_run_is_left_as_it_is(tmp_path, policy):
     config = sft_config(tmp_path, policy, max_steps=1)
     sft.run(config)

@@ -37,7 +37,7 @@ class Shape(Protocol):
     vocabulary: int
     codes: int
     image_tokens: int
-    chunk_logits: int
+    chunk_logits: float
 
     def weights(self, lora: LoraSettings | None) -> Weights: ...
 

@@ -7,7 +7,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from thinkdraw.errors import UserError
 from thinkdraw.images import to_pil
 from thinkdraw.judges.questioners.picture_chat import read_chat_model
 from thinkdraw.judges.questioners.yes_no import QUESTION_FORMAT, yes_no_ids
@@ -51,9 +50,6 @@ class ChatLearner:
         self.adapters = add_lora(self.model, lora) if lora else None
         self.network: nn.Module = self.model
         self.device = device
-
-    def compile_layers(self) -> None:
-        raise UserError("compile_layers=true is for Janus checkpoints: set it to false for a chat model.")
 
     def checkpoint_layers(self) -> None:
         self.model.gradient_checkpointing_enable({"use_reentrant": False})

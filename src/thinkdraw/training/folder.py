@@ -26,7 +26,9 @@ from thinkdraw.types import Prompt, Sampling
 STARTED = "started.json"
 # Between an interrupted run and its continuation.
 MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s",
-              "compile_layers", "optimiser.offload"}  # fmt: skip
+              "optimiser.offload"}  # fmt: skip
+# Keys of older runs' config.yaml that changed no result and are no more: such a run goes on.
+REMOVED = {"compile_layers"}
 
 
 class RunFolder:
@@ -89,7 +91,8 @@ class RunFolder:
                 f"{given} is not valid YAML any more, so {self.path} cannot be resumed. Restore it."
             ) from error
         now = _flat(yaml.safe_load(yaml.safe_dump(self.config.model_dump(mode="json"))))
-        differing = sorted(k for k in before.keys() | now.keys() if k not in MAY_CHANGE and before.get(k) != now.get(k))
+        fixed = (before.keys() | now.keys()) - MAY_CHANGE - REMOVED
+        differing = sorted(k for k in fixed if before.get(k) != now.get(k))
         if differing:
             was = ", ".join(f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in differing)
             raise UserError(

@@ -6,17 +6,17 @@ from tests.policies.suite import PROMPTS, SEEDS, assert_same_rollouts, sampling
 from torch import Tensor
 
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.fast import buffer_pool as arena
-from thinkdraw.policies.fast.buffer_pool import Arena
+from thinkdraw.policies.fast import buffer_pool, cpu_operations
+from thinkdraw.policies.fast.buffer_pool import BufferPool
 from thinkdraw.policies.janus.tiny import random_janus
 
 
-def take(memory: Arena, *shape: int) -> Tensor:
-    return memory.take(shape, torch.float32, torch.device("cpu"))
+def take(memory: BufferPool, *shape: int) -> Tensor:
+    return memory.take(shape, torch.float32)
 
 
 def test_what_was_taken_is_used_again_after_a_reset_and_not_before():
-    memory = Arena()
+    memory = BufferPool()
     first, second = take(memory, 4, 100), take(memory, 400)
     assert first.shape == (4, 100) and first.data_ptr() != second.data_ptr()
     memory.reset()
@@ -26,7 +26,7 @@ def test_what_was_taken_is_used_again_after_a_reset_and_not_before():
 
 
 def test_small_wishes_do_not_get_large_memory_and_what_is_outgrown_goes():
-    memory = Arena()
+    memory = BufferPool()
     large, small = take(memory, 1000), take(memory, 100)
     memory.reset()
     assert take(memory, 120).data_ptr() not in (large.data_ptr(), small.data_ptr())
@@ -38,11 +38,11 @@ def test_small_wishes_do_not_get_large_memory_and_what_is_outgrown_goes():
 
 
 def test_what_a_phase_may_keep_is_limited(monkeypatch: pytest.MonkeyPatch):
-    memory = Arena()
+    memory = BufferPool()
     take(memory, 100), take(memory, 100)
     memory.trim()
     assert len(memory._idle) == 2
-    monkeypatch.setattr(arena, "KEPT_BYTES", 700)
+    monkeypatch.setattr(buffer_pool, "KEPT_BYTES", 700)
     take(memory, 100), take(memory, 100)
     memory.trim()
     assert memory._idle == []
@@ -52,6 +52,6 @@ def test_rollouts_in_used_memory_are_those_in_fresh_memory(tmp_path):
     policy = load_policy(str(random_janus(tmp_path / "policy")))
     settings = sampling("rewrite", guidance_scale=3.0)
     fresh = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
-    for buffer in policy._arena._idle:
+    for buffer in cpu_operations._SPARE[0]._idle if cpu_operations._SPARE else ():
         buffer.fill_(255)  # NaN, read as numbers
     assert_same_rollouts(policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS), fresh)

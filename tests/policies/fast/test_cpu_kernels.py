@@ -11,9 +11,11 @@ from torch import Tensor
 
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.fast import cpu_kernels as kernels
-from thinkdraw.policies.fast.cpu_kernels import Angles, Kernels, kernels_for
+from thinkdraw.policies.fast.buffer_pool import BufferPool
+from thinkdraw.policies.fast.cpu_cache import CpuCache
+from thinkdraw.policies.fast.cpu_kernels import Kernels, kernels_for
 from thinkdraw.policies.janus.tiny import random_janus
-from thinkdraw.policies.sampling.cache import Cache, turning
+from thinkdraw.policies.sampling.cache import KVCache, Layers, Rotation, rotary_signs
 
 CPU = torch.device("cpu")
 ROWS, COLUMNS = 3, 24
@@ -28,26 +30,31 @@ def kernels_of(dtype: torch.dtype, width: int) -> Kernels:
     return made
 
 
-def cached(dtype: torch.dtype, made: Kernels | None, *, key_heads: int, width: int) -> Cache:
+def cached(dtype: torch.dtype, made: Kernels | None, *, key_heads: int, width: int) -> KVCache:
     """What rows have read, and behind it what is never seen: NaN, and for torch, which multiplies it by 0, a number."""
     torch.manual_seed(0)
     keys, values = torch.randn(2, ROWS, key_heads, COLUMNS, width)
     behind = torch.arange(COLUMNS) >= BEGINS[:, None]
     for buffer in (keys, values):
         buffer.masked_fill_(behind[:, None, :, None], float("nan") if made else 1e30)
-    return Cache([(keys.to(dtype), values.to(dtype))], made)
+    layers = [(keys.to(dtype), values.to(dtype))]
+    return KVCache(layers) if made is None else cpu_cache(layers, made)
 
 
-def new_tokens(dtype: torch.dtype, *, tokens: int, key_heads: int, groups: int, width: int) -> tuple[Tensor, Angles]:
+def cpu_cache(layers: Layers, made: Kernels) -> CpuCache:
+    return CpuCache(layers, made, BufferPool())
+
+
+def new_tokens(dtype: torch.dtype, *, tokens: int, key_heads: int, groups: int, width: int) -> tuple[Tensor, Rotation]:
     torch.manual_seed(1)
     turns = torch.randn(ROWS, tokens, width // 2).repeat(1, 1, 2)
     heads = torch.randn(ROWS, tokens, (groups + 2) * key_heads, width)
-    return heads.to(dtype), turning(turns.cos(), turns.sin())
+    return heads.to(dtype), rotary_signs(turns.cos(), turns.sin())
 
 
-def found_in(cache: Cache, begins: Tensor, new: tuple[Tensor, Angles]) -> Tensor:
+def found_in(cache: KVCache, begins: Tensor, new: tuple[Tensor, Rotation]) -> Tensor:
     positions = begins[:, None] + torch.arange(new[0].shape[1])
-    cache.open(positions, int(positions.max()) + 1)
+    cache.begin_pass(positions, int(positions.max()) + 1)
     return cache.attend(0, *new, 0.3)
 
 
@@ -68,17 +75,19 @@ def test_attention_finds_and_writes_what_torchs_does(dtype, atol, tokens, key_he
 
 
 @pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.bfloat16, 1e-2)])
-def test_a_stem_is_columns_that_stand_before_the_others(dtype, atol):
-    cache = cached(dtype, kernels_of(dtype, 64), key_heads=2, width=64)
+def test_a_shared_prefix_is_columns_that_stand_before_the_others(dtype, atol):
+    made = kernels_of(dtype, 64)
+    cache = cached(dtype, made, key_heads=2, width=64)
     new = new_tokens(dtype, tokens=1, key_heads=2, groups=1, width=64)
-    stem = Cache([(torch.randn(1, 2, 7, 64).to(dtype), torch.randn(1, 2, 7, 64).to(dtype))], cache.kernels)
-    lengths = torch.tensor([7, 3, 0])
+    prefix = cpu_cache([(torch.randn(1, 2, 7, 64).to(dtype), torch.randn(1, 2, 7, 64).to(dtype))], made)
+    lengths = torch.tensor([0, 7, 3])
     both = []
-    for before, own in zip(stem.layers[0], cache.layers[0]):
+    for before, own in zip(prefix.layers[0], cache.layers[0]):
         rows = [torch.cat([before[0, :, :n], own[r]], dim=1) for r, n in enumerate(lengths.tolist())]
         both.append(torch.stack([F.pad(row, (0, 0, 0, 7 + COLUMNS - row.shape[1])) for row in rows]))
-    wanted = found_in(Cache([(both[0], both[1])], cache.kernels), BEGINS + lengths, new)
-    found = found_in(cache.on_stem(stem, lengths), BEGINS + lengths, new)
+    wanted = found_in(cpu_cache([(both[0], both[1])], made), BEGINS + lengths, new)
+    cache.share_prefix(prefix, 1, lengths[1:])  # the first row has none
+    found = found_in(cache, BEGINS + lengths, new)
     assert torch.allclose(found.float(), wanted.float(), atol=atol)
 
 

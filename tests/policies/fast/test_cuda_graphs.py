@@ -8,11 +8,9 @@ import torch
 from tests.policies.fast import recorder
 from tests.policies.suite import PROMPTS, SEEDS, assert_same_rollouts, difference, sampling, tolerance
 
-from thinkdraw.policies.fast.cuda_graphs import CudaGraphs, Replays, recorder_for
-from thinkdraw.policies.janus import policy as janus
+from thinkdraw.policies.fast import cpu_operations, cuda_graphs
+from thinkdraw.policies.fast.cuda_graphs import CudaGraphs, RecordedSteps, recorder_for
 from thinkdraw.policies.janus.policy import JanusPolicy
-from thinkdraw.policies.sampling import decoder
-from thinkdraw.policies.sampling import session as reader
 
 
 @pytest.fixture
@@ -30,9 +28,9 @@ def recorded(policy, monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(decoder, "kernels_for", lambda *_: None)
-    monkeypatch.setattr(janus, "recorder_for", lambda device: counting)
-    monkeypatch.setattr(reader, "COLUMNS_READ", 16)
+    monkeypatch.setattr(cpu_operations, "kernels_for", lambda *_: None)
+    monkeypatch.setattr(cuda_graphs, "recorder_for", lambda device: counting)
+    monkeypatch.setattr(cuda_graphs, "COLUMNS", 16)
     return policy, counts
 
 
@@ -100,7 +98,7 @@ def test_a_step_that_is_not_replayed_rightly_is_run_as_it_is(recorded, monkeypat
     policy, _ = recorded
     settings = sampling(guidance_scale=3.0)
     wanted = plainly(policy, settings)
-    monkeypatch.setattr(janus, "recorder_for", lambda device: record)
+    monkeypatch.setattr(cuda_graphs, "recorder_for", lambda device: record)
     with pytest.warns(UserWarning, match=f"a decoding step {said}.*cuda_graphs=false") as caught:
         found = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
     assert_same_rollouts(found, wanted)
@@ -113,7 +111,7 @@ def test_memory_that_runs_out_in_a_recording_is_not_mistaken_for_a_step_that_can
 
     log_probs = torch.zeros(1)
     with pytest.raises(torch.OutOfMemoryError):
-        Replays(runs_out).run("key", lambda: log_probs.add_(1), [log_probs])  # type: ignore[arg-type,return-value]
+        RecordedSteps(runs_out).run("key", lambda: log_probs.add_(1), [log_probs])  # type: ignore[arg-type,return-value]
 
 
 def test_only_nvidia_gpus_record(monkeypatch):
@@ -146,8 +144,8 @@ def test_a_step_that_wrote_nothing_is_not_recorded_yet():
         counts.append(step)
         return step
 
-    replays = Replays(record)
-    replays.run("key", lambda: None, [log_probs])
+    steps = RecordedSteps(record)
+    steps.run("key", lambda: None, [log_probs])
     assert counts == []
-    replays.run("key", lambda: log_probs.copy_(torch.ones(2)), [log_probs])  # type: ignore[arg-type,return-value]
+    steps.run("key", lambda: log_probs.copy_(torch.ones(2)), [log_probs])  # type: ignore[arg-type,return-value]
     assert len(counts) == 1 and (log_probs == 1).all()

@@ -17,7 +17,7 @@ from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.types import Sampling
 
-from .test_kernels import kernels_of
+from .test_cpu_kernels import kernels_of
 
 ROWS, LENGTH = 6, 20  # enough for a second thread
 WIDTH = 12  # of a head: no whole vector of numbers

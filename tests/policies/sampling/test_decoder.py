@@ -8,16 +8,14 @@ from tests.policies.suite import PROMPTS, SEEDS, assert_same_rollouts, differenc
 from torch import nn
 from transformers import JanusForConditionalGeneration
 
-from thinkdraw.policies import load_policy
-from thinkdraw.policies.fast.buffer_pool import Arena
+from thinkdraw.policies import load_policy, speed
 from thinkdraw.policies.janus import network
 from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
-from thinkdraw.policies.sampling import decoder as decoder_module
-from thinkdraw.policies.sampling.cache import Cache
+from thinkdraw.policies.sampling.cache import KVCache
 from thinkdraw.policies.sampling.decoder import Decoder
+from thinkdraw.policies.sampling.operations import Operations
 
-CPU = torch.device("cpu")
 LENGTHS = torch.tensor([5, 3])
 
 
@@ -43,35 +41,35 @@ def rebuilt(checkpoint: str, **changes: Any) -> JanusForConditionalGeneration:
     [{}, {"num_key_value_heads": 1}, {"attention_bias": True, "mlp_bias": True}, {"hidden_act": "gelu"}],
     ids=["as it is", "grouped heads", "biases", "another activation"],
 )
-@pytest.mark.parametrize("attention", ["torch's", "compiled", "compiled, on a stem"])
+@pytest.mark.parametrize("shared", [False, True], ids=["", "shared prefix"])
+@pytest.mark.parametrize("attention", ["torch's", "compiled"])
 @torch.no_grad()
-def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(checkpoint, changes, attention, monkeypatch):
+def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(
+    checkpoint, changes, attention, shared, monkeypatch
+):
     model = rebuilt(checkpoint, **changes)
     hidden_size = model.config.get_text_config().hidden_size
     embeddings = torch.randn(2, 9, hidden_size)
-    embeddings[1] = embeddings[0]  # both rows begin alike, as those on one stem do
+    embeddings[1] = embeddings[0]  # both rows begin alike, as those with a shared prefix do
     embeddings[:, 5:] = torch.randn(2, 4, hidden_size)
     contexts = [torch.cat([embeddings[r, : LENGTHS[r]], embeddings[r, 5:]])[None] for r in range(2)]
     wanted = [network.hidden_states(model, row)[:, -3:] for row in contexts]
 
     if attention == "torch's":
-        monkeypatch.setattr(decoder_module, "kernels_for", lambda *_: None)
+        monkeypatch.setattr(speed, "is_on", lambda: False)
     decoder = Decoder(model)
-    if decoder.kernels is None and attention != "torch's":
-        pytest.skip("no C++ compiler with OpenMP here")
+    if type(decoder.operations) is Operations and attention != "torch's":
+        pytest.skip("no compiled attention here: policies/fast or a C++ compiler with OpenMP is missing")
 
-    def blank(rows: int, columns: int) -> Cache:
-        return Cache.blank(Arena(), decoder.shape, rows, columns, torch.float32, CPU, decoder.kernels)
-
-    def read(cache: Cache, embeddings: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
-        cache.open(positions, int(positions.max()) + 1)
+    def read(cache: KVCache, embeddings: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+        cache.begin_pass(positions, int(positions.max()) + 1)
         return decoder(embeddings, positions, cache)
 
-    cache = blank(2, 20)
-    if "stem" in attention:
-        stem = blank(1, 5)
-        read(stem, embeddings[:1, :5], torch.arange(5)[None])
-        cache = cache.on_stem(stem, LENGTHS)
+    cache = decoder.new_cache(2, 20)
+    if shared:
+        prefix = cache.prefix_cache(0, 5)
+        read(prefix, embeddings[:1, :5], torch.arange(5)[None])
+        cache.share_prefix(prefix, 0, LENGTHS)
     else:  # the second row reads two tokens that are not its own, and later writes over them
         read(cache, embeddings[:, :5], torch.arange(5).repeat(2, 1))
     positions = LENGTHS[:, None] + torch.arange(4)

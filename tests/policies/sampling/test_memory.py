@@ -9,71 +9,19 @@ import pytest
 import torch
 from tests.allocator import peak_bytes
 from tests.policies.suite import PROMPTS, SEEDS, assert_same_rollouts, sampling
-from torch import Tensor, nn
+from torch import Tensor
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies import load_policy
-from thinkdraw.policies.fast.chunked_head import read_off
-from thinkdraw.policies.janus import likelihood as scorer_module
+from thinkdraw.policies import load_policy, speed
 from thinkdraw.policies.janus import network
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.sampling import memory
-from thinkdraw.policies.sampling.drawing import Drawing
-from thinkdraw.policies.sampling.session import Reader
-from thinkdraw.policies.sampling.thinking import Thinking
+from thinkdraw.policies.sampling.picture_phase import PicturePhase
+from thinkdraw.policies.sampling.session import DecodingSession
+from thinkdraw.policies.sampling.thought_phase import ThoughtPhase
 from thinkdraw.types import Rollouts
-
-
-def head_and_inputs(tokens: int, width: int, vocabulary: int) -> tuple[nn.Linear, Tensor]:
-    torch.manual_seed(0)
-    return nn.Linear(width, vocabulary), torch.randn(tokens, width, requires_grad=True)
-
-
-def chosen_and_entropy(part: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
-    log_probs = logits.log_softmax(-1)
-    return log_probs[:, 3], -(log_probs.exp() * log_probs).sum(-1)
-
-
-def read_and_backward(head: nn.Linear, inputs: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    values = read_off(chosen_and_entropy, head, size, inputs)
-    (values[0].sum() + 0.5 * values[1].sum()).backward()
-    return values[0].detach(), values[1].detach()
-
-
-def test_a_head_read_in_parts_gives_the_values_and_gradients_of_one_pass():
-    head, inputs = head_and_inputs(tokens=50, width=8, vocabulary=40)
-    found = {}
-    for size in (50, 7):  # 7 parts of 7 and one of 1
-        head.zero_grad()
-        inputs.grad = None
-        values = read_and_backward(head, inputs, size)
-        assert head.weight.grad is not None and head.bias.grad is not None and inputs.grad is not None
-        found[size] = (*values, head.weight.grad.clone(), head.bias.grad.clone(), inputs.grad.clone())
-    for whole, parts in zip(found[50], found[7]):
-        torch.testing.assert_close(parts, whole, atol=1e-6, rtol=1e-6)
-
-
-def test_a_head_whose_weight_is_frozen_gets_no_gradient_and_the_inputs_the_same():
-    head, inputs = head_and_inputs(tokens=20, width=8, vocabulary=40)
-    read_and_backward(head, inputs, 20)
-    whole, inputs.grad = inputs.grad, None
-    head.zero_grad()
-    head.requires_grad_(False)
-    read_and_backward(head, inputs, 6)
-    assert head.weight.grad is None
-    torch.testing.assert_close(inputs.grad, whole, atol=1e-6, rtol=1e-6)
-
-
-def test_parts_hold_a_part_of_the_logits_and_one_gradient_of_the_weight():
-    # 512 tokens × 2048 entries × 4 bytes = 4.2 MB of logits, several times over in one pass; 16 tokens are 0.13 MB.
-    head, inputs = head_and_inputs(tokens=512, width=8, vocabulary=2048)
-    whole, parts = (peak_bytes(lambda size=size: read_and_backward(head, inputs, size)) for size in (512, 16))
-    assert whole > 4 * 512 * 2048 * 4 and parts < 8 * 16 * 2048 * 4
-    # The weight is 2048 × 256 × 4 bytes = 2.1 MB: 8 parts must not each make a gradient before they are added.
-    head, inputs = head_and_inputs(tokens=64, width=256, vocabulary=2048)
-    assert peak_bytes(lambda: read_and_backward(head, inputs, 8)) < 1.5 * 2048 * 256 * 4
 
 
 def gradients(policy: JanusPolicy, rollouts: Rollouts) -> dict[str, Tensor]:
@@ -107,17 +55,17 @@ def test_checkpointing_lowers_the_peak_and_keeps_the_gradient(deep: Path, lora: 
 def test_each_head_runs_on_its_own_tokens_and_the_layers_on_the_longest_row(shared_policy, thought, monkeypatch):
     policy, heads, widths = shared_policy, {}, []
 
-    def counting(read, head, size, *inputs):
+    def counting(score, head, *inputs):
         heads[head.out_features] = heads.get(head.out_features, 0) + len(inputs[0])
-        return read_off(read, head, size, *inputs)
+        return score_logits(score, head, *inputs)
 
     def measuring(model, ids, is_image):
         widths.append(ids.shape[1])
         return embed(model, ids, is_image)
 
-    embed = network.embed
+    embed, score_logits = network.embed, speed.score_logits
     rollouts = policy.sample(PROMPTS, sampling(thought), group_size=2, seeds=SEEDS, decode=False)
-    monkeypatch.setattr(scorer_module, "read_off", counting)
+    monkeypatch.setattr(speed, "score_logits", counting)
     monkeypatch.setattr(network, "embed", measuring)
     shortest = rollouts.select([0, 1])
     with torch.no_grad():
@@ -149,21 +97,20 @@ def test_as_many_rows_as_fit_into_a_share_of_what_is_free(each: int, free: int, 
 
 
 def test_kv_bytes_are_those_of_the_samplers_cache(policy, monkeypatch):
-    held, blank = [], Reader.blank
+    held, new_cache = [], DecodingSession.new_cache
 
-    def counting(self, rows, columns):
-        cache = blank(self, rows, columns)
+    def counting(self, rows, capacity):
+        cache = new_cache(self, rows, capacity)
         held.append(sum(buffer.nbytes for layer in cache.layers for buffer in layer))
         return cache
 
-    monkeypatch.setattr(Reader, "blank", counting)
+    monkeypatch.setattr(DecodingSession, "new_cache", counting)
     policy.sample(PROMPTS, sampling(guidance_scale=3.0), decode=False)
     longest = max(len(policy.text.prompt(p.text)) for p in PROMPTS)
     columns = memory.columns_of(longest, 10, 16)
-    # Rows of both ways; with kernels, beside them the stem that all unconditional rows stand on.
-    assert held[0] == 2 * len(PROMPTS) * memory.kv_bytes(policy.model.config, columns, itemsize=4)
+    # Conditional and unconditional rows.
+    assert held == [2 * len(PROMPTS) * memory.kv_bytes(policy.model.config, columns, itemsize=4)]
     assert columns % 16 == 0 and 0 <= columns - (longest + 10 + 1 + 16) < 16
-    assert sum(held[1:]) <= memory.kv_bytes(policy.model.config, columns, itemsize=4)
 
 
 def on_a_gpu() -> None:
@@ -224,7 +171,7 @@ def test_rollouts_are_the_same_when_memory_runs_out_on_the_way(
     settings = sampling(thought, guidance_scale=3.0)
     whole = policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS)
     policy.max_rows = 12
-    of_phase = {"think": Thinking, "draw": Drawing}[phase]
+    of_phase = {"think": ThoughtPhase, "draw": PicturePhase}[phase]
     step, seen = of_phase.step, []
 
     def failing(self, *sizes):

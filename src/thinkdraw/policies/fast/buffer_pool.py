@@ -1,6 +1,6 @@
-"""Memory for keys and values that the next prefill, and the next rollout phase, use again.
+"""A CPU's memory for KV caches, which the next cache, and the next rollout phase, use again.
 
-A system hands out fresh memory page by page, zeroed: on a CPU 3 to 12 % of the sampler's time. torch keeps a GPU's itself.
+A system hands out fresh memory page by page, zeroed: that takes 3 to 12 % of the sampler's time. A GPU's torch keeps itself.
 """
 
 import math
@@ -13,7 +13,7 @@ KEPT_BYTES = 1e9  # between two phases, when learning may need it
 WASTE = 2  # how many times larger than asked for a buffer may be
 
 
-class Arena:
+class BufferPool:
     """What is taken belongs to the taker until `reset`."""
 
     def __init__(self) -> None:
@@ -21,19 +21,17 @@ class Arena:
         self._taken: list[Tensor] = []
 
     def reset(self) -> None:
-        """Nothing that was taken is needed any more; what was not taken since the last time is given back."""
+        """Nothing that was taken is used any more. What was not taken since the last reset goes back to the system."""
         self._idle, self._taken = sorted(self._taken, key=len), []
 
     def trim(self) -> None:
-        """`reset`, and give back all where it is more than a phase may keep."""
+        """Reset, and keep nothing where it is more than KEPT_BYTES."""
         self.reset()
         if sum(buffer.nbytes for buffer in self._idle) > KEPT_BYTES:
             self._idle = []
 
-    def take(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A tensor with anything in it."""
-        if device.type != "cpu":
-            return torch.empty(shape, dtype=dtype, device=device)
         size = math.prod(shape) * dtype.itemsize
         buffer = self._buffer(size)
         self._taken.append(buffer)
@@ -47,5 +45,5 @@ class Arena:
         if outgrown:
             self._idle.pop(outgrown[-1])
         with torch.inference_mode(False):  # an inference tensor could only be written to in inference
-            # numpy's, not torch's, asks the system for huge pages: there are tens of thousands of 4 kB
+            # numpy's, not torch's, asks the system for huge pages: it would be tens of thousands of 4 kB
             return torch.from_numpy(np.empty(size, dtype=np.uint8))

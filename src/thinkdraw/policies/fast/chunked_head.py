@@ -1,4 +1,4 @@
-"""Numbers read off a linear head's logits a few tokens at a time, so that the logits of all are never there at once.
+"""Tokens scored by a linear head's logits a few at a time, so that the logits of all are never there at once.
 
 `torch.utils.checkpoint` around each part would not do: every part's backward pass makes a whole gradient of the head's
 weight, 0.8 GB in fp32 for Janus-Pro-1B's text head, before they are added up. Here the parts add to one.
@@ -11,22 +11,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Read = Callable[..., tuple[Tensor, ...]]
+Score = Callable[..., tuple[Tensor, ...]]
 
+CHUNK_ELEMENTS = 1 << 24  # logits of one head that are there at once
 # CPUs multiply numbers below 1.2e-38 a hundred times slower, and guidance makes many: its distributions are sharp.
 NEGLIGIBLE = 1e-30  # a logit's gradient that is taken as 0
 
 
-def read_off(read: Read, head: nn.Linear, size: int, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """What `read(part, *logits)` gives for all K tokens, a tuple of (K,) tensors, from at most `size` tokens' logits.
+def score_in_chunks(score: Score, head: nn.Linear, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """See `speed.score_logits`; of at most CHUNK_ELEMENTS logits at once.
 
-    read: gets a slice of the tokens and a (k, V) float32 tensor per input. inputs: (K, H) each, what the head sees.
-    Gradients are those of one pass over all tokens; the backward pass computes the logits of each part again.
+    Gradients are those of one pass over all tokens; the backward pass computes the logits of each chunk again.
     """
+    size = max(1, CHUNK_ELEMENTS // head.out_features)
     if len(inputs[0]) <= size:
-        return read(slice(0, len(inputs[0])), *(_logits(x, head.weight, head.bias) for x in inputs))
-    found: Any = _Parts.apply(read, size, head.weight, head.bias, *inputs)
-    return found
+        return score(slice(0, len(inputs[0])), *(_logits(x, head.weight, head.bias) for x in inputs))
+    scores: Any = _Chunks.apply(score, size, head.weight, head.bias, *inputs)
+    return scores
 
 
 def _logits(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -38,16 +39,16 @@ def _logits(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return logits
 
 
-class _Parts(torch.autograd.Function):
+class _Chunks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, read: Read, size: int, weight: Tensor, bias: Tensor | None, *inputs: Tensor) -> Any:
-        ctx.read, ctx.size = read, size
+    def forward(ctx: Any, score: Score, size: int, weight: Tensor, bias: Tensor | None, *inputs: Tensor) -> Any:
+        ctx.score, ctx.size = score, size
         ctx.save_for_backward(weight, bias, *inputs)
         ctx.set_materialize_grads(False)
         values = []
         for part in _split(inputs[0], size):
-            found = read(part, *(_logits(x[part], weight, bias) for x in inputs))
-            values.append([value.clone() for value in found])  # a view would keep all logits
+            scores = score(part, *(_logits(x[part], weight, bias) for x in inputs))
+            values.append([value.clone() for value in scores])  # a view would keep all logits
         return tuple(torch.cat(column) for column in zip(*values))
 
     @staticmethod
@@ -61,7 +62,7 @@ class _Parts(torch.autograd.Function):
         for part in _split(inputs[0], ctx.size):
             logits = [_logits(x[part], weight, bias).requires_grad_() for x in inputs]
             with torch.enable_grad():
-                values = ctx.read(part, *logits)
+                values = ctx.score(part, *logits)
             known = [(v, g[part]) for v, g in zip(values, gradients) if g is not None]
             for gradient, x, of_input in zip(_backward(known, logits), inputs, of_inputs):
                 gradient = F.hardshrink(gradient, NEGLIGIBLE).to(weight.dtype)

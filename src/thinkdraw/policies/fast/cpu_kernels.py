@@ -21,14 +21,15 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
+from thinkdraw.policies.sampling.cache import Rotation
+
 SOURCES = sorted((Path(__file__).parent / "native").glob("*.cpp"))
 NUMBERS = {torch.float32: "float", torch.bfloat16: "bf16"}
 # Sums in any order, which vectors need; infinities and NaN keep their meaning.
 FLAGS = ["-O3", "-std=c++17", "-shared", "-fPIC", "-fopenmp", "-fassociative-math", "-fno-signed-zeros",
          "-fno-trapping-math", "-fno-math-errno"]  # fmt: skip
 COMPILE_SECONDS = 120
-Angles = tuple[Tensor, Tensor]  # what `cache.turning` gives
-Stem = tuple[Tensor, Tensor, Tensor]  # keys and values (heads, L, D), and how much of them each row sees, (R,) int64
+Prefix = tuple[Tensor, Tensor, Tensor]  # keys and values (heads, L, D), and how much of them each row sees, (R,) int64
 
 
 def _struct(name: str, *fields: tuple[Any, str]) -> type[ctypes.Structure]:
@@ -39,8 +40,8 @@ def _struct(name: str, *fields: tuple[Any, str]) -> type[ctypes.Structure]:
 
 _INT, _AT, _FLOAT = ctypes.c_int64, ctypes.c_void_p, ctypes.c_float
 _Attention = _struct(
-    "Attention", (_INT, "rows tokens key_heads groups room stem_room threads"),
-    (_AT, "heads cos sin keys values begins stem_keys stem_values stem_lengths found"), (_FLOAT, "scale"),
+    "Attention", (_INT, "rows tokens key_heads groups capacity prefix_capacity threads"),
+    (_AT, "heads cos sin keys values begins prefix_keys prefix_values prefix_lengths found"), (_FLOAT, "scale"),
 )  # fmt: skip
 _Turn = _struct("Turn", (_INT, "rows tokens heads angle_rows threads"), (_AT, "source cos sin to"))
 _Norm = _struct("Norm", (_INT, "rows size threads"), (_AT, "stream change weight sum normed"), (_FLOAT, "eps"))
@@ -72,39 +73,40 @@ class Kernels:
             function.argtypes, function.restype = [ctypes.POINTER(structure)], None
 
     def attend(
-        self, heads: Tensor, angles: Angles, keys: Tensor, values: Tensor, begins: Tensor, stem: Stem | None,
+        self, heads: Tensor, rotation: Rotation, keys: Tensor, values: Tensor, begins: Tensor, prefix: Prefix | None,
         scale: float,
     ) -> Tensor:  # fmt: skip
-        """What the queries of new tokens find, (A, S, Hq, D); writes the tokens' keys and values, as `Cache.attend` says.
+        """What the queries of new tokens find, (A, S, Hq, D); writes the tokens' keys and values, as `KVCache.attend` says.
 
         begins: (A,) int64, the column of each row's first new token. The caller sees to it that there is room for all.
         """
         rows, tokens, _, width = heads.shape
         queries = heads.shape[2] - 2 * keys.shape[1]
-        heads, (cos, sin) = heads.to(keys.dtype).contiguous(), (a.float().contiguous() for a in angles)
+        heads, (cos, sin) = heads.to(keys.dtype).contiguous(), (a.float().contiguous() for a in rotation)
         found = torch.empty(rows, tokens, queries, width, dtype=keys.dtype)
         assert keys.is_contiguous() and values.is_contiguous() and rows <= len(keys) and keys.dtype == self.dtype
         assert begins.dtype == torch.int64 and begins.is_contiguous() and len(begins) >= rows
-        stem_keys, stem_values, stem_lengths = stem or (None, None, None)
-        assert stem is None or (stem[0].dtype == keys.dtype and stem[2].dtype == torch.int64 and len(stem[2]) >= rows)
+        prefix_keys, prefix_values, prefix_lengths = prefix or (None, None, None)
+        assert prefix is None or (prefix[0].dtype == keys.dtype and prefix[2].dtype == torch.int64)
+        assert prefix is None or len(prefix[2]) >= rows
         self._run(
             "attend", rows, tokens, keys.shape[1], queries // keys.shape[1], keys.shape[2],
-            0 if stem_keys is None else stem_keys.shape[1], torch.get_num_threads(),
-            heads, cos, sin, keys, values, begins, stem_keys, stem_values, stem_lengths, found, scale,
+            0 if prefix_keys is None else prefix_keys.shape[1], torch.get_num_threads(),
+            heads, cos, sin, keys, values, begins, prefix_keys, prefix_values, prefix_lengths, found, scale,
         )  # fmt: skip
         return found
 
-    def turn(self, heads: Tensor, angles: Angles) -> Tensor:
+    def turn(self, heads: Tensor, rotation: Rotation) -> Tensor:
         """Queries or keys (R, S, H, D) turned by their angles, (1, S, D) or (R, S, D), as (R, H, S, D)."""
-        return self._turn("turn", heads, angles, heads.shape[:3])
+        return self._turn("turn", heads, rotation, heads.shape[:3])
 
-    def turn_back(self, of_turned: Tensor, angles: Angles) -> Tensor:
+    def turn_back(self, of_turned: Tensor, rotation: Rotation) -> Tensor:
         """The gradient (R, S, H, D) of what was turned: (R, H, S, D) turned by the opposite angles."""
         rows, heads, tokens = of_turned.shape[:3]
-        return self._turn("turn_back", of_turned, (angles[0], -angles[1]), (rows, tokens, heads))
+        return self._turn("turn_back", of_turned, (rotation[0], -rotation[1]), (rows, tokens, heads))
 
-    def _turn(self, name: str, source: Tensor, angles: Angles, sizes: Sequence[int]) -> Tensor:
-        source, (cos, sin) = source.to(self.dtype).contiguous(), (a.float().contiguous() for a in angles)
+    def _turn(self, name: str, source: Tensor, rotation: Rotation, sizes: Sequence[int]) -> Tensor:
+        source, (cos, sin) = source.to(self.dtype).contiguous(), (a.float().contiguous() for a in rotation)
         turned = torch.empty(source.shape[0], source.shape[2], source.shape[1], source.shape[3], dtype=self.dtype)
         assert len(cos) in (1, sizes[0]) and cos.shape == sin.shape and cos.shape[1:] == (sizes[1], source.shape[3])
         self._run(name, *sizes, len(cos), torch.get_num_threads(), source, cos, sin, turned)

@@ -1,6 +1,6 @@
-"""A decoding step that is run again and again on the same tensors: on an NVIDIA GPU recorded once and replayed.
+"""Decode steps on an NVIDIA GPU, recorded once as CUDA graphs and replayed.
 
-A step starts some hundred small kernels, which take the interpreter longer than the GPU; a CUDA graph starts them at once.
+A step launches some hundred small kernels, which takes the interpreter longer than the GPU; a graph launches them at once.
 """
 
 import warnings
@@ -11,31 +11,35 @@ import torch
 from torch import Tensor
 
 from thinkdraw.policies.sampling import memory
+from thinkdraw.policies.sampling.steps import Step, Steps
 
-Step = Callable[[], None]
 TOLERANCE = 1e-2  # of a replay's numbers against the step's own: far above rounding, far below what a wrong one gives
+COLUMNS = 128  # of the cache that a recorded step's attention looks at: a multiple of it, so that few records serve
 
 
-class Replays:
-    """Runs steps. A step takes everything that changes from one run to the next out of tensors, and writes it into them.
+class RecordedSteps(Steps):
+    """Runs each kind of step as it is once, then records it, and from then on replays the record.
 
-    record: from a step to what replays it, None to run each step as it is.
+    record: from a step to what replays it.
     """
 
-    def __init__(self, record: Callable[[Step], Step] | None) -> None:
-        self.record = record
+    def __init__(self, record: Callable[[Step], Step]) -> None:
+        self.record: Callable[[Step], Step] | None = record
         self.recorded: dict[Hashable, Step] = {}
 
-    def forget(self) -> None:
-        """Begin anew, on other tensors."""
+    @property
+    def records(self) -> bool:
+        """False once a step could not be recorded."""
+        return self.record is not None
+
+    def begin_phase(self) -> None:
         self.recorded.clear()
 
-    def run(self, key: Hashable, step: Step, changed: Sequence[Tensor]) -> None:
-        """Run the step; from the second time on, for the same key, its record.
+    def columns(self, needed: int, capacity: int) -> int:
+        return needed if self.record is None else min(capacity, -(-needed // COLUMNS) * COLUMNS)
 
-        key: of everything that is fixed in a record, such as numbers of rows and columns. changed: what the step changes but
-        for what a second run would write again; log-probs among it, by which the first replay is compared with the step.
-        """
+    def run(self, key: Hashable, step: Step, changed: Sequence[Tensor]) -> None:
+        """See `Steps.run`. The first replay must give the log-probs among `changed` that the step itself gave."""
         if key in self.recorded:
             self.recorded[key]()
         elif self.record is None:
@@ -93,6 +97,12 @@ def _agree(wanted: Written, found: Sequence[Tensor]) -> bool:
 def _put(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     for tensor, value in zip(tensors, values):
         tensor.copy_(value)
+
+
+def steps_for(device: torch.device) -> RecordedSteps | None:
+    """None where nothing records steps."""
+    record = recorder_for(device)
+    return None if record is None else RecordedSteps(record)
 
 
 def recorder_for(device: torch.device) -> Callable[[Step], Step] | None:

@@ -15,7 +15,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from thinkdraw.policies.fast.cpu_kernels import Kernels, is_silu, kernels_for
 from thinkdraw.policies.fast.short_attention import attend
-from thinkdraw.policies.sampling.cache import turning
+from thinkdraw.policies.sampling.cache import rotary_signs
 from thinkdraw.runtime.device import multiplied_in
 
 
@@ -28,7 +28,7 @@ class Layer(LlamaDecoderLayer):
         if kernels is None or kwargs.get("past_key_values") is not None:
             return super().forward(hidden_states, attention_mask, **kwargs)
         attention, mlp = self.self_attn, self.mlp
-        angles = turning(*kwargs.pop("position_embeddings"))
+        angles = rotary_signs(*kwargs.pop("position_embeddings"))
         shape = (*hidden_states.shape[:2], -1, attention.head_dim)
 
         stream = hidden_states.flatten(0, 1)
@@ -60,9 +60,9 @@ class Layer(LlamaDecoderLayer):
         return kernels_for(states.device, dtype, attention.head_dim)
 
 
-def use_kernels(language_model: nn.Module) -> None:
-    """Let the layers of a Llama use kernels where they can; its modules and their names stay."""
-    for module in language_model.modules():
+def use_kernels(model: nn.Module) -> None:
+    """Let the Llama layers of a model use kernels where they can; its modules and their names stay."""
+    for module in model.modules():
         if type(module) is LlamaDecoderLayer:
             module.__class__ = Layer
 

@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -46,6 +46,11 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
         scores = torch.baddbmm(mask, query.to(dtype).flatten(0, 1), key.transpose(1, 2), alpha=scale)
         found = scores.softmax(-1) @ value
     return found.unflatten(0, (rows, heads)).transpose(1, 2).contiguous()
+
+
+def use_short_attention(model: PreTrainedModel) -> None:
+    """Let the language model of a Janus attend by `attend`."""
+    model.set_attn_implementation({"text_config": NAME})
 
 
 AttentionInterface.register(NAME, attend)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies.fast.chunked_head import read_off
+from thinkdraw.policies import speed
 from thinkdraw.policies.janus import network
 from thinkdraw.policies.janus.text import JanusText
 from thinkdraw.policies.sampling.distribution import entropy_of, kept_mask, log_distribution
@@ -21,7 +21,6 @@ from thinkdraw.types import Context, Rollouts
 
 GuidanceInLoss = Literal["same", "conditional"]
 Place = tuple[Tensor, Tensor]  # rows and columns (K,) of tokens on the token axis
-CHUNK_ELEMENTS = 1 << 24  # logits there at once, of one head
 
 
 @dataclass
@@ -73,8 +72,8 @@ def _stream(rollouts: Rollouts, context: Context, included: Tensor) -> Stream:
     return Stream(ids, is_image, at, rollouts.mask & included)
 
 
-class Scorer(nn.Module):
-    """Holds the model; DDP and FSDP wrap this, and everything that needs gradients goes through `forward`.
+class Likelihood(nn.Module):
+    """Log-probs of rollouts under a model. DDP and FSDP wrap this: all that needs gradients goes through `forward`.
 
     guidance_in_loss: "same" scores image tokens under the guided distribution that they were sampled from;
     "conditional" under the conditional one, as T2I-R1 does.
@@ -86,7 +85,7 @@ class Scorer(nn.Module):
         super().__init__()
         self.model, self.text, self.guidance_in_loss = model, text, guidance_in_loss
 
-    def train(self, mode: bool = True) -> "Scorer":
+    def train(self, mode: bool = True) -> "Likelihood":
         super().train(mode)
         self.model.model.vqmodel.eval()
         return self
@@ -125,21 +124,23 @@ class Scorer(nn.Module):
 
     def _score_text(self, rollouts: Rollouts, place: Place, hidden: list[Tensor]) -> tuple[Tensor, ...]:
         settings = {"suppressed": self.text.suppressed.to(hidden[0].device)}
-        return _in_chunks(rollouts, place, self.model.lm_head, hidden, settings)
+        return _score(rollouts, place, self.model.lm_head, hidden, settings)
 
     def _score_images(self, rollouts: Rollouts, place: Place, hidden: list[Tensor]) -> tuple[Tensor, ...]:
         settings = {"guidance_scale": rollouts.sampling.guidance_scale} if len(hidden) == 2 else {}
         features = [network.image_features(self.model, h) for h in hidden]
-        return _in_chunks(rollouts, place, self.model.model.generation_head.vision_head, features, settings)
+        return _score(rollouts, place, self.model.model.generation_head.vision_head, features, settings)
 
 
-def _in_chunks(
+def _score(
     rollouts: Rollouts, place: Place, head: nn.Linear, inputs: list[Tensor], settings: dict[str, Any]
 ) -> tuple[Tensor, ...]:
-    """Log-prob and entropy (K,) of the tokens at `place`, whose logits `head` makes of inputs (K, H): the conditional
-    and, with guidance, the unconditional ones."""
+    """Log-prob and entropy (K,) of the tokens at `place`.
 
-    def read(part: slice, logits: Tensor, unconditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    inputs: what `head` makes the tokens' logits of, (K, H): conditional and, with guidance, unconditional ones.
+    """
+
+    def score(part: slice, logits: Tensor, unconditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
         here = (place[0][part], place[1][part])
         kept = None if rollouts.kept is None else kept_mask(rollouts.kept, here, logits.shape[-1])
         log_probs = log_distribution(
@@ -147,4 +148,4 @@ def _in_chunks(
         )
         return log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0], entropy_of(log_probs)
 
-    return read_off(read, head, max(1, CHUNK_ELEMENTS // head.out_features), *inputs)
+    return speed.score_logits(score, head, *inputs)

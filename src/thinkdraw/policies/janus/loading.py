@@ -9,8 +9,7 @@ from transformers import JanusForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies.fast import short_attention as attention
-from thinkdraw.policies.fast.learning_layer import use_kernels
+from thinkdraw.policies import speed
 from thinkdraw.policies.lora import merged_weights
 from thinkdraw.runtime.files import atomic_directory
 
@@ -33,8 +32,7 @@ def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
     model, found = loaded
     if missing := sorted(found["missing_keys"]):
         raise UserError(f"policy {path} lacks {len(missing)} weights, {missing[0]} first. Copy or download it again.")
-    model.set_attn_implementation({"text_config": attention.NAME})
-    use_kernels(model.model.language_model)
+    speed.prepare_learning(model)
     return model.eval()
 
 

@@ -5,11 +5,11 @@ Chen et al. 2025, Janus-Pro (arXiv 2501.17811), through transformers' `JanusForC
 
 import copy
 import dataclasses
+import functools
 import hashlib
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +20,15 @@ from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pictures, to_pixels
-from thinkdraw.policies.fast import compiled
-from thinkdraw.policies.fast.buffer_pool import Arena
-from thinkdraw.policies.fast.cuda_graphs import recorder_for
 from thinkdraw.policies.janus import loading, network, vq
-from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Scorer
+from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Likelihood
 from thinkdraw.policies.janus.text import JanusText
 from thinkdraw.policies.lora import LoraSettings, adapters_off, add_lora
 from thinkdraw.policies.sampling import memory
 from thinkdraw.policies.sampling.noise import derive_seeds
-from thinkdraw.policies.sampling.partial import Canvas, pad_rows
+from thinkdraw.policies.sampling.partial import PartialRollouts, pad_rows
 from thinkdraw.policies.sampling.sampler import Sampler
-from thinkdraw.policies.sampling.session import Reader
+from thinkdraw.policies.sampling.session import DecodingSession
 from thinkdraw.runtime.device import autocast, settle_vector_math
 from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, Scored, ThoughtFormat
 
@@ -43,7 +40,7 @@ class JanusPolicy:
 
     precision: fp32, or bf16 autocast.
     max_rows: rows per decoding batch, those of guidance included; None: as many as memory holds.
-    cuda_graphs: sample by recorded steps on an NVIDIA GPU, see `replay.py`. train_understanding: also train the vision
+    cuda_graphs: sample by recorded steps on an NVIDIA GPU. train_understanding: also train the vision
     encoder.
     """
 
@@ -73,11 +70,10 @@ class JanusPolicy:
             frozen += [model.model.vision_model, model.model.aligner]
         for module in frozen:
             module.requires_grad_(False)
-        self.network: nn.Module = Scorer(model, self.text, guidance_in_loss).eval()
+        self.network: nn.Module = Likelihood(model, self.text, guidance_in_loss).eval()
         self._reference: nn.Module | None = None
-        self._in_reference = self._compiles = False
+        self._in_reference = False
         self._revision: tuple[Any, str] = (None, "")
-        self._arena = Arena()
 
     @classmethod
     def load(cls, path: str, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> "JanusPolicy":
@@ -144,33 +140,31 @@ class JanusPolicy:
             raise ValueError(
                 f"{seeds.numel()} seeds for {len(prompts)} prompts × group_size={group_size}: give one each."
             )
-        canvas = self._canvas(rows, sampling, prefix, prefix_lengths)
+        partial = self._partial(rows, sampling, prefix, prefix_lengths)
         repeated = tuple(prompts[i] for i in rows.tolist())
 
         with autocast(self.device, self.precision):
-            arena, self._arena = self._arena, Arena()  # its own for whoever samples meanwhile
-            record = recorder_for(self.device) if self.cuda_graphs else None
-            reader = Reader(self.model, self.text, sampling, self.picture.num_tokens, self.device, arena, record)
-            rows = self._rows_at_once(reader, contexts)
-            sampler = Sampler(reader, contexts, canvas, seeds, partial(self._redraw, repeated), rows)
+            session = DecodingSession(
+                self.model, self.text, sampling, self.picture.num_tokens, self.device, self.cuda_graphs
+            )
+            rows = self._rows_at_once(session, contexts)
+            sampler = Sampler(session, contexts, partial, seeds, functools.partial(self._redraw, repeated), rows)
             self._module().run(sampler.run)
-            arena.trim()
-            self._arena = arena
-        pictures = self.decode_tokens(canvas.codes) if decode else None
-        return self._rollouts(repeated, contexts, canvas, seeds, sampling, group_size, pictures)
+        pictures = self.decode_tokens(partial.codes) if decode else None
+        return self._rollouts(repeated, contexts, partial, seeds, sampling, group_size, pictures)
 
-    def _rows_at_once(self, reader: Reader, contexts: list[list[int]]) -> int:
-        """How many rows to decode together; says so where memory does not hold those of all rollouts."""
-        ways = reader.ways
+    def _rows_at_once(self, session: DecodingSession, contexts: list[list[int]]) -> int:
+        """How many rows to decode together; warns where memory does not hold those of all rollouts."""
+        least, wanted = session.rows_per_rollout, session.rows_per_rollout * len(contexts)
         if self.max_rows is not None:
-            return max(ways, self.max_rows)
-        columns = reader.columns(contexts, reader.budget)
-        each = memory.row_bytes(self.model.config, columns, reader.cached_in.itemsize)
-        rows = max(ways, memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS))
-        if rows < min(memory.MAX_ROWS, ways * len(contexts)):
+            return max(least, self.max_rows)
+        capacity = session.capacity(contexts, session.budget)
+        each = memory.row_bytes(self.model.config, capacity, session.cache_dtype.itemsize)
+        rows = max(least, memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS))
+        if rows < min(memory.MAX_ROWS, wanted):
             warnings.warn(
-                f"{len(contexts)} rollouts at once need {ways * len(contexts) * each / 1e9:.2g} GB, more than is free: drawn "
-                f"{rows // ways} at a time. `thinkdraw plan CONFIG` says which setting to change.",
+                f"{len(contexts)} rollouts at once need {wanted * each / 1e9:.2g} GB, more than is free: drawn "
+                f"{rows // least} at a time. `thinkdraw plan CONFIG` says which setting to change.",
                 stacklevel=3,
             )
         return rows
@@ -190,7 +184,7 @@ class JanusPolicy:
         unconditional row is, and which train image tokens only.
         """
         contexts = [self._prompt_ids(p.text, sampling) for p in prompts]
-        canvas = Canvas.blank(len(prompts), sampling.max_thought_tokens, self.picture.num_tokens, self.device)
+        partial = PartialRollouts.blank(len(prompts), sampling.max_thought_tokens, self.picture.num_tokens, self.device)
         if sampling.thought != "off":
             end = self.text.boi if sampling.thought == "inline" else self.text.eos
             for row, thought in enumerate(thoughts):
@@ -199,11 +193,13 @@ class JanusPolicy:
                 ids = ids[: sampling.max_thought_tokens]
                 chosen = len(ids) + (not is_cut)
                 ids = ids if is_cut and end == self.text.eos else [*ids, end]
-                canvas.text[row, : len(ids)] = torch.tensor(ids)
-                canvas.text_len[row] = len(ids)
-                canvas.text_mask[row, :chosen] = True
-        canvas.codes[:] = image_tokens.to(self.device)
-        rollouts = self._rollouts(tuple(prompts), contexts, canvas, torch.zeros(len(prompts)).long(), sampling, 1, None)
+                partial.text[row, : len(ids)] = torch.tensor(ids)
+                partial.text_len[row] = len(ids)
+                partial.text_mask[row, :chosen] = True
+        partial.codes[:] = image_tokens.to(self.device)
+        rollouts = self._rollouts(
+            tuple(prompts), contexts, partial, torch.zeros(len(prompts)).long(), sampling, 1, None
+        )
         return rollouts if drop is None else self._dropped(rollouts, drop.to(self.device)[:, None])
 
     def _dropped(self, rollouts: Rollouts, drop: Tensor) -> Rollouts:
@@ -226,10 +222,12 @@ class JanusPolicy:
             )
         return [*ids, self.text.boi] if sampling.thought == "off" else ids
 
-    def _canvas(self, rows: Tensor, sampling: Sampling, prefix: Rollouts | None, lengths: Tensor | None) -> Canvas:
+    def _partial(
+        self, rows: Tensor, sampling: Sampling, prefix: Rollouts | None, lengths: Tensor | None
+    ) -> PartialRollouts:
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         if prefix is None:
-            return Canvas.blank(len(rows), budget, self.picture.num_tokens, self.device)
+            return PartialRollouts.blank(len(rows), budget, self.picture.num_tokens, self.device)
         if len(prefix) != int(rows.max()) + 1 or lengths is None or lengths.shape != (len(prefix),):
             raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
         if prefix.segments:
@@ -240,26 +238,28 @@ class JanusPolicy:
             raise ValueError(
                 f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."
             )
-        canvas = Canvas.of_prefix(prefix.to(self.device), lengths.to(self.device), budget, self.picture.num_tokens)
-        return canvas.rows(rows.to(self.device))
+        partial = PartialRollouts.of_prefix(
+            prefix.to(self.device), lengths.to(self.device), budget, self.picture.num_tokens
+        )
+        return partial.rows(rows.to(self.device))
 
     def _redraw(self, prompts: Sequence[Prompt], thoughts: Sequence[list[int]]) -> list[list[int]]:
         return [self.text.rewritten(p.text, self.text.thought_text(ids)) for p, ids in zip(prompts, thoughts)]
 
     def _rollouts(
-        self, prompts: tuple[Prompt, ...], contexts: list[list[int]], canvas: Canvas, seeds: Tensor, sampling: Sampling,
+        self, prompts: tuple[Prompt, ...], contexts: list[list[int]], partial: PartialRollouts, seeds: Tensor, sampling: Sampling,
         group_size: int, pictures: Tensor | None,
     ) -> Rollouts:  # fmt: skip
         def padded(rows: list[list[int]]) -> Context:
             ids, lengths = pad_rows(rows, self.text.pad, self.device)
             return Context(ids, torch.arange(ids.shape[1], device=self.device) < lengths[:, None])
 
-        texts, prompt = canvas.texts(), padded(contexts)
+        texts, prompt = partial.texts(), padded(contexts)
         fresh = (padded(self._redraw(prompts, texts)),) if sampling.thought == "rewrite" else ()
         return Rollouts(
             prompts=prompts, prompt_ids=prompt.ids, prompt_mask=prompt.mask, fresh=fresh,
             seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision,
-            pictures=pictures, thoughts=tuple(self.text.thought_text(ids) for ids in texts), **canvas.token_axis(),
+            pictures=pictures, thoughts=tuple(self.text.thought_text(ids) for ids in texts), **partial.token_axis(),
         )  # fmt: skip
 
     # Likelihoods
@@ -269,11 +269,6 @@ class JanusPolicy:
         network = self._reference if self._in_reference and self._reference is not None else self.network
         with autocast(self.device, self.precision):
             return Scored(*network(rollouts.to(self.device)))
-
-    def compile_layers(self) -> None:
-        """Learn with compiled layers, see `compiled.py`; a copy that is made as reference later has them too."""
-        compiled.compile_layers(self.model, self.precision)
-        self._compiles = True
 
     def make_reference(self, network: nn.Module | None = None) -> None:
         """Freeze a copy of the weights as they are now; with adapters there is nothing to copy.
@@ -285,9 +280,7 @@ class JanusPolicy:
         elif not self.has_adapters:
             shared = {id(self.model.model.vqmodel): self.model.model.vqmodel}
             model = copy.deepcopy(self.model, shared).requires_grad_(False)
-            self._reference = Scorer(model, self.text, self._module().guidance_in_loss).eval()
-            if self._compiles:
-                compiled.compile_layers(model, self.precision)
+            self._reference = Likelihood(model, self.text, self._module().guidance_in_loss).eval()
 
     def reference_weights(self) -> dict[str, Tensor]:
         """Of the copy that `make_reference` took; empty with adapters."""
@@ -319,7 +312,7 @@ class JanusPolicy:
             self._in_reference = False
 
     def _module(self) -> Any:
-        """The scorer without a DDP wrapper, which hides its attributes."""
+        """The likelihood module without a DDP wrapper, which hides its attributes."""
         return getattr(self.network, "module", self.network)
 
     # Pictures

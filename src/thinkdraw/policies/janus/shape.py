@@ -13,7 +13,7 @@ from transformers import (
     LlamaConfig,
 )
 
-from thinkdraw.policies.janus.likelihood import CHUNK_ELEMENTS
+from thinkdraw.policies import speed
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.sampling import memory
 from thinkdraw.policies.shape import Weights
@@ -35,7 +35,7 @@ class JanusShape:
         self.mlp, self.heads = text.intermediate_size, text.num_attention_heads
         self.vocabulary, self.codes = text.vocab_size, self.config.vq_config.num_embeddings
         self.image_tokens = self.config.vision_config.num_image_tokens
-        self.chunk_logits = CHUNK_ELEMENTS
+        self.chunk_logits = speed.max_logits()
 
     @staticmethod
     def published() -> tuple[str, ...]:

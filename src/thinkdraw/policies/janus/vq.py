@@ -4,14 +4,12 @@
 (deepseek-ai/Janus, `vq_model.py`: `l2_norm=True`); everything here goes through `nearest_codes` instead.
 """
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers import JanusVQVAE
 
-SMALL_MAP = 16 * 16  # pixels
+from thinkdraw.policies import speed
 
 
 def latents(vqmodel: JanusVQVAE, pixels: Tensor) -> Tensor:
@@ -34,22 +32,6 @@ def encode(vqmodel: JanusVQVAE, pixels: Tensor, chunk: int = 64) -> Tensor:
 
 @torch.no_grad()
 def decode(vqmodel: JanusVQVAE, image_tokens: Tensor) -> Tensor:
-    """Model pixels (B, 3, H, W), about [-1, 1] with overshoot, of image tokens (B, N); `vqmodel.decode`, faster on a CPU."""
+    """Model pixels (B, 3, H, W), about [-1, 1] with overshoot, of image tokens (B, N)."""
     latents = vqmodel.quantize.get_codebook_entry(image_tokens.long())  # pyright: ignore[reportArgumentType]
-    levels: Any = vqmodel.decoder.up
-    hooks = [level.block[0].register_forward_pre_hook(_in_the_faster_order) for level in levels]
-    try:
-        return vqmodel.decoder(*_in_the_faster_order(None, (vqmodel.post_quant_conv(latents),)))
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _in_the_faster_order(module: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Feature maps with channels last, which convolutions are faster in; but on a CPU small ones of bf16, of which torch's
-    group norm takes ten times as long so, with channels first."""
-    maps = inputs[0]
-    is_small = maps.shape[2:].numel() <= SMALL_MAP
-    first = maps.device.type == "cpu" and maps.dtype == torch.bfloat16 and is_small
-    order = torch.contiguous_format if first else torch.channels_last
-    return (maps.contiguous(memory_format=order), *inputs[1:])
+    return speed.decode_latents(vqmodel.decoder, vqmodel.post_quant_conv(latents))

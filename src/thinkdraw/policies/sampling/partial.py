@@ -17,11 +17,11 @@ def pad_rows(rows: list[list[int]], value: int, device: torch.device | str = "cp
 
 
 @dataclass
-class Canvas:
+class PartialRollouts:
     """B rollouts, partly or fully written; the sampler continues them in place.
 
     text, text_mask, text_log_probs: (B, K), K = thought budget + 1 for begin-of-image. text_len: (B,).
-    codes, code_log_probs: (B, N). num_codes: (B,). image_mask: whether image tokens are trained.
+    codes, code_log_probs: (B, N). num_codes: (B,).
     kept: parts (row, is_image, index within segment, token), each (k,) int64, of what top-k and top-p left.
     """
 
@@ -35,7 +35,7 @@ class Canvas:
     kept: list[Tensor] = field(default_factory=list)
 
     @classmethod
-    def blank(cls, num_rows: int, budget: int, num_image_tokens: int, device: torch.device | str) -> "Canvas":
+    def blank(cls, num_rows: int, budget: int, num_image_tokens: int, device: torch.device | str) -> "PartialRollouts":
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
@@ -50,18 +50,18 @@ class Canvas:
         )
 
     @classmethod
-    def of_prefix(cls, rollouts: Rollouts, lengths: Tensor, budget: int, num_image_tokens: int) -> "Canvas":
+    def of_prefix(cls, rollouts: Rollouts, lengths: Tensor, budget: int, num_image_tokens: int) -> "PartialRollouts":
         """The first lengths[r] tokens of each rollout, with their log-probs, mask and kept sets."""
-        canvas = cls.blank(len(rollouts), budget, num_image_tokens, rollouts.tokens.device)
+        partial = cls.blank(len(rollouts), budget, num_image_tokens, rollouts.tokens.device)
         text_len = (~rollouts.is_image & (rollouts.segment >= 0)).sum(1)
-        canvas.text_len = torch.minimum(lengths, text_len)
-        canvas.num_codes = (lengths - text_len).clamp(0, num_image_tokens)
+        partial.text_len = torch.minimum(lengths, text_len)
+        partial.num_codes = (lengths - text_len).clamp(0, num_image_tokens)
         # Column t of the token axis is text t, or code t − text_len.
         row, column = torch.where(torch.arange(rollouts.tokens.shape[1], device=lengths.device) < lengths[:, None])
         image = rollouts.is_image[row, column]
         for chosen, columns, targets in (
-            (~image, column, (canvas.text, canvas.text_mask, canvas.text_log_probs)),
-            (image, column - text_len[row], (canvas.codes, None, canvas.code_log_probs)),
+            (~image, column, (partial.text, partial.text_mask, partial.text_log_probs)),
+            (image, column - text_len[row], (partial.codes, None, partial.code_log_probs)),
         ):
             for target, source in zip(targets, (rollouts.tokens, rollouts.mask, rollouts.log_probs)):
                 if target is not None:
@@ -73,10 +73,10 @@ class Canvas:
             stays = column < lengths[row]
             image = rollouts.is_image[row, column]
             index = torch.where(image, column - text_len[row], column)
-            canvas.kept.append(torch.stack([row, image.long(), index, rollouts.kept.indices.long()])[:, stays])
-        return canvas
+            partial.kept.append(torch.stack([row, image.long(), index, rollouts.kept.indices.long()])[:, stays])
+        return partial
 
-    def rows(self, rows: Tensor) -> "Canvas":
+    def rows(self, rows: Tensor) -> "PartialRollouts":
         """A copy of some rows; `kept` parts follow them."""
         parts = []
         for part in self.kept:
@@ -89,7 +89,7 @@ class Canvas:
             entries[0] = new
             parts.append(entries)
         tensors = {name: value[rows] for name, value in vars(self).items() if name != "kept"}
-        return Canvas(**tensors, kept=parts)
+        return PartialRollouts(**tensors, kept=parts)
 
     def last_text(self) -> Tensor:
         """(B,) id of each row's last text token, −1 where there is none."""
@@ -97,7 +97,7 @@ class Canvas:
         return torch.where(self.text_len > 0, last, -1)
 
     def force_text(self, rows: Tensor, token: int) -> None:
-        """Append one text token to each of some rows that nobody chose: it is not in the mask."""
+        """Append one text token that nobody chose, and that is not in the mask, to each of some rows."""
         self.text[rows, self.text_len[rows]] = token
         self.text_len[rows] += 1
 

@@ -1,6 +1,6 @@
 """Think token by token, then draw, from any prefix: the order of the phases, and how many rollouts take part at a time.
 
-The likelihoods that it notes are those of `scorer.py`, to float tolerance.
+The log-probs that it notes are those of `janus/likelihood.py`, to float tolerance.
 """
 
 from collections import deque
@@ -11,24 +11,24 @@ import torch
 from torch import Tensor
 
 from thinkdraw.policies.sampling import memory
-from thinkdraw.policies.sampling.cache import Cache
-from thinkdraw.policies.sampling.drawing import Drawing
-from thinkdraw.policies.sampling.partial import Canvas
-from thinkdraw.policies.sampling.session import Ids, Reader
-from thinkdraw.policies.sampling.thinking import Thinking, unfinished
+from thinkdraw.policies.sampling.cache import KVCache
+from thinkdraw.policies.sampling.partial import PartialRollouts
+from thinkdraw.policies.sampling.picture_phase import PicturePhase
+from thinkdraw.policies.sampling.session import DecodingSession, Ids
+from thinkdraw.policies.sampling.thought_phase import ThoughtPhase, unfinished
 
 
 @dataclass
 class Sampler:
-    """Continues a canvas: `run` writes the thought and the picture of each rollout.
+    """Completes partial rollouts: `run` writes the thought and the picture of each.
 
     contexts: each rollout's ids before its first token, begin-of-image included for `off`. seeds: (B,). redraw: from
-    thoughts' ids to the fresh contexts of `rewrite`, begin-of-image included. rows: of the cache, at most.
+    thoughts' ids to the fresh contexts of `rewrite`, begin-of-image included. rows: of the KV cache, at most.
     """
 
-    reader: Reader
+    session: DecodingSession
     contexts: Ids
-    canvas: Canvas
+    partial: PartialRollouts
     seeds: Tensor
     redraw: Callable[[Ids], Ids]
     rows: int
@@ -36,49 +36,51 @@ class Sampler:
     @torch.inference_mode()
     def run(self) -> None:
         """Where memory does not hold `rows` rows, with fewer; which and how many go together changes rounding only."""
-        thought = self.reader.sampling.thought
         order, held = torch.arange(len(self.contexts), device=self.seeds.device), []
-        if thought != "off":
+        if self.session.sampling.thought != "off":
             (order, held), self.rows = memory.until_it_fits(self.think, self.rows, "rows at a time")
-        contexts = self.opened()
-        # Memory that runs out takes what thinking left along: the next attempt reads the contexts anew.
+        contexts = self.picture_contexts()
+        # Memory that runs out takes the thoughts' cache along: the next attempt reads the contexts anew.
         memory.in_parts(
             lambda rollouts: self.draw(rollouts, contexts, held.pop() if held else None),
             order,
-            max(1, self.rows // self.reader.ways),
+            max(1, self.rows // self.session.rows_per_rollout),
         )
+        self.session.close()
 
-    def think(self, rows: int) -> tuple[Tensor, list[Cache]]:
-        """Write all thoughts; the order in which to draw (B,), and the cache if it still holds every rollout, in that order."""
-        reader, count = self.reader, len(self.contexts)
-        order, waiting = torch.arange(count, device=self.seeds.device), unfinished(reader, self.canvas)
+    def think(self, rows: int) -> tuple[Tensor, list[KVCache]]:
+        """Write all thoughts, in up to `rows` rows.
+
+        Returns the order in which to draw (B,), and the cache if it holds every rollout's thought, in that order.
+        """
+        session, count = self.session, len(self.contexts)
+        order, waiting = torch.arange(count, device=self.seeds.device), unfinished(session, self.partial)
         if not waiting:
             return order, []
-        all_stay = reader.sampling.thought == "inline" and len(waiting) == count and reader.ways * count <= rows
+        rows_to_draw = session.rows_per_rollout * count
+        all_stay = session.sampling.thought == "inline" and len(waiting) == count and rows_to_draw <= rows
         slots = min(rows, len(waiting))
-        reader.arena.reset()
-        cache = reader.blank(reader.ways * slots if all_stay else slots, reader.columns(self.contexts, reader.budget))
-        thinking = Thinking(reader, self.contexts, self.canvas, self.seeds, cache, slots, deque(waiting))
-        thinking.run()
-        return (thinking.rollouts, [cache]) if all_stay else (order, [])
+        cache = session.new_cache(rows_to_draw if all_stay else slots, session.capacity(self.contexts, session.budget))
+        phase = ThoughtPhase(session, self.contexts, self.partial, self.seeds, cache, slots, deque(waiting))
+        phase.run()
+        return (phase.rollouts, [cache]) if all_stay else (order, [])
 
-    def opened(self) -> Ids:
-        """The contexts that pictures are drawn in, begin-of-image included."""
-        text, canvas = self.reader.text, self.canvas
-        match self.reader.sampling.thought:
+    def picture_contexts(self) -> Ids:
+        """What stands before each picture, begin-of-image included."""
+        text, partial = self.session.text, self.partial
+        match self.session.sampling.thought:
             case "off":
                 return self.contexts
             case "rewrite":
-                return self.redraw(canvas.texts())
+                return self.redraw(partial.texts())
             case "inline":
-                canvas.force_text((canvas.last_text() != text.boi).nonzero().flatten(), text.boi)
-                return [ids + thought for ids, thought in zip(self.contexts, canvas.texts())]
+                partial.force_text((partial.last_text() != text.boi).nonzero().flatten(), text.boi)
+                return [ids + thought for ids, thought in zip(self.contexts, partial.texts())]
 
-    def draw(self, rollouts: Tensor, contexts: Ids, cache: Cache | None) -> None:
-        """cache: what thinking left of these rollouts, in their order."""
-        reader, contexts = self.reader, [contexts[i] for i in rollouts.tolist()]
+    def draw(self, rollouts: Tensor, contexts: Ids, cache: KVCache | None) -> None:
+        """cache: the one that these rollouts' thoughts were written in, in their order."""
+        session, contexts = self.session, [contexts[i] for i in rollouts.tolist()]
         if cache is None:
-            reader.arena.reset()
-            cache = reader.blank(reader.ways * len(contexts), reader.columns(contexts, 0))
-            reader.read(cache, [ids[:-1] for ids in contexts])
-        Drawing(reader, rollouts, contexts, self.canvas, self.seeds[rollouts], cache).run()
+            cache = session.new_cache(session.rows_per_rollout * len(contexts), session.capacity(contexts, 0))
+            session.prefill(cache, [ids[:-1] for ids in contexts])
+        PicturePhase(session, rollouts, contexts, self.partial, self.seeds[rollouts], cache).run()

@@ -9,13 +9,13 @@
 
 struct Attention {
     int64_t rows, tokens, key_heads, groups;  // groups: queries per key
-    int64_t room, stem_room, threads;         // columns there is room for, per row and in the stem
+    int64_t capacity, prefix_capacity, threads;  // columns of each row, and of the shared prefix
     const Number *heads;          // (rows, tokens, key_heads * groups + 2 * key_heads, width): queries, keys, values
     const float *cos, *sin;       // (rows, tokens, width)
-    Number *keys, *values;        // (rows, key_heads, room, width)
+    Number *keys, *values;        // (rows, key_heads, capacity, width)
     const int64_t *begins;        // (rows): the column of a row's first new token; it sees all up to its own
-    const Number *stem_keys, *stem_values;  // (key_heads, stem_room, width), before the columns of every row
-    const int64_t *stem_lengths;  // (rows): how much of the stem a row sees
+    const Number *prefix_keys, *prefix_values;  // (key_heads, prefix_capacity, width), before the columns of every row
+    const int64_t *prefix_lengths;  // (rows): how much of the prefix a row sees
     Number *found;                // (rows, tokens, key_heads * groups, width)
     float scale;
 };
@@ -105,7 +105,7 @@ static float weights_of(float *scores, int64_t columns) {
 
 static void attend_head(const Attention &pass, int64_t row, int64_t head, float *scores) {
     const int64_t queries = pass.key_heads * pass.groups, all = queries + 2 * pass.key_heads;
-    const int64_t place = (row * pass.key_heads + head) * pass.room, begin = pass.begins[row];
+    const int64_t place = (row * pass.key_heads + head) * pass.capacity, begin = pass.begins[row];
     Number *keys = pass.keys + place * width, *values = pass.values + place * width;
     const Number *heads = pass.heads + row * pass.tokens * all * width;
     const float *cos = pass.cos + row * pass.tokens * width, *sin = pass.sin + row * pass.tokens * width;
@@ -115,20 +115,20 @@ static void attend_head(const Attention &pass, int64_t row, int64_t head, float 
         std::memcpy(values + (begin + token) * width, value, width * sizeof(Number));
     }
 
-    const int64_t stem = pass.stem_lengths ? pass.stem_lengths[row] : 0;
-    const int64_t stem_place = head * pass.stem_room * width;
+    const int64_t prefix = pass.prefix_lengths ? pass.prefix_lengths[row] : 0;
+    const int64_t prefix_place = head * pass.prefix_capacity * width;
     for (int64_t token = 0; token < pass.tokens; token++) {
         const int64_t columns = begin + token + 1;
         for (int64_t group = 0; group < pass.groups; group++) {
             const int64_t which = head * pass.groups + group;
             const Number *asking = heads + (token * all + which) * width;
             const Head query = turned(asking, cos + token * width, sin + token * width, pass.scale);
-            scores_of(query, pass.stem_keys + stem_place, stem, scores, keys);
-            scores_of(query, keys, columns, scores + stem, values);
-            const float total = weights_of(scores, stem + columns);
+            scores_of(query, pass.prefix_keys + prefix_place, prefix, scores, keys);
+            scores_of(query, keys, columns, scores + prefix, values);
+            const float total = weights_of(scores, prefix + columns);
             Head sums = {};
-            add_weighted(scores, pass.stem_values + stem_place, stem, sums, values);
-            add_weighted(scores + stem, values, columns, sums, keys + pass.room * width);
+            add_weighted(scores, pass.prefix_values + prefix_place, prefix, sums, values);
+            add_weighted(scores + prefix, values, columns, sums, keys + pass.capacity * width);
             for (int64_t b = 0; b < num_blocks; b++) {
                 sums.blocks[b].one /= total;
                 sums.blocks[b].other /= total;
@@ -141,11 +141,11 @@ static void attend_head(const Attention &pass, int64_t row, int64_t head, float 
 extern "C" void attend(const Attention *pass) {
     int64_t seen = 0;
     for (int64_t row = 0; row < pass->rows; row++)
-        seen += pass->begins[row] + (pass->stem_lengths ? pass->stem_lengths[row] : 0) + pass->tokens;
+        seen += pass->begins[row] + (pass->prefix_lengths ? pass->prefix_lengths[row] : 0) + pass->tokens;
     const int64_t products = 2 * seen * pass->tokens * pass->key_heads * pass->groups * width;
 #pragma omp parallel num_threads(int(pass->threads)) if (products > worth_threads)
     {
-        std::vector<float> scores(size_t(pass->stem_room + pass->room + lanes));
+        std::vector<float> scores(size_t(pass->prefix_capacity + pass->capacity + lanes));
 #pragma omp for
         for (int64_t item = 0; item < pass->rows * pass->key_heads; item++)
             attend_head(*pass, item / pass->key_heads, item % pass->key_heads, scores.data());

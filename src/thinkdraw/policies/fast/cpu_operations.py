@@ -1,0 +1,50 @@
+"""What a decode step does beside its matrix products, on a CPU by the C++ in `native`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from thinkdraw.policies.fast.buffer_pool import BufferPool
+from thinkdraw.policies.fast.cpu_cache import CpuCache
+from thinkdraw.policies.fast.cpu_kernels import Kernels, is_silu, kernels_for
+from thinkdraw.policies.sampling.cache import CacheShape
+from thinkdraw.policies.sampling.operations import Map, Norm, Operations
+
+_SPARE: list[BufferPool] = []  # what the last session gave back; at most one
+
+
+class CpuOperations(Operations):
+    def __init__(self, kernels: Kernels) -> None:
+        super().__init__(torch.device("cpu"), kernels.dtype)
+        self.kernels, self.cache_dtype = kernels, kernels.dtype
+        self.pool = _SPARE.pop() if _SPARE else BufferPool()  # its own: another thread may sample meanwhile
+
+    def new_cache(self, shape: CacheShape, rows: int, capacity: int) -> CpuCache:
+        self.pool.reset()
+        return CpuCache.of_pool(self.pool, self.kernels, shape, rows, capacity)
+
+    def rms_norm(self, module: Any) -> Norm:
+        weight, eps, kernels = module.weight, module.variance_epsilon, self.kernels
+        if weight.dtype not in (torch.float32, kernels.dtype):
+            return super().rms_norm(module)
+        return lambda stream, change: kernels.norm(stream, change, weight, eps, self.dtype)
+
+    def gate(self, activation: Map) -> Map:
+        if not is_silu(activation):
+            return super().gate(activation)
+
+        def gated(both: Tensor) -> Tensor:
+            return self.kernels.gate(*both.chunk(2, dim=-1))
+
+        return gated
+
+    def close(self) -> None:
+        self.pool.trim()
+        _SPARE[:] = [self.pool]
+
+
+def operations_for(device: torch.device, dtype: torch.dtype, head_width: int) -> CpuOperations | None:
+    """None where there are no kernels, see `kernels_for`."""
+    kernels = kernels_for(device, dtype, head_width)
+    return None if kernels is None else CpuOperations(kernels)

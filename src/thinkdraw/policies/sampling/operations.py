@@ -1,0 +1,51 @@
+"""What a decode step does beside its matrix products, in plain torch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from thinkdraw.policies.sampling.cache import CacheShape, KVCache
+
+Map = Callable[[Tensor], Tensor]
+Norm = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
+
+
+class Operations:
+    """RMSNorm, the MLP's gate and the KV cache of a decoder that multiplies in `dtype`.
+
+    `speed.operations` says which to use: these, or faster ones with the same results up to rounding.
+    """
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.device, self.dtype = device, dtype
+        # torch's attention of a single query takes a quarter longer in bf16 on a CPU.
+        self.cache_dtype = torch.float32 if device.type == "cpu" else dtype
+
+    def new_cache(self, shape: CacheShape, rows: int, capacity: int) -> KVCache:
+        """An empty one. The one made before it must not be used any more: the new one may stand in its memory."""
+        return KVCache.blank(shape, rows, capacity, self.cache_dtype, self.device)
+
+    def rms_norm(self, module: Any) -> Norm:
+        """The function (stream, change) → (stream + change, its RMSNorm in `dtype`), with the module's weight."""
+        weight, eps = module.weight, module.variance_epsilon
+
+        def norm(stream: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
+            stream = stream if change is None else stream + change
+            return stream, F.rms_norm(stream, weight.shape, weight, eps).to(self.dtype)
+
+        return norm
+
+    def gate(self, activation: Map) -> Map:
+        """The function (R, 2 I) → (R, I) that gates the second half of its input by the activated first."""
+
+        def gated(both: Tensor) -> Tensor:
+            gate, up = both.chunk(2, dim=-1)
+            return activation(gate) * up
+
+        return gated
+
+    def close(self) -> None:
+        """Sampling is over: no cache is used any more."""
