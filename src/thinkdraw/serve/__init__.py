@@ -1,1 +1,1 @@
-"""TODO serve."""
+"""A reward over HTTP: the server, its queue, the wire format, and the reward that asks it."""

@@ -1,1 +1,1 @@
-"""TODO benchmarks.compbench."""
+"""T2I-CompBench++: eight categories, each with its judge and its scale."""

@@ -1,1 +1,1 @@
-"""TODO judges.served."""
+"""Judges behind an OpenAI-compatible endpoint."""

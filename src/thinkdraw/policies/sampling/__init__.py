@@ -1,1 +1,1 @@
-"""TODO policies.sampling."""
+"""How a policy writes and draws, token by token: prefill, KV cache, decode steps, noise, and distributions."""
