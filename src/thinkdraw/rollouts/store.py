@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -277,6 +277,8 @@ class RolloutStore:
                     f"revision {footer.revision}, not {revision}. Sample them again, or learn off-policy."
                 )
 
-    def info(self) -> dict[str, Any]:
+    def info(self) -> dict[str, object]:
         """Counts, judges, revisions, sizes and content_hash: see `summary.py`."""
-        return summary(self)
+        footers = list(self.footers(skip_damaged=True))
+        columns = {judge: self.column(judge) for judge in self.judges}
+        return summary(self.path, self.header, self.num_shards, footers, columns)
