@@ -216,7 +216,7 @@ def sweep(
 
     folder = recipe.run(load_config(recipe.SweepConfig, find_config(config), override or []))
     print((folder / "table.md").read_text())
-    print(f"plot: {folder / 'comparison.png'}")
+    print(f"plot: {folder / 'comparison.svg'}")
 
 
 @app.command()
@@ -247,7 +247,7 @@ def compare(
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     folder = recipe.run(load_config(recipe.CompareConfig, None, [*settings, *(override or [])]))
     print((folder / "table.md").read_text())
-    print(f"plot: {folder / 'comparison.png'}")
+    print(f"plot: {folder / 'comparison.svg'}")
 
 
 @app.command()

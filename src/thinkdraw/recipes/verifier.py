@@ -129,7 +129,7 @@ def run(config: VerifierConfig) -> Path:
         rows_of = {"train": len(train.questions), "test": len(test.questions)}
         found = {"rows": rows_of, "before": before.as_dict(), "after": after.as_dict()}
         atomic_write_json(config.out / "summary.json", found)
-        draw_calibration({"before": before, "after": after}, config.out / "calibration.png")
+        draw_calibration({"before": before, "after": after}, config.out / "calibration.svg")
     return folder.path
 
 

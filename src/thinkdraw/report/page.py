@@ -15,7 +15,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thinkdraw.report.charts import interval_plot
+from thinkdraw.charts.intervals import interval_plot
+from thinkdraw.charts.style import STYLE
 from thinkdraw.report.collect import Group, Material
 from thinkdraw.report.curves import charts_of
 from thinkdraw.report.scores import Difference, Measure, Stage
@@ -55,6 +56,7 @@ def render(material: Material) -> str:
         others=other_measures(material.stages),
         has_groups=bool(groups),
         data=embed_json({"charts": hover, "groups": [group_data(group) for group in groups]}),
+        chart_style=Markup(STYLE),  # a constant of the package
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )

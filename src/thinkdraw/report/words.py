@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from thinkdraw.report.charts import short
+from thinkdraw.charts.axes import short
 from thinkdraw.report.collect import Material, Run
 from thinkdraw.report.files import mapping, number, text
 from thinkdraw.report.scores import Measure, Stage, changes

@@ -100,7 +100,7 @@ class FinishedRun:
 
 
 def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
-    """Judge what is not judged yet; write summary.json, table.md and comparison.png. Raises UserError for unlike runs."""
+    """Judge what is not judged yet; write summary.json, table.md and comparison.svg. Raises UserError for unlike runs."""
     config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     groups: dict[str, list[FinishedRun]] = {}
@@ -138,7 +138,7 @@ def compare_groups(
     summary = {**about, "base": runs[0].started["base"], "prompts": runs[0].started["prompts"], "rows": rows}
     atomic_write_json(out / "summary.json", summary)
     atomic_write_text(out / "table.md", table(rows))
-    draw(rows, out / "comparison.png", asked.axes)
+    draw(rows, out / "comparison.svg", asked.axes)
     return out
 
 

@@ -41,7 +41,7 @@ class SweepConfig(JudgingSettings):
 
 
 def run(config: SweepConfig, say: Callable[[str], None] = print) -> Path:
-    """Run what is not finished yet, and write summary.json, table.md and comparison.png. Raises UserError."""
+    """Run what is not finished yet, and write summary.json, table.md and comparison.svg. Raises UserError."""
     config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     start, store = policy_path(config.policy), config.out / "store"
