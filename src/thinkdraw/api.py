@@ -10,6 +10,7 @@ from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.report import write_report
 from thinkdraw.rewards.opening import open_reward
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.studies.evaluate import Evaluation
 from thinkdraw.studies.evaluate import run as run_evaluation
 from thinkdraw.studies.evaluate_open import EvaluateConfig
@@ -51,7 +52,7 @@ def rollout(
 def evaluate(
     policy: Policy, benchmark: str = "lab-geneval", *, split: str = "test", count: int | None = None,
     samples: int | None = None, seed: int = 0, folder: Path | str | None = None, prompts: Path | str | None = None,
-    judges: Mapping[str, str | Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None,
+    judges: Mapping[str, str | JsonMapping] | None = None, settings: JsonMapping | None = None,
     questions_per_type: int = 0, **sampling: Any,
 ) -> LabReport | Evaluation:  # fmt: skip
     """Draw a benchmark's prompts and judge the pictures: `.score`, and scores per task, with 95 % intervals.

@@ -14,6 +14,7 @@ STORE = {"precision": "fp32", "rewards": ["lab-detector"]}
 ROWS = ["batch_rows=2", *SMALL]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree")
 def test_every_cell_is_trained_judged_and_costed_once(tmp_path):
     config = SweepConfig.model_validate(

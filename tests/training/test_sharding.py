@@ -23,6 +23,8 @@ from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.training.training import Team, Trainer, open_policy
 
+pytestmark = pytest.mark.slow
+
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 
 

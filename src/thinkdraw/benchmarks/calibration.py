@@ -4,13 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from thinkdraw.benchmarks.statistics import auroc
 from thinkdraw.charts.points import Point, Points, points_plot, sheet
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 
 NUM_BINS = 10
 
@@ -30,7 +30,7 @@ class Calibration:
     no_verdict: int
     bins: Sequence[Sequence[float]]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         return dataclasses.asdict(self)
 
 

@@ -5,12 +5,12 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Drawer, Prompt, Sampling
 
 RESULTS = "results.jsonl"
@@ -67,7 +67,7 @@ def draw_benchmark(
             progress(num_drawn, total)
 
 
-def read_rows(folder: Path | str) -> list[dict[str, Any]]:
+def read_rows(folder: Path | str) -> list[JsonObject]:
     """Rows of a folder's results.jsonl, or none where there is no such file."""
     path = Path(folder) / RESULTS
     if not path.exists():
@@ -78,7 +78,7 @@ def read_rows(folder: Path | str) -> list[dict[str, Any]]:
         raise UserError(f"{path} is damaged ({error}). Remove it and evaluate again.") from error
 
 
-def write_rows(folder: Path | str, rows: Sequence[dict[str, Any]]) -> None:
+def write_rows(folder: Path | str, rows: Sequence[JsonObject]) -> None:
     """Write all rows to results.jsonl, or none."""
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     atomic_write_text(Path(folder) / RESULTS, "".join(lines))

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,11 +16,12 @@ from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.settings import keep_settings
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Policy, Prompt, Rollouts, Sampling
 
 
 def draw_into(
-    folder: Path, policy: Policy, prompts: Mapping[int, Prompt], settings: dict[str, Any], sampling: Sampling,
+    folder: Path, policy: Policy, prompts: Mapping[int, Prompt], settings: JsonObject, sampling: Sampling,
     *, samples: int, seed: int, chunk: int, progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:  # fmt: skip
     """Draw what is not there yet; the rows of all pictures, in order.

@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.corpus.sources import Item
 from thinkdraw.data.prompt_files import prompt_of, row_of
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 WAITING, ANSWERED, REJECTED, FILTERED = range(4)
@@ -80,7 +80,7 @@ class Queue:
     def __enter__(self) -> "Queue":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._db.close()
 
     def fill(self, items: Iterable[Item]) -> int:
@@ -102,7 +102,7 @@ class Queue:
     def indices(self, state: int) -> list[int]:
         return [row[0] for row in self._db.execute("SELECT idx FROM items WHERE state = ? ORDER BY idx", (state,))]
 
-    def answered(self) -> Iterator[tuple[Item, dict[str, Any]]]:
+    def answered(self) -> Iterator[tuple[Item, JsonObject]]:
         """Items with their answers, in order, a few in memory at a time; the queue may be written to in between."""
         query = "SELECT idx, item, answer FROM items WHERE state = ? AND idx > ? ORDER BY idx LIMIT ?"
         last = -1
@@ -179,7 +179,7 @@ class _Transaction:
     def __enter__(self) -> None:
         self.db.execute("BEGIN IMMEDIATE")
 
-    def __exit__(self, kind: Any, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.db.execute("ROLLBACK" if kind else "COMMIT")
 
 

@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -116,7 +115,7 @@ def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
     return ShardTokens(torch.cat(codes) if codes else empty, torch.tensor(crops, dtype=torch.int32).reshape(-1, 3))
 
 
-def _square(cell: Any, size: int) -> tuple[np.ndarray | None, tuple[int, int, int]]:
+def _square(cell: object, size: int) -> tuple[np.ndarray | None, tuple[int, int, int]]:
     try:
         data = bytes_of(cell)
         return centre_square(decode(data), size) if data else (None, (0, 0, 0))

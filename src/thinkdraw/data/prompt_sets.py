@@ -25,6 +25,7 @@ from thinkdraw.data.text_diversity import TextDiversity, text_diversity
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, Family, example
 from thinkdraw.runtime.files import atomic_directory, atomic_write_json
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 Style = Literal["geneval", "compbench", "lab-geneval", "lab-compbench", "lab-dense"]
@@ -86,7 +87,7 @@ class PromptSetReport:
     folder: Path
     files: tuple[SetFile, ...]
     dropped: dict[str, int]
-    paraphrases: dict[str, Any]
+    paraphrases: JsonObject
 
 
 def make(config: PromptSetConfig, client: Any = None) -> PromptSetReport:
@@ -101,7 +102,7 @@ def make(config: PromptSetConfig, client: Any = None) -> PromptSetReport:
 
     prompts, leaked_from = collect(candidates(config), total, test)
     dropped = Counter(owner[index] for index in leaked_from)
-    counts: dict[str, Any] = {}
+    counts: JsonObject = {}
     if config.paraphrase:
         chosen = np.random.default_rng([config.seed, 2]).random(total) < config.paraphrase.frac
         said = paraphrase(prompts, config.paraphrase, client, chosen.tolist())
@@ -222,7 +223,7 @@ def content_hash(prompts: Sequence[Prompt]) -> str:
     return hashlib.sha256("".join(normalise(p.text) + "\n" for p in prompts).encode()).hexdigest()
 
 
-def _card(config: PromptSetConfig, report: PromptSetReport, tests: dict[str, list[Prompt]]) -> dict[str, Any]:
+def _card(config: PromptSetConfig, report: PromptSetReport, tests: dict[str, list[Prompt]]) -> JsonObject:
     return {
         "config": config.model_dump(mode="json", exclude={"out"}),
         "files": [asdict(file) for file in report.files],

@@ -14,6 +14,7 @@ import numpy as np
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES
 from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS, Spec, Wanted, scene_for
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Question
 
 Family = Literal["geneval", "compbench", "dense"]
@@ -75,7 +76,7 @@ def _color(rng: np.random.Generator, shape: str, held_out: bool) -> str:
     return _pick(rng, colors)
 
 
-def _modifiers(rng: np.random.Generator) -> dict[str, Any]:
+def _modifiers(rng: np.random.Generator) -> JsonObject:
     """Half of the nouns carry a size, a texture or both, so that every task has more prompts than a test set needs."""
     size = _pick(rng, SIZES) if rng.random() < 0.35 else None
     texture = _pick(rng, ("striped", "dotted")) if rng.random() < 0.25 else None
@@ -156,11 +157,11 @@ def words(spec: Spec, family: Family, rng: np.random.Generator, *, held_out_word
     return _pick(rng, openings).format(body)
 
 
-def clauses(spec: Spec) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+def clauses(spec: Spec) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]:
     """GenEval's include and exclude clauses."""
-    include: list[dict[str, Any]] = []
+    include: list[JsonObject] = []
     for k, wanted in enumerate(spec.things):
-        clause: dict[str, Any] = {"class": wanted.label(), "count": wanted.count}
+        clause: JsonObject = {"class": wanted.label(), "count": wanted.count}
         if wanted.color:
             clause["color"] = wanted.color
         for i, relation, j in spec.relations:

@@ -1,6 +1,6 @@
 """Bytes that one process needs, part by part, at the worst moment of sampling and of learning.
 
-What autograd keeps follows from the operations of a Llama layer and of the scorer; `tests/recipes/test_plan.py` holds the
+What autograd keeps follows from the operations of a Llama layer and of the scorer; `tests/planning/test_plan.py` holds the
 coefficients to measurement.
 """
 

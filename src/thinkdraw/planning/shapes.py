@@ -8,9 +8,10 @@ from typing import Any
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.runtime.json_types import JsonObject
 
 # Language models of Janus-Pro: table 1 of arXiv 2501.17811; the width of their MLPs: config.json of the checkpoints.
-JANUS_PRO: dict[str, dict[str, Any]] = {
+JANUS_PRO: dict[str, JsonObject] = {
     "janus-pro-1b": {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 24, "num_attention_heads": 16},
     "janus-pro-7b": {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 30, "num_attention_heads": 32},
 }  # fmt: skip
@@ -20,7 +21,7 @@ def janus_pro_config(name: str, num_layers: int | None = None) -> Any:
     """The JanusConfig of a published shape. num_layers: of the language model, in place of the published number."""
     from transformers import JanusConfig, JanusVisionConfig, JanusVQVAEConfig, LlamaConfig
 
-    language: dict[str, Any] = JANUS_PRO[name] | ({"num_hidden_layers": num_layers} if num_layers else {})
+    language: JsonObject = JANUS_PRO[name] | ({"num_hidden_layers": num_layers} if num_layers else {})
     width, heads = language["hidden_size"], language["num_attention_heads"]
     text = LlamaConfig(
         **language, num_key_value_heads=heads, vocab_size=102_400, max_position_embeddings=16_384,

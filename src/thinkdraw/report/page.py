@@ -10,7 +10,6 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -21,6 +20,7 @@ from thinkdraw.report.collect import Group, Material
 from thinkdraw.report.curves import charts_of
 from thinkdraw.report.scores import Difference, Measure, Stage
 from thinkdraw.report.words import change_sentence, cut, facts, headline, lead, settings, task_name
+from thinkdraw.runtime.json_types import JsonObject
 
 _SHOWN_AT_ONCE = 6  # comparisons before the fold
 
@@ -62,7 +62,7 @@ def render(material: Material) -> str:
     )
 
 
-def embed_json(value: Any) -> Markup:
+def embed_json(value: object) -> Markup:
     """JSON that is safe inside a <script> element: nothing in it can close the element or open a comment."""
     escapes = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
     return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).translate(escapes))
@@ -139,7 +139,7 @@ def other_measures(stages: Sequence[Stage]) -> list[tuple[str, str, Sequence[str
     return tables
 
 
-def group_data(group: Group) -> dict[str, Any]:
+def group_data(group: Group) -> JsonObject:
     """A group as the script reads it; what is not a number is null."""
     members = [
         {

@@ -47,7 +47,7 @@ def save_trainer_state(directory: Path | str, state: dict[str, Any], is_main: bo
     return save_shards(directory / _SHARDS, shards) if shards else None
 
 
-def _save_whole(directory: Path, rest: Any, tensors: dict[str, torch.Tensor]) -> None:
+def _save_whole(directory: Path, rest: object, tensors: dict[str, torch.Tensor]) -> None:
     try:
         with atomic_file(directory / _TENSORS) as temporary:
             save_file(_unshare(tensors), temporary)
@@ -75,7 +75,7 @@ def load_trainer_state(directory: Path | str) -> dict[str, Any]:
         ) from error
 
 
-def _encode(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _encode(value: object, where: str, tensors: dict[str, torch.Tensor]) -> object:
     """JSON for `value`; what JSON lacks becomes {"__tag__": …}, and tensors are put into `tensors` under `where`."""
     if isinstance(value, DTensor):
         tensors[where] = value.detach()

@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonMapping
 
 
 def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any]:
@@ -29,7 +30,7 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
         raise UserError(f"{kind} {name!r}: {module} has no {attribute}. Correct the part after the colon.") from error
 
 
-def make(kind: str, registry: Mapping[str, str], name: str, settings: Mapping[str, Any]) -> Any:
+def make(kind: str, registry: Mapping[str, str], name: str, settings: JsonMapping) -> Any:
     """What `find` finds, called with the settings. Raises UserError for settings that it does not take."""
     maker = find(kind, registry, name)
     signature = inspect.signature(maker)

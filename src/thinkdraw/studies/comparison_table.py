@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.charts.points import Level, Point, Points, points_plot, sheet
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonMapping
 
 WORDS = {"test": "in domain", "ood": "out of domain"}
 SHOWN = {
@@ -16,7 +16,7 @@ SHOWN = {
     "tokens_trained": "tokens trained",
     "seconds": "seconds",
 }
-Rows = Mapping[str, Mapping[str, Any]]
+Rows = Mapping[str, JsonMapping]
 
 
 def table(rows: Rows) -> str:

@@ -18,6 +18,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.rewards.opening import open_judge
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.training.known_tests import PROMPTS_VARIABLE
 from thinkdraw.types import Prompt, Sampling
 
@@ -32,8 +33,8 @@ class EvaluateConfig(StrictModel):
     )
     images: Path | None = Field(default=None, description="In place of a policy: pictures in the official layout.")
     prompts: Path | None = Field(default=None, description="The official prompt file, or a folder with it.")
-    judges: dict[str, dict[str, Any]] = Field(default={}, description="Role → name of a judge and its settings.")
-    settings: dict[str, Any] = Field(default={}, description="The benchmark's own.")
+    judges: dict[str, JsonObject] = Field(default={}, description="Role → name of a judge and its settings.")
+    settings: JsonObject = Field(default={}, description="The benchmark's own.")
     split: str = Field(default="test", description="Of the lab's prompts.")
     count: int | None = Field(
         default=None, ge=1, description="So many prompts, spread evenly over the file; null is all."
@@ -70,7 +71,7 @@ class LabSuite:
 
     benchmark: str
     judges: Mapping[str, str]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: JsonMapping = field(default_factory=dict)
 
 
 LAB_SUITES = {
@@ -101,7 +102,7 @@ class Asked:
     file: str
     sha256: str
     git_hash: str
-    judges: dict[str, Any]
+    judges: JsonObject
 
 
 def ask(name: str, config: EvaluateConfig) -> Asked:
@@ -182,7 +183,7 @@ def _check_roles(config: EvaluateConfig) -> None:
         raise UserError(f"judge role {unknown[0]!r}: {', '.join(config.benchmarks)} ask for {asked}.")
 
 
-def _open(role: str, usual: str, given: Mapping[str, Any], prompts: Path | None) -> Any:
+def _open(role: str, usual: str, given: JsonMapping, prompts: Path | None) -> Any:
     """The judge of a role, None where the user or the lab names none. prompts: the prompt file."""
     settings = {"name": usual, **given}
     name = str(settings.pop("name"))

@@ -20,6 +20,7 @@ from thinkdraw.benchmarks.compbench.scales import Depth, as_unidet, depth_map
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judging import found_in, p_yes
 from thinkdraw.rewards.spatial import mean_depth, score_2d, score_3d
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Detection, Detector, Prompt, Questioner, Scorer
 
 
@@ -33,7 +34,7 @@ class CompBenchVerdict:
     score: float
     reason: str = ""
     parts: dict[str, float] = field(default_factory=dict)
-    raw: dict[str, Any] = field(default_factory=dict)
+    raw: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def _given(role: str, judge: Any) -> Any:
 
 def verdict_on(ask: Ask, seen: Seen) -> CompBenchVerdict:
     """The score by the category's rules, from what the judges said about a picture."""
-    raw: dict[str, Any] = {}
+    raw: JsonObject = {}
     if ask.questions:
         raw["p_yes"] = dict(zip(ask.questions, seen.p_yes, strict=True))
     if seen.detections is not None:
@@ -157,7 +158,7 @@ def _simple(ask: Ask, seen: Seen) -> tuple[float, str]:
     return score_3d(ask.word, ask.things, seen.detections, seen.depth), ""
 
 
-def _complex(ask: Ask, seen: Seen, raw: dict[str, Any]) -> CompBenchVerdict:
+def _complex(ask: Ask, seen: Seen, raw: JsonObject) -> CompBenchVerdict:
     assert ask.kind is not None
     with_relation, with_action = needs(ask.kind)
     parts = {"attribute": attribute_score(seen.p_yes)}
@@ -172,6 +173,6 @@ def _complex(ask: Ask, seen: Seen, raw: dict[str, Any]) -> CompBenchVerdict:
     return CompBenchVerdict(score, f"no verdict on {', '.join(missing)}" if missing else "", parts, raw)
 
 
-def _raw(detection: Detection, depth: np.ndarray | None) -> dict[str, Any]:
+def _raw(detection: Detection, depth: np.ndarray | None) -> JsonObject:
     found = {"label": detection.label, "box": list(detection.box), "score": detection.score}
     return found if depth is None else found | {"depth": mean_depth(depth, detection.box)}

@@ -4,12 +4,10 @@ A prompt's clauses say what its noun chunks, its relation and its counts are, so
 were held out ask the same as others.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, Ask
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import COMPBENCH_TASKS, article
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Prompt
 
 WORDS = {
@@ -19,7 +17,7 @@ WORDS = {
 
 
 class LabAsker:
-    """See `compbench_ask.Asks`, for prompts of the lab's `compbench` family.
+    """See `ask.Asks`, for prompts of the lab's `compbench` family.
 
     A chunk is asked about as "is there a small red ring?", the form of question that the lab's questioner knows. Complex
     prompts, in which nobody acts, are scored on attributes and relation, as T2I-CompBench's kind `spatial`.
@@ -44,12 +42,12 @@ class LabAsker:
         return Ask(prompt.tag, "spatial", questions, WORDS[relation], things)
 
 
-def _phrase(clause: Mapping[str, Any]) -> str:
+def _phrase(clause: JsonMapping) -> str:
     """ "small striped red ring"; the class leaves out the colour."""
     *modifiers, shape = clause["class"].split()
     return " ".join([*modifiers, *([clause["color"]] if "color" in clause else []), shape])
 
 
-def _shape(clause: Mapping[str, Any]) -> str:
+def _shape(clause: JsonMapping) -> str:
     """What the lab's detector calls the thing."""
     return clause["class"].split()[-1]

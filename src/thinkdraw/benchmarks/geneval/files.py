@@ -2,15 +2,15 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.benchmarks.base import PictureSet, Place, Row
 from thinkdraw.data.prompt_files import json_object, json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
 _SAMPLE = re.compile(r"(\d+)\.png")
@@ -18,7 +18,7 @@ _FILENAME = re.compile(r"(\d+)/samples/(\d+)\.png$")
 _TEXTS = ("filename", "tag", "prompt", "reason", "metadata", "details")
 
 
-def metadata_of(prompt: Prompt) -> dict[str, Any]:
+def metadata_of(prompt: Prompt) -> JsonObject:
     """The prompt's official record, its keys in the official order."""
     record = prompt.metadata()
     return {key: record[key] for key in ("tag", "include", "exclude", "prompt") if key in record}
@@ -124,7 +124,7 @@ def _check_metadata(path: Path, prompt: Prompt) -> None:
         )
 
 
-def _check(where: str, row: Mapping[str, Any]) -> None:
+def _check(where: str, row: JsonMapping) -> None:
     for key in (*_TEXTS, "correct"):
         if key not in row:
             raise UserError(f"{where}: the key {key!r} is missing. Give a results file of GenEval's scorer.")

@@ -35,6 +35,7 @@ from thinkdraw.data.prompt_files import json_rows, text_file, text_of
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt, Question, Questioner
 
 IMAGES = "images.json"
@@ -95,7 +96,7 @@ class GenEval2:
                 missing = (
                     {"reason": f"{judge_name(self.questioner)} gave no verdict"} if any(map(math.isnan, scores)) else {}
                 )
-                raw: dict[str, Any] = {"scores": scores, "skills": skills, "mean": arithmetic_mean(scores), **missing}
+                raw: JsonObject = {"scores": scores, "skills": skills, "mean": arithmetic_mean(scores), **missing}
                 rows.append(row_about(pictures, k, geometric_mean(scores), **raw))
         return rows
 
@@ -185,7 +186,7 @@ def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
     return Report(label=label, overall=mean_interval(prompt_means, seed=seed), columns=columns, scale=100.0)
 
 
-def _prompt(row: Mapping[str, Any], index: int, where: str) -> Prompt:
+def _prompt(row: JsonMapping, index: int, where: str) -> Prompt:
     """The question's `fact` holds the expected answer, its category the skill; the tag is the number of atoms."""
     pairs, skills = row.get("vqa_list"), row.get("skills")
     if not isinstance(pairs, list) or not isinstance(skills, list) or len(pairs) != len(skills) or not pairs:

@@ -24,10 +24,11 @@ from thinkdraw.lab.detector import Found
 from thinkdraw.lab.prompts import Family, prompt_set
 from thinkdraw.rewards.lab_detector import LabVerdict, judge
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Detection, Policy, Sampling
 
 Split = Literal["train", "validation", "test", "ood"]
-Row = dict[str, Any]
+Row = JsonObject
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class LabReport:
     per_task: dict[str, Score]
     diversity: dict[str, float]
     thought_precision: dict[str, Score]
-    settings: dict[str, Any]
+    settings: JsonObject
     rows: list[Row]
     understanding: UnderstandingReport | None = None
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """What summary.json holds; null where a number is missing."""
-        found: dict[str, Any] = {
+        found: JsonObject = {
             "score": self.score.value, "low": self.score.low, "high": self.score.high,
             "per_task": {task: _numbers(score) for task, score in self.per_task.items()},
             "facts": {"value": self.facts.value, "low": self.facts.low, "high": self.facts.high},
@@ -97,9 +98,7 @@ def evaluate_lab(
     return report
 
 
-def aggregate(
-    rows: Sequence[Row], settings: dict[str, Any], understanding: UnderstandingReport | None = None
-) -> LabReport:
+def aggregate(rows: Sequence[Row], settings: JsonObject, understanding: UnderstandingReport | None = None) -> LabReport:
     """The report of some rows."""
     seed = settings.get("seed", 0)
     verdicts = _by_prompt(rows, "correct")
@@ -134,7 +133,7 @@ def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequen
         raise UserError(f"{folder_a} and {folder_b} cannot be compared: {error}") from error
 
 
-def _open(folder: Path, settings: dict[str, Any]) -> list[Row]:
+def _open(folder: Path, settings: JsonObject) -> list[Row]:
     """The rows that an earlier call left, after a check that it asked for the same."""
     path, rows = folder / "settings.json", read_rows(folder)
     if rows and path.exists():
@@ -207,7 +206,7 @@ def _by_prompt(rows: Sequence[Row], key: str) -> list[PromptVerdicts]:
     ]
 
 
-def _numbers(score: Score) -> dict[str, Any]:
+def _numbers(score: Score) -> JsonObject:
     return {
         "value": score.value,
         "low": score.low,

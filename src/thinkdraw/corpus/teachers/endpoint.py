@@ -17,6 +17,7 @@ from thinkdraw.corpus.teachers.teachers import Ask, BusyError, DeclinedError, Re
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_data_uri, to_pil
 from thinkdraw.runtime.endpoints import checked_url, retry_after_s
+from thinkdraw.runtime.json_types import JsonObject
 
 _LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _NEVER = {400, 413, 422}
@@ -80,7 +81,7 @@ class EndpointTeacher:
 
     async def _messages(self, ask: Ask) -> Any:
         turns = conversation(ask, self._settings.language)
-        messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
+        messages: list[JsonObject] = [{"role": role, "content": text} for role, text in turns]
         if ask.picture is not None:
             uri = await asyncio.to_thread(sent_picture, ask.picture, self._settings.max_side)
             picture = {"type": "image_url", "image_url": {"url": uri}}
@@ -88,7 +89,7 @@ class EndpointTeacher:
         return messages
 
     def _options(self) -> Any:
-        options: dict[str, Any] = {}
+        options: JsonObject = {}
         if self._settings.temperature is not None:
             options["temperature"] = self._settings.temperature
         if self._settings.structured == "json_object":

@@ -3,14 +3,14 @@
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.endpoints import checked_url, retry_after_s
+from thinkdraw.runtime.json_types import JsonMapping
 
 try:
     import openai
@@ -91,7 +91,7 @@ class Endpoint:
         )
         self._jitter = random.Random()  # of its own: the global one belongs to the run's seed
 
-    def ask(self, body: Mapping[str, Any]) -> Reply:
+    def ask(self, body: JsonMapping) -> Reply:
         """One chat completion. Raises NoReply when the last retry failed too."""
         for attempt in range(self.max_retries + 1):
             try:
@@ -103,10 +103,10 @@ class Endpoint:
                 time.sleep(min(max(pause_s, failure.retry_after_s or 0.0), MAX_WAIT_S))
         raise AssertionError("unreachable")
 
-    def ask_all(self, make_bodies: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply | NoReply]:
+    def ask_all(self, make_bodies: Sequence[Callable[[], JsonMapping]]) -> list[Reply | NoReply]:
         """The outcome of each request, in the order of the requests."""
 
-        def outcome(make_body: Callable[[], Mapping[str, Any]]) -> Reply | NoReply:
+        def outcome(make_body: Callable[[], JsonMapping]) -> Reply | NoReply:
             try:
                 return self.ask(make_body())
             except NoReply as failure:
@@ -125,7 +125,7 @@ class Endpoint:
         except (openai.OpenAIError, ValueError, AttributeError, TypeError):
             return []
 
-    def _ask_once(self, body: Mapping[str, Any]) -> Reply:
+    def _ask_once(self, body: JsonMapping) -> Reply:
         try:
             response = self._client.chat.completions.with_raw_response.create(**body)
             return Reply.model_validate_json(response.http_response.content)

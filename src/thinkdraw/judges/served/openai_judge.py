@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from thinkdraw.judges.questioners.yes_no import (
     read_token,
 )
 from thinkdraw.judges.served.endpoint import Endpoint, LogProbs, NoReply, Reply
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Request
 
 Mode = Literal["auto", "logprobs", "answer"]
@@ -62,7 +63,7 @@ class OpenAIJudge:
         timeout_s: float = 60.0,
         max_retries: int = 4,
         backoff_s: float = 0.5,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: JsonMapping | None = None,
     ):
         check_question_format(question_format)
         self.model, self.question_format, self.extra_body = model, question_format, dict(extra_body or {})
@@ -94,19 +95,19 @@ class OpenAIJudge:
 
     # Requests
 
-    def _body(self, text: str, pictures: Sequence[np.ndarray], **settings: Any) -> dict[str, Any]:
-        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": to_data_uri(p)}} for p in pictures]
+    def _body(self, text: str, pictures: Sequence[np.ndarray], **settings: Any) -> JsonObject:
+        parts: list[JsonObject] = [{"type": "image_url", "image_url": {"url": to_data_uri(p)}} for p in pictures]
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
         body = {"model": self.model, "messages": messages, "temperature": 0.0, **settings}
         return {**body, "extra_body": self.extra_body} if self.extra_body else body
 
-    def _question(self, picture: np.ndarray, question: str, hard: bool | None = None) -> dict[str, Any]:
+    def _question(self, picture: np.ndarray, question: str, hard: bool | None = None) -> JsonObject:
         text = self.question_format.replace("{question}", question)
         if self.hard if hard is None else hard:
             return self._body(text, [picture], max_tokens=MAX_ANSWER_TOKENS)
         return self._body(text, [picture], max_tokens=1, logprobs=True, top_logprobs=self.top_logprobs)
 
-    def _ask_all(self, bodies: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply | None]:
+    def _ask_all(self, bodies: Sequence[Callable[[], JsonMapping]]) -> list[Reply | None]:
         replies: list[Reply | None] = []
         for reply in self.endpoint.ask_all(bodies):
             if isinstance(reply, NoReply):
