@@ -39,7 +39,7 @@ class PictureSet:
 
 
 @dataclass(frozen=True)
-class Place:
+class PictureFile:
     """Where an official layout has one picture. cell: (row, column) where the file is a 2×2 grid of equal squares."""
 
     path: Path
@@ -101,7 +101,7 @@ class Benchmark(Protocol):
         """The report of some rows; rows without verdict are counted and left out."""
         ...
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         """(prompt index, sample) → the picture's place, of all that an official layout holds; more samples than asked included."""
         ...
 

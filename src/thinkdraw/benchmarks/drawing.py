@@ -17,7 +17,7 @@ RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnPicture:
     """One picture of a benchmark. picture: (H, W, 3) uint8. image_tokens: (N,) int64. thought: "" where `off`."""
 
     prompt_index: int
@@ -39,7 +39,7 @@ def draw_benchmark(
     policy: Drawer, prompts: Sequence[Prompt], sampling: Sampling, samples_per_prompt: int = 4,
     folder: Path | str | None = None, seed: int = 0, chunk: int = 256,
     progress: Callable[[int, int], None] | None = None, *, benchmark: str = "lab",
-) -> Iterator[list[Drawing]]:  # fmt: skip
+) -> Iterator[list[DrawnPicture]]:  # fmt: skip
     """The pictures in order, about `chunk` at a time, all samples of a prompt in the same list.
 
     folder: pictures with a row in its results.jsonl are left out. progress: called with pictures done and in all.
@@ -60,7 +60,7 @@ def draw_benchmark(
             pictures, tokens = rollouts.pictures.cpu().numpy(), rollouts.image_tokens().cpu().numpy()
             thoughts = rollouts.thoughts or ("",) * len(places)
             yield [
-                Drawing(i, prompts[i], k, seeds[row], thoughts[row], pictures[row], tokens[row])
+                DrawnPicture(i, prompts[i], k, seeds[row], thoughts[row], pictures[row], tokens[row])
                 for row, (i, k) in enumerate(places)
             ]
         if progress is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thinkdraw.benchmarks.base import Place, Row, null_for_nan
+from thinkdraw.benchmarks.base import PictureFile, Row, null_for_nan
 from thinkdraw.benchmarks.drawing import picture_seed
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.settings import keep_settings
@@ -49,9 +49,9 @@ def draw_into(
     return [row for index in prompts for row in done[index]]
 
 
-def drawn_places(folder: Path, indices: Iterable[int], samples: int) -> dict[tuple[int, int], Place]:
+def drawn_places(folder: Path, indices: Iterable[int], samples: int) -> dict[tuple[int, int], PictureFile]:
     """(prompt index, sample) → the picture's file, of all that are there."""
-    places = {(i, k): Place(_file(folder, i, k)) for i in indices for k in range(samples)}
+    places = {(i, k): PictureFile(_file(folder, i, k)) for i in indices for k in range(samples)}
     return {key: place for key, place in places.items() if place.path.is_file()}
 
 

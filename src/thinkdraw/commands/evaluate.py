@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -131,13 +131,13 @@ def _lab(
     """The lab's own evaluation, whose folders the recipes and the report know."""
     from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
     from thinkdraw.commands.evaluate_tables import print_lab
-    from thinkdraw.lab.prompts import SPECS
+    from thinkdraw.lab.prompts import SPECS, family_of
     from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
     from thinkdraw.types import Sampling
 
-    family: Any = name.removeprefix(LAB)
-    if family not in SPECS:
+    family = family_of(name)
+    if family is None:
         raise UserError(f"--benchmark {name}: the lab has {', '.join(LAB + known for known in SPECS)}.")
     if asked["count"] < 6:
         raise UserError(f"--count {asked['count']}: the lab's sets need at least 6 prompts, one per task.")

@@ -11,7 +11,7 @@ from thinkdraw.corpus.teachers import instructions
 
 
 @dataclass(frozen=True)
-class Made:
+class CorpusTotals:
     """kept: rows in the corpus. filtered: reason → rows. rejected: kind → rows. malformed: kind → answers asked for again."""
 
     kept: int
@@ -23,7 +23,7 @@ class Made:
     no_verdict: dict[str, int]
 
 
-def card(settings: CorpusSettings, teacher: str, made: Made) -> str:
+def card(settings: CorpusSettings, teacher: str, made: CorpusTotals) -> str:
     """README.md with the front matter that `datasets` and the hub read. It holds no date: the same corpus has the same card."""
     head = {
         "license": settings.licence,
@@ -73,7 +73,7 @@ The names are those of ReasonGen-R1's data set (arXiv 2505.24875).
 """
 
 
-def _teacher(settings: CorpusSettings, made: Made) -> str:
+def _teacher(settings: CorpusSettings, made: CorpusTotals) -> str:
     counts, limits = made.counts, settings.limits
     spent = f"{counts.tokens_in} tokens in, {counts.tokens_out} out"
     if limits.price_in or limits.price_out:
@@ -102,7 +102,7 @@ After a malformed answer:
 """
 
 
-def _counts(made: Made) -> str:
+def _counts(made: CorpusTotals) -> str:
     no_verdicts = "".join(
         f"\n* {name}: {count} rows without a verdict stay\n" for name, count in made.no_verdict.items() if count
     )

@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROW
 
 
 @dataclass(frozen=True)
-class Said:
+class TeacherAnswer:
     """A reply of the teacher: malformed, with kind and problem, or the one that was used (both empty)."""
 
     reply: str
@@ -111,18 +111,18 @@ class Queue:
                 yield _item(index, item), json.loads(answer)
             last = rows[-1][0]
 
-    def set_aside(self, state: int) -> Iterator[tuple[Item, str, list[Said]]]:
+    def set_aside(self, state: int) -> Iterator[tuple[Item, str, list[TeacherAnswer]]]:
         """Rejected or filtered items with reason and replies, in order."""
         query = "SELECT idx, item, reason FROM items WHERE state = ? ORDER BY idx"
         for index, item, reason in self._db.execute(query, (state,)):
             yield _item(index, item), reason, self.replies(index)
 
-    def replies(self, index: int) -> list[Said]:
+    def replies(self, index: int) -> list[TeacherAnswer]:
         query = "SELECT reply, kind, problem, tokens_in, tokens_out FROM replies WHERE idx = ? ORDER BY attempt"
-        return [Said(*row) for row in self._db.execute(query, (index,))]
+        return [TeacherAnswer(*row) for row in self._db.execute(query, (index,))]
 
     def record(
-        self, index: int, attempt: int, said: Said, answer: str | None = None, reason: str | None = None
+        self, index: int, attempt: int, said: TeacherAnswer, answer: str | None = None, reason: str | None = None
     ) -> None:
         """A reply, and in the same breath what becomes of its item: an answer, a reason to set it aside, or neither yet."""
         with self._transaction():

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 
 from thinkdraw.config import dump_config, save_config
-from thinkdraw.corpus.card import Made, card
+from thinkdraw.corpus.card import CorpusTotals, card
 from thinkdraw.corpus.filters.filtering import Dropped, filter_contradictions, filter_scores, filter_texts
 from thinkdraw.corpus.queue import FILTERED, REJECTED, Queue
 from thinkdraw.corpus.settings import CorpusSettings
@@ -124,7 +124,7 @@ def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: st
     )
     reasons.update(reason for _, reason, _ in queue.set_aside(FILTERED))
     aside = Counter(reason.partition(":")[0] for _, reason, _ in queue.set_aside(REJECTED))
-    made = Made(kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict)
+    made = CorpusTotals(kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict)
     atomic_write_text(settings.out / CARD, card(settings, teacher, made))
 
 

@@ -8,7 +8,7 @@ from thinkdraw.types import Question
 
 
 @dataclass(frozen=True)
-class Thing:
+class DemandedThing:
     """count > 1 asks for exactly that many. texture: a word of `TEXTURES` or `MATERIALS`."""
 
     noun: str
@@ -33,7 +33,7 @@ class Thing:
 class Demand:
     """relation: of the second thing to the first (GenEval names the target first)."""
 
-    things: tuple[Thing, ...]
+    things: tuple[DemandedThing, ...]
     relation: str | None = None
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ from thinkdraw.data.text_diversity import split_label
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.endpoints import checked_url
 from thinkdraw.types import Prompt
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 INSTRUCTION = (
     "Rewrite this description of a picture in other words, as one sentence. Keep every object, number, colour, material, shape and "
@@ -50,7 +53,10 @@ class Paraphrased:
 
 
 def paraphrase(
-    prompts: Sequence[Prompt], settings: ParaphraseSettings, client: Any = None, chosen: Sequence[bool] | None = None
+    prompts: Sequence[Prompt],
+    settings: ParaphraseSettings,
+    client: "OpenAI | None" = None,
+    chosen: Sequence[bool] | None = None,
 ) -> Paraphrased:
     """New texts for the `chosen` prompts (all if None), clauses and questions kept.
 
@@ -167,7 +173,7 @@ def _cleaned(reply: str) -> str:
     return lines[0].strip("\"“”'` ") if lines else ""
 
 
-def _asker(settings: ParaphraseSettings, client: Any) -> Callable[[str], str]:
+def _asker(settings: ParaphraseSettings, client: "OpenAI | None") -> Callable[[str], str]:
     """A function from an instruction to the model's reply."""
     failures: tuple[type[Exception], ...] = (OSError,)
     try:

@@ -78,7 +78,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class StagePicture:
     """One picture with its thought and verdict; correct None = no verdict. picture: data URI."""
 
     stage: str
@@ -95,7 +95,7 @@ class Comparison:
 
     prompt: str
     tag: str
-    drawings: Sequence[Drawing]
+    drawings: Sequence[StagePicture]
 
 
 def read_stages(folder: Path, summary: JsonMapping, notes: list[str]) -> list[Stage]:
@@ -173,7 +173,7 @@ def read_differences(stages: Sequence[Stage], summary: JsonMapping) -> list[Diff
 
 def read_comparisons(folder: Path, stages: Sequence[Stage]) -> list[Comparison]:
     """The prompts that have pictures, in the order of the results file."""
-    found: dict[tuple[int, int], dict[str, Drawing]] = {}
+    found: dict[tuple[int, int], dict[str, StagePicture]] = {}
     prompts: dict[tuple[int, int], tuple[str, str]] = {}
     for stage in stages:
         for row in stage.rows:
@@ -191,10 +191,12 @@ def read_comparisons(folder: Path, stages: Sequence[Stage]) -> list[Comparison]:
     ]
 
 
-def _drawing(stage: str, picture: str, row: JsonMapping) -> Drawing:
+def _drawing(stage: str, picture: str, row: JsonMapping) -> StagePicture:
     correct = row.get("correct")
     verdict = None if correct is None or number(correct) != number(correct) else bool(correct)
-    return Drawing(stage, picture, text(row.get("thought")), verdict, text(row.get("reason")), text(row.get("seed")))
+    return StagePicture(
+        stage, picture, text(row.get("thought")), verdict, text(row.get("reason")), text(row.get("seed"))
+    )
 
 
 def changes(comparisons: Sequence[Comparison], earlier: str, later: str) -> Counter[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from thinkdraw.benchmarks.base import PictureSet, Place, Row
+from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
 from thinkdraw.benchmarks.dpg.rules import overall_score, point
 from thinkdraw.benchmarks.picture_files import SUFFIXES
 from thinkdraw.data.prompt_files import text_file
@@ -63,14 +63,14 @@ def make_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([top, bottom], axis=0)
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
     """The four pictures of every grid whose item is known; of two files about one item the first by name."""
     indices = {prompt.id: index for index, prompt in enumerate(prompts)}
-    places: dict[tuple[int, int], Place] = {}
+    places: dict[tuple[int, int], PictureFile] = {}
     for path in sorted(folder.iterdir()):
         index = indices.get(item_of(path))
         if index is not None and path.suffix.lower() in SUFFIXES and (index, 0) not in places:
-            places |= {(index, sample): Place(path, cell) for sample, cell in enumerate(CELLS)}
+            places |= {(index, sample): PictureFile(path, cell) for sample, cell in enumerate(CELLS)}
     return places
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from thinkdraw.benchmarks.base import (
+    PictureFile,
     PictureSet,
-    Place,
     Report,
     Row,
     batches_by_size,
@@ -99,7 +99,7 @@ class GenEval:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         return geneval_files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

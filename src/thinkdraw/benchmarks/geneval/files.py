@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinkdraw.benchmarks.base import PictureSet, Place, Row
+from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
 from thinkdraw.data.prompt_files import json_object, json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -24,7 +24,7 @@ def metadata_of(prompt: Prompt) -> JsonObject:
     return {key: record[key] for key in ("tag", "include", "exclude", "prompt") if key in record}
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
     """The pictures of an official folder. Folders whose names are all digits are prompts, by their number.
 
     Raises UserError where a folder's own metadata is that of another prompt: its pictures would be judged wrongly.
@@ -38,7 +38,7 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, in
         samples = folder_of_prompt / "samples"
         for path in sorted(samples.iterdir()) if samples.is_dir() else ():
             if match := _SAMPLE.fullmatch(path.name):
-                places[index, int(match[1])] = Place(path)
+                places[index, int(match[1])] = PictureFile(path)
     return places
 
 

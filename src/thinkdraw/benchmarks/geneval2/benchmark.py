@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from thinkdraw.benchmarks.base import (
+    PictureFile,
     PictureSet,
-    Place,
     Report,
     Row,
     check_given,
@@ -125,7 +125,7 @@ class GenEval2:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         """The pictures that images.json (prompt text → path) names, its paths as they are or beside it."""
         path = folder / IMAGES
         named = _read_json(path, dict)
@@ -136,7 +136,7 @@ class GenEval2:
         for text, file in named.items():
             candidates = [Path(file), folder / file, folder / Path(file).name]
             if found := [candidate for candidate in candidates if candidate.is_file()]:
-                places[of_text[text], 0] = Place(found[0])
+                places[of_text[text], 0] = PictureFile(found[0])
         return places
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

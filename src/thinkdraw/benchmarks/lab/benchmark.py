@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from thinkdraw.benchmarks.base import null_for_nan
 from thinkdraw.benchmarks.diversity import diversity
-from thinkdraw.benchmarks.drawing import Drawing, draw_benchmark, read_rows, write_rows
+from thinkdraw.benchmarks.drawing import DrawnPicture, draw_benchmark, read_rows, write_rows
 from thinkdraw.benchmarks.lab.thoughts import thought_precision
 from thinkdraw.benchmarks.lab.understanding import UnderstandingReport, evaluate_understanding
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
@@ -62,7 +63,7 @@ class LabReport:
         }  # fmt: skip
         if self.understanding is not None:
             found["understanding"] = self.understanding.summary()
-        return _null_for_nan(found)
+        return null_for_nan(found)
 
 
 def evaluate_lab(
@@ -151,14 +152,14 @@ def _open(folder: Path, settings: JsonObject) -> list[Row]:
     return rows
 
 
-def _judged(drawings: Sequence[Drawing], folder: Path | None, keep_pictures: int) -> list[Row]:
+def _judged(drawings: Sequence[DrawnPicture], folder: Path | None, keep_pictures: int) -> list[Row]:
     """Rows of some pictures, all those of a prompt among them."""
-    groups: dict[int, list[Drawing]] = {}
+    groups: dict[int, list[DrawnPicture]] = {}
     for drawing in drawings:
         groups.setdefault(drawing.prompt_index, []).append(drawing)
     rows = []
     for index, group in groups.items():
-        spread = _null_for_nan(asdict(diversity([d.picture for d in group], [d.image_tokens for d in group])))
+        spread = null_for_nan(asdict(diversity([d.picture for d in group], [d.image_tokens for d in group])))
         for drawing in group:
             verdict = judge(drawing.picture, drawing.prompt)
             png_path = None
@@ -169,7 +170,7 @@ def _judged(drawings: Sequence[Drawing], folder: Path | None, keep_pictures: int
     return rows
 
 
-def _row(drawing: Drawing, verdict: LabVerdict) -> Row:
+def _row(drawing: DrawnPicture, verdict: LabVerdict) -> Row:
     prompt = drawing.prompt
     return {
         "prompt_index": drawing.prompt_index, "prompt_id": prompt.id or prompt.text, "prompt": prompt.text,
@@ -214,9 +215,3 @@ def _numbers(score: Score) -> JsonObject:
         "pictures": score.pictures,
         "prompts": score.prompts,
     }
-
-
-def _null_for_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _null_for_nan(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -95,7 +95,7 @@ def question_set(per_type: int = 64, seed: int = 0) -> QuestionSet:
     if per_type < 2 or per_type % 2:
         raise ValueError(f"per_type={per_type}: each question is asked of two pictures, so give an even number.")
     rng = np.random.default_rng([seed, per_type])
-    streams = [stream(family, "test", seed) for family in SPECS]  # pyright: ignore[reportArgumentType]
+    streams = [stream(family, "test", seed) for family in SPECS]
     pictures, questions, kinds, answers = [], [], [], []
     index = 0
     for kind in QUESTION_TYPES:

@@ -9,7 +9,16 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from thinkdraw.benchmarks.base import PictureSet, Place, Report, Row, check_given, judge_name, number_or_nan, row_about
+from thinkdraw.benchmarks.base import (
+    PictureFile,
+    PictureSet,
+    Report,
+    Row,
+    check_given,
+    judge_name,
+    number_or_nan,
+    row_about,
+)
 from thinkdraw.benchmarks.crossed import crossed_score
 from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task
 from thinkdraw.benchmarks.unigenbench import files
@@ -97,7 +106,7 @@ class UniGenBench:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         return files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

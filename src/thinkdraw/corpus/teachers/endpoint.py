@@ -5,7 +5,7 @@ import base64
 import io
 import json
 import os
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -13,11 +13,14 @@ from pydantic import Field
 
 from thinkdraw.config import StrictModel
 from thinkdraw.corpus.teachers import instructions
-from thinkdraw.corpus.teachers.teachers import Ask, BusyError, DeclinedError, Reply, conversation
+from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, TeacherReply, TeacherRequest, conversation
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_data_uri, to_pil
 from thinkdraw.runtime.endpoints import checked_url, retry_after_s
 from thinkdraw.runtime.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from openai import APIStatusError
 
 _LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
 _NEVER = {400, 413, 422}
@@ -61,7 +64,7 @@ class EndpointTeacher:
             max_retries=0,
         )
 
-    async def ask(self, ask: Ask) -> Reply:
+    async def ask(self, ask: TeacherRequest) -> TeacherReply:
         settings, openai = self._settings, self._openai
         body = {"model": settings.model, "messages": await self._messages(ask), "seed": ask.seed}
         # OpenAI's newer models refuse the old name, most other servers know no other.
@@ -79,7 +82,7 @@ class EndpointTeacher:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _messages(self, ask: Ask) -> Any:
+    async def _messages(self, ask: TeacherRequest) -> Any:
         turns = conversation(ask, self._settings.language)
         messages: list[JsonObject] = [{"role": role, "content": text} for role, text in turns]
         if ask.picture is not None:
@@ -99,7 +102,7 @@ class EndpointTeacher:
             options["response_format"] = {"type": "json_schema", "json_schema": named}
         return options
 
-    def _status_error(self, error: Any) -> Exception:
+    def _status_error(self, error: "APIStatusError") -> Exception:
         status, line = error.status_code, " ".join(str(error).split())[:300]
         if status in _LATER:
             return BusyError(line, retry_after_s(error.response.headers))
@@ -122,13 +125,13 @@ def sent_picture(picture: np.ndarray, max_side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _reply_of(body: bytes) -> Reply:
+def _reply_of(body: bytes) -> TeacherReply:
     """Raises BusyError for a body that is no completion, as a proxy in between sends it."""
     try:
         found = json.loads(body)
         message, usage = found["choices"][0]["message"], found.get("usage") or {}
         text = message.get("content") or message.get("refusal") or ""
         tokens_out = usage.get("completion_tokens") or len(text) // 4
-        return Reply(str(text), int(usage.get("prompt_tokens") or 0), int(tokens_out))
+        return TeacherReply(str(text), int(usage.get("prompt_tokens") or 0), int(tokens_out))
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise BusyError(f"the endpoint's answer is no chat completion ({type(error).__name__}: {error})") from error

@@ -43,7 +43,7 @@ class Choice(BaseModel):
     logprobs: LogProbs | None = None
 
 
-class Reply(BaseModel):
+class ChatCompletion(BaseModel):
     """The part of a chat completion that judges read; a reply of another form is a failure, not half a reply."""
 
     choices: list[Choice]
@@ -91,7 +91,7 @@ class Endpoint:
         )
         self._jitter = random.Random()  # of its own: the global one belongs to the run's seed
 
-    def ask(self, body: JsonMapping) -> Reply:
+    def ask(self, body: JsonMapping) -> ChatCompletion:
         """One chat completion. Raises NoReply when the last retry failed too."""
         for attempt in range(self.max_retries + 1):
             try:
@@ -103,10 +103,10 @@ class Endpoint:
                 time.sleep(min(max(pause_s, failure.retry_after_s or 0.0), MAX_WAIT_S))
         raise AssertionError("unreachable")
 
-    def ask_all(self, make_bodies: Sequence[Callable[[], JsonMapping]]) -> list[Reply | NoReply]:
+    def ask_all(self, make_bodies: Sequence[Callable[[], JsonMapping]]) -> list[ChatCompletion | NoReply]:
         """The outcome of each request, in the order of the requests."""
 
-        def outcome(make_body: Callable[[], JsonMapping]) -> Reply | NoReply:
+        def outcome(make_body: Callable[[], JsonMapping]) -> ChatCompletion | NoReply:
             try:
                 return self.ask(make_body())
             except NoReply as failure:
@@ -125,10 +125,10 @@ class Endpoint:
         except (openai.OpenAIError, ValueError, AttributeError, TypeError):
             return []
 
-    def _ask_once(self, body: JsonMapping) -> Reply:
+    def _ask_once(self, body: JsonMapping) -> ChatCompletion:
         try:
             response = self._client.chat.completions.with_raw_response.create(**body)
-            return Reply.model_validate_json(response.http_response.content)
+            return ChatCompletion.model_validate_json(response.http_response.content)
         except openai.APITimeoutError as error:
             raise NoReply("timeout") from error
         except openai.APIStatusError as error:

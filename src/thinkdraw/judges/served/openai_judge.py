@@ -20,7 +20,7 @@ from thinkdraw.judges.questioners.yes_no import (
     parse_yes_no,
     read_token,
 )
-from thinkdraw.judges.served.endpoint import Endpoint, LogProbs, NoReply, Reply
+from thinkdraw.judges.served.endpoint import ChatCompletion, Endpoint, LogProbs, NoReply
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Request
 
@@ -107,8 +107,8 @@ class OpenAIJudge:
             return self._body(text, [picture], max_tokens=MAX_ANSWER_TOKENS)
         return self._body(text, [picture], max_tokens=1, logprobs=True, top_logprobs=self.top_logprobs)
 
-    def _ask_all(self, bodies: Sequence[Callable[[], JsonMapping]]) -> list[Reply | None]:
-        replies: list[Reply | None] = []
+    def _ask_all(self, bodies: Sequence[Callable[[], JsonMapping]]) -> list[ChatCompletion | None]:
+        replies: list[ChatCompletion | None] = []
         for reply in self.endpoint.ask_all(bodies):
             if isinstance(reply, NoReply):
                 self.failures[reply.reason] += 1
@@ -124,7 +124,7 @@ class OpenAIJudge:
 
     # Verdicts
 
-    def _verdict(self, reply: Reply | None) -> float:
+    def _verdict(self, reply: ChatCompletion | None) -> float:
         if reply is None:
             return math.nan
         if self.hard:
@@ -144,7 +144,7 @@ class OpenAIJudge:
         yes, no = (torch.tensor(masses[word], dtype=torch.float64).sum() for word in ("yes", "no"))
         return float(p_yes(yes, no, self.min_yes_no_mass))
 
-    def _text(self, reply: Reply) -> str | None:
+    def _text(self, reply: ChatCompletion) -> str | None:
         text = (reply.choices[0].message.content or "").strip()
         if not text:
             self.failures["empty answer"] += 1
@@ -152,7 +152,7 @@ class OpenAIJudge:
 
     # The test request at construction
 
-    def _probe(self, mode: Mode) -> tuple[bool, Reply]:
+    def _probe(self, mode: Mode) -> tuple[bool, ChatCompletion]:
         """(whether verdicts are hard, the server's first reply) of a question about a small grey picture."""
         if mode not in ("auto", "logprobs", "answer"):
             raise UserError(f"mode={mode}: unknown. Use auto, logprobs or answer.")
