@@ -3,7 +3,7 @@
     python bench/hacking_curves.py runs/hacking --out docs/hacking.png
 
 Values are those of the validation prompts. Prints, per run, the monitor's peak, the step from which the run would warn (as
-`recipes/validation.py` does), and both values at the end.
+`recipes/phase/validation.py` does), and both values at the end.
 """
 
 import argparse

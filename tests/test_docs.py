@@ -44,6 +44,7 @@ def test_links_inside_the_project_lead_somewhere(page: Path):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+@pytest.mark.slow
 @needs_checkpoint
 def test_the_fifteen_lines_of_the_readme_run(tmp_path: Path):
     (code,) = blocks(ROOT / "README.md", "python")

@@ -4,12 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from thinkdraw.benchmarks.lab.benchmark import LabReport, evaluate_lab
-from thinkdraw.lab.prompts import SPECS, prompt_set
+from thinkdraw.benchmarks.lab.benchmark import LabReport, Split, evaluate_lab
+from thinkdraw.lab.prompts import PromptSplit, family_of, prompt_set
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.report import write_report
 from thinkdraw.rewards.opening import open_reward
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.studies.evaluate import Evaluation
 from thinkdraw.studies.evaluate import run as run_evaluation
 from thinkdraw.studies.evaluate_open import EvaluateConfig
@@ -28,10 +29,12 @@ def load_policy(path: str = "lab", **options: Any) -> Policy:
     return load(policy_path(path), **options)
 
 
-def load_prompts(source: str = "lab-geneval", split: str = "train", count: int = 64, seed: int = 0) -> list[Prompt]:
+def load_prompts(
+    source: str = "lab-geneval", split: PromptSplit = "train", count: int = 64, seed: int = 0
+) -> list[Prompt]:
     """Prompts of the lab (`lab-geneval`, `lab-compbench`, `lab-dense`), or of a .txt or .jsonl file (all of it)."""
-    if source.startswith("lab-") and source[4:] in SPECS:
-        return [e.prompt for e in prompt_set(source[4:], split, count, seed)]  # pyright: ignore[reportArgumentType]
+    if family := family_of(source):
+        return [e.prompt for e in prompt_set(family, split, count, seed)]
     return read_prompts(DataSettings(source=source))
 
 
@@ -49,9 +52,9 @@ def rollout(
 
 
 def evaluate(
-    policy: Policy, benchmark: str = "lab-geneval", *, split: str = "test", count: int | None = None,
+    policy: Policy, benchmark: str = "lab-geneval", *, split: Split = "test", count: int | None = None,
     samples: int | None = None, seed: int = 0, folder: Path | str | None = None, prompts: Path | str | None = None,
-    judges: Mapping[str, str | Mapping[str, Any]] | None = None, settings: Mapping[str, Any] | None = None,
+    judges: Mapping[str, str | JsonMapping] | None = None, settings: JsonMapping | None = None,
     questions_per_type: int = 0, **sampling: Any,
 ) -> LabReport | Evaluation:  # fmt: skip
     """Draw a benchmark's prompts and judge the pictures: `.score`, and scores per task, with 95 % intervals.
@@ -62,11 +65,9 @@ def evaluate(
     runs/eval/REVISION. prompts: its official file. judges: role → a judge's name, or that name with its settings.
     settings: the benchmark's own. questions_per_type: of the lab's, about pictures, also put to the policy. Raises UserError.
     """
-    if benchmark.startswith("lab-") and benchmark[4:] in SPECS and not (judges or settings):
-        family: Any = benchmark[4:]
-        lab_split: Any = split
+    if (family := family_of(benchmark)) and not (judges or settings):
         return evaluate_lab(
-            policy, family, lab_split, count or 384, samples or 4, Sampling(**sampling), seed, folder,
+            policy, family, split, count or 384, samples or 4, Sampling(**sampling), seed, folder,
             questions_per_type=questions_per_type,
         )  # fmt: skip
     named = {role: {"name": judge} if isinstance(judge, str) else dict(judge) for role, judge in (judges or {}).items()}

@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -12,6 +12,7 @@ from thinkdraw.commands.evaluate import evaluate
 from thinkdraw.commands.plan import plan
 from thinkdraw.commands.serve import serve
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -216,7 +217,7 @@ def sweep(
 
     folder = recipe.run(load_config(recipe.SweepConfig, find_config(config), override or []))
     print((folder / "table.md").read_text())
-    print(f"plot: {folder / 'comparison.png'}")
+    print(f"plot: {folder / 'comparison.svg'}")
 
 
 @app.command()
@@ -247,7 +248,7 @@ def compare(
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     folder = recipe.run(load_config(recipe.CompareConfig, None, [*settings, *(override or [])]))
     print((folder / "table.md").read_text())
-    print(f"plot: {folder / 'comparison.png'}")
+    print(f"plot: {folder / 'comparison.svg'}")
 
 
 @app.command()
@@ -493,7 +494,7 @@ def _registry(what: str) -> list[str]:
     raise UserError(f"list {what!r}: one of configs, rewards, judges, benchmarks, objectives, policies, recipes.")
 
 
-def _interval(row: dict[str, Any], key: str) -> str:
+def _interval(row: JsonObject, key: str) -> str:
     return "no verdict" if row[key] is None else f"{row[key]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
@@ -514,7 +515,7 @@ def _print_store(path: Path, as_json: bool) -> None:
     _print_rows([{"": "store", "value": path}, *rows, {"": "content", "value": info["content_hash"]}], False)
 
 
-def _print_stages(summary: dict[str, Any]) -> None:
+def _print_stages(summary: JsonObject) -> None:
     stages = summary["stages"]
     tasks = list(next(iter(stages.values()))["per_task"])
     rows = [
@@ -527,7 +528,7 @@ def _print_stages(summary: dict[str, Any]) -> None:
     print(f"{summary['seconds']:.0f} s, peak memory {summary['peak_memory_gb']:.1f} GB, seed {summary['seed']}")
 
 
-def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
+def _print_rows(rows: list[JsonObject], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return

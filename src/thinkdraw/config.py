@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 
 class StrictModel(BaseModel):
@@ -81,7 +82,7 @@ def save_config(cfg: BaseModel, path: Path | str) -> None:
     atomic_write_text(path, dump_config(cfg))
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def _read_yaml(path: Path) -> JsonObject:
     try:
         data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
     except FileNotFoundError as error:
@@ -107,7 +108,7 @@ def _one_line(error: yaml.YAMLError) -> str:
     return where + " ".join(str(getattr(error, "problem", None) or error).split())
 
 
-def _apply_override(data: dict[str, Any], text: str) -> str:
+def _apply_override(data: JsonObject, text: str) -> str:
     """Set one key.sub=value in `data` and return the dotted key."""
     dotted, equals, raw = text.partition("=")
     keys = dotted.strip().split(".")
@@ -136,7 +137,7 @@ def _apply_override(data: dict[str, Any], text: str) -> str:
     return dotted.strip()
 
 
-def _fill_sections(model_cls: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_sections(model_cls: type[BaseModel], data: JsonMapping) -> JsonObject:
     """Complete each section that `data` gives in part from the section's default, which may differ from its class's."""
     filled = dict(data)
     for name, field in model_cls.model_fields.items():
@@ -157,7 +158,7 @@ def _merge(default: Any, given: Any) -> Any:
     return {**tags, **explicit, **{name: _merge(below.get(name), value) for name, value in given.items()}}
 
 
-def _tags(section: BaseModel) -> dict[str, Any]:
+def _tags(section: BaseModel) -> JsonObject:
     """Fields with a single allowed value: they tell the variants of a union apart."""
     fields = type(section).model_fields.items()
     return {

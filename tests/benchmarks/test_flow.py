@@ -5,7 +5,7 @@ import json
 import pytest
 from tests.benchmarks.helpers import PixelDetector, geneval_prompt, picture, pictures_of
 
-from thinkdraw.benchmarks.base import Place
+from thinkdraw.benchmarks.base import PictureFile
 from thinkdraw.benchmarks.flow import prompt_notes, report_on, score_pictures, summary_of
 from thinkdraw.benchmarks.geneval.benchmark import GenEval
 from thinkdraw.benchmarks.geneval.files import find_pictures, write_prompt_folder
@@ -169,11 +169,11 @@ def test_a_quarter_of_a_grid_is_read_and_other_shapes_are_refused(tmp_path):
     grid = np.zeros((8, 8, 3), dtype=np.uint8)
     grid[4:, :4] = 7
     (tmp_path / "grid.png").write_bytes(to_png(grid))
-    quarters = {cell: read_place(Place(tmp_path / "grid.png", cell)) for cell in ((0, 0), (1, 0))}
+    quarters = {cell: read_place(PictureFile(tmp_path / "grid.png", cell)) for cell in ((0, 0), (1, 0))}
     assert quarters[1, 0].shape == (4, 4, 3) and quarters[1, 0].min() == 7 and quarters[0, 0].max() == 0
     (tmp_path / "wide.png").write_bytes(to_png(grid[:6]))
     with pytest.raises(ValueError, match="8×6 pixels are not a 2×2 grid"):
-        read_place(Place(tmp_path / "wide.png", (0, 0)))
+        read_place(PictureFile(tmp_path / "wide.png", (0, 0)))
 
 
 @pytest.mark.parametrize(

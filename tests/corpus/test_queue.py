@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from thinkdraw.corpus.queue import ANSWERED, FILTERED, REJECTED, WAITING, Queue, Said
+from thinkdraw.corpus.queue import ANSWERED, FILTERED, REJECTED, WAITING, Queue, TeacherAnswer
 from thinkdraw.corpus.sources import Item
 from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
@@ -20,9 +20,9 @@ def test_items_come_back_as_they_went_in_and_are_filled_once(tmp_path):
 def test_every_item_is_in_one_state_and_tokens_add_up(tmp_path):
     with Queue(tmp_path / "q.sqlite") as queue:
         queue.fill(ITEMS)
-        queue.record(0, 0, Said("x", "not JSON", "bad", 3, 4))
-        queue.record(0, 1, Said("", "", "", 5, 6), answer='{"a": 1}')
-        queue.record(1, 0, Said("y", "empty", "bad", 1, 0), reason="empty: bad")
+        queue.record(0, 0, TeacherAnswer("x", "not JSON", "bad", 3, 4))
+        queue.record(0, 1, TeacherAnswer("", "", "", 5, 6), answer='{"a": 1}')
+        queue.record(1, 0, TeacherAnswer("y", "empty", "bad", 1, 0), reason="empty: bad")
         queue.settle(2, FILTERED, reason="picture: small")
         counts = queue.counts()
         assert (counts.waiting, counts.answered, counts.rejected, counts.filtered) == (1, 1, 1, 1)
@@ -37,7 +37,7 @@ def test_answers_come_in_order_page_by_page_while_the_queue_is_written_to(tmp_pa
     with Queue(tmp_path / "q.sqlite") as queue:
         queue.fill(ITEMS)
         for index in (3, 0, 2):
-            queue.record(index, 0, Said(""), answer=f'{{"a": {index}}}')
+            queue.record(index, 0, TeacherAnswer(""), answer=f'{{"a": {index}}}')
         seen = []
         for item, answer in queue.answered():
             queue.add_verdicts("j", {item.index: 1.0})
@@ -50,9 +50,9 @@ def test_a_reply_is_recorded_once(tmp_path):
 
     with Queue(tmp_path / "q.sqlite") as queue:
         queue.fill(ITEMS)
-        queue.record(0, 0, Said("x", "empty", "bad"))
+        queue.record(0, 0, TeacherAnswer("x", "empty", "bad"))
         with pytest.raises(sqlite3.IntegrityError):
-            queue.record(0, 0, Said("x"), answer="{}")
+            queue.record(0, 0, TeacherAnswer("x"), answer="{}")
         assert queue.counts().answered == 0  # the answer went with the reply
 
 

@@ -13,7 +13,7 @@ from thinkdraw.cli import app
 from thinkdraw.config import save_config
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.sources import Item
-from thinkdraw.corpus.teachers.teachers import Ask, conversation
+from thinkdraw.corpus.teachers.teachers import TeacherRequest, conversation
 from thinkdraw.corpus.writing import REJECTED_FILE, WORK
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.judges.questioners.picture_chat import read_chat_model
@@ -34,7 +34,7 @@ def served(tmp_path_factory):
 def greedy_answer(folder, picture):
     """What the model says to the teacher's request about a picture, without a server in between."""
     model, processor = read_chat_model(str(folder))
-    (_, system), (_, user) = conversation(Ask(Item(0, "", Prompt(""), True), picture), "English")
+    (_, system), (_, user) = conversation(TeacherRequest(Item(0, "", Prompt(""), True), picture), "English")
     asked = [
         {"role": "system", "content": [{"type": "text", "text": system}]},
         {"role": "user", "content": [{"type": "image", "image": picture}, {"type": "text", "text": user}]},

@@ -12,7 +12,7 @@ from thinkdraw.corpus.settings import CorpusSettings
 from thinkdraw.corpus.shards import row_for
 from thinkdraw.corpus.sources import LabSource
 from thinkdraw.corpus.teachers.grammar import describe, grammar_answer, scene_of
-from thinkdraw.corpus.teachers.teachers import GrammarTeacher, Reply, WriterSettings, WriterTeacher
+from thinkdraw.corpus.teachers.teachers import GrammarTeacher, TeacherReply, WriterSettings, WriterTeacher
 from thinkdraw.corpus.writing import DATA, FILTERED_FILE, REJECTED_FILE, WORK, write
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
@@ -33,7 +33,7 @@ class Slow:
         await asyncio.sleep(0.002 * place)
         self.came.append(ask.item.index)
         text = GOOD["detailed_caption"] if ask.item.index % 3 else "a repeated rationale that others have as well"
-        return Reply(json.dumps(GOOD | {"detailed_caption": text + " and more" * (ask.item.index % 2)}), 10, 20)
+        return TeacherReply(json.dumps(GOOD | {"detailed_caption": text + " and more" * (ask.item.index % 2)}), 10, 20)
 
     async def close(self):
         pass

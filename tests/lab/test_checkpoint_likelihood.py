@@ -9,9 +9,12 @@ from thinkdraw.lab import checkpoint_path
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus.policy import JanusPolicy
 
-pytestmark = pytest.mark.skipif(
-    not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree"
+    ),
+]
 THOUGHTS = ["inline", "rewrite", "off"]
 
 

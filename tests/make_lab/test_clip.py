@@ -33,6 +33,7 @@ def micro(out: Path, **changes) -> clip.ClipConfig:
     return clip.ClipConfig(**(settings | changes))
 
 
+@pytest.mark.slow
 def test_ten_steps_make_a_checkpoint_that_plain_transformers_loads_and_that_scores_and_rewards(tmp_path: Path):
     made = clip.run(micro(tmp_path))
     *_, trained, measured = MetricsLog.read(tmp_path / "metrics.jsonl")

@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+import pytest
+
 from thinkdraw.make_lab import pretrain, tokenizer
 from thinkdraw.policies import load_policy
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Prompt, Sampling
 
 
+@pytest.mark.slow
 def test_tokenizer_and_pretrain_make_a_checkpoint_that_draws_thinks_and_answers(tmp_path: Path):
     codes = tokenizer.run(
         tokenizer.TokenizerConfig(

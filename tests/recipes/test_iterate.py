@@ -1,5 +1,6 @@
 """The loop at its smallest: the original policy is what is fine-tuned, its reinforced child is what is sampled."""
 
+import pytest
 import yaml
 from tests.training.helpers import policy_dir
 
@@ -16,6 +17,7 @@ RL = [
 SFT = [*SMALL, "judge=low-codes", "threshold=null", "best_of_group=true", "batch_rows=2", "max_steps=1"]
 
 
+@pytest.mark.slow
 def test_rounds_alternate_rl_and_sft_of_the_original(tmp_path):
     policy = policy_dir(tmp_path)
     sample = {"prompts": {"count": 4}, "group_size": 2, "sampling": {"max_thought_tokens": 4}, "rewards": [REWARD]}

@@ -17,6 +17,8 @@ from thinkdraw.recipes import grpo, sft
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Rollouts
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -199,6 +199,7 @@ def test_more_of_the_labs_prompts_go_on_with_the_same_store(tmp_path, policy):
     assert len(RolloutStore.open(tmp_path)) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree")
 def test_the_code_of_the_page_runs(tmp_path):
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/rollout_store.md").read_text(), flags=re.DOTALL)

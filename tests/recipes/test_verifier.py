@@ -59,7 +59,7 @@ def test_the_policys_understanding_learns_what_a_bright_picture_is(tmp_path, pol
     found = json.loads((run / "summary.json").read_text())
     assert found["rows"] == {"train": 52, "test": 12}  # 13 of 16 prompts, 4 pictures each
     assert found["after"]["auroc"] == 1.0 and found["after"]["ece"] < 0.3 and found["before"]["auroc"] < 0.9
-    assert (run / "calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert (run / "calibration.svg").read_text(encoding="utf-8").startswith("<svg ")
     judge, rows = load_trained(run, precision="fp32"), verifier.read_labels(tmp_path / "labels", ["orm"])
     p_yes = judge.answer(rows.pictures, rows.questions)
     assert float(p_yes[1::2].min()) > float(p_yes[0::2].max())

@@ -72,8 +72,9 @@ def test_the_table_prints_what_failed_and_what_a_row_costs_when_it_is_used(tmp_p
     assert "| good | +10.0 | +8.0 – +12.0 | +10.0 | 4,096 | 2,560 |" in text
     assert "Not above the untrained policy (interval reaches 0): useless." in text
     assert "best of 4 draws 4 pictures" in text
-    draw(rows, tmp_path / "plot.png", ["pictures_sampled", "sequences_trained", "seconds"])
-    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+    draw(rows, tmp_path / "plot.svg", ["pictures_sampled", "sequences_trained", "seconds"])
+    drawn = (tmp_path / "plot.svg").read_text(encoding="utf-8")
+    assert drawn.count("<title>good: 10 [8, 12]</title>") == 3 and drawn.count("<title>best of 4</title>") == 3
 
 
 def test_a_ledger_adds_up_and_survives_a_checkpoint():

@@ -11,6 +11,7 @@ from thinkdraw.studies.quickstart import EvaluationSettings
 from thinkdraw.types import Sampling
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (checkpoint_path() / "config.json").exists(), reason="the lab checkpoint is not in this tree")
 def test_every_control_is_trained_and_compared(tmp_path):
     config = EvidenceConfig(

@@ -25,6 +25,8 @@ from thinkdraw.training.optimiser import Optimiser
 from thinkdraw.training.run import open_policy
 from thinkdraw.training.world import World
 
+pytestmark = pytest.mark.slow
+
 ENV = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
 
 

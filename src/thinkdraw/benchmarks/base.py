@@ -18,9 +18,10 @@ from torch import Tensor
 
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
-Row = dict[str, Any]
+Row = JsonObject
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PictureSet:
 
 
 @dataclass(frozen=True)
-class Place:
+class PictureFile:
     """Where an official layout has one picture. cell: (row, column) where the file is a 2×2 grid of equal squares."""
 
     path: Path
@@ -57,7 +58,7 @@ class Report:
     label: str
     overall: Score
     columns: Mapping[str, Score]
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    extra: JsonMapping = field(default_factory=dict)
     notes: Sequence[str] = ()
     scale: float = 1.0
     unit: str = "pictures"
@@ -100,7 +101,7 @@ class Benchmark(Protocol):
         """The report of some rows; rows without verdict are counted and left out."""
         ...
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         """(prompt index, sample) → the picture's place, of all that an official layout holds; more samples than asked included."""
         ...
 
@@ -145,7 +146,7 @@ class ChecksPrompts(Protocol):
         ...
 
 
-def row_about(pictures: PictureSet, place: int, verdict: float | bool | None, **raw: Any) -> Row:
+def row_about(pictures: PictureSet, place: int, verdict: float | bool | None, **raw: object) -> Row:
     """The row of picture number `place` of a set; NaN becomes None. raw: what the judges said, JSON."""
     prompt = pictures.prompt
     return {
@@ -182,7 +183,7 @@ def batches_by_size(sets: Sequence[PictureSet], largest: int = 32) -> Iterator[t
             yield part, torch.from_numpy(np.stack([sets[i].pictures[k] for i, k in part]))
 
 
-def judge_name(judge: Any) -> str:
+def judge_name(judge: object) -> str:
     """How a label and a summary name a judge: its name, and its model where it has a choice of them."""
     name = str(getattr(judge, "name", type(judge).__name__))
     chosen = [value for key in ("path", "model") if isinstance(value := getattr(judge, key, None), str | Path)]
@@ -190,13 +191,13 @@ def judge_name(judge: Any) -> str:
     return f"{name}:{model}" if model and model != name else name
 
 
-def check_given(name: str, role: str, judge: Any) -> None:
+def check_given(name: str, role: str, judge: object) -> None:
     """Raises UserError where a benchmark cannot do without the judge of a role."""
     if judge is None:
         raise UserError(f"{name} needs a judge of {role!r}, and none was given. Name one: --judge {role}=NAME.")
 
 
-def judge_facts(judge: Any) -> dict[str, Any]:
+def judge_facts(judge: object) -> JsonObject:
     """What a summary says about a judge: name, the path or model asked for, revision and dtype, null where not known."""
     facts = {key: getattr(judge, key, None) for key in ("path", "revision", "dtype", "hard")}
     facts["revision"] = facts["revision"] or getattr(getattr(judge, "policy", None), "revision", None)
@@ -204,7 +205,7 @@ def judge_facts(judge: Any) -> dict[str, Any]:
     return {"name": judge_name(judge), "revision": None, **known}
 
 
-def number_or_nan(value: Any) -> float:
+def number_or_nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 

@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from thinkdraw.benchmarks.statistics import auroc
-from thinkdraw.runtime.files import atomic_file
+from thinkdraw.charts.points import Point, Points, points_plot, sheet
+from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 
 NUM_BINS = 10
 
@@ -29,7 +30,7 @@ class Calibration:
     no_verdict: int
     bins: Sequence[Sequence[float]]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> JsonObject:
         return dataclasses.asdict(self)
 
 
@@ -56,26 +57,16 @@ def calibration(
 
 
 def draw_calibration(measured: Mapping[str, Calibration], path: Path) -> None:
-    """A reliability diagram: the closer to the diagonal, the more P(yes) is worth."""
-    import matplotlib  # here: it takes longer to import than all else in this file
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(4.6, 4.4))
-    axis.plot([0, 1], [0, 1], color="0.7", lw=1)
-    for name, found in measured.items():
-        means, shares, sizes = zip(*found.bins) if found.bins else ((), (), ())
-        area = "" if found.auroc is None else f", AUROC {found.auroc:.3f}"
-        axis.plot(means, shares, marker="o", label=f"{name}: calibration error {found.ece:.3f}{area}")
-        for mean, share, size in zip(means, shares, sizes):
-            axis.annotate(str(size), (mean, share), fontsize=6, textcoords="offset points", xytext=(4, -8))
-    axis.set(xlabel="P(yes)", ylabel="share of yes", xlim=(0, 1), ylim=(0, 1))
-    axis.legend(fontsize=7, loc="upper left")
-    figure.tight_layout()
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-    plt.close(figure)
+    """A reliability diagram as SVG: the closer to the diagonal, the more P(yes) is worth. Beside each point: its rows."""
+    groups = []
+    for index, (name, result) in enumerate(measured.items()):
+        area = "" if result.auroc is None else f", AUROC {result.auroc:.3f}"
+        points = [Point(mean, share, note=str(int(rows))) for mean, share, rows in result.bins]
+        groups.append(Points(f"{name}: error {result.ece:.3f}{area}", points, index, is_joined=True))
+    chart = points_plot(
+        "calibration", "Calibration of P(yes)", groups, x_label="P(yes)", y_label="share of yes", diagonal=True
+    )
+    atomic_write_text(path, sheet("calibration error, and area under the ROC curve", [chart], groups))
 
 
 def _bins(p: np.ndarray) -> list[np.ndarray]:

@@ -5,19 +5,19 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Drawer, Prompt, Sampling
 
 RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True)
-class Drawing:
+class DrawnPicture:
     """One picture of a benchmark. picture: (H, W, 3) uint8. image_tokens: (N,) int64. thought: "" where `off`."""
 
     prompt_index: int
@@ -39,7 +39,7 @@ def draw_benchmark(
     policy: Drawer, prompts: Sequence[Prompt], sampling: Sampling, samples_per_prompt: int = 4,
     folder: Path | str | None = None, seed: int = 0, chunk: int = 256,
     progress: Callable[[int, int], None] | None = None, *, benchmark: str = "lab",
-) -> Iterator[list[Drawing]]:  # fmt: skip
+) -> Iterator[list[DrawnPicture]]:  # fmt: skip
     """The pictures in order, about `chunk` at a time, all samples of a prompt in the same list.
 
     folder: pictures with a row in its results.jsonl are left out. progress: called with pictures done and in all.
@@ -60,14 +60,14 @@ def draw_benchmark(
             pictures, tokens = rollouts.pictures.cpu().numpy(), rollouts.image_tokens().cpu().numpy()
             thoughts = rollouts.thoughts or ("",) * len(places)
             yield [
-                Drawing(i, prompts[i], k, seeds[row], thoughts[row], pictures[row], tokens[row])
+                DrawnPicture(i, prompts[i], k, seeds[row], thoughts[row], pictures[row], tokens[row])
                 for row, (i, k) in enumerate(places)
             ]
         if progress is not None:
             progress(num_drawn, total)
 
 
-def read_rows(folder: Path | str) -> list[dict[str, Any]]:
+def read_rows(folder: Path | str) -> list[JsonObject]:
     """Rows of a folder's results.jsonl, or none where there is no such file."""
     path = Path(folder) / RESULTS
     if not path.exists():
@@ -78,7 +78,7 @@ def read_rows(folder: Path | str) -> list[dict[str, Any]]:
         raise UserError(f"{path} is damaged ({error}). Remove it and evaluate again.") from error
 
 
-def write_rows(folder: Path | str, rows: Sequence[dict[str, Any]]) -> None:
+def write_rows(folder: Path | str, rows: Sequence[JsonObject]) -> None:
     """Write all rows to results.jsonl, or none."""
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     atomic_write_text(Path(folder) / RESULTS, "".join(lines))

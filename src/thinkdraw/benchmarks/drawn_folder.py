@@ -7,21 +7,21 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from thinkdraw.benchmarks.base import Place, Row, null_for_nan
+from thinkdraw.benchmarks.base import PictureFile, Row, null_for_nan
 from thinkdraw.benchmarks.drawing import picture_seed
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.settings import keep_settings
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Policy, Prompt, Rollouts, Sampling
 
 
 def draw_into(
-    folder: Path, policy: Policy, prompts: Mapping[int, Prompt], settings: dict[str, Any], sampling: Sampling,
+    folder: Path, policy: Policy, prompts: Mapping[int, Prompt], settings: JsonObject, sampling: Sampling,
     *, samples: int, seed: int, chunk: int, progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:  # fmt: skip
     """Draw what is not there yet; the rows of all pictures, in order.
@@ -49,9 +49,9 @@ def draw_into(
     return [row for index in prompts for row in done[index]]
 
 
-def drawn_places(folder: Path, indices: Iterable[int], samples: int) -> dict[tuple[int, int], Place]:
+def drawn_places(folder: Path, indices: Iterable[int], samples: int) -> dict[tuple[int, int], PictureFile]:
     """(prompt index, sample) → the picture's file, of all that are there."""
-    places = {(i, k): Place(_file(folder, i, k)) for i in indices for k in range(samples)}
+    places = {(i, k): PictureFile(_file(folder, i, k)) for i in indices for k in range(samples)}
     return {key: place for key, place in places.items() if place.path.is_file()}
 
 

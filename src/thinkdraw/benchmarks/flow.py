@@ -6,9 +6,8 @@ A scoring folder holds settings.json (what was asked), results.jsonl (rows, appe
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +17,7 @@ from thinkdraw.benchmarks.picture_files import ABSENT, Listing, read_set, stamp
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.statistics import Score, mean_interval
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
 Progress = Callable[[int, int], None]
@@ -97,12 +97,12 @@ def spread_of_pictures(rows: Sequence[Row]) -> dict[str, Score]:
     return {name: mean_interval([spread[name] for spread in found]) for name in ("vendi", "pixels")} if found else {}
 
 
-def numbers(score: Score) -> dict[str, Any]:
+def numbers(score: Score) -> JsonObject:
     """A score as summary.json holds it."""
     return null_for_nan(dataclasses.asdict(score))
 
 
-def summary_of(report: Report, settings: Mapping[str, Any], **measures: Any) -> dict[str, Any]:
+def summary_of(report: Report, settings: JsonMapping, **measures: object) -> JsonObject:
     """What summary.json holds. measures: diversity, latency, understanding."""
     overall = report.overall
     return null_for_nan({
@@ -168,7 +168,7 @@ def _is_open(row: Row | None) -> bool:
     return row is None or (row["verdict"] is None and not row.get("left_out"))
 
 
-def _stop_if_judge_fails(benchmark: Benchmark, rows: Any, max_frac: float, num_pictures: int) -> None:
+def _stop_if_judge_fails(benchmark: Benchmark, rows: Collection[Row], max_frac: float, num_pictures: int) -> None:
     failed = [row for row in rows if _is_open(row) and row["stamp"] is not None]
     if len(failed) > max(1, math.floor(max_frac * num_pictures)):
         reason = failed[-1].get("problem") or failed[-1].get("reason") or "no reason given"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from thinkdraw.benchmarks.base import PictureSet, Place
+from thinkdraw.benchmarks.base import PictureFile, PictureSet
 from thinkdraw.images import read_picture
 from thinkdraw.types import Prompt
 
@@ -24,7 +24,7 @@ class Listing:
     extra: picture files in the folder that the benchmark does not ask for. sizes: "384×384" → how many files.
     """
 
-    places: Mapping[tuple[int, int], Place]
+    places: Mapping[tuple[int, int], PictureFile]
     missing: Sequence[tuple[int, int]]
     extra: Sequence[str]
     sizes: Mapping[str, int]
@@ -43,7 +43,7 @@ class Listing:
 
 
 def list_pictures(
-    folder: Path, places: Mapping[tuple[int, int], Place], indices: Iterable[int], pictures_per_prompt: int
+    folder: Path, places: Mapping[tuple[int, int], PictureFile], indices: Iterable[int], pictures_per_prompt: int
 ) -> Listing:
     """Compare what a layout holds with what a benchmark asks for.
 
@@ -78,7 +78,7 @@ def read_set(
     return PictureSet(index, prompt, tuple(pictures), tuple(pictures.values())), problems
 
 
-def read_place(place: Place) -> np.ndarray:
+def read_place(place: PictureFile) -> np.ndarray:
     """One picture, (H, W, 3) uint8. Raises OSError or ValueError for a file that is no picture, or no 2×2 grid."""
     picture = read_picture(place.path)
     if place.cell is None:
@@ -90,7 +90,7 @@ def read_place(place: Place) -> np.ndarray:
     return picture[row * side : (row + 1) * side, column * side : (column + 1) * side]
 
 
-def stamp(place: Place | None) -> list[int] | None:
+def stamp(place: PictureFile | None) -> list[int] | None:
     """Size in bytes and time of the last change: whether a row is still about this file."""
     if place is None:
         return None

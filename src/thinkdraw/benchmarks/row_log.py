@@ -4,12 +4,12 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import write_error
+from thinkdraw.runtime.json_types import JsonObject
 
-Row = dict[str, Any]
+Row = JsonObject
 
 
 class RowLog:

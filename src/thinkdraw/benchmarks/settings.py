@@ -4,14 +4,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 
-def keep_settings(path: Path, settings: dict[str, Any]) -> None:
+def keep_settings(path: Path, settings: JsonObject) -> None:
     """Write settings to `path`, or check that what stands there is the same. Raises UserError naming what differs."""
     wanted = json.loads(json.dumps(settings))
     if not path.exists():

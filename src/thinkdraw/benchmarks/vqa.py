@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_differ
 from thinkdraw.data.prompt_files import json_rows, text_of
 from thinkdraw.errors import UserError
 from thinkdraw.images import read_picture
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Questioner
 
 YES_NO, CHOICE = "yes/no", "multiple choice"
@@ -114,7 +114,7 @@ def _ask(questioner: Questioner, items: Sequence[VqaItem], problems: list[str]) 
     return [torch.tensor(found[i]) if i in found else None for i in range(len(items))]
 
 
-def _answer(row: Mapping[str, Any], choices: tuple[str, ...], where: str) -> int:
+def _answer(row: JsonMapping, choices: tuple[str, ...], where: str) -> int:
     given = row.get("answer")
     if not choices:
         if isinstance(given, str) and given.strip().lower() in ("yes", "no"):

@@ -3,11 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
 
 LAB = "lab-"
 
@@ -97,7 +98,7 @@ def evaluate(
             }
             _lab(ckpt, name, device, precision, sampling, asked, json_)
         return None
-    given: dict[str, Any] = {
+    given: JsonObject = {
         "benchmarks": names, "policy": ckpt, "images": images, "prompts": prompts, "split": split, "count": count,
         "samples": samples, "seed": seed, "out": out, "vqa": vqa, "chunk": chunk, "export_official": export_official,
         "questions_per_type": questions_per_type, "latency_pictures": latency_pictures,
@@ -107,7 +108,7 @@ def evaluate(
     _run(given, judge or [], set_ or [], json_)
 
 
-def _run(given: dict[str, Any], judge: Sequence[str], settings: Sequence[str], as_json: bool) -> None:
+def _run(given: JsonObject, judge: Sequence[str], settings: Sequence[str], as_json: bool) -> None:
     from thinkdraw.commands.evaluate_tables import print_summary
     from thinkdraw.config import load_config
     from thinkdraw.studies import evaluate as recipe
@@ -125,18 +126,18 @@ def _run(given: dict[str, Any], judge: Sequence[str], settings: Sequence[str], a
 
 
 def _lab(
-    ckpt: str, name: str, device: str, precision: str, sampling: dict[str, Any], asked: dict[str, Any], as_json: bool
+    ckpt: str, name: str, device: str, precision: str, sampling: JsonObject, asked: JsonObject, as_json: bool
 ) -> None:
     """The lab's own evaluation, whose folders the recipes and the report know."""
     from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
     from thinkdraw.commands.evaluate_tables import print_lab
-    from thinkdraw.lab.prompts import SPECS
+    from thinkdraw.lab.prompts import SPECS, family_of
     from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
     from thinkdraw.types import Sampling
 
-    family: Any = name.removeprefix(LAB)
-    if family not in SPECS:
+    family = family_of(name)
+    if family is None:
         raise UserError(f"--benchmark {name}: the lab has {', '.join(LAB + known for known in SPECS)}.")
     if asked["count"] < 6:
         raise UserError(f"--count {asked['count']}: the lab's sets need at least 6 prompts, one per task.")

@@ -1,10 +1,11 @@
 """What `thinkdraw eval` prints: scores, and beneath them everything that a reader needs to compare them."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 
-def print_summary(summary: Mapping[str, Any]) -> None:
+def print_summary(summary: JsonMapping) -> None:
     """A table of columns and overall in published units, then judge, prompts, sampling, costs and problems."""
     scale = summary["scale"]
     unit = summary["unit"]
@@ -15,7 +16,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         print(line)
 
 
-def print_lab(summary: Mapping[str, Any]) -> None:
+def print_lab(summary: JsonMapping) -> None:
     """The lab's own evaluation."""
     rows = [{"task": task, "score": interval(row, "value")} for task, row in summary["per_task"].items()]
     print_rows([*rows, {"task": "overall", "score": interval(summary, "score")}])
@@ -30,7 +31,7 @@ def print_lab(summary: Mapping[str, Any]) -> None:
         print(line)
 
 
-def print_comparison(found: Mapping[str, Any]) -> None:
+def print_comparison(found: JsonMapping) -> None:
     """A minus B: overall, columns, and what both understand."""
     rows = [{"": task, "A − B": interval(score, "value")} for task, score in found["per_task"].items()]
     print_rows([*rows, {"": "overall", "A − B": interval(found["difference"], "value")}], heading=found["label"])
@@ -53,7 +54,7 @@ def print_comparison(found: Mapping[str, Any]) -> None:
         print(f"vqa: A {vqa['a']:.3f}, B {vqa['b']:.3f}, A − B {interval(vqa['difference'], 'value')}")
 
 
-def interval(row: Mapping[str, Any], key: str, scale: float = 1.0) -> str:
+def interval(row: JsonMapping, key: str, scale: float = 1.0) -> str:
     if row[key] is None:
         return "no verdict"
     value, low, high = (scale * row[name] for name in (key, "low", "high"))
@@ -61,7 +62,7 @@ def interval(row: Mapping[str, Any], key: str, scale: float = 1.0) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], heading: str = "") -> None:
+def print_rows(rows: Sequence[JsonMapping], heading: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -74,13 +75,13 @@ def print_rows(rows: Sequence[Mapping[str, Any]], heading: str = "") -> None:
     console.print(table)
 
 
-def _row(name: str, score: Mapping[str, Any], scale: float, unit: str) -> dict[str, Any]:
+def _row(name: str, score: JsonMapping, scale: float, unit: str) -> JsonObject:
     return {
         "": name, "score": interval(score, "value", scale), unit: score["pictures"], "prompts": score["prompts"],
     }  # fmt: skip
 
 
-def _facts(summary: Mapping[str, Any]) -> list[str]:
+def _facts(summary: JsonMapping) -> list[str]:
     lines = [
         f"{summary['pictures']} {summary['unit']} of {summary['prompts']} prompts, {summary['no_verdict']} without verdict, "
         "95 % intervals by bootstrap over prompts"
@@ -100,7 +101,7 @@ def _facts(summary: Mapping[str, Any]) -> list[str]:
     return [*lines, *(f"note: {note}" for note in summary["notes"])]
 
 
-def _judges(found: Mapping[str, Any]) -> list[str]:
+def _judges(found: JsonMapping) -> list[str]:
     """Each judge with its revision, and which prompts."""
     lines = []
     for role, judge in found["judges"].items():
@@ -110,7 +111,7 @@ def _judges(found: Mapping[str, Any]) -> list[str]:
     return [*lines, f"prompts: {file}sha256 {str(found.get('prompts_sha256') or 'not given')[:12]}"]
 
 
-def _understanding(found: Mapping[str, Any]) -> list[str]:
+def _understanding(found: JsonMapping) -> list[str]:
     lines = []
     if "accuracy" in found:
         blank = found["blanked"]["accuracy"]
@@ -124,6 +125,6 @@ def _understanding(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _sampling(summary: Mapping[str, Any]) -> str:
+def _sampling(summary: JsonMapping) -> str:
     used = {key: value for key, value in summary["sampling"].items() if value not in (None, False)}
     return f"sampling {', '.join(f'{key} {value}' for key, value in used.items())}, seed {summary['seed']}"

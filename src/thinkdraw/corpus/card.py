@@ -1,9 +1,9 @@
 """The data-set card: where rows come from, who wrote them, in which words they were asked for, what was left out, and why."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
 from thinkdraw.corpus.queue import Counts
 from thinkdraw.corpus.settings import CorpusSettings
@@ -11,7 +11,7 @@ from thinkdraw.corpus.teachers import instructions
 
 
 @dataclass(frozen=True)
-class Made:
+class CorpusTotals:
     """kept: rows in the corpus. filtered: reason → rows. rejected: kind → rows. malformed: kind → answers asked for again."""
 
     kept: int
@@ -23,7 +23,7 @@ class Made:
     no_verdict: dict[str, int]
 
 
-def card(settings: CorpusSettings, teacher: str, made: Made) -> str:
+def card(settings: CorpusSettings, teacher: str, made: CorpusTotals) -> str:
     """README.md with the front matter that `datasets` and the hub read. It holds no date: the same corpus has the same card."""
     head = {
         "license": settings.licence,
@@ -32,27 +32,33 @@ def card(settings: CorpusSettings, teacher: str, made: Made) -> str:
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
         "thinkdraw": {"rows": made.kept, "items": made.counts.total, "complete": made.is_whole, "teacher": teacher},
     }
-    counts, limits = made.counts, settings.limits
-    spent = f"{counts.tokens_in} tokens in, {counts.tokens_out} out"
-    if limits.price_in or limits.price_out:
-        spent += f", {limits.money(counts.tokens_in, counts.tokens_out):.2f} at the given prices"
     unfinished = (
-        "" if made.is_whole else f"\n**Not complete:** the budget ended with {counts.waiting} items not asked about.\n"
+        ""
+        if made.is_whole
+        else f"\n**Not complete:** the budget ended with {made.counts.waiting} items not asked about.\n"
     )
-    language = getattr(settings.teacher, "language", "English")
-    no_verdicts = "".join(
-        f"\n* {name}: {count} rows without a verdict stay\n" for name, count in made.no_verdict.items() if count
-    )
-    given = {"left out because of": made.filtered, "set aside because of": made.rejected}
-    given |= {"malformed answers, asked for again": made.malformed}
-    tables = "\n".join(_table(title, rows) for title, rows in given.items() if rows)
     return f"""---
 {yaml.safe_dump(head, sort_keys=False)}---
 # A corpus of rationales
 
 {made.kept} rows: a picture, prompts in five styles and a rationale in four, written by **{teacher}**. Made by `thinkdraw corpus write`.
 {unfinished}
-## Columns
+{_COLUMNS}
+## Provenance
+
+{_code(settings.source)}
+{_teacher(settings, made)}
+{_counts(made)}
+## Filters
+
+{_code(settings.filters)}
+## Licence
+
+{settings.licence}. Pictures keep the licence of their source; the texts are subject to the teacher's terms.
+"""
+
+
+_COLUMNS = """## Columns
 
 | column | what |
 |---|---|
@@ -64,11 +70,16 @@ def card(settings: CorpusSettings, teacher: str, made: Made) -> str:
 | `id`, `structure` | the item in the source; clauses and questions of its prompt as JSON, where known |
 
 The names are those of ReasonGen-R1's data set (arXiv 2505.24875).
+"""
 
-## Provenance
 
-{_code(settings.source)}
-## Teacher
+def _teacher(settings: CorpusSettings, made: CorpusTotals) -> str:
+    counts, limits = made.counts, settings.limits
+    spent = f"{counts.tokens_in} tokens in, {counts.tokens_out} out"
+    if limits.price_in or limits.price_out:
+        spent += f", {limits.money(counts.tokens_in, counts.tokens_out):.2f} at the given prices"
+    language = getattr(settings.teacher, "language", "English")
+    return f"""## Teacher
 
 {_code(settings.teacher, exclude={"key_env", "concurrency", "timeout_s"})}
 {counts.requests} answers, {sum(made.malformed.values())} of them malformed; {spent}.
@@ -88,28 +99,30 @@ Without:
 After a malformed answer:
 
 {_quoted(instructions.retry("…"))}
-
-## Counts
-
-| | items |
-|---|---|
-| in the source | {counts.total} |
-| in the corpus | {made.kept} |
-| left out by a filter (`filtered.jsonl`) | {sum(made.filtered.values())} |
-| set aside without a usable answer (`rejected.jsonl`) | {counts.rejected} |
-| not asked about | {counts.waiting} |
-
-{tables}{no_verdicts}
-## Filters
-
-{_code(settings.filters)}
-## Licence
-
-{settings.licence}. Pictures keep the licence of their source; the texts are subject to the teacher's terms.
 """
 
 
-def _code(section: Any, exclude: set[str] | None = None) -> str:
+def _counts(made: CorpusTotals) -> str:
+    no_verdicts = "".join(
+        f"\n* {name}: {count} rows without a verdict stay\n" for name, count in made.no_verdict.items() if count
+    )
+    given = {"left out because of": made.filtered, "set aside because of": made.rejected}
+    given |= {"malformed answers, asked for again": made.malformed}
+    tables = "\n".join(_table(title, rows) for title, rows in given.items() if rows)
+    return f"""## Counts
+
+| | items |
+|---|---|
+| in the source | {made.counts.total} |
+| in the corpus | {made.kept} |
+| left out by a filter (`filtered.jsonl`) | {sum(made.filtered.values())} |
+| set aside without a usable answer (`rejected.jsonl`) | {made.counts.rejected} |
+| not asked about | {made.counts.waiting} |
+
+{tables}{no_verdicts}"""
+
+
+def _code(section: BaseModel, exclude: set[str] | None = None) -> str:
     text = yaml.safe_dump(section.model_dump(mode="json", exclude=exclude), sort_keys=False, allow_unicode=True)
     return f"```yaml\n{text}```\n"
 

@@ -1,7 +1,6 @@
 """What a person sees while a corpus is written, on stderr: a bar on a terminal, else a line now and then."""
 
 import time
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -24,7 +23,7 @@ class WritingDisplay:
             self._task = self._bar.add_task("corpus", total=None, shown="")
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 

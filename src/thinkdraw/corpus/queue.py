@@ -9,11 +9,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.corpus.sources import Item
 from thinkdraw.data.prompt_files import prompt_of, row_of
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 WAITING, ANSWERED, REJECTED, FILTERED = range(4)
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROW
 
 
 @dataclass(frozen=True)
-class Said:
+class TeacherAnswer:
     """A reply of the teacher: malformed, with kind and problem, or the one that was used (both empty)."""
 
     reply: str
@@ -80,7 +80,7 @@ class Queue:
     def __enter__(self) -> "Queue":
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         self._db.close()
 
     def fill(self, items: Iterable[Item]) -> int:
@@ -102,7 +102,7 @@ class Queue:
     def indices(self, state: int) -> list[int]:
         return [row[0] for row in self._db.execute("SELECT idx FROM items WHERE state = ? ORDER BY idx", (state,))]
 
-    def answered(self) -> Iterator[tuple[Item, dict[str, Any]]]:
+    def answered(self) -> Iterator[tuple[Item, JsonObject]]:
         """Items with their answers, in order, a few in memory at a time; the queue may be written to in between."""
         query = "SELECT idx, item, answer FROM items WHERE state = ? AND idx > ? ORDER BY idx LIMIT ?"
         last = -1
@@ -111,18 +111,18 @@ class Queue:
                 yield _item(index, item), json.loads(answer)
             last = rows[-1][0]
 
-    def set_aside(self, state: int) -> Iterator[tuple[Item, str, list[Said]]]:
+    def set_aside(self, state: int) -> Iterator[tuple[Item, str, list[TeacherAnswer]]]:
         """Rejected or filtered items with reason and replies, in order."""
         query = "SELECT idx, item, reason FROM items WHERE state = ? ORDER BY idx"
         for index, item, reason in self._db.execute(query, (state,)):
             yield _item(index, item), reason, self.replies(index)
 
-    def replies(self, index: int) -> list[Said]:
+    def replies(self, index: int) -> list[TeacherAnswer]:
         query = "SELECT reply, kind, problem, tokens_in, tokens_out FROM replies WHERE idx = ? ORDER BY attempt"
-        return [Said(*row) for row in self._db.execute(query, (index,))]
+        return [TeacherAnswer(*row) for row in self._db.execute(query, (index,))]
 
     def record(
-        self, index: int, attempt: int, said: Said, answer: str | None = None, reason: str | None = None
+        self, index: int, attempt: int, said: TeacherAnswer, answer: str | None = None, reason: str | None = None
     ) -> None:
         """A reply, and in the same breath what becomes of its item: an answer, a reason to set it aside, or neither yet."""
         with self._transaction():
@@ -179,7 +179,7 @@ class _Transaction:
     def __enter__(self) -> None:
         self.db.execute("BEGIN IMMEDIATE")
 
-    def __exit__(self, kind: Any, *error: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         self.db.execute("ROLLBACK" if kind else "COMMIT")
 
 

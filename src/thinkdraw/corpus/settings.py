@@ -1,7 +1,7 @@
 """What a corpus is made of and from: the configuration of `thinkdraw corpus write`."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from thinkdraw.corpus.sources import LabSource, SourceSettings
 from thinkdraw.corpus.teachers.endpoint import EndpointSettings
 from thinkdraw.corpus.teachers.limits import LimitSettings
 from thinkdraw.corpus.teachers.teachers import GrammarSettings, WriterSettings
+from thinkdraw.runtime.json_types import JsonObject
 
 TeacherSettings = Annotated[EndpointSettings | WriterSettings | GrammarSettings, Field(discriminator="kind")]
 
@@ -19,7 +20,7 @@ class ContradictionSettings(StrictModel):
     """A questioner is asked about each claim of a rationale; a row that it denies too often is left out."""
 
     questioner: str = Field(default="policy", description="A name of `thinkdraw list judges`, or pkg.mod:Class.")
-    settings: dict[str, Any] = Field(default={}, description="What it is made with.")
+    settings: JsonObject = Field(default={}, description="What it is made with.")
     claims: Literal["objects", "sentences"] = Field(default="sentences", description="What it is asked about.")
     question: str = Field(default='Does this picture show the following? "{claim}"', pattern=r"\{claim\}")
     max_claims: int = Field(default=6, ge=1, description="Of one row, the first ones.")
@@ -29,7 +30,7 @@ class ContradictionSettings(StrictModel):
 
 class AestheticSettings(StrictModel):
     scorer: str = Field(description="A name of `thinkdraw list judges`, or pkg.mod:Class.")
-    settings: dict[str, Any] = Field(default={}, description="What it is made with.")
+    settings: JsonObject = Field(default={}, description="What it is made with.")
     min_score: float
 
 

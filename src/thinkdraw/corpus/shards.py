@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from thinkdraw.corpus.sources import Item
 from thinkdraw.data.prompt_files import row_of
+from thinkdraw.runtime.json_types import JsonObject
 
 _TEXTS = pa.list_(pa.string())
 _PROMPTS = {
@@ -17,7 +18,7 @@ _PROMPTS = {
     **dict.fromkeys(("paraphrases", "varied_captions", "tags", "object_prompts"), _TEXTS),
 }
 _COTS = {"step_by_step": pa.string(), **dict.fromkeys(("object_centric", "region_descriptions", "tags"), _TEXTS)}
-_TYPES: dict[str, Any] = {
+_TYPES: JsonObject = {
     "image": pa.struct({"bytes": pa.binary(), "path": pa.string()}),
     "brief_caption": pa.string(),
     "detailed_caption": pa.string(),
@@ -43,7 +44,7 @@ SCHEMA = pa.schema(
 )
 
 
-def row_for(item: Item, answer: dict[str, Any], picture: bytes | None) -> dict[str, Any]:
+def row_for(item: Item, answer: JsonObject, picture: bytes | None) -> JsonObject:
     """A row of the corpus. picture: the file's bytes, or None where nothing was drawn."""
     structure = {k: v for k, v in row_of(item.prompt).items() if k not in ("id", "prompt")}
     return {
@@ -57,7 +58,7 @@ def row_for(item: Item, answer: dict[str, Any], picture: bytes | None) -> dict[s
     }
 
 
-def write_shards(folder: Path, rows: Iterator[dict[str, Any]], count: int, rows_per_shard: int) -> list[str]:
+def write_shards(folder: Path, rows: Iterator[JsonObject], count: int, rows_per_shard: int) -> list[str]:
     """The files' names. count: of rows, which the names say how many files there are by."""
     total = max(1, -(-count // rows_per_shard))
     names = [f"train-{index:05d}-of-{total:05d}.parquet" for index in range(total)]

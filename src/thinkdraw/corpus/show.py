@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,6 +11,7 @@ from thinkdraw.data.corpus_rows import COLUMNS, cells, parsed, shards_of, texts_
 from thinkdraw.data.picture_bytes import UnreadableError, bytes_of, decode
 from thinkdraw.images import to_data_uri, to_pil
 from thinkdraw.runtime.files import atomic_write_bytes
+from thinkdraw.runtime.json_types import JsonObject
 
 MAX_SIDE = 320
 
@@ -49,7 +49,7 @@ def write_page(folder: Path, out: Path, count: int, seed: int) -> Path:
     return out
 
 
-def _shown(number: int, cell: dict[str, Any]) -> Shown:
+def _shown(number: int, cell: JsonObject) -> Shown:
     picture = problem = ""
     try:
         data = bytes_of(cell.get("image"))
@@ -63,7 +63,7 @@ def _shown(number: int, cell: dict[str, Any]) -> Shown:
     )  # fmt: skip
 
 
-def _lists(value: Any) -> dict[str, list[str]]:
+def _lists(value: object) -> dict[str, list[str]]:
     return {str(name): texts_in(texts) for name, texts in value.items()} if isinstance(value, dict) else {}
 
 

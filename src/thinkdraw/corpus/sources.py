@@ -30,7 +30,7 @@ class Item:
     id: str
     prompt: Prompt
     has_picture: bool
-    ref: Any = field(default=None)
+    ref: object = field(default=None)
 
 
 class Source(Protocol):

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from thinkdraw.corpus.writing import CARD, FILTERED_FILE, REJECTED_FILE
 from thinkdraw.data.corpus_rows import COLUMNS, cells, draw_prompt, is_corpus, parsed, shards_of, texts_in
 from thinkdraw.data.text_diversity import text_diversity
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 SAMPLE = 5000
@@ -22,7 +22,7 @@ def check_corpus(folder: Path) -> None:
         raise UserError(f"{folder} holds no parquet files of a corpus. Give the folder that `corpus write` wrote.")
 
 
-def corpus_stats(folder: Path) -> dict[str, Any]:
+def corpus_stats(folder: Path) -> JsonObject:
     """Rows, shards, bytes, words per field, values per list, and how varied the first rows are. Raises UserError."""
     check_corpus(folder)
     shards = shards_of(folder)

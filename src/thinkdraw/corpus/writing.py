@@ -5,13 +5,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
 
 from thinkdraw.config import dump_config, save_config
-from thinkdraw.corpus.card import Made, card
+from thinkdraw.corpus.card import CorpusTotals, card
 from thinkdraw.corpus.filters.filtering import Dropped, filter_contradictions, filter_scores, filter_texts
 from thinkdraw.corpus.queue import FILTERED, REJECTED, Queue
 from thinkdraw.corpus.settings import CorpusSettings
@@ -22,6 +21,7 @@ from thinkdraw.corpus.teachers.teachers import Teacher
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Questioner, Scorer
 
 WORK, CONFIG, CARD, DATA, REJECTED_FILE, FILTERED_FILE = (
@@ -31,7 +31,7 @@ MAY_CHANGE = {"limits", "filters", "licence", "rows_per_shard"}  # between a sto
 MAY_CHANGE_OF_TEACHER = {"base_url", "concurrency", "timeout_s", "key_env", "batch"}
 MAX_SHOWN = 4000
 
-Draw = Callable[[Queue, Iterator[tuple[Item, dict[str, Any]]]], None]
+Draw = Callable[[Queue, Iterator[tuple[Item, JsonObject]]], None]
 """Draws and stores the pictures of answered items that have none."""
 
 
@@ -96,7 +96,7 @@ def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Drop
 
     drawn = queue.drawn()
 
-    def with_pictures() -> Iterator[tuple[Item, dict[str, Any]]]:
+    def with_pictures() -> Iterator[tuple[Item, JsonObject]]:
         return (row for row in queue.answered() if row[0].has_picture or row[0].index in drawn)
 
     if filters.aesthetic and helpers.scorer:
@@ -124,11 +124,11 @@ def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: st
     )
     reasons.update(reason for _, reason, _ in queue.set_aside(FILTERED))
     aside = Counter(reason.partition(":")[0] for _, reason, _ in queue.set_aside(REJECTED))
-    made = Made(kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict)
+    made = CorpusTotals(kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict)
     atomic_write_text(settings.out / CARD, card(settings, teacher, made))
 
 
-def _rejected(queue: Queue) -> Iterator[dict[str, Any]]:
+def _rejected(queue: Queue) -> Iterator[JsonObject]:
     for item, reason, said in queue.set_aside(REJECTED):
         attempts = [
             {"kind": s.kind, "problem": s.problem, "characters": len(s.reply), "reply": s.reply[:MAX_SHOWN]}
@@ -137,7 +137,7 @@ def _rejected(queue: Queue) -> Iterator[dict[str, Any]]:
         yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "attempts": attempts}
 
 
-def _filtered(queue: Queue, dropped: Dropped) -> Iterator[dict[str, Any]]:
+def _filtered(queue: Queue, dropped: Dropped) -> Iterator[JsonObject]:
     for item, reason, _ in queue.set_aside(FILTERED):
         yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": None}
     for item, answer in queue.answered():
@@ -146,7 +146,7 @@ def _filtered(queue: Queue, dropped: Dropped) -> Iterator[dict[str, Any]]:
             yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": answer}
 
 
-def _write_lines(path: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_lines(path: Path, rows: Iterator[JsonObject]) -> None:
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row) + "\n")

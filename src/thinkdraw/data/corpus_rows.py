@@ -21,6 +21,7 @@ from pydantic import Field
 from thinkdraw.config import StrictModel
 from thinkdraw.data.prompt_files import prompt_of
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 PromptStyle = Literal["brief", "plain", "paraphrase", "tags", "objects", "varied"]
@@ -88,7 +89,7 @@ def is_corpus(path: Path) -> bool:
     return "detailed_caption" in names and bool({"brief_caption", "augmented_prompts"} & names)
 
 
-def cells(shard: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+def cells(shard: Path, columns: Sequence[str]) -> Iterator[JsonObject]:
     """Rows of one file, of the columns it has, a few at a time in memory. Raises UserError for a damaged file."""
     try:
         with pq.ParquetFile(shard) as file:
@@ -115,7 +116,7 @@ def read_texts(
 
 
 def _add_example(
-    texts: Texts, row: int, cell: dict[str, Any], reading: CorpusReading, rng: np.random.Generator,
+    texts: Texts, row: int, cell: JsonObject, reading: CorpusReading, rng: np.random.Generator,
     thought_fits: Callable[[str], bool], prompt_fits: Callable[[str], bool],
 ) -> None:  # fmt: skip
     prompt, thought = draw_prompt(cell, reading.prompts, rng), draw_rationale(cell, reading, rng)
@@ -148,7 +149,7 @@ def parsed(value: Any) -> Any:
         return value
 
 
-def texts_in(value: Any) -> list[str]:
+def texts_in(value: object) -> list[str]:
     """The texts of a cell: of a list, of the values of a mapping, or the cell itself; blanks are made single."""
     value = parsed(value)
     if isinstance(value, dict):
@@ -160,7 +161,7 @@ def texts_in(value: Any) -> list[str]:
     return [line for line in lines if line]
 
 
-def draw_prompt(cell: dict[str, Any], styles: Sequence[PromptStyle], rng: np.random.Generator) -> str:
+def draw_prompt(cell: JsonObject, styles: Sequence[PromptStyle], rng: np.random.Generator) -> str:
     """One prompt of one style, the caption where the row has none of the styles, "" without any.
 
     A single sentence loses its full stop, as ReasonGen-R1 strips it; a prompt of several is left as it is.
@@ -174,14 +175,14 @@ def draw_prompt(cell: dict[str, Any], styles: Sequence[PromptStyle], rng: np.ran
     return text if len(_SENTENCE_END.findall(text)) > 1 else text.removesuffix(".")
 
 
-def all_prompts(cell: dict[str, Any]) -> list[str]:
+def all_prompts(cell: JsonObject) -> list[str]:
     """Everything that `draw_prompt` can draw, of any style."""
     given = parsed(cell.get("augmented_prompts"))
     given = given if isinstance(given, dict) else {}
     return [text for style in get_args(PromptStyle) for text in _prompts(cell, given, style)]
 
 
-def _prompts(cell: dict[str, Any], given: dict[str, Any], style: PromptStyle) -> list[str]:
+def _prompts(cell: JsonObject, given: JsonObject, style: PromptStyle) -> list[str]:
     if style == "brief":
         return texts_in(cell.get("brief_caption"))
     if style == "tags":
@@ -192,7 +193,7 @@ def _prompts(cell: dict[str, Any], given: dict[str, Any], style: PromptStyle) ->
     return texts_in(given.get(_KEY_OF_PROMPT[style]))
 
 
-def draw_rationale(cell: dict[str, Any], reading: CorpusReading, rng: np.random.Generator) -> str:
+def draw_rationale(cell: JsonObject, reading: CorpusReading, rng: np.random.Generator) -> str:
     """A rationale of one style; the dense one where the row has none of them; "" without any."""
     given = parsed(cell.get("augmented_cots"))
     given = given if isinstance(given, dict) else {}
@@ -217,7 +218,7 @@ def cut_at_sentence(text: str, fits: Callable[[str], bool]) -> str | None:
     return text[: ends[low - 1]] if low else None
 
 
-def _prompt(cell: dict[str, Any], text: str, row: int) -> Prompt:
+def _prompt(cell: JsonObject, text: str, row: int) -> Prompt:
     id = str(cell.get("id") or f"{row:07d}")
     structure = parsed(cell.get("structure"))
     try:

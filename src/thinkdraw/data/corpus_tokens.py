@@ -5,7 +5,6 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -119,7 +118,7 @@ def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
     return ShardTokens(torch.cat(codes) if codes else empty, torch.tensor(crops, dtype=torch.int32).reshape(-1, 3))
 
 
-def _crop(cell: Any, encoder: Encoder) -> tuple[np.ndarray | None, tuple[int, int, int]]:
+def _crop(cell: object, encoder: Encoder) -> tuple[np.ndarray | None, tuple[int, int, int]]:
     try:
         data = bytes_of(cell)
         return centre_crop(decode(data), encoder.height, encoder.width) if data else (None, (0, 0, 0))

@@ -1,14 +1,14 @@
 """What a made prompt demands, apart from its words: things, their attributes, and perhaps one relation between the first two."""
 
 from dataclasses import dataclass
-from typing import Any
 
 from thinkdraw.data.structure.words import GENEVAL_RELATIONS, MATERIALS, NUMBERS, article, plural
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Question
 
 
 @dataclass(frozen=True)
-class Thing:
+class DemandedThing:
     """count > 1 asks for exactly that many. texture: a word of `TEXTURES` or `MATERIALS`."""
 
     noun: str
@@ -33,18 +33,18 @@ class Thing:
 class Demand:
     """relation: of the second thing to the first (GenEval names the target first)."""
 
-    things: tuple[Thing, ...]
+    things: tuple[DemandedThing, ...]
     relation: str | None = None
 
 
-def clauses(demand: Demand) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+def clauses(demand: Demand) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]:
     """GenEval's include and exclude clauses.
 
     Its rules do not read the keys `texture` and `shape`, nor `relation`, which stands for `position` where they do not know the relation.
     """
-    include: list[dict[str, Any]] = []
+    include: list[JsonObject] = []
     for index, thing in enumerate(demand.things):
-        clause: dict[str, Any] = {"class": thing.noun, "count": thing.count}
+        clause: JsonObject = {"class": thing.noun, "count": thing.count}
         clause |= {k: v for k in ("color", "texture", "shape") if (v := getattr(thing, k))}
         if index == 1 and demand.relation:
             clause["position" if demand.relation in GENEVAL_RELATIONS else "relation"] = [demand.relation, 0]

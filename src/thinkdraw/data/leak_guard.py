@@ -7,12 +7,12 @@ share most of theirs and are still different). `near_copies` finds the last.
 
 import re
 import unicodedata
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from thinkdraw.data.near_copies import near_copies
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Prompt
 
 SAME_TEXT = "equal after normalisation"
@@ -69,7 +69,7 @@ def clause_key(prompt: Prompt) -> Hashable | None:
     return frozenset(things), frozenset(relations), frozenset(_thing(clause) for clause in prompt.exclude)
 
 
-def _thing(clause: Mapping[str, Any]) -> Hashable:
+def _thing(clause: JsonMapping) -> Hashable:
     return frozenset((k, normalise(str(v))) for k, v in clause.items() if k not in ("position", "relation"))
 
 

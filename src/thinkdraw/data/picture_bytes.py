@@ -5,7 +5,6 @@ import binascii
 import io
 import struct
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -47,7 +46,7 @@ def decode(data: bytes) -> np.ndarray:
         raise UnreadableError(_line(error)) from error
 
 
-def bytes_of(value: Any) -> bytes | None:
+def bytes_of(value: object) -> bytes | None:
     """A picture column's cell: bytes, a struct with `bytes`, a data URI or bare base64; None where there is none.
 
     Raises UnreadableError for a text that is neither.

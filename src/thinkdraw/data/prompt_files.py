@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Question, Relation
 
 COMPBENCH_CATEGORIES = (
@@ -169,9 +169,9 @@ def write_prompts(path: Path | str, prompts: Iterable[Prompt]) -> None:
     atomic_write_text(path, "".join(json.dumps(row_of(p), ensure_ascii=False) + "\n" for p in prompts))
 
 
-def row_of(prompt: Prompt) -> dict[str, Any]:
+def row_of(prompt: Prompt) -> JsonObject:
     """A row of the project's own form; empty fields are left out, the id is not."""
-    row: dict[str, Any] = {"id": prompt.id, "prompt": prompt.text, "tag": prompt.tag}
+    row: JsonObject = {"id": prompt.id, "prompt": prompt.text, "tag": prompt.tag}
     row |= {"include": list(prompt.include), "exclude": list(prompt.exclude)}
     row["questions"] = [{k: v for k, v in asdict(q).items() if v not in (None, "")} for q in prompt.questions]
     row |= {"nouns": list(prompt.nouns), "attr_nouns": list(prompt.attributed)}
@@ -181,7 +181,7 @@ def row_of(prompt: Prompt) -> dict[str, Any]:
     return {k: v for k, v in row.items() if v or k == "id"}
 
 
-def prompt_of(row: dict[str, Any], where: str, number: int) -> Prompt:
+def prompt_of(row: JsonObject, where: str, number: int) -> Prompt:
     """The prompt of a row; `number` is its id where it has none. where: file and line, for errors."""
     structure = {name: _clauses(row, name, where) for name in ("include", "exclude")}
     try:
@@ -197,10 +197,10 @@ def prompt_of(row: dict[str, Any], where: str, number: int) -> Prompt:
     return Prompt(text, id, tag, **structure, questions=questions, **_named_things(row, where))
 
 
-def _named_things(row: dict[str, Any], where: str) -> dict[str, Any]:
+def _named_things(row: JsonObject, where: str) -> JsonObject:
     """T2I-R1's fields, under the names that `Prompt` has for them."""
     try:
-        found: dict[str, Any] = {name: tuple(row.get(key) or ()) for name, key in _T2I_R1_LISTS.items()}
+        found: JsonObject = {name: tuple(row.get(key) or ()) for name, key in _T2I_R1_LISTS.items()}
         found["counts"] = tuple((c["obj_name"], c["num"]) for c in row.get("numeracy_info") or ())
         if place := row.get("spatial_info"):
             found["relation"] = Relation(place["obj1"], place["locality"], place["obj2"])
@@ -213,12 +213,12 @@ def _named_things(row: dict[str, Any], where: str) -> dict[str, Any]:
     return found
 
 
-def _clauses(row: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any], ...]:
+def _clauses(row: JsonObject, name: str, where: str) -> tuple[JsonObject, ...]:
     """Checked GenEval clauses; parquet's empty fields (None) are left out of them."""
     given = row.get(name)
     if given is None:
         return ()
-    clauses: list[dict[str, Any]] = []
+    clauses: list[JsonObject] = []
     for clause in given if isinstance(given, list) else [None]:
         clause = {k: v for k, v in clause.items() if v is not None} if isinstance(clause, dict) else {}
         count, position = clause.get("count"), clause.get("position")
@@ -234,7 +234,7 @@ def _clauses(row: dict[str, Any], name: str, where: str) -> tuple[dict[str, Any]
     return tuple(clauses)
 
 
-def text_of(row: dict[str, Any], name: str, where: str) -> str:
+def text_of(row: JsonObject, name: str, where: str) -> str:
     """A field that must be a text, and `prompt` not an empty one."""
     if not isinstance(row.get(name), str) or (name == "prompt" and not row[name].strip()):
         raise UserError(f"{where} has no `{name}`, or it is not a text; it has {', '.join(row) or 'nothing'}. Add it.")
@@ -251,7 +251,7 @@ def text_file(path: Path) -> str:
         ) from error
 
 
-def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def json_rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
     """(line number from 1, row)."""
     # Not splitlines: JSON may hold a bare U+2028, which is no end of line there.
     for number, line in enumerate(text_file(path).split("\n"), start=1):
@@ -259,7 +259,7 @@ def json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             yield number, json_object(line, f"{path} line {number}")
 
 
-def json_object(text: str, where: str) -> dict[str, Any]:
+def json_object(text: str, where: str) -> JsonObject:
     """The object that a text of JSON is; where: it stands, for errors."""
     try:
         found = json.loads(text)

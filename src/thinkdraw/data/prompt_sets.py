@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -23,9 +23,13 @@ from thinkdraw.data.structure.words import GROUPS
 from thinkdraw.data.templates import COMPBENCH_TASKS, GENEVAL_TASKS, Vocabulary, compbench_prompt, geneval_prompt
 from thinkdraw.data.text_diversity import TextDiversity, text_diversity
 from thinkdraw.errors import UserError
-from thinkdraw.lab.prompts import SPECS, Family, example
+from thinkdraw.lab.prompts import SPECS, example, family_of
 from thinkdraw.runtime.files import atomic_directory, atomic_write_json
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
+
+if TYPE_CHECKING:
+    from openai import OpenAI
 
 Style = Literal["geneval", "compbench", "lab-geneval", "lab-compbench", "lab-dense"]
 Draw = Callable[[str, np.random.Generator], Prompt | None]
@@ -86,10 +90,10 @@ class PromptSetReport:
     folder: Path
     files: tuple[SetFile, ...]
     dropped: dict[str, int]
-    paraphrases: dict[str, Any]
+    paraphrases: JsonObject
 
 
-def make(config: PromptSetConfig, client: Any = None) -> PromptSetReport:
+def make(config: PromptSetConfig, client: "OpenAI | None" = None) -> PromptSetReport:
     """Write the set and its card, all of it or nothing. client: for paraphrases, see `paraphrase`. Raises UserError."""
     out = config.out
     if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -101,7 +105,7 @@ def make(config: PromptSetConfig, client: Any = None) -> PromptSetReport:
 
     prompts, leaked_from = collect(candidates(config), total, test)
     dropped = Counter(owner[index] for index in leaked_from)
-    counts: dict[str, Any] = {}
+    counts: JsonObject = {}
     if config.paraphrase:
         chosen = np.random.default_rng([config.seed, 2]).random(total) < config.paraphrase.frac
         said = paraphrase(prompts, config.paraphrase, client, chosen.tolist())
@@ -159,7 +163,8 @@ def source(style: Style, groups: Sequence[str] = ()) -> tuple[Draw, tuple[str, .
         words = Vocabulary.of(groups)
         make_one, tasks = (geneval_prompt, GENEVAL_TASKS) if style == "geneval" else (compbench_prompt, COMPBENCH_TASKS)
         return (lambda task, rng: make_one(task, rng, words)), tasks
-    family: Family = style.removeprefix("lab-")  # pyright: ignore[reportAssignmentType]
+    family = family_of(style)
+    assert family is not None  # a Style is geneval, compbench or the lab's
     make_spec, tasks = SPECS[family]
 
     def draw(task: str, rng: np.random.Generator) -> Prompt | None:
@@ -222,7 +227,7 @@ def content_hash(prompts: Sequence[Prompt]) -> str:
     return hashlib.sha256("".join(normalise(p.text) + "\n" for p in prompts).encode()).hexdigest()
 
 
-def _card(config: PromptSetConfig, report: PromptSetReport, tests: dict[str, list[Prompt]]) -> dict[str, Any]:
+def _card(config: PromptSetConfig, report: PromptSetReport, tests: dict[str, list[Prompt]]) -> JsonObject:
     return {
         "config": config.model_dump(mode="json", exclude={"out"}),
         "files": [asdict(file) for file in report.files],

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thinkdraw.data.demands import Demand, Thing, clauses, questions
+from thinkdraw.data.demands import Demand, DemandedThing, clauses, questions
 from thinkdraw.data.structure.words import (
     COLORS,
     GENEVAL_RELATIONS,
@@ -76,19 +76,21 @@ def geneval_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> Pr
     color = attribute(rng, COLORS, a)
     match task:
         case "single_object":
-            demand = Demand((Thing(a),))
+            demand = Demand((DemandedThing(a),))
         case "two_object":
-            demand = Demand((Thing(a), Thing(b)))
+            demand = Demand((DemandedThing(a), DemandedThing(b)))
         case "counting":
-            demand = Demand((Thing(a, count=int(rng.integers(2, 5))),))
+            demand = Demand((DemandedThing(a, count=int(rng.integers(2, 5))),))
         case "colors":
-            demand = Demand((Thing(a, color=color),))
+            demand = Demand((DemandedThing(a, color=color),))
         case "position":
-            demand = Demand((Thing(a), Thing(b)), one(rng, GENEVAL_RELATIONS))
+            demand = Demand((DemandedThing(a), DemandedThing(b)), one(rng, GENEVAL_RELATIONS))
             subject, target = demand.things[1].counted(), demand.things[0].counted()
             return prompt_of_demand(f"a photo of {subject} {demand.relation} {target}", task, demand)
         case "color_attr":
-            demand = Demand((Thing(a, color=color), Thing(b, color=attribute(rng, COLORS, b, (color,)))))
+            demand = Demand(
+                (DemandedThing(a, color=color), DemandedThing(b, color=attribute(rng, COLORS, b, (color,))))
+            )
         case _:
             raise ValueError(f"task={task!r}: one of {', '.join(GENEVAL_TASKS)}.")
     return prompt_of_demand("a photo of " + listed(demand.things), task, demand)
@@ -105,7 +107,7 @@ def compbench_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> 
             return _two_attributes(rng, task, words.made, "texture", (*MATERIALS, *TEXTURES))
         case "spatial":
             a, b = some_nouns(rng, words.nouns, 2)
-            demand = Demand((Thing(a), Thing(b)), one(rng, tuple(WORDINGS)))
+            demand = Demand((DemandedThing(a), DemandedThing(b)), one(rng, tuple(WORDINGS)))
             wording = one(rng, WORDINGS[demand.relation or ""])
             if rng.random() < 0.25:
                 text = f"The {b} is {wording} the {a}."
@@ -115,7 +117,7 @@ def compbench_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> 
         case "numeracy":
             nouns = some_nouns(rng, words.nouns, int(rng.integers(1, 4)))
             counts = [int(rng.integers(2, max(NUMBERS) + 1)), *(int(rng.integers(1, 5)) for _ in nouns[1:])]
-            demand = Demand(tuple(Thing(noun, count) for noun, count in zip(nouns, counts)))
+            demand = Demand(tuple(DemandedThing(noun, count) for noun, count in zip(nouns, counts)))
             return prompt_of_demand(one(rng, OPENINGS).format(listed(demand.things)), task, demand)
         case "complex":
             return _complex(rng, words)
@@ -128,7 +130,7 @@ def _two_attributes(
     a, b = some_nouns(rng, nouns, 2)
     first = attribute(rng, values, a)
     second = attribute(rng, values, b, (first,))
-    demand = Demand((replace(Thing(a), **{kind: first}), replace(Thing(b), **{kind: second})))
+    demand = Demand((replace(DemandedThing(a), **{kind: first}), replace(DemandedThing(b), **{kind: second})))
     if rng.random() < 0.25:
         say = [f"the {noun} is {MATERIALS.get(word, word)}" for noun, word in ((a, first), (b, second))]
         return prompt_of_demand(f"T{say[0][1:]} and {say[1]}.", task, demand)
@@ -139,22 +141,22 @@ def _complex(rng: np.random.Generator, words: Vocabulary) -> Prompt:
     """A coloured thing of some texture in relation to another coloured thing; half of the time with a third kind, counted."""
     a, b = some_nouns(rng, words.made, 2)
     color = attribute(rng, MORE_COLORS, a)
-    target = Thing(a, color=color, texture=attribute(rng, (*MATERIALS, *TEXTURES), a))
-    subject = Thing(b, color=attribute(rng, MORE_COLORS, b, (color,)))
+    target = DemandedThing(a, color=color, texture=attribute(rng, (*MATERIALS, *TEXTURES), a))
+    subject = DemandedThing(b, color=attribute(rng, MORE_COLORS, b, (color,)))
     relation = one(rng, tuple(WORDINGS))
     wording = one(rng, WORDINGS[relation])
     things = [target, subject]
     if rng.random() < 0.5:
         taken = {*a.split(), *b.split()}
         free = [noun for noun in words.nouns if not taken & set(noun.split())]
-        things.append(Thing(one(rng, free), count=int(rng.integers(2, 5))))
+        things.append(DemandedThing(one(rng, free), count=int(rng.integers(2, 5))))
         text = f"{subject.counted()} {wording} {target.counted()}, and {things[2].counted()}"
     else:
         text = f"The {subject.phrase()} is {wording} the {target.phrase()}."
     return prompt_of_demand(text, "complex", Demand(tuple(things), relation))
 
 
-def listed(things: Sequence[Thing]) -> str:
+def listed(things: Sequence[DemandedThing]) -> str:
     """'a dog', 'a dog and two cats', 'a dog, two cats and an owl'."""
     counted = [thing.counted() for thing in things]
     return " and ".join([", ".join(counted[:-1]), counted[-1]] if len(counted) > 1 else counted)

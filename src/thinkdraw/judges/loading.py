@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
@@ -97,7 +97,7 @@ def count_blocks(weights: Mapping[str, Tensor], prefix: str) -> int:
     return 1 + max((int(found[1]) for name in weights if (found := numbered.match(name))), default=-1)
 
 
-def read_tokenizer(path: str) -> Any:
+def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hugging Face model id. Raises UserError where it is absent or knows no words."""
     no_words = UserError(f"judge {path}: its tokenizer knows no words. Put tokenizer.json beside config.json.")
     if Path(path).is_dir() and not any(any(Path(path).glob(name)) for name in ("tokenizer*", "vocab*", "*.model")):

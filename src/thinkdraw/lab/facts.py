@@ -6,7 +6,6 @@ A fact is a dict: {"kind": "exists", "thing": attributes}, {"kind": "count", "th
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from thinkdraw.lab.prompts import NUMBERS, article
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import RELATIONS, holds
+from thinkdraw.runtime.json_types import JsonObject
 
 VALUES: dict[str, tuple[str, ...]] = {"shape": SHAPES, "color": tuple(COLORS), "size": SIZES, "texture": TEXTURES}
 QUESTION_TYPES = ("exists", "color", "size", "texture", "count", "relation", "background")
@@ -46,7 +46,7 @@ class Seen:
         return [center for thing, center in self.things if all(thing[k] == v for k, v in wanted.items())]
 
 
-def is_true(fact: dict[str, Any], seen: Seen) -> bool:
+def is_true(fact: JsonObject, seen: Seen) -> bool:
     match fact["kind"]:
         case "exists":
             return bool(seen.fitting(fact["thing"]))
@@ -65,7 +65,7 @@ def _whole(center: tuple[float, float]) -> tuple[int, int]:
     return round(center[0] / 8) * 8, round(center[1] / 8) * 8
 
 
-def question_text(fact: dict[str, Any]) -> str:
+def question_text(fact: JsonObject) -> str:
     match fact["kind"]:
         case "exists":
             thing = fact["thing"]
@@ -136,7 +136,7 @@ def _with_one_change(scene: Scene, kind: str, rng: np.random.Generator) -> Scene
     return replace(scene, things=tuple(things))
 
 
-def _propose(seen: Seen, kind: str, rng: np.random.Generator) -> tuple[dict[str, Any] | None, str]:
+def _propose(seen: Seen, kind: str, rng: np.random.Generator) -> tuple[JsonObject | None, str]:
     index = rng.integers(len(seen.things))
     thing = seen.things[index][0]
     match kind:
@@ -185,6 +185,6 @@ def _other(name: str, rng: np.random.Generator) -> str:
     return VALUES[name][rng.integers(len(VALUES[name]))]
 
 
-def share_of_facts(facts: Sequence[dict[str, Any]], seen: Seen) -> float:
+def share_of_facts(facts: Sequence[JsonObject], seen: Seen) -> float:
     """Fraction of facts that hold, 0..1."""
     return float(np.mean([is_true(f, seen) for f in facts]))

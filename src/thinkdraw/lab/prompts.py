@@ -7,16 +7,19 @@ wordings, none of which occurs in the others.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES
 from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS, Spec, Wanted, scene_for
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Question
 
 Family = Literal["geneval", "compbench", "dense"]
+PromptSplit = Literal["train", "validation", "test", "ood"]
+Item = TypeVar("Item")
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 GENEVAL_TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COMPBENCH_TASKS = ("color", "shape", "texture", "spatial", "numeracy", "complex")
@@ -61,7 +64,7 @@ def counted(wanted: Wanted) -> str:
     return f"{NUMBERS[wanted.count]} {phrase[: -len(wanted.shape)]}{PLURALS[wanted.shape]}"
 
 
-def _pick(rng: np.random.Generator, items: tuple[Any, ...]) -> Any:
+def _pick(rng: np.random.Generator, items: tuple[Item, ...]) -> Item:
     return items[rng.integers(len(items))]
 
 
@@ -75,7 +78,7 @@ def _color(rng: np.random.Generator, shape: str, held_out: bool) -> str:
     return _pick(rng, colors)
 
 
-def _modifiers(rng: np.random.Generator) -> dict[str, Any]:
+def _modifiers(rng: np.random.Generator) -> JsonObject:
     """Half of the nouns carry a size, a texture or both, so that every task has more prompts than a test set needs."""
     size = _pick(rng, SIZES) if rng.random() < 0.35 else None
     texture = _pick(rng, ("striped", "dotted")) if rng.random() < 0.25 else None
@@ -156,11 +159,11 @@ def words(spec: Spec, family: Family, rng: np.random.Generator, *, held_out_word
     return _pick(rng, openings).format(body)
 
 
-def clauses(spec: Spec) -> tuple[tuple[dict[str, Any], ...], tuple[dict[str, Any], ...]]:
+def clauses(spec: Spec) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]:
     """GenEval's include and exclude clauses."""
-    include: list[dict[str, Any]] = []
+    include: list[JsonObject] = []
     for k, wanted in enumerate(spec.things):
-        clause: dict[str, Any] = {"class": wanted.label(), "count": wanted.count}
+        clause: JsonObject = {"class": wanted.label(), "count": wanted.count}
         if wanted.color:
             clause["color"] = wanted.color
         for i, relation, j in spec.relations:
@@ -206,7 +209,7 @@ def questions(spec: Spec) -> tuple[Question, ...]:
     return tuple(out)
 
 
-SPECS: dict[str, tuple[Callable[..., Spec], tuple[str, ...]]] = {
+SPECS: dict[Family, tuple[Callable[..., Spec], tuple[str, ...]]] = {
     "geneval": (geneval_spec, GENEVAL_TASKS),
     "compbench": (compbench_spec, COMPBENCH_TASKS),
     "dense": (dense_spec, ("dense",)),
@@ -221,7 +224,12 @@ def example(
     return Example(Prompt(text, id, task, include, exclude, questions(spec)), spec)
 
 
-def stream(family: Family, split: Literal["train", "validation", "test", "ood"], seed: int) -> Iterator[Example]:
+def family_of(benchmark: str) -> Family | None:
+    """The family of "lab-geneval" and its like; None for what is not the lab's."""
+    return next((family for family in SPECS if benchmark == f"lab-{family}"), None)
+
+
+def stream(family: Family, split: PromptSplit, seed: int) -> Iterator[Example]:
     """Endless examples of a family and split, tasks in turn; deterministic in the seed. Training draws may repeat a prompt."""
     make, tasks = SPECS[family]
     rng = np.random.default_rng([seed, len(family), len(split)])
@@ -247,9 +255,7 @@ def _held_out(make: Callable[..., Spec], family: Family, task: str, rng: np.rand
     return example(make(task, rng), family, task, rng, held_out_words=True)
 
 
-def prompt_set(
-    family: Family, split: Literal["train", "validation", "test", "ood"], count: int, seed: int = 0
-) -> list[Example]:
+def prompt_set(family: Family, split: PromptSplit, count: int, seed: int = 0) -> list[Example]:
     """`count` examples with different keys (different texts for `ood`); the test sets are those of seed 0.
 
     Tasks come in turn; one that has few different prompts (a single object) runs out and the others fill up.

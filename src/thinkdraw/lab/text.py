@@ -12,7 +12,7 @@ from thinkdraw.lab.rationales import write
 def sentences(count: int, seed: int = 0) -> Iterator[str]:
     """Prompts, rationales and questions of the training split, and the held-out words, so that no word falls apart."""
     rng = np.random.default_rng(seed)
-    streams = [stream(family, "train", seed) for family in SPECS]  # pyright: ignore[reportArgumentType]
+    streams = [stream(family, "train", seed) for family in SPECS]
     for index in range(count):
         made = next(streams[index % len(streams)])
         scene = made.scene(rng)

@@ -1,1 +1,1 @@
-"""TODO make_lab."""
+"""How the lab's own checkpoints were made: tokenizer, rows, pretraining, and a small CLIP."""

@@ -33,9 +33,9 @@ from thinkdraw.make_lab.rows import (
     JANUS,
     NUM_IMAGE_TOKENS,
     PATCH_CLASSES,
-    Asked,
     Corpus,
     Ids,
+    QuestionRows,
     Telling,
     ask_about_drawings,
     ask_about_scene,
@@ -209,7 +209,7 @@ def run(config: PretrainConfig) -> Path:
     model.set_attn_implementation({"text_config": "eager"})  # the fused kernel's backward is slow on CPUs
     model.train()
     corpus = Corpus(config.num_scenes, vqmodel, config.out / "picture_tokens.safetensors", config.seed)
-    drawings: deque[Asked] = deque(maxlen=config.drawings)
+    drawings: deque[QuestionRows] = deque(maxlen=config.drawings)
     model.model.vqmodel.eval()
     heads = PatchHeads(config.vision_hidden)
     optims = optimizers(model, heads, config.learning_rate)
@@ -260,7 +260,7 @@ def step_losses(
     model: JanusForConditionalGeneration,
     heads: PatchHeads,
     corpus: Corpus,
-    drawings: Sequence[Asked],
+    drawings: Sequence[QuestionRows],
     tokenizer: Tokenizer,
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Add one step's gradients, part by part to keep memory low. Returns the parts' losses and shares of right answers."""
@@ -297,7 +297,7 @@ def step_losses(
     return losses, right
 
 
-def redraw(config: PretrainConfig, corpus: Corpus, checkpoint: Path) -> list[Asked]:
+def redraw(config: PretrainConfig, corpus: Corpus, checkpoint: Path) -> list[QuestionRows]:
     """New drawings of the training prompts by the model as it is, with the detector's answers about them."""
     prompts = [corpus.items[index][1].prompt for index in corpus.pick(config.drawings // 4)]
     return ask_about_drawings(checkpoint, prompts, seed=int(corpus.rng.integers(2**31)))

@@ -133,7 +133,7 @@ def drawing_batch(
 
 
 @dataclass(frozen=True)
-class Asked:
+class QuestionRows:
     """A picture (H, W, 3) uint8, a description of it or None, and yes/no questions with their answers."""
 
     picture: np.ndarray
@@ -150,7 +150,7 @@ def with_a_twin(scene: Scene, rng: np.random.Generator) -> Scene:
     return replace(scene, things=tuple(things))
 
 
-def ask_about_scene(scene: Scene, count: int, rng: np.random.Generator) -> Asked:
+def ask_about_scene(scene: Scene, count: int, rng: np.random.Generator) -> QuestionRows:
     """A described scene with `count` questions of random types, half of them true."""
     asked = []
     while len(asked) < count:
@@ -158,10 +158,10 @@ def ask_about_scene(scene: Scene, count: int, rng: np.random.Generator) -> Asked
         text = random_question(scene, str(rng.choice(QUESTION_TYPES, p=list(QUESTION_SHARES.values()))), answer, rng)
         if text is not None:
             asked.append((text, answer))
-    return Asked(draw(scene), tuple(asked), write(scene, rng))
+    return QuestionRows(draw(scene), tuple(asked), write(scene, rng))
 
 
-def ask_about_drawings(checkpoint: Path, prompts: Sequence[Prompt], seed: int) -> list[Asked]:
+def ask_about_drawings(checkpoint: Path, prompts: Sequence[Prompt], seed: int) -> list[QuestionRows]:
     """What the checkpoint draws for the prompts, with the prompts' questions, answered by the lab's detector.
 
     Rendered scenes alone do not teach what a failed drawing looks like, and a judge of drawings must know.
@@ -171,11 +171,11 @@ def ask_about_drawings(checkpoint: Path, prompts: Sequence[Prompt], seed: int) -
     asked = []
     for prompt, picture in zip(prompts, rollouts.pictures.numpy(), strict=True):
         held = facts_hold(prompt, look(picture))
-        asked.append(Asked(picture, tuple((q.text, h) for q, h in zip(prompt.questions, held, strict=True))))
+        asked.append(QuestionRows(picture, tuple((q.text, h) for q, h in zip(prompt.questions, held, strict=True))))
     return asked
 
 
-def asking_batch(tokenizer: Tokenizer, asked: Sequence[Asked]) -> dict[str, Tensor]:
+def asking_batch(tokenizer: Tokenizer, asked: Sequence[QuestionRows]) -> dict[str, Tensor]:
     """Rows of one picture, a description where there is one, and several questions, each blind to the others.
 
     mask4d: (B, 1, L, L) bool, True = may attend. targets: (B, L) the next token where it is to be learned, else -100.

@@ -14,6 +14,7 @@ from thinkdraw.policies.opening import policy_path
 from thinkdraw.policies.sampling.memory import MAX_ROWS, rows_that_fit
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.sft import SftConfig
+from thinkdraw.runtime.json_types import JsonObject
 
 USABLE_FRAC = 0.92  # of a GPU's memory: the rest is CUDA's own and fragments
 # In the order in which they are tried, what costs least first. Each is an override, and the setting that it changes.
@@ -143,7 +144,7 @@ def advice(config: GrpoConfig | SftConfig, found: Plan, prompt_tokens: int) -> s
     return f"{short} Set " + " ".join(f"'{c}'" if " " in c else c for c in changes)
 
 
-def as_dict(found: Plan, words: str) -> dict[str, Any]:
+def as_dict(found: Plan, words: str) -> JsonObject:
     """For a program."""
     derived = {"needed": found.needed, "fits": found.fits, "advice": words}
     return dataclasses.asdict(found) | derived

@@ -1,0 +1,1 @@
+"""What `thinkdraw train` runs: one loop a file."""

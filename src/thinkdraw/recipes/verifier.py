@@ -132,7 +132,7 @@ def run(config: VerifierConfig) -> Path:
                 "after": after.as_dict(),
             }
             atomic_write_json(config.out / "summary.json", summary)
-            draw_calibration({"before": before, "after": after}, config.out / "calibration.png")
+            draw_calibration({"before": before, "after": after}, config.out / "calibration.svg")
     return run.path
 
 

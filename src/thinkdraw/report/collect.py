@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +11,7 @@ import yaml
 from thinkdraw.errors import UserError
 from thinkdraw.report.files import data_uri, mapping, number, read_json, read_rows, text
 from thinkdraw.report.scores import Comparison, Difference, Stage, read_comparisons, read_differences, read_stages
+from thinkdraw.runtime.json_types import JsonMapping
 
 MAX_INSPECTED_STEPS = 40
 MAX_INSPECTED_ROWS = 128  # of one step
@@ -58,10 +58,10 @@ class Run:
     """One run folder. config: resolved, nested.  metrics: rows of metrics.jsonl."""
 
     name: str
-    config: Mapping[str, Any]
+    config: JsonMapping
     config_text: str
-    environment: Mapping[str, Any]
-    metrics: Sequence[Mapping[str, Any]]
+    environment: JsonMapping
+    metrics: Sequence[JsonMapping]
     groups: Sequence[Group]
 
     @property
@@ -95,7 +95,7 @@ class Material:
     notes: Sequence[str]
 
     @property
-    def environment(self) -> Mapping[str, Any]:
+    def environment(self) -> JsonMapping:
         return next((run.environment for run in reversed(self.runs) if run.environment), {})
 
 
@@ -176,8 +176,8 @@ def _groups(folder: Path, notes: list[str]) -> list[Group]:
     return groups
 
 
-def _groups_of(rows: Sequence[Mapping[str, Any]]) -> list[Group]:
-    found: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+def _groups_of(rows: Sequence[JsonMapping]) -> list[Group]:
+    found: dict[tuple[int, str], list[JsonMapping]] = {}
     for row in rows:
         step = number(row.get("step"))
         found.setdefault((int(step) if step == step else 0, text(row.get("group"))), []).append(row)
@@ -187,7 +187,7 @@ def _groups_of(rows: Sequence[Mapping[str, Any]]) -> list[Group]:
     ]
 
 
-def _members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
+def _members(rows: Sequence[JsonMapping]) -> list[Member]:
     members = [
         Member(
             picture=data_uri(row.get("png")),
@@ -203,6 +203,6 @@ def _members(rows: Sequence[Mapping[str, Any]]) -> list[Member]:
     return sorted(members, key=lambda m: -m.reward if m.reward == m.reward else float("inf"))
 
 
-def _segments(value: Any) -> list[SegmentShown]:
+def _segments(value: object) -> list[SegmentShown]:
     segments = [mapping(segment) for segment in value] if isinstance(value, list) else []
     return [SegmentShown(text(s.get("kind")), text(s.get("text")), data_uri(s.get("png"))) for s in segments]

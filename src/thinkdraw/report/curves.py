@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from thinkdraw.report.charts import Plot, Series, line_plot, stacked_plot
+from thinkdraw.charts.lines import Plot, Series, line_plot, stacked_plot
 from thinkdraw.report.collect import Run
 from thinkdraw.report.files import number
 

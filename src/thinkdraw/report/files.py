@@ -6,11 +6,11 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 
 MAX_SIDE = 128
@@ -19,18 +19,18 @@ MAX_SIDE = 128
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def number(value: Any) -> float:
+def number(value: object) -> float:
     """A float; NaN for None, text and anything else that is not a finite number."""
     if isinstance(value, bool | int | float):
         return float(value) if math.isfinite(value) else math.nan
     return math.nan
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-def read_json(path: Path, notes: list[str]) -> dict[str, Any]:
+def read_json(path: Path, notes: list[str]) -> JsonObject:
     """The object in a JSON file; empty, with a note, if it is damaged; empty if it is missing."""
     if not path.is_file():
         return {}
@@ -42,7 +42,7 @@ def read_json(path: Path, notes: list[str]) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
+def read_rows(path: Path, notes: list[str]) -> list[JsonObject]:
     """The objects in a JSON-lines file; none, with a note, if it is damaged."""
     try:
         return [row for row in MetricsLog.read(path) if isinstance(row, dict)]
@@ -51,7 +51,7 @@ def read_rows(path: Path, notes: list[str]) -> list[dict[str, Any]]:
         return []
 
 
-def mapping(value: Any) -> Mapping[str, Any]:
+def mapping(value: object) -> JsonMapping:
     """A dict, also from its JSON text; empty for anything else."""
     if isinstance(value, str):
         try:

@@ -10,16 +10,17 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from thinkdraw.report.charts import interval_plot
+from thinkdraw.charts.intervals import interval_plot
+from thinkdraw.charts.style import STYLE
 from thinkdraw.report.collect import Group, Material
 from thinkdraw.report.curves import charts_of
 from thinkdraw.report.scores import Difference, Measure, Stage
 from thinkdraw.report.words import change_sentence, cut, facts, headline, lead, settings, task_name
+from thinkdraw.runtime.json_types import JsonObject
 
 _SHOWN_AT_ONCE = 6  # comparisons before the fold
 
@@ -55,12 +56,13 @@ def render(material: Material) -> str:
         others=other_measures(material.stages),
         has_groups=bool(groups),
         data=embed_json({"charts": hover, "groups": [group_data(group) for group in groups]}),
+        chart_style=Markup(STYLE),  # a constant of the package
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
-def embed_json(value: Any) -> Markup:
+def embed_json(value: object) -> Markup:
     """JSON that is safe inside a <script> element: nothing in it can close the element or open a comment."""
     escapes = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
     return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).translate(escapes))
@@ -137,7 +139,7 @@ def other_measures(stages: Sequence[Stage]) -> list[tuple[str, str, Sequence[str
     return tables
 
 
-def group_data(group: Group) -> dict[str, Any]:
+def group_data(group: Group) -> JsonObject:
     """A group as the script reads it; what is not a number is null."""
     members = [
         {

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
 from thinkdraw.report.files import data_uri, mapping, number, read_json, read_rows, text
+from thinkdraw.runtime.json_types import JsonMapping
 
 STAGES = {"base": "Base", "sft": "SFT", "rl": "RL"}
 """Stages in the order of training, with their names on the page; others follow under their own names."""
@@ -27,7 +27,7 @@ class Measure:
     prompts: int | None = None
 
     @classmethod
-    def read(cls, row: Any) -> "Measure":
+    def read(cls, row: object) -> "Measure":
         """From {"value" or "score", "low", "high", …} or a bare number."""
         if not isinstance(row, Mapping):
             return cls(number(row), number(None), number(None))
@@ -62,9 +62,9 @@ class Stage:
     overall: Measure
     per_task: Mapping[str, Measure]
     no_verdict: int
-    sampling: Mapping[str, Any]
+    sampling: JsonMapping
     others: Mapping[str, Mapping[str, Measure]]
-    rows: Sequence[Mapping[str, Any]] = field(repr=False, default=())
+    rows: Sequence[JsonMapping] = field(repr=False, default=())
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Drawing:
+class StagePicture:
     """One picture with its thought and verdict; correct None = no verdict. picture: data URI."""
 
     stage: str
@@ -95,10 +95,10 @@ class Comparison:
 
     prompt: str
     tag: str
-    drawings: Sequence[Drawing]
+    drawings: Sequence[StagePicture]
 
 
-def read_stages(folder: Path, summary: Mapping[str, Any], notes: list[str]) -> list[Stage]:
+def read_stages(folder: Path, summary: JsonMapping, notes: list[str]) -> list[Stage]:
     """Stages in the order of training. summary: the quickstart's, which stands in where a stage's own is missing."""
     brief = mapping(summary.get("stages"))
     keys = [path.name for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
@@ -112,7 +112,7 @@ def read_stages(folder: Path, summary: Mapping[str, Any], notes: list[str]) -> l
     return stages
 
 
-def _stage(key: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Stage:
+def _stage(key: str, summary: JsonMapping, rows: Sequence[JsonMapping]) -> Stage:
     overall = Measure.read(summary)
     tasks = {text(name): Measure.read(row) for name, row in mapping(summary.get("per_task")).items()}
     verdicts = _verdicts(rows)
@@ -130,7 +130,7 @@ def _stage(key: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any
     return Stage(key, STAGES.get(key, key), overall, tasks, no_verdict, mapping(summary.get("sampling")), others, rows)
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Measure]:
+def _flat(value: object, prefix: str = "") -> dict[str, Measure]:
     """Every measure in a tree of dicts, under its joined name."""
     if not isinstance(value, Mapping) or (
         "low" in value and not any(isinstance(inner, Mapping) for inner in value.values())
@@ -143,7 +143,7 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Measure]:
     return found
 
 
-def _verdicts(rows: Sequence[Mapping[str, Any]]) -> list[PromptVerdicts]:
+def _verdicts(rows: Sequence[JsonMapping]) -> list[PromptVerdicts]:
     """One entry per prompt, in the order of prompt_index."""
     found: dict[tuple[str, str], list[float]] = {}
     for row in sorted(rows, key=lambda row: (number(row.get("prompt_index")), text(row.get("prompt_id")))):
@@ -152,7 +152,7 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> list[PromptVerdicts]:
     return [PromptVerdicts(tag, verdicts, prompt) for (tag, prompt), verdicts in found.items()]
 
 
-def read_differences(stages: Sequence[Stage], summary: Mapping[str, Any]) -> list[Difference]:
+def read_differences(stages: Sequence[Stage], summary: JsonMapping) -> list[Difference]:
     """Each stage minus the one before it: as the summary gives it, else from the pictures that both drew."""
     given = mapping(summary.get("difference"))
     found = []
@@ -173,7 +173,7 @@ def read_differences(stages: Sequence[Stage], summary: Mapping[str, Any]) -> lis
 
 def read_comparisons(folder: Path, stages: Sequence[Stage]) -> list[Comparison]:
     """The prompts that have pictures, in the order of the results file."""
-    found: dict[tuple[int, int], dict[str, Drawing]] = {}
+    found: dict[tuple[int, int], dict[str, StagePicture]] = {}
     prompts: dict[tuple[int, int], tuple[str, str]] = {}
     for stage in stages:
         for row in stage.rows:
@@ -191,10 +191,12 @@ def read_comparisons(folder: Path, stages: Sequence[Stage]) -> list[Comparison]:
     ]
 
 
-def _drawing(stage: str, picture: str, row: Mapping[str, Any]) -> Drawing:
+def _drawing(stage: str, picture: str, row: JsonMapping) -> StagePicture:
     correct = row.get("correct")
     verdict = None if correct is None or number(correct) != number(correct) else bool(correct)
-    return Drawing(stage, picture, text(row.get("thought")), verdict, text(row.get("reason")), text(row.get("seed")))
+    return StagePicture(
+        stage, picture, text(row.get("thought")), verdict, text(row.get("reason")), text(row.get("seed"))
+    )
 
 
 def changes(comparisons: Sequence[Comparison], earlier: str, later: str) -> Counter[str]:

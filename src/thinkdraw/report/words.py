@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
-from thinkdraw.report.charts import short
+from thinkdraw.charts.axes import short
 from thinkdraw.report.collect import Material, Run
 from thinkdraw.report.files import mapping, number, text
 from thinkdraw.report.scores import Measure, Stage, changes
+from thinkdraw.runtime.json_types import JsonMapping
 
 MAX_CHARACTERS = 1_200
 """A longer thought is cut on the page."""
@@ -110,7 +110,7 @@ def settings(run: Run) -> list[tuple[str, str]]:
     return [(name, text(value)) for name, value in leaves if name.rpartition(".")[2] in _SETTINGS][:24]
 
 
-def _leaves(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(config: JsonMapping, prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in config.items():
         name = f"{prefix}{key}"
         if isinstance(value, Mapping):

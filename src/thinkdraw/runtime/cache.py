@@ -8,12 +8,12 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 _TABLE = """
 CREATE TABLE IF NOT EXISTS answers (
@@ -43,9 +43,9 @@ class AnswerCache:
         with self._transaction() as connection:
             connection.execute(_TABLE)
 
-    def get(self, judge: str, revision: str, contents: Sequence[str]) -> dict[str, Any]:
+    def get(self, judge: str, revision: str, contents: Sequence[str]) -> JsonObject:
         """The answers that are there, by content."""
-        found: dict[str, Any] = {}
+        found: JsonObject = {}
         with self._transaction("DEFERRED") as connection:
             for begin in range(0, len(contents), _VARIABLES):
                 some = contents[begin : begin + _VARIABLES]
@@ -56,7 +56,7 @@ class AnswerCache:
                 }
         return found
 
-    def put(self, judge: str, revision: str, answers: Mapping[str, Any]) -> None:
+    def put(self, judge: str, revision: str, answers: JsonMapping) -> None:
         """Keep the answers; one that is there already is replaced, and counts as new."""
         rows = [(judge, revision, content, json.dumps(answer, allow_nan=False)) for content, answer in answers.items()]
         with self._transaction() as connection:

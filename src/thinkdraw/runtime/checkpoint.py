@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -27,11 +27,13 @@ from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_json
 from thinkdraw.runtime.sharded_state import Stored, Writing, save_shards
 
+State: TypeAlias = dict[str, Any]  # JSON with tensors in it
+
 MARKER = "complete.json"
 _TENSORS, _REST, _SHARDS = "trainer_state.safetensors", "trainer_state.json", "trainer_state"
 
 
-def save_trainer_state(directory: Path | str, state: dict[str, Any], is_main: bool = True) -> Writing | None:
+def save_trainer_state(directory: Path | str, state: State, is_main: bool = True) -> Writing | None:
     """Write nested dicts and lists of tensors, numbers, strings and None: tensors to safetensors, the rest to JSON.
 
     Dict keys: strings or ints. Raises TypeError naming the place of anything else, UserError if the disk refuses.
@@ -47,7 +49,7 @@ def save_trainer_state(directory: Path | str, state: dict[str, Any], is_main: bo
     return save_shards(directory / _SHARDS, shards) if shards else None
 
 
-def _save_whole(directory: Path, rest: Any, tensors: dict[str, torch.Tensor]) -> None:
+def _save_whole(directory: Path, rest: object, tensors: dict[str, torch.Tensor]) -> None:
     try:
         with atomic_file(directory / _TENSORS) as temporary:
             save_file(_unshare(tensors), temporary)
@@ -58,7 +60,7 @@ def _save_whole(directory: Path, rest: Any, tensors: dict[str, torch.Tensor]) ->
     atomic_write_json(directory / _REST, rest)
 
 
-def load_trainer_state(directory: Path | str) -> dict[str, Any]:
+def load_trainer_state(directory: Path | str) -> State:
     """Read what `save_trainer_state` wrote, tensors on the CPU; those that were spread are `Stored`, to be read by `restore`.
 
     Raises UserError if it is missing or damaged.
@@ -75,7 +77,7 @@ def load_trainer_state(directory: Path | str) -> dict[str, Any]:
         ) from error
 
 
-def _encode(value: Any, where: str, tensors: dict[str, torch.Tensor]) -> Any:
+def _encode(value: object, where: str, tensors: dict[str, torch.Tensor]) -> object:
     """JSON for `value`; what JSON lacks becomes {"__tag__": …}, and tensors are put into `tensors` under `where`."""
     if isinstance(value, DTensor):
         tensors[where] = value.detach()
@@ -133,7 +135,7 @@ def _decode(value: Any, tensors: dict[str, torch.Tensor], shards: Path) -> Any:
     return {key: _decode(item, tensors, shards) for key, item in value.items()}
 
 
-def rng_state() -> dict[str, Any]:
+def rng_state() -> State:
     """The global generators of random, numpy and torch (CPU and every CUDA device), as a piece of trainer state."""
     name, keys, position, has_gauss, gauss = np.random.get_state()
     return {
@@ -144,7 +146,7 @@ def rng_state() -> dict[str, Any]:
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(state: State) -> None:
     """Put back what `rng_state` took; CUDA states only where as many devices are present."""
     random.setstate(state["random"])
     name, keys, position, has_gauss, gauss = state["numpy"]

@@ -2,10 +2,13 @@
 
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-def breaker(tokenizer: Any) -> Callable[[str], str]:
+def breaker(tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
     """A function that puts a space behind the first character of every special token in a text; other texts stay as they are."""
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
     spelled = {text for text in special | set(tokenizer.all_special_tokens) if len(text) > 1}

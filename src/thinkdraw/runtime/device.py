@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
-from typing import Any
 
 import torch
 
@@ -81,14 +80,14 @@ class SideStream:
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def queued(self) -> Any:
+    def queued(self) -> torch.cuda.Event | None:
         """What this thread has asked of the device so far: an event, None where there is no stream."""
         return None if self._stream is None else torch.cuda.current_stream(self._stream.device).record_event()
 
     @contextmanager
-    def after(self, queued: Any) -> Iterator[None]:
+    def after(self, queued: torch.cuda.Event | None) -> Iterator[None]:
         """Inside, work begins when `queued` is done; on leaving it is done itself."""
-        if self._stream is None:
+        if self._stream is None or queued is None:
             yield
             return
         with torch.cuda.stream(self._stream):

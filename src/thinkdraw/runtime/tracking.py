@@ -11,12 +11,12 @@ import sys
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text, write_error
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 GB = 1e9  # bytes
 
@@ -32,7 +32,7 @@ class MetricsLog:
         self.path = Path(path)
         self.allow_nan = frozenset(allow_nan)
 
-    def append(self, row: Mapping[str, Any]) -> None:
+    def append(self, row: JsonMapping) -> None:
         """Add one row. Values: numbers, strings, None, scalar tensors and arrays, lists and dicts of them."""
         line = json.dumps(self._plain(row, ""), ensure_ascii=False, allow_nan=False) + "\n"
         try:
@@ -46,7 +46,7 @@ class MetricsLog:
             raise write_error(self.path, error) from error
 
     @staticmethod
-    def read(path: Path | str) -> list[dict[str, Any]]:
+    def read(path: Path | str) -> list[JsonObject]:
         """All rows; a last line that a killed run left unfinished is ignored. A missing file has no rows."""
         path = Path(path)
         if not path.exists():
@@ -83,7 +83,7 @@ class MetricsLog:
             rows = self.read(self.path)
             atomic_write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
-    def _plain(self, value: Any, key: str) -> Any:
+    def _plain(self, value: object, key: str) -> object:
         if isinstance(value, Mapping):
             return {str(k): self._plain(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()}
         if isinstance(value, list | tuple):
@@ -100,7 +100,7 @@ class MetricsLog:
         return value
 
 
-def environment() -> dict[str, Any]:
+def environment() -> JsonObject:
     """What a reader needs to judge a number: Python, platform, CPU, memory, accelerator, versions, git commit.
 
     Says nothing about who ran it or where: no host names, user names or paths.

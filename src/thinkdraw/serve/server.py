@@ -2,7 +2,7 @@
 
     thinkdraw serve lab-clip --port 8421
 
-`GET /v1/about` says who judges, `POST /v1/judge` judges (`rewards/wire.py` has the messages), `GET /health` and
+`GET /v1/about` says who judges, `POST /v1/judge` judges (`serve/wire.py` has the messages), `GET /health` and
 `GET /metrics` are for those who watch. One judge, one thread, batches over all clients.
 """
 

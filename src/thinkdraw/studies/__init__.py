@@ -1,1 +1,1 @@
-"""TODO studies."""
+"""Runs of runs: evaluate, compare, sweep, and the quickstart."""

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 from pydantic import Field
@@ -21,12 +21,14 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies.opening import load_trained, policy_path
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.search import BestOfN, CachedDrawer
 from thinkdraw.studies.comparison_table import draw, table
 from thinkdraw.studies.quickstart import EvaluationSettings
 from thinkdraw.training.folder import STARTED
 from thinkdraw.training.ledger import COSTS
+from thinkdraw.types import Drawer
 
 Fact = Literal["base", "prompts", "sampling"]
 Cost = Literal[
@@ -68,8 +70,8 @@ class FinishedRun:
     """A run folder: its configuration, what it began with (see `RunFolder.started`), and its ledger at the end."""
 
     folder: Path
-    config: dict[str, Any]
-    started: dict[str, Any]
+    config: JsonObject
+    started: JsonObject
     spent: dict[str, float]
 
     @classmethod
@@ -100,7 +102,7 @@ class FinishedRun:
 
 
 def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
-    """Judge what is not judged yet; write summary.json, table.md and comparison.png. Raises UserError for unlike runs."""
+    """Judge what is not judged yet; write summary.json, table.md and comparison.svg. Raises UserError for unlike runs."""
     config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     groups: dict[str, list[FinishedRun]] = {}
@@ -114,7 +116,7 @@ def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
 
 def compare_groups(
     groups: Mapping[str, Sequence[FinishedRun]], asked: JudgingSettings, out: Path, allow: Sequence[Fact],
-    about: dict[str, Any], say: Callable[[str], None],
+    about: JsonObject, say: Callable[[str], None],
 ) -> Path:  # fmt: skip
     """groups: name → runs of several seeds. about: goes into summary.json before the rows."""
     runs = [run for group in groups.values() for run in group]
@@ -138,7 +140,7 @@ def compare_groups(
     summary = {**about, "base": runs[0].started["base"], "prompts": runs[0].started["prompts"], "rows": rows}
     atomic_write_json(out / "summary.json", summary)
     atomic_write_text(out / "table.md", table(rows))
-    draw(rows, out / "comparison.png", asked.axes)
+    draw(rows, out / "comparison.svg", asked.axes)
     return out
 
 
@@ -155,7 +157,7 @@ def refuse_unlike(runs: Sequence[FinishedRun], allow: Sequence[Fact] = ()) -> No
                 )
 
 
-def _judged(policy: Any, asked: JudgingSettings, folders: Folders) -> Folders:
+def _judged(policy: Drawer, asked: JudgingSettings, folders: Folders) -> Folders:
     """Draw and judge in domain and out of domain what is not judged yet."""
     e = asked.evaluation
     for split, folder in folders.items():
@@ -179,12 +181,12 @@ def _places(folder: Path, asked: JudgingSettings) -> Folders:
 
 def _row(
     asked: JudgingSettings, judged: Sequence[Folders], untrained: Folders, runs: Sequence[FinishedRun], drawn: int = 1
-) -> dict[str, Any]:
+) -> JsonObject:
     """Differences to the untrained policy, all seeds pooled and each alone, and what one seed cost on average.
 
     drawn: pictures per picture that is handed over.
     """
-    row: dict[str, Any] = {
+    row: JsonObject = {
         name: sum(run.spent[name] for run in runs) / len(runs) if runs else 0 for name in (*COSTS, "seconds")
     }
     row |= {"pictures_drawn_per_test_picture": drawn, "seeds": [run.config["seed"] for run in runs]}
@@ -201,10 +203,10 @@ def _score(judged: Sequence[Folders], split: Split) -> float:
     return sum(summary["score"] for summary in summaries) / len(summaries)
 
 
-def _line(name: str, row: dict[str, Any]) -> str:
+def _line(name: str, row: JsonObject) -> str:
     value, low, high = (100 * row["test"][key] for key in ("value", "low", "high"))
     return f"{name}: {value:+.1f} points over the untrained policy [{low:+.1f}, {high:+.1f}]"
 
 
-def _short(fact: Any) -> str:
+def _short(fact: object) -> str:
     return str(fact) if len(str(fact)) <= 120 else f"{str(fact)[:117]}…"

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from thinkdraw.runtime.files import atomic_file
+from thinkdraw.charts.points import Level, Point, Points, points_plot, sheet
+from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonMapping
 
 WORDS = {"test": "in domain", "ood": "out of domain"}
 SHOWN = {
@@ -15,7 +16,7 @@ SHOWN = {
     "tokens_trained": "tokens trained",
     "seconds": "seconds",
 }
-Rows = Mapping[str, Mapping[str, Any]]
+Rows = Mapping[str, JsonMapping]
 
 
 def table(rows: Rows) -> str:
@@ -40,38 +41,33 @@ def table(rows: Rows) -> str:
 
 
 def draw(rows: Rows, path: Path, costs: Sequence[str]) -> None:
-    """A PNG: per cost one panel, gain in points with its 95 % interval; a row without training cost is a line."""
-    import matplotlib  # here: it takes longer to import than all else in this file
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(
-        1, len(costs), figsize=(5 * len(costs) + 2.2, 4.2), sharey=True, squeeze=False, layout="constrained"
-    )
+    """An SVG: per cost one panel, gain in points with its 95 % interval; a row without training cost is a line."""
     trained = {name: row for name, row in rows.items() if row["sequences_trained"] > 0}
-    idle = {name: row for name, row in rows.items() if name not in trained and name != "untrained"}
-    for axis, cost in zip(axes[0], costs, strict=True):
-        apart = max((row[cost] for row in trained.values()), default=0) / 60  # rows of the same cost stand side by side
-        for index, (name, row) in enumerate(trained.items()):
-            beside = sum(other[cost] == row[cost] for other in [*trained.values()][:index])
-            for split, filled in (("test", True), ("ood", False)):
-                if split in row:
-                    value, low, high = (100 * row[split][key] for key in ("value", "low", "high"))
-                    color, place = f"C{index}", row[cost] + apart * (beside + (0 if filled else 0.35))
-                    axis.errorbar(
-                        place, value, [[value - low], [high - value]], fmt="o", color=color, capsize=3, ms=7,
-                        mfc=color if filled else "white", label=name if filled else None,
-                    )  # fmt: skip
-        for index, (name, row) in enumerate(idle.items()):
-            axis.axhline(100 * row["test"]["value"], ls="--", color=f"C{len(trained) + index}", label=name)
-        axis.axhline(0, color="0.6", lw=1)
-        axis.set_xlabel(SHOWN.get(cost, cost))
-        axis.set_xlim(left=0)
-        axis.grid(alpha=0.25)
-    axes[0][0].set_ylabel("points over the untrained policy")
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
-    figure.suptitle("filled: in domain · hollow: out of domain · bars: 95 % interval, seeds pooled", fontsize=9)
-    with atomic_file(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130)
-    plt.close(figure)
+    idle = [name for name, row in rows.items() if name not in trained and name != "untrained"]
+    levels = [Level(name, 100 * rows[name]["test"]["value"], len(trained) + i) for i, name in enumerate(idle)]
+    charts = []
+    for cost in costs:
+        groups = _points(trained, cost)
+        label = SHOWN.get(cost, cost)
+        charts.append(
+            points_plot(
+                cost, f"Gain against {label}", groups, levels, x_label=label, y_label="points over the untrained policy"
+            )
+        )
+    title = "filled: in domain · hollow: out of domain · bars: 95 % interval, seeds pooled"
+    atomic_write_text(path, sheet(title, charts, [*_points(trained, costs[0]), *levels]))
+
+
+def _points(rows: Rows, cost: str) -> list[Points]:
+    apart = max((row[cost] for row in rows.values()), default=0) / 60  # rows of the same cost stand side by side
+    groups = []
+    for index, (name, row) in enumerate(rows.items()):
+        beside = sum(other[cost] == row[cost] for other in [*rows.values()][:index])
+        points = []
+        for split, is_hollow in (("test", False), ("ood", True)):
+            if split in row:
+                value, low, high = (100 * row[split][key] for key in ("value", "low", "high"))
+                x = row[cost] + apart * (beside + (0.35 if is_hollow else 0))
+                points.append(Point(x, value, low, high, is_hollow))
+        groups.append(Points(name, points, index))
+    return groups

@@ -7,9 +7,8 @@ results.jsonl, summary.json and, in official/, the original scorer's result file
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,8 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.files import atomic_write_json
-from thinkdraw.studies.evaluate_open import Asked, EvaluateConfig, ask, judge_folder, out_of
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
+from thinkdraw.studies.evaluate_open import EvaluateConfig, OpenBenchmark, ask, judge_folder, out_of
 from thinkdraw.training.data import check_prompts
 from thinkdraw.training.display import Display
 from thinkdraw.types import Policy
@@ -37,7 +37,7 @@ class Evaluation:
     """One benchmark's result. summary: what summary.json holds; folder: where it is."""
 
     report: Report
-    summary: Mapping[str, Any]
+    summary: JsonMapping
     folder: Path
 
     @property
@@ -65,7 +65,7 @@ def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation
     return [_from_policy(config, a, policy, understanding) for a in asked]
 
 
-def _from_images(config: EvaluateConfig, asked: Asked) -> Evaluation:
+def _from_images(config: EvaluateConfig, asked: OpenBenchmark) -> Evaluation:
     assert config.images is not None
     inside = config.images / asked.benchmark.name
     folder = inside if inside.is_dir() and len(config.benchmarks) > 1 else config.images
@@ -76,8 +76,10 @@ def _from_images(config: EvaluateConfig, asked: Asked) -> Evaluation:
     return _score(config, asked, listing, {"source": "images"}, {"images": str(folder)}, {})
 
 
-def _from_policy(config: EvaluateConfig, asked: Asked, policy: Policy, understanding: Mapping[str, Any]) -> Evaluation:
-    drawing: dict[str, Any] = {
+def _from_policy(
+    config: EvaluateConfig, asked: OpenBenchmark, policy: Policy, understanding: JsonMapping
+) -> Evaluation:
+    drawing: JsonObject = {
         "benchmark": asked.benchmark.name, "prompts_sha256": asked.sha256, "indices": asked.which,
         "samples": asked.samples, "seed": config.seed, "revision": policy.revision,
         "sampling": config.sampling.model_dump(mode="json"), "precision": policy.precision,
@@ -98,8 +100,8 @@ def _from_policy(config: EvaluateConfig, asked: Asked, policy: Policy, understan
 
 
 def _score(
-    config: EvaluateConfig, asked: Asked, listing: Listing, source: Mapping[str, Any], shown: Mapping[str, Any],
-    measures: Mapping[str, Any],
+    config: EvaluateConfig, asked: OpenBenchmark, listing: Listing, source: JsonMapping, shown: JsonMapping,
+    measures: JsonMapping,
 ) -> Evaluation:  # fmt: skip
     """source: what settings.json guards besides the judges. shown: further facts of the summary."""
     benchmark = asked.benchmark
@@ -143,7 +145,7 @@ def _shown(display: Display) -> Callable[[int, int], None]:
     return show
 
 
-def _export(config: EvaluateConfig, asked: Asked, listing: Listing) -> None:
+def _export(config: EvaluateConfig, asked: OpenBenchmark, listing: Listing) -> None:
     assert config.export_official is not None
     several = len(config.benchmarks) > 1
     folder = config.export_official / asked.benchmark.name if several else config.export_official
@@ -159,10 +161,10 @@ def _export(config: EvaluateConfig, asked: Asked, listing: Listing) -> None:
     asked.benchmark.export_official(folder, asked.all_prompts, pictures())
 
 
-def _cost(config: EvaluateConfig, asked: Asked, policy: Policy, folder: Path, rows: list[Row]) -> dict[str, Any]:
+def _cost(config: EvaluateConfig, asked: OpenBenchmark, policy: Policy, folder: Path, rows: list[Row]) -> JsonObject:
     """Seconds and tokens per picture: of this drawing, and of a few pictures drawn one by one with and without thought."""
     drawn = {key: float(np.mean([row[key] for row in rows])) for key in ("seconds", "text_tokens", "image_tokens")}
-    cost: dict[str, Any] = {"drawing": {**drawn, "pictures": len(rows), "batch": config.chunk}}
+    cost: JsonObject = {"drawing": {**drawn, "pictures": len(rows), "batch": config.chunk}}
     if config.latency_pictures:
         few = list(asked.prompts.values())[: config.latency_pictures]
         found = latency(policy, few, config.sampling, seed=config.seed)
@@ -170,9 +172,9 @@ def _cost(config: EvaluateConfig, asked: Asked, policy: Policy, folder: Path, ro
     return cost
 
 
-def _understanding(config: EvaluateConfig, policy: Policy) -> dict[str, Any]:
+def _understanding(config: EvaluateConfig, policy: Policy) -> JsonObject:
     """Does it still see? The lab's own questions, and those of a file."""
-    found: dict[str, Any] = {}
+    found: JsonObject = {}
     if config.questions_per_type:
         found = evaluate_understanding(policy, config.questions_per_type, config.seed).summary()
     if config.vqa is not None:

@@ -3,9 +3,8 @@
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from thinkdraw.benchmarks import load_benchmark
 from thinkdraw.benchmarks.base import Benchmark, HasColumns, Row, null_for_nan, verdicts_by_prompt
@@ -18,13 +17,14 @@ from thinkdraw.benchmarks.statistics import PromptVerdicts
 from thinkdraw.benchmarks.vqa import vqa_difference
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.studies.evaluate import Evaluation
 from thinkdraw.studies.evaluate_open import LAB_SUITES, LabSuite, prompt_path
 
 
 def import_official(
     name: str, file: Path, prompts: Path | None = None, out: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: JsonMapping | None = None,
 ) -> Evaluation:  # fmt: skip
     """The report of an original scorer's result file, in the form of our own.
 
@@ -54,7 +54,7 @@ def import_official(
     return Evaluation(report, summary, folder)
 
 
-def compare_folders(a: Path, b: Path, *, seed: int = 0) -> list[dict[str, Any]]:
+def compare_folders(a: Path, b: Path, *, seed: int = 0) -> list[JsonObject]:
     """Paired difference, a minus b, of every benchmark that both hold; overall, per column, and what both understand.
 
     a, b: folders of an evaluation, or folders above such. Raises UserError where nothing matches, and for other prompts
@@ -68,7 +68,7 @@ def compare_folders(a: Path, b: Path, *, seed: int = 0) -> list[dict[str, Any]]:
     return [null_for_nan(_compare(left, right, seed)) for left, right in pairs]
 
 
-def _compare(a: Path, b: Path, seed: int) -> dict[str, Any]:
+def _compare(a: Path, b: Path, seed: int) -> JsonObject:
     (settings_a, rows_a), (settings_b, rows_b) = (_read(folder) for folder in (a, b))
     for key in ("label", "benchmark", "prompts_sha256"):
         if settings_a.get(key) != settings_b.get(key):
@@ -107,14 +107,14 @@ def _pairs(a: Path, b: Path) -> list[tuple[Path, Path]]:
     return [(left, right) for left, right in found if (right / "settings.json").is_file()]
 
 
-def _read(folder: Path) -> tuple[dict[str, Any], list[Row]]:
+def _read(folder: Path) -> tuple[JsonObject, list[Row]]:
     rows = {(row["prompt_index"], row["sample"]): row for row in RowLog(folder / "results.jsonl").read()}
     if not rows:
         raise UserError(f"{folder} holds no rows: the evaluation has not begun. Run it, then compare.")
     return _read_json(folder / "settings.json"), list(rows.values())
 
 
-def _benchmark(settings: Mapping[str, Any]) -> Benchmark | None:
+def _benchmark(settings: JsonMapping) -> Benchmark | None:
     """Without judges; None for the lab's own evaluation, whose rows say `correct`."""
     if "family" in settings:
         return None
@@ -132,12 +132,12 @@ def _also_in(side: Sequence[PromptVerdicts], other: Sequence[PromptVerdicts]) ->
     return [row for row in side if row.prompt in known or not all(map(math.isnan, row.verdicts))]
 
 
-def _understanding(a: Path, b: Path, seed: int) -> dict[str, Any]:
+def _understanding(a: Path, b: Path, seed: int) -> JsonObject:
     """What the models answered about pictures, before and after; null for one that was not asked."""
     sides = [_read_json(folder / "summary.json").get("understanding") or {} for folder in (a, b)]
     keys = ("accuracy", "low", "high", "questions")
     known = [{key: side[key] for key in keys} if "accuracy" in side else None for side in sides]
-    found: dict[str, Any] = {"understanding": dict(zip("ab", known))}
+    found: JsonObject = {"understanding": dict(zip("ab", known))}
     if (difference := understanding_difference(*sides, seed=seed)) is not None:
         found["understanding"]["difference"] = numbers(difference)
     file_a, file_b = (side.get("vqa") for side in sides)
@@ -147,7 +147,7 @@ def _understanding(a: Path, b: Path, seed: int) -> dict[str, Any]:
     return found
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> JsonObject:
     if not path.exists():
         return {}
     try:

@@ -16,8 +16,9 @@ from thinkdraw.benchmarks.dpg.lab import with_categories
 from thinkdraw.benchmarks.settings import git_hash_of, sha256_of_prompts
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
-from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.lab.prompts import SPECS, family_of, prompt_set
 from thinkdraw.rewards.opening import open_judge
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.training.known_tests import PROMPTS_VARIABLE
 from thinkdraw.types import Prompt, Sampling
 
@@ -32,8 +33,8 @@ class EvaluateConfig(StrictModel):
     )
     images: Path | None = Field(default=None, description="In place of a policy: pictures in the official layout.")
     prompts: Path | None = Field(default=None, description="The official prompt file, or a folder with it.")
-    judges: dict[str, dict[str, Any]] = Field(default={}, description="Role → name of a judge and its settings.")
-    settings: dict[str, Any] = Field(default={}, description="The benchmark's own.")
+    judges: dict[str, JsonObject] = Field(default={}, description="Role → name of a judge and its settings.")
+    settings: JsonObject = Field(default={}, description="The benchmark's own.")
     split: str = Field(default="test", description="Of the lab's prompts.")
     count: int | None = Field(
         default=None, ge=1, description="So many prompts, spread evenly over the file; null is all."
@@ -70,7 +71,7 @@ class LabSuite:
 
     benchmark: str
     judges: Mapping[str, str]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: JsonMapping = field(default_factory=dict)
 
 
 LAB_SUITES = {
@@ -86,7 +87,7 @@ LAB_COUNT = 384
 
 
 @dataclass(frozen=True)
-class Asked:
+class OpenBenchmark:
     """One benchmark with its judges and prompts.
 
     prompts: index in the official order → prompt, of those asked for. which: their indices, or "all".
@@ -101,10 +102,10 @@ class Asked:
     file: str
     sha256: str
     git_hash: str
-    judges: dict[str, Any]
+    judges: JsonObject
 
 
-def ask(name: str, config: EvaluateConfig) -> Asked:
+def ask(name: str, config: EvaluateConfig) -> OpenBenchmark:
     """Open one benchmark. Raises UserError for an unknown name, judge or setting, and for prompts that cannot be read."""
     suite = LAB_SUITES.get(name)
     kind = benchmark_class(suite.benchmark if suite else name)
@@ -126,7 +127,7 @@ def ask(name: str, config: EvaluateConfig) -> Asked:
         chosen = [i * len(prompts) // config.count for i in range(config.count)]
     if isinstance(benchmark, ChecksPrompts):
         benchmark.check_prompts([prompts[i] for i in chosen])
-    return Asked(
+    return OpenBenchmark(
         benchmark, prompts, {i: prompts[i] for i in chosen}, "all" if len(chosen) == len(prompts) else list(chosen),
         config.samples or benchmark.pictures_per_prompt, file, sha256, git_hash,
         {role: judge_facts(judge) for role, judge in judges.items() if judge is not None},
@@ -157,7 +158,10 @@ def lab_prompts(name: str, split: str, count: int) -> list[Prompt]:
     """Prompts of a lab family, by its benchmark name."""
     if split not in ("test", "ood", "validation"):
         raise UserError(f"split={split!r}: one of test, ood, validation.")
-    prompts = [e.prompt for e in prompt_set(name.removeprefix("lab-"), split, count)]  # pyright: ignore[reportArgumentType]
+    family = family_of(name)
+    if family is None:
+        raise UserError(f"{name!r} is no benchmark of the lab: one of {', '.join(f'lab-{known}' for known in SPECS)}.")
+    prompts = [e.prompt for e in prompt_set(family, split, count)]
     return [with_categories(prompt) for prompt in prompts] if name == "lab-dense" else prompts
 
 
@@ -182,7 +186,7 @@ def _check_roles(config: EvaluateConfig) -> None:
         raise UserError(f"judge role {unknown[0]!r}: {', '.join(config.benchmarks)} ask for {asked}.")
 
 
-def _open(role: str, usual: str, given: Mapping[str, Any], prompts: Path | None) -> Any:
+def _open(role: str, usual: str, given: JsonMapping, prompts: Path | None) -> Any:
     """The judge of a role, None where the user or the lab names none. prompts: the prompt file."""
     settings = {"name": usual, **given}
     name = str(settings.pop("name"))

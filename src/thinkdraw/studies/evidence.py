@@ -13,7 +13,6 @@ Each policy is also judged out of domain: held-out pairs, counts, templates and 
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -23,6 +22,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.studies import quickstart
 from thinkdraw.studies.quickstart import EvaluationSettings, QuickstartConfig, differences
@@ -81,7 +81,7 @@ def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
         found = {split: _score(config, path, split, folder, thought) for split, folder in folders[name].items()}
         stages[name] = found["test"] | {"ood": found["ood"]}
         say(f"{name}: {found['test']['score']:.3f} in domain, {found['ood']['score']:.3f} out of domain")
-    summary: dict[str, Any] = {"stages": stages, "rl_seconds": seconds}
+    summary: JsonObject = {"stages": stages, "rl_seconds": seconds}
     for split, key in zip(SPLITS, ("difference", "difference_ood"), strict=True):
         summary[key] = differences({n: (folders[a][split], folders[b][split]) for n, (a, b) in PAIRS.items()})
     summary["judge_agreement"] = {
@@ -100,7 +100,7 @@ def _quickstart(config: EvidenceConfig, seed: int, say: Callable[[str], None]) -
     return out if (out / "summary.json").is_file() else quickstart.run(settings, say)
 
 
-def _score(config: EvidenceConfig, policy: Path, split: Split, folder: Path, thought: ThoughtFormat) -> dict[str, Any]:
+def _score(config: EvidenceConfig, policy: Path, split: Split, folder: Path, thought: ThoughtFormat) -> JsonObject:
     asked = config.evaluation
     count = asked.prompts if split == "test" else config.out_of_domain_prompts
     sampling = Sampling.model_validate(asked.sampling.model_dump() | {"thought": thought})
@@ -123,7 +123,7 @@ def _agreement(config: EvidenceConfig, policy: Path) -> dict[str, float | None]:
     return {n: None if math.isnan(x) else x for n, x in numbers.items()} | {"questions": found.questions}
 
 
-def table(summary: dict[str, Any]) -> str:
+def table(summary: JsonObject) -> str:
     """Markdown: a row per policy, then the paired differences in points, then the judge."""
     lines = ["| policy | in domain | 95 % interval | out of domain | 95 % interval |", "|---|---|---|---|---|"]
     for name, s in summary["stages"].items():

@@ -8,7 +8,6 @@ ReasonGen-R1's pipeline (arXiv 2505.24875) at a size for two CPU cores. Each par
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -18,6 +17,7 @@ from thinkdraw.lab.prompts import Family
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import PeakMemory, environment
 from thinkdraw.types import Policy, Sampling
 
@@ -90,7 +90,7 @@ def evaluate_stage(policy: Policy, config: QuickstartConfig, stage: str) -> LabR
     )  # fmt: skip
 
 
-def summarise(reports: dict[str, LabReport], pairs: dict[str, tuple[str, str]], folder: Path) -> dict[str, Any]:
+def summarise(reports: dict[str, LabReport], pairs: dict[str, tuple[str, str]], folder: Path) -> JsonObject:
     """Stages with their scores, and paired differences {name: (stage, minus stage)}."""
     keys = ("score", "low", "high", "per_task", "pictures", "prompts", "understanding", "diversity")
     stages = {name: {k: v for k, v in report.summary().items() if k in keys} for name, report in reports.items()}

@@ -7,7 +7,7 @@ Finished cells are not run again. Every cell starts from the same policy and sta
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
@@ -18,6 +18,7 @@ from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.rollouts import RolloutStore
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.studies.compare import Fact, FinishedRun, JudgingSettings, compare_groups
 
 
@@ -41,11 +42,11 @@ class SweepConfig(JudgingSettings):
 
 
 def run(config: SweepConfig, say: Callable[[str], None] = print) -> Path:
-    """Run what is not finished yet, and write summary.json, table.md and comparison.png. Raises UserError."""
+    """Run what is not finished yet, and write summary.json, table.md and comparison.svg. Raises UserError."""
     config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     start, store = policy_path(config.policy), config.out / "store"
-    about: dict[str, Any] = {"policy": config.policy}
+    about: JsonObject = {"policy": config.policy}
     if config.store is not None:
         sampling.run(config.store.model_copy(update={"out": store, "policy": start}))
         found = RolloutStore.open(store)

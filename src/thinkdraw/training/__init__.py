@@ -1,1 +1,1 @@
-"""TODO training."""
+"""What every recipe shares: processes, folder, policy, optimiser, data, ledger and checkpoints."""

@@ -26,7 +26,7 @@ CATEGORIES = (*ATTRIBUTES, "spatial", "3d_spatial", "numeracy", "non_spatial", "
 
 
 @dataclass(frozen=True)
-class Ask:
+class PromptQuestions:
     """What a prompt has its judges asked, and what its rules need besides; a field that stays empty asks nothing.
 
     questions: noun chunks as questions. word, things: the relation. counts: (thing, number). text: for CLIP.
@@ -49,7 +49,7 @@ class Ask:
 class Asks(Protocol):
     """Reads a prompt by the category in its `tag`; `Asker` does."""
 
-    def __call__(self, prompt: Prompt) -> Ask: ...
+    def __call__(self, prompt: Prompt) -> PromptQuestions: ...
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Asker:
     spatial: Collection[str] | None = None
     action: Collection[str] | None = None
 
-    def __call__(self, prompt: Prompt) -> Ask:
+    def __call__(self, prompt: Prompt) -> PromptQuestions:
         """Raises UserError for a tag that is no category, and where what the category needs was not given."""
         category, text = prompt.tag, prompt.text
         if category not in CATEGORIES:
@@ -75,18 +75,18 @@ class Asker:
                 "Read prompts from T2I-CompBench's own files, whose names say the category."
             )
         if category == "non_spatial":
-            return Ask(category, text=text)
+            return PromptQuestions(category, text=text)
         parsed = self._parsed(prompt)
         if category in ATTRIBUTES:
-            return Ask(category, questions=attribute_questions(parsed.chunks))
+            return PromptQuestions(category, questions=attribute_questions(parsed.chunks))
         if category == "numeracy":
-            return Ask(category, counts=asked_counts([word for word, _ in parsed.tokens], self._objects()))
+            return PromptQuestions(category, counts=asked_counts([word for word, _ in parsed.tokens], self._objects()))
         if category == "complex":
             return self._complex(text, parsed)
         words = RELATIONS_2D if category == "spatial" else RELATIONS_3D
-        return Ask(category, word=relation_in(text, words), things=first_and_last_noun(parsed.tokens))
+        return PromptQuestions(category, word=relation_in(text, words), things=first_and_last_noun(parsed.tokens))
 
-    def _complex(self, text: str, parsed: Parsed) -> Ask:
+    def _complex(self, text: str, parsed: Parsed) -> PromptQuestions:
         if self.spatial is None or self.action is None:
             raise UserError(
                 "compbench: category complex needs T2I-CompBench's complex_val_spatial.txt and complex_val_action.txt, which "
@@ -94,7 +94,7 @@ class Asker:
             )
         kind = complex_kind(text, self.spatial, self.action)
         with_relation, with_action = needs(kind)
-        return Ask(
+        return PromptQuestions(
             "complex",
             kind,
             questions=attribute_questions(parsed.chunks),

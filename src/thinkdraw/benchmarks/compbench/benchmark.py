@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import (
+    PictureFile,
     PictureSet,
-    Place,
     Report,
     Row,
     batches_by_size,
@@ -95,7 +95,7 @@ class CompBench:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         return compbench_files.find_pictures(folder, prompts, self.pictures_per_prompt)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from thinkdraw.benchmarks.base import PictureSet, Place, Row
+from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
 from thinkdraw.benchmarks.picture_files import SUFFIXES
 from thinkdraw.data.prompt_files import text_file
 from thinkdraw.errors import UserError
@@ -34,13 +34,13 @@ def sample_name(prompt: str, number: int) -> str:
     return f"{prompt}_{number:06d}.png"
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt], per_prompt: int) -> dict[tuple[int, int], Place]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt], per_prompt: int) -> dict[tuple[int, int], PictureFile]:
     """The pictures of known prompts, category by category. A folder of one category may itself hold `samples`.
 
     Their numbers tell sample from sample where they run as upstream's do, with `per_prompt` or as many as there are of
     some prompt; else the order of the numbers does.
     """
-    places: dict[tuple[int, int], Place] = {}
+    places: dict[tuple[int, int], PictureFile] = {}
     categories = _by_category(prompts)
     for category, indices in categories.items():
         samples = folder / category / "samples"
@@ -53,7 +53,7 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt], per_prompt: int) -> d
             if rank is not None and number and path.suffix.lower() in SUFFIXES:
                 found.setdefault(rank, []).append((int(number[1]), path))
         for rank, sample, path in _samples(found, per_prompt):
-            places[indices[rank], sample] = Place(path)
+            places[indices[rank], sample] = PictureFile(path)
     return dict(sorted(places.items()))
 
 

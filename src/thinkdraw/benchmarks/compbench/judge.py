@@ -8,19 +8,22 @@ Huang et al. 2023 (arXiv 2307.06350) and 2025 (TPAMI), github.com/Karine-Huang/T
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 from torch import Tensor
 
-from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, Ask, Asks
+from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, Asks, PromptQuestions
 from thinkdraw.benchmarks.compbench.complex import attribute_score, needs, three_in_one
 from thinkdraw.benchmarks.compbench.numeracy import numeracy_score
 from thinkdraw.benchmarks.compbench.scales import Depth, as_unidet, depth_map
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judging import found_in, p_yes
 from thinkdraw.rewards.spatial import mean_depth, score_2d, score_3d
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Detection, Detector, Prompt, Questioner, Scorer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,11 @@ class CompBenchVerdict:
     score: float
     reason: str = ""
     parts: dict[str, float] = field(default_factory=dict)
-    raw: dict[str, Any] = field(default_factory=dict)
+    raw: JsonObject = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Seen:
+class Evidence:
     """What the judges said about one picture. p_yes: one per question. detections, depth: None = not asked, or no verdict.
 
     Boxes and depth map (H', W') are in the pixels of `as_unidet`. cosine: NaN = not asked, or no verdict.
@@ -67,7 +70,9 @@ class CompBenchJudge:
         """pictures: (B, H, W, 3) uint8, one per prompt. Raises UserError where a judge or a word list is needed and absent."""
         asks = [self.asker(prompt) for prompt in prompts]
         answers = (self._p_yes, self._detections, self._depths, self._cosines)
-        return [verdict_on(ask, Seen(*seen)) for ask, *seen in zip(asks, *(said(pictures, asks) for said in answers))]
+        return [
+            verdict_on(ask, Evidence(*seen)) for ask, *seen in zip(asks, *(said(pictures, asks) for said in answers))
+        ]
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raises UserError, as judging their pictures would, where a judge or a list of words is needed and absent."""
@@ -79,13 +84,13 @@ class CompBenchJudge:
             for role in (role for role, is_needed in needed.items() if is_needed):
                 _given(role, getattr(self, role))
 
-    def _p_yes(self, pictures: Tensor, asks: Sequence[Ask]) -> list[list[float]]:
+    def _p_yes(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[list[float]]:
         questions = [ask.questions for ask in asks]
         if not any(questions):
             return [[] for _ in asks]
         return [given.tolist() for given in p_yes(_given("questioner", self.questioner), pictures, questions)]
 
-    def _detections(self, pictures: Tensor, asks: Sequence[Ask]) -> list[list[Detection] | None]:
+    def _detections(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[list[Detection] | None]:
         height, width = pictures.shape[1:3]
 
         def look(rows: list[int]) -> list[list[Detection] | None]:
@@ -95,35 +100,35 @@ class CompBenchJudge:
 
         return _where([bool(ask.labels()) for ask in asks], look, None)
 
-    def _depths(self, pictures: Tensor, asks: Sequence[Ask]) -> list[np.ndarray | None]:
+    def _depths(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[np.ndarray | None]:
         def look(rows: list[int]) -> list[np.ndarray | None]:
             return [depth_map(found) for found in _given("depth", self.depth).depth(pictures[rows]).cpu().numpy()]
 
         return _where([ask.category == "3d_spatial" for ask in asks], look, None)
 
-    def _cosines(self, pictures: Tensor, asks: Sequence[Ask]) -> list[float]:
+    def _cosines(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[float]:
         def look(rows: list[int]) -> list[float]:
             return _given("scorer", self.scorer).score(pictures[rows], [asks[row].text for row in rows]).tolist()
 
         return _where([bool(ask.text) for ask in asks], look, math.nan)
 
 
-def _where(wanted: Sequence[bool], look: Callable[[list[int]], Sequence[Any]], otherwise: Any) -> list[Any]:
+def _where(wanted: Sequence[bool], look: Callable[[list[int]], Sequence[T]], otherwise: T) -> list[T]:
     """What `look` says about the wanted rows, and `otherwise` for the others."""
     rows = [row for row, is_wanted in enumerate(wanted) if is_wanted]
     found = dict(zip(rows, look(rows), strict=True)) if rows else {}
     return [found.get(row, otherwise) for row in range(len(wanted))]
 
 
-def _given(role: str, judge: Any) -> Any:
+def _given(role: str, judge: T | None) -> T:
     if judge is None:
         raise UserError(f"compbench: these prompts need a {role}, and none was given. Name one (--judge {role}=NAME).")
     return judge
 
 
-def verdict_on(ask: Ask, seen: Seen) -> CompBenchVerdict:
+def verdict_on(ask: PromptQuestions, seen: Evidence) -> CompBenchVerdict:
     """The score by the category's rules, from what the judges said about a picture."""
-    raw: dict[str, Any] = {}
+    raw: JsonObject = {}
     if ask.questions:
         raw["p_yes"] = dict(zip(ask.questions, seen.p_yes, strict=True))
     if seen.detections is not None:
@@ -137,7 +142,7 @@ def verdict_on(ask: Ask, seen: Seen) -> CompBenchVerdict:
     return CompBenchVerdict(score, reason, raw=raw)
 
 
-def _simple(ask: Ask, seen: Seen) -> tuple[float, str]:
+def _simple(ask: PromptQuestions, seen: Evidence) -> tuple[float, str]:
     """(score, why there is none)."""
     if ask.category in ATTRIBUTES:
         score = attribute_score(seen.p_yes)
@@ -157,7 +162,7 @@ def _simple(ask: Ask, seen: Seen) -> tuple[float, str]:
     return score_3d(ask.word, ask.things, seen.detections, seen.depth), ""
 
 
-def _complex(ask: Ask, seen: Seen, raw: dict[str, Any]) -> CompBenchVerdict:
+def _complex(ask: PromptQuestions, seen: Evidence, raw: JsonObject) -> CompBenchVerdict:
     assert ask.kind is not None
     with_relation, with_action = needs(ask.kind)
     parts = {"attribute": attribute_score(seen.p_yes)}
@@ -172,6 +177,6 @@ def _complex(ask: Ask, seen: Seen, raw: dict[str, Any]) -> CompBenchVerdict:
     return CompBenchVerdict(score, f"no verdict on {', '.join(missing)}" if missing else "", parts, raw)
 
 
-def _raw(detection: Detection, depth: np.ndarray | None) -> dict[str, Any]:
+def _raw(detection: Detection, depth: np.ndarray | None) -> JsonObject:
     found = {"label": detection.label, "box": list(detection.box), "score": detection.score}
     return found if depth is None else found | {"depth": mean_depth(depth, detection.box)}

@@ -4,12 +4,10 @@ A prompt's clauses say what its noun chunks, its relation and its counts are, so
 were held out ask the same as others.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
-from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, Ask
+from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, PromptQuestions
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import COMPBENCH_TASKS, article
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Prompt
 
 WORDS = {
@@ -19,13 +17,13 @@ WORDS = {
 
 
 class LabAsker:
-    """See `compbench_ask.Asks`, for prompts of the lab's `compbench` family.
+    """See `ask.Asks`, for prompts of the lab's `compbench` family.
 
     A chunk is asked about as "is there a small red ring?", the form of question that the lab's questioner knows. Complex
     prompts, in which nobody acts, are scored on attributes and relation, as T2I-CompBench's kind `spatial`.
     """
 
-    def __call__(self, prompt: Prompt) -> Ask:
+    def __call__(self, prompt: Prompt) -> PromptQuestions:
         """Raises UserError for another prompt than the lab's."""
         if prompt.tag not in COMPBENCH_TASKS or not prompt.include:
             raise UserError(
@@ -33,23 +31,23 @@ class LabAsker:
             )
         questions = [f"is there {article(_phrase(clause))}?" for clause in prompt.include]
         if prompt.tag in ATTRIBUTES:
-            return Ask(prompt.tag, questions=questions)
+            return PromptQuestions(prompt.tag, questions=questions)
         if prompt.tag == "numeracy":
-            return Ask(prompt.tag, counts=[(_shape(clause), clause["count"]) for clause in prompt.include])
+            return PromptQuestions(prompt.tag, counts=[(_shape(clause), clause["count"]) for clause in prompt.include])
         placed = next(clause for clause in prompt.include if "position" in clause)
         relation, other = placed["position"]
         things = _shape(placed), _shape(prompt.include[other])
         if prompt.tag == "spatial":
-            return Ask(prompt.tag, word=WORDS[relation], things=things)
-        return Ask(prompt.tag, "spatial", questions, WORDS[relation], things)
+            return PromptQuestions(prompt.tag, word=WORDS[relation], things=things)
+        return PromptQuestions(prompt.tag, "spatial", questions, WORDS[relation], things)
 
 
-def _phrase(clause: Mapping[str, Any]) -> str:
+def _phrase(clause: JsonMapping) -> str:
     """ "small striped red ring"; the class leaves out the colour."""
     *modifiers, shape = clause["class"].split()
     return " ".join([*modifiers, *([clause["color"]] if "color" in clause else []), shape])
 
 
-def _shape(clause: Mapping[str, Any]) -> str:
+def _shape(clause: JsonMapping) -> str:
     """What the lab's detector calls the thing."""
     return clause["class"].split()[-1]

@@ -1,1 +1,1 @@
-"""TODO benchmarks.dpg."""
+"""DPG-Bench: dense prompts as graphs of questions, each counted only if its parents hold."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import (
+    PictureFile,
     PictureSet,
-    Place,
     Report,
     Row,
     batches_by_size,
@@ -111,7 +111,7 @@ class DpgBench:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label, self.mode)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         return dpg_files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

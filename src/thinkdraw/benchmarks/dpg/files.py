@@ -8,17 +8,17 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from thinkdraw.benchmarks.base import PictureSet, Place, Row
+from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
 from thinkdraw.benchmarks.dpg.rules import overall_score, point
 from thinkdraw.benchmarks.picture_files import SUFFIXES
 from thinkdraw.data.prompt_files import text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Question
 
 CELLS = ((0, 0), (0, 1), (1, 0), (1, 1))
@@ -49,7 +49,7 @@ def item_of(path: Path | str) -> str:
     return str(path).replace("\\", "/").rpartition("/")[2].split(".")[0]
 
 
-def answer_about(question: Question, **answer: float | str | None) -> dict[str, Any]:
+def answer_about(question: Question, **answer: float | str | None) -> JsonObject:
     """A row's form of an answer. answer: `p_yes`, or a judge's words as `answer`; None = no verdict."""
     return {
         "id": question.id, "question": question.text, "category": question.category,
@@ -63,14 +63,14 @@ def make_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([top, bottom], axis=0)
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
     """The four pictures of every grid whose item is known; of two files about one item the first by name."""
     indices = {prompt.id: index for index, prompt in enumerate(prompts)}
-    places: dict[tuple[int, int], Place] = {}
+    places: dict[tuple[int, int], PictureFile] = {}
     for path in sorted(folder.iterdir()):
         index = indices.get(item_of(path))
         if index is not None and path.suffix.lower() in SUFFIXES and (index, 0) not in places:
-            places |= {(index, sample): Place(path, cell) for sample, cell in enumerate(CELLS)}
+            places |= {(index, sample): PictureFile(path, cell) for sample, cell in enumerate(CELLS)}
     return places
 
 
@@ -197,7 +197,7 @@ def read_details(path: Path) -> dict[tuple[str, int], list[tuple[str, str]]]:
     return found
 
 
-def _answers(prompt: Prompt, told: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def _answers(prompt: Prompt, told: Sequence[tuple[str, str]]) -> list[JsonObject]:
     """A row's answers; none unless they are about the prompt's questions, in their order."""
     if [question.text for question in prompt.questions] != [question for question, _ in told]:
         return []

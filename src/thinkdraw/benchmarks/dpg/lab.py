@@ -1,8 +1,8 @@
 """DPG-Bench's categories for the questions of the lab's own prompts, which are told by the facts that they ask about."""
 
 from dataclasses import replace
-from typing import Any
 
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Question
 
 CATEGORIES = {"background": "global", "relation": "relation - spatial", "count": "other - count"}
@@ -14,7 +14,7 @@ def with_categories(prompt: Prompt) -> Prompt:
 
 
 def _category(question: Question) -> str:
-    fact: dict[str, Any] = question.fact or {}
+    fact: JsonObject = question.fact or {}
     attributes = [name for name in fact.get("thing", {}) if name != "shape"]
     if fact.get("kind") == "exists" and attributes:
         return f"attribute - {attributes[0]}"

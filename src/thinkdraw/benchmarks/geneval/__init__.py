@@ -1,1 +1,1 @@
-"""TODO benchmarks.geneval."""
+"""GenEval: objects, counts, colours and positions, checked by a detector."""

@@ -6,13 +6,12 @@ written by `geneval_files`.
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from thinkdraw.benchmarks.base import (
+    PictureFile,
     PictureSet,
-    Place,
     Report,
     Row,
     batches_by_size,
@@ -25,6 +24,7 @@ from thinkdraw.benchmarks.geneval import files as geneval_files
 from thinkdraw.benchmarks.geneval.verdict import ColorJudge, judgement_on, labels_for
 from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, task_mean_score
 from thinkdraw.data.prompt_files import read_geneval
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Detection, Detector, Prompt
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
@@ -84,7 +84,7 @@ class GenEval:
             return row_about(pictures, k, None, reason=f"{judge_name(self.detector)} gave no verdict")
         metadata = geneval_files.metadata_of(pictures.prompt)
         seen = judgement_on(metadata, found, pictures.pictures[k], self.colors)
-        raw: dict[str, Any] = {
+        raw: JsonObject = {
             "metadata": metadata,
             "details": {name: [[*d.box, d.score] for d in objects] for name, objects in seen.kept.items()},
             "detections": [raw_detection(d) for d in found if d.score >= RAW_SCORE],
@@ -99,7 +99,7 @@ class GenEval:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         return geneval_files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
@@ -135,13 +135,13 @@ def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
     )
 
 
-def raw_detection(detection: Detection) -> dict[str, Any]:
+def raw_detection(detection: Detection) -> JsonObject:
     """A row's form of a detection, without its mask."""
     box = [float(side) for side in detection.box]
     return {"label": detection.label, "box": box, "score": float(detection.score), **detection.attributes}
 
 
-def read_detection(raw: Mapping[str, Any]) -> Detection:
+def read_detection(raw: JsonMapping) -> Detection:
     """The detection of a row."""
     attributes = {key: value for key, value in raw.items() if key not in ("label", "box", "score")}
     return Detection(raw["label"], tuple(raw["box"]), raw["score"], attributes)

@@ -2,15 +2,15 @@
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from thinkdraw.benchmarks.base import PictureSet, Place, Row
+from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
 from thinkdraw.data.prompt_files import json_object, json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
 _SAMPLE = re.compile(r"(\d+)\.png")
@@ -18,13 +18,13 @@ _FILENAME = re.compile(r"(\d+)/samples/(\d+)\.png$")
 _TEXTS = ("filename", "tag", "prompt", "reason", "metadata", "details")
 
 
-def metadata_of(prompt: Prompt) -> dict[str, Any]:
+def metadata_of(prompt: Prompt) -> JsonObject:
     """The prompt's official record, its keys in the official order."""
     record = prompt.metadata()
     return {key: record[key] for key in ("tag", "include", "exclude", "prompt") if key in record}
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
     """The pictures of an official folder. Folders whose names are all digits are prompts, by their number.
 
     Raises UserError where a folder's own metadata is that of another prompt: its pictures would be judged wrongly.
@@ -38,7 +38,7 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, in
         samples = folder_of_prompt / "samples"
         for path in sorted(samples.iterdir()) if samples.is_dir() else ():
             if match := _SAMPLE.fullmatch(path.name):
-                places[index, int(match[1])] = Place(path)
+                places[index, int(match[1])] = PictureFile(path)
     return places
 
 
@@ -124,7 +124,7 @@ def _check_metadata(path: Path, prompt: Prompt) -> None:
         )
 
 
-def _check(where: str, row: Mapping[str, Any]) -> None:
+def _check(where: str, row: JsonMapping) -> None:
     for key in (*_TEXTS, "correct"):
         if key not in row:
             raise UserError(f"{where}: the key {key!r} is missing. Give a results file of GenEval's scorer.")

@@ -5,12 +5,13 @@ The rules themselves, counts and colours and places, are in `rules.py`.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.rules import ColorOf, Verdict, judge_picture, keep_detections
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Detection, Detector, Prompt
 
 
@@ -34,7 +35,7 @@ class Judgement:
 
 
 def judgement_on(
-    metadata: Mapping[str, Any], found: Sequence[Detection], picture: np.ndarray, colors: ColorJudge | None
+    metadata: JsonMapping, found: Sequence[Detection], picture: np.ndarray, colors: ColorJudge | None
 ) -> Judgement:
     """The verdict on one picture. metadata: an official record. found: its detections, in the detector's order.
 
@@ -45,7 +46,7 @@ def judgement_on(
     return Judgement(kept, named, None if named is None else verdict_on(metadata, found, named))
 
 
-def verdict_on(metadata: Mapping[str, Any], found: Sequence[Detection], colors: Mapping[str, Sequence[str]]) -> Verdict:
+def verdict_on(metadata: JsonMapping, found: Sequence[Detection], colors: Mapping[str, Sequence[str]]) -> Verdict:
     """The verdict on one picture, without any model.
 
     metadata: an official record. found: all detections of the picture, in the detector's order. colors: class → colours
@@ -55,7 +56,7 @@ def verdict_on(metadata: Mapping[str, Any], found: Sequence[Detection], colors: 
     return judge_picture(metadata, kept, lambda name, objects: list(colors[name][: len(objects)]))
 
 
-def kept_by_class(metadata: Mapping[str, Any], found: Sequence[Detection]) -> dict[str, list[Detection]]:
+def kept_by_class(metadata: JsonMapping, found: Sequence[Detection]) -> dict[str, list[Detection]]:
     """The detections that count, per label and per class of the prompt, best first. found: in the detector's order."""
     clauses = (*metadata.get("include", ()), *metadata.get("exclude", ()))
     names = dict.fromkeys([d.label for d in found] + [clause["class"] for clause in clauses])
@@ -63,9 +64,7 @@ def kept_by_class(metadata: Mapping[str, Any], found: Sequence[Detection]) -> di
     return keep_detections(by_class, tag=metadata["tag"])
 
 
-def objects_to_color(
-    metadata: Mapping[str, Any], kept: Mapping[str, Sequence[Detection]]
-) -> dict[str, Sequence[Detection]]:
+def objects_to_color(metadata: JsonMapping, kept: Mapping[str, Sequence[Detection]]) -> dict[str, Sequence[Detection]]:
     """Class → its best kept detections whose colour some clause asks for; a clause without enough objects asks nothing."""
     asked: dict[str, int] = {}
     for clause in metadata.get("include", ()):

@@ -1,1 +1,1 @@
-"""TODO benchmarks.geneval2."""
+"""GenEval 2: questions about each atom of a prompt, and soft TIFA over their answers."""

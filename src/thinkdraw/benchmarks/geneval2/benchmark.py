@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from thinkdraw.benchmarks.base import (
+    PictureFile,
     PictureSet,
-    Place,
     Report,
     Row,
     check_given,
@@ -35,6 +35,7 @@ from thinkdraw.data.prompt_files import json_rows, text_file, text_of
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt, Question, Questioner
 
 IMAGES = "images.json"
@@ -95,7 +96,7 @@ class GenEval2:
                 missing = (
                     {"reason": f"{judge_name(self.questioner)} gave no verdict"} if any(map(math.isnan, scores)) else {}
                 )
-                raw: dict[str, Any] = {"scores": scores, "skills": skills, "mean": arithmetic_mean(scores), **missing}
+                raw: JsonObject = {"scores": scores, "skills": skills, "mean": arithmetic_mean(scores), **missing}
                 rows.append(row_about(pictures, k, geometric_mean(scores), **raw))
         return rows
 
@@ -124,7 +125,7 @@ class GenEval2:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         """The pictures that images.json (prompt text → path) names, its paths as they are or beside it."""
         path = folder / IMAGES
         named = _read_json(path, dict)
@@ -135,7 +136,7 @@ class GenEval2:
         for text, file in named.items():
             candidates = [Path(file), folder / file, folder / Path(file).name]
             if found := [candidate for candidate in candidates if candidate.is_file()]:
-                places[of_text[text], 0] = Place(found[0])
+                places[of_text[text], 0] = PictureFile(found[0])
         return places
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
@@ -185,7 +186,7 @@ def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
     return Report(label=label, overall=mean_interval(prompt_means, seed=seed), columns=columns, scale=100.0)
 
 
-def _prompt(row: Mapping[str, Any], index: int, where: str) -> Prompt:
+def _prompt(row: JsonMapping, index: int, where: str) -> Prompt:
     """The question's `fact` holds the expected answer, its category the skill; the tag is the number of atoms."""
     pairs, skills = row.get("vqa_list"), row.get("skills")
     if not isinstance(pairs, list) or not isinstance(skills, list) or len(pairs) != len(skills) or not pairs:

@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
+from thinkdraw.benchmarks.base import null_for_nan
 from thinkdraw.benchmarks.diversity import diversity
-from thinkdraw.benchmarks.drawing import Drawing, draw_benchmark, read_rows, write_rows
+from thinkdraw.benchmarks.drawing import DrawnPicture, draw_benchmark, read_rows, write_rows
 from thinkdraw.benchmarks.lab.thoughts import thought_precision
 from thinkdraw.benchmarks.lab.understanding import UnderstandingReport, evaluate_understanding
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
@@ -24,10 +25,11 @@ from thinkdraw.lab.detector import Found
 from thinkdraw.lab.prompts import Family, prompt_set
 from thinkdraw.rewards.lab_detector import LabVerdict, judge
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Detection, Policy, Sampling
 
 Split = Literal["train", "validation", "test", "ood"]
-Row = dict[str, Any]
+Row = JsonObject
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,13 @@ class LabReport:
     per_task: dict[str, Score]
     diversity: dict[str, float]
     thought_precision: dict[str, Score]
-    settings: dict[str, Any]
+    settings: JsonObject
     rows: list[Row]
     understanding: UnderstandingReport | None = None
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> JsonObject:
         """What summary.json holds; null where a number is missing."""
-        found: dict[str, Any] = {
+        found: JsonObject = {
             "score": self.score.value, "low": self.score.low, "high": self.score.high,
             "per_task": {task: _numbers(score) for task, score in self.per_task.items()},
             "facts": {"value": self.facts.value, "low": self.facts.low, "high": self.facts.high},
@@ -61,7 +63,7 @@ class LabReport:
         }  # fmt: skip
         if self.understanding is not None:
             found["understanding"] = self.understanding.summary()
-        return _null_for_nan(found)
+        return null_for_nan(found)
 
 
 def evaluate_lab(
@@ -97,9 +99,7 @@ def evaluate_lab(
     return report
 
 
-def aggregate(
-    rows: Sequence[Row], settings: dict[str, Any], understanding: UnderstandingReport | None = None
-) -> LabReport:
+def aggregate(rows: Sequence[Row], settings: JsonObject, understanding: UnderstandingReport | None = None) -> LabReport:
     """The report of some rows."""
     seed = settings.get("seed", 0)
     verdicts = _by_prompt(rows, "correct")
@@ -134,7 +134,7 @@ def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequen
         raise UserError(f"{folder_a} and {folder_b} cannot be compared: {error}") from error
 
 
-def _open(folder: Path, settings: dict[str, Any]) -> list[Row]:
+def _open(folder: Path, settings: JsonObject) -> list[Row]:
     """The rows that an earlier call left, after a check that it asked for the same."""
     path, rows = folder / "settings.json", read_rows(folder)
     if rows and path.exists():
@@ -152,14 +152,14 @@ def _open(folder: Path, settings: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def _judged(drawings: Sequence[Drawing], folder: Path | None, keep_pictures: int) -> list[Row]:
+def _judged(drawings: Sequence[DrawnPicture], folder: Path | None, keep_pictures: int) -> list[Row]:
     """Rows of some pictures, all those of a prompt among them."""
-    groups: dict[int, list[Drawing]] = {}
+    groups: dict[int, list[DrawnPicture]] = {}
     for drawing in drawings:
         groups.setdefault(drawing.prompt_index, []).append(drawing)
     rows = []
     for index, group in groups.items():
-        spread = _null_for_nan(asdict(diversity([d.picture for d in group], [d.image_tokens for d in group])))
+        spread = null_for_nan(asdict(diversity([d.picture for d in group], [d.image_tokens for d in group])))
         for drawing in group:
             verdict = judge(drawing.picture, drawing.prompt)
             png_path = None
@@ -170,7 +170,7 @@ def _judged(drawings: Sequence[Drawing], folder: Path | None, keep_pictures: int
     return rows
 
 
-def _row(drawing: Drawing, verdict: LabVerdict) -> Row:
+def _row(drawing: DrawnPicture, verdict: LabVerdict) -> Row:
     prompt = drawing.prompt
     return {
         "prompt_index": drawing.prompt_index, "prompt_id": prompt.id or prompt.text, "prompt": prompt.text,
@@ -207,7 +207,7 @@ def _by_prompt(rows: Sequence[Row], key: str) -> list[PromptVerdicts]:
     ]
 
 
-def _numbers(score: Score) -> dict[str, Any]:
+def _numbers(score: Score) -> JsonObject:
     return {
         "value": score.value,
         "low": score.low,
@@ -215,9 +215,3 @@ def _numbers(score: Score) -> dict[str, Any]:
         "pictures": score.pictures,
         "prompts": score.prompts,
     }
-
-
-def _null_for_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _null_for_nan(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -6,7 +6,6 @@ What a claim is, `lab/claims.py` says.
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -15,7 +14,7 @@ from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, mean_interval
 from thinkdraw.lab.claims import CLAIM_KINDS, claim_holds, claims
 from thinkdraw.lab.detector import Found, look
 from thinkdraw.rewards.lab_detector import judge
-from thinkdraw.types import Prompt, Rollouts, Sampling
+from thinkdraw.types import Policy, Prompt, Rollouts, Sampling
 
 CONDITIONS = ("own", "other", "empty", "off")
 
@@ -57,7 +56,7 @@ class SwapReport:
 
 
 def draw_from_thoughts(
-    policy: Any, prompts: Sequence[Prompt], thoughts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
+    policy: Policy, prompts: Sequence[Prompt], thoughts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
 ) -> Rollouts:
     """Rollouts whose thoughts are given and whose pictures are sampled.
 
@@ -70,7 +69,7 @@ def draw_from_thoughts(
 
 
 def swap_study(
-    policy: Any, prompts: Sequence[Prompt], sampling: Sampling, *, samples: int = 1, seed: int = 0, chunk: int = 128
+    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, *, samples: int = 1, seed: int = 0, chunk: int = 128
 ) -> SwapReport:
     """Draw each prompt under the four `CONDITIONS`, `samples` times, and judge the pictures by the lab's detector.
 
@@ -115,7 +114,7 @@ def _even_parts(prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prom
 
 
 def _four_ways(
-    policy: Any, prompts: list[Prompt], seeds: list[int], samples: int, sampling: Sampling
+    policy: Policy, prompts: list[Prompt], seeds: list[int], samples: int, sampling: Sampling
 ) -> dict[str, tuple[Sequence[str], torch.Tensor]]:
     """Condition → (the thoughts that were drawn from, the pictures)."""
     own = policy.sample(prompts, sampling, seeds=seeds)

@@ -6,7 +6,6 @@ Answers that do not fall when the picture is blanked were guessed from the quest
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from thinkdraw.lab.facts import QUESTION_TYPES, balanced_question
 from thinkdraw.lab.prompts import SPECS, stream
 from thinkdraw.lab.scenes import draw
 from thinkdraw.rewards.lab_detector import facts_hold
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Prompt, Questioner
 
 
@@ -95,7 +95,7 @@ def question_set(per_type: int = 64, seed: int = 0) -> QuestionSet:
     if per_type < 2 or per_type % 2:
         raise ValueError(f"per_type={per_type}: each question is asked of two pictures, so give an even number.")
     rng = np.random.default_rng([seed, per_type])
-    streams = [stream(family, "test", seed) for family in SPECS]  # pyright: ignore[reportArgumentType]
+    streams = [stream(family, "test", seed) for family in SPECS]
     pictures, questions, kinds, answers = [], [], [], []
     index = 0
     for kind in QUESTION_TYPES:
@@ -121,7 +121,7 @@ def evaluate_understanding(questioner: Questioner, per_type: int = 64, seed: int
     return UnderstandingReport(seeing, blind, f"{per_type} questions of each type, seed {seed}")
 
 
-def understanding_difference(a: Mapping[str, Any], b: Mapping[str, Any], *, seed: int = 0) -> Score | None:
+def understanding_difference(a: JsonMapping, b: JsonMapping, *, seed: int = 0) -> Score | None:
     """Accuracy of a minus that of b, paired by question; None where they were not asked the same. a, b: `summary()`s."""
     if not a.get("asked") or a["asked"] != b.get("asked"):
         return None

@@ -1,1 +1,1 @@
-"""TODO benchmarks.unigenbench."""
+"""UniGenBench: test points of a prompt, each checked by a vision-language model."""

@@ -8,13 +8,22 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from thinkdraw.benchmarks.base import PictureSet, Place, Report, Row, check_given, judge_name, number_or_nan, row_about
+from thinkdraw.benchmarks.base import (
+    PictureFile,
+    PictureSet,
+    Report,
+    Row,
+    check_given,
+    judge_name,
+    number_or_nan,
+    row_about,
+)
 from thinkdraw.benchmarks.crossed import crossed_score
 from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task
 from thinkdraw.benchmarks.unigenbench import files
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Request, Writer
 
 DIMENSIONS = (
@@ -86,7 +95,7 @@ class UniGenBench:
         return re.sub("|".join(map(re.escape, FIELDS)), lambda field: filled[field[0]], str(self.rubric))
 
     def _row(self, pictures: PictureSet, k: int, answer: str | None, points: list[float] | None) -> Row:
-        raw: dict[str, Any] = {"points": points, "answer": answer}
+        raw: JsonObject = {"points": points, "answer": answer}
         if points is None:
             return row_about(pictures, k, None, reason=f"{judge_name(self.writer)} gave no usable answer", **raw)
         return row_about(pictures, k, sum(points) / len(points), **raw)
@@ -97,7 +106,7 @@ class UniGenBench:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
         return files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinkdraw.benchmarks.base import PictureSet, Place, Row, row_about
+from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row, row_about
 from thinkdraw.data.prompt_files import csv_rows, json_object, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -63,13 +63,13 @@ def read_rubric(path: Path, fields: Sequence[str]) -> str:
     return text
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], Place]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
     place_of = {prompt.id: place for place, prompt in enumerate(prompts)}
     found = {}
     for path in sorted(folder.iterdir()):
         match = _PICTURE.fullmatch(path.name)
         if match and match[1] in place_of:
-            found[place_of[match[1]], int(match[2])] = Place(path)
+            found[place_of[match[1]], int(match[2])] = PictureFile(path)
     return found
 
 

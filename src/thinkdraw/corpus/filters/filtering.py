@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,14 @@ from thinkdraw.corpus.settings import AestheticSettings, ContradictionSettings, 
 from thinkdraw.corpus.sources import Item
 from thinkdraw.data.corpus_rows import all_prompts
 from thinkdraw.data.prompt_files import read_prompts
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Questioner, Scorer
 
 PART = 2000
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 
 Picture = Callable[[Item], np.ndarray]
-Row = tuple[Item, dict[str, Any]]
+Row = tuple[Item, JsonObject]
 
 
 @dataclass
@@ -72,12 +72,12 @@ def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) 
     return dropped
 
 
-def texts_of(answer: dict[str, Any]) -> list[str]:
+def texts_of(answer: JsonObject) -> list[str]:
     """All prompts that can be drawn, of all styles, and the rationales."""
     return [*all_prompts({"augmented_prompts": answer}), answer["detailed_caption"], answer["step_by_step"]]
 
 
-def claims_of(answer: dict[str, Any], settings: ContradictionSettings) -> list[str]:
+def claims_of(answer: JsonObject, settings: ContradictionSettings) -> list[str]:
     if settings.claims == "objects":
         return answer["object_prompts"][: settings.max_claims]
     sentences = (found.strip() for found in _SENTENCE.findall(answer["detailed_caption"]))

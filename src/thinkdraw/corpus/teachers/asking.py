@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from thinkdraw.corpus.filters.filters import ShapeSettings, bad_shape
-from thinkdraw.corpus.queue import FILTERED, REJECTED, WAITING, Counts, Queue, Said
+from thinkdraw.corpus.queue import FILTERED, REJECTED, WAITING, Counts, Queue, TeacherAnswer
 from thinkdraw.corpus.sources import Item, Source
 from thinkdraw.corpus.teachers.answers import MalformedError, parse_answer
 from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, back_off_s
-from thinkdraw.corpus.teachers.teachers import Ask, BusyError, DeclinedError, Reply, Teacher
+from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, Teacher, TeacherReply, TeacherRequest
 from thinkdraw.data.picture_bytes import UnreadableError, decode
 from thinkdraw.errors import UserError
 
@@ -93,7 +93,7 @@ class _Loop:
                 return self.queue.settle(item.index, FILTERED, reason=f"picture: {reason}")
         said = self.queue.replies(item.index)
         while True:
-            reply = await self.reply_to(Ask(item, picture, tuple(said)))
+            reply = await self.reply_to(TeacherRequest(item, picture, tuple(said)))
             if reply is None:
                 return None
             attempt, answer = _checked(reply)
@@ -104,7 +104,7 @@ class _Loop:
                 return None
             said.append(attempt)
 
-    async def reply_to(self, ask: Ask) -> Reply | None:
+    async def reply_to(self, ask: TeacherRequest) -> TeacherReply | None:
         """The reply; None where the budget is used up, the run stops, or the request was declined."""
         tries = 0
         while not self.stopped and await self.reserve():
@@ -153,7 +153,7 @@ class _Loop:
                 "command again to go on."
             ) from error
 
-    def decline(self, ask: Ask, reason: str) -> None:
+    def decline(self, ask: TeacherRequest, reason: str) -> None:
         if self.any_answer:
             self.queue.settle(ask.item.index, REJECTED, reason=f"declined: {reason}")
             return
@@ -176,12 +176,12 @@ class _Loop:
         self.show(Status(counts, rate, self.budget.money, counts.waiting / rate if done else None))
 
 
-def _checked(reply: Reply) -> tuple[Said, str | None]:
+def _checked(reply: TeacherReply) -> tuple[TeacherAnswer, str | None]:
     """What to record of a reply, and the answer in it as JSON, or None."""
     try:
         answer = parse_answer(reply.text)
     except MalformedError as error:
         text = reply.text.encode("utf-8", "replace").decode()
-        return Said(text, error.kind, str(error), reply.tokens_in, reply.tokens_out), None
+        return TeacherAnswer(text, error.kind, str(error), reply.tokens_in, reply.tokens_out), None
     # The reply itself is not kept where its content is: the file would be twice as large.
-    return Said("", "", "", reply.tokens_in, reply.tokens_out), answer.model_dump_json()
+    return TeacherAnswer("", "", "", reply.tokens_in, reply.tokens_out), answer.model_dump_json()

@@ -13,10 +13,11 @@ from pydantic import Field
 
 from thinkdraw.config import StrictModel
 from thinkdraw.corpus.teachers import instructions
-from thinkdraw.corpus.teachers.teachers import Ask, BusyError, DeclinedError, Reply, conversation
+from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, TeacherReply, TeacherRequest, conversation
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_data_uri, to_pil
 from thinkdraw.runtime.endpoints import checked_url
+from thinkdraw.runtime.json_types import JsonObject
 
 if TYPE_CHECKING:
     from thinkdraw.runtime.http import NoAnswer
@@ -58,7 +59,7 @@ class EndpointTeacher:
         patience = Patience(settings.timeout_s, retries=0)
         self._client = AsyncHttpClient(checked_url(url), key, patience, settings.concurrency)
 
-    async def ask(self, ask: Ask) -> Reply:
+    async def ask(self, ask: TeacherRequest) -> TeacherReply:
         settings = self._settings
         body = {"model": settings.model, "messages": await self._messages(ask), "seed": ask.seed}
         # OpenAI's newer models refuse the old name, most other servers know no other.
@@ -73,9 +74,9 @@ class EndpointTeacher:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _messages(self, ask: Ask) -> list[dict[str, Any]]:
+    async def _messages(self, ask: TeacherRequest) -> list[dict[str, Any]]:
         turns = conversation(ask, self._settings.language)
-        messages: list[dict[str, Any]] = [{"role": role, "content": text} for role, text in turns]
+        messages: list[JsonObject] = [{"role": role, "content": text} for role, text in turns]
         if ask.picture is not None:
             uri = await asyncio.to_thread(sent_picture, ask.picture, self._settings.max_side)
             picture = {"type": "image_url", "image_url": {"url": uri}}
@@ -115,13 +116,13 @@ def sent_picture(picture: np.ndarray, max_side: int) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _reply_of(body: bytes) -> Reply:
+def _reply_of(body: bytes) -> TeacherReply:
     """Raises BusyError for a body that is no completion, as a proxy in between sends it."""
     try:
         completion = json.loads(body)
         message, usage = completion["choices"][0]["message"], completion.get("usage") or {}
         text = message.get("content") or message.get("refusal") or ""
         tokens_out = usage.get("completion_tokens") or len(text) // 4
-        return Reply(str(text), int(usage.get("prompt_tokens") or 0), int(tokens_out))
+        return TeacherReply(str(text), int(usage.get("prompt_tokens") or 0), int(tokens_out))
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         raise BusyError(f"the endpoint's answer is no chat completion ({type(error).__name__}: {error})") from error

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -14,6 +13,7 @@ from thinkdraw.lab.rationales import place_name, thing_name, write
 from thinkdraw.lab.scenes import LATTICE, PIXELS, STEP, Scene, Thing
 from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import Spec, Wanted, scene_for
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 
@@ -66,7 +66,7 @@ def spec_of(prompt: Prompt) -> Spec:
     )
 
 
-def describe(scene: Scene, caption: str, rng: np.random.Generator) -> dict[str, Any]:
+def describe(scene: Scene, caption: str, rng: np.random.Generator) -> JsonObject:
     """All nine fields of an `Answer`. caption: the plain style where it is given.
 
     The dense rationale goes through the things in reading order or, as often, in the caption's: SFT on the lab's own

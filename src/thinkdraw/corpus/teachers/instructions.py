@@ -1,8 +1,7 @@
 """The words that a teacher is asked with. They are written into the card of every corpus."""
 
-from typing import Any
-
 from thinkdraw.corpus.teachers.answers import LISTS, Answer
+from thinkdraw.runtime.json_types import JsonObject
 
 _FIELDS = "\n".join(
     f'* "{name}" ({"list of texts" if name in LISTS else "text"}): {field.description}'
@@ -41,7 +40,7 @@ def retry(problem: str) -> str:
     return RETRY.replace("{problem}", problem)
 
 
-def schema() -> dict[str, Any]:
+def schema() -> JsonObject:
     """JSON schema of an answer, for endpoints that hold a model to one."""
     strings = {"type": "array", "items": {"type": "string"}}
     properties = {name: strings if name in LISTS else {"type": "string"} for name in Answer.model_fields}

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from thinkdraw.config import StrictModel
-from thinkdraw.corpus.queue import Said
+from thinkdraw.corpus.queue import TeacherAnswer
 from thinkdraw.corpus.sources import Item
 from thinkdraw.corpus.teachers import instructions
 from thinkdraw.corpus.teachers.grammar import grammar_answer
@@ -22,12 +22,12 @@ from thinkdraw.types import Request, Writer
 
 
 @dataclass(frozen=True)
-class Ask:
+class TeacherRequest:
     """A request: the item, its picture (H, W, 3) uint8 or None, and the malformed replies so far, each with its problem."""
 
     item: Item
     picture: np.ndarray | None
-    said: Sequence[Said] = ()
+    said: Sequence[TeacherAnswer] = ()
 
     @property
     def seed(self) -> int:
@@ -37,7 +37,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Reply:
+class TeacherReply:
     text: str
     tokens_in: int = 0
     tokens_out: int = 0
@@ -61,7 +61,7 @@ class Teacher(Protocol):
     name: str
     concurrency: int
 
-    async def ask(self, ask: Ask) -> Reply: ...
+    async def ask(self, ask: TeacherRequest) -> TeacherReply: ...
 
     async def close(self) -> None: ...
 
@@ -85,8 +85,8 @@ class WriterSettings(StrictModel):
 class GrammarTeacher:
     name, concurrency = "the lab's grammar", 1
 
-    async def ask(self, ask: Ask) -> Reply:
-        return Reply(grammar_answer(ask.item.prompt, ask.picture, ask.seed))
+    async def ask(self, ask: TeacherRequest) -> TeacherReply:
+        return TeacherReply(grammar_answer(ask.item.prompt, ask.picture, ask.seed))
 
     async def close(self) -> None:
         pass
@@ -101,7 +101,7 @@ class WriterTeacher:
         self._waiting: list[tuple[Request, asyncio.Future[str | None]]] = []
         self._runner: asyncio.Task[None] | None = None
 
-    async def ask(self, ask: Ask) -> Reply:
+    async def ask(self, ask: TeacherRequest) -> TeacherReply:
         text = "\n\n".join(part for _, part in conversation(ask, self._settings.language))
         pictures = () if ask.picture is None else (ask.picture,)
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
@@ -111,7 +111,7 @@ class WriterTeacher:
         answer = await future
         if answer is None:
             raise DeclinedError(f"{self.name} gave no answer")
-        return Reply(answer, len(text) // 4, len(answer) // 4)
+        return TeacherReply(answer, len(text) // 4, len(answer) // 4)
 
     async def _run(self) -> None:
         await asyncio.sleep(0)  # lets the other workers put their requests in
@@ -130,7 +130,7 @@ class WriterTeacher:
         pass
 
 
-def conversation(ask: Ask, language: str) -> list[tuple[str, str]]:
+def conversation(ask: TeacherRequest, language: str) -> list[tuple[str, str]]:
     """(role, text) from the instruction to the last problem; what a malformed reply said is cut to 2,000 characters."""
     turns = [
         ("system", instructions.system(language)),

@@ -1,1 +1,1 @@
-"""TODO data.structure."""
+"""What a prompt names: objects, counts, colours and relations, read by templates, spaCy or a language model."""

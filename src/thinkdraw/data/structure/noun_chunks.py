@@ -14,6 +14,7 @@ from typing import Any
 from thinkdraw.data.prompt_files import json_rows, text_file, text_of
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.json_types import JsonObject
 
 OFFICIAL_MODEL = "en_core_web_sm"
 
@@ -115,7 +116,7 @@ def _rows(prompts: Iterable[str], parse: Callable[[str], Parse]) -> Iterator[str
         yield json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _parse_of(row: dict[str, Any], where: str) -> Parse:
+def _parse_of(row: JsonObject, where: str) -> Parse:
     chunks, tokens = row.get("chunks"), row.get("tokens", [])
     if not _texts(chunks):
         raise UserError(f"{where}: `chunks` must be a list of texts. Correct it.")
@@ -124,5 +125,5 @@ def _parse_of(row: dict[str, Any], where: str) -> Parse:
     return Parse(tuple(chunks or ()), tuple((text, pos) for text, pos in tokens))
 
 
-def _texts(value: Any) -> bool:
+def _texts(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(text, str) for text in value)

@@ -1,7 +1,7 @@
 """Structure for prompts that have none: nouns, attribute phrases, counts and a relation, found by a parser and kept in a file.
 
-The parsers: rules for templates (`template_structure.RuleParser`), a spaCy model of the user's (`spacy_structure.SpacyParser`),
-and anything that writes, an endpoint or a local model (`written_structure.WriterParser`).
+The parsers: rules for templates (`by_templates.RuleParser`), a spaCy model of the user's (`by_spacy.SpacyParser`),
+and anything that writes, an endpoint or a local model (`by_writer.WriterParser`).
 """
 
 import json

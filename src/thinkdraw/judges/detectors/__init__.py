@@ -1,1 +1,1 @@
-"""TODO judges.detectors."""
+"""Judges that say where things are: boxes, masks, depth and colours."""

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import BlipForQuestionAnswering
@@ -57,7 +57,7 @@ class BlipVqaJudge(VqaJudge):
         """Short hash of the weights and the size that pictures are seen at."""
         return digest(f"{self.name} {self.size}", self.model)
 
-    def _answer(self, pictures: Any, questions: Sequence[str]) -> Tensor:
+    def _answer(self, pictures: np.ndarray, questions: Sequence[str]) -> Tensor:
         seen = self._see(pictures)
         asked = [self._ids(question) for question in questions]
         p = torch.empty(len(asked))
@@ -79,7 +79,7 @@ class BlipVqaJudge(VqaJudge):
         ids = self.tokenizer(plain_question(question), truncation=True, max_length=MAX_TOKENS).input_ids
         return [self.enc, *ids[1:]]
 
-    def _see(self, pictures: Any) -> Tensor:
+    def _see(self, pictures: np.ndarray) -> Tensor:
         """(B, patches + 1, D) image embeddings; a picture with several questions is looked at once."""
         distinct: dict[bytes, int] = {}
         index = [distinct.setdefault(picture.tobytes(), len(distinct)) for picture in pictures]

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -41,7 +41,7 @@ class GitVqaJudge(VqaJudge):
         """Short hash of the weights."""
         return digest(self.name, self.model)
 
-    def _answer(self, pictures: Any, questions: Sequence[str]) -> Tensor:
+    def _answer(self, pictures: np.ndarray, questions: Sequence[str]) -> Tensor:
         pixels = self.image_processor(list(pictures), return_tensors="pt").pixel_values.to(self.device)
         rows = [torch.tensor(self._ids(question)) for question in questions]
         lengths = torch.tensor([len(row) for row in rows])

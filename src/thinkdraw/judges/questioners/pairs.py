@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from thinkdraw.judges.loading import digest
 from thinkdraw.runtime.device import pick_device
@@ -19,8 +20,8 @@ class PairScorer:
     """
 
     name: str
-    model: Any
-    tokenizer: Any
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
     max_tokens: int
 
     def __init__(self, path: str, device: str, max_pairs: int):

@@ -33,7 +33,7 @@ def read_chat_model(path: str) -> tuple[Any, Any]:
     return model, read_processor(path, model.config)
 
 
-def read_processor(path: str, config: Any) -> Any:
+def read_processor(path: str, config: PreTrainedConfig) -> ProcessorMixin:
     """The checkpoint's processor with the PIL image processor, and without parts for videos and sound.
 
     `AutoProcessor` would need torchvision wherever a model can look at videos too.
@@ -73,11 +73,11 @@ class _PilImageProcessor:
 class _PartsMayBeAbsent(ProcessorMixin):
     """A processor that takes None for a part which is never used."""
 
-    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+    def check_argument_for_proper_class(self, argument_name: str, argument: object) -> object:
         return None if argument is None else super().check_argument_for_proper_class(argument_name, argument)
 
 
-def _processor_class(name: str | None, config: Any) -> Any:
+def _processor_class(name: str | None, config: PreTrainedConfig) -> type[ProcessorMixin]:
     if name is not None and hasattr(transformers, name):
         return getattr(transformers, name)
     return PROCESSOR_MAPPING[type(config)]

@@ -1,6 +1,6 @@
 """Any local image-text-to-text model of transformers as a judge: Qwen-VL, LLaVA-OneVision, Janus and their like."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from thinkdraw.judges.questioners.picture_chat import read_chat_model
 from thinkdraw.judges.questioners.yes_no import QUESTION_FORMAT, check_pairs, check_question_format, p_yes, yes_no_ids
 from thinkdraw.runtime.control_tokens import breaker
 from thinkdraw.runtime.device import pick_device
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Request
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -46,7 +47,7 @@ class VlmJudge:
         max_rows: int = 16,
         min_yes_no_mass: float = 1e-3,
         max_new_tokens: int = 512,
-        chat_template_kwargs: Mapping[str, Any] | None = None,
+        chat_template_kwargs: JsonMapping | None = None,
     ):
         check_question_format(question_format)
         if dtype not in DTYPES:
@@ -113,6 +114,6 @@ class VlmJudge:
             **inputs, max_new_tokens=max_new_tokens, output_logits=True, return_dict_in_generate=True
         )
 
-    def _conversation(self, request: Request) -> list[dict[str, Any]]:
-        parts: list[dict[str, Any]] = [{"type": "image", "image": to_pil(np.asarray(p))} for p in request.pictures]
+    def _conversation(self, request: Request) -> list[JsonObject]:
+        parts: list[JsonObject] = [{"type": "image", "image": to_pil(np.asarray(p))} for p in request.pictures]
         return [{"role": "user", "content": [*parts, {"type": "text", "text": self._harmless(request.text)}]}]

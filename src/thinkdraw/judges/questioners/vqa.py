@@ -1,8 +1,8 @@
 """What small models that were trained to answer about pictures share: chunks, and P(yes) from two words' logits."""
 
 from collections.abc import Sequence
-from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,7 +29,7 @@ class VqaJudge:
         parts = [self._answer(array[i : i + self.max_pairs], questions[i : i + self.max_pairs]) for i in starts]
         return torch.cat(parts) if parts else torch.zeros(0)
 
-    def _answer(self, pictures: Any, questions: Sequence[str]) -> Tensor:
+    def _answer(self, pictures: np.ndarray, questions: Sequence[str]) -> Tensor:
         """pictures: (B, H, W, 3) array, at most max_pairs of them."""
         raise NotImplementedError
 

@@ -3,10 +3,11 @@
 import math
 import re
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from thinkdraw.errors import UserError
 
@@ -37,7 +38,7 @@ def read_token(token: str) -> Literal["yes", "no"] | None:
     return word if word in ("yes", "no") else None  # type: ignore[return-value]
 
 
-def yes_no_ids(tokenizer: Any, judge: str) -> tuple[Tensor, Tensor]:
+def yes_no_ids(tokenizer: PreTrainedTokenizerBase, judge: str) -> tuple[Tensor, Tensor]:
     """All tokens that spell yes, and all that spell no: two (K,) int64. Raises UserError if there is none of either."""
     found: dict[str | None, list[int]] = {"yes": [], "no": []}
     for token, index in tokenizer.get_vocab().items():
@@ -76,7 +77,7 @@ def check_pairs(pictures: Tensor, questions: Sequence[str]) -> None:
             raise UserError(f"question {row + 1} of {len(questions)} is empty: a judge needs something to look for.")
 
 
-def single_token(tokenizer: Any, word: str, judge: str) -> int:
+def single_token(tokenizer: PreTrainedTokenizerBase, word: str, judge: str) -> int:
     """The id of a word that is one token. Raises UserError where it is none, or several."""
     ids = tokenizer(word, add_special_tokens=False).input_ids
     if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:

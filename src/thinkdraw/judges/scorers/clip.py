@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import CLIPModel
+from transformers import CLIPModel, PreTrainedTokenizerBase
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from thinkdraw.errors import UserError
@@ -84,6 +84,6 @@ def read_model(path: str) -> CLIPModel:
     return loading.read_model(path, {"clip": CLIPModel})
 
 
-def read_processors(path: str) -> tuple[Any, CLIPImageProcessorPil]:
+def read_processors(path: str) -> tuple[PreTrainedTokenizerBase, CLIPImageProcessorPil]:
     """The tokenizer and the PIL image processor, whichever other backend is installed."""
     return loading.read_tokenizer(path), loading.read_image_processor(path, CLIPImageProcessorPil)

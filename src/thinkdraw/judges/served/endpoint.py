@@ -2,15 +2,15 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.endpoints import checked_url
 from thinkdraw.runtime.http import HttpClient, NoAnswer, Patience
+from thinkdraw.runtime.json_types import JsonMapping
 
 
 class Alternative(BaseModel):
@@ -35,7 +35,7 @@ class Choice(BaseModel):
     logprobs: LogProbs | None = None
 
 
-class Reply(BaseModel):
+class ChatCompletion(BaseModel):
     """The part of a chat completion that judges read; a reply of another form is a failure, not half a reply."""
 
     choices: list[Choice]
@@ -65,14 +65,14 @@ class Endpoint:
         patience = Patience(timeout_s, max_retries, backoff_s)
         self._client = HttpClient(self.base_url, _read_key(api_key_env), patience, max_concurrent)
 
-    def ask(self, body: Mapping[str, Any]) -> Reply:
+    def ask(self, body: JsonMapping) -> ChatCompletion:
         """One chat completion. Raises NoAnswer when the last retry failed too."""
         return self._client.ask("/chat/completions", _read_reply, lambda: json.dumps(body).encode())
 
-    def ask_all(self, make_bodies: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply | NoAnswer]:
+    def ask_all(self, make_bodies: Sequence[Callable[[], JsonMapping]]) -> list[ChatCompletion | NoAnswer]:
         """The outcome of each request, in the order of the requests."""
 
-        def outcome(make_body: Callable[[], Mapping[str, Any]]) -> Reply | NoAnswer:
+        def outcome(make_body: Callable[[], JsonMapping]) -> ChatCompletion | NoAnswer:
             try:
                 return self.ask(make_body())
             except NoAnswer as failure:
@@ -93,9 +93,9 @@ class Endpoint:
             return []
 
 
-def _read_reply(body: bytes) -> Reply:
+def _read_reply(body: bytes) -> ChatCompletion:
     try:
-        return Reply.model_validate_json(body)
+        return ChatCompletion.model_validate_json(body)
     except ValidationError as error:
         raise NoAnswer("unreadable reply", status=200) from error
 

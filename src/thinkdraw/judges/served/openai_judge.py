@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -20,8 +20,9 @@ from thinkdraw.judges.questioners.yes_no import (
     parse_yes_no,
     read_token,
 )
-from thinkdraw.judges.served.endpoint import Alternative, Endpoint, LogProbs, Reply
+from thinkdraw.judges.served.endpoint import Alternative, ChatCompletion, Endpoint, LogProbs
 from thinkdraw.runtime.http import NoAnswer
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Request
 
 Mode = Literal["auto", "logprobs", "answer"]
@@ -63,7 +64,7 @@ class OpenAIJudge:
         timeout_s: float = 60.0,
         max_retries: int = 4,
         backoff_s: float = 0.5,
-        extra_body: Mapping[str, Any] | None = None,
+        extra_body: JsonMapping | None = None,
     ):
         check_question_format(question_format)
         self.model, self.question_format, self.extra_body = model, question_format, dict(extra_body or {})
@@ -95,19 +96,19 @@ class OpenAIJudge:
 
     # Requests
 
-    def _body(self, text: str, pictures: Sequence[np.ndarray], **settings: Any) -> dict[str, Any]:
-        parts: list[dict[str, Any]] = [{"type": "image_url", "image_url": {"url": to_data_uri(p)}} for p in pictures]
+    def _body(self, text: str, pictures: Sequence[np.ndarray], **settings: Any) -> JsonObject:
+        parts: list[JsonObject] = [{"type": "image_url", "image_url": {"url": to_data_uri(p)}} for p in pictures]
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
         return {"model": self.model, "messages": messages, "temperature": 0.0, **settings, **self.extra_body}
 
-    def _question(self, picture: np.ndarray, question: str, hard: bool | None = None) -> dict[str, Any]:
+    def _question(self, picture: np.ndarray, question: str, hard: bool | None = None) -> JsonObject:
         text = self.question_format.replace("{question}", question)
         if self.hard if hard is None else hard:
             return self._body(text, [picture], max_tokens=MAX_ANSWER_TOKENS)
         return self._body(text, [picture], max_tokens=1, logprobs=True, top_logprobs=self.top_logprobs)
 
-    def _ask_all(self, bodies: Sequence[Callable[[], Mapping[str, Any]]]) -> list[Reply | None]:
-        replies: list[Reply | None] = []
+    def _ask_all(self, bodies: Sequence[Callable[[], JsonMapping]]) -> list[ChatCompletion | None]:
+        replies: list[ChatCompletion | None] = []
         for reply in self.endpoint.ask_all(bodies):
             if isinstance(reply, NoAnswer):
                 self.failures[reply.reason] += 1
@@ -123,7 +124,7 @@ class OpenAIJudge:
 
     # Verdicts
 
-    def _verdict(self, reply: Reply | None) -> float:
+    def _verdict(self, reply: ChatCompletion | None) -> float:
         if reply is None:
             return math.nan
         if self.hard:
@@ -143,7 +144,7 @@ class OpenAIJudge:
         yes, no = (torch.tensor(masses[word], dtype=torch.float64).sum() for word in ("yes", "no"))
         return float(p_yes(yes, no, self.min_yes_no_mass))
 
-    def _text(self, reply: Reply) -> str | None:
+    def _text(self, reply: ChatCompletion) -> str | None:
         text = (reply.choices[0].message.content or "").strip()
         if not text:
             self.failures["empty answer"] += 1
@@ -151,7 +152,7 @@ class OpenAIJudge:
 
     # The test request at construction
 
-    def _probe(self, mode: Mode) -> tuple[bool, Reply]:
+    def _probe(self, mode: Mode) -> tuple[bool, ChatCompletion]:
         """(whether verdicts are hard, the server's first reply) of a question about a small grey picture."""
         if mode not in ("auto", "logprobs", "answer"):
             raise UserError(f"mode={mode}: unknown. Use auto, logprobs or answer.")

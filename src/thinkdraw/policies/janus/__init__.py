@@ -1,1 +1,1 @@
-"""TODO policies.janus."""
+"""The Janus family: network, text, picture tokens, loading, and the likelihood of rollouts."""

@@ -1,1 +1,1 @@
-"""TODO recipes.phase."""
+"""The parts of a GRPO phase: rollouts, judging, advantages, and what is logged of them."""

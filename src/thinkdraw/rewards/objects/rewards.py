@@ -1,6 +1,6 @@
 """What a detector finds of a prompt's things: whether they are there, how many, and where they stand.
 
-They read `nouns`, `counts` and `relation` of a `Prompt`, which T2I-R1's training prompts bring along and `data/structure.py`
+They read `nouns`, `counts` and `relation` of a `Prompt`, which T2I-R1's training prompts bring along and `data/structure/`
 fills for others.
 """
 

@@ -1,1 +1,1 @@
-"""TODO rewards.papers."""
+"""Rewards of published papers, put together as there."""

@@ -2,7 +2,8 @@ import math
 
 import numpy as np
 
-from thinkdraw.report.charts import Series, line_plot, short, smooth, stacked_plot
+from thinkdraw.charts.axes import short
+from thinkdraw.charts.lines import Series, line_plot, smooth, stacked_plot
 
 NAN = math.nan
 
