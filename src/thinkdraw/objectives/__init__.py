@@ -9,6 +9,7 @@ credit of single tokens · policy_gradient: the GRPO family · kl: distance to t
 controller · preference: the DPO family and REBEL · pairs: which rollouts to learn from.
 """
 
+from collections.abc import Callable
 from functools import partial
 
 from thinkdraw.objectives.advantages import (
@@ -37,7 +38,7 @@ from thinkdraw.objectives.token_weights import (
     stage_weights,
 )
 
-ADVANTAGES = {
+ADVANTAGES: dict[str, Callable[..., Advantages]] = {
     "group": group_normalized,
     "dr_grpo": partial(group_normalized, scale_by_std=False),
     "rloo": leave_one_out,

@@ -153,7 +153,7 @@ def _logits(load: Load) -> tuple[int, int]:
     return text, load.micro_rows * load.image_tokens * load.shape.codes
 
 
-def _at_work(logits: int, ways: int, at_once: int) -> float:
+def _at_work(logits: int, ways: int, at_once: float) -> float:
     each = (LOGIT_IN_CHUNKS if logits > at_once else LOGIT_AT_WORK) + LOGIT_GUIDED * (ways - 1)
     return each * min(logits, at_once)
 

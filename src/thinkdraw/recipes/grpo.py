@@ -25,6 +25,7 @@ from thinkdraw.recipes.phase.run_store import RunStore
 from thinkdraw.recipes.phase.stats import phase_stats
 from thinkdraw.recipes.phase.token_credit import scored
 from thinkdraw.recipes.phase.validation import Validation
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.data import check_prompts
 from thinkdraw.training.run import Loss, Run
@@ -90,10 +91,10 @@ class Reference:
 
     policy: Policy
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
+    def state_dict(self) -> State:
         return self.policy.reference_weights()
 
-    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.policy.load_reference(state)
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -31,7 +31,9 @@ from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.verifier_learner import Learner, open_learner
 from thinkdraw.rewards.judging import worded
 from thinkdraw.rewards.vqa_yes import ORM_QUESTION
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.data import shuffled
 from thinkdraw.training.run import Loss, Run, prepare_layers
 from thinkdraw.training.settings import OptimiserSettings, TrainSettings
@@ -100,7 +102,7 @@ class Labelled:
 class Before:
     """before: calibration of the untrained judge."""
 
-    before: dict[str, Any] = field(default_factory=dict)
+    before: State = field(default_factory=dict)
 
 
 def run(config: VerifierConfig) -> Path:
@@ -178,7 +180,7 @@ def read_labels(folder: Path, tasks: Sequence[Task]) -> Labelled:
     )  # fmt: skip
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
+def _rows(file: Path) -> list[JsonObject]:
     try:
         return pq.read_table(file, columns=["image", "prompt", "task", "label"]).to_pylist()
     except (OSError, ValueError, KeyError) as error:

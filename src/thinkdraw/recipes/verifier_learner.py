@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,7 +62,7 @@ class ChatLearner:
     def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
         return torch.cat([self._row(p, q) for p, q in zip(pictures.cpu().numpy(), questions, strict=True)])
 
-    def _row(self, picture: Any, question: str) -> Tensor:
+    def _row(self, picture: np.ndarray, question: str) -> Tensor:
         text = QUESTION_FORMAT.replace("{question}", question)
         content = [{"type": "image", "image": to_pil(picture)}, {"type": "text", "text": text}]
         inputs = self.processor.apply_chat_template(

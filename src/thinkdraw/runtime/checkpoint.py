@@ -29,6 +29,7 @@ from thinkdraw.runtime.sharded_state import Stored, Writing, save_shards
 
 State: TypeAlias = dict[str, Any]  # JSON with tensors in it
 
+State: TypeAlias = dict[str, Any]  # what a checkpoint holds: numbers, texts and tensors, in dicts and lists of these
 MARKER = "complete.json"
 _TENSORS, _REST, _SHARDS = "trainer_state.safetensors", "trainer_state.json", "trainer_state"
 

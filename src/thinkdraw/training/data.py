@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +25,7 @@ from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
 from thinkdraw.runtime.files import atomic_file
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.corpus_examples import corpus_examples
 from thinkdraw.training.known_tests import known_test_sets
 from thinkdraw.training.prompt_structure import StructureBy, with_structure
@@ -58,7 +59,7 @@ class DataSettings(StrictModel):
         default="off",
         description="Who finds nouns, counts and a relation in prompts that bring none, for rewards that read them.",
     )
-    structure_settings: dict[str, Any] = Field(
+    structure_settings: JsonObject = Field(
         default={}, description="spacy: its `model`; writer: the `name` of a judge that writes, and its settings."
     )
     structure_cache: Path | None = Field(
@@ -170,7 +171,7 @@ def load_examples(
         examples = [examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks")]
         scenes = [e.scene(rng) for e in examples]
         prompts, thoughts = [e.prompt for e in examples], [write(s, rng) for s in scenes]
-        pictures: Iterator[Any] = (draw(s) for s in scenes)
+        pictures: Iterator[np.ndarray] = (draw(s) for s in scenes)
     elif is_corpus(Path(settings.source)):
         reading, tokens = settings.corpus or CorpusReading(), cache.with_name("corpus_tokens")
         prompts, thoughts, codes = corpus_examples(
@@ -199,7 +200,7 @@ def load_examples(
     return Examples(prompts, thoughts, codes)
 
 
-def _tokenise(policy: Policy, pictures: Iterator[Any], chunk: int = 64) -> Tensor:
+def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -> Tensor:
     """(E, N) uint16 of pictures (uint8 arrays), or of rows that are codes already (1-D)."""
     parts, waiting = [], []
 
@@ -220,7 +221,7 @@ def _tokenise(policy: Policy, pictures: Iterator[Any], chunk: int = 64) -> Tenso
     return torch.cat(parts)
 
 
-def _picture(row: dict[str, Any], where: str, folder: Path, policy: Policy) -> np.ndarray:
+def _picture(row: JsonObject, where: str, folder: Path, policy: Policy) -> np.ndarray:
     if row.get("image_tokens") is not None:
         codes, limit = np.asarray(row["image_tokens"]), policy.picture.num_codes
         if (
@@ -246,7 +247,7 @@ def _picture(row: dict[str, Any], where: str, folder: Path, policy: Policy) -> n
     return centre_crop(picture, policy.picture.height, policy.picture.width)[0]
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _parquet_rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -1,7 +1,7 @@
 """What a person sees of a run, on stderr: a bar on a terminal, else a line now and then, and loud warnings."""
 
 import time
-from typing import Any
+from collections.abc import Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -30,11 +30,13 @@ class Display:
             self._task = self._bar.add_task(self.name, total=self.total, shown="")
         return self
 
-    def __exit__(self, *error: Any) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 
-    def show(self, step: int, row: dict[str, Any], names: tuple[str, ...], progress: float | None = None) -> None:
+    def show(
+        self, step: int, row: Mapping[str, float | None], names: tuple[str, ...], progress: float | None = None
+    ) -> None:
         """Bring the bar to `step`, or print every log_every-th step, with these fields of the metrics row.
 
         progress: 0..1 of the run, where the clock may end it before the last step.

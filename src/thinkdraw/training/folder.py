@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from thinkdraw.config import save_config
 from thinkdraw.errors import UserError
 from thinkdraw.runtime import checkpoint
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.sharded_state import Writing
 from thinkdraw.runtime.tracking import MetricsLog, environment
@@ -40,7 +41,7 @@ class RunFolder:
         self._seconds_before, self._start = 0.0, time.monotonic()
         self._unfinished: _Unfinished | None = None
 
-    def read(self) -> dict[str, Any] | None:
+    def read(self) -> State | None:
         """The state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
         given = self.path / "config.yaml"
         if given.exists():
@@ -48,7 +49,7 @@ class RunFolder:
         newest = checkpoint.latest_checkpoint(self.path)
         return checkpoint.load_trainer_state(newest) if newest else None
 
-    def begin(self, state: dict[str, Any] | None) -> None:
+    def begin(self, state: State | None) -> None:
         """Take the folder: write the configuration, drop what came after `state`, set the random generators and the clock."""
         self.world.wait()
         if self.world.is_main:

@@ -2,7 +2,8 @@
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+
+from thinkdraw.runtime.checkpoint import State
 
 
 @dataclass
@@ -25,7 +26,7 @@ class Ledger:
     seconds_learning: float = 0.0
 
     @classmethod
-    def of(cls, state: dict[str, Any] | None) -> "Ledger":
+    def of(cls, state: State | None) -> "Ledger":
         """The one that a checkpoint holds, or an empty one."""
         return cls(**state["ledger"]) if state else cls()
 

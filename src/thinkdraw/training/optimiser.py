@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies.sampling.memory import until_it_fits
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.sharded_state import restore
 from thinkdraw.training.settings import OptimiserSettings
 from thinkdraw.training.sharding import Sharded
@@ -139,11 +140,11 @@ class Optimiser:
                 if weight is not self.masters[name]:
                     weight.copy_(self.masters[name])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """The fp32 weights too: a merged or bf16 model folder does not hold what training goes on from."""
         return {"weights": {n: m.detach() for n, m in self.masters.items()}, "optimizer": self.optimizer.state_dict()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from there, however many processes and whatever sharding it was saved with."""
         masters, saved = list(self.masters.values()), state["optimizer"]["state"]
         own = {

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from thinkdraw.data.structure.by_spacy import SpacyParser
 from thinkdraw.data.structure.by_templates import RuleParser
@@ -11,6 +11,7 @@ from thinkdraw.data.structure.by_writer import WriterParser
 from thinkdraw.data.structure.structure import Parser, Structure, fill_structure
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.opening import open_judge
+from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Prompt, Writer
 
 logger = logging.getLogger(__name__)
@@ -18,7 +19,7 @@ StructureBy = Literal["off", "rules", "spacy", "writer"]
 
 
 def with_structure(
-    prompts: Sequence[Prompt], by: StructureBy, settings: dict[str, Any], cache: Path | None, source: str
+    prompts: Sequence[Prompt], by: StructureBy, settings: JsonMapping, cache: Path | None, source: str
 ) -> list[Prompt]:
     """The prompts, structure filled in where they bring none; those it is not found for are counted in a warning.
 
@@ -41,7 +42,7 @@ def with_structure(
     return found.prompts
 
 
-def open_parser(by: StructureBy, settings: dict[str, Any]) -> Parser:
+def open_parser(by: StructureBy, settings: JsonMapping) -> Parser:
     """settings: none for rules, `model` for spacy; for writer the name of a judge that writes, and that judge's settings."""
     taken = {"rules": set(), "spacy": {"model"}}
     if unknown := settings.keys() - taken.get(by, settings.keys()):

@@ -17,6 +17,7 @@ from torch import Tensor
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.opening import policy_path
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.display import Display
 from thinkdraw.training.folder import RunFolder
 from thinkdraw.training.ledger import Ledger
@@ -29,14 +30,15 @@ from thinkdraw.types import Policy, Prompt, Sampling
 class Stateful(Protocol):
     """A part of a run that its checkpoints hold."""
 
-    def state_dict(self) -> Mapping[str, Any]: ...
+    def state_dict(self) -> State: ...
 
-    def load_state_dict(self, state: Any, /) -> None: ...
+    def load_state_dict(self, state: State, /) -> None: ...
 
 
 Part = TypeVar("Part", bound=Stateful)
 Fields = TypeVar("Fields")
 Micro = TypeVar("Micro", covariant=True)
+Rows = TypeVar("Rows")
 Trained = TypeVar("Trained", bound=Trainable)
 
 
@@ -77,7 +79,7 @@ class Update:
 
 
 def backward(
-    loss: Callable[[Any], Loss], batch: Divisible[Any], rows: int
+    loss: Callable[[Rows], Loss], batch: Divisible[Rows], rows: int
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Add up the gradients of this process's rows, `rows` at a time; returns the sums and the highest of `Loss`."""
     sums: dict[str, Tensor | float] = {}
@@ -212,8 +214,8 @@ class Run(Generic[Trained]):
 
     def update(
         self,
-        loss: Callable[[Any], Loss],
-        batch: Divisible[Any],
+        loss: Callable[[Rows], Loss],
+        batch: Divisible[Rows],
         sampling: Sampling | None = None,
         *,
         may_be_flat: bool = False,
@@ -240,7 +242,7 @@ class Run(Generic[Trained]):
         self.display.warn("empty", f"{why}: skipped.")
         self.step += 1
 
-    def log(self, row: Mapping[str, Any], shown: tuple[str, ...]) -> dict[str, Any]:
+    def log(self, row: Mapping[str, float | None], shown: tuple[str, ...]) -> dict[str, float | None]:
         """Append a row to metrics.jsonl, with step, costs and seconds, and show these of its columns; returns the row."""
         whole = {"step": self.step, **row, **self.ledger.row(), "seconds": self.folder.seconds()}
         if self.world.is_main:
@@ -264,7 +266,7 @@ class Run(Generic[Trained]):
             self._save()
 
     def _save(self) -> None:
-        state: dict[str, Any] = {name: part.state_dict() for name, part in self._parts.items()}
+        state: State = {name: part.state_dict() for name, part in self._parts.items()}
         for values in self._fields:
             state |= {f.name: getattr(values, f.name) for f in dataclasses.fields(values)}
         if self.config.chooses_best:

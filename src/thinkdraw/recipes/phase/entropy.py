@@ -1,11 +1,12 @@
 """The entropy term of GRPO: one coefficient per modality, adaptive, fixed or none."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field
 
 from thinkdraw.config import StrictModel
 from thinkdraw.objectives import AdaptiveEntropy, SegmentCounts
+from thinkdraw.runtime.checkpoint import State
 
 
 class EntropySettings(StrictModel):
@@ -58,9 +59,9 @@ class EntropyControl:
             self._controllers[name] = AdaptiveEntropy(entropy if target is None else target, s.band, s.lr, s.cap)
         return self._controllers[name]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {name: controller.state_dict() for name, controller in self._controllers.items()}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         for name, saved in state.items():
             self._controller(name, saved["target"]).load_state_dict(saved)

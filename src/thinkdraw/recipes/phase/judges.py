@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.phase.config import GrpoConfig
@@ -11,6 +11,7 @@ from thinkdraw.rewards.judges_behind import complaints
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision, refuse_other_judges
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.types import Policy, Reward
 
 
@@ -20,10 +21,10 @@ class Judges:
 
     optimised: Reward
     watched: Mapping[str, Reward]
-    run_folder: Any
+    run_folder: Path
 
     @staticmethod
-    def open(config: GrpoConfig, policy: Policy, reward: Any = None) -> "Judges":
+    def open(config: GrpoConfig, policy: Policy, reward: Reward | None = None) -> "Judges":
         """reward: in place of the one that the configuration names. policy: as the run begins, for judge `self`.
 
         Raises UserError for a reward, or a judge of it, that cannot be opened.
@@ -32,14 +33,14 @@ class Judges:
         monitors = {f"monitor/{m.name}": open_reward(m.name, policy, **m.settings) for m in config.validation.monitors}
         return Judges(optimised, {OPTIMISED: optimised, **monitors}, config.out)
 
-    def state_dict(self) -> dict[str, str | None]:
+    def state_dict(self) -> State:
         """Reward → the revision of what stands behind it; None for rules."""
         return {
             name.replace(OPTIMISED, self.optimised.name): judges_revision(reward)
             for name, reward in self.watched.items()
         }
 
-    def load_state_dict(self, state: Mapping[str, str | None]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Raise UserError if a reward is another than the run began with: verdicts of two are never mixed."""
         refuse_other_judges(state, self.state_dict(), self.run_folder)
 

@@ -5,12 +5,12 @@ monitor falls; the first sign of it is worth a warning, and with `stop_after` th
 """
 
 import math
-from typing import Any
 
 from pydantic import Field, model_validator
 
 from thinkdraw.config import StrictModel
 from thinkdraw.rewards.opening import RewardSettings
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.data import DataSettings
 
 Scores = dict[str, float | None]
@@ -72,8 +72,8 @@ class OveroptimisationMonitor:
     def stops(self) -> bool:
         return self.settings.stop_after is not None and self.parted >= self.settings.stop_after
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return {"peak": dict(self.peak), "parted": self.parted}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.peak, self.parted = dict(state["peak"]), state["parted"]

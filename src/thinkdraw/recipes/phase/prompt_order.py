@@ -7,7 +7,6 @@ later epochs leave out prompts that every rollout solves.
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from pydantic import Field
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.data import DataSettings, load_prompts, shuffled
 from thinkdraw.types import Prompt
 
@@ -108,13 +108,13 @@ class PromptOrder:
         assert self.history is not None
         return bool(np.random.default_rng([self.seed, 7, place]).random() < self.history.readmit_frac)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         names = list(self.table)
         columns = ("mean", "std", "min", "max", "phase")
         numbers = torch.tensor([[self.table[n][c] for c in columns] for n in names], dtype=torch.float64)
         return {"cursor": self.cursor, "skipped": self.skipped, "names": names, "table": numbers.reshape(-1, 5)}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.cursor, self.skipped = state["cursor"], state["skipped"]
         columns = ("mean", "std", "min", "max", "phase")
         self.table = {

@@ -1,6 +1,6 @@
 """What a phase of GRPO writes down besides its numbers: a few groups to look at, and warnings."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from thinkdraw.policies.check import fp32_limit
 from thinkdraw.recipes.phase.config import GrpoConfig
@@ -24,7 +24,7 @@ def log_groups(run: Run[Policy], batch: Batch, num_groups: int) -> None:
     )  # fmt: skip
 
 
-def warn_of_trouble(display: Display, row: dict[str, Any], flat_phases: int, config: GrpoConfig) -> None:
+def warn_of_trouble(display: Display, row: Mapping[str, float | None], flat_phases: int, config: GrpoConfig) -> None:
     """Say what an expert would see in a phase's row; every warning is said once. flat_phases: in a row, without variance."""
     if flat_phases >= 3:
         display.warn(
@@ -36,7 +36,7 @@ def warn_of_trouble(display: Display, row: dict[str, Any], flat_phases: int, con
         display.warn(
             "gradient", "the gradient norm is 0 although rewards differ. Are all weights frozen, or both weights 0?"
         )
-    deviation = row.get("ratio_max_deviation", 0.0)
+    deviation = row.get("ratio_max_deviation") or 0.0
     is_fp32 = config.precision == config.dtype == "fp32"
     limit = fp32_limit(config.sampling) if is_fp32 else BF16_RATIO_LIMIT
     if deviation > limit and config.old_log_probs == "sampled":

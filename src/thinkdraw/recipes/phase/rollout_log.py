@@ -3,7 +3,6 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,6 +11,7 @@ from torch import Tensor
 from thinkdraw.images import to_png
 from thinkdraw.rollouts.readable import readable
 from thinkdraw.runtime.files import atomic_file
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Policy, Rollouts
 
 
@@ -29,7 +29,7 @@ def write_rollouts(
 
     policy: reads and draws the segments of rollouts that are more than a thought and a picture, and only those.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[JsonObject] = []
     assert rollouts.pictures is not None
     schema = SCHEMA.append(SEGMENTS) if rollouts.segments else SCHEMA
     if rollouts.segments and policy is None:

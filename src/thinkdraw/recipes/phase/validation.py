@@ -1,13 +1,13 @@
 """Validation on fixed prompts and seeds, by the reward that is optimised and by monitors, which never are."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from thinkdraw.policies.sampling.noise import derive_seeds
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.monitor import OPTIMISED, OveroptimisationMonitor, Scores
+from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.data import load_prompts
 from thinkdraw.training.run import Run
 from thinkdraw.training.world import World
@@ -37,14 +37,14 @@ class Validation:
             run.display.warn("parted", warning)
         return scores | ({"parted": self.monitor.parted} if self.settings.monitors else {})
 
-    def score(self, row: Mapping[str, Any]) -> float | None:
+    def score(self, row: Mapping[str, float | None]) -> float | None:
         """What chooses the best checkpoint, of a row of metrics.jsonl; None where it was not validated."""
         return row.get(f"monitor/{self.settings.best_by}" if self.settings.best_by else OPTIMISED)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         return self.monitor.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         self.monitor.load_state_dict(state)
 
 
