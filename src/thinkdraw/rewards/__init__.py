@@ -13,7 +13,7 @@ from thinkdraw.types import Reward
 
 # Name → class; a string, so that a judge's libraries are imported when a reward is loaded and not before.
 REWARDS = {
-    "caption-likelihood": "thinkdraw.rewards.caption_likelihood:CaptionLikelihoodReward",
+    "caption-likelihood": "thinkdraw.rewards.papers.caption_likelihood:CaptionLikelihoodReward",
     "combined": "thinkdraw.rewards.combined:CombinedReward",
     "count": "thinkdraw.rewards.objects.rewards:CountReward",
     "http": "thinkdraw.serve.reward:HttpReward",
