@@ -1,1 +1,1 @@
-"""TODO rewards.papers."""
+"""Rewards of papers: judges that write, read strictly, compared pairwise or summed, and the policy as its own judge."""
