@@ -4,14 +4,16 @@
 a reward can never disagree about what a correct picture is.
 """
 
+import inspect
+from functools import partial
 from typing import Any
 
-from thinkdraw.runtime.registry import make
+from thinkdraw.runtime.registry import find, make
 from thinkdraw.types import Reward
 
 # Name → class; a string, so that a judge's libraries are imported when a reward is loaded and not before.
 REWARDS = {
-    "caption-likelihood": "thinkdraw.rewards.caption_likelihood:CaptionLikelihoodReward",
+    "caption-likelihood": "thinkdraw.rewards.papers.caption_likelihood:CaptionLikelihoodReward",
     "combined": "thinkdraw.rewards.combined:CombinedReward",
     "count": "thinkdraw.rewards.objects.rewards:CountReward",
     "http": "thinkdraw.serve.reward:HttpReward",
@@ -41,8 +43,12 @@ REWARDS = {
 def load_reward(name: str, **settings: Any) -> Reward:
     """The reward called `name`, or of the class at a dotted path `pkg.mod:Class`, made with its settings.
 
+    A function at a dotted path whose first parameter is called `rollouts` is the reward itself.
     Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
     """
     from thinkdraw.rewards.own import as_reward
 
+    maker = find("reward", REWARDS, name)
+    if inspect.isfunction(maker) and next(iter(inspect.signature(maker).parameters), "") == "rollouts":
+        return as_reward(partial(maker, **settings) if settings else maker, maker.__name__)
     return as_reward(make("reward", REWARDS, name, settings), name)

@@ -1,1 +1,1 @@
-"""Rewards of published papers, put together as there."""
+"""Rewards of papers: judges that write, read strictly, compared pairwise or summed, and the policy as its own judge."""
