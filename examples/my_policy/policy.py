@@ -159,8 +159,9 @@ class GridPolicy:
             network.load_state_dict(load_file(Path(path, "model.safetensors")))
         else:
             config = GPT2Config(
-                vocab_size=VOCABULARY + CODES, bos_token_id=None, eos_token_id=None, n_positions=512, n_embd=64,
-                n_layer=2, n_head=2, initializer_range=0.2, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+                vocab_size=VOCABULARY + CODES, bos_token_id=None, eos_token_id=None,
+                n_positions=512, n_embd=64, n_layer=2, n_head=2, initializer_range=0.2,
+                resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
             )  # fmt: skip
             with torch.random.fork_rng():
                 torch.manual_seed(0)

@@ -11,11 +11,11 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "my_policy"
 
 
+# -P: the current folder is not put on Python's path, as it is not where `thinkdraw` is called.
 def thinkdraw(*words: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
-    return subprocess.run(
-        [sys.executable, "-m", "thinkdraw", *words], cwd=FOLDER, env=environment, capture_output=True, text=True
-    )
+    command = [sys.executable, "-P", "-c", "from thinkdraw.cli import main; main()", *words]
+    return subprocess.run(command, cwd=FOLDER, env=environment, capture_output=True, text=True)
 
 
 def test_one_grpo_step_and_a_picture_of_what_was_learned(tmp_path):

@@ -16,7 +16,7 @@ def score(policy, rollouts):
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])
 def test_a_sampled_rollout_given_back_as_text_has_the_same_tokens_and_likelihood(any_shared_policy, thought):
     skip_unless_it_draws(any_shared_policy, thought)
-    settings = sampling(thought, max_thought_tokens=60, guidance_scale=3.0)
+    settings = sampling(thought, max_thought_tokens=80, guidance_scale=3.0)
     given = any_shared_policy.teacher_forced(PROMPTS, THOUGHTS, some_codes(any_shared_policy, 3), settings)
     assert torch.equal(given.image_tokens(), some_codes(any_shared_policy, 3))
     assert given.thoughts == (("", "", "") if thought == "off" else tuple(THOUGHTS))

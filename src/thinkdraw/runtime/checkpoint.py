@@ -27,8 +27,6 @@ from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_json
 from thinkdraw.runtime.sharded_state import Stored, Writing, save_shards
 
-State: TypeAlias = dict[str, Any]  # JSON with tensors in it
-
 State: TypeAlias = dict[str, Any]  # what a checkpoint holds: numbers, texts and tensors, in dicts and lists of these
 MARKER = "complete.json"
 _TENSORS, _REST, _SHARDS = "trainer_state.safetensors", "trainer_state.json", "trainer_state"
