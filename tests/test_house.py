@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ BANNED_PACKAGES = {"torchvision", "open_clip", "open-clip-torch", "timm"}
 BANNED_MODULES = {"pickle", "cPickle", "dill", "cloudpickle"}
 
 
+@cache
+def tree_of(file: Path) -> ast.Module:
+    """A file's syntax, parsed once for all tests."""
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def room_of(file: Path) -> str:
     first = file.relative_to(PACKAGE).parts[0]
     return first.removesuffix(".py")
@@ -65,9 +72,7 @@ def imported_modules(tree: ast.AST, module_parts: list[str], is_package: bool) -
 def imports_of(file: Path) -> Iterator[tuple[int, str]]:
     is_package = file.name == "__init__.py"
     parts = list(file.relative_to(SRC).with_suffix("").parts)
-    yield from imported_modules(
-        ast.parse(file.read_text(encoding="utf-8")), parts[:-1] if is_package else parts, is_package
-    )
+    yield from imported_modules(tree_of(file), parts[:-1] if is_package else parts, is_package)
 
 
 def why_forbidden(room: str, other: str) -> str | None:
@@ -177,7 +182,7 @@ def test_no_function_is_longer_than_a_screen():
     """Of the few that are, the list may only shrink."""
     long = set()
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and lines_of_code(node) > MOST_LINES:
                 long.add(f"{file.relative_to(PACKAGE).as_posix()}:{node.name}")
     assert not (new := long - STILL_LONG), f"split it: {new}"
@@ -194,7 +199,7 @@ def test_untyped_places_get_fewer():
     counts: Counter[str] = Counter()
     for file in FILES:
         code = file.read_text(encoding="utf-8")
-        counts[room_of(file)] += untyped(ast.parse(code), code)
+        counts[room_of(file)] += untyped(tree_of(file), code)
     assert counts.total() <= MOST_UNTYPED, f"`Any` and ignores: {counts.total()}, {dict(counts.most_common())}"
 
 
@@ -236,7 +241,7 @@ def test_no_file_imports_a_banned_package():
     tests = [f for f in (ROOT / "tests").rglob("*.py")]
     broken = []
     for file in [*FILES, *tests]:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names = [node.module]
@@ -268,7 +273,7 @@ def test_constraints_pin_exact_public_versions_of_every_dependency():
 def test_no_code_from_strings_or_pickles_is_run():
     broken = []
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(file)):
             if not isinstance(node, ast.Call):
                 continue
             name = ast.unparse(node.func)

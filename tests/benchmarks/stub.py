@@ -7,7 +7,7 @@ from thinkdraw.lab.claims import claims
 from thinkdraw.lab.detector import look
 from thinkdraw.lab.rationales import COLUMNS, ROWS, write
 from thinkdraw.lab.scenes import Scene, Thing, draw, random_scene
-from thinkdraw.types import Rollouts
+from thinkdraw.types import PictureSpec, Rollouts
 
 CENTERS = {"top": 0, "middle": 3, "bottom": 6, "left": 0, "center": 3, "right": 6}
 
@@ -34,7 +34,7 @@ class StubPolicy:
     """
 
     revision = "stub"
-    num_image_tokens = 4
+    picture = PictureSpec(size=64, num_tokens=4, num_codes=16)
 
     def __init__(self, examples, mistakes=0.0):
         self.specs = {example.prompt.text: example for example in examples}
