@@ -29,7 +29,7 @@ from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 if TYPE_CHECKING:
-    from openai import OpenAI
+    from thinkdraw.runtime.http import HttpClient
 
 Style = Literal["geneval", "compbench", "lab-geneval", "lab-compbench", "lab-dense"]
 Draw = Callable[[str, np.random.Generator], Prompt | None]
@@ -93,7 +93,7 @@ class PromptSetReport:
     paraphrases: JsonObject
 
 
-def make(config: PromptSetConfig, client: "OpenAI | None" = None) -> PromptSetReport:
+def make(config: PromptSetConfig, client: "HttpClient | None" = None) -> PromptSetReport:
     """Write the set and its card, all of it or nothing. client: for paraphrases, see `paraphrase`. Raises UserError."""
     out = config.out
     if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
