@@ -34,7 +34,7 @@ class StubPolicy:
     """
 
     revision = "stub"
-    picture = PictureSpec(size=64, num_tokens=4, num_codes=16)
+    picture = PictureSpec(height=64, width=64, num_tokens=4, num_codes=16)
 
     def __init__(self, examples, mistakes=0.0):
         self.specs = {example.prompt.text: example for example in examples}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, Scored, Segment
 
-PICTURE = PictureSpec(size=8, num_tokens=16, num_codes=64)
+PICTURE = PictureSpec(height=8, width=8, num_tokens=16, num_codes=64)
 PAD = 0
 INTERLEAVED = (
     Segment("text"),

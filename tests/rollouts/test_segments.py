@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.rollouts import segmented
 from tests.rollouts.helpers import assert_equal
-from tests.rollouts.segmented import INTERLEAVED, PICTURE, SCALES, StubPolicy, interleaved, of_ten_scales
+from tests.rollouts.segmented import INTERLEAVED, LENGTHS, PICTURE, SCALES, StubPolicy, interleaved, of_ten_scales
 
 from thinkdraw.objectives import clipped_loss, count_segments, dpo_loss, masked_modality_mean
 from thinkdraw.rollouts import RolloutStore
@@ -262,3 +262,20 @@ def test_ten_scales_are_one_picture():
     (found,) = readable(of_ten_scales(), 2, StubPolicy())
     assert sum(SCALES) == PICTURE.num_tokens and found.kind == "drawn"
     assert torch.equal(found.picture, StubPolicy().decode_tokens(of_ten_scales().image_tokens())[2])
+
+
+def test_what_was_shown_is_neither_sampled_nor_left_out_of_the_codes():
+    rollouts = interleaved()
+    assert rollouts.is_sampled()[0].sum() == sum(LENGTHS) - 16  # the shown picture
+    assert torch.equal(rollouts.all_image_tokens()[3, :16], rollouts.tokens[3, :16])
+    assert rollouts.all_image_tokens().shape == (4, 6 + 10 + 16 + 16)
+    assert torch.equal(plain().all_image_tokens(), plain().image_tokens())
+
+
+def test_a_text_was_cut_where_any_of_the_policys_texts_was_and_not_where_one_was_given():
+    rollouts = interleaved()  # the last token of each text was forced
+    assert rollouts.text_was_cut().tolist() == [True, True, True, False]
+    given = dataclasses.replace(rollouts, mask=rollouts.mask & rollouts.is_image)
+    assert given.text_was_cut().tolist() == [False] * 4
+    rewrite = rollouts.sampling.model_copy(update={"thought": "rewrite", "max_thought_tokens": 4})
+    assert dataclasses.replace(rollouts, sampling=rewrite).text_was_cut().tolist() == [True, True, False, False]

@@ -59,7 +59,7 @@ def _keep(folder: Path, rollouts: Rollouts, part: Sequence[int], samples: int, s
     """Write the pictures of some whole prompts, then give their rows."""
     assert rollouts.pictures is not None
     pictures, codes = rollouts.pictures.cpu().numpy(), rollouts.image_tokens().cpu().numpy()
-    num_image, num_text = rollouts.is_image.sum(1).tolist(), text_tokens(rollouts)
+    num_image, num_text = (rollouts.is_image & rollouts.is_sampled()).sum(1).tolist(), text_tokens(rollouts)
     rows = []
     for place, index in enumerate(part):
         group = slice(place * samples, (place + 1) * samples)

@@ -45,6 +45,6 @@ def _measure(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, batc
             torch.cuda.synchronize()
         seconds += time.perf_counter() - begin
         text += sum(text_tokens(rollouts))
-        image += int(rollouts.is_image.sum())
+        image += int((rollouts.is_image & rollouts.is_sampled()).sum())
     count = len(prompts)
     return Latency(seconds / count, text / count, image / count, count, min(batch, count))

@@ -40,7 +40,7 @@ def sampling_cost(judged: Batch) -> dict[str, int]:
     return {
         "pictures_sampled": len(judged),
         "judge_calls": len(judged),
-        "tokens_sampled": int((judged.rollouts.segment >= 0).sum()),
+        "tokens_sampled": int(judged.rollouts.is_sampled().sum()),
     }
 
 

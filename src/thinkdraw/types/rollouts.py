@@ -124,6 +124,23 @@ class Rollouts:
             return self._of_tokens(lambda s: s.context)
         return (self.is_image * len(self.fresh)).masked_fill(self.segment < 0, -1)
 
+    def is_sampled(self) -> Tensor:
+        """(B, T) bool: the tokens that the policy wrote or drew, those that were forced included; not what it was shown."""
+        written = self.segment >= 0
+        return written & (self._of_tokens(lambda s: int(s.kind != "shown")) == 1) if self.segments else written
+
+    def text_was_cut(self) -> Tensor:
+        """(B,) bool: a text that the policy wrote filled its budget and did not end by itself."""
+        cut = torch.zeros(len(self), dtype=torch.bool, device=self.tokens.device)
+        for index in range(max(self._num_segments(), default=0)):
+            text = (self.segment == index) & ~self.is_image
+            written = (text & self.mask).any(1)
+            if self.sampling.thought == "rewrite":  # there nothing is forced after a cut
+                cut |= written & (text.sum(1) >= self.sampling.max_thought_tokens)
+            else:
+                cut |= written & (text & ~self.mask).any(1)
+        return cut
+
     def in_last_picture(self) -> Tensor:
         """(B, T) bool: the tokens of the picture that each row drew last, all its parts."""
         if self.segments:
@@ -139,6 +156,13 @@ class Rollouts:
         if int(counts.min()) != int(counts.max()):
             raise ValueError(f"pictures of {int(counts.min())} to {int(counts.max())} tokens in one batch.")
         return self.tokens[chosen].reshape(len(self), -1)
+
+    def all_image_tokens(self) -> Tensor:
+        """(B, N) codes of all of each row's pictures, in order, right-padded with 0."""
+        counts = self.is_image.sum(1)
+        first = (~self.is_image).long().argsort(dim=1, stable=True)[:, : int(counts.max())]
+        past = torch.arange(first.shape[1], device=counts.device) >= counts[:, None]
+        return self.tokens.gather(1, first).masked_fill(past, 0)
 
     def _num_segments(self) -> list[int]:
         return [last + 1 for last in as_ints(self.segment.amax(1))]

@@ -73,7 +73,7 @@ class Kept:
     def none(tokens: Tensor) -> "Kept":
         """Nothing was cut of the distributions of tokens (B, T)."""
         counts = torch.zeros(tokens.shape, dtype=torch.int32, device=tokens.device)
-        return Kept(counts[0, :0], counts)
+        return Kept(counts.flatten()[:0], counts)
 
     @staticmethod
     def join(parts: "Sequence[Kept]") -> "Kept":

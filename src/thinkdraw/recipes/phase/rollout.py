@@ -61,7 +61,7 @@ def sample_phase(
             new = sample_groups(policy, reward, [prompts[i] for i in mine], config, phase, drawn + mine.start, seconds)
             parts.append(new)
             verdicts.append(_verdicts(new))
-            num_tokens += int((new.rollouts.segment >= 0).sum())
+            num_tokens += int(new.rollouts.is_sampled().sum())
         if order.history:
             rewards = verdicts[-1].rewards if len(mine) else None
             order.record(prompts, world.add_rows(rewards, mine, len(prompts)), phase)

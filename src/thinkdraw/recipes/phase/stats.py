@@ -37,11 +37,12 @@ def phase_stats(phase: Phase, config: GrpoConfig, world: World) -> dict[str, flo
     for name in names:
         add(f"component {name}", batch.verdicts.parts[name])
     text = ~rollouts.is_image & (rollouts.segment >= 0)
-    forced = (text & ~rollouts.mask).any(1)
-    if config.sampling.thought == "rewrite":
-        forced |= text.sum(1) >= config.sampling.max_thought_tokens
     sums["groups"], sums["flat"] = len(advantages.zero_variance), advantages.num_zero_variance_groups
-    sums["text"], sums["forced"], sums["trained_rows"] = float(text.sum()), float(forced.sum()), len(text)
+    sums["text"], sums["forced"], sums["trained_rows"] = (
+        float(text.sum()),
+        float(rollouts.text_was_cut().sum()),
+        len(text),
+    )
     s = world.add(sums)
 
     def mean_std(name: str) -> tuple[float | None, float | None]:

@@ -22,13 +22,13 @@ def token_credit(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: i
     assert advantages is not None
     is_image = rollouts.is_image
     if name == "stage":
-        codes = policy.code_vectors(rollouts.image_tokens())
+        codes = policy.code_vectors(rollouts.all_image_tokens())
         return stage_weights(codes, advantages.values, trained, is_image, rollouts.group_size)
     if name == "guidance_contrast":
         with_prompt, without = (scored(policy, _guided(rollouts, scale), micro_rows).log_probs for scale in (1.0, 0.0))
         weights = guidance_contrast_weights(with_prompt, without, trained, is_image)
     elif name == "critical":
-        codes, entropy = policy.code_vectors(rollouts.image_tokens()), scored(policy, rollouts, micro_rows).entropy
+        codes, entropy = policy.code_vectors(rollouts.all_image_tokens()), scored(policy, rollouts, micro_rows).entropy
         weights = critical_mask(codes, entropy, trained, is_image, rollouts.group_size).float()
     else:
         weights = entropy_guided_mask(scored(policy, rollouts, micro_rows).entropy, trained, is_image).float()

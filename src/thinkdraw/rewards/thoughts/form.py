@@ -16,14 +16,6 @@ def has_thoughts(rollouts: Rollouts) -> Tensor:
     return torch.full((len(rollouts),), rollouts.sampling.thought != "off")
 
 
-def was_cut(rollouts: Rollouts) -> Tensor:
-    """(B,) bool: the thought filled its budget and did not end by itself."""
-    text = ~rollouts.is_image & (rollouts.segment >= 0)
-    if rollouts.sampling.thought == "rewrite":  # there nothing is forced after a cut
-        return (text.sum(1) >= rollouts.sampling.max_thought_tokens).cpu()
-    return (text & ~rollouts.mask).any(1).cpu()
-
-
 def _where_it_thinks(values: Tensor, rollouts: Rollouts) -> Verdicts:
     thinks = has_thoughts(rollouts)
     return Verdicts.of(values.masked_fill(~thinks, torch.nan), thinks)
@@ -49,7 +41,7 @@ class ThoughtFormatReward(BaseReward):
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         formed = torch.tensor([bool(t.strip() and self.pattern.fullmatch(t)) for t in thoughts_of(rollouts)])
-        return _where_it_thinks((formed & ~was_cut(rollouts)).float(), rollouts)
+        return _where_it_thinks((formed & ~rollouts.text_was_cut().cpu()).float(), rollouts)
 
 
 class ThoughtLengthReward(BaseReward):
