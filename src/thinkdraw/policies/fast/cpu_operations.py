@@ -24,11 +24,11 @@ class CpuOperations(Operations):
         self.pool.reset()
         return CpuCache.of_pool(self.pool, self.kernels, shape, rows, capacity)
 
-    def rms_norm(self, module: Any) -> Norm:
+    def rms_norm(self, module: Any, dtype: torch.dtype) -> Norm:
         weight, eps, kernels = module.weight, module.variance_epsilon, self.kernels
         if weight.dtype not in (torch.float32, kernels.dtype):
-            return super().rms_norm(module)
-        return lambda stream, change: kernels.norm(stream, change, weight, eps, self.dtype)
+            return super().rms_norm(module, dtype)
+        return lambda stream, change: kernels.norm(stream, change, weight, eps, dtype)
 
     def gate(self, activation: Map) -> Map:
         if not is_silu(activation):

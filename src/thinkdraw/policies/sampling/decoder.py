@@ -28,7 +28,8 @@ class Decoder:
         first = language_model.layers[0].self_attn
         self.shape = CacheShape(len(language_model.layers), first.k_proj.out_features // first.head_dim, first.head_dim)
         self.operations = speed.operations(weight.device, dtype, self.shape.width)
-        self.rotary, self.norm = language_model.rotary_emb, self.operations.rms_norm(language_model.norm)
+        # The heads multiply in the weights' own dtype: the last norm is not rounded to the products' dtype.
+        self.rotary, self.norm = language_model.rotary_emb, self.operations.rms_norm(language_model.norm, weight.dtype)
         self.layers = [_Layer(layer, self.operations) for layer in language_model.layers]
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
@@ -51,8 +52,8 @@ class _Layer:
     def __init__(self, layer: Any, operations: Operations) -> None:
         attention, mlp, dtype = layer.self_attn, layer.mlp, operations.dtype
         self.dtype, self.width, self.scale = dtype, attention.head_dim, attention.scaling
-        self.attention_norm = operations.rms_norm(layer.input_layernorm)
-        self.mlp_norm = operations.rms_norm(layer.post_attention_layernorm)
+        self.attention_norm = operations.rms_norm(layer.input_layernorm, dtype)
+        self.mlp_norm = operations.rms_norm(layer.post_attention_layernorm, dtype)
         to_heads = [attention.q_proj, attention.k_proj, attention.v_proj]
         self.num_heads = sum(part.out_features for part in to_heads) // self.width
         self.to_heads = _joined(to_heads, dtype)

@@ -28,13 +28,13 @@ class Operations:
         """An empty one. The one made before it must not be used any more: the new one may stand in its memory."""
         return KVCache.blank(shape, rows, capacity, self.cache_dtype, self.device)
 
-    def rms_norm(self, module: Any) -> Norm:
+    def rms_norm(self, module: Any, dtype: torch.dtype) -> Norm:
         """The function (stream, change) → (stream + change, its RMSNorm in `dtype`), with the module's weight."""
         weight, eps = module.weight, module.variance_epsilon
 
         def norm(stream: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
             stream = stream if change is None else stream + change
-            return stream, F.rms_norm(stream, weight.shape, weight, eps).to(self.dtype)
+            return stream, F.rms_norm(stream, weight.shape, weight, eps).to(dtype)
 
         return norm
 
