@@ -95,7 +95,8 @@ class GridNetwork(nn.Module):
         hidden = self.hidden(pad_sequence(rows, True, PAD), rollouts.sampling.guidance_scale != 1)
         found = [torch.zeros(ids.shape, device=ids.device) for _ in range(2)]
         for is_image in (False, True):  # both heads, if on nothing: every trained weight has a gradient
-            row, column = here = (rollouts.mask & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
+            row, column = (rollouts.mask & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
+            here = (row, column)
             place = (row, column + before[row] - 1)
             kept = rollouts.kept and parts.kept_mask(rollouts.kept, here, CODES if is_image else VOCABULARY)
             log_probs = self.log_probs_after(hidden, place, is_image, rollouts.sampling, kept)
@@ -116,9 +117,11 @@ class Row:
     kept: list[list[int]] = field(default_factory=list)
 
     def write(self, token: int, is_image: bool, mask: bool, log_prob: float = 0.0, kept: Sequence[int] = ()) -> None:
-        new = (token, is_image, mask, log_prob, list(kept))
-        for column, value in zip((self.tokens, self.is_image, self.mask, self.log_probs, self.kept), new):
-            column.append(value)
+        self.tokens.append(token)
+        self.is_image.append(is_image)
+        self.mask.append(mask)
+        self.log_probs.append(log_prob)
+        self.kept.append(list(kept))
 
     @property
     def ids(self) -> list[int]:
