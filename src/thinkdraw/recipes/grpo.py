@@ -49,25 +49,25 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
         store = RunStore.of(run, judges.optimised, config, state.shards) if config.store else None
 
         while run.goes_on and not validation.stops:
-            # 1. Sample and judge. Every process has whole groups of its own; the statistics are global.
+            # 1. Sample and judge. Every process has whole groups of its own.
             with run.whole_weights():
                 phase = sample_phase(run.policy, judges.optimised, prompts, config, state.phase, run.world)
                 run.ledger.add(pictures_sampled=phase.num_sampled, judge_calls=phase.num_sampled, **phase.spent)
-                row = phase_stats(phase, config, run.world)
-                judges.refuse_missing_verdicts(row["no_verdict_frac"] or 0.0, config)
+                judges.refuse_missing_verdicts(phase.verdicts, config, run.world)
                 batch = with_old_log_probs(run, phase.batch, config)
-                state.shards = store.append(batch) if store else 0
 
             # 2. Learn, in one optimiser step per minibatch and pass.
-            row |= learn(run, batch, entropy, config)
+            learned = learn(run, batch, entropy, config)
             state.phase += 1
             if reference and state.phase % (config.refresh_reference_every or 1) == 0:
                 with run.whole_weights():
                     run.policy.make_reference()
 
             # 3. Validate, and write down what happened.
+            row = phase_stats(phase, config, run.world) | learned
             row |= validation.validate(run, judges.watched, state.phase) | prompts.progress()
             row = run.log({"phase": state.phase, **row}, SHOWN)
+            state.shards = store.append(batch) if store else 0
             if run.world.is_main and config.log_rollouts_every and (state.phase - 1) % config.log_rollouts_every == 0:
                 log_groups(run, batch, config.log_groups)
             state.flat_phases = state.flat_phases + 1 if row["zero_variance_frac"] == 1 else 0

@@ -12,7 +12,8 @@ from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision, refuse_other_judges
 from thinkdraw.runtime.checkpoint import State
-from thinkdraw.types import Policy, Reward
+from thinkdraw.training.world import World
+from thinkdraw.types import Policy, Reward, Verdicts
 
 
 @dataclass(frozen=True)
@@ -44,9 +45,10 @@ class Judges:
         """Raise UserError if a reward is another than the run began with: verdicts of two are never mixed."""
         refuse_other_judges(state, self.state_dict(), self.run_folder)
 
-    def refuse_missing_verdicts(self, frac: float, config: GrpoConfig) -> None:
-        """Raise UserError if more than `max_no_verdict_frac` of a phase's rollouts have no verdict."""
-        if frac > config.max_no_verdict_frac:
+    def refuse_missing_verdicts(self, verdicts: Verdicts, config: GrpoConfig, world: World) -> None:
+        """Raise UserError if more than `max_no_verdict_frac` of a phase's rollouts, over all processes, have no verdict."""
+        rows = world.add({"missing": float(verdicts.missing.sum()), "all": len(verdicts)})
+        if (frac := rows["missing"] / rows["all"]) > config.max_no_verdict_frac:
             said = complaints(self.optimised)
             raise UserError(
                 f"reward {self.optimised.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than "
