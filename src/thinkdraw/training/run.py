@@ -120,12 +120,11 @@ class Run(Generic[Trained]):
         self.folder = RunFolder(config, world)
         if reference:
             policy.make_reference()  # type: ignore[attr-defined]  policies only
-        self.base, self.optimiser = policy.revision, Optimiser(policy, config.optimiser, world)
+        self.base = policy.revision
         self._state = self.folder.read()
         self.ledger, self.step = Ledger.of(self._state), 0
         self.best, self.best_score = "", -math.inf
         if self._state:
-            self.optimiser.load_state_dict(self._state)
             self.step, self.best = self._state["step"], self._state["best"]
             self.best_score = self._state.get("best_score", -math.inf)
         self._saved = self.step
@@ -180,10 +179,14 @@ class Run(Generic[Trained]):
     # The loop
 
     def begin(self, prompts: Sequence[Prompt] = (), sampling: Sampling | None = None) -> None:
-        """Take the folder: from here on the run writes. Before it a start that is refused has left nothing behind.
+        """Take the folder, and the weights that the run goes on from.
 
-        prompts, sampling: what is trained on, as far as it is known, see `describe`.
+        Before it the policy is the one that the run started from at first, and a start that is refused has left nothing
+        behind. prompts, sampling: what is trained on, as far as it is known, see `describe`.
         """
+        self.optimiser = Optimiser(self.policy, self.config.optimiser, self.world)
+        if self._state:
+            self.optimiser.load_state_dict(self._state)
         self.folder.begin(self._state)
         if sampling is not None:
             self.describe(prompts, sampling)
