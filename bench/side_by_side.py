@@ -88,6 +88,10 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="+", default=[*ARGUMENTS], choices=[*ARGUMENTS])
+    parser.add_argument(
+        "--prompts", type=int, help="of a phase, in groups of 8; fewer than the benches' own 8 take less time"
+    )
+    parser.add_argument("--repeats", type=int, help="of a phase or step within a turn")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--out", type=Path, help="everything that was measured, as JSON")
     options = parser.parse_args()
@@ -95,6 +99,10 @@ def main() -> None:
     everything: dict[str, list[dict[str, dict]]] = {}
     for bench in options.only:
         arguments = [*(QUICK if options.quick else ARGUMENTS)[bench].split(), "--threads", str(options.threads)]
+        if bench != "update_memory":
+            arguments += [
+                f"--{name}={getattr(options, name)}" for name in ("prompts", "repeats") if getattr(options, name)
+            ]
         everything[bench] = []
         for turn in range(2 if options.quick else options.turns):
             order = SIDES if turn % 2 == 0 else SIDES[::-1]
