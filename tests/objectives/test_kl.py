@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from thinkdraw.objectives import kl
+from thinkdraw.objectives import masked_modality_mean
 from thinkdraw.objectives.kl import kl_k1, kl_k2, kl_k3
 
 LOGITS = torch.tensor([0.3, -0.4, 1.1, 0.0], dtype=torch.float64)
@@ -73,5 +73,5 @@ def test_the_reference_receives_no_gradient():
 
 
 def test_modality_means_are_at_hand_beside_the_estimators():
-    means = kl.masked_modality_mean(torch.tensor([[1.0, 3.0]]), torch.ones(1, 2).bool(), torch.tensor([[False, True]]))
+    means = masked_modality_mean(torch.tensor([[1.0, 3.0]]), torch.ones(1, 2).bool(), torch.tensor([[False, True]]))
     assert (means.text.item(), means.image.item()) == (1.0, 3.0)

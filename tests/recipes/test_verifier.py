@@ -54,7 +54,7 @@ def policy(tmp_path_factory) -> str:
 
 
 def test_the_policys_understanding_learns_what_a_bright_picture_is(tmp_path, policy):
-    labels(tmp_path / "labels", load_trained(policy).image_size)
+    labels(tmp_path / "labels", load_trained(policy).picture.height)
     run = verifier.run(config(tmp_path, policy))
     found = json.loads((run / "summary.json").read_text())
     assert found["rows"] == {"train": 52, "test": 12}  # 13 of 16 prompts, 4 pictures each
@@ -66,7 +66,7 @@ def test_the_policys_understanding_learns_what_a_bright_picture_is(tmp_path, pol
 
 
 def test_a_stopped_verifier_goes_on_to_the_same_numbers(tmp_path, policy):
-    labels(tmp_path / "labels", load_trained(policy).image_size)
+    labels(tmp_path / "labels", load_trained(policy).picture.height)
     whole = verifier.run(config(tmp_path, policy, out=tmp_path / "whole", max_steps=4))
     verifier.run(config(tmp_path, policy, max_steps=2))
     parts = verifier.run(config(tmp_path, policy, max_steps=4))
@@ -75,7 +75,7 @@ def test_a_stopped_verifier_goes_on_to_the_same_numbers(tmp_path, policy):
 
 
 def test_splitting_a_batch_leaves_the_gradient(tmp_path, policy):
-    labels(tmp_path / "labels", load_trained(policy).image_size)
+    labels(tmp_path / "labels", load_trained(policy).picture.height)
     rows, found = verifier.read_labels(tmp_path / "labels", ["orm", "clarity"]).select(range(8)), []
     for micro_rows in (8, 3):
         learner = open_learner(policy, "cpu", "fp32", "fp32", None)
@@ -86,7 +86,7 @@ def test_splitting_a_batch_leaves_the_gradient(tmp_path, policy):
 
 
 def test_checkpointing_and_fewer_rows_where_memory_runs_out_leave_the_numbers(tmp_path, policy, monkeypatch):
-    labels(tmp_path / "labels", load_trained(policy).image_size)
+    labels(tmp_path / "labels", load_trained(policy).picture.height)
     wanted = rows_without_times(verifier.run(config(tmp_path, policy, out=tmp_path / "plain", max_steps=2)))
     yes_logits, seen = JanusPolicy.yes_logits, []
 

@@ -121,6 +121,7 @@ def test_a_policy_is_a_judge_by_its_checkpoint(loaded):
 
 def test_self_is_a_copy_of_the_policy_in_training(loaded):
     own = Says(0.75)
+    own.sees = True
     reward = open_reward("combined", own, rewards={"vqa-yes": {"questioner": "self"}})
     own.value = 0.0  # it learns
     assert reward(batch()).rewards.item() == 0.75 and loaded == []

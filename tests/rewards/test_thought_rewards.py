@@ -23,9 +23,11 @@ def batch(*thoughts, sampling=None):
 
 def test_a_thought_is_well_formed_if_it_is_there_and_ended_by_itself():
     rows = batch("a red ring.", "  ", "a red ring.")
+    of_text = torch.tensor([True, True, False, False, False])
     mask = rows.mask.clone()
-    mask[2, 0] = False  # begin-of-image was forced
-    assert load_reward("thought-format")(dataclasses.replace(rows, mask=mask)).rewards.tolist() == [1, 0, 0]
+    mask[2, 1] = False  # begin-of-image was forced
+    rows = dataclasses.replace(rows, mask=mask, is_image=rows.is_image & ~of_text, segment=rows.segment * ~of_text)
+    assert load_reward("thought-format")(rows).rewards.tolist() == [1, 0, 0]
 
 
 def test_a_rewritten_thought_that_fills_its_budget_was_cut():

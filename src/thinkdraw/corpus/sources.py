@@ -30,7 +30,7 @@ class Item:
     id: str
     prompt: Prompt
     has_picture: bool
-    ref: object = field(default=None)
+    ref: Any = field(default=None)
 
 
 class Source(Protocol):

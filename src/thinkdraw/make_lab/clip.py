@@ -22,7 +22,14 @@ import torch.nn.functional as F
 from pydantic import Field
 from tokenizers import pre_tokenizers, processors
 from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig, PreTrainedTokenizerFast
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPVisionConfig,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from thinkdraw.benchmarks.statistics import wilson
@@ -124,7 +131,7 @@ def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:
 
 
 def step_losses(
-    config: ClipConfig, model: CLIPModel, heads: nn.ModuleList, tokenizer: PreTrainedTokenizerFast, batch: Batch
+    config: ClipConfig, model: CLIPModel, heads: nn.ModuleList, tokenizer: PreTrainedTokenizerBase, batch: Batch
 ) -> tuple[Tensor, dict[str, float]]:
     """The weighted loss, and its parts with the share of pictures that prefer their prompt to their twin's."""
 
@@ -264,7 +271,7 @@ def run(config: ClipConfig) -> Path:
     return folder
 
 
-def publish(model: CLIPModel, tokenizer: PreTrainedTokenizerFast, config: ClipConfig) -> Path:
+def publish(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, config: ClipConfig) -> Path:
     """Write the checkpoint in bf16, as plain transformers loads it, with a model card."""
     folder = config.out / "clip"
     size = {"height": PIXELS, "width": PIXELS}

@@ -60,10 +60,8 @@ def clipped_loss(
     denominator: None = the variant's own. `sequence` (grpo, gspo): mean over a row's tokens of the modality, then over
     the rows that have any; `token` (dapo, cispo): all trained tokens of the modality; `budget` (dr_grpo): sequences ×
     text_budget or image_budget, the longest allowed segment in tokens.
-    counts: global counts when accumulating; losses then *add up* over micro-batches and ranks (multiply by the number
-    of ranks where gradients are averaged over them).
-    Raises ValueError if mask is all False (and no global counts are given), for an unknown variant, a missing budget,
-    and for gspo with a denominator other than `sequence`.
+    counts: global counts when accumulating; losses then *add up* over micro-batches and ranks.
+    Raises ValueError if mask is all False without counts; for an unknown variant, a missing budget, gspo not by `sequence`.
     GRPO arXiv 2402.03300 · DAPO 2503.14476 · Dr. GRPO 2503.20783 · GSPO 2507.18071 · CISPO 2506.13585.
     """
     if variant not in VARIANTS:

@@ -42,26 +42,28 @@ class OwnJudge:
         return sum((counter for counter in counters if isinstance(counter, Counter)), Counter())
 
 
-def judges_behind(reward: Reward) -> Iterator[tuple[str, OwnJudge]]:
+def judges_behind(reward: Reward, *, within_revisions: bool = True) -> Iterator[tuple[str, OwnJudge]]:
     """(path of attributes, judge) of all that the reward asks, each once: `.questioner`, `.rewards.facts.detector`.
 
-    A judge without a revision, such as a user's that just holds a network, is searched too: what its attributes hold comes
-    after it, for one of them may have a revision or weights.
+    A judge, such as a user's own that just holds a network, is followed by what is in its attributes.
+    within_revisions: also where the judge has a revision, which stands for all that is in it.
     """
     seen: set[int] = set()
     for role, judge in reward.judges.items():
         path = f".{role}" if role else ""
-        yield from _with_attributes(judge, path, _DEPTH - path.count("."), seen)
+        yield from _with_attributes(judge, path, _DEPTH - path.count("."), seen, within_revisions)
 
 
-def _with_attributes(thing: object, path: str, depth: int, seen: set[int]) -> Iterator[tuple[str, OwnJudge]]:
-    """The thing, then what is in its attributes, unless its revision or weights speak for all of it. seen: ids of objects."""
+def _with_attributes(
+    thing: object, path: str, depth: int, seen: set[int], within_revisions: bool
+) -> Iterator[tuple[str, OwnJudge]]:
+    """The thing as a judge, then what is in its attributes. seen: ids of the objects that have been yielded."""
     if id(thing) in seen or depth == 0 or isinstance(thing, type | Rollouts):
         return
     seen.add(id(thing))
     judge = OwnJudge(thing)
     yield path, judge
-    if isinstance(thing, nn.Module) or judge.revision:
+    if isinstance(thing, nn.Module) or (judge.revision and not within_revisions):
         return
     if isinstance(thing, dict):
         attributes = {str(key): value for key, value in thing.items()}
@@ -70,7 +72,7 @@ def _with_attributes(thing: object, path: str, depth: int, seen: set[int]) -> It
     else:
         attributes = getattr(thing, "__dict__", {})
     for name, value in sorted(attributes.items()):
-        yield from _with_attributes(value, f"{path}.{name}", depth - 1, seen)
+        yield from _with_attributes(value, f"{path}.{name}", depth - 1, seen, within_revisions)
 
 
 def complaints(reward: Reward, notes: Counter[str] | None = None) -> str:

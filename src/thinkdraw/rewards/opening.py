@@ -2,7 +2,7 @@
 
 A reward's setting names a judge if that parameter's type, in the reward's signature, is a judge's protocol: `Scorer`,
 `Questioner`, `Detector`, `Writer` or one of the reward's own. Its value is a judge's name, or a mapping of that name and the
-judge's settings: `{questioner: {name: vlm, path: …}}`. In this file `own` is the policy in training, for the judge `self`.
+judge's settings: `{questioner: {name: vlm, path: …}}`. In this file `own` is the policy that a run trains, for the judge `self`.
 """
 
 import inspect
@@ -35,7 +35,7 @@ class RewardSettings(StrictModel):
 def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Reward:
     """Open a reward: open the judges, and the rewards of `combined`, that its settings name; then `load_reward`.
 
-    own: the policy in training, for judge `self`. Raises UserError for what cannot be found or opened, and for a judge
+    own: the policy that a run trains, for judge `self`. Raises UserError for what cannot be found or opened, and for a judge
     that is not of the kind the reward asks.
     """
     if name in USUAL_JUDGE:
@@ -56,7 +56,7 @@ def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
     """Open a judge: for the judges `policy` and `self`, which are policies that answer, open the policy; then `load_judge`.
 
     The setting `policy` may be `lab`, a checkpoint or a run folder, which is opened frozen on the setting `device`. Without it
-    judge `policy` is the lab's, and judge `self` is `own`, the policy in training. Raises UserError.
+    judge `policy` is the lab's, and judge `self` is `own`, or a copy of it as it is now. Raises UserError.
     """
     if name in ("policy", "self"):
         policy = settings.get("policy", "lab" if name == "policy" else own)

@@ -33,7 +33,7 @@ def judges_revision(reward: Reward) -> str | None:
     if reward.revision:
         return reward.revision
     digest, is_empty = hashlib.sha256(), True
-    for path, judge in judges_behind(reward):
+    for path, judge in judges_behind(reward, within_revisions=False):
         if judge.revision:
             digest.update(f"{path} {judge.revision}".encode())
         elif isinstance(judge.thing, nn.Module):

@@ -80,12 +80,12 @@ class SideStream:
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
-    def queued(self) -> torch.cuda.Event | None:
+    def queued(self) -> torch.cuda.Event | torch.Event | None:
         """What this thread has asked of the device so far: an event, None where there is no stream."""
         return None if self._stream is None else torch.cuda.current_stream(self._stream.device).record_event()
 
     @contextmanager
-    def after(self, queued: torch.cuda.Event | None) -> Iterator[None]:
+    def after(self, queued: torch.cuda.Event | torch.Event | None) -> Iterator[None]:
         """Inside, work begins when `queued` is done; on leaving it is done itself."""
         if self._stream is None or queued is None:
             yield

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import psutil
 
@@ -19,6 +20,13 @@ from thinkdraw.runtime.files import atomic_write_text, write_error
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 GB = 1e9  # bytes
+
+
+@runtime_checkable
+class Scalar(Protocol):
+    """A 0-dim tensor or a numpy scalar."""
+
+    def item(self) -> object: ...
 
 
 class MetricsLog:
@@ -88,7 +96,7 @@ class MetricsLog:
             return {str(k): self._plain(v, f"{key}.{k}" if key else str(k)) for k, v in value.items()}
         if isinstance(value, list | tuple):
             return [self._plain(v, key) for v in value]
-        if hasattr(value, "item"):  # 0-dim tensors, numpy scalars
+        if isinstance(value, Scalar):
             value = value.item()
         if isinstance(value, float) and not math.isfinite(value):
             if key.rpartition(".")[2] in self.allow_nan or key in self.allow_nan:

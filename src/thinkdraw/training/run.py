@@ -123,14 +123,13 @@ class Run(Generic[Trained]):
     def __init__(self, config: TrainSettings, world: World, policy: Trained, *, reference: bool) -> None:
         self.config, self.world, self.policy = config, world, policy
         self.folder = RunFolder(config, world)
-        if reference:  # before a checkpoint is loaded: the reference is the policy that the run began with
+        if reference:  # of the policy that the run began with: `begin` loads the checkpoint's weights later
             policy.make_reference()  # type: ignore[attr-defined]  policies only
-        self.base, self.optimiser = policy.revision, Optimiser(policy, config.optimiser, world)
+        self.base = policy.revision
         self._state = self.folder.read()
         self.ledger, self.step = Ledger.of(self._state), 0
         self.best, self.best_score = "", -math.inf
         if self._state:
-            self.optimiser.load_state_dict(self._state)
             self.step, self.best = self._state["step"], self._state["best"]
             self.best_score = self._state.get("best_score", -math.inf)
         self._saved = self.step  # of the newest checkpoint
@@ -185,10 +184,15 @@ class Run(Generic[Trained]):
     # The loop
 
     def begin(self, prompts: Sequence[Prompt] = (), sampling: Sampling | None = None) -> None:
-        """Begin to write into the folder. Call it after all that may refuse to start, so that a refusal leaves nothing.
+        """Begin to write into the folder, and load the weights that the run goes on from.
 
+        Until here the policy is the one that the run began with, also after a stop: for judges that ask it. Call it after
+        all that may refuse to start, so that a refusal leaves nothing behind.
         prompts, sampling: what is trained on, as far as it is known, see `describe`.
         """
+        self.optimiser = Optimiser(self.policy, self.config.optimiser, self.world)
+        if self._state:
+            self.optimiser.load_state_dict(self._state)
         self.folder.begin(self._state)
         if sampling is not None:
             self.describe(prompts, sampling)

@@ -61,10 +61,6 @@ class TrainSettings(StrictModel):
     gradient_checkpointing: bool = Field(
         default=False, description="Recompute layers in the backward pass to save memory."
     )
-    compile_layers: bool = Field(
-        default=False,
-        description="Learn with layers made by torch.compile, in 15 s at first; a CPU's own kernels are as fast.",
-    )
     optimiser: OptimiserSettings = OptimiserSettings()
     micro_rows: int = Field(
         default=64, ge=1, description="Sequences per forward pass; any value gives the same gradient."

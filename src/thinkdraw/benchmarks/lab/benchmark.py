@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 
@@ -26,7 +26,7 @@ from thinkdraw.lab.prompts import Family, prompt_set
 from thinkdraw.rewards.lab_detector import LabVerdict, judge
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
 from thinkdraw.runtime.json_types import JsonObject
-from thinkdraw.types import Detection, Policy, Sampling
+from thinkdraw.types import Detection, Drawer, Policy, Sampling
 
 Split = Literal["train", "validation", "test", "ood"]
 Row = JsonObject
@@ -67,14 +67,15 @@ class LabReport:
 
 
 def evaluate_lab(
-    policy: Policy, family: Family = "geneval", split: Split = "test", count: int = 384, samples: int = 4,
+    policy: Policy | Drawer, family: Family = "geneval", split: Split = "test", count: int = 384, samples: int = 4,
     sampling: Sampling | None = None, seed: int = 0, folder: Path | str | None = None, *, chunk: int = 256,
     keep_pictures: int = 24, questions_per_type: int = 0, progress: Callable[[int, int], None] | None = None,
 ) -> LabReport:  # fmt: skip
     """Draw `samples` pictures for each of `count` prompts, judge them, and write rows and summary into `folder`.
 
     keep_pictures: of so many prompts the first picture is kept, as pictures/<folder's name>/NNNNN_0.png beside the
-    folder. questions_per_type: also ask the policy so many questions of each type about held-out pictures.
+    folder. questions_per_type: also ask the policy so many questions of each type about held-out pictures,
+    for which a mere `Drawer` will not do.
     chunk: pictures drawn at once.
     Raises UserError if the folder holds another evaluation.
     """
@@ -92,7 +93,9 @@ def evaluate_lab(
         rows += _judged(drawings, folder, keep_pictures)
         if folder:
             write_rows(folder, rows)
-    understanding = evaluate_understanding(policy, questions_per_type, seed) if questions_per_type else None
+    understanding = None
+    if questions_per_type:
+        understanding = evaluate_understanding(cast(Policy, policy), questions_per_type, seed)
     report = aggregate(rows, settings, understanding)
     if folder:
         atomic_write_json(folder / "summary.json", report.summary())

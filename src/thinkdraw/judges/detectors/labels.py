@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from thinkdraw.errors import UserError
 from thinkdraw.judges.loading import digest
@@ -21,7 +21,7 @@ class FrozenJudge:
     """Where a judge's checkpoint is, on which device it works, and which weights it has; its subclass sets `model`."""
 
     name: str
-    model: PreTrainedModel
+    model: Any  # a class of transformers, to whose parts torch gives the type Tensor | Module
 
     def __init__(self, path: Path | str, device: str):
         self.path, self.device = str(path), pick_device(device)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class GitVqaJudge(VqaJudge):
     def __init__(self, path: str = "microsoft/git-large-vqav2", device: str = "auto", max_pairs: int = 32):
         self.path, self.device, self.max_pairs = str(path), pick_device(device), max_pairs
         self.model = read_model(self.path, {"git": GitForCausalLM}).to(self.device)
-        self.tokenizer = read_tokenizer(self.path)
+        self.tokenizer: Any = read_tokenizer(self.path)  # its ids of special tokens have no type
         self.image_processor = read_image_processor(self.path, CLIPImageProcessorPil)
         self.yes, self.no = (single_token(self.tokenizer, word, self.path) for word in ("yes", "no"))
 

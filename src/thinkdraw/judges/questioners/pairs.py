@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from thinkdraw.judges.loading import digest
 from thinkdraw.runtime.device import pick_device
@@ -20,7 +20,7 @@ class PairScorer:
     """
 
     name: str
-    model: PreTrainedModel
+    model: Any  # a class of transformers, to whose parts torch gives the type Tensor | Module
     tokenizer: PreTrainedTokenizerBase
     max_tokens: int
 

@@ -80,4 +80,5 @@ class _PartsMayBeAbsent(ProcessorMixin):
 def _processor_class(name: str | None, config: PreTrainedConfig) -> type[ProcessorMixin]:
     if name is not None and hasattr(transformers, name):
         return getattr(transformers, name)
-    return PROCESSOR_MAPPING[type(config)]
+    found: Any = PROCESSOR_MAPPING[type(config)]  # typed as a pair, which models have and processors have not
+    return found

@@ -1,8 +1,8 @@
 """What the language model does between its matrix products, on a CPU, by the C++ in `native`, compiled when it is first needed.
 
 torch's attention of one query takes several times as long, and its norms, gates and turns several passes over their numbers:
-together more than half of a rollout, and a tenth of learning and more. Without a compiler, and on GPUs, torch does it: `cache.py`,
-`decoder.py` and `layer.py` know both ways.
+together more than half of a rollout, and a tenth of learning and more. Without a compiler, and on GPUs, torch does it: `cpu_cache.py`,
+`cpu_operations.py` and `learning_layer.py` know both ways.
 """
 
 import ctypes

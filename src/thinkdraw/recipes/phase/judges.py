@@ -32,7 +32,7 @@ class Judges:
     def open(config: GrpoConfig, policy: Policy, reward: Reward | None = None) -> "Judges":
         """Open the rewards that the configuration names.
 
-        reward: to optimise in place of the one that is named. policy: for the judge `self`, which is the policy in training.
+        reward: to optimise in place of the one that is named. policy: as the run began, for the judge `self`, a copy of it.
         Raises UserError for a reward, or a judge of it, that cannot be opened.
         """
         optimised = as_reward(reward) if reward else open_reward(config.reward.name, policy, **config.reward.settings)
