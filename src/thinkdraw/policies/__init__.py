@@ -1,4 +1,4 @@
-"""Trainable generators behind one protocol (`types.Policy`). A model family is one entry in each of these dicts.
+"""Trainable generators behind one protocol, `types.Policy`. A model family is one entry in each of the dicts below.
 
 A family of one's own needs no entry: `policy=my_family:MyPolicy` names its class, in an installed package or in the current
 folder, and `policy=my_family:MyPolicy@runs/mine` a checkpoint of it. See `examples/my_policy`.
@@ -24,8 +24,9 @@ BUILDERS = {"janus": "thinkdraw.policies.janus.building:JanusBuilder"}
 
 
 class Family(Protocol):
-    """A class of policies. path: a checkpoint, or None where a class was named without one. dtype: of the weights.
+    """A class of policies, as `load_policy` uses it.
 
+    path: a checkpoint, or None where a class was named without one. dtype: of the weights.
     options: precision, and what else the class takes. Raises UserError.
     """
 
@@ -37,9 +38,10 @@ class Family(Protocol):
 def load_policy(
     path: Path | str, *, device: str = "cpu", dtype: str = "fp32", lora: LoraSettings | None = None, **options: Any
 ) -> Policy:
-    """The policy in a checkpoint folder, under a Hugging Face model id, or of a class `pkg.mod:Class@checkpoint`.
+    """Load a policy from a checkpoint folder, a Hugging Face model id, or a class `pkg.mod:Class@checkpoint`.
 
-    Without a class it is chosen by the checkpoint's `config.model_type`: no file says which code is run.
+    Without a class the family is chosen by the checkpoint's `config.model_type`, from `POLICIES`: a checkpoint cannot name
+    code to run. Run folders and `lab` are for `policies/opening.py`.
     dtype: of the weights, fp32 or bf16. options: what the family's class takes, see `JanusPolicy`. Raises UserError.
     """
     name, checkpoint = split_name(str(path))
@@ -57,7 +59,7 @@ def load_policy(
 
 
 def split_name(name: str) -> tuple[str | None, str | None]:
-    """(`pkg.mod:Class`, checkpoint) of what a configuration calls a policy; either may be None, not both."""
+    """Split `pkg.mod:Class@checkpoint` into class and checkpoint; either may be None, not both."""
     first, _, checkpoint = name.partition("@")
     if ":" not in first or Path(name).exists():
         return None, name
@@ -70,7 +72,7 @@ def is_policy(path: str) -> bool:
 
 
 def model_type_of(path: str) -> str:
-    """`model_type` in the checkpoint's config. Raises UserError where none can be read."""
+    """Read `model_type` in the checkpoint's config. Raises UserError where none can be read."""
     from transformers import PreTrainedConfig
 
     folder = Path(path)

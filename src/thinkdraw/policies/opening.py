@@ -1,4 +1,7 @@
-"""From what a configuration calls a policy to the checkpoint, and to the policy: a folder, a run, a model id, or `lab`."""
+"""From the `policy` of a configuration to a checkpoint: a folder, a run folder, a Hugging Face model id, or `lab`.
+
+`training.run.open_policy` opens the policy that is trained; `load_trained` here one that only draws or judges.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,8 +13,9 @@ from thinkdraw.types import Policy
 
 
 def policy_path(name: str) -> str:
-    """A checkpoint to load: of a run folder its best one, else its newest; `lab` is the one that is shipped.
+    """Resolve a policy's name to a checkpoint for `load_policy`.
 
+    `lab` is the checkpoint in the package; of a run folder it is the best one, else the newest; other names stay.
     name: may have the policy's class in front, `pkg.mod:Class@runs/mine`.
     """
     if name == "lab":
@@ -23,7 +27,7 @@ def policy_path(name: str) -> str:
         return name if path is None else f"{family}@{policy_path(path)}"
     if not Path(name, "checkpoints").is_dir():
         return name
-    pointer = Path(name, "checkpoints", "best")
+    pointer = Path(name, "checkpoints", "best")  # a file with the name of the best checkpoint's folder
     chosen = pointer.with_name(pointer.read_text().strip()) if pointer.is_file() else checkpoint.latest_checkpoint(name)
     if chosen is None:
         raise UserError(
@@ -33,5 +37,5 @@ def policy_path(name: str) -> str:
 
 
 def load_trained(name: str | Path, precision: str = "bf16", **options: Any) -> Policy:
-    """The policy of a checkpoint folder, a run folder, a class of one's own or `lab`, to draw and judge with."""
+    """Load a policy that was trained, by any name that a configuration takes, to draw or judge with."""
     return load_policy(policy_path(str(name)), precision=precision, **options)

@@ -1,7 +1,7 @@
-"""The one door to `policies/fast`: what only makes sampling and learning faster, and saves memory, stands behind it.
+"""Choose between plain torch and the faster code in `policies/fast`; nothing else imports that folder.
 
-Delete that folder, or set THINKDRAW_FAST=off in the environment, and everything here is plain torch and transformers:
-slower, with larger logits in learning, and the same numbers up to rounding.
+Delete it, or set THINKDRAW_FAST=off in the environment, and each function here runs plain torch and transformers: slower,
+with all logits in memory at once in learning, and the same numbers up to rounding.
 """
 
 import os
@@ -24,19 +24,20 @@ FOLDER = Path(__file__).with_name("fast")
 
 
 def _is_there() -> bool:
+    """Whether `policies/fast` has not been deleted."""
     return any(FOLDER.glob("*.py"))
 
 
 @cache
 def is_on() -> bool:
-    """Whether the folder is there and not switched off. Raises UserError where it is there in part."""
+    """Whether to use `policies/fast`: it is there and not switched off. Raises UserError where some of it is missing."""
     choice = os.environ.get(SWITCH, "on")
     if choice not in ("on", "off"):
         raise UserError(f"{SWITCH}={choice}: unknown. Set it to on or off.")
     if choice == "off" or not _is_there():
         return False
     try:
-        import thinkdraw.policies.fast  # noqa: F401  it imports all of its files
+        import thinkdraw.policies.fast  # noqa: F401  imports all of its files, so that a missing one is found here
     except ImportError as error:
         raise UserError(
             f"{FOLDER} is incomplete ({error}). Restore it, delete it whole, or set {SWITCH}=off."
@@ -45,7 +46,10 @@ def is_on() -> bool:
 
 
 def operations(device: torch.device, dtype: torch.dtype, head_width: int) -> Operations:
-    """What a decoder does beside products in `dtype`: by C++ on a CPU with a compiler, else by torch."""
+    """Choose what runs a decode step's RMSNorm, gate and KV cache: C++ on a CPU with a compiler, else torch.
+
+    dtype: that the decoder multiplies matrices in. head_width: numbers in a key of the KV cache.
+    """
     if is_on():
         from thinkdraw.policies.fast.cpu_operations import operations_for
 
@@ -62,7 +66,7 @@ def _warn_of_slow_sampling() -> None:
 
 
 def decode_steps(device: torch.device, cuda_graphs: bool) -> Steps:
-    """What runs decode steps: recorded as CUDA graphs on an NVIDIA GPU if `cuda_graphs`, else as they are."""
+    """Choose what runs decode steps: CUDA graphs on an NVIDIA GPU if `cuda_graphs`, else plain calls."""
     if cuda_graphs and is_on():
         from thinkdraw.policies.fast.cuda_graphs import steps_for
 
@@ -71,7 +75,7 @@ def decode_steps(device: torch.device, cuda_graphs: bool) -> Steps:
 
 
 def prepare_learning(model: PreTrainedModel) -> None:
-    """Let the language model of a Janus learn faster on a CPU; its modules, names and weights stay."""
+    """Make training passes of Janus's language model faster on a CPU; its modules, names and weights stay."""
     if is_on():
         from thinkdraw.policies.fast import learning_layer, short_attention
 
@@ -80,10 +84,11 @@ def prepare_learning(model: PreTrainedModel) -> None:
 
 
 def score_logits(score: Callable[..., tuple[Tensor, ...]], head: nn.Linear, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """What `score(part, *logits)` gives for all K tokens: a tuple of (K,) tensors.
+    """Score K tokens: make their logits by `head`, and hand these to `score`; returns a tuple of (K,) tensors.
 
-    score: takes a slice of the tokens and for each of the inputs (K, H) their (k, V) float32 logits by `head`. All tokens
-    are scored at once, or with the folder a few at a time, so that all their logits are never there together.
+    inputs: (K, H) each, what `head` makes logits of. score: (slice of the tokens, their (k, V) float32 logits, of each of the
+    inputs) → (k,) tensors. With `policies/fast` it is called for a few tokens at a time, so that the logits of all are
+    never in memory together; without, once for all.
     """
     if is_on():
         from thinkdraw.policies.fast.chunked_head import score_in_chunks
@@ -93,7 +98,7 @@ def score_logits(score: Callable[..., tuple[Tensor, ...]], head: nn.Linear, *inp
 
 
 def max_logits() -> float:
-    """How many logits of one head are there at once in learning, at most: for the planner."""
+    """How many logits of one head learning has in memory at once, at most: for the planner."""
     if is_on():
         from thinkdraw.policies.fast.chunked_head import CHUNK_ELEMENTS
 
@@ -102,7 +107,7 @@ def max_logits() -> float:
 
 
 def decode_latents(decoder: nn.Module, latents: Tensor) -> Tensor:
-    """Model pixels (B, 3, H, W) that the VQ decoder makes of latents (B, D, h, w)."""
+    """Run the VQ decoder: latents (B, D, h, w) → pixels (B, 3, H, W) in the model's range."""
     if is_on():
         from thinkdraw.policies.fast import channels_last
 

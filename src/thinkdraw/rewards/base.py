@@ -1,4 +1,4 @@
-"""What the shipped rewards have in common: how they say what stands behind their verdicts."""
+"""The base class of the shipped rewards: which judges a reward asks, and whether any of them is in another process."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -8,7 +8,10 @@ from thinkdraw.types import Rollouts, Verdicts
 
 
 class BaseReward:
-    """A `types.Reward` that is no sum of parts, and asks the judges that the attributes named in `asks` hold."""
+    """A `types.Reward` whose judges are in its attributes; it has one number, and no weights of parts.
+
+    asks: names of those attributes, such as ("detector",). A subclass sets it and `name`, and defines `__call__`.
+    """
 
     asks: ClassVar[tuple[str, ...]] = ()
     name: str = ""

@@ -1,6 +1,6 @@
-"""What stands behind a reward: the judges that it declares, and what these say of themselves.
+"""The judges that a reward asks, with their names, revisions and failures.
 
-This is the one place that asks a judge, ours or a user's, what it has beyond its protocol: see `types.Judge`.
+This is the one place that looks for a judge's optional attributes, those of `types.Judge`: ours and users' have some of them.
 """
 
 from collections import Counter
@@ -10,11 +10,14 @@ from torch import nn
 
 from thinkdraw.types import Reward, Rollouts
 
-_DEPTH = 8  # attributes from the reward to the last thing that is looked at
+_DEPTH = 8  # how many attributes deep judges are looked for
 
 
 class OwnJudge:
-    """A `types.Judge` of anything that a reward asks; what it does not say of itself has the value that says nothing."""
+    """Anything that a reward asks as a `types.Judge`: what it does not say of itself is filled in.
+
+    thing: a judge, ours or a user's, or any other object in a user's reward.
+    """
 
     def __init__(self, thing: object) -> None:
         self.thing = thing
@@ -34,7 +37,7 @@ class OwnJudge:
 
     @property
     def failures(self) -> Counter[str]:
-        """Why it gave no verdicts so far; a user's own reward may call them its `problems`."""
+        """Why it gave no verdict so far → how often; a user's own reward may call them its `problems`."""
         counters = (getattr(self.thing, name, None) for name in ("failures", "problems"))
         return sum((counter for counter in counters if isinstance(counter, Counter)), Counter())
 
@@ -42,8 +45,8 @@ class OwnJudge:
 def judges_behind(reward: Reward, *, within_revisions: bool = True) -> Iterator[tuple[str, OwnJudge]]:
     """(path of attributes, judge) of all that the reward asks, each once: `.questioner`, `.rewards.facts.detector`.
 
-    A judge, say a user's own that just holds a network, is followed by what is in its attributes.
-    within_revisions: also where it has a revision, which stands for all that is in it.
+    A judge, such as a user's own that just holds a network, is followed by what is in its attributes.
+    within_revisions: also where the judge has a revision, which stands for all that is in it.
     """
     seen: set[int] = set()
     for role, judge in reward.judges.items():
@@ -54,6 +57,7 @@ def judges_behind(reward: Reward, *, within_revisions: bool = True) -> Iterator[
 def _with_attributes(
     thing: object, path: str, depth: int, seen: set[int], within_revisions: bool
 ) -> Iterator[tuple[str, OwnJudge]]:
+    """The thing as a judge, then what is in its attributes. seen: ids of the objects that have been yielded."""
     if id(thing) in seen or depth == 0 or isinstance(thing, type | Rollouts):
         return
     seen.add(id(thing))
@@ -72,9 +76,9 @@ def _with_attributes(
 
 
 def complaints(reward: Reward, notes: Counter[str] | None = None) -> str:
-    """Why judges gave no verdicts so far, the two most frequent reasons of each with their counts; "" where none says.
+    """One line on why judges gave no verdict so far: of each the two most frequent reasons with their counts, or "".
 
-    notes: of the reward's verdicts, which are told where its judges count nothing.
+    notes: of the reward's `Verdicts`, used where no judge counts its failures.
     """
     counts = [(judge.name, judge.failures) for _, judge in judges_behind(reward) if judge.failures]
     if not counts and notes:

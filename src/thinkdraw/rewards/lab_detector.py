@@ -22,13 +22,18 @@ from thinkdraw.rewards.judging import pictures_of
 from thinkdraw.rewards.rules import fact_share, judge_picture, keep_detections, relative_position
 from thinkdraw.types import Detection, Prompt, Rollouts, Verdicts
 
-THRESHOLD = 0.3
+THRESHOLD = 0.3  # of a detection's score, GenEval's
+# "small" → "size", "ring" → "shape", …; a clause has its colour beside its class, not in it.
 _KIND_OF = {word: kind for kind, words in VALUES.items() if kind != "color" for word in words}
 
 
 @dataclass(frozen=True)
 class LabVerdict:
-    """correct: all facts of the prompt hold. share: how many of them, 0..1. reason: lines on those that fail."""
+    """What the detector says of one picture and its prompt.
+
+    correct: all facts of the prompt hold. share: of the facts that hold, 0..1. reason: lines on those that do not.
+    found: what the detector saw.
+    """
 
     correct: bool
     share: float
@@ -41,7 +46,7 @@ class LabVerdict:
 
 
 def judge(picture: np.ndarray | Tensor, prompt: Prompt, found: Found | None = None) -> LabVerdict:
-    """The verdict on one picture (H, W, 3) uint8; found: what the detector sees in it, where that is known already.
+    """Judge one picture (H, W, 3) uint8 by its prompt. found: what the detector saw in it, if it has looked already.
 
     Raises UserError for a prompt that says nothing a lab picture can be checked for.
     """
@@ -56,12 +61,16 @@ def judge(picture: np.ndarray | Tensor, prompt: Prompt, found: Found | None = No
 
 
 def facts_hold(prompt: Prompt, found: Found) -> list[bool]:
-    """Whether the fact of each of the prompt's questions holds, whatever it depends on. UserError without facts."""
+    """Whether each question's fact holds, leaving aside what the question depends on.
+
+    Raises UserError for a question without a fact.
+    """
     seen = Seen.of_detections(found, THRESHOLD)
     return [_holds(_fact(prompt, question.fact), seen, found) for question in prompt.questions]
 
 
 def _by_clauses(prompt: Prompt, found: Found) -> LabVerdict:
+    """Judge by GenEval's rules on the prompt's clauses: classes with counts, colours and positions."""
     metadata = prompt.metadata()
     names = {clause["class"] for clause in (*prompt.include, *prompt.exclude)}
     wanted = {name: _attributes(name, prompt) for name in names}
@@ -73,16 +82,17 @@ def _by_clauses(prompt: Prompt, found: Found) -> LabVerdict:
 
 
 def _by_questions(prompt: Prompt, found: Found) -> LabVerdict:
-    counts: dict[int, bool] = {}
-    for question, held in zip(prompt.questions, facts_hold(prompt, found)):
-        counts[question.id] = held and all(counts[parent] for parent in question.depends_on)
-    failed = [question.text for question in prompt.questions if not counts[question.id]]
+    """Judge by DPG-Bench's rule: a question is answered yes if its fact holds and all that it depends on is yes."""
+    is_yes: dict[int, bool] = {}  # by question id; parents come before their children
+    for question, holds in zip(prompt.questions, facts_hold(prompt, found)):
+        is_yes[question.id] = holds and all(is_yes[parent] for parent in question.depends_on)
+    failed = [question.text for question in prompt.questions if not is_yes[question.id]]
     reason = "\n".join(f"no: {text}" for text in failed)
-    return LabVerdict(not failed, 1 - len(failed) / len(counts), reason, found)
+    return LabVerdict(not failed, 1 - len(failed) / len(is_yes), reason, found)
 
 
 def _attributes(name: str, prompt: Prompt) -> dict[str, str]:
-    """'small striped ring' → its size, texture and shape."""
+    """'small striped ring' → {"size": "small", "texture": "striped", "shape": "ring"}."""
     words = name.split()
     unknown = [word for word in words if word not in _KIND_OF]
     if unknown or not words or _KIND_OF[words[-1]] != "shape":
@@ -94,32 +104,37 @@ def _attributes(name: str, prompt: Prompt) -> dict[str, str]:
 
 
 def _fits(detection: Detection, wanted: dict[str, str]) -> bool:
+    """Whether a detection has all the wanted attributes."""
     return all(value == {"shape": detection.label, **detection.attributes}[kind] for kind, value in wanted.items())
 
 
 def _colors(name: str, found: Sequence[Detection]) -> list[str]:
+    """The colours of detections of a class, which GenEval asks a classifier for and the lab's detector knows."""
     return [detection.attributes["color"] for detection in found]
 
 
 def _fact(prompt: Prompt, fact: dict[str, Any] | None) -> dict[str, Any]:
+    """The fact of a prompt's question. Raises UserError where it has none."""
     if fact is None:
         raise UserError(f"a question of prompt {prompt.text[:60]!r} has no fact, so the lab detector cannot judge it.")
     return fact
 
 
 def _holds(fact: dict[str, Any], seen: Seen, found: Found) -> bool:
+    """Whether a fact holds in a picture. seen, found: the same detections, as `lab.facts` and the detector have them."""
     if fact["kind"] != "relation":
         return is_true(fact, seen)
-    # One rule for places in every family: GenEval's, on boxes.
-    able = [d for d in found.detections if d.score > THRESHOLD]
-    pairs = [(a, b) for a in able if _fits(a, fact["thing"]) for b in able if _fits(b, fact["other"]) and a is not b]
+    # Relations by GenEval's rule on boxes, as for clauses, and not by `is_true`: one rule for all of the lab's prompts.
+    sure = [d for d in found.detections if d.score > THRESHOLD]
+    pairs = [(a, b) for a in sure if _fits(a, fact["thing"]) for b in sure if _fits(b, fact["other"]) and a is not b]
     return any(fact["relation"] in relative_position(a.box, b.box) for a, b in pairs)
 
 
 class LabDetectorReward(BaseReward):
-    """(1 − strict_weight) · share of the prompt's facts that hold + strict_weight · whether all of them do, in 0..1.
+    """How far lab pictures show what their prompts ask for, 0..1, by the lab's exact detector.
 
-    Its parts are `facts` and `correct`, 0..1 and 0 or 1.
+    (1 − strict_weight) · share of the prompt's facts that hold + strict_weight · (1 if all of them hold, else 0). The parts
+    are `facts`, that share, and `correct`, 0 or 1.
     """
 
     name = "lab-detector"

@@ -1,7 +1,8 @@
-"""Opening a reward by name, with the frozen judges that it asks, named too: `{questioner: {name: vlm, path: …}}`.
+"""Open a reward and the frozen judges that it asks by their names, as configurations give them.
 
-A setting is a judge where the reward's signature says so: a parameter whose type is a judge's protocol, `Scorer`, `Questioner`,
-`Detector`, `Writer` or a reward's own. Its value is a judge's name, or that name with the judge's settings beside it.
+A reward's setting names a judge if that parameter's type, in the reward's signature, is a judge's protocol: `Scorer`,
+`Questioner`, `Detector`, `Writer` or one of the reward's own. Its value is a judge's name, or a mapping of that name and the
+judge's settings: `{questioner: {name: vlm, path: …}}`. In this file `own` is the policy that a run trains, for the judge `self`.
 """
 
 import inspect
@@ -19,19 +20,22 @@ from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.registry import find
 from thinkdraw.types import Policy, Reward
 
-# The judge of a reward that may be left out, or named by its checkpoint alone, and that judge's setting for it.
+# Reward → (its setting for a judge, which judge if that is left out, that judge's setting for a checkpoint). So the setting
+# may be left out, or be a checkpoint's path alone.
 USUAL_JUDGE = {"lab-judge": ("questioner", "policy", "policy"), "lab-clip": ("scorer", "lab-clip", "path")}
 
 
 class RewardSettings(StrictModel):
+    """A reward by name, and what it is made with."""
+
     name: str = Field(default="lab-detector", description="A registry name or my_pkg.mine:MyReward.")
     settings: dict[str, Any] = Field(default={}, description="Passed to it.")
 
 
 def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Reward:
-    """`load_reward`, where judges, and the rewards that `combined` combines, may be given by name; judges load frozen.
+    """Open a reward: open the judges, and the rewards of `combined`, that its settings name; then `load_reward`.
 
-    own: the policy in training, for judge `self`. Raises UserError for what cannot be found or opened, and for a judge
+    own: the policy that a run trains, for judge `self`. Raises UserError for what cannot be found or opened, and for a judge
     that is not of the kind the reward asks.
     """
     if name in USUAL_JUDGE:
@@ -49,9 +53,10 @@ def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Rew
 
 
 def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
-    """`load_judge`, where the policy of judges `policy` and `self` may be a path: `lab`, a checkpoint or a run, frozen.
+    """Open a judge: for the judges `policy` and `self`, which are policies that answer, open the policy; then `load_judge`.
 
-    `policy` asks the lab's if none is named, on its `device`; `self` asks `own`, the policy in training. Raises UserError.
+    The setting `policy` may be `lab`, a checkpoint or a run folder, which is opened frozen on the setting `device`. Without it
+    judge `policy` is the lab's, and judge `self` is `own`, or a copy of it as it is now. Raises UserError.
     """
     if name in ("policy", "self"):
         policy = settings.get("policy", "lab" if name == "policy" else own)
@@ -68,7 +73,10 @@ def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
 
 
 def _named_settings(maker: Any) -> dict[str, Any]:
-    """Parameter → the protocol of the judge that it takes, or `Reward` where it takes a mapping of rewards."""
+    """Parameter → the judge's protocol that it takes, or `Reward` if it takes a mapping of rewards; no other parameters.
+
+    maker: the reward's class or function.
+    """
     hints = get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
     kinds = {}
     for name, hint in hints.items():
@@ -81,6 +89,7 @@ def _named_settings(maker: Any) -> dict[str, Any]:
 
 
 def _open_judge_of_kind(kind: Any, spec: str | Mapping[str, Any], own: Policy | None, where: str) -> Any:
+    """Open the judge that a setting names. kind: the protocol that it must have. where: the setting, for errors."""
     name, settings = _name_and_settings(spec, f"{where} has no name of a judge")
     judge = open_judge(name, own, **settings)
     if not isinstance(judge, kind):
@@ -89,7 +98,10 @@ def _open_judge_of_kind(kind: Any, spec: str | Mapping[str, Any], own: Policy | 
 
 
 def _open_part(part: str, spec: Any, own: Policy | None) -> Reward:
-    """A reward of `combined`: its name; its settings, and its name where that is not `part`; or the reward itself."""
+    """Open one of the rewards of `combined`, which calls it `part`.
+
+    spec: its name; or its settings, with its name among them unless that is `part`; or the reward itself.
+    """
     if not isinstance(spec, str | Mapping):
         return spec
     settings = spec if isinstance(spec, str) else {"name": part, **spec}

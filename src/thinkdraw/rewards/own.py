@@ -1,6 +1,6 @@
-"""A user's own reward: any function or object that makes a number of each rollout, as the declared `Reward`.
+"""A user's own reward, any function or object that makes a number of each rollout, wrapped as a `types.Reward`.
 
-This is the one place that asks a reward what it has; everything else reads what `types.Reward` declares.
+This is the one place that looks for optional attributes of a reward; everything else reads what `types.Reward` declares.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,9 +15,9 @@ from thinkdraw.types import Reward, Rollouts, Verdicts
 
 
 def as_reward(thing: Reward | Callable[[Rollouts], Any], name: str = "") -> Reward:
-    """The reward itself where it is one of ours; anything else that can be called with rollouts, wrapped.
+    """Return a shipped reward as it is, and anything else that can be called with rollouts wrapped.
 
-    name: where the thing has none. Raises TypeError for what cannot be called.
+    name: for a thing that has none. Raises TypeError for what cannot be called.
     """
     if isinstance(thing, BaseReward):
         return thing
@@ -27,11 +27,12 @@ def as_reward(thing: Reward | Callable[[Rollouts], Any], name: str = "") -> Rewa
 
 
 class OwnReward(BaseReward):
-    """call: gives (B,) numbers, a tensor or a sequence, NaN = no verdict; or `Verdicts`.
+    """A user's reward as a `types.Reward`.
 
-    It may have, besides: `name`; `weights`, `revision`, `elsewhere` as in `types.Reward`; `components(rollouts)` and
+    call: the user's. It takes rollouts and gives (B,) numbers, a tensor or a sequence, NaN = no verdict; or `Verdicts`.
+    It may have attributes: `name`; `weights`, `revision`, `elsewhere` as in `types.Reward`; `components(rollouts)` and
     `component_applies(rollouts)`, part → (B,); `applies(rollouts)`, (B,) bool; `problems`, a Counter of why rows got no
-    verdict. Its judges are found in its attributes.
+    verdict. Its judges are found among its attributes.
     """
 
     def __init__(self, call: Callable[[Rollouts], Any], name: str = "") -> None:
@@ -58,5 +59,6 @@ class OwnReward(BaseReward):
         )  # fmt: skip
 
     def _ask(self, method: str, rollouts: Rollouts) -> Any:
+        """What an optional method of the user's reward gives; None where it has none."""
         ask: Callable[[Rollouts], Mapping[str, Tensor] | Tensor] | None = getattr(self.call, method, None)
         return ask(rollouts) if callable(ask) else None

@@ -15,11 +15,11 @@ from thinkdraw.types import Rollouts, Verdicts
 
 @dataclass(frozen=True)
 class Batch:
-    """B rollouts of this process; a column that nobody has filled is None.
+    """B rollouts of this process; columns are filled on the way from sampling to the loss, and None until then.
 
-    verdicts: what the judge says. advantages: what each row is worth. token_weights: (B, T) each, what a token's advantage and
-    its KL term are multiplied by. old_log_probs: (B, T) of the policy before the step. groups: (B,) index of each row's
-    group within the phase, over all processes.
+    verdicts: what the reward says, on the CPU. advantages: (B,), and which rows are in the loss at all.
+    token_weights: (B, T) each, what a token's advantage and its KL term are multiplied by. old_log_probs: (B, T) nats, of
+    the policy before the phase's first step. groups: (B,) number of each row's group in the phase, counted over all processes.
     """
 
     rollouts: Rollouts
@@ -43,7 +43,7 @@ class Batch:
         return self.verdicts.rewards
 
     def trained_mask(self) -> Tensor:
-        """(B, T) bool: the mask without rows that leave the loss."""
+        """(B, T) bool: the rollouts' mask, and False throughout in rows that are not in the loss."""
         mask = self.rollouts.mask
         return mask if self.advantages is None else mask & self.advantages.valid[:, None]
 
@@ -51,10 +51,14 @@ class Batch:
         """Trained tokens and rows of this process."""
         return count_segments(self.trained_mask(), self.rollouts.is_image)
 
-    # Parts
+    # Parts: a phase in minibatches, one for each optimiser step; a minibatch in micro-batches, as many rows as memory holds
 
     def select(self, rows: Tensor, group_size: int = 1) -> "Batch":
-        """Some rows, in the given order. group_size: theirs where they are whole groups, so that groups keep what is theirs."""
+        """Some rows, in the given order.
+
+        group_size: the batch's own if the rows are whole groups; with 1 what is said of groups, such as which have no
+        variance, is dropped.
+        """
         rollouts = self.rollouts.select(rows, group_size)
         length, weights = rollouts.tokens.shape[1], self.token_weights
         verdicts = None if self.verdicts is None else self.verdicts.select(rows.cpu())
@@ -77,7 +81,7 @@ class Batch:
 
     @staticmethod
     def join(parts: "Sequence[Batch]") -> "Batch":
-        """Rollouts, verdicts, advantages and groups of several batches as one; the columns that come later are still empty."""
+        """The rows of several batches, one after the other. Token weights and old log-probs are not there yet at that time."""
         if len(parts) == 1:
             return parts[0]
         verdicts = [part.verdicts for part in parts if part.verdicts is not None]
@@ -93,11 +97,12 @@ class Batch:
     def minibatches(self, count: int, passes: int) -> "Iterator[Batch]":
         """The groups of each optimiser step: group g is in minibatch g mod `count`, whichever process has it."""
         assert self.groups is not None, "minibatches are of a phase, whose groups are numbered"
+        group_numbers = self.groups[:: self.group_size]  # of the first row of each group
         for number in [n for _ in range(passes) for n in range(count)]:
-            yield self if count == 1 else self.select_groups((self.groups[:: self.group_size] % count) == number)
+            yield self if count == 1 else self.select_groups((group_numbers % count) == number)
 
     def micro(self, rows: int) -> "Iterator[Batch]":
-        """Up to `rows` rows that are in the loss at a time, sorted by length, so that little of a pass is padding."""
+        """Micro-batches of up to `rows` rows; sorted by length for little padding, and without rows that are not in the loss."""
         trained = self._trained_rows()
         if len(trained) == 0:
             return
@@ -114,7 +119,7 @@ class Batch:
         return self.advantages.valid.nonzero().flatten()
 
     def to(self, device: torch.device | str) -> "Batch":
-        """The columns that a loss reads on another device."""
+        """Move the columns that a loss reads to a device; verdicts and groups stay where they are."""
         weights = self.token_weights
         return dataclasses.replace(
             self,
@@ -126,7 +131,7 @@ class Batch:
 
 
 def _select(advantages: Advantages, rows: Tensor, group_size: int) -> Advantages:
-    """What is of a group stays with whole groups only."""
+    """Advantages of some rows; of their groups, too, if the rows are whole groups of `group_size`."""
     a = advantages
     rows = rows.to(a.values.device)
     num_groups = len(a.zero_variance)

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class DataSettings(StrictModel):
-    """The test splits cannot be named: they are for `evaluate` only."""
+    """Where prompts, or SFT examples, come from. The test splits cannot be named: they are for `evaluate` only."""
 
     source: str = Field(
         default="lab",
@@ -72,7 +72,7 @@ class DataSettings(StrictModel):
 
 
 def lab_examples(settings: DataSettings) -> list[Example]:
-    """`count` examples in the families' shares."""
+    """Make `count` lab examples, of each family as many as its share."""
     total = sum(settings.families.values())
     sizes: dict[Family, int] = {
         name: round(settings.count * share / total) for name, share in settings.families.items()
@@ -81,8 +81,9 @@ def lab_examples(settings: DataSettings) -> list[Example]:
 
 
 def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Prompt]:
-    """Prompts that may be trained on, with structure if that is asked for. folder: the run's, where it is kept.
+    """Read the prompts to train on, with structure for rewards (nouns, counts, a relation) if that is asked for.
 
+    folder: the run's, where what was found of structure is kept.
     Raises UserError for a file that is missing, empty or not of the form, for a test prompt (see `rows_without_leaks`), and
     where no structure is found.
     """
@@ -116,16 +117,18 @@ def check_prompts(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling)
     """Raise UserError now, and not hours later, for a prompt that the policy cannot take (empty, too long)."""
     for begin in range(0, len(prompts), 256):
         part = prompts[begin : begin + 256]
+        # Any thought and picture will do: the check is of the prompt's tokens, with the whole budget behind them.
         codes = torch.zeros(len(part), policy.picture.num_tokens, dtype=torch.long)
         policy.teacher_forced(part, ["."] * len(part), codes, sampling)
 
 
 def shuffled(index: int, count: int, seed: int) -> int:
-    """Which of `count` things comes at place `index` of an endless order: every pass a new permutation."""
+    """The number 0 .. count − 1 at place `index` of an endless shuffled order: a new permutation for every pass."""
     return int(_permutation(index // count, count, seed)[index % count])
 
 
 def _permutation(epoch: int, count: int, seed: int, _cache: dict[tuple[int, int, int], np.ndarray] = {}) -> np.ndarray:  # noqa: B006
+    """The order of one pass. _cache: shared by all calls, on purpose; it holds the last one."""
     key = (epoch, count, seed)
     if key not in _cache:
         _cache.clear()
@@ -145,7 +148,10 @@ class Examples:
         return len(self.prompts)
 
     def batches(self, size: int, num_bucketed: int, seed: int, epoch: int) -> list[np.ndarray]:
-        """The rows of one pass in batches of `size`, sorted by length within `num_bucketed` batches; the rest waits."""
+        """The rows of one pass in batches of `size`; what does not fill a batch is left out of this pass.
+
+        Of every `num_bucketed` batches in shuffled order the rows are sorted by length, so that little of a batch is padding.
+        """
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self))[: len(self) // size * size]
         # Characters stand for tokens here: only the padding depends on it.
@@ -201,7 +207,7 @@ def load_examples(
 
 
 def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -> Tensor:
-    """(E, N) uint16 of pictures (uint8 arrays), or of rows that are codes already (1-D)."""
+    """(E, N) uint16 image tokens of pictures (H, W, 3) uint8, or of rows (N,) that are image tokens already."""
     parts, waiting = [], []
 
     def flush() -> None:
@@ -222,6 +228,7 @@ def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -
 
 
 def _picture(row: JsonObject, where: str, folder: Path, policy: Policy) -> np.ndarray:
+    """A row's picture (H, W, 3) uint8 in the policy's size, or its image tokens (N,) if it brings these."""
     if row.get("image_tokens") is not None:
         codes, limit = np.asarray(row["image_tokens"]), policy.picture.num_codes
         if (
@@ -248,6 +255,7 @@ def _picture(row: JsonObject, where: str, folder: Path, policy: Policy) -> np.nd
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
+    """(row number from 1, row)."""
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException) as error:

@@ -1,4 +1,4 @@
-"""The folder of a run: written so that it can be killed at any moment and goes on to the same numbers."""
+"""The folder of a run, written so that a run can be killed at any moment and goes on to the same numbers."""
 
 import hashlib
 import time
@@ -25,7 +25,7 @@ from thinkdraw.training.world import World
 from thinkdraw.types import Prompt, Sampling
 
 STARTED = "started.json"
-# Between an interrupted run and its continuation.
+# Settings that may differ between a run that was stopped and its continuation.
 MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s",
               "optimiser.offload"}  # fmt: skip
 # Keys of older runs' config.yaml that changed no result and are no more: such a run goes on.
@@ -43,14 +43,17 @@ class RunFolder:
 
     def read(self) -> State | None:
         """The state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
-        given = self.path / "config.yaml"
-        if given.exists():
-            self._refuse_other_run(given)
+        config_file = self.path / "config.yaml"
+        if config_file.exists():
+            self._refuse_other_run(config_file)
         newest = checkpoint.latest_checkpoint(self.path)
         return checkpoint.load_trainer_state(newest) if newest else None
 
     def begin(self, state: State | None) -> None:
-        """Take the folder: write the configuration, drop what came after `state`, set the random generators and the clock."""
+        """Begin to write: the configuration; drop what came after `state`; set the random generators and the clock.
+
+        state: of the checkpoint that the run goes on from, None for a new run.
+        """
         self.world.wait()
         if self.world.is_main:
             save_config(self.config, self.path / "config.yaml")
@@ -80,16 +83,17 @@ class RunFolder:
             digest = hashlib.sha256(texts.encode()).hexdigest()[:12]
             atomic_write_json(file, {"base": base, "prompts": digest, "sampling": sampling.model_dump(mode="json")})
 
-    def _refuse_other_run(self, given: Path) -> None:
+    def _refuse_other_run(self, config_file: Path) -> None:
+        """Raise UserError unless the folder's configuration is this one, `MAY_CHANGE` apart."""
         if not self.config.resume:
             raise UserError(
                 f"{self.path} holds a run already and resume=false. Choose another out=, or remove that folder."
             )
         try:
-            before = _flat(yaml.safe_load(given.read_text(encoding="utf-8")))
+            before = _flat(yaml.safe_load(config_file.read_text(encoding="utf-8")))
         except yaml.YAMLError as error:
             raise UserError(
-                f"{given} is not valid YAML any more, so {self.path} cannot be resumed. Restore it."
+                f"{config_file} is not valid YAML any more, so {self.path} cannot be resumed. Restore it."
             ) from error
         now = _flat(yaml.safe_load(yaml.safe_dump(self.config.model_dump(mode="json"))))
         fixed = (before.keys() | now.keys()) - MAY_CHANGE - REMOVED
@@ -101,12 +105,15 @@ class RunFolder:
             )
 
     def seconds(self) -> float:
-        """Of the whole run, interruptions left out; the main process's clock."""
+        """Seconds since the run began, interruptions left out, by the main process's clock."""
         mine = self._seconds_before + time.monotonic() - self._start
         return self.world.add({"seconds": mine if self.world.is_main else 0.0})["seconds"]
 
     def progress(self, step: int) -> float:
-        """0..1; with max_seconds by whichever of steps and seconds is further. Called between steps by every process."""
+        """0..1; with max_seconds by whichever of steps and seconds is further.
+
+        Every process calls it between steps, so it also completes a checkpoint that has been written in the meantime.
+        """
         if self._unfinished and self._unfinished.writing and self._unfinished.writing.done():
             self._publish()
         by_steps = step / self.config.max_steps
@@ -115,7 +122,7 @@ class RunFolder:
         )
 
     def save(self, step: int, policy: Trainable, optimiser: Optimiser, best: str = "", **state: Any) -> None:
-        """A complete checkpoint or none: weights, optimiser, random generators, and what the recipe adds.
+        """Write a checkpoint, complete or not at all: weights, optimiser, random generators, and what the recipe adds.
 
         best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses. Where the state is
         sharded it is still being written when this returns, and the checkpoint is there some steps later, or after `finish`.
@@ -146,6 +153,7 @@ class RunFolder:
 
     @contextmanager
     def _checkpoint(self, step: int) -> Iterator[Path]:
+        """Open a checkpoint folder to write to. Raises UserError if the disk refuses."""
         try:
             with checkpoint.write_checkpoint(self.path, step) as folder:
                 yield folder
@@ -155,11 +163,12 @@ class RunFolder:
             ) from error
 
     def finish(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is complete."""
+        """Wait until the checkpoint that is being written, if any, is complete, in every process."""
         self._publish()
         self.world.wait()
 
     def _publish(self) -> None:
+        """Complete the checkpoint that is being written, if any, and remove those that are no longer kept."""
         if self._unfinished is None:
             return
         unfinished, self._unfinished = self._unfinished, None
@@ -185,6 +194,7 @@ class _Unfinished:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """{a: {b: 1}} as {"a.b": 1}: settings under the names that they have on the command line."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     return {

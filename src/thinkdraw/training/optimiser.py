@@ -1,4 +1,4 @@
-"""AdamW over whatever is trained: fp32 copies, gradients of many micro-batches and processes, shards."""
+"""One optimiser step: gradients of many micro-batches and processes added up in fp32, AdamW, weights in use or in shards."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Trainable(Protocol):
-    """What is trained: a policy, or a judge. network: the module whose weights with a gradient are stepped."""
+    """What is trained: a policy, or a judge. network: the module whose weights are trained, as far as they want gradients."""
 
     network: nn.Module
 
@@ -36,16 +36,17 @@ class Trainable(Protocol):
 
 
 class Optimiser:
-    """AdamW on fp32 copies of the trained weights (the weights themselves where they are fp32 and stay where they are).
+    """AdamW on fp32 master copies of the trained weights.
 
-    Gradients of all micro-batches are summed into the copies' `.grad` in fp32; frozen weights have neither. The copies, and
-    with them gradients and moments, are on the policy's device, or with `settings.offload` on the CPU.
-    With sharding=fsdp2 the policy's trained weights become fp32 shards, and so does all that is made of them.
+    A weight that is fp32 and not offloaded is its own master. Gradients of all micro-batches are summed into the masters'
+    `.grad` in fp32, `step` updates the masters, and the weights in use are copied from them. Frozen weights have no master.
+    Masters, and with them gradients and moments, are on the policy's device, or with `settings.offload` on the CPU.
+    With sharding=fsdp2 the policy's trained weights become fp32 shards, and so do masters, gradients and moments.
     """
 
     def __init__(self, policy: Trainable, settings: OptimiserSettings, world: World) -> None:
         self.settings, self.world, self.policy = settings, world, policy
-        self.micro_rows: int | None = None  # what memory holds, once it has run out
+        self.micro_rows: int | None = None  # rows per micro-batch that memory held, once it has run out
         self.sharded = Sharded(_whole_policy(policy), world.size) if world.sharding == "fsdp2" else None
         self.weights = {n: p for n, p in policy.network.named_parameters() if p.requires_grad}
         self.masters = {n: _master(p, settings.offload) for n, p in self.weights.items()}
@@ -69,23 +70,27 @@ class Optimiser:
 
     @contextmanager
     def learning(self, passes: int, sampling: Sampling | None) -> Iterator[None]:
-        """Inside, gradients are collected. passes: forward and backward passes that this process will make there."""
+        """Inside, the network is in training mode, for the forward and backward passes of a step.
+
+        passes: how many this process will make there. In shards all processes make the same number, the last ones empty.
+        """
         most = int(self.world.highest(passes)) if self.sharded else passes
         self.policy.network.train()
         yield
         if self.sharded:
             assert sampling is not None, "recipes that can shard say how rollouts are sampled"
-            self.sharded.keep_company(most - passes, sampling)
+            self.sharded.empty_passes(most - passes, sampling)
         self.policy.network.eval()
 
     def collect(
         self, backward: Callable[[int], T], micro_rows: int, num_micro: Callable[[int], int], sampling: Sampling | None
     ) -> T:
-        """Collect the gradients of one optimiser step; returns what `backward(micro_rows)` does, which adds them up.
+        """Collect the gradients of one optimiser step, by `backward(rows per micro-batch)`; returns what that returns.
 
         Where memory runs out it begins again with half the rows per micro-batch, and that is kept: any number gives the
         same gradient. Not in shards, where all processes would have to begin again.
-        num_micro: rows per micro-batch → how many `backward` makes of them here. sampling: what shards pass the time with.
+        num_micro: rows per micro-batch → how many micro-batches `backward` makes of this process's rows.
+        sampling: how rollouts are sampled, for the empty passes of shards.
         """
 
         def attempt(rows: int) -> T:
@@ -101,7 +106,7 @@ class Optimiser:
         return result
 
     def reduce_gradients(self) -> None:
-        """Add the gradients of all processes; where a process had no row, its gradient is zero. Shards are sums already."""
+        """Add up the gradients of all processes; one without rows adds zero. Those of shards have been added already."""
         for master in self.masters.values():
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
@@ -109,7 +114,10 @@ class Optimiser:
                 self.world.reduce(master.grad)
 
     def step(self, step: int, progress: float) -> tuple[float, float]:
-        """Sum over processes, clip, update, clear. Returns (gradient norm before clipping, learning rate)."""
+        """Add up gradients over processes, clip, update, clear. Returns (gradient norm before clipping, learning rate).
+
+        step: optimiser steps done before. progress: 0..1 of the run; the learning rate follows from both.
+        """
         self.reduce_gradients()
         norm = self._clip()
         rate = self.settings.rate(step, progress)
@@ -121,31 +129,32 @@ class Optimiser:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
-        # The fused step does not count as a change of its weights, by which the policy's revision knows that it is another.
+        # torch's fused AdamW does not count up its weights' versions, by which `policy.revision` sees that they changed.
         torch.autograd.graph.increment_version(self.masters.values())
         self.optimizer.zero_grad(set_to_none=True)
         self._write_back()
         return norm, rate
 
     def _clip(self) -> float:
-        """The norm of the whole gradient, over all shards, before it is clipped."""
+        """Clip the gradient by its norm over all weights and shards; returns that norm, as it was before."""
         norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters.values() if m.grad is not None])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         torch.nn.utils.clip_grads_with_norm_(self.masters.values(), self.settings.max_grad_norm, norm)
         return float(norm)
 
     def _write_back(self) -> None:
+        """Copy the masters into the weights in use, in the dtype and on the device of these."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 if weight is not self.masters[name]:
                     weight.copy_(self.masters[name])
 
     def state_dict(self) -> State:
-        """The fp32 weights too: a merged or bf16 model folder does not hold what training goes on from."""
+        """Masters and moments. The saved model is no substitute: it may be in bf16, or have its adapters merged."""
         return {"weights": {n: m.detach() for n, m in self.masters.items()}, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from there, however many processes and whatever sharding it was saved with."""
+        """Load what `state_dict` gave, whatever number of processes and sharding it was saved with."""
         masters, saved = list(self.masters.values()), state["optimizer"]["state"]
         own = {
             i: {k: v if k == "step" else torch.empty_like(masters[i]) for k, v in values.items()}
@@ -162,12 +171,14 @@ def _whole_policy(trained: Trainable) -> Policy:
 
 
 def _master(weight: Tensor, offload: bool) -> Tensor:
+    """The fp32 copy that AdamW updates, or the weight itself where that will do."""
     if offload:
         return weight.detach().to("cpu", torch.float32, copy=True)
     return weight if weight.dtype == torch.float32 else weight.detach().float()
 
 
 def _move_gradient(weight: Tensor, master: Tensor) -> None:
+    """Add a weight's gradient of one backward pass to its master's in fp32, and free it: a hook of that weight."""
     assert weight.grad is not None
     gradient = weight.grad.to(master.device, torch.float32)
     master.grad = gradient if master.grad is None else master.grad.add_(gradient)

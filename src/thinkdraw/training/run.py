@@ -28,7 +28,7 @@ from thinkdraw.types import Policy, Prompt, Sampling
 
 
 class Stateful(Protocol):
-    """A part of a run that its checkpoints hold."""
+    """A part of a recipe whose state is in the run's checkpoints, see `Run.remember`."""
 
     def state_dict(self) -> State: ...
 
@@ -43,7 +43,7 @@ Trained = TypeVar("Trained", bound=Trainable)
 
 
 class Divisible(Protocol[Micro]):
-    """This process's rows of an optimiser step, which are learned from in micro-batches."""
+    """What `Run.update` takes a step on: this process's rows, which can be had in micro-batches. `Batch` is one."""
 
     def micro(self, rows: int) -> Iterable[Micro]:
         """Micro-batches of up to `rows` sequences; any number gives the same gradient."""
@@ -54,10 +54,10 @@ class Divisible(Protocol[Micro]):
 
 @dataclass(frozen=True)
 class Loss:
-    """What a recipe's loss says of a micro-batch.
+    """What a recipe's loss function gives for a micro-batch.
 
-    loss: its share of the step's loss, with gradient. sums: numbers that add up over micro-batches and processes to what
-    is logged. highest: numbers of which the largest is logged.
+    loss: its share of the step's loss, with gradient: shares add up, so it is divided by the whole step's counts.
+    sums: numbers to log that add up over micro-batches and processes. highest: numbers of which the largest is logged.
     """
 
     loss: Tensor
@@ -67,7 +67,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Update:
-    """An optimiser step, over all processes. grad_norm: before clipping."""
+    """What an optimiser step did, over all processes. sums, highest: see `Loss`. grad_norm: before clipping."""
 
     sums: dict[str, float]
     highest: dict[str, float]
@@ -75,13 +75,14 @@ class Update:
     learning_rate: float
 
     def row(self) -> dict[str, float]:
+        """Its columns of metrics.jsonl."""
         return self.sums | {"grad_norm": self.grad_norm, "learning_rate": self.learning_rate}
 
 
 def backward(
     loss: Callable[[Rows], Loss], batch: Divisible[Rows], rows: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Add up the gradients of this process's rows, `rows` at a time; returns the sums and the highest of `Loss`."""
+    """Run loss and backward pass on each micro-batch of up to `rows` rows; returns the sums and the highest of `Loss`."""
     sums: dict[str, Tensor | float] = {}
     highest: dict[str, float] = {}
     for micro in batch.micro(rows):
@@ -95,7 +96,7 @@ def backward(
 
 
 def open_policy(config: TrainSettings, world: World) -> Policy:
-    """The policy that a configuration trains, on this process's device."""
+    """Open the policy that a configuration trains, on this process's device."""
     policy = load_policy(
         policy_path(config.policy),
         device=str(world.device),
@@ -108,17 +109,21 @@ def open_policy(config: TrainSettings, world: World) -> Policy:
 
 
 def prepare_layers(trained: Trainable, config: TrainSettings) -> None:
+    """Switch on gradient checkpointing if it is asked for."""
     if config.gradient_checkpointing:
         trained.checkpoint_layers()
 
 
 class Run(Generic[Trained]):
-    """See the module. step: optimiser steps done. base: revision of the policy before the first one."""
+    """One training run, new or going on after a stop; a recipe opens it and calls `update` in a loop.
+
+    policy: what is trained. step: optimiser steps done. base: revision of the policy before the first step.
+    """
 
     def __init__(self, config: TrainSettings, world: World, policy: Trained, *, reference: bool) -> None:
         self.config, self.world, self.policy = config, world, policy
         self.folder = RunFolder(config, world)
-        if reference:
+        if reference:  # of the policy that the run began with: `begin` loads the checkpoint's weights later
             policy.make_reference()  # type: ignore[attr-defined]  policies only
         self.base = policy.revision
         self._state = self.folder.read()
@@ -127,7 +132,7 @@ class Run(Generic[Trained]):
         if self._state:
             self.step, self.best = self._state["step"], self._state["best"]
             self.best_score = self._state.get("best_score", -math.inf)
-        self._saved = self.step
+        self._saved = self.step  # of the newest checkpoint
         self._parts: dict[str, Stateful] = {}
         self._fields: list[Any] = []
         self.display = Display(config.recipe, config.max_steps, config.log_every, world.is_main)
@@ -141,9 +146,9 @@ class Run(Generic[Trained]):
         *,
         reference: bool = False,
     ) -> Iterator["Run[Trained]"]:
-        """A new run, or the one in `config.out` to go on with; what is not saved yet at the end is saved then.
+        """Start a new run, or go on with the one in `config.out`; at the end of the block the last steps are saved.
 
-        open_trained: opens what is trained. reference: keep a frozen copy of it as it is now.
+        open_trained: opens what is trained. reference: keep a frozen copy of it as the run began.
         Raises UserError for too many processes, a folder that holds another run, and a policy that cannot be opened.
         """
         world = World(config)
@@ -162,14 +167,14 @@ class Run(Generic[Trained]):
         return self._state is None
 
     def remember(self, name: str, part: Part) -> Part:
-        """The part, as the checkpoint that the run goes on from has it; later checkpoints hold it under this name."""
+        """Save a part's state in every checkpoint, under this name, and restore it now if the run goes on; returns the part."""
         self._parts[name] = part
         if self._state and name in self._state:
             part.load_state_dict(self._state[name])
         return part
 
     def remember_fields(self, values: Fields) -> Fields:
-        """The same for the fields of a dataclass, each under its own name."""
+        """Do the same for the fields of a dataclass, each under its own name; returns the dataclass."""
         self._fields.append(values)
         for name in (f.name for f in dataclasses.fields(values)):  # type: ignore[arg-type]
             if self._state and name in self._state:
@@ -179,10 +184,11 @@ class Run(Generic[Trained]):
     # The loop
 
     def begin(self, prompts: Sequence[Prompt] = (), sampling: Sampling | None = None) -> None:
-        """Take the folder, and the weights that the run goes on from.
+        """Begin to write into the folder, and load the weights that the run goes on from.
 
-        Before it the policy is the one that the run started from at first, and a start that is refused has left nothing
-        behind. prompts, sampling: what is trained on, as far as it is known, see `describe`.
+        Until here the policy is the one that the run began with, also after a stop: for judges that ask it. Call it after
+        all that may refuse to start, so that a refusal leaves nothing behind.
+        prompts, sampling: what is trained on, as far as it is known, see `describe`.
         """
         self.optimiser = Optimiser(self.policy, self.config.optimiser, self.world)
         if self._state:
@@ -197,7 +203,7 @@ class Run(Generic[Trained]):
 
     @property
     def progress(self) -> float:
-        """0..1, by steps, or by the clock where that is further."""
+        """0..1, by steps, or by `max_seconds` where that is further."""
         return self.folder.progress(self.step)
 
     @property
@@ -205,12 +211,12 @@ class Run(Generic[Trained]):
         return self.progress < 1
 
     def whole_weights(self) -> AbstractContextManager[None]:
-        """Inside, each process has all weights, to sample with; without shards it always has."""
+        """Inside, each process has all weights, to sample, to score and to save; without shards it always has."""
         return self.optimiser.resident()
 
     @contextmanager
     def clock(self, column: str) -> Iterator[None]:
-        """Add the seconds inside to a column of the ledger."""
+        """Add the seconds that the block takes to a column of the ledger."""
         began = time.monotonic()
         yield
         self.ledger.add(**{column: time.monotonic() - began})
@@ -223,10 +229,10 @@ class Run(Generic[Trained]):
         *,
         may_be_flat: bool = False,
     ) -> Update:
-        """One optimiser step on a batch, over all processes.
+        """Take one optimiser step on a batch: backward passes over micro-batches, sums over processes, AdamW.
 
-        loss: of a micro-batch. sampling: how the rollouts were sampled, where weights may be sharded.
-        may_be_flat: a gradient of 0 is no reason to warn.
+        loss: micro-batch → `Loss`. sampling: how the rollouts were sampled, needed where weights may be sharded.
+        may_be_flat: do not warn of a gradient of 0, as of groups whose rewards are all equal.
         """
         sums, highest = self.optimiser.collect(
             lambda rows: backward(loss, batch, rows), self.config.micro_rows, batch.num_micro, sampling
@@ -241,7 +247,7 @@ class Run(Generic[Trained]):
         return Update(sums, highest, grad_norm, rate)
 
     def skip(self, why: str) -> None:
-        """Count a step in which there is nothing to learn."""
+        """Count a step without an update, for there is nothing to learn from; the run still comes to its end."""
         self.display.warn("empty", f"{why}: skipped.")
         self.step += 1
 

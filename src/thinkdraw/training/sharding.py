@@ -69,8 +69,11 @@ class Sharded:
             weight.data = self._shards[name].detach().to(self._dtype).full_tensor()
             torch.autograd.graph.increment_version(weight)  # the policy's revision looks for it
 
-    def keep_company(self, passes: int, sampling: Sampling) -> None:
-        """Forward and backward passes that add nothing, while other processes, which have more rows, need this one's shards."""
+    def empty_passes(self, passes: int, sampling: Sampling) -> None:
+        """Make forward and backward passes that add nothing to the gradient.
+
+        Every pass of any process gathers weights from all of them: who has fewer micro-batches has to take part all the same.
+        """
         nothing = Prompt(text="nothing", id="nothing")
         codes = torch.zeros(1, self.policy.picture.num_tokens, dtype=torch.long)
         for _ in range(passes):

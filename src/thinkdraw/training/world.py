@@ -46,7 +46,7 @@ class World:
         atexit.register(_leave_gloo)
 
     def share(self, count: int) -> range:
-        """This process's part of `count` things in order, contiguous, sizes equal up to one."""
+        """Which of `count` things in order are this process's: contiguous, the processes' shares equal up to one."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
     def add(self, values: dict[str, float]) -> dict[str, float]:
@@ -55,14 +55,15 @@ class World:
         return dict(zip(values, total.tolist()))
 
     def add_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
-        """Sums over processes of which some may know fewer names than others, having had nothing to do."""
+        """Sums over processes; one that had nothing to do may lack names, and adds 0 to them."""
         return self.add({name: float(values.get(name, 0.0)) for name in self._names(values)})
 
     def highest_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The largest of each over processes; values are ≥ 0, and a name that a process lacks counts as 0 there."""
         return {name: self.highest(values.get(name, 0.0)) for name in self._names(values)}
 
     def _names(self, values: Mapping[str, float]) -> list[str]:
-        """Of all processes, in one order."""
+        """The names that any process has, in the same order everywhere."""
         if self.size == 1:
             return list(values)
         known: list[list[str]] = [[] for _ in range(self.size)]
@@ -70,15 +71,20 @@ class World:
         return list(dict.fromkeys(name for names in known for name in names))
 
     def highest(self, value: float) -> float:
+        """The largest value of any process."""
         return float(self.reduce(torch.tensor([value], dtype=torch.float64), dist.ReduceOp.MAX))
 
     def gather(self, value: int) -> list[int]:
+        """The value of each process, by rank."""
         counts = torch.zeros(self.size, dtype=torch.float64)
         counts[self.rank] = value
         return [int(n) for n in self.reduce(counts).tolist()]
 
     def add_rows(self, rows: Tensor | None, mine: range, count: int) -> Tensor:
-        """(count, G) of every process, from this one's rows `mine`, (len(mine) · G,) flat or None without any."""
+        """(count, G), the same everywhere: each process fills in its own lines and gets those of all.
+
+        mine: this one's lines, of `share`. rows: (len(mine) · G,), their numbers one after the other; None without any.
+        """
         width = int(self.highest(0 if rows is None else len(rows) // len(mine)))
         table = torch.zeros(count, width, dtype=torch.float64)
         if rows is not None:
@@ -86,6 +92,7 @@ class World:
         return self.reduce(table)
 
     def reduce(self, tensor: Tensor, op: Any = dist.ReduceOp.SUM) -> Tensor:
+        """All-reduce a tensor *in place*, and return it."""
         if self.size > 1:
             moved = tensor.to(self.device)
             dist.all_reduce(moved, op=op)
@@ -93,17 +100,21 @@ class World:
         return tensor
 
     def tell(self, text: str) -> str:
-        """What the main process says, to all of them."""
+        """Broadcast the main process's text to all of them."""
         box = [text]
         if self.size > 1:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
     def wait(self) -> None:
+        """Wait until all processes are here."""
         self.accelerator.wait_for_everyone()
 
 
 def _leave_gloo() -> None:
-    """Gloo's threads now and then abort an interpreter that ends before them. NCCL's groups end with the process."""
+    """Close a Gloo process group at exit: its threads now and then abort an interpreter that ends before them.
+
+    NCCL's groups end with the process.
+    """
     if dist.is_initialized() and dist.get_backend() == "gloo":
         dist.destroy_process_group()

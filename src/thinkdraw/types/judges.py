@@ -1,4 +1,4 @@
-"""Whoever looks at pictures: detectors, questioners, scorers and writers, and the rewards that make a number of what they say."""
+"""Judges, which look at pictures (detectors, questioners, scorers, writers), and rewards, which make numbers of their answers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,8 +14,11 @@ from thinkdraw.types.rollouts import Rollouts
 
 @dataclass(frozen=True)
 class Detection:
-    """One found object. box: (x1, y1, x2, y2) pixels, float32. score: 0..1. attributes: what else the detector is sure of
-    (the lab's: color, size, texture). mask: (H, W) bool or None."""
+    """One found object.
+
+    box: (x1, y1, x2, y2) pixels, float32. score: 0..1. attributes: what else the detector says of it (the lab's: color,
+    size, texture). mask: (H, W) bool or None.
+    """
 
     label: str
     box: tuple[float, float, float, float]
@@ -28,8 +31,8 @@ class Detection:
 class Detector(Protocol):
     """Finds objects: pictures (B, H, W, 3) uint8 → per picture a list of detections, or None = no verdict.
 
-    labels: B lists of names to look for, which a detector with an open vocabulary needs (`needs_labels = True` says so);
-    one with its own list of names finds all of these, and keeps to `labels` where they are given.
+    labels: B lists of names to look for. A detector with an open vocabulary needs them, and says so by
+    `needs_labels = True`. One with a fixed list of names finds all of these without, and only the named ones with them.
     """
 
     def detect(
@@ -71,9 +74,9 @@ class Verdicts:
     """What a reward says of B rollouts. All tensors are on the CPU.
 
     rewards: (B,) float32, higher is better; NaN = no verdict, or nothing to judge.
-    applies: (B,) bool, False where there was nothing to judge, so that a NaN is no failure.
-    parts: name → (B,) float32, what the reward is made of. part_applies: as `applies`, for the parts that say so.
-    notes: why rows have no verdict, with the number of rows, as far as the reward knows.
+    applies: (B,) bool, False where the prompt has nothing for this reward to judge: there NaN is no failure.
+    parts: name → (B,) float32, what the reward is made of. part_applies: the same as `applies` for a part, where it has one.
+    notes: reason → number of rows without a verdict, as far as the reward knows.
     """
 
     rewards: Tensor
@@ -90,7 +93,7 @@ class Verdicts:
         part_applies: Mapping[str, Tensor] | None = None,
         notes: Counter[str] | None = None,
     ) -> "Verdicts":
-        """Verdicts of tensors on any device and of any float type; what is left out applies everywhere."""
+        """Make verdicts of tensors on any device and of any float type. applies: None = to all rows."""
         rewards = rewards.float().cpu()
         return Verdicts(
             rewards,
@@ -132,10 +135,10 @@ class Verdicts:
 
 
 class Judge(Protocol):
-    """What a judge says of itself, beside what it answers. One that leaves something out says nothing by it.
+    """What a judge says of itself, beside what it answers. All of it is optional, see `rewards.judges_behind`.
 
-    revision: of its weights and settings; None where it has none. elsewhere: it is asked over a network, so that waiting
-    for it costs this process nothing. failures: why it gave no verdict so far, with counts.
+    revision: short hash of its weights and settings, None where it has none. elsewhere: it is asked over a network, so
+    that this process can sample while it waits. failures: why it gave no verdict so far → how often.
     """
 
     @property
@@ -152,14 +155,16 @@ class Judge(Protocol):
 
 
 class Reward(Protocol):
-    """Judges rollouts, one number each.
+    """Judges rollouts: rewards of B rollouts as `Verdicts`, one number each.
 
-    name: in logs and stores. weights: part → weight, of a sum of parts that an objective may weigh itself; else None.
-    judges: role → whom it asks, a `Judge` as far as it says so; the role is a path of attributes, "questioner" or
-        "rewards.facts.detector", and "" where the reward is its own judge. What stands behind its verdicts.
-    revision: of what is asked where the reward knows it, as a server does; else None, and the judges' count.
-    elsewhere: judging is waiting for another process, and costs this one no time.
-    A plain function or class that returns a tensor is enough for a user's own: see `rewards.own`.
+    name: in logs and stores. weights: part → weight, if the reward is a weighted sum of parts, which the objective may
+        combine otherwise; else None.
+    judges: role → the model or detector that is asked. The role is a path of attributes, such as "questioner" or
+        "rewards.facts.detector", and "" where the reward is its own judge.
+    revision: short hash of all that the verdicts depend on, if the reward knows it, as one on a server does; with None it
+        is made of the judges' (`rewards.revision`).
+    elsewhere: another process judges, so that this one can sample while it waits.
+    A user's own reward may be a plain function or class that returns a tensor: see `rewards.own`.
     """
 
     @property

@@ -16,7 +16,10 @@ from thinkdraw.types.sampling import Sampling, ThoughtFormat
 
 @dataclass(frozen=True)
 class PictureSpec:
-    """What a policy draws. height, width: pixels. num_tokens: image tokens of a whole picture. num_codes: different ones."""
+    """What a policy draws.
+
+    height, width: pixels. num_tokens: image tokens of a whole picture. num_codes: entries of the codebook.
+    """
 
     height: int
     width: int
@@ -37,7 +40,7 @@ class Finding:
 class TextSide(Protocol):
     """Texts ↔ token ids of a policy.
 
-    pad: id that contexts are padded with. controls: ids with a meaning of their own, which no text may spell.
+    pad: id that contexts are padded with. controls: ids of control tokens (begin-of-image, …), which no text may spell.
     vocabulary_hash: SHA-256 of the vocabulary with its ids.
     """
 
@@ -54,22 +57,28 @@ class TextSide(Protocol):
         """The context of a prompt before the first token. Raises UserError for an empty text, or a control token."""
         ...
 
-    def thought(self, text: str) -> list[int]: ...
+    def thought(self, text: str) -> list[int]:
+        """Ids of a thought, without the token that ends it."""
+        ...
 
-    def thought_text(self, ids: Sequence[int]) -> str: ...
+    def thought_text(self, ids: Sequence[int]) -> str:
+        """The text of a thought's ids, without special tokens."""
+        ...
 
     def check(self) -> list[Finding]:
-        """What `thinkdraw check` should say of the prompt's form and the special tokens; may be nothing."""
+        """Look at the prompt's form and the special tokens, for `thinkdraw check`; may find nothing to say."""
         ...
 
 
 class Policy(Protocol):
     """A generator that writes thoughts and draws. `policies/janus` is a family; `examples/my_policy` a minimal one.
 
-    network: the module to train; another of the same shape may take its place, such as a whole twin of one in shards.
+    network: the module to train, whose forward pass `log_probs` is. It is replaced for a while where weights are sharded:
+        by a twin with whole weights, to sample with.
     thought_formats: those that `sample` takes. sees: whether it answers questions about pictures.
-    draws_from_pictures: whether it can be shown a picture before it draws. has_adapters: whether only adapters are
-    trained, without which it is its own reference. precision: of the forward pass, fp32 or bf16.
+    draws_from_pictures: whether it can be shown a picture before it draws.
+    has_adapters: whether only adapters (LoRA) are trained; with them off the policy is its own reference.
+    precision: of the forward pass, fp32 or bf16. text: the tokenizer's side. picture: what it draws.
     """
 
     network: nn.Module
@@ -98,12 +107,12 @@ class Policy(Protocol):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights."""
+        """The dtype of the weights in use."""
         ...
 
     @property
     def max_positions(self) -> int:
-        """Tokens that a whole row may have."""
+        """How many tokens a row may have: prompt, thought and picture together."""
         ...
 
     @property
@@ -123,11 +132,12 @@ class Policy(Protocol):
         prefix: Rollouts | None = None,
         prefix_lengths: Tensor | None = None,
     ) -> Rollouts:
-        """`group_size` rollouts per prompt, prompt-major.
+        """Sample `group_size` rollouts per prompt, prompt-major.
 
-        seeds: (P·G,), or derived from `seed` and the prompt's index: a rollout follows from its seed, whatever else is
-        in the batch. decode: make pictures too. prefix: one rollout per prompt whose first prefix_lengths (P,) tokens
-        are kept, with their log-probs and mask, and continued `group_size` times.
+        seeds: (P·G,), one per rollout; None derives them from `seed` and the prompt's index. A rollout follows from its
+        seed, whatever else is in the batch.
+        decode: make pictures too. prefix: one rollout per prompt whose first prefix_lengths (P,) tokens are kept, with
+        their log-probs and mask, and continued `group_size` times.
         """
         ...
 
@@ -139,15 +149,16 @@ class Policy(Protocol):
         sampling: Sampling,
         drop: Tensor | None = None,
     ) -> Rollouts:
-        """Rollouts of given texts and pictures to train on: log-probs 0, in the mask what a policy would choose.
+        """Make rollouts of given texts and pictures, to train on; no token is sampled, and log-probs are 0.
 
+        The mask is True where a policy would have chosen the token.
         thoughts: B texts, ignored for `off`. image_tokens: (B, N). drop: (B,) bool, rows whose prompt and thought are
-        blanked as guidance's unconditional row is, and which train image tokens only.
+        blanked as in guidance's unconditional pass, and which train image tokens only.
         """
         ...
 
     def log_probs(self, rollouts: Rollouts) -> Scored:
-        """Of the tokens under the distribution that they were sampled from, with gradient."""
+        """Score tokens under the distribution that they were sampled from, with gradient."""
         ...
 
     # Pictures
@@ -157,15 +168,15 @@ class Policy(Protocol):
         ...
 
     def decode_tokens(self, image_tokens: Tensor) -> Tensor:
-        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); what is missing is filled in."""
+        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); where n < N the policy fills in the rest."""
         ...
 
     def code_vectors(self, image_tokens: Tensor) -> Tensor:
-        """(B, N, D) unit vectors for image tokens (B, N): pictures alike have vectors alike."""
+        """(B, N, D) unit vectors of image tokens (B, N), to compare pictures by: similar codes have similar vectors."""
         ...
 
     def picture_tokenizer_hash(self) -> str:
-        """SHA-256 of what turns pictures into image tokens."""
+        """SHA-256 of the model that turns pictures into image tokens and back."""
         ...
 
     # Seeing; these raise UserError where `sees` is False.
@@ -175,7 +186,7 @@ class Policy(Protocol):
         ...
 
     def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """Log-odds (B,) of `answer`, with gradient, of all rows at once."""
+        """Log-odds (B,) of P(yes), with gradient, in one forward pass."""
         ...
 
     def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
@@ -187,20 +198,20 @@ class Policy(Protocol):
     def make_reference(self, network: nn.Module | None = None) -> None:
         """Freeze a copy of the weights as they are now; with adapters there is nothing to copy.
 
-        network: whole modules in place of `self.network`, which is in shards, to score the reference with.
+        network: where `self.network` is in shards, the module with whole weights that scores for the reference.
         """
         ...
 
     def reference_weights(self) -> dict[str, Tensor]:
-        """Of the copy that `make_reference` took; empty with adapters."""
+        """The weights that `make_reference` copied; empty with adapters."""
         ...
 
     def load_reference(self, weights: dict[str, Tensor]) -> None:
-        """Put back what `reference_weights` gave."""
+        """Restore the reference from `reference_weights`."""
         ...
 
     def reference(self) -> AbstractContextManager[None]:
-        """Inside, `log_probs` are the reference's, and with adapters all that the policy does is."""
+        """Inside, `log_probs` are the reference's; a policy with adapters is the reference in all that it does."""
         ...
 
     # Training
@@ -215,7 +226,7 @@ class Policy(Protocol):
         ...
 
     def freeze(self) -> None:
-        """Want no gradients any more: the policy judges."""
+        """Switch off the gradients of all weights, for a policy that is used as a judge."""
         ...
 
     def save(self, directory: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is asked for: a text to draw, with the structure that judges need where it has one."""
+"""Prompts: a text to draw, with the facts that judges and benchmarks check a picture for, where they are known."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +30,10 @@ class Relation:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to draw, with the structure that judges need where it has one.
+    """A text to draw, with the facts to check a picture for, in the form of the benchmark or paper that checks them.
 
-    include, exclude: GenEval clauses ({"class", "count", optional "color", "position"}). tag: the task it belongs to.
-    questions: DPG's form. nouns, attributed ("red dog", singular), counts (noun, number), relation: T2I-R1's form.
+    tag: the task it belongs to. include, exclude: GenEval's clauses ({"class", "count", optional "color", "position"}).
+    questions: DPG-Bench's. nouns, attributed ("red dog", singular), counts (noun, number), relation: T2I-R1's.
     """
 
     text: str

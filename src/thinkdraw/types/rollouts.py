@@ -20,14 +20,17 @@ from thinkdraw.types.segments import Context, Kept, Segment, as_ints, join_padde
 class Rollouts:
     """B rollouts, prompt-major in groups of `group_size`.
 
-    prompt_ids, prompt_mask: (B, L) right-padded ids of the context before the first token, and its True = real mask.
-    tokens: (B, T) int64, right-padded: texts and pictures in the order in which they came. is_image: (B, T) bool.
-    segment: (B, T) int8, index of the token's segment, −1 = padding. mask: (B, T) bool, True = chosen by the policy.
-    log_probs: (B, T) float32 nats under the distribution sampled from; 0 where mask is False.
-    fresh: further contexts, begun after the prompt's. segments: what each row's segments are; () says that each is a
-    text after the prompt, or a picture of its own, drawn in the fresh context where there is one.
-    seeds: (B,) int64, all of a rollout's noise. pictures: (B, H, W, 3) uint8, the last one that was drawn, or None.
-    thoughts: (B,) all that a row's policy wrote, or ().
+    The context, which is not trained on: prompt_ids (B, L), right-padded, and prompt_mask (B, L), True = real.
+    What follows it, the *token axis* (B, T), right-padded, texts and pictures in the order in which they came:
+    tokens: int64. is_image: bool. segment: int8, index of the token's segment, −1 = padding.
+    mask: bool, True = chosen by the policy, and so trained on; False where a token was forced or shown.
+    log_probs: float32 nats under the distribution sampled from; 0 where mask is False.
+    kept: the token sets that top-k or top-p left to sample from; None where nothing was cut.
+    fresh: further contexts, begun after the prompt's, such as the rewritten prompt that a `rewrite` picture is drawn from.
+    segments: what each row's segments are; () where each is a text in the prompt's context, or a whole picture, drawn in
+        the fresh context where there is one.
+    seeds: (B,) int64; a rollout's noise follows from its seed. revision: of the policy that sampled.
+    pictures: (B, H, W, 3) uint8, the last one that was drawn, or None. thoughts: B texts, what each policy wrote, or ().
     """
 
     prompts: tuple[Prompt, ...]
@@ -168,7 +171,7 @@ class Rollouts:
         return [last + 1 for last in as_ints(self.segment.amax(1))]
 
     def _of_tokens(self, number: Callable[[Segment], int]) -> Tensor:
-        """(B, T) int64: a number of each token's segment; −1 on padding."""
+        """(B, T) int64: what `number` gives for the segment of each token; −1 on padding."""
         width = max(map(len, self.segments))
         rows = [[*map(number, row), *[-1] * (width + 1 - len(row))] for row in self.segments]
         table = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
@@ -177,7 +180,10 @@ class Rollouts:
     # Rows
 
     def select(self, rows: Sequence[int] | Tensor, group_size: int = 1) -> "Rollouts":
-        """Some rows, in the given order; trailing columns that are padding in all of them are cut."""
+        """Some rows, in the given order; trailing columns that are padding in all of them are cut.
+
+        group_size: of the result; more than 1 only where the rows are whole groups.
+        """
         index = torch.as_tensor(rows, dtype=torch.long)
         chosen = as_ints(index)
         length = max(1, int((self.segment[index] >= 0).sum(1).max())) if chosen else 1
@@ -239,21 +245,24 @@ class Rollouts:
         )
 
     def _columns(self) -> dict[str, Tensor]:
-        """What has a column for each token."""
+        """The fields on the token axis, (B, T) each."""
         return {
             "tokens": self.tokens, "is_image": self.is_image, "segment": self.segment, "mask": self.mask,
             "log_probs": self.log_probs,
         }  # fmt: skip
 
     def _context(self, index: int, pad_id: int) -> Context:
+        """A context by number; a blank one where these rollouts have fewer."""
         there = self.contexts
         return there[index] if index < len(there) else Context.blank(len(self), pad_id, self.tokens.device)
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What `Policy.log_probs` gives for each token: log_probs (B, T) nats and entropy (B, T) nats of the distribution
-    sampled from, both with gradient and 0 where the rollouts' mask is False."""
+    """What `Policy.log_probs` gives: log-prob and entropy of each token's distribution.
+
+    log_probs, entropy: (B, T) nats, of the distribution sampled from, with gradient; 0 where the rollouts' mask is False.
+    """
 
     log_probs: Tensor
     entropy: Tensor

@@ -6,6 +6,8 @@ from pydantic import Field
 
 from thinkdraw.config import StrictModel
 
+# inline: prompt, thought and picture in one context (ReasonGen-R1). rewrite: the picture is drawn in a fresh context, the
+# prompt with the thought behind it (T2I-R1). off: a picture without a thought.
 ThoughtFormat = Literal["inline", "rewrite", "off"]
 
 

@@ -27,7 +27,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Context:
-    """What a segment is written after: ids (B, L) right-padded, mask (B, L) True = real; a row without it has no True."""
+    """What a segment is written after.
+
+    ids: (B, L), right-padded. mask: (B, L) bool, True = real; all False in a row that does not have this context.
+    """
 
     ids: Tensor
     mask: Tensor
@@ -53,14 +56,15 @@ class Context:
 class Kept:
     """The token sets that top-k or top-p left to sample from, in compressed rows.
 
-    indices: (K,) int32, ascending within a token. counts: (B, T) int32; 0 where nothing was cut.
+    indices: (K,) int32, of one token after the other, row by row, ascending within a token.
+    counts: (B, T) int32, how many of `indices` are each token's; 0 where nothing was cut.
     """
 
     indices: Tensor
     counts: Tensor
 
     def rows(self, rows: Tensor, length: int) -> "Kept":
-        """Of some rows, cut to the first `length` tokens, which are all that have any."""
+        """The sets of some rows, whose tokens from `length` on are padding and have none."""
         ends = torch.cumsum(self.counts.flatten().long(), 0).reshape(self.counts.shape)[:, -1]
         begins = ends - self.counts.sum(1)
         parts = [self.indices[int(begins[row]) : int(ends[row])] for row in as_ints(rows)]
@@ -87,5 +91,5 @@ def join_padded(parts: Sequence[Tensor], fill: int | bool) -> Tensor:
 
 
 def as_ints(values: Tensor) -> list[int]:
-    """A (K,) tensor of whole numbers as a list, which torch's own `tolist` does not type."""
+    """A (K,) tensor of whole numbers as a list[int]; torch's `tolist` has no type."""
     return cast(list[int], values.cpu().numpy().tolist())

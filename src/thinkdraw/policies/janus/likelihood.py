@@ -1,6 +1,6 @@
-"""The likelihood of rollouts under the distribution that they were sampled from: one module with one forward.
+"""The likelihood of rollouts under the distribution that they were sampled from: one module, whose forward pass is trained.
 
-Training geometry: right-padded rows without gaps, positions counted from 0, plain causal attention without a mask.
+Rows are right-padded, without gaps, with positions from 0, so that plain causal attention without a mask will do.
 """
 
 from collections.abc import Callable
@@ -25,9 +25,10 @@ Place = tuple[Tensor, Tensor]  # rows and columns (K,) of tokens on the token ax
 
 @dataclass
 class Stream:
-    """What one pass of the language model reads: ids (B, S) with is_image (B, S), a context and all that is written in it.
+    """What one forward pass of the language model reads: a context, and all tokens that are written in it.
 
-    at: (B, T), where a token of the token axis stands. scored: (B, T) bool, those whose likelihood this pass gives.
+    ids: (B, S), of texts and, where is_image (B, S) bool, of codes. at: (B, T), which of the S columns a token of the
+    rollouts' token axis is in. scored: (B, T) bool, the tokens whose likelihood this pass gives.
     """
 
     ids: Tensor
@@ -39,13 +40,14 @@ class Stream:
 def streams_of(rollouts: Rollouts) -> list[Stream]:
     """One for each context: one for `inline` and `off`; for `rewrite` the thought's and the picture's."""
     _check_segments(rollouts)
-    written_in = rollouts.token_contexts()
-    streams = [_stream(rollouts, context, written_in == i) for i, context in enumerate(rollouts.contexts)]
+    context_of_token = rollouts.token_contexts()
+    streams = [_stream(rollouts, context, context_of_token == i) for i, context in enumerate(rollouts.contexts)]
+    # Those with nothing to score are left out, but never all: the weights still need a gradient, if of zeros.
     return [stream for stream in streams if bool(stream.scored.any())] or streams[:1]
 
 
 def _check_segments(rollouts: Rollouts) -> None:
-    """Raises UserError for what this family cannot read."""
+    """Raise UserError for a shown picture, which this family cannot read, and ValueError for an empty context."""
     lengths = [context.mask.sum(1).tolist() for context in rollouts.contexts] if rollouts.segments else []
     for row, segments in enumerate(rollouts.segments):
         if any(segment.kind == "shown" for segment in segments):
@@ -73,8 +75,9 @@ def _stream(rollouts: Rollouts, context: Context, included: Tensor) -> Stream:
 
 
 class Likelihood(nn.Module):
-    """Log-probs of rollouts under a model. DDP and FSDP wrap this: all that needs gradients goes through `forward`.
+    """Log-probs and entropies of rollouts under a model: the module that is trained.
 
+    DDP and FSDP wrap it, and work on what goes through `forward`: all that needs gradients does.
     guidance_in_loss: "same" scores image tokens under the guided distribution that they were sampled from;
     "conditional" under the conditional one, as T2I-R1 does.
     """
@@ -86,6 +89,7 @@ class Likelihood(nn.Module):
         self.model, self.text, self.guidance_in_loss = model, text, guidance_in_loss
 
     def train(self, mode: bool = True) -> "Likelihood":
+        """Switch to training mode, but for the picture tokenizer, which is never trained."""
         super().train(mode)
         self.model.model.vqmodel.eval()
         return self
@@ -104,17 +108,21 @@ class Likelihood(nn.Module):
             for is_image in (False, True):
                 row, column = (stream.scored & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
                 place = (row, column)
+                # A token is predicted by the hidden state one column before it. Text is never guided: it takes the
+                # conditional hidden states alone, image tokens the unconditional ones, too, where there are any.
                 predicting = [h[row, stream.at[row, column] - 1] for h in hidden[: 1 + is_image]]
-                values = (self._score_images if is_image else self._score_text)(rollouts, place, predicting)
-                log_probs = log_probs.index_put(place, values[0])
-                entropy = entropy.index_put(place, values[1])
+                score = self._score_images if is_image else self._score_text
+                token_log_probs, token_entropy = score(rollouts, place, predicting)
+                log_probs = log_probs.index_put(place, token_log_probs)
+                entropy = entropy.index_put(place, token_entropy)
         return log_probs, entropy
 
     def _guides(self, rollouts: Rollouts) -> bool:
+        """Whether image tokens are scored under the guided distribution."""
         return rollouts.sampling.guidance_scale != 1.0 and self.guidance_in_loss == "same"
 
     def _hidden_states(self, stream: Stream, guided: bool) -> list[Tensor]:
-        """(B, S, H) of the stream, and with guidance of its unconditional rows."""
+        """Hidden states (B, S, H) of the stream, and with guidance those of its unconditional rows as a second tensor."""
         ids, is_image = stream.ids, stream.is_image
         guided = guided and bool((stream.scored & is_image.any(1, keepdim=True)).any())
         if guided:
@@ -135,9 +143,10 @@ class Likelihood(nn.Module):
 def _score(
     rollouts: Rollouts, place: Place, head: nn.Linear, inputs: list[Tensor], settings: dict[str, Any]
 ) -> tuple[Tensor, ...]:
-    """Log-prob and entropy (K,) of the tokens at `place`.
+    """Log-prob and entropy, (K,) each, of the tokens at `place`.
 
     inputs: what `head` makes the tokens' logits of, (K, H): conditional and, with guidance, unconditional ones.
+    settings: what `log_distribution` takes for this modality alone.
     """
 
     def score(part: slice, logits: Tensor, unconditional: Tensor | None = None) -> tuple[Tensor, Tensor]:

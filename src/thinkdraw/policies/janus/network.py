@@ -1,4 +1,4 @@
-"""Janus as functions: embed tokens, run the language model, and its two heads; sampler and scorer share them."""
+"""Janus as functions: embed tokens, run the language model, and its two heads; sampling and `Likelihood` share them."""
 
 import torch
 from torch import Tensor, nn
@@ -22,29 +22,31 @@ def embed_codes(model: JanusForConditionalGeneration, codes: Tensor) -> Tensor:
 
 
 def hidden_states(model: JanusForConditionalGeneration, embeddings: Tensor) -> Tensor:
-    """Last hidden states (B, S, H), causal."""
+    """Last hidden states (B, S, H) of a forward pass without KV cache, causal."""
     return model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
 
 
 def logits_of(head: nn.Linear, inputs: Tensor) -> Tensor:
-    """(..., V) float32 of a linear head's inputs (..., H), outside of autocast: bf16 logits are off by up to 0.4 %, and
-    guidance multiplies that."""
+    """Logits (..., V) float32 of a linear head's inputs (..., H).
+
+    Outside of autocast: bf16 logits are off by up to 0.4 %, and guidance multiplies that.
+    """
     with torch.autocast(inputs.device.type, enabled=False):
         return head(inputs.to(head.weight.dtype)).float()
 
 
 def text_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
-    """(..., V) float32 of hidden states (..., H)."""
+    """Text logits (..., V) float32 of hidden states (..., H)."""
     return logits_of(model.lm_head, hidden)
 
 
 def image_features(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
-    """(K, H), what the last layer of the image head, `vision_head`, makes logits of."""
+    """(K, H), the input of the image head's last layer `vision_head`, of hidden states (K, H)."""
     head = model.model.generation_head
     with torch.autocast(hidden.device.type, enabled=False):
         return head.activation_fn(head.proj_out(hidden.to(head.proj_out.weight.dtype)))
 
 
 def feature_logits(model: JanusForConditionalGeneration, features: Tensor) -> Tensor:
-    """(K, codes) float32 of `image_features` (K, H)."""
+    """Image logits (K, codes) float32 of `image_features` (K, H)."""
     return logits_of(model.model.generation_head.vision_head, features)

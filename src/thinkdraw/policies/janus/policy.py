@@ -36,12 +36,13 @@ CAPTION_REQUEST = "describe this picture."
 
 
 class JanusPolicy:
-    """See `types.Policy`.
+    """The Janus family's `types.Policy`; its methods are documented there, and here where Janus adds something.
 
-    precision: fp32, or bf16 autocast.
-    max_rows: rows per decoding batch, those of guidance included; None: as many as memory holds.
-    cuda_graphs: sample by recorded steps on an NVIDIA GPU. train_understanding: also train the vision
-    encoder.
+    Its `network`, the module that is trained, is `Likelihood`, whose forward pass scores rollouts; `model` inside it is
+    transformers' Janus, and the *module* `janus/network.py` has the functions that both sampling and scoring call on it.
+    precision: of the forward pass, fp32 or bf16 autocast. guidance_in_loss: see `Likelihood`.
+    max_rows: of the KV cache, those of guidance included; None: as many as memory holds.
+    cuda_graphs: sample by recorded decode steps on an NVIDIA GPU. train_understanding: also train the vision encoder.
     """
 
     thought_formats: tuple[ThoughtFormat, ...] = ("inline", "rewrite", "off")
@@ -65,24 +66,26 @@ class JanusPolicy:
         if lora:
             add_lora(model, lora)
         self.has_adapters = lora is not None
-        frozen = [model.model.vqmodel]
+        frozen = [model.model.vqmodel]  # the picture tokenizer: image tokens keep their meaning
         if not train_understanding:
             frozen += [model.model.vision_model, model.model.aligner]
         for module in frozen:
             module.requires_grad_(False)
         self.network: nn.Module = Likelihood(model, self.text, guidance_in_loss).eval()
         self._reference: nn.Module | None = None
-        self._in_reference = False
-        self._revision: tuple[Any, str] = (None, "")
+        self._in_reference = False  # inside `with policy.reference()`
+        self._revision: tuple[Any, str] = (None, "")  # (versions of the weights, hash of these)
 
     @classmethod
     def load(cls, path: str, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> "JanusPolicy":
+        """Read a checkpoint of transformers' form. options: the other arguments of the class."""
         model: Any = loading.read_model(path, dtype)
         processor = loading.read_processor(path, model.config.vision_config.num_image_tokens)
         return cls(model.to(device), processor, lora=lora, **options)
 
     @property
     def model(self) -> JanusForConditionalGeneration:
+        """transformers' Janus, whichever module stands in `network`."""
         return self._module().model
 
     @property
@@ -99,9 +102,10 @@ class JanusPolicy:
 
     @property
     def revision(self) -> str:
-        """Short hash of the weights, from thousands of places in each tensor: an optimiser step moves all.
+        """Short hash of the weights, of up to thousands of numbers in each tensor: an optimiser step moves them all.
 
-        The same however the policy is opened: adapters that have not learned yet change nothing, and are left out.
+        It is computed anew only if a weight has changed. Adapters that have not learned yet change nothing, and are left
+        out, so that a policy has the same revision with and without them.
         """
         weights = dict(self.model.named_parameters())
         if any(isinstance(p, DTensor) for p in weights.values()):
@@ -125,14 +129,12 @@ class JanusPolicy:
         seeds: Sequence[int] | Tensor | None = None, seed: int = 0, decode: bool = True,
         prefix: Rollouts | None = None, prefix_lengths: Tensor | None = None,
     ) -> Rollouts:  # fmt: skip
-        """`group_size` rollouts per prompt, prompt-major.
+        """Sample `group_size` rollouts per prompt; see `types.Policy.sample`.
 
-        seeds: (P·G,), or derived from `seed` and the prompt's index. prefix: one rollout per prompt whose first
-        prefix_lengths (P,) tokens are kept, with their log-probs and mask, and continued `group_size` times.
         Raises UserError for an empty or too long prompt.
         """
         contexts = [self._prompt_ids(p.text, sampling) for p in prompts for _ in range(group_size)]
-        rows = torch.arange(len(prompts)).repeat_interleave(group_size)
+        prompt_of_row = torch.arange(len(prompts)).repeat_interleave(group_size)
         if seeds is None:
             seeds = derive_seeds(seed, len(prompts), group_size)
         seeds = torch.as_tensor(seeds, dtype=torch.int64).to(self.device)
@@ -140,21 +142,22 @@ class JanusPolicy:
             raise ValueError(
                 f"{seeds.numel()} seeds for {len(prompts)} prompts × group_size={group_size}: give one each."
             )
-        partial = self._partial(rows, sampling, prefix, prefix_lengths)
-        repeated = tuple(prompts[i] for i in rows.tolist())
+        partial = self._partial(prompt_of_row, sampling, prefix, prefix_lengths)
+        repeated = tuple(prompts[i] for i in prompt_of_row.tolist())
 
         with autocast(self.device, self.precision):
             session = DecodingSession(
                 self.model, self.text, sampling, self.picture.num_tokens, self.device, self.cuda_graphs
             )
             rows = self._rows_at_once(session, contexts)
-            sampler = Sampler(session, contexts, partial, seeds, functools.partial(self._redraw, repeated), rows)
-            self._module().run(sampler.run)
+            rewritten = functools.partial(self._rewritten_contexts, repeated)
+            sampler = Sampler(session, contexts, partial, seeds, rewritten, rows)
+            self._module().run(sampler.run)  # writes into `partial`
         pictures = self.decode_tokens(partial.codes) if decode else None
         return self._rollouts(repeated, contexts, partial, seeds, sampling, group_size, pictures)
 
     def _rows_at_once(self, session: DecodingSession, contexts: list[list[int]]) -> int:
-        """How many rows to decode together; warns where memory does not hold those of all rollouts."""
+        """How many rows of the KV cache to decode together; warns where memory does not hold those of all rollouts."""
         least, wanted = session.rows_per_rollout, session.rows_per_rollout * len(contexts)
         if self.max_rows is not None:
             return max(least, self.max_rows)
@@ -177,11 +180,9 @@ class JanusPolicy:
         sampling: Sampling,
         drop: Tensor | None = None,
     ) -> Rollouts:
-        """Rollouts of given texts and pictures to train on: log-probs 0, in the mask what a policy would choose.
+        """Make rollouts of given texts and pictures, to train on; see `types.Policy.teacher_forced`.
 
-        thoughts: B texts, ignored for `off`; one that fills the budget is cut there and what follows it is forced, as
-        in `sample`. image_tokens: (B, N). drop: (B,) bool, rows whose prompt and thought are blanked as guidance's
-        unconditional row is, and which train image tokens only.
+        A thought that fills the budget is cut there, and what follows it is forced, as in `sample`.
         """
         contexts = [self._prompt_ids(p.text, sampling) for p in prompts]
         partial = PartialRollouts.blank(len(prompts), sampling.max_thought_tokens, self.picture.num_tokens, self.device)
@@ -203,6 +204,7 @@ class JanusPolicy:
         return rollouts if drop is None else self._dropped(rollouts, drop.to(self.device)[:, None])
 
     def _dropped(self, rollouts: Rollouts, drop: Tensor) -> Rollouts:
+        """Blank prompt and thought of the rows in `drop` (B, 1) bool, to train the unconditional pass of guidance."""
         blank = self.text.blanked
         tokens = torch.where(drop, blank(rollouts.tokens, rollouts.is_image | (rollouts.segment < 0)), rollouts.tokens)
         changes: dict[str, Any] = {"tokens": tokens, "mask": rollouts.mask & (rollouts.is_image | ~drop)}
@@ -211,6 +213,7 @@ class JanusPolicy:
         return dataclasses.replace(rollouts, **changes)
 
     def _prompt_ids(self, text: str, sampling: Sampling) -> list[int]:
+        """A prompt's context. Raises UserError if it is empty, or leaves too few positions for thought and picture."""
         ids = self.text.prompt(text)
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         limit = self.max_positions
@@ -225,6 +228,7 @@ class JanusPolicy:
     def _partial(
         self, rows: Tensor, sampling: Sampling, prefix: Rollouts | None, lengths: Tensor | None
     ) -> PartialRollouts:
+        """Where sampling starts: blank rows, or those of a prefix. rows: (B,) index of each rollout's prompt."""
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         if prefix is None:
             return PartialRollouts.blank(len(rows), budget, self.picture.num_tokens, self.device)
@@ -243,7 +247,8 @@ class JanusPolicy:
         )
         return partial.rows(rows.to(self.device))
 
-    def _redraw(self, prompts: Sequence[Prompt], thoughts: Sequence[list[int]]) -> list[list[int]]:
+    def _rewritten_contexts(self, prompts: Sequence[Prompt], thoughts: Sequence[list[int]]) -> list[list[int]]:
+        """The fresh contexts that `rewrite` pictures are drawn in, of prompts and thoughts' ids."""
         return [self.text.rewritten(p.text, self.text.thought_text(ids)) for p, ids in zip(prompts, thoughts)]
 
     def _rollouts(
@@ -255,7 +260,7 @@ class JanusPolicy:
             return Context(ids, torch.arange(ids.shape[1], device=self.device) < lengths[:, None])
 
         texts, prompt = partial.texts(), padded(contexts)
-        fresh = (padded(self._redraw(prompts, texts)),) if sampling.thought == "rewrite" else ()
+        fresh = (padded(self._rewritten_contexts(prompts, texts)),) if sampling.thought == "rewrite" else ()
         return Rollouts(
             prompts=prompts, prompt_ids=prompt.ids, prompt_mask=prompt.mask, fresh=fresh,
             seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision,
@@ -265,15 +270,15 @@ class JanusPolicy:
     # Likelihoods
 
     def log_probs(self, rollouts: Rollouts) -> Scored:
-        """Log-probs and entropy of the tokens under the distribution they were sampled from, with gradient."""
-        network = self._reference if self._in_reference and self._reference is not None else self.network
+        """Score tokens under the distribution that they were sampled from, with gradient, by `Likelihood.forward`."""
+        likelihood = self._reference if self._in_reference and self._reference is not None else self.network
         with autocast(self.device, self.precision):
-            return Scored(*network(rollouts.to(self.device)))
+            return Scored(*likelihood(rollouts.to(self.device)))
 
     def make_reference(self, network: nn.Module | None = None) -> None:
         """Freeze a copy of the weights as they are now; with adapters there is nothing to copy.
 
-        network: whole modules in place of `self.network`, which is in shards, to score the reference with.
+        network: where `self.network` is in shards, the module with whole weights that scores for the reference.
         """
         if network is not None:
             self._reference = network
@@ -283,7 +288,7 @@ class JanusPolicy:
             self._reference = Likelihood(model, self.text, self._module().guidance_in_loss).eval()
 
     def reference_weights(self) -> dict[str, Tensor]:
-        """Of the copy that `make_reference` took; empty with adapters."""
+        """The weights that `make_reference` copied; empty with adapters."""
         if self._reference is None or self.has_adapters:
             return {}
         frozen = "model.vqmodel."  # shared with the policy, never trained
@@ -291,7 +296,7 @@ class JanusPolicy:
         return {n: w for n, w in reference.model.state_dict().items() if not n.startswith(frozen)}
 
     def load_reference(self, weights: dict[str, Tensor]) -> None:
-        """Put back what `reference_weights` gave."""
+        """Restore the reference from `reference_weights`."""
         if self._reference is not None and not self.has_adapters:
             reference: Any = self._reference
             reference.model.load_state_dict(reference.model.state_dict() | weights)
@@ -312,7 +317,7 @@ class JanusPolicy:
             self._in_reference = False
 
     def _module(self) -> Any:
-        """The likelihood module without a DDP wrapper, which hides its attributes."""
+        """The `Likelihood` itself, without a DDP wrapper, which hides its attributes."""
         return getattr(self.network, "module", self.network)
 
     # Pictures
@@ -329,13 +334,13 @@ class JanusPolicy:
         return vq.encode(vqmodel, to_pixels(pictures).to(self.device, vqmodel.quant_conv.weight.dtype))
 
     def code_vectors(self, image_tokens: Tensor) -> Tensor:
-        """(B, N, D) unit vectors of the codebook for image tokens (B, N): pictures alike have vectors alike."""
+        """(B, N, D) unit vectors of the codebook for image tokens (B, N): similar codes have similar vectors."""
         codebook = self.model.model.vqmodel.quantize.embedding.weight.detach().float()
         return torch.nn.functional.normalize(codebook, dim=-1)[image_tokens.to(self.device)]
 
     @torch.no_grad()
     def decode_tokens(self, image_tokens: Tensor) -> Tensor:
-        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); what is missing takes the row's most common code."""
+        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); missing ones are the row's most frequent code."""
         missing = self.picture.num_tokens - image_tokens.shape[1]
         codes = image_tokens.to(self.device)
         if missing > 0:
@@ -349,12 +354,12 @@ class JanusPolicy:
 
     @torch.no_grad()
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions: of `yes` against `no` as the first token."""
+        """P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions: "yes" against "no" as the answer's first token."""
         parts = zip(pictures.split(64), _split(questions, 64))
         return torch.cat([torch.sigmoid(self.yes_logits(p, q)) for p, q in parts])
 
     def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """Log-odds (B,) of `answer`, with gradient, of all rows at once."""
+        """Log-odds (B,) of P(yes), with gradient, in one forward pass."""
         yes, no = (self.text.single_tokens(word).to(self.device) for word in ("yes", "no"))
         pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
         ids, lengths = pad_rows([self.text.question(q) for q in questions], self.text.pad, self.device)
@@ -398,7 +403,7 @@ class JanusPolicy:
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def freeze(self) -> None:
-        """Want no gradients any more: the policy judges."""
+        """Switch off the gradients of all weights, for a policy that is used as a judge."""
         self.model.requires_grad_(False)
 
     def save(self, directory: Path) -> None:

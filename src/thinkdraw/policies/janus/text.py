@@ -16,7 +16,11 @@ PROMPT_FORM = "<|User|>: {text}\n\n<|Assistant|>:"
 
 
 class JanusText:
-    """The tokenizer of a Janus checkpoint, with begin-of-sentence, begin-of-image and their kin by name."""
+    """The tokenizer of a Janus checkpoint, with its special tokens by name.
+
+    bos, eos, pad: begin and end of text, padding. boi, eoi: begin and end of image. image: stands for a patch of a picture
+    that is shown. suppressed: (vocabulary,) bool, ids that are never sampled in a thought.
+    """
 
     def __init__(self, tokenizer, image_token_id: int, vocabulary: int, num_image_tokens: int):
         self.tokenizer, self.num_image_tokens = tokenizer, num_image_tokens
@@ -24,6 +28,7 @@ class JanusText:
         self.boi, self.eoi = tokenizer.boi_token_id, tokenizer.eoi_token_id
         self.image = image_token_id
         never = [self.bos, self.pad, self.image, self.eoi]
+        # Some checkpoints pad with eos, which ends a thought. Ids past the tokenizer's are the model's padding of its head.
         never = [i for i in never if i != self.eos] + list(range(len(tokenizer), vocabulary))
         self.suppressed = torch.zeros(vocabulary, dtype=torch.bool)
         self.suppressed[never] = True
@@ -36,6 +41,7 @@ class JanusText:
         return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
+        """Ids of a text, without BOS; special tokens that it spells out become their ids."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def prompt(self, text: str) -> list[int]:
@@ -49,7 +55,7 @@ class JanusText:
         return [self.bos, *ids]
 
     def thought(self, text: str) -> list[int]:
-        """A thought stands after `<|Assistant|>:` with one space between; an empty one is no token at all."""
+        """Ids of a thought, which follows `<|Assistant|>:` after one space; an empty one has none."""
         return self.encode(" " + text.strip()) if text.strip() else []
 
     def thought_text(self, ids: Sequence[int]) -> str:
@@ -60,14 +66,14 @@ class JanusText:
         return [*self.prompt(f"{prompt.strip()}. {thought}"), self.boi]
 
     def question(self, text: str) -> list[int]:
-        """What JanusProcessor builds for one picture and a question, in which special tokens are broken up by a space."""
+        """Ids that JanusProcessor builds for one picture and a question; a space breaks up special tokens in the question."""
         picture = [self.boi, *[self.image] * self.num_image_tokens, self.eoi]
         before, after = PROMPT_FORM.split("{text}")
         asked = f"\n{self._harmless(text.strip())}{after}"
         return [self.bos, *self.encode(before), *picture, *self.encode(asked)]
 
     def answer(self, text: str) -> list[int]:
-        """A text that somebody gives as the answer to a question, special tokens broken up as in `question`."""
+        """Ids of a text as the answer to a `question`; special tokens in it are broken up, too."""
         return self.thought(self._harmless(text))
 
     def single_tokens(self, word: str) -> Tensor:
@@ -102,7 +108,10 @@ class JanusText:
         ]
 
     def blanked(self, ids: Tensor, is_image: Tensor | None = None) -> Tensor:
-        """The unconditional row of guidance: every text id but BOS and begin-of-image becomes pad, visible."""
+        """The ids that guidance's unconditional pass reads: every text id but BOS and begin-of-image becomes pad.
+
+        Pads are attended to like any token, as in Janus's own code: this is not padding. is_image: ids that are codes, and stay.
+        """
         stays = (ids == self.bos) | (ids == self.boi)
         if is_image is not None:
             stays |= is_image

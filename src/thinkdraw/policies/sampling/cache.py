@@ -1,8 +1,8 @@
 """The KV cache: keys and values of what each row has read, and attention over them.
 
-The token at position p of a row stands in column p, so rows have lengths of their own: each may begin, stop and make
-room for another while others go on. A row attends to the columns up to the token that it reads. What lies behind,
-padding or what a former row left, is masked and later overwritten.
+The token at position p of a row is in column p, so rows have lengths of their own: each may begin, stop and make room for
+another while others go on. A row attends to the columns up to the token that it reads. What is in later columns, padding
+or a former row's tokens, is masked and later overwritten.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Layers = list[tuple[Tensor, Tensor]]  # keys and values of each layer, (rows, heads, columns, D)
-Rotation = tuple[Tensor, Tensor]  # what `rotary_signs` gives
+Rotation = tuple[Tensor, Tensor]  # RoPE's cosines and signed sines, see `rotary_signs`
 
 
 class CacheShape(NamedTuple):
@@ -34,7 +34,7 @@ def rotary_signs(cos: Tensor, sin: Tensor) -> Rotation:
 
 
 class KVCache:
-    """Keys and values of some rows; a pass of the language model reads tokens for the first of them."""
+    """Keys and values of some rows. For each forward pass: `begin_pass`, then `attend` in each layer."""
 
     def __init__(self, layers: Layers) -> None:
         self.layers = layers
@@ -57,7 +57,7 @@ class KVCache:
         return KVCache([(keys[begin:end], values[begin:end]) for keys, values in self.layers])
 
     def copy(self, here: Tensor, there: Tensor, columns: int) -> None:
-        """Rows `here` become what rows `there` were, (k,) int64 each, in their first columns."""
+        """Copy the first columns of rows `there` to rows `here`, (k,) int64 each; all are read before any is written."""
         for layer in self.layers:
             for buffer in layer:
                 buffer[here, :, :columns] = buffer[there, :, :columns]
@@ -69,19 +69,19 @@ class KVCache:
     def share_prefix(self, prefix: "KVCache", row: int, lengths: Tensor) -> None:
         """Let each row from `row` on begin with the first lengths[r] columns of `prefix_cache(row, …)`."""
         rows = torch.arange(row, row + len(lengths), device=lengths.device)
-        # All of the prefix: what is too much for a row is masked, and later overwritten.
+        # The longest row's part for all rows: what is too much for a row is masked, and later overwritten.
         self.copy(rows, torch.full_like(rows, row), int(lengths.max()))
 
     def begin_pass(self, positions: Tensor, columns: int) -> None:
-        """Begin a pass over new tokens of the first R rows.
+        """Begin a pass over S new tokens of each of the first R rows.
 
-        positions: (R, S), consecutive in each row and below `columns`, how many columns attention looks at.
+        positions: (R, S), consecutive in each row, all below `columns`. columns: how many of them attention looks at.
         """
         self._rows = torch.arange(len(positions), device=positions.device)[:, None]
         self._positions = positions
         visible = torch.arange(columns, device=positions.device) <= positions[..., None]
         zero = torch.zeros((), dtype=self.layers[0][0].dtype, device=positions.device)
-        # Added to scores (R, 1, S, columns): numbers, which every layer would else make of it.
+        # Added to attention's scores, (R, 1, S, columns). As numbers: each layer would else convert a bool mask to them.
         self._mask = torch.where(visible, zero, float("-inf"))[:, None]
 
     def attend(self, layer: int, heads: Tensor, rotation: Rotation, scale: float) -> Tensor:

@@ -1,7 +1,7 @@
-"""The language model for decoding: Llama's layers as a loop over matrices, with a KV cache.
+"""The language model for prefill and decode steps: Llama's layers as a loop over matrices, with a KV cache.
 
-transformers' modules compute the same. Here what they do again at every token is done once per decoder: weights are cast
-to the dtype that they are multiplied in, and the layers share the rotary angles.
+transformers' modules compute the same. What they do again at every token is done once here: weights are cast when the
+decoder is made, to the dtype that they are multiplied in, and RoPE's angles are computed once per pass for all layers.
 """
 
 from typing import Any
@@ -19,7 +19,10 @@ from thinkdraw.runtime.device import multiplied_in
 
 
 class Decoder:
-    """Reads the weights when it is made: make one per rollout phase. Under autocast it multiplies in autocast's dtype."""
+    """Runs the language model with the weights as they are when it is made: make one for each sampler call.
+
+    Under autocast it multiplies in autocast's dtype.
+    """
 
     def __init__(self, model: JanusForConditionalGeneration) -> None:
         language_model: Any = model.model.language_model
@@ -47,7 +50,7 @@ class Decoder:
 
 
 class _Layer:
-    """A Llama layer: attention and a gated MLP, each behind a norm and added to the residual stream."""
+    """A Llama layer: attention and a gated MLP, each behind an RMSNorm and added to the residual stream."""
 
     def __init__(self, layer: Any, operations: Operations) -> None:
         attention, mlp, dtype = layer.self_attn, layer.mlp, operations.dtype
@@ -64,9 +67,9 @@ class _Layer:
     def __call__(
         self, stream: Tensor, change: Tensor | None, rows: int, rotation: Rotation, cache: KVCache, index: int
     ) -> tuple[Tensor, Tensor]:
-        """The residual stream with attention added, and what the MLP adds to it, both (R · S, H).
+        """(residual stream with attention added, output of the MLP that is still to be added), both (R · S, H).
 
-        change: what the MLP of the layer before adds: the norm that follows adds it, in one pass over the numbers.
+        change: the output of the last layer's MLP. The norm that follows adds it, so that memory is read once for both.
         """
         stream, normed = self.attention_norm(stream, change)
         heads = self.to_heads(normed).view(rows, -1, self.num_heads, self.width)
@@ -76,7 +79,7 @@ class _Layer:
 
 
 def _joined(modules: list[Any], dtype: torch.dtype) -> Map:
-    """The outputs of several layers of one input side by side; as one matrix where their weights are copied anyway."""
+    """Several linear layers of one input, outputs side by side; one matrix where weights are cast, and so copied, anyway."""
     if all(type(m) is nn.Linear and m.weight.dtype != dtype and m.bias is None for m in modules):
         weight = torch.cat([m.weight.to(dtype) for m in modules])
         return lambda x: F.linear(x, weight)
@@ -85,7 +88,7 @@ def _joined(modules: list[Any], dtype: torch.dtype) -> Map:
 
 
 def _linear(module: Any, dtype: torch.dtype) -> Map:
-    """What the layer computes, its weights cast; an adapter that is on stays a product of its own, as in learning."""
+    """A linear layer with its weights cast; an adapter that is on stays a product of its own, as in training passes."""
     if type(module) is nn.Linear:
         weight, bias = module.weight.to(dtype), None if module.bias is None else module.bias.to(dtype)
         return lambda x: F.linear(x, weight, bias)
@@ -94,4 +97,4 @@ def _linear(module: Any, dtype: torch.dtype) -> Map:
         return lambda x: base(x) + up(down(x)) * adapter.scale
     if hasattr(module, "base_layer"):
         return _linear(module.base_layer, dtype)
-    return module  # quantised, for one: it knows its dtype
+    return module  # a layer of another kind, such as a quantised one, which casts its input itself

@@ -1,18 +1,22 @@
-"""From logits to the distribution that a token is sampled from; sampler and scorer both call `log_distribution`."""
+"""From logits to the distribution that a token is sampled from.
+
+Sampler and trainer both call `log_distribution`: this is what makes their log-probs equal.
+"""
 
 import torch
 from torch import Tensor
 
 from thinkdraw.types import Kept
 
-# Nats of a token that adds nothing to an entropy in fp32; the exp of less than −87 is a number that CPUs are slow with.
+# Log-probs are clamped here for entropies: so unlikely a token adds nothing in fp32, and below −87 exp gives denormal numbers,
+# with which CPUs are slow.
 LEAST = -80.0
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """u + s(c − u), float32: of logits, or of what a linear head makes them of."""
-    blank = unconditional.float()
-    return blank + scale * (conditional.float() - blank)
+    """Classifier-free guidance u + s(c − u), float32: of logits, or of what a linear head makes logits of."""
+    base = unconditional.float()
+    return base + scale * (conditional.float() - base)
 
 
 def log_distribution(
@@ -57,7 +61,10 @@ def kept_set(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tenso
 
 
 def kept_mask(kept: Kept, place: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
-    """(K, V) bool of the kept sets of the tokens at `place`; all True where nothing was cut."""
+    """(K, V) bool, the kept sets of K tokens; all True where nothing was cut.
+
+    place: rows and columns (K,) of the tokens on the token axis. vocabulary: V.
+    """
     flat = kept.counts.flatten().long()
     which = place[0] * kept.counts.shape[1] + place[1]
     counts, ends = flat[which], flat.cumsum(0)[which]

@@ -1,4 +1,4 @@
-"""How much is done at once: as much as memory holds by the formulas, and less where it runs out all the same."""
+"""How many rows and pictures are computed at once: as many as fit by formula, and half as many where memory still runs out."""
 
 import math
 import warnings
@@ -14,11 +14,11 @@ from thinkdraw.runtime import control_group
 
 T = TypeVar("T")
 USABLE_FRAC = 0.85  # of free memory; the rest is for what formulas leave out, fragments for one
-MAX_ROWS = 512  # rows at once even where more would fit
-MAX_PICTURES = 64
+MAX_ROWS = 512  # of the KV cache, even where more would fit
+MAX_PICTURES = 64  # decoded at once, even where more would fit
 CACHED_BYTES = 64e6  # of feature maps on a CPU: a lab picture takes half as long decoded with 15 others as with 63
 LOGIT_BYTES = 24  # per entry of the vocabulary and row: logits, their log-softmax, noise and what they are made of
-COLUMNS = 16
+COLUMNS = 16  # the KV cache's columns are a multiple of it
 FEATURE_MAPS = 4  # of full resolution, alive at once in the picture decoder
 # What torch says, as a plain RuntimeError, where it has no OutOfMemoryError.
 OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
@@ -64,15 +64,18 @@ def pictures_at_once(config: Any, itemsize: int, device: torch.device) -> int:
 
 
 def rows_that_fit(each: int, free: int, most: int) -> int:
-    """How many things of `each` bytes fit into `free` bytes, 1 .. most; where memory is the limit a power of two, so that
-    it changes little from run to run."""
+    """How many things of `each` bytes fit into `free` bytes, 1 .. most.
+
+    Where memory is the limit it is a power of two, so that it changes little from run to run.
+    """
     fitting = int(USABLE_FRAC * free / each)
     return most if fitting >= most else 1 << max(0, int(math.log2(max(1, fitting))))
 
 
 def in_parts(work: Callable[[Tensor], T], rows: Tensor, size: int) -> list[T]:
-    """`work` on up to `size` rows at a time; whenever that is more than memory holds, on half as many from there on.
+    """Do `work` on up to `size` rows at a time; returns its results.
 
+    Whenever that is more than memory holds, it goes on from there with half as many rows at a time.
     Raises UserError when memory does not hold a single row.
     """
     parts, begin = [], 0
@@ -85,7 +88,7 @@ def in_parts(work: Callable[[Tensor], T], rows: Tensor, size: int) -> list[T]:
 
 
 def until_it_fits(work: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
-    """(What `work(size)` makes, size); whenever memory is not enough for it, again with half the size.
+    """Do `work(size)`, and again with half the size as long as memory is not enough; returns (its result, the size).
 
     what: what the size counts, for the warning. Raises UserError when memory is not enough for size 1.
     """
@@ -105,7 +108,10 @@ def until_it_fits(work: Callable[[int], T], size: int, what: str) -> tuple[T, in
 
 
 def _attempt(work: Callable[[int], T], size: int) -> tuple[bool, Any]:
-    """(whether memory was enough, what `work` made); on return the failed attempt's tensors are gone."""
+    """(whether memory was enough, what `work` made).
+
+    A function of its own so that on return the failed attempt's tensors are freed, which its traceback would hold.
+    """
     try:
         return True, work(size)
     except (MemoryError, RuntimeError) as error:  # torch's OutOfMemoryError is a RuntimeError

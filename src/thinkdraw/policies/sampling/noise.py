@@ -29,7 +29,7 @@ def _mix_(bits: Tensor) -> Tensor:
 
 
 def _hashed(words: Iterable[Tensor]) -> Tensor:
-    """(2, B) int32: two independent hashes of rows of words (B,), which count to 32 bits."""
+    """(2, B) int32: two independent hashes of B rows. words: (B,) each, of which the low 32 bits count."""
     first, *others = words
     starts = torch.tensor(_STARTS, dtype=torch.int32, device=first.device)
     key = _mix_(starts[:, None] ^ first.to(torch.int32))
@@ -39,18 +39,18 @@ def _hashed(words: Iterable[Tensor]) -> Tensor:
 
 
 def streams(seeds: Tensor, segment: int) -> Tensor:
-    """(2, B) int32: what all tokens of a segment have in common. seeds: (B,) int64. segment: which one of the rollout."""
+    """(2, B) int32: the hash that all tokens of a segment start from. seeds: (B,) int64. segment: its number in the rollout."""
     low, high = seeds.bitwise_and(0xFFFFFFFF), seeds.bitwise_right_shift(32)
     return _hashed([low, high, torch.full_like(seeds, segment + 1)])
 
 
 def keys(streams: Tensor, index: Tensor) -> Tensor:
-    """(2, B) int32: what is hashed once per token. index: (B,) int64, the token's index within its segment."""
+    """(2, B) int32: the hash of one token of each stream. index: (B,) int64, the token's index within its segment."""
     return _mix_(streams ^ index.to(torch.int32))
 
 
 def exponential(keys: Tensor, vocabulary: int) -> Tensor:
-    """Unit-rate exponential noise (B, V) float32, in 2e-10 .. 17, of `keys` (2, B)."""
+    """Unit-rate exponential noise (B, V) float32, in 2e-10 .. 17, of `keys` (2, B): a hash for each vocabulary entry."""
     entries = torch.arange(vocabulary, dtype=torch.int32, device=keys.device)
     bits = _mix_(entries ^ keys[0, :, None])
     bits = _mix_(bits.bitwise_xor_(keys[1, :, None]))
@@ -60,12 +60,12 @@ def exponential(keys: Tensor, vocabulary: int) -> Tensor:
 
 
 def race(keys: Tensor, vocabulary: int) -> Tensor:
-    """(B, V) float32, what `draw` subtracts from log-probabilities: the logarithm of `exponential`. keys: (2, B)."""
+    """(B, V) float32, the logarithm of `exponential` noise: negative Gumbel noise, for `draw`. keys: (2, B)."""
     return exponential(keys, vocabulary).log_()
 
 
 def draw(log_probs: Tensor, race: Tensor) -> Tensor:
-    """One token (B,) int64 per row of log_probs (B, V), by an exponential race: the Gumbel-max trick. race: (B, V)."""
+    """Sample a token (B,) int64 per row of log_probs (B, V) by the Gumbel-max trick. race: (B, V), of `race`."""
     return (log_probs - race).argmax(dim=-1)
 
 

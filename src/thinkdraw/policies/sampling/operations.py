@@ -25,11 +25,11 @@ class Operations:
         self.cache_dtype = torch.float32 if device.type == "cpu" else dtype
 
     def new_cache(self, shape: CacheShape, rows: int, capacity: int) -> KVCache:
-        """An empty one. The one made before it must not be used any more: the new one may stand in its memory."""
+        """Make an empty KV cache. The last one must not be used any more: this may stand in its memory."""
         return KVCache.blank(shape, rows, capacity, self.cache_dtype, self.device)
 
     def rms_norm(self, module: Any, dtype: torch.dtype) -> Norm:
-        """The function (stream, change) → (stream + change, its RMSNorm in `dtype`), with the module's weight."""
+        """Make the function (residual stream, change) → (stream + change, its RMSNorm in `dtype`), with the module's weight."""
         weight, eps = module.weight, module.variance_epsilon
 
         def norm(stream: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -39,7 +39,7 @@ class Operations:
         return norm
 
     def gate(self, activation: Map) -> Map:
-        """The function (R, 2 I) → (R, I) that gates the second half of its input by the activated first."""
+        """Make the gate of the MLP, SwiGLU's: (R, 2 I) → (R, I), activation(first half) · second half."""
 
         def gated(both: Tensor) -> Tensor:
             gate, up = both.chunk(2, dim=-1)
@@ -48,4 +48,4 @@ class Operations:
         return gated
 
     def close(self) -> None:
-        """Sampling is over: no cache is used any more."""
+        """End sampling: no cache is used any more, and memory may be freed."""

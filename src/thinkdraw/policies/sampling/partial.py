@@ -1,4 +1,4 @@
-"""What has been written of each rollout so far, a text and then a picture, and how that becomes the one token axis."""
+"""What has been written of each rollout so far, a text and then a picture, and how `Rollouts`' token axis is made of it."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,9 +20,9 @@ def pad_rows(rows: list[list[int]], value: int, device: torch.device | str = "cp
 class PartialRollouts:
     """B rollouts, partly or fully written; the sampler continues them in place.
 
-    text, text_mask, text_log_probs: (B, K), K = thought budget + 1 for begin-of-image. text_len: (B,).
-    codes, code_log_probs: (B, N). num_codes: (B,).
-    kept: parts (row, is_image, index within segment, token), each (k,) int64, of what top-k and top-p left.
+    text, text_mask, text_log_probs: (B, K), K = thought budget + 1 for begin-of-image. text_len: (B,), of these written.
+    codes, code_log_probs: (B, N), the image tokens. num_codes: (B,), of these written.
+    kept: what top-k and top-p left: tensors (4, k) int64 of rows (row, is_image, index within segment, token id).
     """
 
     text: Tensor
@@ -51,12 +51,12 @@ class PartialRollouts:
 
     @classmethod
     def of_prefix(cls, rollouts: Rollouts, lengths: Tensor, budget: int, num_image_tokens: int) -> "PartialRollouts":
-        """The first lengths[r] tokens of each rollout, with their log-probs, mask and kept sets."""
+        """Begin with the first lengths[r] tokens of each rollout, their log-probs, mask and kept sets."""
         partial = cls.blank(len(rollouts), budget, num_image_tokens, rollouts.tokens.device)
         text_len = (~rollouts.is_image & (rollouts.segment >= 0)).sum(1)
         partial.text_len = torch.minimum(lengths, text_len)
         partial.num_codes = (lengths - text_len).clamp(0, num_image_tokens)
-        # Column t of the token axis is text t, or code t − text_len.
+        # Column t of the token axis is text token t, or image token t − text_len.
         row, column = torch.where(torch.arange(rollouts.tokens.shape[1], device=lengths.device) < lengths[:, None])
         image = rollouts.is_image[row, column]
         for chosen, columns, targets in (
@@ -102,14 +102,14 @@ class PartialRollouts:
         self.text_len[rows] += 1
 
     def write_text(self, rows: Tensor, tokens: Tensor, log_probs: Tensor, here: Tensor) -> None:
-        """Append the token that each of `rows` chose where `here` (A,) is True."""
+        """Append to A rows the tokens that they chose, with their log-probs, where `here` (A,) is True."""
         index = self.text_len[rows]
         for target, new in ((self.text, tokens), (self.text_mask, here), (self.text_log_probs, log_probs)):
             target[rows, index] = torch.where(here, new, target[rows, index])
         self.text_len[rows] += here
 
     def keep(self, rows: Tensor, is_image: bool, index: Tensor, kept: Tensor) -> None:
-        """Remember the kept sets (A, V) bool of the tokens `index` of `rows`."""
+        """Remember kept sets (A, V) bool. index: (A,), of the rows' tokens within their segment, text or picture."""
         slot, token = kept.nonzero(as_tuple=True)
         self.kept.append(torch.stack([rows[slot], torch.full_like(slot, is_image), index[slot], token]))
 
@@ -146,6 +146,7 @@ class PartialRollouts:
         }
 
     def _kept(self, shape: torch.Size) -> Kept | None:
+        """`kept` in the form of `Rollouts`, in the order of the token axis. shape: (B, T)."""
         if not self.kept:
             return None
         row, image, index, token = torch.cat(self.kept, dim=1)

@@ -12,15 +12,18 @@ from thinkdraw.policies.sampling.distribution import guide
 from thinkdraw.policies.sampling.partial import PartialRollouts
 from thinkdraw.policies.sampling.session import DecodingSession
 
-UNREAD = 2  # tokens of a context that are not in the cache: a thought's last, which was sampled but not read, and begin-of-image
+# How many last tokens of a context are read here and not before: begin-of-image, and what stands before it, which in the
+# thought phase was sampled but never read.
+UNREAD = 2
 
 
 @dataclass
 class PicturePhase:
-    """rollouts: (A,) which to draw. contexts: their ids up to begin-of-image. seeds: (A,).
+    """Draws the pictures of A rollouts. Codes that the partial rollouts have already are read, not sampled.
 
-    cache: A rows that hold all of the contexts but their last UNREAD tokens, or more; with guidance A rows more, which
-    become the unconditional ones. Codes that the partial rollouts have already are read, not sampled.
+    rollouts: (A,) which to draw. contexts: their ids up to begin-of-image. seeds: (A,).
+    cache: A rows that hold the contexts, at least all but their last UNREAD tokens; with guidance A rows more, which
+    become the unconditional ones.
     """
 
     session: DecodingSession
@@ -33,11 +36,12 @@ class PicturePhase:
     def __post_init__(self) -> None:
         device, count = self.session.device, len(self.contexts)
         self.longest = max(map(len, self.contexts))
-        self.boi_at = torch.tensor([len(ids) - 1 for ids in self.contexts], device=device)
-        # Of each row the newest code, and how many it has.
+        self.boi_at = torch.tensor([len(ids) - 1 for ids in self.contexts], device=device)  # begin-of-image's positions
+        # Of each row the newest code, which is read next, and how many it has.
         self.tokens, self.index = (torch.zeros(count, dtype=torch.int64, device=device) for _ in range(2))
+        # Noise is numbered by segment: without a thought the picture is the first.
         self.streams = noise.streams(self.seeds, 0 if self.session.sampling.thought == "off" else 1)
-        self.num_codes = self.partial.num_codes[self.rollouts]
+        self.num_codes = self.partial.num_codes[self.rollouts]  # that a prefix has brought
 
     def run(self) -> None:
         session, begin = self.session, int(self.num_codes.min())
@@ -55,7 +59,7 @@ class PicturePhase:
         self.partial.num_codes[self.rollouts] = session.num_image_tokens
 
     def prefill_unconditional(self) -> None:
-        """Unconditional rows are [BOS, pad, pad, …], of their own lengths: the longest is read, for all of them."""
+        """Prefill the unconditional rows, [BOS, pad, pad, …] as long as each context: only the longest, for all of them."""
         count, text = len(self.contexts), self.session.text
         blank = [text.bos, *[text.pad] * (self.longest - UNREAD)]
         prefix = self.cache.prefix_cache(count, len(blank))
@@ -63,7 +67,10 @@ class PicturePhase:
         self.cache.share_prefix(prefix, count, self.boi_at - 1)
 
     def read_begin(self, begin: int) -> Tensor:
-        """Read the contexts' last UNREAD tokens and the first `begin` codes, which all rows have; the last hidden states."""
+        """Read the contexts' last UNREAD tokens and the first `begin` codes, which all rows have.
+
+        Returns the hidden states of the last tokens, from which the next code is chosen.
+        """
         session = self.session
         last = torch.tensor([ids[-UNREAD:] for ids in self.contexts], device=session.device)
         ids = torch.cat([last, self.partial.codes[self.rollouts, :begin]], dim=1)
@@ -102,7 +109,7 @@ class PicturePhase:
         self.index += 1
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(A, codes), guided. The head's last layer is linear, so that guidance may come before it: half the products."""
+        """Guided logits (A, codes). Guidance comes before the head's last layer, which is linear: half its products."""
         model, features = self.session.model, network.image_features(self.session.model, hidden)
         if self.session.guided:
             conditional, unconditional = features.chunk(2)

@@ -1,6 +1,7 @@
-"""Think token by token, then draw, from any prefix: the order of the phases, and how many rollouts take part at a time.
+"""Sampling: all thoughts, then all pictures, from any prefix; here is the order, and how many rows are decoded at a time.
 
-The log-probs that it notes are those of `janus/likelihood.py`, to float tolerance.
+`thought_phase.py` and `picture_phase.py` have the loops over tokens. The log-probs that are noted are those that
+`janus/likelihood.py` computes for training, to float tolerance.
 """
 
 from collections import deque
@@ -22,27 +23,32 @@ from thinkdraw.policies.sampling.thought_phase import ThoughtPhase, unfinished
 class Sampler:
     """Completes partial rollouts: `run` writes the thought and the picture of each.
 
-    contexts: each rollout's ids before its first token, begin-of-image included for `off`. seeds: (B,). redraw: from
-    thoughts' ids to the fresh contexts of `rewrite`, begin-of-image included. rows: of the KV cache, at most.
+    contexts: each rollout's ids before its first token, begin-of-image included for `off`. seeds: (B,).
+    rewritten: for `rewrite`, thoughts' ids → the fresh contexts that their pictures are drawn in, begin-of-image included.
+    rows: of the KV cache, at most; with guidance a rollout takes two in the picture phase.
     """
 
     session: DecodingSession
     contexts: Ids
     partial: PartialRollouts
     seeds: Tensor
-    redraw: Callable[[Ids], Ids]
+    rewritten: Callable[[Ids], Ids]
     rows: int
 
     @torch.inference_mode()
     def run(self) -> None:
-        """Where memory does not hold `rows` rows, with fewer; which and how many go together changes rounding only."""
-        order, held = torch.arange(len(self.contexts), device=self.seeds.device), []
+        """Write thoughts, then pictures.
+
+        Where memory does not hold `rows` rows, it goes on with fewer: which and how many go together changes rounding only.
+        """
+        order, caches = torch.arange(len(self.contexts), device=self.seeds.device), []
         if self.session.sampling.thought != "off":
-            (order, held), self.rows = memory.until_it_fits(self.think, self.rows, "rows at a time")
+            (order, caches), self.rows = memory.until_it_fits(self.think, self.rows, "rows at a time")
         contexts = self.picture_contexts()
-        # Memory that runs out takes the thoughts' cache along: the next attempt reads the contexts anew.
+        # The thoughts' cache is popped, so that only the first attempt has it: where memory runs out, the next attempt
+        # frees it and prefills the contexts anew.
         memory.in_parts(
-            lambda rollouts: self.draw(rollouts, contexts, held.pop() if held else None),
+            lambda rollouts: self.draw(rollouts, contexts, caches.pop() if caches else None),
             order,
             max(1, self.rows // self.session.rows_per_rollout),
         )
@@ -51,12 +57,14 @@ class Sampler:
     def think(self, rows: int) -> tuple[Tensor, list[KVCache]]:
         """Write all thoughts, in up to `rows` rows.
 
-        Returns the order in which to draw (B,), and the cache if it holds every rollout's thought, in that order.
+        Returns the order in which to draw (B,), and, where pictures can go on in the thoughts' KV cache, that cache, whose
+        rows are in that order; else no cache, and pictures prefill their contexts.
         """
         session, count = self.session, len(self.contexts)
         order, waiting = torch.arange(count, device=self.seeds.device), unfinished(session, self.partial)
         if not waiting:
             return order, []
+        # Pictures go on in this cache if each thought is in it and stays there, and it has room for all pictures at once.
         rows_to_draw = session.rows_per_rollout * count
         all_stay = session.sampling.thought == "inline" and len(waiting) == count and rows_to_draw <= rows
         slots = min(rows, len(waiting))
@@ -66,19 +74,20 @@ class Sampler:
         return (phase.rollouts, [cache]) if all_stay else (order, [])
 
     def picture_contexts(self) -> Ids:
-        """What stands before each picture, begin-of-image included."""
+        """The ids that each picture is drawn after, begin-of-image included."""
         text, partial = self.session.text, self.partial
         match self.session.sampling.thought:
             case "off":
                 return self.contexts
             case "rewrite":
-                return self.redraw(partial.texts())
+                return self.rewritten(partial.texts())
             case "inline":
+                # Begin-of-image ends a thought; where the budget or end-of-text ended it, it is forced, and not trained on.
                 partial.force_text((partial.last_text() != text.boi).nonzero().flatten(), text.boi)
                 return [ids + thought for ids, thought in zip(self.contexts, partial.texts())]
 
     def draw(self, rollouts: Tensor, contexts: Ids, cache: KVCache | None) -> None:
-        """cache: the one that these rollouts' thoughts were written in, in their order."""
+        """Draw the pictures of some rollouts. cache: that holds their thoughts, in their order; None prefills contexts."""
         session, contexts = self.session, [contexts[i] for i in rollouts.tolist()]
         if cache is None:
             cache = session.new_cache(session.rows_per_rollout * len(contexts), session.capacity(contexts, 0))

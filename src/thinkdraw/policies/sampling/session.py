@@ -1,4 +1,4 @@
-"""One call of the sampler: reads tokens for every row, and chooses those that follow, in both phases."""
+"""What both phases of one sampler call share: prefill, forward pass, distribution, and the choice of the next token."""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,9 +22,9 @@ Ids = list[list[int]]
 
 @dataclass
 class DecodingSession:
-    """Reads the weights when it is made.
+    """Decoding with the weights as they are when it is made: make one for each sampler call.
 
-    cuda_graphs: let an NVIDIA GPU record and replay decode steps.
+    num_image_tokens: of a whole picture. cuda_graphs: let an NVIDIA GPU record and replay decode steps.
     """
 
     model: JanusForConditionalGeneration
@@ -38,13 +38,13 @@ class DecodingSession:
         self.guided = self.sampling.guidance_scale != 1.0
         self.rows_per_rollout = 2 if self.guided else 1  # in the picture phase
         self.budget = 0 if self.sampling.thought == "off" else self.sampling.max_thought_tokens
-        self.suppressed = self.text.suppressed.to(self.device)
+        self.suppressed = self.text.suppressed.to(self.device)  # text ids that are never sampled
         self.decoder = Decoder(self.model)
         self.cache_dtype = self.decoder.operations.cache_dtype
-        # What top-k and top-p leave differs in size from step to step, which no record allows for.
+        # What top-k and top-p leave differs in size from step to step, which a CUDA graph does not allow for.
         cuts = self.sampling.top_k is not None or self.sampling.top_p is not None
         self.steps = speed.decode_steps(self.device, self.cuda_graphs and not cuts)
-        # This program runs ahead of the device, and waits for it where it looks at a number.
+        # Whether Python runs ahead of the device, and has to wait for it wherever it looks at a number.
         self.asynchronous = self.device.type != "cpu" or self.steps.records
 
     def capacity(self, contexts: Ids, thought_tokens: int) -> int:
@@ -52,11 +52,11 @@ class DecodingSession:
         return memory.columns_of(max(map(len, contexts), default=0), thought_tokens, self.num_image_tokens)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
-        """Takes the place of the session's last one, which must not be used any more."""
+        """Make an empty cache. The session's last one must not be used any more: this may stand in its memory."""
         return self.decoder.new_cache(rows, capacity)
 
     def prefill(self, cache: KVCache, contexts: Ids) -> tuple[Tensor, Tensor]:
-        """Read a context for each of the cache's first rows; equal ones are read once.
+        """Read a context into each of the cache's first rows; equal ones, such as a group's prompt, are read once.
 
         Returns their lengths (A,) and the hidden states (A, H) of their last tokens.
         """
@@ -77,7 +77,10 @@ class DecodingSession:
         return self.decoder(embeddings, positions, cache)
 
     def choose(self, log_probs: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(tokens, their log-probs), each (A,). keys: (2, A) of `noise.keys`, None = the likeliest."""
+        """Choose a token for each of A rows; returns (tokens, their log-probs), each (A,).
+
+        keys: (2, A) of `noise.keys`, to sample with; None takes the likeliest.
+        """
         if keys is None:
             tokens = log_probs.argmax(-1)
         else:
@@ -85,18 +88,18 @@ class DecodingSession:
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
 
     def distribution(self, logits: Tensor, suppressed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(log-probabilities sampled from, kept set or None), each (A, V)."""
-        of = partial(log_distribution, logits, temperature=self.sampling.temperature, suppressed=suppressed)
-        log_probs = of()
+        """(log-probabilities sampled from, kept set or None), each (A, V). suppressed: (V,) bool, True = never sampled."""
+        log_probs_of = partial(log_distribution, logits, temperature=self.sampling.temperature, suppressed=suppressed)
+        log_probs = log_probs_of()
         kept = kept_set(log_probs, self.sampling.top_k, self.sampling.top_p)
-        return (log_probs if kept is None else of(kept=kept)), kept
+        return (log_probs if kept is None else log_probs_of(kept=kept)), kept  # renormalised over what is kept
 
     @cached_property
     def embedded_codes(self) -> Tensor:
-        """(codes, H): computed once, where every drawn token would else go through the aligner."""
+        """(codes, H) input embeddings of all image tokens: once here, and not by the aligner at every decode step."""
         codes: int = self.model.model.vqmodel.quantize.num_embeddings
         return network.embed_codes(self.model, torch.arange(codes, device=self.device))
 
     def close(self) -> None:
-        """Sampling is over, and its last cache is not used any more."""
+        """End sampling: the last cache is not used any more, and may be freed."""
         self.decoder.operations.close()

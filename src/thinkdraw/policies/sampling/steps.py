@@ -1,4 +1,4 @@
-"""How decode steps are run: one after the other, as they are."""
+"""How decode steps are run: by plain calls. `fast/cuda_graphs.py` has a class of the same form that records and replays them."""
 
 from collections.abc import Callable, Hashable, Sequence
 
@@ -8,7 +8,7 @@ Step = Callable[[], None]
 
 
 class Steps:
-    """Runs decode steps. `speed.decode_steps` says whether these, or ones that a GPU records and replays."""
+    """Runs decode steps by calling them; see `speed.decode_steps` for when a GPU records and replays them instead."""
 
     @property
     def records(self) -> bool:
@@ -16,13 +16,15 @@ class Steps:
         return False
 
     def begin_phase(self) -> None:
-        """The steps that follow work on other tensors than those before."""
+        """Forget what was recorded: the steps that follow work on other tensors. Nothing to do for plain calls."""
 
     def run(self, key: Hashable, step: Step, changed: Sequence[Tensor]) -> None:
-        """Run a step that takes everything that differs from one run to the next out of tensors, and writes to them.
+        """Run a step. It must be one that can be replayed: what differs between runs is read from tensors and written to them.
 
-        key: of everything else that the step depends on, such as numbers of rows and columns. changed: the tensors that it
-        changes, log-probs among them, but for those in which a second run would write the same again.
+        key: everything else that the step depends on, such as numbers of rows and columns; one recording for each key.
+        changed: the tensors that the step changes, to be put back for the run that records it. Log-probs have to be among
+        them: by these the first replay is checked. Tensors in which a second run writes the same again, as in the KV cache,
+        may be left out.
         """
         step()
 

@@ -1,4 +1,4 @@
-"""The thought phase: every unfinished thought is written, in rows of the cache (slots) that are refilled as thoughts end."""
+"""The thought phase, by continuous batching: when a thought ends, one that waits takes its row of the KV cache, its *slot*."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -12,8 +12,10 @@ from thinkdraw.policies.sampling.cache import KVCache
 from thinkdraw.policies.sampling.partial import PartialRollouts
 from thinkdraw.policies.sampling.session import DecodingSession
 
-REFILLED_FRAC = 1 / 8  # of the slots have to be free: reading a few contexts takes as long as a step of all slots
-STEPS_UNSEEN = 8  # steps between two looks at which thoughts are done, where each look waits for a GPU
+# Share of the slots that have to be free before they are refilled: to prefill a few contexts takes as long as a decode step
+# of all slots.
+REFILLED_FRAC = 1 / 8
+STEPS_UNSEEN = 8  # decode steps between two looks at which thoughts are done, where each look waits for a GPU
 
 
 def unfinished(session: DecodingSession, partial: PartialRollouts) -> list[int]:
@@ -25,12 +27,14 @@ def unfinished(session: DecodingSession, partial: PartialRollouts) -> list[int]:
 
 @dataclass
 class ThoughtPhase:
-    """contexts: each rollout's ids before the thought. seeds: (B,), of all rollouts. cache: a row per slot, or more.
+    """Writes the thoughts of the rollouts that wait, `slots` at a time.
+
+    contexts: each rollout's ids before the thought. seeds: (B,), of all rollouts. cache: a row per slot, or more.
     waiting: rollouts that have to think, at least as many as there are slots, so that no two slots hold the same one.
 
-    Slot s is row s of the cache and holds rollout rollouts[s]; slots 0 .. num_active − 1 think. tokens, positions: (slots,)
-    the token that each reads next and where it stands. A thought that is done goes on reading its last token until it is
-    looked at, which changes nothing.
+    Slot s is row s of the cache and holds rollout rollouts[s]; slots 0 .. num_active − 1 are in use. tokens, positions:
+    (slots,) the token that each reads next and its position. A thought that is done reads its last token again and again
+    until it is retired, which changes nothing.
     """
 
     session: DecodingSession
@@ -49,7 +53,7 @@ class ThoughtPhase:
         self.rollouts, self.tokens, self.positions = (blank(torch.int64) for _ in range(3))
         self.done = blank(torch.bool)
         self.streams = noise.streams(self.seeds, 0)
-        self.columns = 0  # that hold all tokens read so far
+        self.columns = 0  # of the cache, the first ones, that hold all tokens read so far
 
     def run(self) -> None:
         self.session.steps.begin_phase()
@@ -62,7 +66,7 @@ class ThoughtPhase:
             self.retire()
 
     def admit(self, free: int) -> None:
-        """Let up to `free` waiting rollouts into the slots behind those that think."""
+        """Prefill up to `free` waiting rollouts into the slots behind those in use, and choose their first tokens."""
         new = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
         begin, end = self.num_active, self.num_active + len(new)
         slots, rollouts = slice(begin, end), torch.tensor(new, device=self.session.device)
@@ -75,9 +79,9 @@ class ThoughtPhase:
         self.choose(hidden, slots)
 
     def steps(self) -> None:
-        """One more token for every slot that thinks, or several where looking in between would cost time."""
+        """Decode one more token in every slot in use, or several where looking in between would cost time."""
         rows, times = self.num_active, 1
-        if self.session.asynchronous:  # and few different numbers of rows, each recorded once
+        if self.session.asynchronous:  # rows: powers of two, for each number of rows is a CUDA graph of its own
             rows, times = min(self.slots, 1 << (rows - 1).bit_length()), STEPS_UNSEEN
         for _ in range(times):
             self.columns += 1
@@ -87,13 +91,14 @@ class ThoughtPhase:
             self.session.steps.run(("think", rows, columns), lambda columns=columns: self.step(rows, columns), changed)
 
     def step(self, rows: int, columns: int) -> None:
+        """Read the next token of the first `rows` slots, and choose those that follow. columns: that attention looks at."""
         slots = slice(0, rows)
         embeddings = self.session.model.get_input_embeddings()(self.tokens[slots, None])
         hidden = self.session.forward(self.cache, embeddings, self.positions[slots, None], columns)[:, -1]
         self.choose(hidden, slots)
 
     def choose(self, hidden: Tensor, slots: slice) -> None:
-        """Write the token that follows in each of the slots whose thought is not done."""
+        """Choose and write the next token of each slot whose thought is not done. hidden: (A, H), of their last tokens."""
         session, partial, rollouts = self.session, self.partial, self.rollouts[slots]
         index, goes_on = partial.text_len[rollouts], ~self.done[slots]
         logits = network.text_logits(session.model, hidden)
@@ -109,12 +114,13 @@ class ThoughtPhase:
         self.done[slots] |= ends
 
     def retire(self) -> None:
-        """Move slots that are done behind the others, with what they have read."""
+        """Free the slots whose thoughts are done: the others move to the front, cache rows with them."""
         done = self.done[: self.num_active]
         remaining = int((~done).sum())
         holes = done[:remaining].nonzero().flatten()
         if len(holes):
             movers = (~done[remaining:]).nonzero().flatten() + remaining
+            # Swapped and not just moved: where pictures go on in this cache, a done thought's row is still needed.
             here, there = torch.cat([holes, movers]), torch.cat([movers, holes])
             self.cache.copy(here, there, min(self.columns, self.cache.capacity))
             for state in (self.rollouts, self.tokens, self.positions, self.done):

@@ -1,4 +1,4 @@
-"""What a GRPO run is asked to do: the settings of `grpo.py`, which the pieces of its phases read too."""
+"""The settings of `recipes/grpo.py`; those of one part of a phase stand in the file of that part, and are named here."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -16,6 +16,8 @@ from thinkdraw.types import Sampling
 
 
 class GrpoConfig(TrainSettings):
+    """A GRPO run. Policy, precision, steps and checkpoints are among the fields of every recipe, `TrainSettings`."""
+
     can_shard: ClassVar[bool] = True
     chooses_best: ClassVar[bool] = True
     recipe: Literal["grpo"] = "grpo"
@@ -84,6 +86,7 @@ class GrpoConfig(TrainSettings):
 
     @property
     def refreshes_reference(self) -> bool:
+        """Whether the reference follows the policy, and is not the starting policy for good."""
         return self.beta > 0 and self.refresh_reference_every is not None
 
     def too_many_processes(self, size: int) -> str | None:

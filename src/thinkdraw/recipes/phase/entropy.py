@@ -25,7 +25,10 @@ class EntropySettings(StrictModel):
 
 
 class EntropyControl:
-    """Two controllers, made at the first update because their targets may be measured there."""
+    """The coefficients of the entropy term from step to step: constant, or moved by a controller per modality.
+
+    Controllers are made at the first update, for their targets may be measured there.
+    """
 
     def __init__(self, settings: EntropySettings) -> None:
         self.settings = settings
@@ -33,7 +36,7 @@ class EntropyControl:
 
     @property
     def coefficients(self) -> tuple[float, float]:
-        """Of text and image, for the next update."""
+        """Those of text and image that the next optimiser step is made with."""
         s = self.settings
         if s.mode == "off":
             return 0.0, 0.0
@@ -44,7 +47,11 @@ class EntropyControl:
         )
 
     def update(self, means: dict[str, float], counts: SegmentCounts) -> dict[str, float]:
-        """Once per optimiser step, with its global mean entropies; returns the coefficients that it was made with."""
+        """Move the coefficients after an optimiser step; returns those that the step was made with, for metrics.jsonl.
+
+        means: the step's, over all processes, `entropy_text` and `entropy_image` among them, nats.
+        counts: its trained tokens; a modality without any stays as it is.
+        """
         used: dict[str, float] = dict(zip(("entropy_coef_text", "entropy_coef_image"), self.coefficients))
         if self.settings.mode == "adaptive":
             for name, tokens in (("text", counts.text), ("image", counts.image)):
@@ -53,6 +60,7 @@ class EntropyControl:
         return used
 
     def _controller(self, name: str, entropy: float) -> AdaptiveEntropy:
+        """The controller of a modality, made if there is none yet. entropy: its target where the settings name none."""
         if name not in self._controllers:
             target = getattr(self.settings, f"target_{name}")
             s = self.settings

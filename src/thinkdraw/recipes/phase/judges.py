@@ -18,7 +18,11 @@ from thinkdraw.types import Policy, Reward, Verdicts
 
 @dataclass(frozen=True)
 class Judges:
-    """optimised: the reward that pays. watched: column of metrics.jsonl → reward, the optimised one among them."""
+    """The opened rewards, and what they are known by in checkpoints.
+
+    optimised: the reward that is learned from. watched: column of metrics.jsonl → reward to validate with, the optimised
+    one among them. run_folder: for the error of a run that goes on with other judges.
+    """
 
     optimised: Reward
     watched: Mapping[str, Reward]
@@ -26,8 +30,9 @@ class Judges:
 
     @staticmethod
     def open(config: GrpoConfig, policy: Policy, reward: Reward | None = None) -> "Judges":
-        """reward: in place of the one that the configuration names. policy: as the run begins, for judge `self`.
+        """Open the rewards that the configuration names.
 
+        reward: to optimise in place of the one that is named. policy: as the run began, for the judge `self`, a copy of it.
         Raises UserError for a reward, or a judge of it, that cannot be opened.
         """
         optimised = as_reward(reward) if reward else open_reward(config.reward.name, policy, **config.reward.settings)
@@ -35,14 +40,14 @@ class Judges:
         return Judges(optimised, {OPTIMISED: optimised, **monitors}, config.out)
 
     def state_dict(self) -> State:
-        """Reward → the revision of what stands behind it; None for rules."""
+        """Name of each reward → the revision of the judges that it asks; None where it asks none, as rules do."""
         return {
             name.replace(OPTIMISED, self.optimised.name): judges_revision(reward)
             for name, reward in self.watched.items()
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Raise UserError if a reward is another than the run began with: verdicts of two are never mixed."""
+        """Raise UserError if a reward's judges are others than the run began with: their verdicts are not comparable."""
         refuse_other_judges(state, self.state_dict(), self.run_folder)
 
     def refuse_missing_verdicts(self, verdicts: Verdicts, config: GrpoConfig, world: World) -> None:

@@ -1,4 +1,4 @@
-"""Judging beside drawing: while the pictures of one chunk are decoded and judged, the next chunk is drawn, where that saves time."""
+"""Sampling and judging at the same time: one chunk of rollouts is judged while the next is sampled, where that helps."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +15,7 @@ from thinkdraw.types import Reward, Rollouts, Verdicts
 
 @dataclass(frozen=True)
 class Judged:
-    """Rollouts and what the reward says of them. seconds: that it took."""
+    """Rollouts and what the reward says of them. seconds: that the reward took."""
 
     rollouts: Rollouts
     verdicts: Verdicts
@@ -24,10 +24,10 @@ class Judged:
 
 @dataclass(frozen=True)
 class Overlapped:
-    """Chunks in the order in which they were drawn.
+    """What `draw_and_judge` gives: chunks in the order in which they were sampled, and where the time went.
 
-    seconds_sample: spent drawing. seconds_judge: of the judge, hidden or not. seconds_wait: for the judge, after the
-    last chunk was drawn; what of the judge's time was not hidden.
+    seconds_sample: until the last chunk was sampled. seconds_judge: of the reward alone, at the same time or not.
+    seconds_wait: for the reward after the last chunk was sampled: the part of its time that sampling did not hide.
     """
 
     chunks: list[Judged]
@@ -38,7 +38,7 @@ class Overlapped:
 
 @torch.no_grad()
 def judge(reward: Reward, rollouts: Rollouts) -> Judged:
-    """Ask the reward, and look at the clock."""
+    """Ask the reward, and take the time."""
     began = time.monotonic()
     verdicts = reward(rollouts)
     return Judged(rollouts, verdicts, time.monotonic() - began)
@@ -83,10 +83,10 @@ def draw_and_judge(
     chunks: Iterable[Rollouts], reward: Reward, *, beside: bool = True, decode: Decode = unchanged,
     device: torch.device | None = None,
 ) -> Overlapped:  # fmt: skip
-    """Decode and judge each chunk while the next one is drawn. chunks: drawn as they are asked for, by a generator that
-    samples.
+    """Decode and judge each chunk while the next one is sampled.
 
-    beside: false judges each before the next is drawn, which is quicker where both would compute on the same cores.
+    chunks: a generator that samples a chunk whenever the next is asked for.
+    beside: false judges each before the next is sampled, which is quicker where both would compute on the same cores.
     decode, device: see `Judging`.
     Raises what drawing or the reward raises; after a reward's error no further chunk is drawn.
     """
@@ -101,7 +101,7 @@ def draw_and_judge(
             futures.append(judging.submit(rollouts))
             for future in futures:
                 if future.done():
-                    future.result()
+                    future.result()  # raises the reward's error now, and not after all chunks are sampled
         drawn = time.monotonic()
         judged = [future.result() for future in futures]
     waited = time.monotonic() - drawn

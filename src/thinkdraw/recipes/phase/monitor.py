@@ -1,7 +1,7 @@
 """When to stop believing the reward: a monitor that is watched and never optimised.
 
-A policy learns whatever its judge pays for. Where that and what was meant part, the optimised reward goes on rising while a
-monitor falls; the first sign of it is worth a warning, and with `stop_after` the end of the run.
+A policy learns whatever its judge pays for. Where that is no longer what was meant, the optimised reward goes on rising while
+a monitor falls: here the two *part*. The first time is worth a warning, and with `stop_after` so many in a row end the run.
 """
 
 import math
@@ -13,8 +13,8 @@ from thinkdraw.rewards.opening import RewardSettings
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.data import DataSettings
 
-Scores = dict[str, float | None]
-OPTIMISED = "validation_score"
+Scores = dict[str, float | None]  # column of metrics.jsonl → mean reward of a validation, None without any verdict
+OPTIMISED = "validation_score"  # the column of the optimised reward; a monitor's is monitor/NAME
 
 
 class ValidationSettings(StrictModel):
@@ -42,7 +42,11 @@ class ValidationSettings(StrictModel):
 
 
 class OveroptimisationMonitor:
-    """Remembers where the first monitor was highest, and since when the two have parted."""
+    """Compares the optimised reward with the first monitor since that monitor's peak.
+
+    peak: the values and the optimiser step of the validation at which the monitor was highest. parted: for how many
+    validations in a row the two have parted.
+    """
 
     def __init__(self, settings: ValidationSettings) -> None:
         self.settings = settings
@@ -50,7 +54,10 @@ class OveroptimisationMonitor:
         self.parted = 0
 
     def update(self, scores: Scores, step: int) -> str | None:
-        """A line to warn with if the optimised reward has risen, or stayed, since the monitor's peak, and the monitor fell."""
+        """Compare the scores of one more validation; returns a warning if the reward and the monitor have parted.
+
+        They have if, since the monitor's peak, it fell by more than `margin` and the optimised reward did not.
+        """
         if not self.settings.monitors:
             return None
         name = self.settings.monitors[0].name
@@ -70,6 +77,7 @@ class OveroptimisationMonitor:
 
     @property
     def stops(self) -> bool:
+        """Whether the run should end."""
         return self.settings.stop_after is not None and self.parted >= self.settings.stop_after
 
     def state_dict(self) -> State:

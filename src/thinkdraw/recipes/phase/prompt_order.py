@@ -1,4 +1,4 @@
-"""Which prompts a phase draws: an endless shuffled order, mixes that follow each other, and a memory of what is solved.
+"""Which prompts a phase takes: an endless shuffled order, mixes that follow each other, and a memory of what is solved.
 
 Staged mixes and history resampling: SRPO (arXiv 2504.14286), whose second stage trains on another kind of prompts and whose
 later epochs leave out prompts that every rollout solves.
@@ -34,9 +34,10 @@ class HistorySettings(StrictModel):
 
 
 class PromptOrder:
-    """The prompts of a run in the order in which phases take them; what they are depends on the seed and the rewards only.
+    """The prompts of a run in the order in which phases take them: the same order for the same seed and rewards.
 
-    mixes: (phases or None = for good, prompts), in turn; the last one stays.
+    mixes: (phases that it is taken from, prompts), one after the other; the last one, with None, is taken for good.
+    cursor: place in the endless order that comes next. skipped: how often a solved prompt was left out.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class PromptOrder:
     ) -> None:
         self.mixes, self.seed, self.history = list(mixes), seed, history
         self.cursor, self.skipped = 0, 0
-        self.table: dict[str, dict[str, float]] = {}  # prompt → its last group's rewards
+        # Prompt → mean, std, min and max of its last group's rewards, and the phase that group was of.
+        self.table: dict[str, dict[str, float]] = {}
 
     @staticmethod
     def of(
@@ -76,7 +78,7 @@ class PromptOrder:
         return taken
 
     def record(self, prompts: Sequence[Prompt], rewards: Tensor, phase: int) -> None:
-        """rewards: (P, G), NaN = no verdict; a group without any changes nothing."""
+        """Remember the rewards (P, G) of the prompts' groups; NaN = no verdict, and a group without any changes nothing."""
         for prompt, row in zip(prompts, rewards.tolist(), strict=True):
             known = [value for value in row if not math.isnan(value)]
             if known:
@@ -94,6 +96,7 @@ class PromptOrder:
         return sum(self.history is not None and row["min"] >= self.history.solved_reward for row in self.table.values())
 
     def _mix(self, phase: int) -> list[Prompt]:
+        """The prompts that are taken from in the phase of that number."""
         for phases, prompts in self.mixes[:-1]:
             if phases is None or phase < phases:
                 return prompts
@@ -105,8 +108,10 @@ class PromptOrder:
         return row is not None and self.history is not None and row["min"] >= self.history.solved_reward
 
     def _readmitted(self, place: int) -> bool:
+        """Whether a solved prompt is taken all the same: by lot, which follows from its place in the endless order."""
         assert self.history is not None
-        return bool(np.random.default_rng([self.seed, 7, place]).random() < self.history.readmit_frac)
+        rng = np.random.default_rng([self.seed, 7, place])  # 7 keeps it apart from the run's other random numbers
+        return bool(rng.random() < self.history.readmit_frac)
 
     def state_dict(self) -> State:
         names = list(self.table)
@@ -124,4 +129,5 @@ class PromptOrder:
 
 
 def _key(prompt: Prompt) -> str:
+    """What a prompt is known by in the table."""
     return prompt.id or prompt.text

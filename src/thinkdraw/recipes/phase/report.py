@@ -10,7 +10,7 @@ from thinkdraw.training.display import Display
 from thinkdraw.training.run import Run
 from thinkdraw.types import Policy
 
-BF16_RATIO_LIMIT = 1e-2  # at the first update of a phase; fp32 has `fp32_limit`
+BF16_RATIO_LIMIT = 1e-2  # of max |ratio − 1| at the first update of a phase; fp32 has `fp32_limit`
 
 
 def log_groups(run: Run[Policy], batch: Batch, num_groups: int) -> None:
@@ -25,7 +25,10 @@ def log_groups(run: Run[Policy], batch: Batch, num_groups: int) -> None:
 
 
 def warn_of_trouble(display: Display, row: Mapping[str, float | None], flat_phases: int, config: GrpoConfig) -> None:
-    """Say what an expert would see in a phase's row; every warning is said once. flat_phases: in a row, without variance."""
+    """Warn of what an expert would see in a phase's row of metrics.jsonl; every warning comes once a run.
+
+    flat_phases: how many phases in a row, up to this one, had no reward variance in any group.
+    """
     if flat_phases >= 3:
         display.warn(
             "variance",

@@ -22,11 +22,11 @@ from thinkdraw.types import Policy, Prompt, Reward, Rollouts, Verdicts
 
 @dataclass(frozen=True)
 class Phase:
-    """What a process has of a phase.
+    """A phase's rollouts with their verdicts and advantages, as far as they are this process's, and what they cost.
 
-    batch: what is learned from. verdicts: of every rollout drawn here, those of replaced groups too.
-    num_sampled: pictures, over all processes. spent: what the ledger is told: tokens and reference forwards of all
-    processes, this one's seconds.
+    batch: what is learned from. verdicts: of every rollout sampled here, those of replaced groups too.
+    num_sampled: rollouts, over all processes. spent: column of the ledger → amount; tokens and reference forwards of all
+    processes, seconds of this one.
     """
 
     batch: Batch
@@ -35,27 +35,23 @@ class Phase:
     spent: dict[str, float]
 
 
-def draw_seeds(seed: int, phase: int, first: int, num_prompts: int, group_size: int) -> Tensor:
-    """(num_prompts · group_size,) seeds of the phase's prompts `first`, `first` + 1, …, whoever draws them."""
-    base = int(np.random.SeedSequence([seed, phase]).generate_state(1)[0])
-    return derive_seeds(base, first + num_prompts, group_size)[first * group_size :]
-
-
 def sample_phase(
     policy: Policy, reward: Reward, order: PromptOrder, config: GrpoConfig, phase: int, world: World
 ) -> Phase:
-    """Sample and judge this process's groups of the phase, and say what each row is worth.
+    """Sample and judge this process's groups of the phase, and give each row its advantage.
 
-    Groups without spread are replaced, `refill_rounds` times, by groups of the prompts that come next. What the rewards
-    say of their prompts is remembered in `order`.
+    Groups without spread are replaced, `refill_rounds` times, by groups of the prompts that come next. `order` remembers
+    which prompts were solved. phase: its number. All processes call this together: they share out prompts, and add sums.
     """
-    parts: list[Batch] = []
-    verdicts: list[Verdicts] = []
+    parts: list[Batch] = []  # to learn from
+    verdicts: list[Verdicts] = []  # of all that was sampled
     seconds = {"seconds_sampling": 0.0, "seconds_judging": 0.0}
     num_tokens = 0
     prompts = order.take(config.prompts_per_phase, phase)
-    mine = world.share(len(prompts))
-    drawn = 0  # prompts of the phase so far, over all processes
+    mine = world.share(len(prompts))  # this process's places in `prompts`
+    drawn = (
+        0  # prompts of earlier rounds, over all processes: a prompt's place in the phase decides its rollouts' seeds
+    )
     for attempt in range(1 + config.refill_rounds):
         if len(mine):
             new = sample_groups(policy, reward, [prompts[i] for i in mine], config, phase, drawn + mine.start, seconds)
@@ -67,12 +63,12 @@ def sample_phase(
             order.record(prompts, world.add_rows(rewards, mine, len(prompts)), phase)
         drawn += len(prompts)
         if attempt == config.refill_rounds:
-            break
-        missing = world.gather(sum(int(flat_groups(part).sum()) for part in parts))
+            break  # the groups without spread of the last round stay
+        missing = world.gather(sum(int(flat_groups(part).sum()) for part in parts))  # groups, of each process
         if sum(missing) == 0:
             break
         parts = [part.select_groups(~flat_groups(part)) for part in parts]
-        prompts = order.take(sum(missing), phase)
+        prompts = order.take(sum(missing), phase)  # each process as many as it lost
         begin = sum(missing[: world.rank])
         mine = range(begin, begin + missing[world.rank])
     batch = finish_credit(policy, Batch.join(parts), config, world)
@@ -82,43 +78,65 @@ def sample_phase(
     return Phase(batch, Verdicts.join(verdicts), num_sampled, spent)
 
 
+def flat_groups(batch: Batch) -> Tensor:
+    """(P,) bool: groups of which nothing can be learned, their rewards all equal or fewer than two."""
+    assert batch.advantages is not None
+    return batch.advantages.zero_variance | batch.advantages.dropped
+
+
+def _verdicts(batch: Batch) -> Verdicts:
+    assert batch.verdicts is not None
+    return batch.verdicts
+
+
 def sample_groups(
     policy: Policy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int,
     seconds: dict[str, float],
 ) -> Batch:  # fmt: skip
-    """A group of rollouts per prompt, judged, with advantages; the seconds that it took are added to `seconds`.
+    """Sample a group of rollouts per prompt, judge them, and add advantages.
 
-    Drawn in `judge_chunks` parts: while one is judged the next is drawn, unless both would compute on the same cores. On a
-    GPU a part's pictures are decoded beside the next one's tokens, too. first: the first prompt's place in the phase.
+    Sampled in `judge_chunks` parts: while one is judged the next is sampled, unless both would compute on the same cores.
+    On a GPU a part's pictures are decoded while the next one's tokens are sampled, too.
+    first: the first prompt's place in the phase. seconds: what this took is added to it.
     """
-    size, on_cpu = -(-len(prompts) // config.judge_chunks), policy.device.type == "cpu"
+    size, on_cpu = -(-len(prompts) // config.judge_chunks), policy.device.type == "cpu"  # prompts of a part
     begins = range(0, len(prompts), size)
     chunks = (_draw(policy, prompts[b : b + size], config, phase, first + b, decode=on_cpu) for b in begins)
     beside = not on_cpu or reward.elsewhere
     drawn = draw_and_judge(chunks, reward, beside=beside, decode=partial(with_pictures, policy), device=policy.device)
     seconds["seconds_sampling"] += drawn.seconds_sample
-    seconds["seconds_judging"] += drawn.seconds_wait
+    seconds["seconds_judging"] += drawn.seconds_wait  # what sampling did not hide
     groups = torch.arange(first, first + len(prompts)).repeat_interleave(config.group_size)
     judged = Batch.join([Batch(chunk.rollouts, chunk.verdicts) for chunk in drawn.chunks])
     return with_advantages(policy, reward, dataclasses.replace(judged, groups=groups), config)
 
 
-def flat_groups(batch: Batch) -> Tensor:
-    """(P,) bool: groups of which nothing can be learned, all alike or without verdicts."""
-    assert batch.advantages is not None
-    return batch.advantages.zero_variance | batch.advantages.dropped
+def _draw(
+    policy: Policy, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int, *, decode: bool
+) -> Rollouts:
+    """Sample a group per prompt. first: the first prompt's place in the phase. decode: make pictures too."""
+    size, settings = config.group_size, config.sampling
+    seeds = draw_seeds(config.seed, phase, first, len(prompts), size)
+    if config.rewrites == "pool":
+        told = retold(prompts, size, phase, config.seed)
+        return dataclasses.replace(policy.sample(told, settings, seeds=seeds, decode=decode), group_size=size)
+    return policy.sample(prompts, settings, group_size=size, seeds=seeds, decode=decode)
 
 
-def with_pictures(policy: Policy, rollouts: Rollouts) -> Rollouts:
-    if rollouts.pictures is not None:
-        return rollouts
-    return dataclasses.replace(rollouts, pictures=policy.decode_tokens(rollouts.image_tokens()))
+def draw_seeds(seed: int, phase: int, first: int, num_prompts: int, group_size: int) -> Tensor:
+    """(num_prompts · group_size,) seeds of the phase's prompts `first`, `first` + 1, …
+
+    The same on any number of processes: a rollout's seed follows from the run's seed, the phase and the prompt's place.
+    """
+    base = int(np.random.SeedSequence([seed, phase]).generate_state(1)[0])
+    return derive_seeds(base, first + num_prompts, group_size)[first * group_size :]
 
 
 def retold(prompts: Sequence[Prompt], group_size: int, phase: int, seed: int) -> list[Prompt]:
-    """`group_size` of each prompt, prompt-major: its own words first, then rewrites in an order of the phase's own, in turn.
+    """Prompts in several wordings: `group_size` of each, prompt-major, its own words first, then its rewrites in turn.
 
-    The group has one baseline for all of them, as PeRL's groups have for permuted pictures (arXiv 2506.14907).
+    The order of the rewrites is another in each phase. The group has one baseline for all of them, as PeRL's groups have
+    for permuted pictures (arXiv 2506.14907).
     """
     out: list[Prompt] = []
     for prompt in prompts:
@@ -129,17 +147,8 @@ def retold(prompts: Sequence[Prompt], group_size: int, phase: int, seed: int) ->
     return out
 
 
-def _draw(
-    policy: Policy, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int, *, decode: bool
-) -> Rollouts:
-    size, settings = config.group_size, config.sampling
-    seeds = draw_seeds(config.seed, phase, first, len(prompts), size)
-    if config.rewrites == "pool":
-        told = retold(prompts, size, phase, config.seed)
-        return dataclasses.replace(policy.sample(told, settings, seeds=seeds, decode=decode), group_size=size)
-    return policy.sample(prompts, settings, group_size=size, seeds=seeds, decode=decode)
-
-
-def _verdicts(batch: Batch) -> Verdicts:
-    assert batch.verdicts is not None
-    return batch.verdicts
+def with_pictures(policy: Policy, rollouts: Rollouts) -> Rollouts:
+    """Decode the pictures of rollouts that were sampled without."""
+    if rollouts.pictures is not None:
+        return rollouts
+    return dataclasses.replace(rollouts, pictures=policy.decode_tokens(rollouts.image_tokens()))

@@ -25,9 +25,10 @@ def write_rollouts(
     num_groups: int,
     policy: Policy | None = None,
 ) -> None:
-    """The first `num_groups` groups. rewards, advantages and each component: (B,); NaN becomes null.
+    """Write the first `num_groups` groups.
 
-    policy: reads and draws the segments of rollouts that are more than a thought and a picture, and only those.
+    rewards, advantages and each component (part of the reward): (B,); NaN becomes null.
+    policy: needed for rollouts that are more than a thought and a picture, to spell their texts and draw their pictures.
     """
     rows: list[JsonObject] = []
     assert rollouts.pictures is not None
@@ -84,5 +85,6 @@ SEGMENTS = pa.field(
 
 
 def _number(value: Tensor) -> float | None:
+    """A scalar as JSON has it: null for NaN and infinity."""
     number = float(value)
     return number if math.isfinite(number) else None

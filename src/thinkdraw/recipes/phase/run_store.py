@@ -14,9 +14,11 @@ from thinkdraw.types import Policy, Reward, ThoughtFormat
 
 
 class RunStore:
-    """Groups that a refill replaced are not in it. decodes: a checkpoint with the run's picture tokenizer.
+    """The rollout store of a run, a column of it the optimised reward's. Groups that a refill replaced are not in it.
 
-    num_shards: how many a checkpoint knows of; those after it are of phases that will be sampled again, and are dropped.
+    decodes: name of a policy whose picture tokenizer is the run's, for readers who want the pictures again.
+    num_shards: how many the run's checkpoint knows of; the shards after these are of phases that will be sampled again,
+    and are dropped.
     """
 
     def __init__(
@@ -49,7 +51,7 @@ class RunStore:
         return cls(run.path / "store", run.policy, config.sampling.thought, judge, decodes, num_shards, run.world)
 
     def append(self, batch: Batch) -> int:
-        """Write a shard per process, one after the other, so that the same run writes the same store; returns their number."""
+        """Write a shard per process; returns how many shards there are. In turn, so that equal runs write equal stores."""
         for rank in range(self.world.size):
             if rank == self.world.rank and len(batch) and batch.verdicts is not None:
                 self.store.append(

@@ -10,7 +10,7 @@ from thinkdraw.training.world import World
 
 
 def phase_stats(phase: Phase, config: GrpoConfig, world: World) -> dict[str, float | None]:
-    """Global means; None where nothing has a verdict.
+    """Compute a phase's columns of metrics.jsonl, over all processes; None where nothing has a verdict.
 
     reward_mean and no_verdict_frac are of all rollouts, replaced groups too; the rest is of what is trained on.
     """
@@ -18,6 +18,7 @@ def phase_stats(phase: Phase, config: GrpoConfig, world: World) -> dict[str, flo
     advantages, rollouts = batch.advantages, batch.rollouts
     assert advantages is not None and batch.verdicts is not None
     names = sorted(batch.verdicts.parts)
+    # Sums first, of the same names in every process, then one all-reduce, then means.
     sums: dict[str, float] = dict.fromkeys(("rows", "missing", "trained_rows", "groups", "flat", "text", "forced"), 0.0)
     sums |= {
         f"{name}/{what}": 0.0
@@ -43,7 +44,7 @@ def phase_stats(phase: Phase, config: GrpoConfig, world: World) -> dict[str, flo
         float(rollouts.text_was_cut().sum()),
         len(text),
     )
-    s = world.add(sums)
+    s = world.add(sums)  # over all processes
 
     def mean_std(name: str) -> tuple[float | None, float | None]:
         count = s[f"{name}/count"]

@@ -1,4 +1,4 @@
-"""How a rollout's advantage is spread over its tokens: the token weights of `objectives.token_weights` for whole groups."""
+"""How a rollout's advantage is spread over its tokens: what the formulas in `objectives/token_weights.py` are given."""
 
 import dataclasses
 from typing import Literal
@@ -14,8 +14,9 @@ TokenWeights = Literal["stage", "critical", "entropy_guided", "guidance_contrast
 
 
 def token_credit(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: int) -> StageWeights:
-    """What each token's advantage and KL term are multiplied by; of whole groups with advantages, before they are split.
+    """What each token's advantage and KL term are multiplied by.
 
+    batch: all of this process's groups with their advantages, for some weights compare the rollouts of a group.
     `critical` and `entropy_guided` cost one more forward pass, `guidance_contrast` two.
     """
     rollouts, trained, advantages = batch.rollouts, batch.trained_mask(), batch.advantages
@@ -36,14 +37,17 @@ def token_credit(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: i
 
 
 def _guided(rollouts: Rollouts, scale: float) -> Rollouts:
-    """The same tokens as if sampled at another guidance scale: at 0 the picture does not see its prompt."""
+    """The same tokens, to be scored as if they were sampled at another guidance scale: at 0 without their prompt.
+
+    `kept`, what top-k and top-p left, is of the scale that was sampled with, and does not hold for another.
+    """
     sampling = rollouts.sampling.model_copy(update={"guidance_scale": scale, "top_k": None, "top_p": None})
     return dataclasses.replace(rollouts, sampling=sampling, kept=None)
 
 
 @torch.no_grad()
 def scored(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Scored:
-    """Log-probs and entropies (B, T) of the policy as it is."""
+    """Score rollouts under the policy as it is, without gradient: log-probs and entropies (B, T)."""
     log_probs, entropy = (torch.zeros(rollouts.tokens.shape, device=policy.device) for _ in range(2))
     for rows in torch.arange(len(rollouts)).split(micro_rows):
         micro = rollouts.select(rows)

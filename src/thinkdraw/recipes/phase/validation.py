@@ -28,7 +28,7 @@ class Validation:
         return self.monitor.stops
 
     def validate(self, run: Run[Policy], rewards: Mapping[str, Reward], phase: int) -> dict[str, float | None]:
-        """The phase's columns of metrics.jsonl, where it is due; a warning where reward and monitor part."""
+        """Validate if it is due after this phase; returns its columns of metrics.jsonl, and warns where the two part."""
         if not self.settings.every or phase % self.settings.every:
             return {}
         with run.whole_weights():
@@ -38,7 +38,7 @@ class Validation:
         return scores | ({"parted": self.monitor.parted} if self.settings.monitors else {})
 
     def score(self, row: Mapping[str, float | None]) -> float | None:
-        """What chooses the best checkpoint, of a row of metrics.jsonl; None where it was not validated."""
+        """The score by which this row's checkpoint is compared with others; None in a phase without validation."""
         return row.get(f"monitor/{self.settings.best_by}" if self.settings.best_by else OPTIMISED)
 
     def state_dict(self) -> State:
@@ -60,6 +60,7 @@ def mean_rewards(
     mine = world.share(len(prompts))
     sums = {f"{name}/{what}": 0.0 for name in rewards for what in ("total", "count")}
     if len(mine):
+        # Three words: those of training phases are [seed, phase], so that no rollout is drawn for both.
         base = np.random.SeedSequence([seed, 0, 1]).generate_state(1)[0]
         seeds = derive_seeds(int(base), len(prompts), 1)[mine.start : mine.stop]
         rollouts = policy.sample([prompts[i] for i in mine], sampling, seeds=seeds)
