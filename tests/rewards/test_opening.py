@@ -22,6 +22,8 @@ PROMPT = Prompt("a ring and a cup", nouns=("ring", "cup"), counts=(("ring", 1),)
 class Says:
     """A questioner and a writer, of the test's own."""
 
+    sees = True
+
     def __init__(self, value=0.5):
         self.value = value
 

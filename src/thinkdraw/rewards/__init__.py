@@ -8,6 +8,7 @@ import inspect
 from functools import partial
 from typing import Any
 
+from thinkdraw.errors import UserError
 from thinkdraw.runtime.registry import find, make
 from thinkdraw.types import Reward
 
@@ -43,12 +44,17 @@ REWARDS = {
 def load_reward(name: str, **settings: Any) -> Reward:
     """The reward called `name`, or of the class at a dotted path `pkg.mod:Class`, made with its settings.
 
-    A function at a dotted path whose first parameter is called `rollouts` is the reward itself.
+    What stands at a dotted path, is no class and has a first parameter called `rollouts` is the reward itself.
     Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
     """
     from thinkdraw.rewards.own import as_reward
 
     maker = find("reward", REWARDS, name)
-    if inspect.isfunction(maker) and next(iter(inspect.signature(maker).parameters), "") == "rollouts":
-        return as_reward(partial(maker, **settings) if settings else maker, maker.__name__)
-    return as_reward(make("reward", REWARDS, name, settings), name)
+    if not inspect.isclass(maker) and next(iter(inspect.signature(maker).parameters), "") == "rollouts":
+        return as_reward(partial(maker, **settings) if settings else maker, getattr(maker, "__name__", name))
+    made = make("reward", REWARDS, name, settings)
+    if not callable(made):
+        raise UserError(
+            f"reward {name!r} gives a {type(made).__name__}, which cannot be called with rollouts. Give it a __call__(rollouts)."
+        )
+    return as_reward(made, name)

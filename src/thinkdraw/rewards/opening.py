@@ -69,7 +69,10 @@ def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
 
 def _named_settings(maker: Any) -> dict[str, Any]:
     """Parameter → the protocol of the judge that it takes, or `Reward` where it takes a mapping of rewards."""
-    hints = get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    try:
+        hints = get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    except (NameError, TypeError):  # a user's own may name types that only a type checker imports, or be an object
+        return {}
     kinds = {}
     for name, hint in hints.items():
         if get_origin(hint) is Mapping and get_args(hint)[-1] is Reward:
