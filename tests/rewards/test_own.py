@@ -83,6 +83,10 @@ def unknown_types(rollouts: "NotImported") -> "Neither":  # type: ignore[name-de
     return [0.0, 1.0]
 
 
+def other_word(pictures):
+    return [0.0, 1.0]
+
+
 PICTURES = torch.tensor([0, 51], dtype=torch.uint8)[:, None, None, None].expand(2, 4, 4, 3)
 ROWS = rollouts([Prompt("a"), Prompt("b")], PICTURES, ["", ""])
 
@@ -99,9 +103,9 @@ def test_a_function_and_a_class_work_by_their_dotted_path(path, settings, values
     assert (reward.weights, reward.revision, reward.elsewhere) == (None, None, False)
 
 
-def test_a_function_is_named_as_it_is_and_a_class_without_a_name_by_its_path():
+def test_a_function_and_a_class_without_a_name_are_called_as_in_their_module():
     assert load_reward(f"{HERE}:dark").name == as_reward(dark).name == "dark"
-    assert load_reward(f"{HERE}:Bright").name == f"{HERE}:Bright" and as_reward(Bright()).name == "Bright"
+    assert load_reward(f"{HERE}:Bright").name == as_reward(Bright()).name == "Bright"
 
 
 def test_what_it_has_besides_is_read_in_one_place():
@@ -161,7 +165,11 @@ def test_an_object_and_types_that_only_a_type_checker_knows_are_opened():
 
 @pytest.mark.parametrize(
     ("name", "says"),
-    [("Uncallable", "gives a Uncallable, which cannot be called"), ("a_number", "has a int as a_number")],
+    [
+        ("Uncallable", "gives a Uncallable, which cannot be called"),
+        ("a_number", "has a int as a_number"),
+        ("other_word", "needs pictures. Call it rollouts"),
+    ],
 )
 def test_what_is_no_reward_is_refused_in_a_line(name, says):
     with pytest.raises(UserError, match=says):

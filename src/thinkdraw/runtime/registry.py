@@ -38,10 +38,12 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
             f"{kind} {name!r}: importing {module} raised {type(error).__name__}: {error}. Mend it."
         ) from error
     if not callable(maker := getattr(found, attribute, None)):
-        has = f"has no {attribute}" if maker is None else f"has a {type(maker).__name__} as {attribute}"
+        has = (
+            f"no {attribute}" if maker is None else f"a {type(maker).__name__} as {attribute}, and no class or function"
+        )
         raise UserError(
-            f"{kind} {name!r}: {module} ({getattr(found, '__file__', 'built in')}) {has}, and no class or function. "
-            "Correct the path; a module that is installed comes before one in the current folder."
+            f"{kind} {name!r}: {module} ({getattr(found, '__file__', 'built in')}) has {has}. Correct the path; what is "
+            "installed comes before what is in the current folder."
         )
     return maker
 
