@@ -47,7 +47,7 @@ def test_the_labs_prompts_are_guarded_too_and_its_own_splits_pass(files):
 
 def test_sft_examples_that_leak_are_left_out_with_their_pictures(files):
     model = load_policy(random_janus(files / "policy"))
-    codes = [[n] * model.num_image_tokens for n in range(3)]
+    codes = [[n] * model.picture.num_tokens for n in range(3)]
     texts = ["a cat", "a red dog", "an owl"]
     rows = [{"prompt": p, "thought": f"about {p}", "image_tokens": c} for p, c in zip(texts, codes)]
     (files / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
