@@ -158,6 +158,8 @@ class GridPolicy:
         if lora:
             raise UserError("lora: the grid policy has no adapters. Set lora=null.")
         if path:
+            if not Path(path, "model.safetensors").is_file():
+                raise UserError(f"policy {path} holds no model.safetensors. Give a folder that `save` wrote, or a run.")
             network = GridNetwork(GPT2Config.from_pretrained(path))
             network.load_state_dict(load_file(Path(path, "model.safetensors")))
         else:
@@ -356,7 +358,9 @@ class GridPolicy:
     # Seeing
 
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        raise UserError("the grid policy cannot see: it answers no questions about pictures. Ask another judge.")
+        raise UserError(
+            "the grid policy cannot see: it answers no questions. Ask another judge, or none: --questions-per-type 0."
+        )
 
     yes_logits = log_likelihood = answer
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "examples" / "my_policy"
 
@@ -35,6 +37,26 @@ def test_one_grpo_step_and_a_picture_of_what_was_learned(tmp_path):
     )
     assert drawn.returncode == 0, drawn.stderr
     assert (tmp_path / "d" / "00000_0.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("generate policy:GridPolicy@nowhere -p star", "policy nowhere holds no model.safetensors"),
+        (
+            "eval policy:GridPolicy --count 6 --out {out}",
+            "it answers no questions. Ask another judge, or none: --questions-per-type 0",
+        ),
+        (
+            "train lab_sft policy=policy:GridPolicy data.count=4 out={out}",
+            "pictures of 64×64 pixels, and the policy draws 20×28",
+        ),
+        ("train grpo.yaml sampling.thought=rewrite out={out}", "takes inline or off"),
+    ],
+)
+def test_what_it_cannot_do_is_refused_in_a_line(tmp_path, words, says):
+    done = thinkdraw(*words.format(out=tmp_path / "out").split())
+    assert done.returncode == 2 and says in done.stderr and "Traceback" not in done.stderr
 
 
 def test_the_example_imports_no_other_family():

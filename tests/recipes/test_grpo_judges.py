@@ -13,7 +13,7 @@ from thinkdraw.rewards.judges_behind import complaints
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision
 from thinkdraw.rewards.vqa_yes import OrmReward
-from thinkdraw.types import Sampling
+from thinkdraw.types import Sampling, Verdicts
 
 SMALL = {"prompts_per_phase": 1, "group_size": 4, "save_every": 1, "sampling": Sampling(max_thought_tokens=3)}
 
@@ -88,6 +88,14 @@ def test_a_run_that_stops_without_verdicts_says_why_the_judge_had_none(tmp_path,
     with pytest.raises(UserError, match=r"for 100% .*\(asked: HTTP 500 \(9\), timeout \(5\)\)\. Look") as caught:
         grpo.run(grpo_config(tmp_path, policy, max_steps=1, **SMALL), reward=reward)
     assert "\n" not in str(caught.value)
+
+
+def test_a_run_that_stops_without_verdicts_says_what_they_note(tmp_path, policy):
+    def silent(rollouts):
+        return Verdicts.of(torch.full((len(rollouts),), torch.nan), notes=Counter({"no answer": len(rollouts)}))
+
+    with pytest.raises(UserError, match=r"\(silent: no answer \(4\)\)"):
+        grpo.run(grpo_config(tmp_path, policy, max_steps=1, **SMALL), reward=silent)
 
 
 def test_a_reward_that_counts_its_problems_itself_is_heard_too_and_one_that_says_nothing_adds_nothing():

@@ -22,6 +22,8 @@ PROMPT = Prompt("a ring and a cup", nouns=("ring", "cup"), counts=(("ring", 1),)
 class Says:
     """A questioner and a writer, of the test's own."""
 
+    sees = True
+
     def __init__(self, value=0.5):
         self.value = value
 
@@ -121,7 +123,6 @@ def test_a_policy_is_a_judge_by_its_checkpoint(loaded):
 
 def test_self_is_a_copy_of_the_policy_in_training(loaded):
     own = Says(0.75)
-    own.sees = True
     reward = open_reward("combined", own, rewards={"vqa-yes": {"questioner": "self"}})
     own.value = 0.0  # it learns
     assert reward(batch()).rewards.item() == 0.75 and loaded == []

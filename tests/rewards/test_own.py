@@ -2,11 +2,14 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
 import torch
 from tests.benchmarks.stub import rollouts
 
+from thinkdraw.errors import UserError
 from thinkdraw.rewards import load_reward
+from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.types import Prompt, Verdicts
 
@@ -42,6 +45,48 @@ class Everything:
         return {"low": torch.tensor([True, False])}
 
 
+class Uncallable:
+    pass
+
+
+class Lists:
+    """Lists where a shipped reward has tensors."""
+
+    def __call__(self, rollouts):
+        return [0.5, 1]
+
+    def applies(self, rollouts):
+        return [True, False]
+
+    def components(self, rollouts):
+        return {"low": np.array([1.0, 2.0])}
+
+    def component_applies(self, rollouts):
+        return {"low": [1, 0]}
+
+
+class Answer:
+    def __init__(self, answer, **more):
+        self.answer = answer
+        for method, values in more.items():
+            setattr(self, method, lambda rollouts, values=values: values)
+
+    def __call__(self, rollouts):
+        return self.answer
+
+
+an_object = Bright()
+a_number = 3
+
+
+def unknown_types(rollouts: "NotImported") -> "Neither":  # type: ignore[name-defined]  # noqa: F821
+    return [0.0, 1.0]
+
+
+def other_word(pictures):
+    return [0.0, 1.0]
+
+
 PICTURES = torch.tensor([0, 51], dtype=torch.uint8)[:, None, None, None].expand(2, 4, 4, 3)
 ROWS = rollouts([Prompt("a"), Prompt("b")], PICTURES, ["", ""])
 
@@ -58,9 +103,9 @@ def test_a_function_and_a_class_work_by_their_dotted_path(path, settings, values
     assert (reward.weights, reward.revision, reward.elsewhere) == (None, None, False)
 
 
-def test_a_function_is_named_as_it_is_and_a_class_without_a_name_by_its_path():
+def test_a_function_and_a_class_without_a_name_are_called_as_in_their_module():
     assert load_reward(f"{HERE}:dark").name == as_reward(dark).name == "dark"
-    assert load_reward(f"{HERE}:Bright").name == f"{HERE}:Bright" and as_reward(Bright()).name == "Bright"
+    assert load_reward(f"{HERE}:Bright").name == as_reward(Bright()).name == "Bright"
 
 
 def test_what_it_has_besides_is_read_in_one_place():
@@ -76,3 +121,56 @@ def test_verdicts_are_taken_as_they_are_and_what_cannot_be_called_is_refused():
     assert as_reward(lambda rollouts: said)(ROWS) is said
     with pytest.raises(TypeError, match="int cannot be called with rollouts"):
         as_reward(3)  # type: ignore[arg-type]
+
+
+def test_lists_and_arrays_do_everywhere():
+    verdicts = as_reward(Lists())(ROWS)
+    assert verdicts.rewards.tolist() == [0.5, 1.0] and verdicts.applies.tolist() == [True, False]
+    assert verdicts.parts["low"].tolist() == [1.0, 2.0] and verdicts.part_applies["low"].tolist() == [True, False]
+
+
+@pytest.mark.parametrize("answer", [np.array([0.25, 0.5]), np.array([0.25, 0.5]).tolist(), (0.25, np.float64(0.5)),
+                                    torch.tensor([0.25, 0.5], dtype=torch.float64, requires_grad=True),
+                                    torch.tensor([0.25, 0.5], dtype=torch.bfloat16)])  # fmt: skip
+def test_numbers_of_any_kind_become_float32_without_a_gradient(answer):
+    rewards = as_reward(Answer(answer))(ROWS).rewards
+    assert rewards.tolist() == [0.25, 0.5] and rewards.dtype == torch.float32 and not rewards.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("reward", "says"),
+    [
+        (Answer([0.5]), r"Answer: rewards has shape \(1,\). Return one number for each of the 2 rollouts"),
+        (Answer(0.5), r"rewards has shape \(\)"),
+        (Answer(torch.zeros(2, 1)), r"rewards has shape \(2, 1\)"),
+        (Answer(Verdicts.of(torch.zeros(3))), r"rewards has shape \(3,\)"),
+        (Answer(None), "rewards is of type NoneType"),
+        (Answer([None, 1.0]), "rewards is of type list"),
+        (Answer({"low": [0.5, 0.5]}), "rewards is of type dict"),
+        (Answer([float("inf"), 0.5]), "rewards holds 1 infinite numbers"),
+        (Answer([0, 1], applies=[True]), r"applies has shape \(1,\)"),
+        (Answer([0, 1], components={"low": [1]}), r"components\[low\] has shape \(1,\)"),
+    ],
+)
+def test_an_answer_that_is_no_number_for_each_rollout_is_refused_in_a_line(reward, says):
+    with pytest.raises(UserError, match=says) as caught:
+        as_reward(reward)(ROWS)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_object_and_types_that_only_a_type_checker_knows_are_opened():
+    assert open_reward(f"{HERE}:an_object")(ROWS).rewards.tolist() == pytest.approx([0, 0.2])
+    assert open_reward(f"{HERE}:unknown_types")(ROWS).rewards.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("Uncallable", "gives a Uncallable, which cannot be called"),
+        ("a_number", "has a int as a_number"),
+        ("other_word", "needs pictures. Call it rollouts"),
+    ],
+)
+def test_what_is_no_reward_is_refused_in_a_line(name, says):
+    with pytest.raises(UserError, match=says):
+        open_reward(f"{HERE}:{name}")

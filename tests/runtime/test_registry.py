@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 
 from thinkdraw.errors import UserError
@@ -21,10 +23,27 @@ def test_settings_are_passed_on():
         ("txt", {}, "unknown judge 'txt': did you mean text"),
         ("zzz", {}, "unknown judge 'zzz': known are text, with:colon"),
         ("nowhere.at_all:X", {}, "cannot import nowhere"),
-        ("fractions:Fractal", {}, "fractions has no Fractal"),
+        ("fractions:Fractal", {}, r"fractions \(.*fractions.py\) has no Fractal"),
+        (":Fraction", {}, "importing  raised ValueError: Empty module name"),
         ("fractions:Fraction", {"sum": 1}, "unexpected keyword argument 'sum'. It takes numerator, denominator"),
     ],
 )
 def test_what_leads_nowhere_says_why(name, settings, message):
     with pytest.raises(UserError, match=message):
         make("judge", KNOWN, name, settings)
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("def reward(rollouts): return [", "raised SyntaxError"),
+        ("1 / 0", "raised ZeroDivisionError: division by zero"),
+        ("import os; os.nothing", "raised AttributeError: module 'os' has no attribute 'nothing'"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_says_what_it_raised(tmp_path, monkeypatch, code, says):
+    (tmp_path / "broken_module.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", sys.path[:])
+    with pytest.raises(UserError, match=says):
+        find("reward", {}, "broken_module:reward")

@@ -5,9 +5,11 @@ a reward can never disagree about what a correct picture is.
 """
 
 import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from thinkdraw.errors import UserError
 from thinkdraw.runtime.registry import find, make
 from thinkdraw.types import Reward
 
@@ -43,12 +45,26 @@ REWARDS = {
 def load_reward(name: str, **settings: Any) -> Reward:
     """The reward called `name`, or of the class at a dotted path `pkg.mod:Class`, made with its settings.
 
-    A function at a dotted path whose first parameter is called `rollouts` is the reward itself.
+    What stands at a dotted path, is no class and has a first parameter called `rollouts` is the reward itself.
     Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
     """
     from thinkdraw.rewards.own import as_reward
 
     maker = find("reward", REWARDS, name)
-    if inspect.isfunction(maker) and next(iter(inspect.signature(maker).parameters), "") == "rollouts":
-        return as_reward(partial(maker, **settings) if settings else maker, maker.__name__)
-    return as_reward(make("reward", REWARDS, name, settings), name)
+    if not inspect.isclass(maker) and next(iter(inspect.signature(maker).parameters), "") == "rollouts":
+        return as_reward(partial(maker, **settings) if settings else maker, getattr(maker, "__name__", name))
+    if inspect.isfunction(maker) and name not in REWARDS and not settings and len(needed := _needed(maker)) == 1:
+        raise UserError(
+            f"reward {name!r} needs {needed[0]}. Call it rollouts if the function is the reward itself, or give it as a setting."
+        )
+    made = make("reward", REWARDS, name, settings)
+    if not callable(made):
+        raise UserError(
+            f"reward {name!r} gives a {type(made).__name__}, which cannot be called with rollouts. Give it a __call__(rollouts)."
+        )
+    return as_reward(made, name.rpartition(":")[2])
+
+
+def _needed(function: Callable[..., Any]) -> list[str]:
+    parameters = inspect.signature(function).parameters.values()
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]

@@ -77,7 +77,10 @@ def _named_settings(maker: Any) -> dict[str, Any]:
 
     maker: the reward's class or function.
     """
-    hints = get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    try:
+        hints = get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
+    except (NameError, TypeError):  # a user's own may name types that only a type checker imports, or be an object
+        return {}
     kinds = {}
     for name, hint in hints.items():
         if get_origin(hint) is Mapping and get_args(hint)[-1] is Reward:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judges_behind import OwnJudge
 from thinkdraw.types import Reward, Rollouts, Verdicts
@@ -51,14 +52,35 @@ class OwnReward(BaseReward):
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         answer = self.call(rollouts)
         if isinstance(answer, Verdicts):
+            self._column("rewards", answer.rewards, rollouts)
             return answer
-        rewards = torch.as_tensor(answer, dtype=torch.float32)
+        applies = self._ask("applies", rollouts)
         return Verdicts.of(
-            rewards, self._ask("applies", rollouts), self._ask("components", rollouts),
-            self._ask("component_applies", rollouts),
-        )  # fmt: skip
+            self._column("rewards", answer, rollouts),
+            None if applies is None else self._column("applies", applies, rollouts, torch.bool),
+            self._columns("components", rollouts),
+            self._columns("component_applies", rollouts, torch.bool),
+        )
+
+    def _columns(self, method: str, rollouts: Rollouts, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+        columns = self._ask(method, rollouts) or {}
+        return {part: self._column(f"{method}[{part}]", v, rollouts, dtype) for part, v in columns.items()}
+
+    def _column(self, what: str, values: Any, rollouts: Rollouts, dtype: torch.dtype = torch.float32) -> Tensor:
+        """(B,). Raises UserError for anything else, and for infinite rewards, which no group could be compared by."""
+        rule = f"Return one number for each of the {len(rollouts)} rollouts, NaN for no verdict."
+        try:
+            column = torch.as_tensor(values, dtype=dtype).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            why = f"of type {type(values).__name__} ({error})"
+            raise UserError(f"reward {self.name}: {what} is {why}. {rule}") from error
+        if column.shape != (len(rollouts),):
+            raise UserError(f"reward {self.name}: {what} has shape {tuple(column.shape)}. {rule}")
+        if what == "rewards" and column.isinf().any():
+            raise UserError(f"reward {self.name}: {what} holds {int(column.isinf().sum())} infinite numbers. {rule}")
+        return column
 
     def _ask(self, method: str, rollouts: Rollouts) -> Any:
         """What an optional method of the user's reward gives; None where it has none."""
-        ask: Callable[[Rollouts], Mapping[str, Tensor] | Tensor] | None = getattr(self.call, method, None)
+        ask: Callable[[Rollouts], Any] | None = getattr(self.call, method, None)
         return ask(rollouts) if callable(ask) else None

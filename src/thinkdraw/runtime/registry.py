@@ -25,14 +25,27 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
         raise UserError(f"unknown {kind} {name!r}: {hint} A class of your own works as pkg.mod:Class.")
     module, _, attribute = path.partition(":")
     try:
-        return getattr(_import(module), attribute)
+        found = _import(module)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{kind} {name!r}: cannot import {error.name}, which is neither installed nor in {os.getcwd()}. Install it, "
             "correct the path, or go to its folder."
         ) from error
-    except AttributeError as error:
-        raise UserError(f"{kind} {name!r}: {module} has no {attribute}. Correct the part after the colon.") from error
+    except Exception as error:  # whatever a module of the user's own does when it is imported
+        if name in registry or isinstance(error, UserError):
+            raise
+        raise UserError(
+            f"{kind} {name!r}: importing {module} raised {type(error).__name__}: {error}. Mend it."
+        ) from error
+    if not callable(maker := getattr(found, attribute, None)):
+        has = (
+            f"no {attribute}" if maker is None else f"a {type(maker).__name__} as {attribute}, and no class or function"
+        )
+        raise UserError(
+            f"{kind} {name!r}: {module} ({getattr(found, '__file__', 'built in')}) has {has}. Correct the path; what is "
+            "installed comes before what is in the current folder."
+        )
+    return maker
 
 
 def _import(module: str) -> ModuleType:

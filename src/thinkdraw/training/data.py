@@ -209,6 +209,7 @@ def load_examples(
 def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -> Tensor:
     """(E, N) uint16 image tokens of pictures (H, W, 3) uint8, or of rows (N,) that are image tokens already."""
     parts, waiting = [], []
+    size = (policy.picture.height, policy.picture.width)
 
     def flush() -> None:
         if waiting:
@@ -219,6 +220,11 @@ def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -
         if picture.ndim == 1:
             flush()
             parts.append(torch.from_numpy(picture)[None].to(torch.uint16))
+        elif picture.shape[:2] != size:
+            raise UserError(
+                f"pictures of {picture.shape[0]}×{picture.shape[1]} pixels, and the policy draws {size[0]}×{size[1]}. Give "
+                "examples of its size, or a policy of theirs."
+            )
         else:
             waiting.append(picture)
             if len(waiting) == chunk:

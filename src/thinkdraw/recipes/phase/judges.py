@@ -54,7 +54,7 @@ class Judges:
         """Raise UserError if more than `max_no_verdict_frac` of a phase's rollouts, over all processes, have no verdict."""
         rows = world.add({"missing": float(verdicts.missing.sum()), "all": len(verdicts)})
         if (frac := rows["missing"] / rows["all"]) > config.max_no_verdict_frac:
-            said = complaints(self.optimised)
+            said = complaints(self.optimised, verdicts.notes)
             raise UserError(
                 f"reward {self.optimised.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than "
                 f"max_no_verdict_frac={config.max_no_verdict_frac:g}{f' ({said})' if said else ''}. Look at its judge, or "
