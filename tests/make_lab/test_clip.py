@@ -53,8 +53,8 @@ def test_ten_steps_make_a_checkpoint_that_plain_transformers_loads_and_that_scor
 
     prompts = [Prompt("a red circle"), Prompt("two cups"), Prompt("a red circle")]
     drawn = torch.from_numpy(np.stack([picture] * 3))
-    values = open_reward("lab-clip", scorer=str(made))(rollouts(prompts, drawn, [""] * 3))
-    assert torch.equal(values.rewards, ClipScorer(made).score(drawn, [p.text for p in prompts]))
+    values = open_reward("lab-clip", scorer=str(made))(rollouts(prompts, drawn, [""] * 3)).rewards
+    assert torch.equal(values, ClipScorer(made).score(drawn, [p.text for p in prompts]))
     assert values[0] == values[2] != values[1]
 
     again = clip.run(micro(tmp_path / "on", init=made, max_steps=1))

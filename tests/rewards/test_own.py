@@ -147,7 +147,6 @@ def test_numbers_of_any_kind_become_float32_without_a_gradient(answer):
         (Answer(None), "rewards is of type NoneType"),
         (Answer([None, 1.0]), "rewards is of type list"),
         (Answer({"low": [0.5, 0.5]}), "rewards is of type dict"),
-        (Answer([float("inf"), 0.5]), "rewards holds 1 infinite numbers"),
         (Answer([0, 1], applies=[True]), r"applies has shape \(1,\)"),
         (Answer([0, 1], components={"low": [1]}), r"components\[low\] has shape \(1,\)"),
     ],
@@ -174,3 +173,14 @@ def test_an_object_and_types_that_only_a_type_checker_knows_are_opened():
 def test_what_is_no_reward_is_refused_in_a_line(name, says):
     with pytest.raises(UserError, match=says):
         open_reward(f"{HERE}:{name}")
+
+
+@pytest.mark.parametrize("as_verdicts", [False, True])
+def test_an_infinite_number_is_no_verdict_and_is_noted(as_verdicts):
+    def odd(rollouts):
+        values = torch.tensor([torch.inf, 0.5])
+        return Verdicts.of(values) if as_verdicts else values
+
+    verdicts = as_reward(odd)(ROWS)
+    assert verdicts.rewards.isnan().tolist() == [True, False] and verdicts.rewards[1] == 0.5
+    assert verdicts.notes == {"infinite number": 1}

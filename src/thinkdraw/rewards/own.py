@@ -3,6 +3,8 @@
 This is the one place that looks for optional attributes of a reward; everything else reads what `types.Reward` declares.
 """
 
+import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +27,10 @@ def as_reward(thing: Reward | Callable[[Rollouts], Any], name: str = "") -> Rewa
     if not callable(thing):
         raise TypeError(f"{type(thing).__name__} cannot be called with rollouts, so it is no reward.")
     return OwnReward(thing, name)
+
+
+class WrongAnswer(UserError):
+    """A user's reward gave something else than a number for each rollout."""
 
 
 class OwnReward(BaseReward):
@@ -53,34 +59,43 @@ class OwnReward(BaseReward):
         answer = self.call(rollouts)
         if isinstance(answer, Verdicts):
             self._column("rewards", answer.rewards, rollouts)
-            return answer
+            return _finite(answer)
         applies = self._ask("applies", rollouts)
-        return Verdicts.of(
+        verdicts = Verdicts.of(
             self._column("rewards", answer, rollouts),
             None if applies is None else self._column("applies", applies, rollouts, torch.bool),
             self._columns("components", rollouts),
             self._columns("component_applies", rollouts, torch.bool),
         )
+        return _finite(verdicts)
 
     def _columns(self, method: str, rollouts: Rollouts, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
         columns = self._ask(method, rollouts) or {}
         return {part: self._column(f"{method}[{part}]", v, rollouts, dtype) for part, v in columns.items()}
 
     def _column(self, what: str, values: Any, rollouts: Rollouts, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B,). Raises UserError for anything else, and for infinite rewards, which no group could be compared by."""
+        """(B,). Raises WrongAnswer for anything else."""
         rule = f"Return one number for each of the {len(rollouts)} rollouts, NaN for no verdict."
         try:
             column = torch.as_tensor(values, dtype=dtype).detach()
         except (TypeError, ValueError, RuntimeError) as error:
             why = f"of type {type(values).__name__} ({error})"
-            raise UserError(f"reward {self.name}: {what} is {why}. {rule}") from error
+            raise WrongAnswer(f"reward {self.name}: {what} is {why}. {rule}") from error
         if column.shape != (len(rollouts),):
-            raise UserError(f"reward {self.name}: {what} has shape {tuple(column.shape)}. {rule}")
-        if what == "rewards" and column.isinf().any():
-            raise UserError(f"reward {self.name}: {what} holds {int(column.isinf().sum())} infinite numbers. {rule}")
+            raise WrongAnswer(f"reward {self.name}: {what} has shape {tuple(column.shape)}. {rule}")
         return column
 
     def _ask(self, method: str, rollouts: Rollouts) -> Any:
         """What an optional method of the user's reward gives; None where it has none."""
         ask: Callable[[Rollouts], Any] | None = getattr(self.call, method, None)
         return ask(rollouts) if callable(ask) else None
+
+
+def _finite(verdicts: Verdicts) -> Verdicts:
+    """The same, where an infinite number, which nothing can be compared with, is no verdict and is noted."""
+    infinite = verdicts.rewards.isinf()
+    if not infinite.any():
+        return verdicts
+    rewards = verdicts.rewards.masked_fill(infinite, torch.nan)
+    notes = verdicts.notes + Counter({"infinite number": int(infinite.sum())})
+    return dataclasses.replace(verdicts, rewards=rewards, notes=notes)

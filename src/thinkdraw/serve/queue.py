@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.own import WrongAnswer
 from thinkdraw.serve.wire import Verdict
 from thinkdraw.types import Reward, Rollouts, Verdicts
 
@@ -151,13 +152,13 @@ class JudgeQueue:
 def judge_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> list[Verdict]:
     """A verdict per row. Where the judge fails on a batch, each group is tried alone: a bad one costs no other its verdict.
 
-    Raises UserError where the reward does: such rollouts cannot be judged at all.
+    Raises UserError where the reward does: such rollouts cannot be judged at all. A wrong answer is no verdict.
     """
     try:
         return _row_verdicts(reward(rollouts), hashes)
-    except UserError:
-        raise
     except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, WrongAnswer):
+            raise
         size = rollouts.group_size
         if len(rollouts) > size:
             groups = [range(first, first + size) for first in range(0, len(rollouts), size)]
