@@ -35,7 +35,9 @@ def test_every_cell_is_trained_judged_and_costed_once(tmp_path):
     folder = sweep.run(config, lambda _: None)
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary["rows"]) == ["untrained", "best of 2", "dpo", "best ones"]
-    assert summary["store"]["rollouts"] == 24 and len(summary["store"]["content_hash"]) >= 16
+    assert [store["rollouts"] for store in summary["stores"]] == [24, 24]
+    assert summary["stores"][0]["content_hash"] != summary["stores"][1]["content_hash"]  # each seed samples its own
+    assert [(pair["row"], pair["minus"]) for pair in summary["differences"]][-1] == ("dpo", "best ones")
     dpo = summary["rows"]["dpo"]
     assert dpo["pictures_sampled"] == 24 and dpo["sequences_trained"] == 4 and dpo["reference_forwards"] > 0
     assert len(dpo["test"]["per_seed"]) == len(dpo["ood"]["per_seed"]) == 2

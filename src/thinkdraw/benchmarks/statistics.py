@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtrit
 
 NUM_RESAMPLES = 10_000
 _PERCENTILES = (2.5, 97.5)
@@ -89,23 +90,30 @@ def paired_difference(a: Rows, b: Rows, *, seed: int = 0, num_resamples: int = N
     A prompt counts if both sides have a verdict on it. pictures and num_no_verdict add up both sides.
     Raises ValueError if the prompts differ.
     """
-    rows_a, rows_b = _rows(a), _rows(b)
-    if [(row.task, row.prompt) for row in rows_a] != [(row.task, row.prompt) for row in rows_b]:
-        raise ValueError(
-            f"a has {len(rows_a)} prompts and b has {len(rows_b)}: a paired difference needs the same prompts and "
-            "tasks in the same order. Sort both by prompt, or compare two task_mean_score values."
-        )
-    tasks_a, tasks_b = _by_task(rows_a), _by_task(rows_b)
-    values, draws, totals = [], [], np.zeros(3, dtype=np.int64)
-    for name, (sums_a, counts_a, missing_a) in tasks_a.items():
-        sums_b, counts_b, missing_b = tasks_b[name]
-        both = (counts_a > 0) & (counts_b > 0)
-        pair = [(sums_a[both], counts_a[both]), (sums_b[both], counts_b[both])]
-        draw_a, draw_b = _resample(name, pair, seed, num_resamples)
-        values.append(_pooled_mean(*pair[0]) - _pooled_mean(*pair[1]))
-        draws.append(draw_a - draw_b)
-        totals += [pair[0][1].sum() + pair[1][1].sum(), both.sum(), missing_a + missing_b]
-    return _score(float(np.mean(values)), np.mean(draws, axis=0), totals)
+    return _score(*_paired(_rows(a), _rows(b), seed, num_resamples))
+
+
+def trained_difference(
+    a: Sequence[Rows], b: Sequence[Rows], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
+) -> Score:
+    """`paired_difference` of policies that were trained with several seeds; the interval is over prompts and seeds.
+
+    a, b: a list of prompts for each training seed. The value is of all seeds' pictures together.
+    Two variances add up: the bootstrap's over prompts, and on each side that between the seeds' scores over their number.
+    Three seeds tell little of their spread, hence Student's t with the degrees of freedom of Welch and Satterthwaite
+    (Welch 1947, The generalization of Student's problem). A side of one seed adds no variance: what another seed would
+    give is unknown there.
+    """
+    value, draws, totals = _paired(_pooled(a), _pooled(b), seed, num_resamples)
+    variances = [(float(np.var(draws)), math.inf)]
+    for side in (a, b):
+        if len(side) > 1:
+            scores = [np.mean([_pooled_mean(*task[:2]) for task in _by_task(rows).values()]) for rows in side]
+            variances.append((float(np.var(scores, ddof=1)) / len(side), len(side) - 1))
+    total = sum(variance for variance, _ in variances)
+    inverse_freedom = sum(variance**2 / freedom for variance, freedom in variances) / total**2 if total else 0.0
+    half = float(stdtrit(1 / inverse_freedom if inverse_freedom else math.inf, 0.975)) * math.sqrt(total)
+    return replace(_score(value, draws, totals), low=value - half, high=value + half)
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
@@ -144,6 +152,43 @@ def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, floa
     half = z / shrink * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     low = 0.0 if successes == 0 else center - half
     return low, 1.0 if successes == total else center + half
+
+
+def _pooled(seeds: Sequence[Rows]) -> list[PromptVerdicts]:
+    """All seeds' verdicts of each prompt. Raises ValueError if the prompts differ."""
+    first, *others = (_rows(rows) for rows in seeds)
+    for rows in others:
+        _refuse_other_prompts(first, rows)
+    return [
+        same[0]._replace(verdicts=[verdict for row in same for verdict in row.verdicts])
+        for same in zip(first, *others, strict=True)
+    ]
+
+
+def _paired(
+    rows_a: Sequence[PromptVerdicts], rows_b: Sequence[PromptVerdicts], seed: int, num_resamples: int
+) -> tuple[float, np.ndarray, np.ndarray]:
+    """The difference, its bootstrap draws (num_resamples,), and what `_score` wants of totals."""
+    _refuse_other_prompts(rows_a, rows_b)
+    tasks_a, tasks_b = _by_task(rows_a), _by_task(rows_b)
+    values, draws, totals = [], [], np.zeros(3, dtype=np.int64)
+    for name, (sums_a, counts_a, missing_a) in tasks_a.items():
+        sums_b, counts_b, missing_b = tasks_b[name]
+        both = (counts_a > 0) & (counts_b > 0)
+        pair = [(sums_a[both], counts_a[both]), (sums_b[both], counts_b[both])]
+        draw_a, draw_b = _resample(name, pair, seed, num_resamples)
+        values.append(_pooled_mean(*pair[0]) - _pooled_mean(*pair[1]))
+        draws.append(draw_a - draw_b)
+        totals += [pair[0][1].sum() + pair[1][1].sum(), both.sum(), missing_a + missing_b]
+    return float(np.mean(values)), np.mean(draws, axis=0), totals
+
+
+def _refuse_other_prompts(rows_a: Sequence[PromptVerdicts], rows_b: Sequence[PromptVerdicts]) -> None:
+    if [(row.task, row.prompt) for row in rows_a] != [(row.task, row.prompt) for row in rows_b]:
+        raise ValueError(
+            f"a has {len(rows_a)} prompts and b has {len(rows_b)}: a paired difference needs the same prompts and "
+            "tasks in the same order. Sort both by prompt, or compare two task_mean_score values."
+        )
 
 
 def _rows(rows: Rows) -> list[PromptVerdicts]:

@@ -4,7 +4,7 @@
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy, split_name
@@ -27,13 +27,23 @@ def policy_path(name: str) -> str:
         return name if path is None else f"{family}@{policy_path(path)}"
     if not Path(name, "checkpoints").is_dir():
         return name
-    pointer = Path(name, "checkpoints", "best")  # a file with the name of the best checkpoint's folder
-    chosen = pointer.with_name(pointer.read_text().strip()) if pointer.is_file() else checkpoint.latest_checkpoint(name)
-    if chosen is None:
+    return str(run_checkpoint(name, "best") or run_checkpoint(name, "last"))
+
+
+def run_checkpoint(folder: Path | str, select: Literal["best", "last"]) -> Path | None:
+    """A run's checkpoint: of the best validation, None where the run has not validated, or the last one.
+
+    Raises UserError if the run has none.
+    """
+    if select == "best":
+        pointer = Path(folder, "checkpoints", "best")  # a file with the name of the best checkpoint's folder
+        return pointer.with_name(pointer.read_text().strip()) if pointer.is_file() else None
+    last = checkpoint.latest_checkpoint(folder)
+    if last is None:
         raise UserError(
-            f"policy {name} is a run folder without a complete checkpoint. Let that run save one, or give a checkpoint."
+            f"policy {folder} is a run folder without a complete checkpoint. Let that run save one, or give a checkpoint."
         )
-    return str(chosen)
+    return last
 
 
 def load_trained(name: str | Path, precision: str = "bf16", **options: Any) -> Policy:

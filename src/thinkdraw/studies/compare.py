@@ -3,12 +3,14 @@
     thinkdraw compare runs/objectives/cells/dpo/seed_0 runs/objectives/cells/dpo/seed_1 runs/lab_grpo
 
 Runs that differ in nothing but the seed are one row, with its pictures pooled. Best-of-N of the untrained policy, with the
-same reward, is a row of its own: training has to beat it.
+same reward, is a row of its own: training has to beat it. One rule chooses the checkpoint of every run (`select`), and a run's
+costs are those at that checkpoint.
 """
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
@@ -18,19 +20,21 @@ from pydantic import Field
 from thinkdraw.benchmarks.lab.benchmark import Split, compare, evaluate_lab
 from thinkdraw.config import StrictModel, save_config
 from thinkdraw.errors import UserError
-from thinkdraw.policies.opening import load_trained, policy_path
+from thinkdraw.policies.opening import load_trained, policy_path, run_checkpoint
 from thinkdraw.rewards.opening import RewardSettings, open_reward
+from thinkdraw.runtime.checkpoint import checkpoint_step
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.search import BestOfN, CachedDrawer
-from thinkdraw.studies.comparison_table import draw, table
+from thinkdraw.studies.comparison_table import differences_table, draw, table
 from thinkdraw.studies.quickstart import EvaluationSettings
 from thinkdraw.training.folder import STARTED
 from thinkdraw.training.ledger import COSTS
 from thinkdraw.types import Drawer
 
 Fact = Literal["base", "prompts", "sampling"]
+Select = Literal["last", "best"]
 Cost = Literal[
     "pictures_sampled",
     "sequences_trained",
@@ -38,6 +42,7 @@ Cost = Literal[
     "judge_calls",
     "tokens_sampled",
     "tokens_trained",
+    "pictures_validated",
     "seconds",
 ]
 Folders = dict[Split, Path]
@@ -50,6 +55,11 @@ class JudgingSettings(StrictModel):
     reward: RewardSettings = Field(default=RewardSettings(), description="What best-of-N chooses by.")
     best_of_by: dict[str, RewardSettings] = Field(
         default={}, description="A row of best-of-N for each of these, in place of the one by `reward`."
+    )
+    select: Select = Field(
+        default="last",
+        description="The checkpoint that is judged of every run: its last, or the best by validation, which all must have "
+        "done with the same settings.",
     )
     evaluation: EvaluationSettings = EvaluationSettings(questions_per_type=0)
     out_of_domain_prompts: int = Field(default=192, ge=0, description="0 leaves it out.")
@@ -67,16 +77,18 @@ class CompareConfig(JudgingSettings):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder: its configuration, what it began with (see `RunFolder.started`), and its ledger at the end."""
+    """A run folder: its configuration, what it began with (see `RunFolder.started`), the checkpoint that is judged, and
+    the ledger at that checkpoint."""
 
     folder: Path
     config: JsonObject
     started: JsonObject
+    checkpoint: Path
     spent: dict[str, float]
 
     @classmethod
-    def read(cls, folder: Path) -> "FinishedRun":
-        """Raises UserError if the folder is not a run's, or of one that has not made a step."""
+    def read(cls, folder: Path, select: Select = "last") -> "FinishedRun":
+        """Raises UserError if the folder is not a run's, of one that has not made a step, or has no such checkpoint."""
         try:
             config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
             started = json.loads((folder / STARTED).read_text(encoding="utf-8"))
@@ -88,7 +100,15 @@ class FinishedRun:
         rows = MetricsLog.read(folder / "metrics.jsonl")
         if not rows:
             raise UserError(f"{folder} has no step in metrics.jsonl yet. Let the run go on: thinkdraw train.")
-        return cls(folder, config, started, {name: rows[-1].get(name, 0) for name in (*COSTS, "seconds")})
+        checkpoint = run_checkpoint(folder, select)
+        if checkpoint is None:
+            raise UserError(
+                f"select=best: {folder} never validated, so its last checkpoint would stand against others' best. "
+                "Judge all by select=last."
+            )
+        step = checkpoint_step(checkpoint) or 0
+        spent = [row for row in rows if row["step"] <= step][-1]
+        return cls(folder, config, started, checkpoint, {name: spent.get(name, 0) for name in (*COSTS, "seconds")})
 
     @property
     def group(self) -> str:
@@ -106,7 +126,7 @@ def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
     config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     groups: dict[str, list[FinishedRun]] = {}
-    for found in map(FinishedRun.read, config.runs):
+    for found in (FinishedRun.read(folder, config.select) for folder in config.runs):
         groups.setdefault(found.group, []).append(found)
     named: dict[str, list[FinishedRun]] = {}
     for runs in groups.values():
@@ -121,25 +141,34 @@ def compare_groups(
     """groups: name → runs of several seeds. about: goes into summary.json before the rows."""
     runs = [run for group in groups.values() for run in group]
     refuse_unlike(runs, allow)
+    if asked.select == "best":
+        _refuse_other_validation(runs)
     base = policy_path(runs[0].config["policy"])
     places: Folders = {split: out / "eval" / split / "untrained" for split in _splits(asked)}
     beginning = CachedDrawer(load_trained(base))
     untrained = _judged(beginning, asked, places)
     rows = {"untrained": _row(asked, [untrained], untrained, [])}
+    judged: dict[str, list[Folders]] = {}  # by row; a folder for each training seed
     for by, settings in (asked.best_of_by or {"": asked.reward}).items() if asked.best_of else ():
         assert asked.best_of
         name = f"best of {asked.best_of}" + (f" by {by}" if by else "")
         chooser = BestOfN(beginning, open_reward(settings.name, **settings.settings), asked.best_of)
         places = {split: out / "eval" / split / name.replace(" ", "-") for split in _splits(asked)}
-        rows[name] = _row(asked, [_judged(chooser, asked, places)], untrained, [], drawn=asked.best_of)
+        judged[name] = [_judged(chooser, asked, places)]
+        rows[name] = _row(asked, judged[name], untrained, [], drawn=asked.best_of)
         say(_line(name, rows[name]))
     for name, group in groups.items():
-        judged = [_judged(load_trained(run.folder), asked, _places(run.folder, asked)) for run in group]
-        rows[name] = _row(asked, judged, untrained, group)
+        judged[name] = [_judged(load_trained(run.checkpoint), asked, _places(run, asked)) for run in group]
+        rows[name] = _row(asked, judged[name], untrained, group)
         say(_line(name, rows[name]))
-    summary = {**about, "base": runs[0].started["base"], "prompts": runs[0].started["prompts"], "rows": rows}
+    differences = [
+        {"row": a, "minus": b} | {split: _difference(judged[a], judged[b], split) for split in _splits(asked)}
+        for a, b in combinations(judged, 2)
+    ]
+    started = {key: runs[0].started[key] for key in ("base", "prompts")}
+    summary = {**about, **started, "select": asked.select, "rows": rows, "differences": differences}
     atomic_write_json(out / "summary.json", summary)
-    atomic_write_text(out / "table.md", table(rows))
+    atomic_write_text(out / "table.md", table(rows, asked.select) + differences_table(differences))
     draw(rows, out / "comparison.svg", asked.axes)
     return out
 
@@ -171,10 +200,10 @@ def _splits(asked: JudgingSettings) -> dict[Split, int]:
     return {split: count for split, count in counts.items() if count}
 
 
-def _places(folder: Path, asked: JudgingSettings) -> Folders:
+def _places(run: FinishedRun, asked: JudgingSettings) -> Folders:
     e = asked.evaluation
     return {
-        split: folder / "eval" / f"lab-{e.family}-{split}-{count}x{e.samples}"
+        split: run.folder / "eval" / f"lab-{e.family}-{split}-{count}x{e.samples}-{run.checkpoint.name}"
         for split, count in _splits(asked).items()
     }
 
@@ -182,7 +211,7 @@ def _places(folder: Path, asked: JudgingSettings) -> Folders:
 def _row(
     asked: JudgingSettings, judged: Sequence[Folders], untrained: Folders, runs: Sequence[FinishedRun], drawn: int = 1
 ) -> JsonObject:
-    """Differences to the untrained policy, all seeds pooled and each alone, and what one seed cost on average.
+    """Differences to the untrained policy, of all seeds and of each alone, and what one seed cost on average.
 
     drawn: pictures per picture that is handed over.
     """
@@ -191,11 +220,27 @@ def _row(
     }
     row |= {"pictures_drawn_per_test_picture": drawn, "seeds": [run.config["seed"] for run in runs]}
     for split, count in _splits(asked).items():
-        pooled = compare([folders[split] for folders in judged], untrained[split])
         each = [compare(folders[split], untrained[split]).value for folders in judged]
-        row[split] = {"value": pooled.value, "low": pooled.low, "high": pooled.high, "per_seed": each}
+        row[split] = _difference(judged, [untrained], split) | {"per_seed": each}
         row[split] |= {"score": _score(judged, split), "prompts": count, "pictures": asked.evaluation.samples * count}
     return row
+
+
+def _difference(a: Sequence[Folders], b: Sequence[Folders], split: Split) -> JsonObject:
+    """Of two rows, paired over prompts, with an interval over prompts and training seeds."""
+    found = compare([folders[split] for folders in a], [folders[split] for folders in b])
+    return {"value": found.value, "low": found.low, "high": found.high}
+
+
+def _refuse_other_validation(runs: Sequence[FinishedRun]) -> None:
+    """Raise UserError unless the runs' best checkpoints were chosen by the same validation."""
+    first, *others = runs
+    for other in others:
+        if other.config.get("validation") != first.config.get("validation"):
+            raise UserError(
+                f"select=best: {first.folder} and {other.folder} validated with other settings. Judge all by select=last, "
+                "or train them with the same validation."
+            )
 
 
 def _score(judged: Sequence[Folders], split: Split) -> float:

@@ -14,29 +14,51 @@ SHOWN = {
     "reference_forwards": "reference forwards",
     "judge_calls": "judge calls",
     "tokens_trained": "tokens trained",
+    "pictures_validated": "pictures validated",
     "seconds": "seconds",
 }
 Rows = Mapping[str, JsonMapping]
 
 
-def table(rows: Rows) -> str:
-    """Markdown: a row per cell, points over the untrained policy in and out of domain, and what one seed cost."""
+def table(rows: Rows, select: str = "last") -> str:
+    """Markdown: a row per cell, points over the untrained policy in and out of domain, and what one seed cost.
+
+    select: which checkpoint of each run was judged.
+    """
+    costs = {cost: word for cost, word in SHOWN.items() if any(row.get(cost) for row in rows.values())}
     splits = [split for split in WORDS if split in next(iter(rows.values()))]
     heads = [head for split in splits for head in (f"{WORDS[split]}, points", "95 % interval", "each seed")]
-    lines = ["| | " + " | ".join([*heads, *SHOWN.values()]) + " |", "|---" * (len(heads) + len(SHOWN) + 1) + "|"]
+    lines = ["| | " + " | ".join([*heads, *costs.values()]) + " |", "|---" * (len(heads) + len(costs) + 1) + "|"]
     for name, row in rows.items():
         cells = []
         for found in (row[split] for split in splits):
             cells += [f"{100 * found['value']:+.1f}", f"{100 * found['low']:+.1f} – {100 * found['high']:+.1f}"]
             cells += [", ".join(f"{100 * value:+.1f}" for value in found["per_seed"])]
-        cells += [f"{row[cost]:,.0f}" for cost in SHOWN]
+        cells += [f"{row[cost]:,.0f}" for cost in costs]
         lines.append(f"| {name} | {' | '.join(cells)} |")
+    lines += ["", f"Judged: the {select} checkpoint of each run; costs of one seed up to it."]
+    if single := [name for name, row in rows.items() if len(row["seeds"]) == 1]:
+        lines += ["", f"One training seed, so its interval is over prompts alone: {', '.join(single)}."]
     below = [name for name, row in rows.items() if name != "untrained" and row["test"]["low"] <= 0]
     if below:
         lines += ["", f"Not above the untrained policy (interval reaches 0): {', '.join(below)}."]
     for name, row in rows.items():
         if (drawn := row["pictures_drawn_per_test_picture"]) > 1:
             lines += ["", f"{name} draws {drawn} pictures for each one that it hands over, every time it is used."]
+    return "\n".join(lines) + "\n"
+
+
+def differences_table(differences: Sequence[JsonMapping]) -> str:
+    """Markdown: of every two rows the paired difference in points, in and out of domain, with its 95 % interval."""
+    if not differences:
+        return ""
+    splits = [split for split in WORDS if split in differences[0]]
+    lines = ["", f"| row minus row | {' | '.join(f'{WORDS[split]}, points' for split in splits)} |"]
+    lines.append("|---" * (len(splits) + 1) + "|")
+    for pair in differences:
+        found = [[100 * pair[split][key] for key in ("value", "low", "high")] for split in splits]
+        cells = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in found]
+        lines.append(f"| {pair['row']} − {pair['minus']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

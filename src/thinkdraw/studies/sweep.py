@@ -2,7 +2,8 @@
 
     thinkdraw sweep lab_objectives policy=runs/quickstart/sft
 
-Finished cells are not run again. Every cell starts from the same policy and states what it cost: see `compare.py`.
+Finished cells are not run again. Every cell starts from the same policy and states what it cost: see `compare.py`. Each seed
+of a cell that learns from a store has a store of its own, sampled with that seed: the luck of sampling is in the interval.
 """
 
 from collections.abc import Callable
@@ -24,7 +25,7 @@ from thinkdraw.studies.compare import Fact, FinishedRun, JudgingSettings, compar
 
 class Cell(StrictModel):
     config: str = Field(description="A shipped configuration's name, or a YAML file.")
-    settings: list[str] = Field(default=[], description="key.sub=value; {store} is the sweep's rollout store.")
+    settings: list[str] = Field(default=[], description="key.sub=value; {store} is the rollout store of the seed.")
 
 
 class SweepConfig(JudgingSettings):
@@ -32,10 +33,10 @@ class SweepConfig(JudgingSettings):
     out: Path = Path("runs/sweep")
     policy: str = Field(default="lab", description="Where every cell starts from.")
     store: SampleConfig | None = Field(
-        default=None, description="Sampled once from the policy, for cells that name it."
+        default=None, description="Sampled from the policy once for each seed, for cells that name it."
     )
     cells: dict[str, Cell] = Field(min_length=1)
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Of training.")
+    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Of training, and of the stores.")
     varies: list[Fact] = Field(
         default=[], description="What the cells may differ in: prompts, for one that varies them."
     )
@@ -45,24 +46,32 @@ def run(config: SweepConfig, say: Callable[[str], None] = print) -> Path:
     """Run what is not finished yet, and write summary.json, table.md and comparison.svg. Raises UserError."""
     config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
-    start, store = policy_path(config.policy), config.out / "store"
+    start = policy_path(config.policy)
+    naming = [name for name, cell in config.cells.items() if any("{store}" in text for text in cell.settings)]
+    if naming and config.store is None:
+        raise UserError(f"cell {naming[0]} names {{store}}, and the sweep has none. Add store: to its configuration.")
     about: JsonObject = {"policy": config.policy}
+    stores = {seed: config.out / "stores" / f"seed_{seed}" for seed in config.seeds}
     if config.store is not None:
-        sampling.run(config.store.model_copy(update={"out": store, "policy": start}))
-        found = RolloutStore.open(store)
-        about["store"] = {"rollouts": len(found), "content_hash": found.info()["content_hash"]}
-        say(f"store: {len(found)} rollouts, {about['store']['content_hash']}")
+        about["stores"] = [_sample(config.store, start, seed, folder, say) for seed, folder in stores.items()]
     groups = {}
     for name, cell in config.cells.items():
-        if any("{store}" in text for text in cell.settings) and config.store is None:
-            raise UserError(f"cell {name} names {{store}}, and the sweep has none. Add store: to its configuration.")
-        settings = [text.replace("{store}", str(store)) for text in cell.settings]
         folders = [config.out / "cells" / _file(name) / f"seed_{seed}" for seed in config.seeds]
         for seed, folder in zip(config.seeds, folders, strict=True):
             given = [f"out={folder}", f"policy={start}", f"seed={seed}"]
+            settings = [text.replace("{store}", str(stores[seed])) for text in cell.settings]
             run_config(read_config(cell.config, [*given, *settings]))
-        groups[name] = [FinishedRun.read(folder) for folder in folders]
+        groups[name] = [FinishedRun.read(folder, config.select) for folder in folders]
     return compare_groups(groups, config, config.out, config.varies, about, say)
+
+
+def _sample(config: SampleConfig, policy: str, seed: int, folder: Path, say: Callable[[str], None]) -> JsonObject:
+    """Sample a seed's store; returns what summary.json says of it."""
+    sampling.run(config.model_copy(update={"out": folder, "policy": policy, "seed": seed}))
+    store = RolloutStore.open(folder)
+    about: JsonObject = {"seed": seed, "rollouts": len(store), "content_hash": store.info()["content_hash"]}
+    say(f"store of seed {seed}: {about['rollouts']} rollouts, {about['content_hash']}")
+    return about
 
 
 def _file(name: str) -> str:

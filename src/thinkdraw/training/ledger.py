@@ -8,8 +8,9 @@ from thinkdraw.runtime.checkpoint import State
 
 @dataclass
 class Ledger:
-    """Totals since the run began, over all processes; validation is left out.
+    """Totals since the run began, over all processes.
 
+    pictures_validated: drawn for validation, which no other column counts.
     pictures_sampled: a store that was given counts, too: it had to be sampled. sequences_trained: back-propagated.
     reference_forwards: sequences that went through a reference. judge_calls: pictures that a reward was asked about.
     tokens_sampled, tokens_trained: of thoughts and pictures. seconds_*: by the main process's clock.
@@ -21,6 +22,7 @@ class Ledger:
     judge_calls: int = 0
     tokens_sampled: int = 0
     tokens_trained: int = 0
+    pictures_validated: int = 0
     seconds_sampling: float = 0.0
     seconds_judging: float = 0.0
     seconds_learning: float = 0.0

@@ -133,6 +133,7 @@ class Run(Generic[Trained]):
             self.step, self.best = self._state["step"], self._state["best"]
             self.best_score = self._state.get("best_score", -math.inf)
         self._saved = self.step  # of the newest checkpoint
+        self._decided: tuple[int, bool] | None = None  # a step, and whether the run goes on after it
         self._parts: dict[str, Stateful] = {}
         self._fields: list[Any] = []
         self.display = Display(config.recipe, config.max_steps, config.log_every, world.is_main)
@@ -208,7 +209,10 @@ class Run(Generic[Trained]):
 
     @property
     def goes_on(self) -> bool:
-        return self.progress < 1
+        """Whether there is another step to make; decided once per step, for with `max_seconds` the clock decides."""
+        if self._decided is None or self._decided[0] != self.step:
+            self._decided = self.step, self.progress < 1
+        return self._decided[1]
 
     def whole_weights(self) -> AbstractContextManager[None]:
         """Inside, each process has all weights, to sample, to score and to save; without shards it always has."""

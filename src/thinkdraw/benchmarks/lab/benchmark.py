@@ -18,7 +18,7 @@ from thinkdraw.benchmarks.diversity import diversity
 from thinkdraw.benchmarks.drawing import DrawnPicture, draw_benchmark, read_rows, write_rows
 from thinkdraw.benchmarks.lab.thoughts import thought_precision
 from thinkdraw.benchmarks.lab.understanding import UnderstandingReport, evaluate_understanding
-from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
+from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, per_task, task_mean_score, trained_difference
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.lab.detector import Found
@@ -122,17 +122,17 @@ def aggregate(rows: Sequence[Row], settings: JsonObject, understanding: Understa
 
 
 def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequence[Path], *, seed: int = 0) -> Score:
-    """Score of a minus score of b on the same prompts, with a paired interval over prompts.
+    """Score of a minus score of b on the same prompts, with a paired interval.
 
-    Several folders (training seeds) on a side are pooled: each prompt has the pictures of all of them.
+    Several folders on a side are training seeds: the interval is then over prompts and seeds, see `trained_difference`.
     Raises UserError if the prompts differ.
     """
-    rows_a, rows_b = (
-        [row for folder in ([side] if isinstance(side, str | Path) else side) for row in read_rows(folder)]
+    seeds_a, seeds_b = (
+        [_by_prompt(read_rows(folder), "correct") for folder in ([side] if isinstance(side, str | Path) else side)]
         for side in (folder_a, folder_b)
     )
     try:
-        return paired_difference(_by_prompt(rows_a, "correct"), _by_prompt(rows_b, "correct"), seed=seed)
+        return trained_difference(seeds_a, seeds_b, seed=seed)
     except ValueError as error:
         raise UserError(f"{folder_a} and {folder_b} cannot be compared: {error}") from error
 

@@ -28,11 +28,15 @@ class Validation:
         return self.monitor.stops
 
     def validate(self, run: Run[Policy], rewards: Mapping[str, Reward], phase: int) -> dict[str, float | None]:
-        """Validate if it is due after this phase; returns its columns of metrics.jsonl, and warns where the two part."""
-        if not self.settings.every or phase % self.settings.every:
+        """Validate if it is due after this phase; returns its columns of metrics.jsonl, and warns where the two part.
+
+        It is due every few phases and after the last one: what the run ends with can be its best, too.
+        """
+        if not self.settings.every or (run.goes_on and phase % self.settings.every):
             return {}
         with run.whole_weights():
             scores = mean_rewards(run.policy, rewards, self.prompts, self.config.sampling, self.config.seed, run.world)
+        run.ledger.add(pictures_validated=len(self.prompts))
         if warning := self.monitor.update(scores, run.step):
             run.display.warn("parted", warning)
         return scores | ({"parted": self.monitor.parted} if self.settings.monitors else {})
