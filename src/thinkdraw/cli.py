@@ -230,7 +230,7 @@ def compare(
         list[str] | None, typer.Option(help="Cost on an axis of the plot, for instance seconds; may be given several times.")
     ] = None,
     allow: Annotated[
-        list[str] | None, typer.Option(help="Compare although the runs differ in this: base, prompts or sampling.")
+        list[str] | None, typer.Option(help="Compare although the runs differ in this: base, prompts, sampling or validation.")
     ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="key.sub=value, for instance evaluation.prompts=96.")

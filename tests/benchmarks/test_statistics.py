@@ -13,6 +13,7 @@ from thinkdraw.benchmarks.statistics import (
     per_task,
     prompt_mean_score,
     task_mean_score,
+    trained_difference,
     wilson,
 )
 
@@ -150,6 +151,39 @@ def test_the_paired_difference_is_antisymmetric_and_agrees_with_the_scores():
 def test_a_prompt_judged_on_one_side_only_is_left_out_of_the_difference():
     difference = paired_difference([("t", [1]), ("t", [0])], [("t", [0]), ("t", [NAN])])
     assert (difference.value, difference.prompts, difference.num_no_verdict) == (1, 1, 1)
+
+
+def test_with_one_seed_a_side_a_trained_difference_is_the_paired_one_but_for_the_shape_of_its_interval():
+    a, b = random_rows(60, 1), random_rows(60, 2, chance=0.4)
+    one, paired = trained_difference([a], [b]), paired_difference(a, b)
+    assert one.value == paired.value and one.pictures == paired.pictures
+    assert (one.low, one.high) == pytest.approx((paired.low, paired.high), abs=0.01)
+
+
+def test_the_interval_of_a_trained_difference_covers_the_spread_between_seeds():
+    # Seeds differ by sd 0.06, prompts by little: the interval over prompts alone misses the truth, 0, in a third of studies.
+    rng = np.random.default_rng(0)
+    hits = {"prompts": 0, "prompts and seeds": 0}
+    base = [("", [0.5] * 4)] * 48
+    for study in range(150):
+        chances = rng.normal(0.5, 0.06, size=3)
+        seeds = [[("", (rng.random(4) < chance).astype(float)) for _ in range(48)] for chance in chances]
+        pooled = [("", np.concatenate([rows[i][1] for rows in seeds])) for i in range(48)]
+        for name, found in (
+            ("prompts", paired_difference(pooled, base, seed=study, num_resamples=200)),
+            ("prompts and seeds", trained_difference(seeds, [base], seed=study, num_resamples=200)),
+        ):
+            hits[name] += found.low <= 0 <= found.high
+    assert hits["prompts"] / 150 < 0.8 and hits["prompts and seeds"] / 150 > 0.92
+
+
+def test_a_trained_difference_is_by_hand_what_students_t_says():
+    # One prompt, so no variance over prompts: seeds .4, .5, .6 against a fixed .3. s = .1, half = t(2) · .1 / sqrt(3).
+    found = trained_difference([[("", [v])] for v in (0.4, 0.5, 0.6)], [[("", [0.3])]])
+    half = stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
+    with pytest.raises(ValueError, match="same prompts"):
+        trained_difference([[("", [1])], [("x", [1])]], [[("", [1])]])
 
 
 def test_a_paired_difference_refuses_other_prompts():

@@ -16,7 +16,9 @@ from thinkdraw.training.ledger import COSTS, Ledger
 ALIKE = {"base": "abc", "prompts": "0123", "sampling": {"thought": "inline"}}
 
 
-def finished(folder: Path, seed: int = 0, lr: float = 1e-4, started: dict | None = None, steps: tuple = (1, 2), **spent: float) -> Path:  # fmt: skip
+def finished(
+    folder: Path, seed: int = 0, lr: float = 1e-4, started: dict | None = None, steps: tuple = (1, 2), **spent: float
+) -> Path:
     folder.mkdir(parents=True)
     config = {"recipe": "grpo", "out": str(folder), "seed": seed, "policy": "lab", "optimiser": {"learning_rate": lr}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))

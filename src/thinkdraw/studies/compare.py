@@ -33,7 +33,7 @@ from thinkdraw.training.folder import STARTED
 from thinkdraw.training.ledger import COSTS
 from thinkdraw.types import Drawer
 
-Fact = Literal["base", "prompts", "sampling"]
+Fact = Literal["base", "prompts", "sampling", "validation"]
 Select = Literal["last", "best"]
 Cost = Literal[
     "pictures_sampled",
@@ -141,7 +141,7 @@ def compare_groups(
     """groups: name → runs of several seeds. about: goes into summary.json before the rows."""
     runs = [run for group in groups.values() for run in group]
     refuse_unlike(runs, allow)
-    if asked.select == "best":
+    if asked.select == "best" and "validation" not in allow:
         _refuse_other_validation(runs)
     base = policy_path(runs[0].config["policy"])
     places: Folders = {split: out / "eval" / split / "untrained" for split in _splits(asked)}
@@ -175,7 +175,7 @@ def compare_groups(
 
 def refuse_unlike(runs: Sequence[FinishedRun], allow: Sequence[Fact] = ()) -> None:
     """Raise UserError, which names the runs and the fact, unless all began with the same policy, prompts and sampling."""
-    facts: tuple[Fact, ...] = ("base", "prompts", "sampling")
+    facts: tuple[Fact, ...] = ("base", "prompts", "sampling")  # of started.json
     for fact in (f for f in facts if f not in allow):
         first = runs[0]
         for other in runs[1:]:
@@ -239,7 +239,7 @@ def _refuse_other_validation(runs: Sequence[FinishedRun]) -> None:
         if other.config.get("validation") != first.config.get("validation"):
             raise UserError(
                 f"select=best: {first.folder} and {other.folder} validated with other settings. Judge all by select=last, "
-                "or train them with the same validation."
+                "train them with the same validation, or say allow=[validation]."
             )
 
 

@@ -89,3 +89,10 @@ def test_a_monitor_moves_nothing_and_a_hacked_run_ends_at_its_peak(tmp_path, pol
     grpo.run(hacked(tmp_path / "watched", policy, validation={"stop_after": 2, "best_by": MONITOR["name"]}))
     assert MetricsLog.read(watched / "metrics.jsonl")[-1]["step"] == rows[-1]["step"]
     assert torch.isfinite(torch.tensor(rows[-1][KEY]))
+
+
+def test_the_last_phase_is_validated_and_can_be_the_best(tmp_path, policy):
+    run = grpo.run(hacked(tmp_path, policy, validation={"every": 2, "monitors": []}, max_steps=3))
+    rows = MetricsLog.read(run / "metrics.jsonl")
+    assert [row.get("validation_score") is not None for row in rows] == [False, True, True]
+    assert [row["pictures_validated"] for row in rows] == [0, 8, 16]

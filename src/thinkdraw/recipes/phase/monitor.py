@@ -20,7 +20,9 @@ OPTIMISED = "validation_score"  # the column of the optimised reward; a monitor'
 class ValidationSettings(StrictModel):
     """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
 
-    every: int = Field(default=10, ge=0, description="Phases between evaluations; 0 is never.")
+    every: int = Field(
+        default=10, ge=0, description="Phases between evaluations, and one after the last phase; 0 is never."
+    )
     prompts: DataSettings = DataSettings(split="validation", count=64)
     monitors: list[RewardSettings] = Field(default=[], description="Rewards to watch; they are never optimised.")
     best_by: str | None = Field(
