@@ -1,4 +1,3 @@
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -163,7 +162,7 @@ def test_an_empty_file_means_the_defaults(tmp_path):
 def test_a_dumped_config_loads_to_an_equal_one(tmp_path, note):
     cfg = Run(
         note=note,
-        learning_rate=math.inf,
+        learning_rate=3e-7,
         sampling=Sampling(thought_format="off", guidance_scale=(1.0, 3.5)),
         objective=DPO(label_smoothing=1e-7),
         rewards=[Reward(name="clip", weight=0.25)],

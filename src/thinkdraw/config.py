@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -17,44 +16,18 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.formats import YamlDumper, parse_yaml, printable, read_yaml_object
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 
 class StrictModel(BaseModel):
-    """Base of every config section: unknown keys are errors, and a loaded config does not change."""
+    """Base of every config section: unknown keys and numbers that are not finite are errors, and a loaded config does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 M = TypeVar("M", bound=BaseModel)
-_FLOAT_WITHOUT_DOT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number, off/on/yes/no are words (`off` is a thought format) and keys are unique."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [key.value for key, _ in node.value if key.value != "<<"]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_BOOL = "tag:yaml.org,2002:bool"
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag != _BOOL]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(_BOOL, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
-
-
-class _Dumper(yaml.SafeDumper):
-    """Quotes what either YAML or `_Loader` would read as something other than a string."""
-
-
-for _yaml_class in (_Loader, _Dumper):
-    _yaml_class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_WITHOUT_DOT, list("-+0123456789"))
+MAX_SHOWN = 200  # characters of a value that is refused
 
 
 def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] = ()) -> M:
@@ -64,7 +37,7 @@ def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] 
     A section given in part keeps the rest of its default, unless it chooses another variant of a tagged union.
     Raises UserError.
     """
-    data = _read_yaml(path) if path is not None else {}
+    data = read_yaml_object(path, "Give the path of a YAML text file, and correct it.") if path is not None else {}
     overridden = [_apply_override(data, text) for text in overrides]
     try:
         return model_cls.model_validate(_fill_sections(model_cls, data))
@@ -74,38 +47,12 @@ def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] 
 
 def dump_config(cfg: BaseModel) -> str:
     """YAML that `load_config` reads back to an equal config, every default spelt out."""
-    return yaml.dump(cfg.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(cfg.model_dump(mode="json"), Dumper=YamlDumper, sort_keys=False, allow_unicode=True, width=100)
 
 
 def save_config(cfg: BaseModel, path: Path | str) -> None:
     """Write `dump_config(cfg)` to `path`, all of it or nothing."""
     atomic_write_text(path, dump_config(cfg))
-
-
-def _read_yaml(path: Path) -> JsonObject:
-    try:
-        data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # a SafeLoader
-    except FileNotFoundError as error:
-        raise UserError(
-            f"config file {path} does not exist. Check the path, or leave it out for the defaults."
-        ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"config file {path} cannot be read: {error}. Give the path of a YAML text file.") from error
-    except yaml.YAMLError as error:
-        raise UserError(f"config file {path} is not valid YAML: {_one_line(error)}. Correct that line.") from error
-    if data is None:
-        return {}
-    if not isinstance(data, dict):
-        raise UserError(
-            f"config file {path} holds a {type(data).__name__}, not a mapping. Write it as `key: value` lines."
-        )
-    return data
-
-
-def _one_line(error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-    where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return where + " ".join(str(getattr(error, "problem", None) or error).split())
 
 
 def _apply_override(data: JsonObject, text: str) -> str:
@@ -115,13 +62,13 @@ def _apply_override(data: JsonObject, text: str) -> str:
     if not equals or not all(keys):
         raise UserError(f"override {text!r} is not of the form key.sub=value. Example: sampling.temperature=0.7")
     try:
-        value = yaml.load(raw, Loader=_Loader)
-    except yaml.YAMLError as error:
-        raise UserError(f"override {text!r}: {raw!r} is not valid YAML ({_one_line(error)}). Quote it.") from error
+        value = parse_yaml(raw)
+    except ValueError as error:
+        raise UserError(f"override {text[:MAX_SHOWN]!r} is not valid YAML ({error}). Quote it.") from error
     target: Any = data
     for depth, key in enumerate(keys):
         place: Any = key
-        if isinstance(target, list) and key.isdigit() and int(key) < len(target):
+        if isinstance(target, list) and key.isdecimal() and int(key) < len(target):
             place = int(key)
         elif not isinstance(target, dict):
             section = ".".join(keys[:depth])
@@ -187,7 +134,12 @@ def _explain(model_cls: type, data: dict, error: ValidationError, path: Path | N
     if first["type"] == "value_error":
         return f"config {dotted + ': ' if dotted else ''}{messages[0]}{more}"
     rule = "; or ".join(message[0].lower() + message[1:] for message in messages)
-    return f"config {dotted}={first['input']!r} {where}: {rule}. Change that value.{more}"
+    return f"config {dotted}={_shown(first['input'])} {where}: {rule}. Change that value.{more}"
+
+
+def _shown(value: object) -> str:
+    text = printable(repr(value))
+    return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 1]}…"
 
 
 def _dotted(data: Any, problem: Any) -> str:

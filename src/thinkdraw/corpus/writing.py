@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import yaml
 
 from thinkdraw.config import dump_config, save_config
 from thinkdraw.corpus.card import CorpusTotals, card
@@ -21,6 +20,7 @@ from thinkdraw.corpus.teachers.teachers import Teacher
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text
+from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Questioner, Scorer
 
@@ -68,9 +68,14 @@ def check_folder(settings: CorpusSettings) -> None:
     """Raises UserError if `out` holds something else, or a corpus of another configuration."""
     given = settings.out / CONFIG
     if given.exists():
-        before, now = yaml.safe_load(given.read_text(encoding="utf-8")), yaml.safe_load(dump_config(settings))
+        before, now = (
+            read_yaml_object(given, f"Restore it, or choose another out= than {settings.out}."),
+            parse_yaml(dump_config(settings)),
+        )
         for config in (before, now):
-            config["teacher"] = {k: v for k, v in config["teacher"].items() if k not in MAY_CHANGE_OF_TEACHER}
+            teacher = config.get("teacher")
+            if isinstance(teacher, dict):
+                config["teacher"] = {k: v for k, v in teacher.items() if k not in MAY_CHANGE_OF_TEACHER}
         if differing := [k for k in now if k not in MAY_CHANGE and before.get(k) != now[k]]:
             was = ", ".join(f"{k} ({before.get(k)} there, {now[k]} now)" for k in differing)
             raise UserError(

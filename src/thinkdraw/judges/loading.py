@@ -55,7 +55,9 @@ def fill_model(
 
 def _checked(path: str, model_class: type[PreTrainedModel], source: str | None, **options: Any) -> Any:
     disable_progress_bar()
-    loaded: Any = model_class.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **options)
+    loaded: Any = model_class.from_pretrained(
+        source, dtype=torch.float32, output_loading_info=True, trust_remote_code=False, **options
+    )
     model, found = loaded
     if missing := sorted(found["missing_keys"]):
         raise UserError(f"judge {path} lacks {len(missing)} weights, {missing[0]} first. Copy or download it again.")
@@ -103,7 +105,7 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     if Path(path).is_dir() and not any(any(Path(path).glob(name)) for name in ("tokenizer*", "vocab*", "*.model")):
         raise no_words
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"judge {path}: tokenizer or image processor cannot be read ({one_line(error)}).") from error
     if set(tokenizer("a red circle").input_ids) <= set(tokenizer.all_special_ids):
@@ -115,7 +117,7 @@ def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
 def read_image_processor(path: str, processor_class: Any) -> Any:
     """The image processor of a folder or model id as `processor_class`: the PIL one, whatever else is installed."""
     try:
-        return processor_class.from_pretrained(path)
+        return processor_class.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"judge {path}: tokenizer or image processor cannot be read ({one_line(error)}).") from error
 

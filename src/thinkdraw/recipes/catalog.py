@@ -6,10 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from thinkdraw.config import StrictModel, load_config
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.formats import read_yaml_object
 
 # recipe → (module, class of its configuration); the module has run(config) -> Path.
 RECIPES = {
@@ -50,8 +49,8 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> StrictModel:
     """The typed configuration of a shipped name or a YAML file whose `recipe` key says what it configures."""
     path = find_config(name)
     recipe = _recipe_of(path)
-    if recipe not in RECIPES:
-        raise UserError(f"{path}: recipe={recipe!r}; known are {', '.join(RECIPES)}.")
+    if not isinstance(recipe, str) or recipe not in RECIPES:
+        raise UserError(f"{path}: recipe={str(recipe)[:80]!r}; known are {', '.join(RECIPES)}.")
     module, model = RECIPES[recipe]
     return load_config(getattr(import_module(module), model), path, overrides)
 
@@ -61,11 +60,6 @@ def run_config(config: Any) -> Path:
     return import_module(RECIPES[config.recipe][0]).run(config)
 
 
-def _recipe_of(path: Path) -> str | None:
-    try:
-        found = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"config {path} does not exist. `thinkdraw list configs` names the shipped ones.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"config {path} is not readable YAML: {' '.join(str(error).split())[:160]}.") from error
-    return found.get("recipe") if isinstance(found, dict) else None
+def _recipe_of(path: Path) -> object:
+    found = read_yaml_object(path, "`thinkdraw list configs` names the shipped ones.")
+    return found.get("recipe")

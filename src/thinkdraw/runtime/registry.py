@@ -1,4 +1,8 @@
-"""From a name to what it stands for: the plain dicts of the rooms, or a dotted path `pkg.mod:Class` of the user's own."""
+"""From a name to what it stands for: the plain dicts of the rooms, or a dotted path `pkg.mod:Class` of the user's own.
+
+A configuration may come from a stranger. What its paths name is called only if it looks like what is asked for; modules are
+imported, though, which runs their code: from installed packages and from the current folder, never from what is downloaded.
+"""
 
 import difflib
 import importlib
@@ -6,10 +10,19 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from thinkdraw.errors import UserError
+
+# Kind → methods of which a class of somebody else must have one.
+METHODS = {
+    "reward": ("__call__",),
+    "judge": ("answer", "score", "detect", "write", "depth", "color_of", "log_likelihood", "first_words", "__call__"),
+    "benchmark": ("judge",),
+    "policy": ("load",),
+}
 
 
 def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any]:
@@ -24,6 +37,8 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
         hint = f"did you mean {' or '.join(near)}?" if near else f"known are {', '.join(sorted(registry))}."
         raise UserError(f"unknown {kind} {name!r}: {hint} A class of your own works as pkg.mod:Class.")
     module, _, attribute = path.partition(":")
+    if name not in registry:
+        _refuse_standard(kind, name, module)
     try:
         found = _import(module)
     except ModuleNotFoundError as error:
@@ -31,7 +46,7 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
             f"{kind} {name!r}: cannot import {error.name}, which is neither installed nor in {os.getcwd()}. Install it, "
             "correct the path, or go to its folder."
         ) from error
-    except Exception as error:  # whatever a module of the user's own does when it is imported
+    except (Exception, SystemExit) as error:  # whatever a module of the user's own does when it is imported
         if name in registry or isinstance(error, UserError):
             raise
         raise UserError(
@@ -45,7 +60,51 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
             f"{kind} {name!r}: {module} ({getattr(found, '__file__', 'built in')}) has {has}. Correct the path; what is "
             "installed comes before what is in the current folder."
         )
+    if name not in registry:
+        _refuse_other_things(kind, name, maker)
     return maker
+
+
+def _refuse_standard(kind: str, name: str, module: str) -> None:
+    if module.partition(".")[0] in sys.stdlib_module_names:
+        raise UserError(
+            f"{kind} {name!r}: {module} is of Python's own library, where no {kind} is; nothing of it is run. Name a "
+            f"{kind} by a known name or as my_pkg.mine:MyClass."
+        )
+
+
+def _refuse_other_things(kind: str, name: str, maker: Any) -> None:
+    """Raise UserError for what is no class or factory of such a thing: `torch:save` is not called with a file's name.
+
+    The user's own files, in the current folder, may hold any factory.
+    """
+    module = str(getattr(maker, "__module__", None) or "")
+    _refuse_standard(kind, name, module)
+    if module.partition(".")[0] == "thinkdraw" or _is_in_current_folder(module):
+        return
+    if inspect.isclass(maker):
+        methods = METHODS.get(kind, ())
+        if any(method in vars(base) for base in maker.__mro__ for method in methods):
+            return
+        rule = f"a class with {' or '.join(methods)}"
+    else:
+        try:
+            signature = inspect.signature(maker)
+        except (TypeError, ValueError):
+            signature = inspect.Signature()
+        returns = signature.return_annotation
+        gives = returns if isinstance(returns, str) else getattr(returns, "__name__", "")
+        if next(iter(signature.parameters), "") == "rollouts" or kind.title() in gives:
+            return
+        rule = f"a function of rollouts, or one annotated `-> {kind.title()}`"
+    raise UserError(f"{kind} {name!r} is no {kind} and was not called. It has to be {rule}.")
+
+
+def _is_in_current_folder(module: str) -> bool:
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if not file or not (place := Path(file).resolve()).is_relative_to(Path.cwd().resolve()):
+        return False
+    return not {"site-packages", "dist-packages"} & set(place.parts)
 
 
 def _import(module: str) -> ModuleType:

@@ -14,7 +14,6 @@ from itertools import combinations
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field
 
 from thinkdraw.benchmarks.lab.benchmark import Split, compare, evaluate_lab
@@ -24,6 +23,7 @@ from thinkdraw.policies.opening import load_trained, policy_path, run_checkpoint
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.runtime.checkpoint import checkpoint_step
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.formats import read_json_object, read_yaml_object
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.search import BestOfN, CachedDrawer
@@ -89,14 +89,12 @@ class FinishedRun:
     @classmethod
     def read(cls, folder: Path, select: Select = "last") -> "FinishedRun":
         """Raises UserError if the folder is not a run's, of one that has not made a step, or has no such checkpoint."""
-        try:
-            config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-            started = json.loads((folder / STARTED).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise UserError(
-                f"{folder} is not a run that can be compared: config.yaml and {STARTED} cannot be read. Give folders "
-                "that `thinkdraw train` wrote with SFT, GRPO, preference or rejection."
-            ) from error
+        way_out = (
+            f"{folder} is not a run that can be compared. Give folders that `thinkdraw train` wrote with SFT, GRPO, "
+            "preference or rejection."
+        )
+        config = read_yaml_object(folder / "config.yaml", way_out)
+        started = read_json_object(folder / STARTED, way_out)
         rows = MetricsLog.read(folder / "metrics.jsonl")
         if not rows:
             raise UserError(f"{folder} has no step in metrics.jsonl yet. Let the run go on: thinkdraw train.")

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from safetensors import SafetensorError
 
-from thinkdraw.config import save_config
+from thinkdraw.config import dump_config, save_config
 from thinkdraw.errors import UserError
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.sharded_state import Writing
 from thinkdraw.runtime.tracking import MetricsLog, environment
 from thinkdraw.training.optimiser import Optimiser, Trainable
@@ -89,13 +89,8 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds a run already and resume=false. Choose another out=, or remove that folder."
             )
-        try:
-            before = _flat(yaml.safe_load(config_file.read_text(encoding="utf-8")))
-        except yaml.YAMLError as error:
-            raise UserError(
-                f"{config_file} is not valid YAML any more, so {self.path} cannot be resumed. Restore it."
-            ) from error
-        now = _flat(yaml.safe_load(yaml.safe_dump(self.config.model_dump(mode="json"))))
+        before = _flat(read_yaml_object(config_file, f"Restore it: without it {self.path} cannot be resumed."))
+        now = _flat(parse_yaml(dump_config(self.config)))
         fixed = (before.keys() | now.keys()) - MAY_CHANGE - REMOVED
         differing = sorted(k for k in fixed if before.get(k) != now.get(k))
         if differing:

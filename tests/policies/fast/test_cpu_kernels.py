@@ -1,5 +1,6 @@
 """The compiled kernels find what torch finds, and rollouts are the same without a compiler."""
 
+import _ctypes
 import warnings
 from pathlib import Path
 
@@ -174,6 +175,28 @@ def test_a_missing_or_failing_compiler_is_said_once(tmp_path: Path, monkeypatch:
         assert kernels_for(CPU, torch.float32, 64) is None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        assert kernels_for(CPU, torch.float32, 64) is None
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        (None, r"""CXX='g\+\+ "x' is no command"""),
+        ("printf '\\377\\033[2J' >&2; exit 1", r"failed: .\\x1b\[2J"),
+        (f'while [ "$1" != -o ]; do shift; done; /bin/cp {_ctypes.__file__} "$2"', "has no function attend"),
+        (
+            'while [ "$1" != -o ]; do shift; done; echo no library > "$2"',
+            "invalid ELF header|file too short|not a mach-o",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("nothing_compiled")
+def test_an_odd_compiler_costs_time_and_no_run(tmp_path, monkeypatch, script, said):
+    compiler = tmp_path / "c++"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", 'g++ "x' if script is None else str(compiler))
+    with pytest.warns(UserWarning, match=said):
         assert kernels_for(CPU, torch.float32, 64) is None
 
 

@@ -67,7 +67,7 @@ class _PilImageProcessor:
 
     @staticmethod
     def from_pretrained(path: str) -> Any:
-        return AutoImageProcessor.from_pretrained(path, backend="pil")
+        return AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
 
 
 class _PartsMayBeAbsent(ProcessorMixin):

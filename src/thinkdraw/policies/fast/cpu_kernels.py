@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
 from thinkdraw.policies.sampling.cache import Rotation
+from thinkdraw.runtime.formats import printable
 
 SOURCES = sorted((Path(__file__).parent / "native").glob("*.cpp"))
 NUMBERS = {torch.float32: "float", torch.bfloat16: "bf16"}
@@ -69,7 +70,9 @@ class Kernels:
             _compile([f"-DNUMBER={NUMBERS[dtype]}", f"-DWIDTH={width}"], library)
             self._made = ctypes.CDLL(str(library))
         for name, structure in TAKES.items():
-            function: Any = getattr(self._made, name)
+            function: Any = getattr(self._made, name, None)
+            if function is None:
+                raise OSError(f"what the C++ compiler made has no function {name}")
             function.argtypes, function.restype = [ctypes.POINTER(structure)], None
 
     def attend(
@@ -196,17 +199,24 @@ def _kernels(dtype: torch.dtype, width: int) -> Kernels | None:
 
 def _compile(definitions: list[str], library: Path) -> None:
     found = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), "")
-    compiler = shlex.split(os.environ.get("CXX", "")) or [found]
+    try:
+        compiler = shlex.split(os.environ.get("CXX", "")) or [found]
+    except ValueError as wrong:
+        raise OSError(f"CXX={os.environ['CXX']!r} is no command ({wrong})") from wrong
     if not compiler[0]:
         raise OSError("no C++ compiler found")
     error = ""
     for tuned in (["-march=native"], []):  # some compilers do not know it
         command = [*compiler, *FLAGS, *tuned, *definitions, *map(str, SOURCES), "-o", str(library)]
         try:
-            made = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+            made = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace",
+                timeout=COMPILE_SECONDS,
+            )  # fmt: skip
         except subprocess.TimeoutExpired as late:
             raise OSError(f"{compiler[0]} did not finish within {COMPILE_SECONDS} seconds") from late
         if made.returncode == 0:
             return
-        error = made.stderr.strip().splitlines()[0] if made.stderr.strip() else f"exit {made.returncode}"
+        said = made.stderr.strip().splitlines()
+        error = printable(said[0])[:200] if said else f"exit {made.returncode}"
     raise OSError(f"{compiler[0]} failed: {error}")

@@ -23,7 +23,11 @@ def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
         raise UserError(f"dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
     try:
         loaded: Any = JanusForConditionalGeneration.from_pretrained(
-            path, dtype=DTYPES[dtype], attn_implementation="sdpa", output_loading_info=True
+            path,
+            dtype=DTYPES[dtype],
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            trust_remote_code=False,
         )
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
@@ -42,8 +46,8 @@ def read_processor(path: str, num_image_tokens: int) -> Any:
     from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path)
-        image_processor = JanusImageProcessorPil.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        image_processor = JanusImageProcessorPil.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise UserError(f"policy {path}: tokenizer or image processor cannot be read ({_line(error)}).") from error
     for name in ("boi_token", "eoi_token", "image_token", "bos_token", "eos_token", "pad_token"):

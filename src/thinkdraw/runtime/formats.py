@@ -1,0 +1,291 @@
+"""A reader for each file format: whatever its library says of a damaged or odd file is one line with the file's name.
+
+What a text may hold is bounded before it is used: YAML's aliases by the values that they stand for, nesting by MAX_DEPTH.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MAX_DEPTH = 64  # lists and mappings inside one another
+MAX_YAML_BYTES = 1 << 20
+MAX_YAML_VALUES = 100_000  # with every alias written out
+MAX_SHOWN = 160  # characters of a library's own words
+# Line breaks, escape sequences and the signs that turn the direction of writing.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    """A text of strangers for one line of a console: control characters and halves of characters are escaped."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
+
+def one_line(error: BaseException, most: int = MAX_SHOWN) -> str:
+    """An error's text as the middle of a sentence; its type's name where it says nothing."""
+    return printable(" ".join(str(error).split()))[:most].rstrip(". ") or type(error).__name__
+
+
+@contextmanager
+def reading(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Iterator[None]:
+    """Turn whatever a library raises about a file's content into one line that names the file.
+
+    way_out: a sentence. For blocks that do nothing but read: an error of other code would be blamed on the file.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except FileNotFoundError as error:
+        raise kind(f"{path} does not exist. {way_out}") from error
+    except RecursionError as error:
+        raise kind(f"{path} cannot be read: it is nested too deeply. {way_out}") from error
+    except MemoryError as error:
+        raise kind(f"{path} cannot be read: it asks for more memory than there is. {way_out}") from error
+    except Exception as error:  # a damaged file raises whatever its readers meet first
+        raise kind(f"{path} cannot be read: {one_line(error)}. {way_out}") from error
+
+
+# JSON
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Read JSON as it is defined: no NaN, no infinite number, whole characters, MAX_DEPTH. Raises ValueError."""
+    text = text.decode("utf-8") if isinstance(text, bytes) else text
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+    if "\\ud" in text or "\\uD" in text:
+        try:
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise ValueError("it holds half of a character, a surrogate without its other half") from error
+    return value
+
+
+def read_json(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Any:
+    """Read a JSON file. Raises `kind` naming it."""
+    with reading(path, way_out, kind):
+        return parse_json(Path(path).read_bytes())
+
+
+def read_json_object(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> JsonObject:
+    """Read a JSON file that holds an object. Raises `kind` naming it."""
+    if not isinstance(value := read_json(path, way_out, kind), dict):
+        raise kind(f"{path} holds a {type(value).__name__}, not an object with names. {way_out}")
+    return value
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(digits: str) -> float:
+    if not math.isfinite(number := float(digits)):
+        raise ValueError(f"{digits[:40]} is too large a number")
+    return number
+
+
+def _depth(value: object) -> int:
+    """Levels of lists and mappings; counted level by level, so that no depth is too deep to be counted."""
+    depth, level = 0, [value]
+    while level := [item for item in level if isinstance(item, dict | list)]:
+        depth += 1
+        level = [inner for item in level for inner in (item.values() if isinstance(item, dict) else item)]
+    return depth
+
+
+# YAML
+
+
+class YamlLoader(yaml.SafeLoader):
+    """Safe YAML: 1e-4 is a number, off/on/yes/no and dates are words (`off` is a thought format), keys are unique texts."""
+
+    def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
+        self._check_depth()  # here: the scanner takes time that grows with the square of the depth
+        super().fetch_flow_collection_start(TokenClass)
+
+    def add_indent(self, column: int) -> bool:
+        self._check_depth()
+        return super().add_indent(column)
+
+    def _check_depth(self) -> None:
+        if self.flow_level + len(self.indents) > MAX_DEPTH:
+            raise _not_yaml(f"nested more than {MAX_DEPTH} levels deep", self.get_mark())
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise _not_yaml("a key that is no word", key.start_mark)
+            if key.value in seen and key.value != "<<":
+                raise _not_yaml(f"key {key.value!r} is given twice", node.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = super().construct_yaml_int(node)
+        if not -(1 << 63) <= number < 1 << 63:
+            raise _not_yaml("a number of more than 64 bits", node.start_mark)
+        return number
+
+    def construct_yaml_float(self, node: yaml.ScalarNode) -> float:
+        number = super().construct_yaml_float(node)
+        if not math.isfinite(number):
+            raise _not_yaml(f"{node.value} where a finite number is needed", node.start_mark)
+        return number
+
+
+def _not_yaml(problem: str, mark: yaml.Mark) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, mark)
+
+
+_BOOL, _TIME = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:timestamp"
+_FLOAT_WITHOUT_DOT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
+YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag not in (_BOOL, _TIME)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+# Without bytes, sets, dates and ordered pairs, which no setting is.
+YamlLoader.yaml_constructors = {
+    tag: construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if str(tag).rpartition(":")[2] not in ("binary", "set", "timestamp", "omap", "pairs")
+}
+YamlLoader.add_constructor("tag:yaml.org,2002:float", YamlLoader.construct_yaml_float)
+YamlLoader.add_constructor("tag:yaml.org,2002:int", YamlLoader.construct_yaml_int)
+YamlLoader.add_implicit_resolver(_BOOL, re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
+
+
+class YamlDumper(yaml.SafeDumper):
+    """Quotes what either YAML or `YamlLoader` would read as something other than a string."""
+
+
+for _yaml_class in (YamlLoader, YamlDumper):
+    _yaml_class.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT_WITHOUT_DOT, list("-+0123456789"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Read YAML, nothing of which is run. Raises ValueError in one line, also for what is too large or too deep."""
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"it has {len(text):,} characters, and a configuration at most {MAX_YAML_BYTES:,}")
+    try:
+        loader = YamlLoader(text)
+        try:
+            if (node := loader.get_single_node()) is None:
+                return None
+            _measure(node)
+            return loader.construct_document(node)
+        finally:
+            loader.dispose()
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        raise ValueError(
+            "not valid YAML: " + where + printable(" ".join(str(getattr(error, "problem", None) or error).split()))
+        ) from error
+    except RecursionError as error:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from error
+    except (TypeError, AttributeError, OverflowError, IndexError) as error:  # the library's own, of odd values
+        raise ValueError(one_line(error)) from error
+
+
+def read_yaml(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Any:
+    """Read a YAML file as `parse_yaml` does. Raises `kind` naming it."""
+    with reading(path, way_out, kind):
+        with Path(path).open("rb") as file:
+            data = file.read(MAX_YAML_BYTES + 1)
+        return parse_yaml(data.decode("utf-8-sig"))
+
+
+def read_yaml_object(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> JsonObject:
+    """Read a YAML file that holds `key: value` lines; an empty one holds none. Raises `kind` naming it."""
+    value = read_yaml(path, way_out, kind)
+    if not isinstance(value, dict | None):
+        raise kind(f"{path} holds a {type(value).__name__}, not a mapping: write it as `key: value` lines. {way_out}")
+    return value or {}
+
+
+def _measure(root: yaml.Node) -> None:
+    """Raise YAMLError where aliases stand for too many values, or for themselves, or the nesting is too deep."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node, above: tuple[int, ...]) -> int:
+        if id(node) in above:
+            raise _not_yaml("an alias inside what it stands for", node.start_mark)
+        if id(node) not in sizes:
+            if len(above) > MAX_DEPTH:
+                raise _not_yaml(f"nested more than {MAX_DEPTH} levels deep", node.start_mark)
+            inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+            if isinstance(node, yaml.ScalarNode) and _NO_TEXT.search(node.value):
+                raise _not_yaml("a character that no text has (NUL, or half of one)", node.start_mark)
+            parts = [part for item in inner for part in (item if isinstance(item, tuple) else (item,))]
+            sizes[id(node)] = 1 + sum(size(part, (*above, id(node))) for part in parts)
+        if sizes[id(node)] > MAX_YAML_VALUES:
+            raise _not_yaml(f"aliases that stand for more than {MAX_YAML_VALUES:,} values", node.start_mark)
+        return sizes[id(node)]
+
+    size(root, ())
+
+
+# Parquet, safetensors, SQLite
+
+
+def read_parquet(
+    path: Path | str, way_out: str, columns: list[str] | None = None, kind: type[UserError] = UserError
+) -> Any:
+    """Read a `pyarrow.Table`, its pages compared with their checksums where it has them. Raises `kind` naming the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    # An open file: given a path, pyarrow would take `scores=1/` above it for a partition. One of pyarrow's own: its
+    # threads may let go of the file after this returns, and letting go of Python's own while Python ends aborts.
+    with reading(path, way_out, kind), pa.OSFile(str(path)) as file:
+        return pq.read_table(file, columns=columns, page_checksum_verification=True)
+
+
+def read_safetensors(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> dict[str, Tensor]:
+    """Read tensors by name. Raises `kind` naming the file."""
+    from safetensors.torch import load_file
+
+    with reading(path, way_out, kind):
+        return load_file(path)
+
+
+def sqlite_problem(path: Path | str, error: Exception, kept: str) -> UserError:
+    """The UserError for a failed use of an SQLite file: what is the matter, and the way out that loses nothing.
+
+    kept: what the file holds, "paid verdicts" say.
+    """
+    said = str(error).lower()
+    code = getattr(error, "sqlite_errorname", "") or ""
+    if "FULL" in code or "disk is full" in said or "no space" in said:
+        way_out = f"The disk is full: free space on it and go on; the {kept} that are there stay"
+    elif "BUSY" in code or "LOCKED" in code or "locked" in said:
+        way_out = "Another process holds it: wait for that one, or stop it"
+    elif isinstance(error, OSError) or "READONLY" in code or "CANTOPEN" in code or "PERM" in code or "IOERR" in code:
+        way_out = "Check that disk and the permissions, or choose another path on a local disk"
+    else:
+        way_out = f"It is damaged or of another program: move it away, so that its {kept} are not lost, and start anew"
+    return UserError(f"{path} cannot be used: {one_line(error)}. {way_out}.")
+
+
+SQLITE_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, OSError, ValueError, OverflowError, UnicodeError)
