@@ -112,10 +112,16 @@ def test_unigenbench_tables_give_their_prompts(tmp_path):
         ("p.jsonl", '{"prompt": "a", "include": [{"class": "c", "count": 1, "position": ["above", 0]}]}', "earlier"),
         ("p.txt", " \n", "holds no prompt"),
         ("p.jsonl", '{"prompt": "a", "nouns": [1]}', "line 1: nouns and attr_nouns must be lists of texts"),
-        ("p.jsonl", '{"prompt": "a", "spatial_info": {"obj1": "b"}}', "line 1: nouns, attr_nouns, numeracy_info"),
-        ("p.txt", b"\xff\xfe", "cannot be read as a text file"),
-        ("p.csv", "prompt\na cat", "does not tell the prompt format"),
-        ("p.parquet", "x", "format= one of jsonl, text, geneval"),
+        ("p.jsonl", '{"prompt": "a", "spatial_info": {"obj1": "b"}}', "line 1: numeracy_info or spatial_info"),
+        ("p.jsonl", '{"prompt": "a", "nouns": "cat"}', "line 1: nouns and attr_nouns must be lists of texts"),
+        (
+            "p.jsonl",
+            '{"prompt": "a", "numeracy_info": [{"obj_name": "cat", "num": "3"}]}',
+            "line 1: numeracy_info must name",
+        ),
+        ("p.txt", b"\xff\xfe", "holds no prompt"),
+        ("p.md", "a cat", "does not tell the prompt format"),
+        ("p.parquet", "x", "cannot be read as a table"),
         ("t.csv", "item_id,prompt_en\n1,a", "has no column text, proposition_id"),
         ("t.csv", DPG_HEADER + "\nx1,a", "line 2 has too few columns"),
     ],
@@ -129,7 +135,7 @@ def test_what_is_wrong_with_a_file_is_one_line_that_says_where(tmp_path, name, c
 
 
 def test_an_unknown_format_and_a_missing_file_are_named(tmp_path):
-    with pytest.raises(UserError, match="'genevl': one of jsonl"):
+    with pytest.raises(UserError, match="'genevl': one of table"):
         read_prompts(tmp_path, "genevl")
     for name in ("nothing.txt", "nothing.jsonl", "nothing"):
         with pytest.raises(UserError, match="cannot be read as a text file: No such file"):

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from thinkdraw.benchmarks.base import Row, null_for_nan, number_or_nan
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
-from thinkdraw.data.prompt_files import json_rows, text_of
+from thinkdraw.data.prompt_files import text_of
+from thinkdraw.data.tables import inside
+from thinkdraw.data.text_files import json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.images import read_picture
 from thinkdraw.runtime.json_types import JsonMapping
@@ -56,7 +58,13 @@ def read_vqa(path: Path) -> list[VqaItem]:
         question, image = text_of(row, "question", where), text_of(row, "image", where)
         choices = tuple(str(choice) for choice in row.get("choices") or ())
         items.append(
-            VqaItem(str(row.get("id", line)), path.parent / image, question, choices, _answer(row, choices, where))
+            VqaItem(
+                str(row.get("id", line)),
+                inside(path.parent, image, where),
+                question,
+                choices,
+                _answer(row, choices, where),
+            )
         )
     if not items:
         raise UserError(f"{path} holds no question. Write rows of image, question and answer.")

@@ -3,14 +3,14 @@
 Every failure is a UserError that names file and line. A benchmark's files are read where the user keeps them.
 """
 
-import csv
-import io
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
+from thinkdraw.data.tables import TABLE_SUFFIXES, is_table, table_rows
+from thinkdraw.data.text_files import csv_rows, cut, json_rows, names_in, sound, text_file, text_lines
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.runtime.json_types import JsonObject
@@ -19,23 +19,39 @@ from thinkdraw.types import Prompt, Question, Relation
 COMPBENCH_CATEGORIES = (
     "color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex",
 )  # fmt: skip
+_PICTURES = ("image", "images", "image_tokens")  # columns of SFT rows that no prompt needs
 _T2I_R1_LISTS = {"nouns": "nouns", "attributed": "attr_nouns"}
 _COMPBENCH_NAME = re.compile(rf"({'|'.join(COMPBENCH_CATEGORIES)})(_(train|val)\w*)?")
 
 
-def read_jsonl(path: Path) -> list[Prompt]:
-    """The project's own rows: `prompt`, and where known `id`, `tag`, `include`, `exclude`, `questions`.
+def read_table(path: Path) -> list[Prompt]:
+    """Rows of `prompt`, and where known `id`, `tag`, `include`, `exclude`, `questions`, in any form of `table_rows`.
 
     T2I-R1's training prompts (arXiv 2505.00703) are such rows, too: `task_type` is the tag, and `nouns`, `attr_nouns`,
     `spatial_info` and `numeracy_info` are read under their published names, which `write_prompts` keeps.
     """
-    return [prompt_of(row, f"{path} line {line}", line) for line, row in json_rows(path)]
+    rows = ((row.where, prompt_of(row.cells, row.where, row.number)) for row in table_rows(path, _PICTURES))
+    return with_own_ids(rows)
+
+
+def with_own_ids(rows: Iterable[tuple[str, Prompt]]) -> list[Prompt]:
+    """The prompts of (file and line, prompt). Raises UserError where two have one id: results are kept under it."""
+    places: dict[str, str] = {}
+    prompts = []
+    for where, prompt in rows:
+        if prompt.id in places:
+            raise UserError(
+                f"{where} has the id {cut(prompt.id)} of {places[prompt.id]}. Give each prompt an id of its own."
+            )
+        places[prompt.id] = where
+        prompts.append(prompt)
+    return prompts
 
 
 def read_text(path: Path) -> list[Prompt]:
     """A prompt a line; empty lines are skipped. Ids are the file's name and the line, counted from 0."""
-    lines = [(n, line.strip()) for n, line in enumerate(text_file(path).splitlines())]
-    return [Prompt(line, f"{path.stem}-{n:05d}") for n, line in lines if line]
+    lines = [(n, line.strip()) for n, line in text_lines(path)]
+    return [Prompt(line, f"{path.stem}-{n - 1:05d}") for n, line in lines if line]
 
 
 def read_geneval(path: Path) -> list[Prompt]:
@@ -70,19 +86,19 @@ def read_compbench(path: Path) -> list[Prompt]:
 
 def read_dpg(path: Path) -> list[Prompt]:
     """DPG-Bench: `dpg_bench.csv` with its questions; or, without questions, a folder of ITEM_ID.txt, or rows of `item_id`, `prompt`."""
-    if path.suffix == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         return _dpg_table(path)
     if path.is_dir():
         rows = [(f"{file}", file.stem, text_file(file)) for file in sorted(path.glob("*.txt"))]
     else:
         rows = [
-            (f"{path} line {n}", text_of(r, "item_id", f"{path} line {n}"), text_of(r, "prompt", f"{path} line {n}"))
-            for n, r in json_rows(path)
+            (r.where, _given_id(r.cells, "item_id", r.where), text_of(r.cells, "prompt", r.where))
+            for r in table_rows(path)
         ]
     for where, _, text in rows:
         if not text.strip():
             raise UserError(f"{where} is empty. Write the prompt into it, or remove it.")
-    return [Prompt(text.strip(), id, "dpg") for _, id, text in rows]
+    return with_own_ids((where, Prompt(text.strip(), id, "dpg")) for where, id, text in rows)
 
 
 def _dpg_table(path: Path) -> list[Prompt]:
@@ -91,7 +107,8 @@ def _dpg_table(path: Path) -> list[Prompt]:
     questions: dict[str, list[Question]] = {}
     for line, row in csv_rows(path, columns):
         item = row["item_id"]
-        texts.setdefault(item, row["text"].strip())
+        if texts.setdefault(item, text := row["text"].strip()) != text:
+            raise UserError(f"{path} line {line}: item {cut(item)} has another text than before. Correct one of them.")
         try:
             parents = [int(parent) for parent in row["dependency"].split(",")]
             number = int(row["proposition_id"])
@@ -111,11 +128,14 @@ def _dpg_table(path: Path) -> list[Prompt]:
 def read_unigenbench(path: Path) -> list[Prompt]:
     """UniGenBench's English tables (`test_prompts_en.csv`, short or long); their test points are not read."""
     rows = csv_rows(path, ("index", "prompt_en"))
-    return [Prompt(row["prompt_en"].strip(), row["index"], "unigenbench") for _, row in rows]
+    return with_own_ids(
+        (f"{path} line {n}", Prompt(text_of(row, "prompt_en", f"{path} line {n}").strip(), row["index"], "unigenbench"))
+        for n, row in rows
+    )
 
 
 FORMATS: dict[str, Callable[[Path], list[Prompt]]] = {
-    "jsonl": read_jsonl,
+    "table": read_table,
     "text": read_text,
     "geneval": read_geneval,
     "compbench": read_compbench,
@@ -143,29 +163,33 @@ def read_prompts(path: Path | str, format: str | None = None) -> list[Prompt]:
 
 def format_of(path: Path) -> str:
     """The key of `FORMATS` that names and columns speak for. Raises UserError where they do not."""
+    suffix = path.suffix.lower()
     if path.is_dir():
         stems = [file.stem for file in path.glob("*.txt")]
         if stems:
             return "compbench" if any(_COMPBENCH_NAME.fullmatch(stem) for stem in stems) else "dpg"
-    elif path.suffix == ".jsonl":
-        _, row = next(json_rows(path), (0, {}))
-        if "item_id" in row:
-            return "dpg"
-        return "geneval" if path.stem == "evaluation_metadata" else "jsonl"
-    elif path.suffix == ".txt":
+        if is_table(path):
+            return "table"
+    elif suffix == ".txt":
         return "compbench" if _COMPBENCH_NAME.fullmatch(path.stem) else "text"
-    else:
+    elif suffix in (".csv", ".tsv"):
         first = text_file(path).partition("\n")[0]
-        if path.suffix == ".csv" and ("item_id" in first or "prompt_en" in first):
-            return "dpg" if "item_id" in first else "unigenbench"
+        return "dpg" if "item_id" in first else "unigenbench" if "prompt_en" in first else "table"
+    elif is_table(path):
+        first = next(table_rows(path, _PICTURES), None)
+        if first and "item_id" in first.cells:
+            return "dpg"
+        return "geneval" if path.stem == "evaluation_metadata" else "table"
+    elif not path.exists():
+        text_file(path)  # says why it cannot be read
     raise UserError(
-        f"{path}: its name does not tell the prompt format. Rename it to .txt (a prompt a line) or .jsonl, "
-        f"or read it with format= one of {', '.join(FORMATS)}."
+        f"{path}: its name does not tell the prompt format. Give .txt (a prompt a line), rows with a `prompt` "
+        f"({', '.join(TABLE_SUFFIXES)}), or a folder of a public set."
     )
 
 
 def write_prompts(path: Path | str, prompts: Iterable[Prompt]) -> None:
-    """Write the rows that `read_jsonl` reads back to equal prompts, all of them or nothing."""
+    """Write the rows that `read_table` reads back to equal prompts, all of them or nothing."""
     atomic_write_text(path, "".join(json.dumps(row_of(p), ensure_ascii=False) + "\n" for p in prompts))
 
 
@@ -192,24 +216,43 @@ def prompt_of(row: JsonObject, where: str, number: int) -> Prompt:
         raise UserError(
             f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them."
         ) from error
-    text, id = text_of(row, "prompt", where), str(row.get("id") or f"{number:05d}")
+    text, id = text_of(row, "prompt", where), _given_id(row, "id", where) or f"{number:05d}"
     tag = str(row.get("tag") or row.get("task_type") or "")
     return Prompt(text, id, tag, **structure, questions=questions, **_named_things(row, where))
 
 
+def _given_id(row: JsonObject, name: str, where: str) -> str:
+    """An id as it is written, leading zeros and all; "" where there is none."""
+    given = row.get(name)
+    if given is None or (isinstance(given, str | int) and not isinstance(given, bool)):
+        return "" if given is None else sound(str(given), f"{where}: `{name}`")
+    raise UserError(
+        f"{where}: `{name}` is {cut(given)}, neither a text nor a whole number. Correct it, or leave it out."
+    )
+
+
 def _named_things(row: JsonObject, where: str) -> JsonObject:
     """T2I-R1's fields, under the names that `Prompt` has for them."""
+    found: JsonObject = {}
+    for name, key in _T2I_R1_LISTS.items():
+        nouns = row.get(key) or []
+        if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
+            raise UserError(
+                f"{where}: nouns and attr_nouns must be lists of texts, and {key} is {cut(nouns)}. Correct them."
+            )
+        found[name] = tuple(nouns)
     try:
-        found: JsonObject = {name: tuple(row.get(key) or ()) for name, key in _T2I_R1_LISTS.items()}
         found["counts"] = tuple((c["obj_name"], c["num"]) for c in row.get("numeracy_info") or ())
         if place := row.get("spatial_info"):
             found["relation"] = Relation(place["obj1"], place["locality"], place["obj2"])
     except (TypeError, KeyError) as error:
         raise UserError(
-            f"{where}: nouns, attr_nouns, numeracy_info or spatial_info are not of T2I-R1's form ({error!r}). Correct them."
+            f"{where}: numeracy_info or spatial_info are not of T2I-R1's form ({error!r}). Correct them."
         ) from error
-    if not all(isinstance(noun, str) for name in _T2I_R1_LISTS for noun in found[name]):
-        raise UserError(f"{where}: nouns and attr_nouns must be lists of texts. Correct them.")
+    if not all(isinstance(noun, str) and type(number) is int for noun, number in found["counts"]):
+        raise UserError(
+            f"{where}: numeracy_info must name things and whole numbers, not {cut(row['numeracy_info'])}. Correct it."
+        )
     return found
 
 
@@ -236,49 +279,10 @@ def _clauses(row: JsonObject, name: str, where: str) -> tuple[JsonObject, ...]:
 
 def text_of(row: JsonObject, name: str, where: str) -> str:
     """A field that must be a text, and `prompt` not an empty one."""
-    if not isinstance(row.get(name), str) or (name == "prompt" and not row[name].strip()):
-        raise UserError(f"{where} has no `{name}`, or it is not a text; it has {', '.join(row) or 'nothing'}. Add it.")
-    return row[name]
-
-
-def text_file(path: Path) -> str:
-    """The whole file; a byte order mark is dropped."""
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path} cannot be read as a text file: {getattr(error, 'strerror', None) or error}. Check the path."
-        ) from error
-
-
-def json_rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
-    """(line number from 1, row)."""
-    # Not splitlines: JSON may hold a bare U+2028, which is no end of line there.
-    for number, line in enumerate(text_file(path).split("\n"), start=1):
-        if line.strip():
-            yield number, json_object(line, f"{path} line {number}")
-
-
-def json_object(text: str, where: str) -> JsonObject:
-    """The object that a text of JSON is; where: it stands, for errors."""
-    try:
-        found = json.loads(text)
-    except ValueError as error:
-        raise UserError(f"{where} is not JSON ({error}). Correct it.") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{where} is not a JSON object, but {text.strip()[:60]!r}. Write {{'key': value, …}}.")
-    return found
-
-
-def csv_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number of the row's last line, row); every row has all of `columns`."""
-    reader = csv.DictReader(io.StringIO(text_file(path), newline=""))
-    if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
-        raise UserError(f"{path} has no column {', '.join(missing)}. Check that it is the right table.")
-    try:
-        for row in reader:
-            if any(row[name] is None for name in columns):
-                raise UserError(f"{path} line {reader.line_num} has too few columns. Correct that line.")
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise UserError(f"{path} line {reader.line_num} is not CSV ({error}). Correct that line.") from error
+    value = row.get(name)
+    if not isinstance(value, str) or (name == "prompt" and not value.strip()):
+        what = (
+            f"has no `{name}`" if value is None or value == "" else f"has no `{name}` that is a text, but {cut(value)}"
+        )
+        raise UserError(f"{where} {what}; its columns are {names_in(row)}. Add it.")
+    return sound(value, f"{where}: `{name}`")

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from pydantic import Field
 from safetensors.torch import load_file, save_file
@@ -18,7 +16,8 @@ from thinkdraw.config import StrictModel
 from thinkdraw.data.corpus_rows import CorpusReading, is_corpus
 from thinkdraw.data.leak_guard import leaks, refuse_leaks
 from thinkdraw.data.picture_bytes import centre_crop
-from thinkdraw.data.prompt_files import json_rows, prompt_of, read_prompts, text_of
+from thinkdraw.data.prompt_files import prompt_of, read_prompts, text_of
+from thinkdraw.data.tables import table_rows
 from thinkdraw.errors import UserError
 from thinkdraw.images import read_picture
 from thinkdraw.lab.prompts import Example, Family, prompt_set
@@ -187,7 +186,7 @@ def load_examples(
         return Examples([prompts[i] for i in kept], [thoughts[i] for i in kept], codes[torch.tensor(kept)])
     else:
         path = Path(settings.source)
-        rows = list(_parquet_rows(path) if path.suffix == ".parquet" else json_rows(path))
+        rows = [(row.number, row.cells) for row in table_rows(path)]
         if not rows:
             raise UserError(f"{path} holds no example. Write rows of prompt, thought, and image or image_tokens.")
         prompts = [prompt_of(row, f"{path} row {n}", n) for n, row in rows]
@@ -258,12 +257,3 @@ def _picture(row: JsonObject, where: str, folder: Path, policy: Policy) -> np.nd
             f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again."
         ) from error
     return centre_crop(picture, policy.picture.height, policy.picture.width)[0]
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
-    """(row number from 1, row)."""
-    try:
-        table = pq.read_table(path)
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read as parquet: {error}. Check the path.") from error
-    yield from enumerate(table.to_pylist(), start=1)

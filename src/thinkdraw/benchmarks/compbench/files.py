@@ -3,14 +3,13 @@
 Pictures are numbered over a category, those of a prompt one after the other; results name them by these numbers.
 """
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
 from thinkdraw.benchmarks.picture_files import SUFFIXES
-from thinkdraw.data.prompt_files import text_file
+from thinkdraw.data.text_files import json_value, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json, atomic_write_text
@@ -119,7 +118,7 @@ def read_answers(path: Path) -> tuple[dict[int, float | None], str | None]:
     label: who judged, where the file is one of `write_results`.
     """
     try:
-        rows = json.loads(text_file(path))
+        rows = json_value(text_file(path), str(path))
         answers = {int(row["question_id"]): None if row["answer"] is None else float(row["answer"]) for row in rows}
         labels = {row["label"] for row in rows if "label" in row}
     except (ValueError, TypeError, KeyError) as error:

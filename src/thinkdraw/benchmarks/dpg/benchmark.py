@@ -31,7 +31,7 @@ from thinkdraw.benchmarks.dpg.rules import (
     prompts_of_table,
 )
 from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, prompt_mean_score
-from thinkdraw.data.prompt_files import csv_rows
+from thinkdraw.data.text_files import csv_rows
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judging import p_yes
 from thinkdraw.types import Prompt, Question, Questioner

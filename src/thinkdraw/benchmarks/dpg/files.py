@@ -14,7 +14,7 @@ import numpy as np
 from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
 from thinkdraw.benchmarks.dpg.rules import overall_score, point
 from thinkdraw.benchmarks.picture_files import SUFFIXES
-from thinkdraw.data.prompt_files import text_file
+from thinkdraw.data.text_files import text_lines
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
@@ -125,7 +125,7 @@ def read_results(path: Path) -> Results:
     items: dict[str, tuple[float, ...]] = {}
     levels: dict[str, dict[str, float]] = {"L1": {}, "L2": {}}
     level, overall, label = "", None, None
-    for line in text_file(path).splitlines():
+    for _, line in text_lines(path):
         name, scores = _numbers_from_the_right(line)
         if line.startswith("Model: "):
             label = line.partition(_JUDGED_BY)[2] or None
@@ -186,7 +186,7 @@ def write_details(path: Path, rows: Sequence[Row]) -> None:
 def read_details(path: Path) -> dict[tuple[str, int], list[tuple[str, str]]]:
     """(item, crop) → (question, answer) in the order of asking. Raises UserError naming a line of another form."""
     found: dict[tuple[str, int], list[tuple[str, str]]] = {}
-    for number, line in enumerate(text_file(path).splitlines(), start=1):
+    for number, line in text_lines(path):
         if not (parts := _DETAIL.fullmatch(line)):
             raise UserError(
                 f"{path} line {number} is not `path, (crop), question, answer`. Give the scorer's own file."

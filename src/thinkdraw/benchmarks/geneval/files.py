@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
-from thinkdraw.data.prompt_files import json_object, json_rows
+from thinkdraw.data.text_files import cut, json_object, json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
@@ -99,7 +99,7 @@ def read_results(path: Path, prompts: Sequence[Prompt] | None = None) -> list[Ro
         if prompts is not None:
             if found["prompt"] not in by_text:
                 raise UserError(
-                    f"{where}: {found['prompt'][:60]!r} is not a prompt of this file of prompts. Give the right one."
+                    f"{where}: {cut(found['prompt'])} is not a prompt of this file of prompts. Give the right one."
                 )
             index = by_text[found["prompt"]]
         rows.append(
@@ -120,7 +120,7 @@ def _check_metadata(path: Path, prompt: Prompt) -> None:
     if len(rows) != 1 or rows[0].get("prompt") != prompt.text:
         said = rows[0].get("prompt") if rows else None
         raise UserError(
-            f"{path} says prompt {said!r}, the prompt file has {prompt.text!r} there. Give the prompt file that was drawn."
+            f"{path} says prompt {cut(said)}, the prompt file has {cut(prompt.text)} there. Give the prompt file that was drawn."
         )
 
 
@@ -130,5 +130,5 @@ def _check(where: str, row: JsonMapping) -> None:
             raise UserError(f"{where}: the key {key!r} is missing. Give a results file of GenEval's scorer.")
         if not isinstance(row[key], bool | None if key == "correct" else str):
             raise UserError(
-                f"{where}: {key!r} has the wrong type: {row[key]!r}. Give a results file of GenEval's scorer."
+                f"{where}: {key!r} has the wrong type: {cut(row[key])}. Give a results file of GenEval's scorer."
             )

@@ -3,7 +3,6 @@
 The judge gives probabilities of answers, `soft_tifa` makes scores of them. The prompts are CC BY-NC: for evaluation only.
 """
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,8 @@ from thinkdraw.benchmarks.geneval2.soft_tifa import (
     geometric_mean,
 )
 from thinkdraw.benchmarks.statistics import PromptVerdicts, mean_interval, per_task
-from thinkdraw.data.prompt_files import json_rows, text_file, text_of
+from thinkdraw.data.prompt_files import text_of
+from thinkdraw.data.text_files import json_rows, json_value, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
@@ -216,10 +216,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _read_json(path: Path, kind: type) -> Any:
-    try:
-        found = json.loads(text_file(path))
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}). Write it again.") from error
+    found = json_value(text_file(path), str(path))
     if not isinstance(found, kind):
         raise UserError(f"{path} holds a {type(found).__name__}, not a {kind.__name__}. Give the right file.")
     return found

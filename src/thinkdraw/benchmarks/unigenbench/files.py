@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row, row_about
-from thinkdraw.data.prompt_files import csv_rows, json_object, text_file
+from thinkdraw.data.text_files import csv_rows, json_object, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes

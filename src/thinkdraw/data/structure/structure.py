@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from thinkdraw.data.prompt_files import json_rows, prompt_of, row_of
+from thinkdraw.data.prompt_files import prompt_of, row_of
+from thinkdraw.data.text_files import json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.types import Prompt, Relation
@@ -94,6 +95,6 @@ def read_cache(path: Path) -> Known:
 
 
 def write_cache(path: Path, known: Known) -> None:
-    """A row per text: `parser`, and the rest as `read_jsonl` reads it."""
+    """A row per text: `parser`, and the rest as `read_table` reads it."""
     rows = ({"parser": parser} | row_of(structure.on(Prompt(text))) for (parser, text), structure in known.items())
     atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor
 
+from thinkdraw.data.text_files import text_lines
 from thinkdraw.errors import UserError
 from thinkdraw.judges.detectors.labels import Found, FrozenDetector, check_fractions
 from thinkdraw.judges.loading import read_model
@@ -79,10 +80,7 @@ class Mask2Former(FrozenDetector):
             )
         if names_file is None:
             return tuple(known[i] for i in range(NUM_CLASSES))
-        try:
-            names = tuple(line.strip() for line in Path(names_file).read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"names_file={names_file} cannot be read. Give GenEval's object_names.txt.") from error
+        names = tuple(line.strip() for _, line in text_lines(Path(names_file)))
         if len(names) != NUM_CLASSES or len(set(names)) != NUM_CLASSES or "" in names:
             raise UserError(
                 f"names_file={names_file} has {len(names)} lines, {len(set(names) - {''})} distinct names: "
