@@ -33,7 +33,6 @@ from safetensors.torch import load_file
 RENAMED: dict[str, str | None] = {}
 
 TIMES = ("seconds", "tokens_per_s", "time", "created", "began", "uptime")
-UNSEEDED = (".rng.numpy", ".rng.random")  # generators that nothing draws from, saved as the process began with them
 SKIPPED_FILES = {"environment.json", "install.log", "index.json"}
 SKIPPED_SUFFIXES = {".html", ".lock", ".log"}
 THREADS = {"OMP_NUM_THREADS": "2"}
@@ -181,7 +180,7 @@ def _of_values(before: object, after: object, where: str = "") -> Iterator[str]:
     if isinstance(before, dict) and isinstance(after, dict):
         before = {RENAMED.get(key, key): value for key, value in before.items()}
         for key in sorted((before.keys() | after.keys()) - {None}, key=str):
-            if str(key).startswith(TIMES) or f"{where}.{key}".endswith(UNSEEDED):
+            if str(key).startswith(TIMES):
                 continue
             if key not in before or key not in after:
                 yield f"{where}.{key} only {'after' if key in after else 'before'}"

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tests.training.helpers import LowCodes, grpo_config, sft_config
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES, SegmentCounts
 from thinkdraw.policies.fast import chunked_head
 from thinkdraw.policies.janus.policy import JanusPolicy
@@ -61,7 +63,9 @@ def sft_lora_config(folder: Path, name: str, sharding: str) -> sft.SftConfig:
     changes = {
         "out": folder / name,
         "sharding": sharding,
-        "max_steps": 2,
+        "max_steps": 3,
+        "save_every": 1,
+        "keep_checkpoints": 9,
         "lora": LORA,
         "thought": "inline",
     }
@@ -87,7 +91,6 @@ def gradient(folder: Path, name: str, sharding: str) -> tuple[float, dict[str, T
     """Loss and gradients of the batch over all processes."""
     config = batch_config(folder, name, sharding=sharding)
     world = World(config)
-    torch.manual_seed(0)  # adapters begin at random
     policy = open_policy(config, world)
     rollouts = batch(policy, config)
     policy.make_reference()
@@ -123,11 +126,50 @@ def gradients(folder: Path, world: World) -> None:
 
 
 def runs(folder: Path, world: World) -> None:
-    """The same GRPO run twice, and one of SFT."""
+    """The same GRPO run twice, and with adapters one of GRPO and one of SFT."""
     for name, sharding in (("whole", "none"), ("shards", "fsdp2")):
         grpo.run(run_config(folder, name, sharding=sharding))
-        torch.manual_seed(0)  # adapters begin at random
-        sft.run(sft_lora_config(folder, f"sft_{name}", sharding))
+        adapters(folder, name, sharding, world.rank)
+    adapters(folder, "again", "none", world.rank)
+
+
+def adapters(folder: Path, name: str, sharding: str, rank: int) -> None:
+    """GRPO and SFT of adapters. torch's generator begins elsewhere in each process, as it does without a seed."""
+    torch.manual_seed(100 + rank)
+    grpo.run(run_config(folder, f"lora_{name}", sharding=sharding, lora=LORA, max_steps=3, validation={"every": 0}))
+    sft.run(sft_lora_config(folder, f"sft_{name}", sharding))
+
+
+def other_weights(folder: Path, world: World) -> None:
+    """Process 1 holds another number in one weight: before the run begins, and after a step."""
+    said: list[str] = []
+    for sharding in ("none", "fsdp2"):
+        config = batch_config(folder, "lora", sharding=sharding)
+        policy = open_policy(config, World(config))
+        _nudge(policy.network.get_parameter(LAST_ADAPTER), world.rank)
+        said.append(_refusal(partial(Optimiser, policy, config.optimiser, World(config))))
+    config = batch_config(folder, "bf16")
+    optimiser = Optimiser(open_policy(config, world), config.optimiser, world)
+    said.append(_refusal(partial(optimiser.refuse_differences, 7)))
+    _nudge(next(iter(optimiser.masters.values())), world.rank)  # too little for the bf16 weight in use
+    said.append(_refusal(partial(optimiser.refuse_differences, 7)))
+    (folder / f"other_weights_{world.rank}.json").write_text(json.dumps(said))
+
+
+LAST_ADAPTER = "model.model.language_model.layers.1.mlp.down_proj.lora_B.default.weight"
+
+
+@torch.no_grad()
+def _nudge(weight: Tensor, rank: int) -> None:
+    weight[-1] += 1e-7 * rank
+
+
+def _refusal(act: Callable[[], object]) -> str:
+    try:
+        act()
+    except UserError as error:
+        return str(error)
+    return ""
 
 
 def back_to_two(folder: Path, world: World) -> None:

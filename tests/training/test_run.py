@@ -7,8 +7,12 @@ import torch
 from tests.training.helpers import sft_config
 
 from thinkdraw.errors import UserError
+from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.recipes.verifier import open_verifier
 from thinkdraw.runtime.checkpoint import latest_checkpoint, load_trainer_state
-from thinkdraw.training.run import Loss, Run
+from thinkdraw.runtime.fingerprint import fingerprints
+from thinkdraw.runtime.generators import rng_state
+from thinkdraw.training.run import Loss, Run, open_policy
 
 
 class Counter:
@@ -103,3 +107,51 @@ def test_a_skipped_step_counts(tmp_path, policy):
         run.begin()
         run.skip("nothing to learn")
         assert run.step == 1 and torch.isfinite(torch.tensor(run.progress))
+
+
+def test_weights_that_begin_at_random_follow_from_the_seed_whatever_was_drawn_before(tmp_path, policy):
+    lora = LoraSettings.model_validate({"rank": 2})
+    begun = {}
+    for name, seed, before in (("first", 3, 1), ("again", 3, 2), ("other seed", 4, 1)):
+        torch.manual_seed(before)
+        for opening, open_trained in (("policy", open_policy), ("verifier", open_verifier)):
+            config = sft_config(tmp_path, policy, out=tmp_path / f"{name} {opening}", lora=lora, seed=seed)
+            with Run.open(config, open_trained) as run:
+                run.begin()
+                begun[name, opening] = fingerprints(dict(run.policy.network.named_parameters()))
+                drawn = torch.rand(1)
+            torch.manual_seed(seed)
+            assert torch.equal(drawn, torch.rand(1))  # what a run draws does not depend on how many weights it has
+    for opening in ("policy", "verifier"):
+        assert begun["first", opening] == begun["again", opening]
+        differing = {n for n, v in begun["first", opening].items() if begun["other seed", opening][n] != v}
+        assert differing and all(".lora_A." in name for name in differing)
+
+
+def test_a_process_goes_on_in_its_own_stream_or_in_a_new_one_where_the_number_of_processes_has_changed(
+    tmp_path, policy
+):
+    config = sft_config(tmp_path, policy)
+    with Run.open(config) as run:
+        run.begin()
+        states = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            states.append(rng_state())
+        folder, world = run.folder, run.world
+
+        def drawn(rank: int, size: int, **state) -> float:
+            world.rank, world.size = rank, size
+            folder._set_generators({"step": 5, "rng": states[0], **state})
+            world.rank, world.size = 0, 1
+            return float(torch.rand(1))
+
+        torch.manual_seed(1)
+        first = float(torch.rand(1))
+        torch.manual_seed(2)
+        second = float(torch.rand(1))
+        assert [drawn(r, 2, rng_of_ranks=states) for r in (0, 1)] == [first, second]
+        assert drawn(0, 2) == first == drawn(0, 1, rng_of_ranks=states)  # a run of one process, and one of two
+        assert (
+            len({first, second, drawn(1, 2), drawn(1, 3, rng_of_ranks=states), drawn(2, 3, rng_of_ranks=states)}) == 4
+        )

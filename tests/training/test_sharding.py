@@ -56,7 +56,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def first(folder) -> subprocess.CompletedProcess[str]:
     """Two processes: gradients, runs of two steps, and a run in which process 1 raises."""
-    done = two_processes(folder, "gradients", "runs", "raises")
+    done = two_processes(folder, "gradients", "runs", "other_weights", "raises")
     assert (folder / "raises.once").exists(), done.stderr[-3000:]
     return done
 
@@ -74,6 +74,13 @@ def second(folder, first, one_process) -> subprocess.CompletedProcess[str]:
 def alone(folder) -> Path:
     """One process, whole weights, four steps without an interruption."""
     return grpo.run(jobs.run_config(folder, "alone", max_steps=4))
+
+
+@pytest.fixture(scope="module")
+def adapters_alone(folder) -> Path:
+    """One process trains adapters."""
+    jobs.adapters(folder, "alone", "none", rank=7)
+    return folder
 
 
 def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
@@ -116,6 +123,32 @@ def test_a_sharded_run_gives_the_weights_and_metrics_of_the_replicated_one(folde
         assert difference(weights(whole, 2), load_file(folder / "policy/model.safetensors")) > 1e-4
         for left, right in zip(rows_without_times(whole), rows_without_times(shards), strict=True):
             assert right == pytest.approx(left, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_adapters_on_two_processes_are_those_of_one_after_every_step(adapters_alone, first, recipe):
+    begun = load_file(adapters_alone / "policy/model.safetensors")
+    for step in (1, 2, 3):
+        alone = weights(adapters_alone / f"{recipe}_alone", step)
+        assert difference(alone, begun) > 1e-4
+        for sharding in ("whole", "shards"):
+            assert difference(alone, weights(adapters_alone / f"{recipe}_{sharding}", step)) < 1e-5
+
+
+def test_a_process_with_other_weights_is_named_by_all_whether_they_are_in_shards_or_not(folder, first):
+    for rank in (0, 1):
+        replicated, sharded, alike, later = json.loads((folder / f"other_weights_{rank}.json").read_text())
+        for said in (replicated, sharded):
+            assert said.startswith("the weights at the start: process 1 has others than process 0, in 1 of ")
+            assert f"{jobs.LAST_ADAPTER} first" in said
+        assert alike == ""
+        assert later.startswith("the weights after step 7: process 1 has others than process 0, in 1 of ")
+
+
+@pytest.mark.parametrize("recipe", ["lora", "sft"])
+def test_the_same_command_and_seed_give_the_same_metrics_with_adapters_on_two_processes(folder, first, recipe):
+    once, again = (rows_without_times(folder / f"{recipe}_{name}") for name in ("whole", "again"))
+    assert once == again and len(once) == 3
 
 
 def test_the_state_is_in_shards_of_equal_size_without_pickles_and_the_rest_is_a_plain_checkpoint(folder, first):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import random
 import re
 import shutil
 from collections.abc import Collection, Iterator
@@ -132,27 +131,6 @@ def _decode(value: Any, tensors: dict[str, torch.Tensor], shards: Path) -> Any:
     if "__dict__" in value:
         return {key: _decode(item, tensors, shards) for key, item in value["__dict__"]}
     return {key: _decode(item, tensors, shards) for key, item in value.items()}
-
-
-def rng_state() -> State:
-    """The global generators of random, numpy and torch (CPU and every CUDA device), as a piece of trainer state."""
-    name, keys, position, has_gauss, gauss = np.random.get_state()
-    return {
-        "random": random.getstate(),
-        "numpy": (name, [int(key) for key in keys], int(position), int(has_gauss), float(gauss)),
-        "torch": torch.get_rng_state(),
-        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
-    }
-
-
-def set_rng_state(state: State) -> None:
-    """Put back what `rng_state` took; CUDA states only where as many devices are present."""
-    random.setstate(state["random"])
-    name, keys, position, has_gauss, gauss = state["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
-    torch.set_rng_state(state["torch"])
-    if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
 
 
 @contextmanager

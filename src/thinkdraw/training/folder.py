@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 
 from thinkdraw.config import dump_config, save_config
@@ -17,6 +16,7 @@ from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
 from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
+from thinkdraw.runtime.generators import rng_state, seed_process, set_rng_state
 from thinkdraw.runtime.sharded_state import Writing
 from thinkdraw.runtime.tracking import MetricsLog, environment
 from thinkdraw.training.optimiser import Optimiser, Trainable
@@ -65,12 +65,17 @@ class RunFolder:
                     file.unlink()
             if state and state["best"]:
                 atomic_write_text(self.path / "checkpoints" / "best", state["best"] + "\n")
-        if state:
-            checkpoint.set_rng_state(state["rng"])
-            self._seconds_before = state["seconds"]
-        else:
-            torch.manual_seed(self.config.seed)
+        self._set_generators(state)
+        self._seconds_before = state["seconds"] if state else 0.0
         self._start = time.monotonic()
+
+    def _set_generators(self, state: State | None) -> None:
+        """Let each process draw from a stream of its own, or from where it left off if as many saved theirs."""
+        rank = self.world.rank
+        seed_process(self.config.seed, rank, state["step"] if state else 0)
+        saved = state.get("rng_of_ranks", [state["rng"]]) if state else []
+        if saved and (rank == 0 or len(saved) == self.world.size):
+            set_rng_state(saved[rank])
 
     def describe(self, base: str, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """Write down what the run begins with, for `thinkdraw compare`; a run that goes on has done so.
@@ -127,15 +132,18 @@ class RunFolder:
         full = {
             "step": step,
             "seconds": seconds,
-            "rng": checkpoint.rng_state(),
+            "rng": rng_state(),
             "best": best,
             **optimiser.state_dict(),
             **state,
         }
+        if self.world.size > 1:
+            full["rng_of_ranks"] = self.world.gather(full["rng"])
         writing = None
         with ExitStack() as opened:
             folder = opened.enter_context(self._checkpoint(step)) if self.world.is_main else None
             with optimiser.resident():
+                optimiser.refuse_differences(step)
                 if folder:
                     policy.save(folder)
             if optimiser.sharded:  # every process writes into the main one's folder

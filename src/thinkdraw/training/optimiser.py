@@ -1,7 +1,7 @@
 """One optimiser step: gradients of many micro-batches and processes added up in fp32, AdamW, weights in use or in shards."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from thinkdraw.errors import UserError
 from thinkdraw.policies.sampling.memory import until_it_fits
 from thinkdraw.runtime.checkpoint import State
+from thinkdraw.runtime.fingerprint import fingerprints
 from thinkdraw.runtime.sharded_state import restore
 from thinkdraw.training.settings import OptimiserSettings
 from thinkdraw.training.sharding import Sharded
@@ -46,6 +47,8 @@ class Optimiser:
 
     def __init__(self, policy: Trainable, settings: OptimiserSettings, world: World) -> None:
         self.settings, self.world, self.policy = settings, world, policy
+        # Frozen ones too, and before they are in shards, which would be each process's part of weights of its own.
+        self._refuse_differences("the weights at the start", dict(policy.network.named_parameters()))
         self.micro_rows: int | None = None  # rows per micro-batch that memory held, once it has run out
         self.sharded = Sharded(_whole_policy(policy), world.size) if world.sharding == "fsdp2" else None
         self.weights = {n: p for n, p in policy.network.named_parameters() if p.requires_grad}
@@ -63,6 +66,20 @@ class Optimiser:
             weight_decay=settings.weight_decay,
             fused=True,
         )
+
+    def refuse_differences(self, step: int) -> None:
+        """Raise UserError if the trained weights are not the same in every process. Inside `resident`."""
+        network = self.policy.network
+        trained = {n: network.get_parameter(n) for n in self.weights} if self.sharded else self.masters
+        self._refuse_differences(f"the weights after step {step}", trained)
+
+    def _refuse_differences(self, what: str, weights: Mapping[str, Tensor]) -> None:
+        if self.world.size > 1:
+            way_out = (
+                "All must open the same files, and what begins at random must draw from torch's global generators. Where "
+                "they began alike, resume from the last checkpoint, and look at the machine of the one that differs."
+            )
+            self.world.refuse_differences(what, fingerprints(weights), way_out)
 
     def resident(self) -> AbstractContextManager[None]:
         """Inside, the weights are whole on every process, to sample with, to score and to save; see `Sharded`."""

@@ -18,6 +18,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.runtime.checkpoint import State
+from thinkdraw.runtime.generators import initial_weights, seed_initial_weights
 from thinkdraw.training.display import Display
 from thinkdraw.training.folder import RunFolder
 from thinkdraw.training.ledger import Ledger
@@ -96,14 +97,15 @@ def backward(
 
 
 def open_policy(config: TrainSettings, world: World) -> Policy:
-    """Open the policy that a configuration trains, on this process's device."""
-    policy = load_policy(
-        policy_path(config.policy),
-        device=str(world.device),
-        dtype=config.dtype,
-        lora=config.lora,
-        precision=config.precision,
-    )
+    """Open the policy that a configuration trains, on this process's device; what begins at random follows from its seed."""
+    with initial_weights(config.seed):
+        policy = load_policy(
+            policy_path(config.policy),
+            device=str(world.device),
+            dtype=config.dtype,
+            lora=config.lora,
+            precision=config.precision,
+        )
     prepare_layers(policy, config)
     return policy
 
@@ -132,6 +134,11 @@ class Run(Generic[Trained]):
         if self._state:
             self.step, self.best = self._state["step"], self._state["best"]
             self.best_score = self._state.get("best_score", -math.inf)
+        world.refuse_differences(
+            f"the checkpoints in {config.out}",
+            {"step": self.step},
+            "All processes must share the disk that `out` is on.",
+        )
         self._saved = self.step  # of the newest checkpoint
         self._decided: tuple[int, bool] | None = None  # a step, and whether the run goes on after it
         self._parts: dict[str, Stateful] = {}
@@ -155,6 +162,7 @@ class Run(Generic[Trained]):
         world = World(config)
         if why := config.too_many_processes(world.size):
             raise UserError(why)
+        seed_initial_weights(config.seed)
         run = cls(config, world, open_trained(config, world), reference=reference)
         with run.display:
             yield run

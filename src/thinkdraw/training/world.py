@@ -9,7 +9,7 @@ import atexit
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,8 @@ from torch import Tensor
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.training.settings import TrainSettings
+
+T = TypeVar("T")
 
 
 class World:
@@ -64,21 +66,32 @@ class World:
 
     def _names(self, values: Mapping[str, float]) -> list[str]:
         """The names that any process has, in the same order everywhere."""
-        if self.size == 1:
-            return list(values)
-        known: list[list[str]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(known, list(values))
-        return list(dict.fromkeys(name for names in known for name in names))
+        return list(dict.fromkeys(name for names in self.gather(list(values)) for name in names))
 
     def highest(self, value: float) -> float:
         """The largest value of any process."""
         return float(self.reduce(torch.tensor([value], dtype=torch.float64), dist.ReduceOp.MAX))
 
-    def gather(self, value: int) -> list[int]:
-        """The value of each process, by rank."""
-        counts = torch.zeros(self.size, dtype=torch.float64)
-        counts[self.rank] = value
-        return [int(n) for n in self.reduce(counts).tolist()]
+    def gather(self, value: T) -> list[T]:
+        """The value of each process, by rank: numbers, texts, and what is made of them."""
+        values = [value] * self.size
+        if self.size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def refuse_differences(self, what: str, values: Mapping[str, object], way_out: str) -> None:
+        """Raise UserError, in every process, if these values are not the same in all of them; it names who differs."""
+        everyone = self.gather(dict(values))
+        others = [rank for rank, theirs in enumerate(everyone) if theirs != everyone[0]]
+        if not others:
+            return
+        keys = dict.fromkeys(key for rank in (0, *others) for key in everyone[rank])
+        differing = [key for key in keys if any(everyone[r].get(key) != everyone[0].get(key) for r in others)]
+        who = f"process {others[0]} has" if len(others) == 1 else f"processes {', '.join(map(str, others))} have"
+        first = ", ".join(f"{everyone[r].get(differing[0])}" for r in (0, others[0]))
+        raise UserError(
+            f"{what}: {who} others than process 0, in {len(differing)} of {len(keys)}, {differing[0]} first ({first}). {way_out}"
+        )
 
     def add_rows(self, rows: Tensor | None, mine: range, count: int) -> Tensor:
         """(count, G), the same everywhere: each process fills in its own lines and gets those of all.
