@@ -105,7 +105,7 @@ def generate(
     from thinkdraw.api import load_policy, rollout
     from thinkdraw.images import contact_sheet, to_png
     from thinkdraw.runtime.device import pick_device
-    from thinkdraw.runtime.files import atomic_write_bytes
+    from thinkdraw.runtime.files import atomic_write_bytes, only_writer
 
     policy = load_policy(ckpt, device=str(pick_device(device)))
     rollouts = rollout(
@@ -114,11 +114,14 @@ def generate(
     assert rollouts.pictures is not None
     pictures = rollouts.pictures.cpu().numpy()
     rows = []
-    for index, picture in enumerate(pictures):
-        path = out / f"{index // samples:05d}_{index % samples}.png"
-        atomic_write_bytes(path, to_png(picture))
-        rows.append({"prompt": rollouts.prompts[index].text, "thought": rollouts.thoughts[index], "file": str(path)})
-    atomic_write_bytes(out / "sheet.png", to_png(contact_sheet(pictures, samples)))
+    with only_writer(out):
+        for index, picture in enumerate(pictures):
+            path = out / f"{index // samples:05d}_{index % samples}.png"
+            atomic_write_bytes(path, to_png(picture))
+            rows.append(
+                {"prompt": rollouts.prompts[index].text, "thought": rollouts.thoughts[index], "file": str(path)}
+            )
+        atomic_write_bytes(out / "sheet.png", to_png(contact_sheet(pictures, samples)))
     _print_rows(rows, json_)
 
 

@@ -14,12 +14,6 @@ def full_disk(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def dead_pid():
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    return process.pid
-
-
 def names(folder):
     return sorted(entry.name for entry in folder.iterdir())
 
@@ -113,17 +107,87 @@ def test_a_full_disk_inside_the_block_is_a_user_error_but_a_missing_input_is_not
         (tmp_path / "input").read_text()
 
 
-def test_leftovers_of_killed_writers_are_removed_and_those_of_live_ones_spared(tmp_path):
-    (tmp_path / f".d.{dead_pid()}-0a.tmp").mkdir()
-    (tmp_path / f".d.{os.getpid()}-0b.tmp").mkdir()  # a killed writer with our pid, as happens in containers
-    (tmp_path / f".d.{os.getppid()}-0c.tmp").mkdir()
-    with files.atomic_directory(tmp_path / "d"), files.atomic_directory(tmp_path / "e"):
+def in_another_process(code, *args):
+    """The same with a process of its own, as in another container: ids tell nothing about it."""
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, text=True)
+
+
+WRITES_UNTIL_KILLED = """
+import sys, time
+from thinkdraw.runtime import files
+with files.only_writer(sys.argv[1]), files.atomic_directory(sys.argv[1] + "/d") as folder:
+    (folder / "half").write_text("")
+    with files.atomic_file(sys.argv[1] + "/f") as file:
+        file.write_text("half")
+        print("writing", flush=True)
+        time.sleep(60)
+"""
+
+
+def test_a_live_writer_is_spared_and_refuses_a_second_one_until_it_is_killed(tmp_path):
+    writer = in_another_process(WRITES_UNTIL_KILLED, tmp_path)
+    assert writer.stdout and writer.stdout.readline() == "writing\n"
+    files.sweep_leftovers(tmp_path)
+    with files.atomic_directory(tmp_path / "e"):
         pass
-    assert names(tmp_path) == [f".d.{os.getppid()}-0c.tmp", "d", "e"]
+    suffixes = [".lock", ".lock", ".lock", ".tmp", ".tmp"]
+    assert sorted(entry.suffix for entry in tmp_path.iterdir()) == ["", *suffixes]
+    with pytest.raises(UserError, match=rf"written to by process {writer.pid} on .*Wait until it has ended"):
+        with files.only_writer(tmp_path):
+            pass
+    writer.kill()
+    writer.wait()
+    with files.only_writer(tmp_path):
+        assert names(tmp_path) == [".writer.lock", "e"]
+    assert names(tmp_path) == ["e"]
+
+
+def test_a_folder_has_one_writer_also_within_a_process_and_an_unused_one_is_removed(tmp_path):
+    with files.only_writer(tmp_path / "a" / "b"):
+        with pytest.raises(UserError, match="is being written to by process"), files.only_writer(tmp_path / "a" / "b"):
+            pass
+        assert names(tmp_path / "a" / "b") == [".writer.lock"]
+    assert names(tmp_path) == []
+    with files.only_writer(tmp_path / "a"):
+        (tmp_path / "a" / "kept").touch()
+    assert names(tmp_path / "a") == ["kept"]
+
+
+def test_a_forked_child_does_not_hold_its_parents_folder(tmp_path):
+    with files.only_writer(tmp_path):
+        ready, go = os.pipe()
+        if (child := os.fork()) == 0:
+            os.read(ready, 1)
+            os._exit(0)
+    with files.only_writer(tmp_path):  # the child lives still
+        pass
+    os.write(go, b"x")
+    os.waitpid(child, 0)
+
+
+def test_a_disk_without_locks_is_told_of_and_written_to(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with pytest.warns(UserWarning, match="has no locks"), files.only_writer(tmp_path):
+        with files.atomic_directory(tmp_path / "d"), files.atomic_file(tmp_path / "f") as file:
+            files.sweep_leftovers(tmp_path)
+            file.write_text("whole")
+    assert names(tmp_path) == ["d", "f"] and (tmp_path / "f").read_text() == "whole"
+
+
+def test_leftovers_of_earlier_versions_are_removed_whatever_process_has_their_number(tmp_path):
+    (tmp_path / f".d.{os.getpid()}-0a.tmp").mkdir()
+    (tmp_path / f".d.{os.getppid()}-0b.tmp").touch()
+    (tmp_path / ".d.notes.tmp").touch()  # not ours
+    with files.atomic_directory(tmp_path / "d"):
+        pass
+    assert names(tmp_path) == [".d.notes.tmp", "d"]
 
 
 def test_a_directory_that_a_killed_writer_had_moved_aside_comes_back(tmp_path):
-    aside = tmp_path / f".d.{dead_pid()}-0a.old"
+    aside = tmp_path / ".d.0a.old"
     aside.mkdir()
     (aside / "a").write_text("old")
     files.sweep_leftovers(tmp_path)

@@ -15,7 +15,7 @@ from thinkdraw.benchmarks.drawing import picture_seed
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.settings import keep_settings
 from thinkdraw.images import to_png
-from thinkdraw.runtime.files import atomic_write_bytes
+from thinkdraw.runtime.files import atomic_write_bytes, only_writer
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Policy, Prompt, Rollouts, Sampling
 
@@ -30,23 +30,24 @@ def draw_into(
     beside the prompt's id, the picture's number and `seed`. chunk: pictures drawn at once, which changes no picture.
     A prompt whose rows are not all there is drawn again, to the same pictures. Raises UserError if the folder holds another drawing.
     """
-    keep_settings(folder / "drawing.json", settings)
-    log = RowLog(folder / "drawn.jsonl")
-    done = _by_prompt(log.read(), samples)
-    step = max(1, chunk // samples)
-    left = [index for index in prompts if index not in done]
-    for start in range(0, len(left), step):
-        part = left[start : start + step]
-        seeds = [picture_seed(settings["benchmark"], prompts[i], k, seed) for i in part for k in range(samples)]
-        begin = time.perf_counter()
-        rollouts = policy.sample([prompts[i] for i in part for _ in range(samples)], sampling, seeds=seeds)
-        seconds = (time.perf_counter() - begin) / len(seeds)
-        rows = _keep(folder, rollouts, part, samples, seconds)
-        log.append(rows)
-        done |= _by_prompt(rows, samples)
-        if progress is not None:
-            progress(len(done) * samples, len(prompts) * samples)
-    return [row for index in prompts for row in done[index]]
+    with only_writer(folder):
+        keep_settings(folder / "drawing.json", settings)
+        log = RowLog(folder / "drawn.jsonl")
+        done = _by_prompt(log.read(), samples)
+        step = max(1, chunk // samples)
+        left = [index for index in prompts if index not in done]
+        for start in range(0, len(left), step):
+            part = left[start : start + step]
+            seeds = [picture_seed(settings["benchmark"], prompts[i], k, seed) for i in part for k in range(samples)]
+            begin = time.perf_counter()
+            rollouts = policy.sample([prompts[i] for i in part for _ in range(samples)], sampling, seeds=seeds)
+            seconds = (time.perf_counter() - begin) / len(seeds)
+            rows = _keep(folder, rollouts, part, samples, seconds)
+            log.append(rows)
+            done |= _by_prompt(rows, samples)
+            if progress is not None:
+                progress(len(done) * samples, len(prompts) * samples)
+        return [row for index in prompts for row in done[index]]
 
 
 def drawn_places(folder: Path, indices: Iterable[int], samples: int) -> dict[tuple[int, int], PictureFile]:

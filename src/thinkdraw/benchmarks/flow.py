@@ -7,6 +7,7 @@ A scoring folder holds settings.json (what was asked), results.jsonl (rows, appe
 import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from thinkdraw.benchmarks.picture_files import ABSENT, Listing, read_set, stamp
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.statistics import Score, mean_interval
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import only_writer
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
@@ -34,19 +36,20 @@ def score_pictures(
     prompts: index in the benchmark → prompt. folder: keeps the rows; None keeps none. prompts_at_once: held in memory.
     Raises UserError where more than `max_no_verdict_frac` of the pictures that are there got no verdict.
     """
-    log = RowLog(folder / "results.jsonl") if folder else None
-    rows = _still_true(log.read() if log else [], listing)
-    left = [i for i in prompts if any(_is_open(rows.get((i, k))) for k in range(samples))]
-    for start in range(0, len(left), prompts_at_once):
-        part = left[start : start + prompts_at_once]
-        fresh = _judged(benchmark, {i: prompts[i] for i in part}, listing, samples)
-        if log:
-            log.append(fresh)
-        rows |= {(row["prompt_index"], row["sample"]): row for row in fresh}
-        _stop_if_judge_fails(benchmark, rows.values(), max_no_verdict_frac, len(prompts) * samples)
-        if progress is not None:
-            progress(len(prompts) - len(left) + start + len(part), len(prompts))
-    return [rows[i, k] for i in prompts for k in range(samples)]
+    with only_writer(folder) if folder else nullcontext():
+        log = RowLog(folder / "results.jsonl") if folder else None
+        rows = _still_true(log.read() if log else [], listing)
+        left = [i for i in prompts if any(_is_open(rows.get((i, k))) for k in range(samples))]
+        for start in range(0, len(left), prompts_at_once):
+            part = left[start : start + prompts_at_once]
+            fresh = _judged(benchmark, {i: prompts[i] for i in part}, listing, samples)
+            if log:
+                log.append(fresh)
+            rows |= {(row["prompt_index"], row["sample"]): row for row in fresh}
+            _stop_if_judge_fails(benchmark, rows.values(), max_no_verdict_frac, len(prompts) * samples)
+            if progress is not None:
+                progress(len(prompts) - len(left) + start + len(part), len(prompts))
+        return [rows[i, k] for i in prompts for k in range(samples)]
 
 
 def report_on(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str] = ()) -> Report:

@@ -19,7 +19,7 @@ from thinkdraw.corpus.teachers.asking import Status, ask_all
 from thinkdraw.corpus.teachers.teachers import Teacher
 from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text
+from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text, only_writer
 from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Questioner, Scorer
@@ -51,8 +51,7 @@ def write(
 
     The corpus is written, too, when the budget ends first: of the rows there are, and the card says so.
     """
-    check_folder(settings)
-    with Queue(settings.out / WORK) as queue:
+    with only_writer(settings.out), _opened(settings) as queue:
         if not queue.fill(settings.source.items()):
             raise UserError(f"source {settings.source.kind} holds nothing to write about. Check its path.")
         save_config(settings, settings.out / CONFIG)  # not before there are items: a wrong path pins nothing
@@ -62,6 +61,11 @@ def write(
         dropped = filter_all(settings, queue, helpers)
         finish(settings, queue, dropped, teacher.name, is_whole)
     return settings.out
+
+
+def _opened(settings: CorpusSettings) -> Queue:
+    check_folder(settings)
+    return Queue(settings.out / WORK)
 
 
 def check_folder(settings: CorpusSettings) -> None:

@@ -44,7 +44,7 @@ from thinkdraw.lab.text import sentences
 from thinkdraw.make_lab.clip_rows import FAMILIES, Batch, batches, change_together, truth
 from thinkdraw.make_lab.pretrain import PatchHeads, optimizers
 from thinkdraw.policies.building import builder_of
-from thinkdraw.runtime.files import atomic_directory, atomic_write_text
+from thinkdraw.runtime.files import atomic_directory, atomic_write_text, holds_out
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Scorer
 
@@ -221,6 +221,7 @@ def sine_positions(hidden: int) -> Tensor:
     return torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
+@holds_out
 def run(config: ClipConfig) -> Path:
     """Train, publish and measure. Returns the checkpoint's folder."""
     torch.set_num_threads(config.threads)
@@ -237,9 +238,9 @@ def run(config: ClipConfig) -> Path:
     model.train()
     heads = nn.ModuleList([PatchHeads(model.vision_embed_dim), PlaceHead(config.embedding)])
     optims = optimizers(model, heads, config.learning_rate)
-    step, start = 0, time.time()
+    step, start = 0, time.monotonic()
     for batch in batches(config.pairs, min(config.told_pairs, config.pairs), config.seed):
-        progress = step / config.max_steps if config.max_steps else (time.time() - start) / (60 * config.minutes)
+        progress = step / config.max_steps if config.max_steps else (time.monotonic() - start) / (60 * config.minutes)
         if progress >= 1:
             break
         rate = config.learning_rate * min(1.0, (step + 1) / 100) * min(1.0, (1 - progress) / 0.6)
@@ -260,13 +261,18 @@ def run(config: ClipConfig) -> Path:
             model.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
         step += 1
         if step % 10 == 0:
-            row = {"step": step, "seconds": round(time.time() - start, 1), "learning_rate": rate, "gradient_norm": norm}
+            row = {
+                "step": step,
+                "seconds": round(time.monotonic() - start, 1),
+                "learning_rate": rate,
+                "gradient_norm": norm,
+            }
             log.append(row | parts)
         if step % config.save_every == 0:
             publish(model, tokenizer, config)
     folder = publish(model, tokenizer, config)
     measured = caption_accuracy(ClipScorer(folder), config.test_scenes, config.seed)
-    log.append({"step": step, "seconds": round(time.time() - start, 1)} | measured.numbers())
+    log.append({"step": step, "seconds": round(time.monotonic() - start, 1)} | measured.numbers())
     atomic_write_text(folder / "README.md", CARD + measured.sentence())
     return folder
 

@@ -45,7 +45,7 @@ from thinkdraw.make_lab.rows import (
     with_a_twin,
 )
 from thinkdraw.runtime.checkpoint import load_trainer_state, save_trainer_state
-from thinkdraw.runtime.files import atomic_directory, atomic_write_text
+from thinkdraw.runtime.files import atomic_directory, atomic_write_text, holds_out
 from thinkdraw.runtime.tracking import MetricsLog
 
 
@@ -192,11 +192,11 @@ def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.op
     ]
 
 
+@holds_out
 def run(config: PretrainConfig) -> Path:
     """Train, or go on from `out`/state, which is saved every `redraw_steps`. Returns the checkpoint's folder."""
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    config.out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(config.out / "metrics.jsonl")
     vqmodel: Any = JanusVQVAE.from_pretrained(config.tokenizer).eval()
     if config.init is None:
@@ -221,17 +221,17 @@ def run(config: PretrainConfig) -> Path:
             part.load_state_dict(saved)
         corpus.rng.bit_generator.state = state["rng"]
     log.truncate_after(step - 1)
-    start = time.time() - before
+    start = time.monotonic() - before
     if step or config.init is not None:
         drawings.extend(redraw(config, corpus, config.out / "janus" if step or config.init is None else config.init))
     while progress < 1.0:
-        progress = step / config.max_steps if config.max_steps else (time.time() - start) / (60 * config.minutes)
+        progress = step / config.max_steps if config.max_steps else (time.monotonic() - start) / (60 * config.minutes)
         rate = config.learning_rate * min(1.0, (step + 1) / 100) * min(1.0, max(0.0, (1 - progress) / 0.6))
         for optimizer in optims:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.zero_grad(set_to_none=True)
-        row: dict[str, float] = {"step": step, "seconds": round(time.time() - start, 1), "learning_rate": rate}
+        row: dict[str, float] = {"step": step, "seconds": round(time.monotonic() - start, 1), "learning_rate": rate}
         with torch.autocast("cpu", torch.bfloat16):
             losses, right = step_losses(config, model, heads, corpus, drawings, tokenizer)
         row |= losses | right
@@ -251,7 +251,9 @@ def run(config: PretrainConfig) -> Path:
             with atomic_directory(config.out / "state") as folder:
                 parts = [part.state_dict() for part in (model, heads, *optims)]
                 rng = corpus.rng.bit_generator.state
-                save_trainer_state(folder, {"step": step, "seconds": time.time() - start, "parts": parts, "rng": rng})
+                save_trainer_state(
+                    folder, {"step": step, "seconds": time.monotonic() - start, "parts": parts, "rng": rng}
+                )
     return publish(model.eval(), tokenizer, config)
 
 

@@ -24,6 +24,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.images import to_pixels
 from thinkdraw.lab.scenes import BACKGROUNDS, PIXELS, STEP, Scene, draw, random_scene
 from thinkdraw.policies.building import builder_of
+from thinkdraw.runtime.files import holds_out
 from thinkdraw.runtime.tracking import MetricsLog
 
 JANUS = builder_of("janus")
@@ -143,20 +144,20 @@ def retire_twins(model: JanusVQVAE, cosine: float = 0.9995) -> int:
     return len(unit) - len(kept)
 
 
+@holds_out
 def run(config: TokenizerConfig) -> Path:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     rng = np.random.default_rng(config.seed)
-    config.out.mkdir(parents=True, exist_ok=True)
     log = MetricsLog(config.out / "metrics.jsonl")
     log.truncate_after(-1)
     model = build(config).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     plain, spread = background_patches(), torch.zeros(())
     idle = torch.zeros(config.codes)
-    start, step, progress = time.time(), 0, 0.0
+    start, step, progress = time.monotonic(), 0, 0.0
     while progress < 1.0:
-        progress = step / config.max_steps if config.max_steps else (time.time() - start) / (60 * config.minutes)
+        progress = step / config.max_steps if config.max_steps else (time.monotonic() - start) / (60 * config.minutes)
         rate = config.learning_rate * min(1.0, step / 50) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -189,7 +190,7 @@ def run(config: TokenizerConfig) -> Path:
         if step % 25 == 0:
             row = {
                 "step": step,
-                "seconds": round(time.time() - start, 1),
+                "seconds": round(time.monotonic() - start, 1),
                 "absolute_error": difference.abs().mean().item(),
                 "squared_error": difference.square().mean().item(),
                 "commitment_error": errors[..., 1].mean().item() if errors is not None else None,

@@ -16,6 +16,7 @@ from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.recipes.sample import SampleConfig
+from thinkdraw.runtime.files import holds_out
 
 
 class RoundSettings(StrictModel):
@@ -39,9 +40,9 @@ class IterateConfig(StrictModel):
     seed: int = Field(default=0, ge=0)
 
 
+@holds_out
 def run(config: IterateConfig) -> Path:
     """Run the rounds, and return the run folder of the last RL. Raises UserError."""
-    config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     current = config.policy
     reinforced = Path(current)

@@ -5,6 +5,7 @@
 A rollout depends on the seed and its prompt's place alone, so a run that was stopped goes on to the same store.
 """
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +19,7 @@ from thinkdraw.recipes.score import judge_of, score_missing, shown
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.device import pick_device, set_threads
-from thinkdraw.runtime.files import sweep_leftovers
+from thinkdraw.runtime.files import holds_out, only_writer, sweep_leftovers
 from thinkdraw.training.data import DataSettings, check_prompts, load_prompts
 from thinkdraw.training.display import Display
 from thinkdraw.types import Policy, Sampling
@@ -50,6 +51,7 @@ class SampleConfig(StrictModel):
     log_every: int = Field(default=1, ge=1, description="Shards per printed line where there is no terminal.")
 
 
+@holds_out
 def run(config: SampleConfig) -> Path:
     """Fill the store up to `count` groups, and return its folder. Raises UserError, also for another run's store."""
     set_threads(config.num_threads)
@@ -61,10 +63,13 @@ def run(config: SampleConfig) -> Path:
     check_prompts(policy, prompts[:count], config.sampling)
     rewards = {name: open_reward(name) for name in config.rewards}
     store = open_store(config, policy)
-    for name, reward in rewards.items():
-        store.add_judge(reward.name, judge_of(reward, RewardSettings(name=name)))
     left = max(0, count - store.num_groups)
-    with Display("sample", store.num_shards + -(-left // config.prompts_per_shard), config.log_every) as display:
+    with ExitStack() as opened:
+        for name, reward in rewards.items():
+            column = store.add_judge(reward.name, judge_of(reward, RewardSettings(name=name)))
+            opened.enter_context(only_writer(column.folder))
+        shards = store.num_shards + -(-left // config.prompts_per_shard)
+        display = opened.enter_context(Display("sample", shards, config.log_every))
         for reward in rewards.values():
             for index, scores in score_missing(store, reward.name, reward, lambda _: policy):
                 display.show(index + 1, shown(reward.name, scores), (reward.name,))
@@ -107,7 +112,6 @@ def open_store(config: SampleConfig, policy: Policy) -> RolloutStore:
     store = RolloutStore.open(config.out) if exists else RolloutStore.create(config.out, policy, thought)
     store.check_policy(policy)
     store.check_revision(policy.revision)
-    for file in (config.out / "shards", *(store.column(name).folder for name in store.judges)):
-        if file.is_dir():
-            sweep_leftovers(file)
+    if (shards := config.out / "shards").is_dir():
+        sweep_leftovers(shards)
     return store

@@ -20,7 +20,7 @@ from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.rollouts import Judge, RolloutStore, StoredShard
 from thinkdraw.runtime.device import pick_device, set_threads
-from thinkdraw.runtime.files import sweep_leftovers
+from thinkdraw.runtime.files import only_writer
 from thinkdraw.training.display import Display
 from thinkdraw.types import Policy, Reward, Verdicts
 
@@ -48,9 +48,8 @@ def run(config: ScoreConfig, reward: Reward | None = None) -> Path:
     reward = as_reward(reward) if reward else open_reward(config.reward.name, **config.reward.settings)
     name = config.name or reward.name
     column = store.add_judge(name, judge_of(reward, config.reward))
-    sweep_leftovers(column.folder)
     decoder = Decoder(store, config.policy, config.device)
-    with Display("score", store.num_shards, config.log_every) as display:
+    with only_writer(column.folder), Display("score", store.num_shards, config.log_every) as display:
         for index, scores in score_missing(store, name, reward, decoder.policy, config.chunk, config.skip_damaged):
             display.show(index + 1, shown(name, scores), (name, "no_verdict_frac"))
     return config.store

@@ -30,7 +30,7 @@ _BUSY_S = 60
 class AnswerCache:
     """JSON values by (judge, revision, content), on disk when `put` returns; the oldest leave first.
 
-    max_answers: how many are kept; 0.2 to 0.4 kB each. Not for network file systems, where SQLite's locks do not hold.
+    max_answers: how many are kept; 0.2 to 0.4 kB each. Machines share it where their disk keeps locks, as NFS 4 does.
     Raises UserError for a file that is no such cache, or cannot be written.
     """
 
@@ -100,7 +100,7 @@ class AnswerCache:
         if self._opened is None or self._opened[0] != os.getpid():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA journal_mode = TRUNCATE")
             connection.execute("PRAGMA synchronous = NORMAL")
             self._opened = (os.getpid(), connection)
         return self._opened[1]

@@ -1,4 +1,4 @@
-"""Writing files so that a killed process or a full disk never leaves half of one."""
+"""Writing files so that a killed process or a full disk never leaves half of one, and two processes never mix theirs."""
 
 from __future__ import annotations
 
@@ -8,17 +8,34 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-
-import psutil
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.locks import take_lock
 
-# Hidden siblings of what is written: .NAME.PID-TOKEN.tmp (being written) and .old (moved aside for a moment).
-_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?P<pid>\d+)-(?P<token>[0-9a-f]+)\.(?P<kind>tmp|old)")
-_live_tokens: set[str] = set()  # tokens of this process, which may have inherited the pid of a killed one
+_WRITER = ".writer.lock"  # in a folder that one process writes to
+# Hidden siblings of what is written: .NAME.TOKEN.tmp (being written), .old (moved aside for a moment), and .lock, which
+# the writer holds as long as it lives. Earlier versions wrote PID-TOKEN, and no lock.
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.(?:\d+-)?(?P<token>[0-9a-f]+)\.(?P<kind>tmp|old|lock)")
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+class HasOut(Protocol):
+    """A configuration that names the folder to write to."""
+
+    @property
+    def out(self) -> Path: ...
+
+
+_C = TypeVar("_C", bound=HasOut)
 
 
 def write_error(path: Path, error: OSError) -> UserError:
@@ -34,8 +51,82 @@ def write_error(path: Path, error: OSError) -> UserError:
     return UserError(f"cannot write {path}: {error.strerror or error}. {way_out}.")
 
 
-def _sibling(path: Path, token: str, kind: str) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{token}.{kind}")
+@contextmanager
+def only_writer(folder: Path | str) -> Iterator[None]:
+    """Be the only process that writes to `folder`, here and on other machines, until the block ends or the process dies.
+
+    A missing folder is made, and removed if it is still empty at the end. Leftovers of killed writers are cleaned up.
+    Raises UserError where another process, or this one already, writes to it, and where the disk refuses.
+    """
+    folder = Path(folder)
+    made: list[Path] = []
+    try:
+        try:
+            made += [place for place in (folder, *folder.parents) if not place.exists()]
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = take_lock(folder / _WRITER)
+        except OSError as error:
+            raise write_error(folder, error) from error
+        if lock is None:
+            raise UserError(
+                f"{folder} is being written to by {_holder(folder / _WRITER)}. Wait until it has ended or stop it, or "
+                "choose another folder."
+            )
+        try:
+            if not lock.is_sure:
+                warnings.warn(
+                    f"the disk of {folder} has no locks: see to it that no second process writes to it.", stacklevel=3
+                )
+            with suppress(OSError):  # a full disk shall not stop a run that writes nothing more
+                os.ftruncate(lock.descriptor, 0)
+                os.write(lock.descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
+            sweep_leftovers(folder)
+            yield
+        finally:
+            lock.release()
+    finally:
+        with suppress(OSError):  # the first that is not empty ends it
+            for place in made:
+                place.rmdir()
+
+
+def holds_out(run: Callable[Concatenate[_C, _P], _R]) -> Callable[Concatenate[_C, _P], _R]:
+    """Make a recipe the only writer of its configuration's `out`, which it then finds made."""
+
+    @wraps(run)
+    def alone(config: _C, *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with only_writer(config.out):
+            return run(config, *args, **kwargs)
+
+    return alone
+
+
+def _holder(path: Path) -> str:
+    with suppress(OSError):
+        if said := path.read_text(encoding="utf-8", errors="replace").strip():
+            return said[:100]
+    return "another process"
+
+
+@contextmanager
+def _siblings(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield (the .tmp to write to, the .old to move aside to) of a new token, whose lock is held inside the block."""
+    token = secrets.token_hex(4)
+    temporary, aside, lock = (path.with_name(f".{path.name}.{token}.{kind}") for kind in ("tmp", "old", "lock"))
+    held = None
+    try:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            while held is None:  # a sweep may look at it for a moment
+                held = take_lock(lock)
+        except OSError as error:
+            raise write_error(path, error) from error
+        yield temporary, aside
+    finally:
+        with suppress(OSError):
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+        if held:
+            held.release()
 
 
 def _fsync(path: Path) -> None:
@@ -60,21 +151,14 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     Raises UserError where the disk refuses.
     """
     path = Path(path)
-    token = secrets.token_hex(4)
-    temporary = _sibling(path, token, "tmp")
-    _live_tokens.add(token)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        _fsync(temporary)
-        os.replace(temporary, path)
-        _fsync_folder(path.parent)
-    except OSError as error:
-        raise write_error(path, error) from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        _live_tokens.discard(token)
+    with _siblings(path) as (temporary, _):
+        try:
+            yield temporary
+            _fsync(temporary)
+            os.replace(temporary, path)
+            _fsync_folder(path.parent)
+        except OSError as error:
+            raise write_error(path, error) from error
 
 
 def atomic_write_bytes(path: Path | str, data: bytes) -> None:
@@ -101,12 +185,8 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
     One writer per path at a time. Raises UserError where the disk refuses or is full.
     """
     path = Path(path)
-    token = secrets.token_hex(4)
-    temporary = _sibling(path, token, "tmp")
-    _live_tokens.add(token)
-    try:
+    with _siblings(path) as (temporary, aside):
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             sweep_leftovers(path.parent)
             temporary.mkdir()
         except OSError as error:
@@ -119,12 +199,9 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
                 raise write_error(path, error) from error
             raise
         try:
-            _publish(temporary, path, aside=_sibling(path, token, "old"))
+            _publish(temporary, path, aside)
         except OSError as error:
             raise write_error(path, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        _live_tokens.discard(token)
 
 
 def _publish(temporary: Path, path: Path, aside: Path) -> None:
@@ -147,21 +224,31 @@ def _publish(temporary: Path, path: Path, aside: Path) -> None:
 
 
 def sweep_leftovers(folder: Path | str) -> None:
-    """Remove what killed writers left in `folder`, and put back what they had moved aside; live writers are spared."""
+    """Remove what killed writers left in `folder`, and put back what they had moved aside; live writers are spared.
+
+    A writer lives as long as its lock is held, wherever it runs; what has no lock file, or one that is free, is left over.
+    """
     for entry in sorted(Path(folder).iterdir()):
-        match = _LEFTOVER.fullmatch(entry.name)
-        if match is None or _is_live(int(match["pid"]), match["token"]):
+        if (match := _LEFTOVER.fullmatch(entry.name)) is None:
             continue
-        original = entry.with_name(match["name"])
-        if match["kind"] == "old" and not original.exists():
+        try:
+            lock = take_lock(entry.with_suffix(".lock"), create=False)
+        except FileNotFoundError:
+            _clean(entry, entry.with_name(match["name"]))
+        except OSError:  # who knows
+            continue
+        else:
+            if lock is not None and lock.is_sure:
+                _clean(entry, entry.with_name(match["name"]))
+            if lock is not None:
+                lock.release(remove=lock.is_sure)
+
+
+def _clean(entry: Path, original: Path) -> None:
+    with suppress(FileNotFoundError):  # somebody else was as quick
+        if entry.suffix == ".old" and not original.exists():
             entry.rename(original)
         elif entry.is_dir():
             shutil.rmtree(entry, ignore_errors=True)
         else:
-            entry.unlink(missing_ok=True)
-
-
-def _is_live(pid: int, token: str) -> bool:
-    if pid == os.getpid():
-        return token in _live_tokens
-    return psutil.pid_exists(pid)
+            entry.unlink()

@@ -22,7 +22,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies.opening import load_trained, policy_path, run_checkpoint
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.runtime.checkpoint import checkpoint_step
-from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, holds_out
 from thinkdraw.runtime.formats import read_json_object, read_yaml_object
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
@@ -119,9 +119,9 @@ class FinishedRun:
         return folder.parent.name if folder.name.startswith("seed_") else folder.name
 
 
+@holds_out
 def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
     """Judge what is not judged yet; write summary.json, table.md and comparison.svg. Raises UserError for unlike runs."""
-    config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     groups: dict[str, list[FinishedRun]] = {}
     for found in (FinishedRun.read(folder, config.select) for folder in config.runs):

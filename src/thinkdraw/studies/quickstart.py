@@ -16,7 +16,7 @@ from thinkdraw.config import StrictModel, save_config
 from thinkdraw.lab.prompts import Family
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes.catalog import read_config, run_config
-from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.files import atomic_write_json, holds_out
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import PeakMemory, environment
 from thinkdraw.types import Policy, Sampling
@@ -46,10 +46,10 @@ class QuickstartConfig(StrictModel):
     seed: int = 0
 
 
+@holds_out
 def run(config: QuickstartConfig, say: Callable[[str], None] = print) -> Path:
     """Train and evaluate; returns the folder that holds summary.json. say: where a line per stage goes."""
     began, memory = time.monotonic(), PeakMemory()
-    config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     atomic_write_json(config.out / "environment.json", environment())
     policies = {"base": config.policy, "sft": str(config.out / "sft"), "rl": str(config.out / "grpo")}

@@ -19,6 +19,7 @@ from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.rollouts import RolloutStore
+from thinkdraw.runtime.files import holds_out
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.studies.compare import Fact, FinishedRun, JudgingSettings, compare_groups
 
@@ -42,9 +43,9 @@ class SweepConfig(JudgingSettings):
     )
 
 
+@holds_out
 def run(config: SweepConfig, say: Callable[[str], None] = print) -> Path:
     """Run what is not finished yet, and write summary.json, table.md and comparison.svg. Raises UserError."""
-    config.out.mkdir(parents=True, exist_ok=True)
     save_config(config, config.out / "config.yaml")
     start = policy_path(config.policy)
     naming = [name for name, cell in config.cells.items() if any("{store}" in text for text in cell.settings)]

@@ -14,7 +14,7 @@ from thinkdraw.config import dump_config, save_config
 from thinkdraw.errors import UserError
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.checkpoint import State
-from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, only_writer
 from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.generators import rng_state, seed_process, set_rng_state
 from thinkdraw.runtime.sharded_state import Writing
@@ -40,6 +40,21 @@ class RunFolder:
         self.log = MetricsLog(config.out / "metrics.jsonl")
         self._seconds_before, self._start = 0.0, time.monotonic()
         self._unfinished: _Unfinished | None = None
+
+    @classmethod
+    @contextmanager
+    def held(cls, path: Path, world: World) -> Iterator[None]:
+        """Hold the folder of a run: the main process for all. Raises UserError, in all, where another run writes to it."""
+        with ExitStack() as held:
+            refusal = ""
+            if world.is_main:
+                try:
+                    held.enter_context(only_writer(path))
+                except UserError as error:
+                    refusal = str(error)
+            if refusal := world.tell(refusal):
+                raise UserError(refusal)
+            yield
 
     def read(self) -> State | None:
         """The state to go on from, or None for a new run. Raises UserError if the folder holds another run."""

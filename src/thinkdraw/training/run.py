@@ -157,17 +157,19 @@ class Run(Generic[Trained]):
         """Start a new run, or go on with the one in `config.out`; at the end of the block the last steps are saved.
 
         open_trained: opens what is trained. reference: keep a frozen copy of it as the run began.
-        Raises UserError for too many processes, a folder that holds another run, and a policy that cannot be opened.
+        Raises UserError for too many processes, a folder that holds another run or that another process writes to, and a
+        policy that cannot be opened.
         """
         world = World(config)
         if why := config.too_many_processes(world.size):
             raise UserError(why)
-        seed_initial_weights(config.seed)
-        run = cls(config, world, open_trained(config, world), reference=reference)
-        with run.display:
-            yield run
-            run.save()
-            run.folder.finish()
+        with RunFolder.held(config.out, world):
+            seed_initial_weights(config.seed)
+            run = cls(config, world, open_trained(config, world), reference=reference)
+            with run.display:
+                yield run
+                run.save()
+                run.folder.finish()
 
     # What is remembered
 

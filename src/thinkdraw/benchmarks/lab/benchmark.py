@@ -7,6 +7,7 @@ last). An evaluation that was stopped goes on where it was; one that asks for so
 import json
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -24,7 +25,7 @@ from thinkdraw.images import to_png
 from thinkdraw.lab.detector import Found
 from thinkdraw.lab.prompts import Family, prompt_set
 from thinkdraw.rewards.lab_detector import LabVerdict, judge
-from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json
+from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json, only_writer
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Detection, Drawer, Policy, Sampling
 
@@ -86,20 +87,21 @@ def evaluate_lab(
         "benchmark": f"lab-{family}", "family": family, "split": split, "count": count, "samples": samples,
         "seed": seed, "revision": policy.revision, "sampling": sampling.model_dump(mode="json"),
     }  # fmt: skip
-    rows = _open(folder, settings) if folder else []
-    for drawings in draw_benchmark(
-        policy, prompts, sampling, samples, folder, seed, chunk, progress, benchmark=settings["benchmark"]
-    ):
-        rows += _judged(drawings, folder, keep_pictures)
+    with only_writer(folder) if folder else nullcontext():
+        rows = _open(folder, settings) if folder else []
+        for drawings in draw_benchmark(
+            policy, prompts, sampling, samples, folder, seed, chunk, progress, benchmark=settings["benchmark"]
+        ):
+            rows += _judged(drawings, folder, keep_pictures)
+            if folder:
+                write_rows(folder, rows)
+        understanding = None
+        if questions_per_type:
+            understanding = evaluate_understanding(cast(Policy, policy), questions_per_type, seed)
+        report = aggregate(rows, settings, understanding)
         if folder:
-            write_rows(folder, rows)
-    understanding = None
-    if questions_per_type:
-        understanding = evaluate_understanding(cast(Policy, policy), questions_per_type, seed)
-    report = aggregate(rows, settings, understanding)
-    if folder:
-        atomic_write_json(folder / "summary.json", report.summary())
-    return report
+            atomic_write_json(folder / "summary.json", report.summary())
+        return report
 
 
 def aggregate(rows: Sequence[Row], settings: JsonObject, understanding: UnderstandingReport | None = None) -> LabReport:

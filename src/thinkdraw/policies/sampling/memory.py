@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime import control_group
+from thinkdraw.policies.sampling import control_group
 
 T = TypeVar("T")
 USABLE_FRAC = 0.85  # of free memory; the rest is for what formulas leave out, fragments for one

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from thinkdraw.runtime.control_group import free_bytes
+from thinkdraw.policies.sampling.control_group import free_bytes
 
 
 def group(folder: Path, limit: str, used: int, inactive: int = 0) -> None:
