@@ -25,7 +25,7 @@ STILL_LONG = {"commands/evaluate.py:evaluate"}
 
 # From the ground up; a room imports rooms of lower floors only. Floor 0 and the roof are each one family.
 FLOORS = [
-    {"types", "images", "config", "errors", "version", "runtime"},
+    {"types", "images", "picture_reader", "config", "errors", "version", "runtime"},
     {"objectives", "lab", "charts"},
     {"data"},
     {"policies", "judges"},

@@ -5,7 +5,6 @@ uint8 pictures are (B, H, W, 3) in 0..255; model pixels are (B, 3, H, W) float i
 
 import base64
 import io
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -43,12 +42,6 @@ def to_png(picture: Tensor | np.ndarray, *, quickly: bool = False) -> bytes:
 def to_data_uri(picture: Tensor | np.ndarray, *, quickly: bool = False) -> str:
     """PNG data URI, for a page that carries its own pictures, or a request that does; quickly as in `to_png`."""
     return "data:image/png;base64," + base64.b64encode(to_png(picture, quickly=quickly)).decode()
-
-
-def read_picture(path: Path | str) -> np.ndarray:
-    """A picture file as uint8 (H, W, 3), RGB."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("RGB"))
 
 
 def contact_sheet(pictures: Tensor | np.ndarray, columns: int, pad: int = 2) -> np.ndarray:

@@ -60,7 +60,10 @@ def test_files_that_nobody_asked_for_are_named(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(to_png(picture(0)))
     (note,) = listing(tmp_path).notes()
-    assert note.startswith("3 files are not asked for and were not judged: 00000/samples/0002.png, 00009/samples/")
+    assert note == (
+        "3 files were not judged: 1 not asked for (00000/samples/0002.png); 1 of prompts beyond the 4 there are "
+        "(00009/samples/0000.png); 1 not where the layout has pictures (cat.jpg)"
+    )
 
 
 def test_pictures_of_another_size_are_named(tmp_path):
@@ -76,7 +79,7 @@ def test_a_damaged_picture_has_no_verdict_and_its_name_is_in_the_report(tmp_path
     benchmark, rows = score(tmp_path)
     assert verdicts(rows)[5] is None
     (note,) = report_on(benchmark, rows).notes[1:]
-    assert note.startswith("1 pictures could not be judged: prompt 2 picture 1") and "0001.png cannot be read" in note
+    assert note.startswith("1 pictures cannot be read: prompt 2 picture 1") and "0001.png cannot be read" in note
 
 
 def test_a_judge_that_raises_on_one_picture_judges_the_others(tmp_path):
@@ -169,7 +172,7 @@ def test_a_quarter_of_a_grid_is_read_and_other_shapes_are_refused(tmp_path):
     grid = np.zeros((8, 8, 3), dtype=np.uint8)
     grid[4:, :4] = 7
     (tmp_path / "grid.png").write_bytes(to_png(grid))
-    quarters = {cell: read_place(PictureFile(tmp_path / "grid.png", cell)) for cell in ((0, 0), (1, 0))}
+    quarters = {cell: read_place(PictureFile(tmp_path / "grid.png", cell)).pixels for cell in ((0, 0), (1, 0))}
     assert quarters[1, 0].shape == (4, 4, 3) and quarters[1, 0].min() == 7 and quarters[0, 0].max() == 0
     (tmp_path / "wide.png").write_bytes(to_png(grid[:6]))
     with pytest.raises(ValueError, match="8×6 pixels are not a 2×2 grid"):

@@ -55,7 +55,10 @@ def test_pictures_and_answers_that_are_missing_are_counted_and_named(tmp_path):
     path = write(tmp_path, row("yes.png", "yes"), row("absent.png", "yes"), row("broken.png", "no"))
     report = evaluate_vqa(Prefers(), read_vqa(path))
     assert (report.accuracy.value, report.accuracy.pictures, report.accuracy.num_no_verdict) == (1, 1, 2)
-    assert report.problems == ["question 2: absent.png cannot be read (FileNotFoundError)", "question 3: no verdict"]
+    assert report.problems == [
+        "question 2: absent.png cannot be read as a picture: there is no such file",
+        "question 3: no verdict",
+    ]
 
 
 def test_the_same_model_differs_by_exactly_zero_and_a_blind_one_by_what_it_lost(tmp_path):

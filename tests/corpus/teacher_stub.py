@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from thinkdraw.corpus.teachers.grammar import describe, grammar_answer, spec_of
-from thinkdraw.data.picture_bytes import decode
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.specs import scene_for
+from thinkdraw.picture_reader import read_picture
 from thinkdraw.types import Prompt
 
 GOOD = {
@@ -128,7 +128,7 @@ class TeacherStub:
         content, seed = body["messages"][1]["content"], body.get("seed", 0)
         if isinstance(content, str):
             return lab_plan(re.search(r"no instruction\): (.*)\n", content)[1], seed)  # type: ignore[index]
-        picture = decode(base64.b64decode(content[0]["image_url"]["url"].partition(",")[2]))
+        picture = read_picture(base64.b64decode(content[0]["image_url"]["url"].partition(",")[2]))
         caption = re.search(r"perhaps wrong\): (.*)\n", content[1]["text"])
         return grammar_answer(Prompt(caption[1] if caption else ""), picture, seed)
 

@@ -15,8 +15,8 @@ from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.sources import Item
 from thinkdraw.corpus.teachers.teachers import TeacherRequest, conversation
 from thinkdraw.corpus.writing import REJECTED_FILE, WORK
-from thinkdraw.data.picture_bytes import decode
 from thinkdraw.judges.questioners.picture_chat import read_chat_model
+from thinkdraw.picture_reader import read_picture
 from thinkdraw.recipes.corpus import CorpusConfig
 from thinkdraw.types import Prompt
 
@@ -63,7 +63,7 @@ def test_a_served_model_is_asked_about_each_picture_and_what_it_says_is_kept_wit
     assert all(row["reason"].startswith("not JSON: ") and len(row["attempts"]) == 2 for row in aside)
     for name in ("000.png", "002.png"):
         (said,) = (row["attempts"][0]["reply"] for row in aside if row["id"] == name)
-        assert said == greedy_answer(folder, decode((pictures / name).read_bytes()))
+        assert said == greedy_answer(folder, read_picture((pictures / name).read_bytes()))
     with Queue(config.out / WORK) as queue:
         assert queue.counts().waiting == 0
     assert "0 rows" in (config.out / "README.md").read_text()

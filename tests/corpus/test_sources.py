@@ -8,8 +8,8 @@ from PIL import Image
 from tests.corpus.helpers import picture_folder
 
 from thinkdraw.corpus.sources import DatasetSource, FolderSource, LabSource, PromptSource, WebdatasetSource
-from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import read_picture
 
 
 def png(value: int) -> bytes:
@@ -35,7 +35,7 @@ def test_a_folder_gives_its_pictures_in_order_with_the_captions_beside_them(tmp_
     assert [(i.index, i.id, i.prompt.text) for i in items] == [
         (0, "001.png", "a cat"), (1, "002.png", "a dog"), (2, "sub/z.png", ""),
     ]  # fmt: skip
-    assert decode(source.picture(items[2])).shape == (16, 20, 3)
+    assert read_picture(source.picture(items[2])).shape == (16, 20, 3)
 
 
 def test_a_tar_is_read_in_place_sample_by_sample(tmp_path):
@@ -50,7 +50,7 @@ def test_a_tar_is_read_in_place_sample_by_sample(tmp_path):
     source = WebdatasetSource(path=tmp_path)
     items = list(source.items())
     assert [i.prompt.text for i in items] == ["a café", "two", ""]
-    assert [int(decode(source.picture(i))[0, 0, 0]) for i in items] == [10, 20, 40]
+    assert [int(read_picture(source.picture(i))[0, 0, 0]) for i in items] == [10, 20, 40]
     assert not list(tmp_path.parent.glob("0002*"))
 
 
@@ -74,7 +74,7 @@ def test_a_data_set_on_disk_gives_pictures_and_captions(tmp_path):
     source = DatasetSource(path=str(tmp_path / "disk"), image="picture", caption="text")
     items = list(source.items())
     assert [i.prompt.text for i in items] == ["one", ""]
-    assert [int(decode(source.picture(i))[0, 0, 0]) for i in items] == [1, 2]
+    assert [int(read_picture(source.picture(i))[0, 0, 0]) for i in items] == [1, 2]
     with pytest.raises(UserError, match="picture, text"):
         list(DatasetSource(path=str(tmp_path / "disk")).items())
 
@@ -89,7 +89,7 @@ def test_a_data_set_is_opened_by_name_and_what_is_unknown_is_one_line(tmp_path, 
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     source = DatasetSource(path=str(tmp_path / "set"), caption="text")
     (item,) = source.items()
-    assert item.prompt.text == "one" and decode(source.picture(item))[0, 0, 0] == 7
+    assert item.prompt.text == "one" and read_picture(source.picture(item))[0, 0, 0] == 7
     asked = []
     monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: asked.append((a, k)) or table)
     (item,) = DatasetSource(path="me/pictures", subset="small", split="test").items()

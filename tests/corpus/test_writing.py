@@ -14,10 +14,10 @@ from thinkdraw.corpus.sources import LabSource
 from thinkdraw.corpus.teachers.grammar import describe, grammar_answer, scene_of
 from thinkdraw.corpus.teachers.teachers import GrammarTeacher, TeacherReply, WriterSettings, WriterTeacher
 from thinkdraw.corpus.writing import DATA, FILTERED_FILE, REJECTED_FILE, WORK, write
-from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.scenes import Scene, Thing, draw
+from thinkdraw.picture_reader import read_picture
 
 
 class Slow:
@@ -181,7 +181,7 @@ def test_a_lab_corpus_is_written_without_a_network(tmp_path):
     rows = rows_of(write(lab(tmp_path), GrammarTeacher()))
     prompts = {item.id: item.prompt.text for item in lab(tmp_path).source.items()}
     assert [row["brief_caption"] for row in rows] == [prompts[row["id"]] for row in rows] and len(rows) == 5
-    assert all(decode(row["image"]["bytes"]).shape == (64, 64, 3) for row in rows)
+    assert all(read_picture(row["image"]["bytes"]).shape == (64, 64, 3) for row in rows)
     assert json.loads(rows[0]["structure"])["include"]
 
 
@@ -209,7 +209,7 @@ class Writes:
 
 def test_a_local_model_writes_in_batches_and_its_silence_sets_the_row_aside(tmp_path):
     folder = picture_folder(tmp_path / "pictures", 9)
-    odd = {f.name for f in folder.iterdir() if decode(f.read_bytes())[0, 0, 0] % 2}
+    odd = {f.name for f in folder.iterdir() if read_picture(f.read_bytes())[0, 0, 0] % 2}
     settings = settings_of(tmp_path / "out", source={"kind": "folder", "path": str(folder)})
     writer = Writes()
     out = write(settings, WriterTeacher(writer, WriterSettings(name="local", batch=4)))

@@ -20,7 +20,8 @@ from thinkdraw.data.corpus_rows import (
     read_texts,
     texts_in,
 )
-from thinkdraw.data.picture_bytes import UnreadableError, bytes_of, decode, size_of
+from thinkdraw.data.picture_bytes import bytes_of
+from thinkdraw.picture_reader import UnreadableError, read_picture, size_of
 
 CELL = {
     "brief_caption": "brief.",
@@ -160,11 +161,11 @@ def test_a_picture_comes_as_bytes_struct_data_uri_or_base64():
         text[:40] + "\n" + text[40:],
     ):
         found = bytes_of(cell)
-        assert found and decode(found).shape == (3, 5, 3) and size_of(found) == (5, 3)
+        assert found and read_picture(found).shape == (3, 5, 3) and size_of(found) == (5, 3)
     assert bytes_of(None) is None and bytes_of({"bytes": None}) is None and bytes_of("") is None
     for broken in ("https://x/y.png", "data:image/png;base64,@@"):
         with pytest.raises(UnreadableError):
             bytes_of(broken)
     for broken in (data[:40], b"GIF89a", json.dumps({}).encode()):
         with pytest.raises(UnreadableError):
-            decode(broken)
+            read_picture(broken)

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from thinkdraw.cli import app
 from thinkdraw.data import corpus_tokens
-from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import read_picture
 from thinkdraw.policies import load_policy
 from thinkdraw.recipes import corpus, sft, verifier_data
 from thinkdraw.recipes.catalog import read_config
@@ -81,7 +81,7 @@ def test_prompts_come_in_all_styles_and_tokens_are_those_of_the_centre(tmp_path,
     assert {"There is a red circle", "It's a red circle", "one circle", "red circle, white background",
             "a red circle and a blue star"} <= texts and any(text.startswith("A red circle number") for text in texts)  # fmt: skip
     cell = pq.read_table(published / "data" / "train-0.parquet")["image"][0].as_py()
-    pixels = decode(base64.b64decode(cell.partition(",")[2]))[:, 2:18]  # 20 × 16: the middle 16 columns
+    pixels = read_picture(base64.b64decode(cell.partition(",")[2]))[:, 2:18]  # 20 × 16: the middle 16 columns
     assert torch.equal(examples.image_tokens[0].long(), model.encode_pictures(torch.from_numpy(pixels.copy())[None])[0])
 
 
@@ -92,7 +92,7 @@ def test_a_tokenised_corpus_trains_without_a_pixel_being_read(tmp_path, publishe
     sft.run(before := run("before"))
     done = CliRunner().invoke(app, ["corpus", "tokenise", str(published), "--policy", policy, "--device", "cpu"])
     assert "11 rows, 1 without a readable picture" in done.output, done.output
-    monkeypatch.setattr(corpus_tokens, "decode", lambda data: pytest.fail("a picture was decoded"))
+    monkeypatch.setattr(corpus_tokens, "read_with_notes", lambda *data: pytest.fail("a picture was decoded"))
     monkeypatch.setattr(
         "thinkdraw.policies.janus.policy.JanusPolicy.encode_pictures", lambda *a: pytest.fail("encoded again")
     )
@@ -141,8 +141,11 @@ def test_prompts_without_pictures_get_the_best_of_several_that_the_policy_draws(
     )
     rows = rows_of(corpus.run(config))
     model = load_policy(policy)
-    low = lambda png: float((model.encode_pictures(torch.from_numpy(decode(png).copy())[None]) < 16).float().mean())  # noqa: E731
-    assert all(decode(row["image"]["bytes"]).shape == (16, 16, 3) for row in rows) and len(rows) == 4
+
+    def low(png: bytes) -> float:
+        return float((model.encode_pictures(torch.from_numpy(read_picture(png))[None]) < 16).float().mean())
+
+    assert all(read_picture(row["image"]["bytes"]).shape == (16, 16, 3) for row in rows) and len(rows) == 4
     assert all(0 <= low(row["image"]["bytes"]) <= 1 for row in rows)
 
     class Asked:
@@ -247,7 +250,7 @@ def test_a_verifiers_pictures_are_as_unfinished_as_they_say_and_labelled_by_the_
         codes = store.row(row["row"]).image_tokens()
         drawn = model.decode_tokens(codes[:, : round(row["fraction"] * 16)])[0].numpy()
         # decoded with its neighbours, whose number changes how the processor rounds: by one level of 255 at most
-        assert np.abs(decode(row["image"]["bytes"]).astype(int) - drawn).max() <= 1
+        assert np.abs(read_picture(row["image"]["bytes"]).astype(int) - drawn).max() <= 1
         share = float((codes < 16).float().mean())
         assert row["score"] == pytest.approx(share)
         if row["task"] != "clarity":

@@ -102,6 +102,6 @@ def test_generate_writes_pictures_of_384_pixels(checkpoint: Path, tmp_path: Path
     ]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    from thinkdraw.images import read_picture
+    from thinkdraw.picture_reader import read_picture
 
     assert read_picture(tmp_path / "00000_0.png").shape == (384, 384, 3)

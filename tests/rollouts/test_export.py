@@ -7,7 +7,7 @@ import pytest
 from tests.rollouts.helpers import filled
 
 from thinkdraw.errors import UserError
-from thinkdraw.images import read_picture
+from thinkdraw.picture_reader import read_picture
 from thinkdraw.rollouts import Judge, RolloutStore
 from thinkdraw.rollouts.export import export
 

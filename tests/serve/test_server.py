@@ -228,7 +228,10 @@ def post(server, body, **headers):
 def test_it_says_who_it_is_and_how_it_does(server):
     about = httpx.get(server.url + ABOUT).json()
     assert (about["reward"], about["components"], about["api"]) == ("brightness", ["dark"], 1)
-    assert about["revision"] == server.service.revision and about["limits"] == {"rows": 8, "bytes": 40_000, "side": 16}
+    assert (
+        about["revision"] == server.service.revision
+        and about["limits"] == Limits(rows=8, bytes=40_000, side=16).model_dump()
+    )
     assert httpx.get(server.url + "/health").status_code == 200
     reply = post(server, write_request(noise(3), "r7")).json()
     assert (reply["id"], reply["revision"], len(reply["rows"])) == ("r7", server.service.revision, 3)

@@ -47,6 +47,20 @@ class PictureFile:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """What a folder in an official layout holds.
+
+    places: (prompt index, sample) → the picture; more samples than are asked for included. expected: how files are named.
+    left_out: file → why it is no picture of a prompt. notes: how the layout was read where it might be meant otherwise.
+    """
+
+    places: Mapping[tuple[int, int], PictureFile]
+    expected: str = ""
+    left_out: Mapping[Path, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Report:
     """A benchmark's numbers for one set of pictures, with 95 % intervals.
 
@@ -101,8 +115,12 @@ class Benchmark(Protocol):
         """The report of some rows; rows without verdict are counted and left out."""
         ...
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
-        """(prompt index, sample) → the picture's place, of all that an official layout holds; more samples than asked included."""
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt], samples: int) -> Layout:
+        """Where the pictures are in a folder of the official layout. samples: pictures per prompt that are asked for.
+
+        What the original scorer would score, and every other file with the reason why it is left out. Raises UserError where
+        pictures would be judged by other prompts than theirs.
+        """
         ...
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

@@ -6,6 +6,7 @@ A scoring folder holds settings.json (what was asked), results.jsonl (rows, appe
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +19,7 @@ from thinkdraw.benchmarks.picture_files import ABSENT, Listing, read_set, stamp
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.statistics import Score, mean_interval
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import said
 from thinkdraw.runtime.files import only_writer
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
@@ -34,7 +36,7 @@ def score_pictures(
     """A row for every picture that was asked for, in order: the benchmark's, or one with `problem`.
 
     prompts: index in the benchmark → prompt. folder: keeps the rows; None keeps none. prompts_at_once: held in memory.
-    Raises UserError where more than `max_no_verdict_frac` of the pictures that are there got no verdict.
+    Raises UserError where more than `max_no_verdict_frac` of the pictures that were read got no verdict.
     """
     with only_writer(folder) if folder else nullcontext():
         log = RowLog(folder / "results.jsonl") if folder else None
@@ -61,14 +63,25 @@ def report_on(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str] = 
         reasons = sorted({row.get("problem") or row.get("reason") or "no verdict" for row in rows})[:3]
         raise UserError(f"{benchmark.name}: none of {len(rows)} pictures has a verdict ({'; '.join(reasons)}).")
     report = benchmark.aggregate(rows)
-    problems = [
-        f"prompt {row['prompt_index']} picture {row['sample']}: {why}" for row in rows if (why := _failure(row))
-    ]
     notes = [*report.notes, *notes]
-    if problems:
-        more = " …" if len(problems) > _MAX_NAMED else ""
-        notes.append(f"{len(problems)} pictures could not be judged: {'; '.join(problems[:_MAX_NAMED])}{more}")
+    failed = [(row, why) for row in rows if (why := _failure(row))]
+    for title, unreadable in (("could not be judged", False), ("cannot be read", True)):
+        problems = [
+            f"prompt {row['prompt_index']} picture {row['sample']}: {why}"
+            for row, why in failed
+            if row.get("unreadable", False) == unreadable
+        ]
+        if problems:
+            more = " …" if len(problems) > _MAX_NAMED else ""
+            notes.append(f"{len(problems)} pictures {title}: {'; '.join(problems[:_MAX_NAMED])}{more}")
+    if read := read_notes(rows):
+        notes.append(f"pictures as the judges saw them: {said(read)}")
     return dataclasses.replace(report, notes=notes)
+
+
+def read_notes(rows: Sequence[Row]) -> Counter[str]:
+    """What was done to pictures when they were read → how many."""
+    return Counter(note for row in rows for note in row.get("read", ()))
 
 
 def _failure(row: Row) -> str:
@@ -120,18 +133,24 @@ def summary_of(report: Report, settings: JsonMapping, **measures: object) -> Jso
 def _judged(benchmark: Benchmark, prompts: Mapping[int, Prompt], listing: Listing, samples: int) -> list[Row]:
     """Rows of all pictures of some prompts, those without a picture included."""
     rows, sets = [], []
+    done: dict[tuple[int, int], list[str]] = {}
     for index, prompt in prompts.items():
-        pictures, problems = read_set(index, prompt, listing, samples)
-        absent = PictureSet(index, prompt, tuple(problems), ())
-        rows += [row_about(absent, k, None, problem=reason) for k, reason in enumerate(problems.values())]
-        if pictures.pictures:
-            sets.append(pictures)
+        read = read_set(index, prompt, listing, samples)
+        absent = PictureSet(index, prompt, tuple(read.problems), ())
+        for k, reason in enumerate(read.problems.values()):
+            unreadable = {} if reason == ABSENT else {"unreadable": True}
+            rows.append(row_about(absent, k, None, problem=reason, **unreadable))
+        done |= {(index, sample): list(notes) for sample, notes in read.notes.items() if notes}
+        if read.pictures.pictures:
+            sets.append(read.pictures)
     judged = _ask(benchmark, sets)
     firsts = {pictures.index: pictures.samples[0] for pictures in sets}
     spreads = {pictures.index: _spread(pictures) for pictures in sets}
     for row in judged:
         if firsts[row["prompt_index"]] == row["sample"]:
             row["spread"] = spreads[row["prompt_index"]]
+        if notes := done.get((row["prompt_index"], row["sample"])):
+            row["read"] = notes
     for row in rows + judged:
         row["stamp"] = stamp(listing.places.get((row["prompt_index"], row["sample"])))
     return sorted(rows + judged, key=lambda row: (row["prompt_index"], row["sample"]))
@@ -172,7 +191,7 @@ def _is_open(row: Row | None) -> bool:
 
 
 def _stop_if_judge_fails(benchmark: Benchmark, rows: Collection[Row], max_frac: float, num_pictures: int) -> None:
-    failed = [row for row in rows if _is_open(row) and row["stamp"] is not None]
+    failed = [row for row in rows if _is_open(row) and row["stamp"] is not None and not row.get("unreadable")]
     if len(failed) > max(1, math.floor(max_frac * num_pictures)):
         reason = failed[-1].get("problem") or failed[-1].get("reason") or "no reason given"
         raise UserError(

@@ -7,19 +7,22 @@ from pathlib import Path
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_json
-from thinkdraw.runtime.json_types import JsonObject
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
 
-def keep_settings(path: Path, settings: JsonObject) -> None:
-    """Write settings to `path`, or check that what stands there is the same. Raises UserError naming what differs."""
+def keep_settings(path: Path, settings: JsonObject, since: JsonMapping | None = None) -> None:
+    """Write settings to `path`, or check that what stands there is the same. Raises UserError naming what differs.
+
+    since: settings that an older version did not write, and what held then.
+    """
     wanted = json.loads(json.dumps(settings))
     if not path.exists():
         atomic_write_json(path, wanted)
         return
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        before = {**(since or {}), **json.loads(path.read_text(encoding="utf-8"))}
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} is damaged ({error}). Choose an empty folder, or remove this one.") from error
     if changed := [key for key in wanted if before.get(key) != wanted[key]]:
         key = changed[0]

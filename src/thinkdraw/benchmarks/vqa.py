@@ -18,7 +18,7 @@ from thinkdraw.data.prompt_files import text_of
 from thinkdraw.data.tables import inside
 from thinkdraw.data.text_files import json_rows
 from thinkdraw.errors import UserError
-from thinkdraw.images import read_picture
+from thinkdraw.picture_reader import DEFAULT, PictureReading, UnreadableError, read_picture
 from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Questioner
 
@@ -73,14 +73,16 @@ def read_vqa(path: Path) -> list[VqaItem]:
     return items
 
 
-def evaluate_vqa(questioner: Questioner, items: Sequence[VqaItem], *, seed: int = 0, at_once: int = 32) -> VqaReport:
+def evaluate_vqa(
+    questioner: Questioner, items: Sequence[VqaItem], *, seed: int = 0, at_once: int = 32, reading: PictureReading = DEFAULT
+) -> VqaReport:  # fmt: skip
     """Ask each question of its picture. Yes where P(yes) > 0.5; of choices the one for which P(yes) of
     "QUESTION Is it CHOICE?" is highest. A picture that cannot be read and a NaN give no verdict, which is counted."""
     rows: list[Row] = []
     problems: list[str] = []
     for start in range(0, len(items), at_once):
         part = items[start : start + at_once]
-        for item, p_yes in zip(part, _ask(questioner, part, problems)):
+        for item, p_yes in zip(part, _ask(questioner, part, problems, reading)):
             given = None if p_yes is None else int(p_yes.argmax()) if item.choices else int(p_yes[0] <= 0.5)
             right = math.nan if given is None else float(given == item.answer)
             rows.append({"id": item.id, "kind": item.kind, "given": given, "verdict": null_for_nan(right)})
@@ -100,14 +102,16 @@ def vqa_difference(rows_a: Sequence[Row], rows_b: Sequence[Row], *, seed: int = 
         raise UserError(f"the two were asked different questions: {error}") from error
 
 
-def _ask(questioner: Questioner, items: Sequence[VqaItem], problems: list[str]) -> list[Tensor | None]:
+def _ask(
+    questioner: Questioner, items: Sequence[VqaItem], problems: list[str], reading: PictureReading
+) -> list[Tensor | None]:
     """P(yes) of each item's choices, of a yes/no question alone; None = no verdict, with a line in `problems`."""
     by_size: dict[tuple[int, ...], list[tuple[int, Tensor, str]]] = {}
     for i, item in enumerate(items):
         try:
-            picture = torch.from_numpy(read_picture(item.image).copy())
-        except (OSError, ValueError, SyntaxError) as error:
-            problems.append(f"question {item.id}: {item.image.name} cannot be read ({type(error).__name__})")
+            picture = torch.from_numpy(read_picture(item.image, reading, item.image.name))
+        except UnreadableError as error:
+            problems.append(f"question {item.id}: {error}")
             continue
         asked = [f"{item.question} Is it {choice}?" for choice in item.choices] or [item.question]
         by_size.setdefault(tuple(picture.shape), []).extend((i, picture, text) for text in asked)

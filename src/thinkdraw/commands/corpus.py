@@ -1,6 +1,7 @@
 """`thinkdraw corpus …`: a corpus of rationales, written, shown, counted and tokenised."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -91,22 +92,30 @@ def tokenise(
     folder: Folder,
     policy: Annotated[str, typer.Option(help="Checkpoint whose tokens are wanted: a folder, an id, or `lab`.")] = "lab",
     device: Annotated[str, typer.Option()] = "auto",
+    ground: Annotated[str, typer.Option(help="Behind what is transparent: a colour's name or #rrggbb.")] = "white",
+    max_megapixels: Annotated[float, typer.Option(help="A larger picture is not read.")] = 89.0,
 ) -> None:
     """Turn pictures into image tokens, once: SFT then reads no pixels. A stopped run goes on.
 
     Example: thinkdraw corpus tokenise runs/lab_corpus --policy lab
     """
+    from thinkdraw.config import load_config
     from thinkdraw.data.corpus_tokens import tokenise as tokens_of
     from thinkdraw.data.corpus_tokens import tokens_folder
+    from thinkdraw.picture_reader import PictureReading, said
     from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
     from thinkdraw.training.corpus_examples import encoder_of
 
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: tokens are kept beside the shards. Give the corpus folder.")
-    encoder = encoder_of(load_trained(policy, device=str(pick_device(device)), precision="fp32"))
-    rows = missing = 0
+    reading = load_config(PictureReading, None, [f"ground={json.dumps(ground)}", f"max_megapixels={max_megapixels}"])
+    encoder = encoder_of(load_trained(policy, device=str(pick_device(device)), precision="fp32"), reading)
+    rows, missing, notes = 0, 0, Counter[str]()
     for _, tokens in tokens_of(folder, tokens_folder(folder, encoder), encoder):
         rows += len(tokens.crop)
         missing += int((tokens.crop[:, 2] == 0).sum())
+        notes += tokens.notes
     print(f"{rows} rows, {missing} without a readable picture: {tokens_folder(folder, encoder)}")
+    if notes:
+        print(f"pictures: {said(notes)}")

@@ -32,6 +32,10 @@ def evaluate(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the benchmark's own settings; several times.")
     ] = None,
+    pictures: Annotated[
+        list[str] | None,
+        typer.Option(help="How picture files are read: ground=black, max_megapixels=200; several times."),
+    ] = None,
     split: Annotated[str, typer.Option(help="Of lab prompts: test (in-domain), ood or validation.")] = "test",
     count: Annotated[
         int | None, typer.Option(min=1, help="Prompts, spread evenly; all if not given, 384 of the lab's.")
@@ -87,7 +91,15 @@ def evaluate(
     if import_official is not None:
         return _import(names, import_official, prompts, out, set_ or [], json_)
     sampling = {"thought": thought, "guidance_scale": guidance_scale, "temperature": temperature}
-    more = images or export_official or judge or set_ or vqa or not (latency_pictures is max_no_verdict_frac is None)
+    more = (
+        images
+        or export_official
+        or judge
+        or set_
+        or vqa
+        or pictures
+        or not (latency_pictures is max_no_verdict_frac is None)
+    )
     if ckpt is not None and all(name.startswith(LAB) for name in names) and not more:
         for name in names:
             folder = None if out is None else out / name if len(names) > 1 else out
@@ -105,7 +117,12 @@ def evaluate(
         "max_no_verdict_frac": max_no_verdict_frac, "device": device, "precision": precision,
         **{f"sampling.{key}": value for key, value in sampling.items()},
     }  # fmt: skip
-    _run(given, judge or [], set_ or [], json_)
+    _run(
+        given,
+        judge or [],
+        [f"settings.{text}" for text in set_ or []] + [f"pictures.{text}" for text in pictures or []],
+        json_,
+    )
 
 
 def _run(given: JsonObject, judge: Sequence[str], settings: Sequence[str], as_json: bool) -> None:
@@ -115,7 +132,7 @@ def _run(given: JsonObject, judge: Sequence[str], settings: Sequence[str], as_js
     from thinkdraw.studies.evaluate_open import EvaluateConfig
 
     overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in given.items() if value is not None]
-    overrides += [_judge_override(text) for text in judge] + [f"settings.{text}" for text in settings]
+    overrides += [*(_judge_override(text) for text in judge), *settings]
     found = recipe.run(load_config(EvaluateConfig, None, overrides))
     if as_json:
         print(json.dumps([dict(evaluation.summary) for evaluation in found], indent=2, ensure_ascii=False))

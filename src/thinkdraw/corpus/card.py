@@ -12,7 +12,10 @@ from thinkdraw.corpus.teachers import instructions
 
 @dataclass(frozen=True)
 class CorpusTotals:
-    """kept: rows in the corpus. filtered: reason → rows. rejected: kind → rows. malformed: kind → answers asked for again."""
+    """kept: rows in the corpus. filtered: reason → rows. rejected: kind → rows. malformed: kind → answers asked for again.
+
+    read: what was done to pictures so that teacher and judges saw them → rows.
+    """
 
     kept: int
     is_whole: bool
@@ -21,6 +24,7 @@ class CorpusTotals:
     rejected: dict[str, int]
     malformed: dict[str, int]
     no_verdict: dict[str, int]
+    read: dict[str, int]
 
 
 def card(settings: CorpusSettings, teacher: str, made: CorpusTotals) -> str:
@@ -47,6 +51,9 @@ def card(settings: CorpusSettings, teacher: str, made: CorpusTotals) -> str:
 ## Provenance
 
 {_code(settings.source)}
+Pictures are stored as they were. The teacher and the judges saw them upright, in sRGB, without transparency:
+
+{_code(settings.pictures)}
 {_teacher(settings, made)}
 {_counts(made)}
 ## Filters
@@ -107,7 +114,10 @@ def _counts(made: CorpusTotals) -> str:
         f"\n* {name}: {count} rows without a verdict stay\n" for name, count in made.no_verdict.items() if count
     )
     given = {"left out because of": made.filtered, "set aside because of": made.rejected}
-    given |= {"malformed answers, asked for again": made.malformed}
+    given |= {
+        "malformed answers, asked for again": made.malformed,
+        "pictures, as teacher and judges saw them": made.read,
+    }
     tables = "\n".join(_table(title, rows) for title, rows in given.items() if rows)
     return f"""## Counts
 

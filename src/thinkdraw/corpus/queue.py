@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS replies (idx INTEGER, attempt INTEGER, reply TEXT, ki
   tokens_out INTEGER, PRIMARY KEY (idx, attempt)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS verdicts (idx INTEGER, judge TEXT, value REAL, PRIMARY KEY (idx, judge)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pictures (idx INTEGER PRIMARY KEY, png BLOB);
+CREATE TABLE IF NOT EXISTS notes (idx INTEGER, note TEXT, PRIMARY KEY (idx, note)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 
@@ -145,6 +146,14 @@ class Queue:
     def add_verdicts(self, judge: str, values: dict[int, float]) -> None:
         with self._transaction():
             self._db.executemany("INSERT INTO verdicts VALUES (?, ?, ?)", ((i, judge, v) for i, v in values.items()))
+
+    def note(self, index: int, notes: Iterable[str]) -> None:
+        """Keep what was done to an item's picture when it was read."""
+        self._db.executemany("INSERT OR IGNORE INTO notes VALUES (?, ?)", ((index, note) for note in notes))
+
+    def notes(self) -> Iterator[tuple[int, str]]:
+        """(index, what was done to its picture)."""
+        yield from self._db.execute("SELECT idx, note FROM notes ORDER BY idx, note")
 
     def drawn(self) -> set[int]:
         return {row[0] for row in self._db.execute("SELECT idx FROM pictures")}

@@ -11,6 +11,7 @@ from thinkdraw.corpus.sources import LabSource, SourceSettings
 from thinkdraw.corpus.teachers.endpoint import EndpointSettings
 from thinkdraw.corpus.teachers.limits import LimitSettings
 from thinkdraw.corpus.teachers.teachers import GrammarSettings, WriterSettings
+from thinkdraw.picture_reader import PictureReading
 from thinkdraw.runtime.json_types import JsonObject
 
 TeacherSettings = Annotated[EndpointSettings | WriterSettings | GrammarSettings, Field(discriminator="kind")]
@@ -58,6 +59,7 @@ class CorpusSettings(StrictModel):
     source: SourceSettings = LabSource()
     teacher: TeacherSettings = GrammarSettings()
     limits: LimitSettings = LimitSettings()
+    pictures: PictureReading = Field(default=PictureReading(), description="How picture files are read.")
     filters: FilterSettings = FilterSettings()
     licence: str = Field(default="unknown", description="Of the card: an identifier such as cc-by-4.0.")
     rows_per_shard: int = Field(default=2000, ge=1)

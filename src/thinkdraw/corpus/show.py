@@ -8,8 +8,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thinkdraw.corpus.stats import check_corpus
 from thinkdraw.data.corpus_rows import COLUMNS, cells, parsed, shards_of, texts_in
-from thinkdraw.data.picture_bytes import UnreadableError, bytes_of, decode
+from thinkdraw.data.picture_bytes import bytes_of
 from thinkdraw.images import to_data_uri, to_pil
+from thinkdraw.picture_reader import UnreadableError, read_picture
 from thinkdraw.runtime.files import atomic_write_bytes
 from thinkdraw.runtime.json_types import JsonObject
 
@@ -53,7 +54,7 @@ def _shown(number: int, cell: JsonObject) -> Shown:
     picture = problem = ""
     try:
         data = bytes_of(cell.get("image"))
-        picture, problem = (_small(decode(data)), "") if data else ("", "no picture")
+        picture, problem = (_small(read_picture(data)), "") if data else ("", "no picture")
     except UnreadableError as error:
         problem = f"unreadable picture: {error}"
     prompts, cots = (parsed(cell.get(name)) for name in ("augmented_prompts", "augmented_cots"))

@@ -17,9 +17,8 @@ from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.scenes import draw
+from thinkdraw.picture_reader import SUFFIXES
 from thinkdraw.types import Prompt
-
-PICTURES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class FolderSource(StrictModel):
     def items(self) -> Iterator[Item]:
         if not self.path.is_dir():
             raise UserError(f"source.path={self.path} is not a folder. Give a folder of pictures.")
-        files = sorted(f for f in self.path.rglob("*") if f.suffix.lower() in PICTURES and f.is_file())
+        files = sorted(f for f in self.path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
         for index, file in enumerate(files):
             name = file.relative_to(self.path).as_posix()
             yield Item(index, name, Prompt(_caption_beside(file)), True, name)
@@ -74,7 +73,7 @@ class WebdatasetSource(StrictModel):
         index = 0
         for file in files:
             for key, members, texts in _samples(file):
-                for suffix in sorted(members.keys() & PICTURES):
+                for suffix in sorted(members.keys() & SUFFIXES):
                     ref = [str(file), *members[suffix]]
                     yield Item(index, f"{file.name}/{key}", Prompt(_caption_in(texts)), True, ref)
                     index += 1

@@ -17,8 +17,8 @@ from thinkdraw.corpus.shards import row_for, write_shards
 from thinkdraw.corpus.sources import Item
 from thinkdraw.corpus.teachers.asking import Status, ask_all
 from thinkdraw.corpus.teachers.teachers import Teacher
-from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import read_picture
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text, only_writer
 from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.json_types import JsonObject
@@ -55,7 +55,9 @@ def write(
         if not queue.fill(settings.source.items()):
             raise UserError(f"source {settings.source.kind} holds nothing to write about. Check its path.")
         save_config(settings, settings.out / CONFIG)  # not before there are items: a wrong path pins nothing
-        is_whole = ask_all(queue, settings.source, teacher, settings.limits, settings.filters.shape, show)
+        is_whole = ask_all(
+            queue, settings.source, teacher, settings.limits, settings.filters.shape, show, settings.pictures
+        )
         if helpers.draw:
             helpers.draw(queue, (row for row in queue.answered() if not row[0].has_picture))
         dropped = filter_all(settings, queue, helpers)
@@ -80,7 +82,9 @@ def check_folder(settings: CorpusSettings) -> None:
             teacher = config.get("teacher")
             if isinstance(teacher, dict):
                 config["teacher"] = {k: v for k, v in teacher.items() if k not in MAY_CHANGE_OF_TEACHER}
-        if differing := [k for k in now if k not in MAY_CHANGE and before.get(k) != now[k]]:
+        # Keys that a later version brought had their defaults.
+        known = before.keys() | settings.model_dump(exclude_defaults=True).keys()
+        if differing := [k for k in now if k in known - MAY_CHANGE and before.get(k) != now[k]]:
             was = ", ".join(f"{k} ({before.get(k)} there, {now[k]} now)" for k in differing)
             raise UserError(
                 f"{settings.out} holds a corpus with another config: {was}. Choose another out=, or the same values."
@@ -101,7 +105,7 @@ def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Drop
     dropped = filter_texts(queue.answered(), filters)
 
     def pixels(item: Item) -> np.ndarray:
-        return decode(picture_of(settings, queue, item) or b"")
+        return read_picture(picture_of(settings, queue, item) or b"", settings.pictures, item.id)
 
     drawn = queue.drawn()
 
@@ -133,7 +137,11 @@ def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: st
     )
     reasons.update(reason for _, reason, _ in queue.set_aside(FILTERED))
     aside = Counter(reason.partition(":")[0] for _, reason, _ in queue.set_aside(REJECTED))
-    made = CorpusTotals(kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict)
+    gone = dropped.reasons.keys() | set(queue.indices(REJECTED)) | set(queue.indices(FILTERED))
+    made = CorpusTotals(
+        kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict,
+        dict(Counter(note for index, note in queue.notes() if index not in gone)),
+    )  # fmt: skip
     atomic_write_text(settings.out / CARD, card(settings, teacher, made))
 
 

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,32 +14,39 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from thinkdraw.data.corpus_rows import cells, shards_of
-from thinkdraw.data.picture_bytes import UnreadableError, bytes_of, centre_crop, decode
+from thinkdraw.data.picture_bytes import bytes_of, centre_crop
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import DEFAULT, RULES, PictureReading, UnreadableError, read_with_notes
 from thinkdraw.runtime.files import atomic_file
 
 TOKENS = "tokens"
 CROP = "centre square, bicubic"
+_NOTES = "notes"
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """encode: uint8 pictures (B, height, width, 3) → codes (B, N) below 65,536. digest: of the weights that encode."""
+    """encode: uint8 pictures (B, height, width, 3) → codes (B, N) below 65,536. digest: of the weights that encode.
+
+    reading: how picture files are read.
+    """
 
     encode: Callable[[Tensor], Tensor]
     height: int
     width: int
     num_tokens: int
     digest: str
+    reading: PictureReading = DEFAULT
 
 
 @dataclass(frozen=True)
 class ShardTokens:
     """image_tokens: (rows, N) uint16. crop: (rows, 3) int32, left, top and width in the picture's own pixels; width 0: no
-    picture, or one that cannot be read."""
+    picture, or one that cannot be read. notes: what was done to pictures when they were read, and to how many."""
 
     image_tokens: Tensor
     crop: Tensor
+    notes: Counter[str] = field(default_factory=Counter)
 
 
 def tokens_folder(corpus: Path, encoder: Encoder) -> Path:
@@ -61,7 +69,8 @@ def tokenise(corpus: Path, folder: Path, encoder: Encoder, keep: bool = True) ->
             found = _tokenised(shard, encoder)
             if keep:
                 with atomic_file(file) as temporary:
-                    save_file({"image_tokens": found.image_tokens, "crop": found.crop}, temporary, about)
+                    told = about | {_NOTES: json.dumps(found.notes)}
+                    save_file({"image_tokens": found.image_tokens, "crop": found.crop}, temporary, told)
         yield shard, found
 
 
@@ -74,7 +83,8 @@ def read_tokens(corpus: Path, folder: Path, encoder: Encoder) -> list[ShardToken
 def _about(shard: Path, encoder: Encoder) -> dict[str, str]:
     high, wide = encoder.height, encoder.width
     pixels = str(high) if high == wide else f"{high}×{wide}"
-    return {"shard": _footer_digest(shard), "vq": encoder.digest, "pixels": pixels, "crop": CROP}
+    read = f"rules {RULES}, {encoder.reading.model_dump_json()}"
+    return {"shard": _footer_digest(shard), "vq": encoder.digest, "pixels": pixels, "crop": CROP, "read": read}
 
 
 def _footer_digest(shard: Path) -> str:
@@ -89,10 +99,12 @@ def _footer_digest(shard: Path) -> str:
 def _read(file: Path, about: dict[str, str]) -> ShardTokens | None:
     try:
         with safe_open(str(file), "pt") as opened:
-            if opened.metadata() != about:
+            told = dict(opened.metadata() or {})
+            notes = Counter(json.loads(told.pop(_NOTES, "{}")))
+            if told != about:
                 return None
-            return ShardTokens(opened.get_tensor("image_tokens"), opened.get_tensor("crop"))
-    except (OSError, SafetensorError, json.JSONDecodeError):
+            return ShardTokens(opened.get_tensor("image_tokens"), opened.get_tensor("crop"), notes)
+    except (OSError, SafetensorError, ValueError):
         return None
 
 
@@ -100,6 +112,7 @@ def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
     codes: list[Tensor] = []
     crops: list[tuple[int, int, int]] = []
     waiting: list[np.ndarray] = []
+    notes: Counter[str] = Counter()
 
     def flush() -> None:
         if waiting:
@@ -108,19 +121,25 @@ def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
 
     blank = np.zeros((encoder.height, encoder.width, 3), dtype=np.uint8)
     for cell in cells(shard, ("image",)):
-        picture, crop = _crop(cell.get("image"), encoder)
+        picture, crop = _crop(cell.get("image"), encoder, notes)
         crops.append(crop)
         waiting.append(blank if picture is None else picture)
         if len(waiting) == chunk:
             flush()
     flush()
     empty = torch.zeros(0, encoder.num_tokens, dtype=torch.uint16)
-    return ShardTokens(torch.cat(codes) if codes else empty, torch.tensor(crops, dtype=torch.int32).reshape(-1, 3))
+    where = torch.tensor(crops, dtype=torch.int32).reshape(-1, 3)
+    return ShardTokens(torch.cat(codes) if codes else empty, where, notes)
 
 
-def _crop(cell: object, encoder: Encoder) -> tuple[np.ndarray | None, tuple[int, int, int]]:
+def _crop(cell: object, encoder: Encoder, notes: Counter[str]) -> tuple[np.ndarray | None, tuple[int, int, int]]:
+    """The part of a cell's picture that is tokenised, and where it was; what was done on reading is added to `notes`."""
     try:
         data = bytes_of(cell)
-        return centre_crop(decode(data), encoder.height, encoder.width) if data else (None, (0, 0, 0))
+        if not data:
+            return None, (0, 0, 0)
+        read = read_with_notes(data, encoder.reading)
     except UnreadableError:
         return None, (0, 0, 0)
+    notes.update(read.notes)
+    return centre_crop(read.pixels, encoder.height, encoder.width)

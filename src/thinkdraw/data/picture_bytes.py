@@ -1,49 +1,14 @@
-"""The bytes of a picture file, as data sets carry them, to pixels; and the part of it that a policy draws."""
+"""Where a data set's cell has the bytes of its picture, and the part of a picture that a policy draws."""
 
 import base64
 import binascii
-import io
-import struct
 from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from thinkdraw.images import to_pil
-
-# What Pillow raises for a broken file depends on the format; a picture of 179 megapixels and more is refused as a bomb.
-_BROKEN = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    struct.error,
-    Image.DecompressionBombError,
-    EOFError,
-    IndexError,
-    TypeError,
-)
-
-
-class UnreadableError(ValueError):
-    """These bytes are no picture."""
-
-
-def size_of(data: bytes) -> tuple[int, int]:
-    """(width, height) in pixels as the file stores them; only the header is read. Raises UnreadableError."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except _BROKEN as error:
-        raise UnreadableError(_line(error)) from error
-
-
-def decode(data: bytes) -> np.ndarray:
-    """(H, W, 3) uint8, upright as its EXIF data say. Raises UnreadableError."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except _BROKEN as error:
-        raise UnreadableError(_line(error)) from error
+from thinkdraw.picture_reader import UnreadableError
 
 
 def bytes_of(value: object) -> bytes | None:
@@ -77,7 +42,3 @@ def centre_crop(picture: np.ndarray, height: int, width: int) -> tuple[np.ndarra
     crop = to_pil(picture[top : top + high, left : left + wide])
     resized = crop if (high, wide) == (height, width) else crop.resize((width, height), Image.Resampling.BICUBIC)
     return np.array(resized), (left, top, wide)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -9,7 +9,6 @@ for a Janus and `{name: vlm, path: …}` for another model.
 Fine-tuned outcome and potential reward models: Guo et al. 2025 (PARM, arXiv 2501.13926).
 """
 
-import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +20,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
 from thinkdraw.benchmarks.calibration import Calibration, calibration, draw_calibration
+from thinkdraw.data.picture_bytes import bytes_of
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import read_picture
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.verifier_learner import Learner, open_learner
 from thinkdraw.rewards.judging import worded
@@ -168,8 +168,12 @@ def read_labels(folder: Path, tasks: Sequence[Task]) -> Labelled:
         raise UserError(
             f"{folder} holds no labels. `thinkdraw corpus write lab_verifier_data out={folder}` makes them."
         )
-    rows = [row for file in files for row in _rows(file) if row["task"] in tasks]
-    pictures = [np.array(Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")) for row in rows]
+    named = [(f"{file} row {n}", row) for file in files for n, row in enumerate(_rows(file), start=1)]
+    named = [(name, row) for name, row in named if row["task"] in tasks]
+    pictures, rows = (
+        [read_picture(bytes_of(row["image"]) or b"", name=name) for name, row in named],
+        [r for _, r in named],
+    )
     if len({picture.shape for picture in pictures}) > 1:
         raise UserError(f"{folder} has pictures of several sizes. Make the labels of one policy's pictures.")
     if not rows:

@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from thinkdraw.errors import UserError
+from thinkdraw.images import to_pil
+from thinkdraw.picture_reader import UnreadableError, read_picture, size_of
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 
@@ -66,13 +68,12 @@ def data_uri(png: bytes | None) -> str | None:
     if not isinstance(png, bytes) or not png.startswith(_PNG):
         return None
     try:
-        with Image.open(io.BytesIO(png)) as image:
-            if max(image.size) > MAX_SIDE:
-                image = image.convert("RGB")
-                image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
-                buffer = io.BytesIO()
-                image.quantize(128).save(buffer, format="PNG", optimize=True)
-                png = buffer.getvalue()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        if max(size_of(png)) > MAX_SIDE:
+            image = to_pil(read_picture(png))
+            image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
+            buffer = io.BytesIO()
+            image.quantize(128).save(buffer, format="PNG", optimize=True)
+            png = buffer.getvalue()
+    except UnreadableError:
         return None
     return "data:image/png;base64," + base64.b64encode(png).decode()

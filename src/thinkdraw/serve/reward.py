@@ -121,11 +121,11 @@ class HttpReward(BaseReward):
             )
         # Base64 adds a third to a picture; prompts have questions.
         row_bytes = 5 * height * width + 64 * rollouts.tokens.shape[1] + 16_000
-        most = min(limits.rows, limits.bytes // row_bytes)
+        most = min(limits.rows, limits.bytes // row_bytes, limits.pixels // (height * width))
         if size > most:
             raise UserError(
                 f"reward http: a group of {size} is more than the {most} rows that {self.remote.url} takes in one request. "
-                "Start it with a larger limits.rows or limits.bytes."
+                "Start it with a larger limits.rows, limits.bytes or limits.pixels."
             )
         missing = [
             range(first, first + size)

@@ -8,26 +8,28 @@ tokens with their segments, pictures, group size, sampling settings. Log-probs d
 import base64
 import binascii
 import hashlib
-import io
 import json
 import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field, TypeAdapter, ValidationError
 from torch.nn.utils.rnn import pad_sequence
 
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
+from thinkdraw.picture_reader import read_picture, size_of
 from thinkdraw.rewards.judging import pictures_of, thoughts_of
 from thinkdraw.types import Prompt, Rollouts, Sampling, Segment
 
 API = 1
 ABOUT, JUDGE = f"/v{API}/about", f"/v{API}/judge"
 PictureForm = Literal["raw", "png"]
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Message = TypeVar("_Message", bound=StrictModel)
@@ -40,11 +42,13 @@ class WireError(ValueError):
 
 
 class Limits(StrictModel):
-    """What a server takes in one request. bytes: of the body. side: pixels, of a picture's longer side."""
+    """What a server takes in one request. bytes: of the body. side: pixels, of a picture's longer side. pixels: of all
+    pictures together, which a small PNG may have many of."""
 
     rows: int = Field(default=256, ge=1)
     bytes: int = Field(default=128_000_000, ge=1)
     side: int = Field(default=2048, ge=1)
+    pixels: int = Field(default=256 * 512 * 512, ge=1)
 
 
 class About(StrictModel):
@@ -172,7 +176,7 @@ def read_request(body: bytes, limits: Limits) -> tuple[str, Rollouts]:
         raise WireError(f"a row names a prompt beyond the {len(asked.prompts)} that came")
     if any(not prompt.text.strip() for prompt in asked.prompts):
         raise UserError("a prompt is empty, so there is nothing to judge a picture by. Leave such prompts out.")
-    pictures = [_read_picture(row.picture, limits.side) for row in asked.rows]
+    pictures = _read_pictures([row.picture for row in asked.rows], limits)
     if len({picture.shape for picture in pictures}) > 1:
         raise WireError("pictures of several sizes in one request")
     columns = {
@@ -261,25 +265,40 @@ def _write_picture(picture: np.ndarray, form: PictureForm) -> dict[str, Any]:
     return {"raw": base64.b64encode(picture.tobytes()).decode(), "shape": picture.shape}
 
 
-def _read_picture(sent: WirePicture, side: int) -> np.ndarray:
-    """(H, W, 3) uint8. The size is checked before anything is unpacked."""
+def _read_pictures(sent: Sequence[WirePicture], limits: Limits) -> list[np.ndarray]:
+    """(H, W, 3) uint8 each. The sizes of all are checked before anything is unpacked."""
     try:
-        if sent.png is not None:
-            with Image.open(io.BytesIO(binascii.a2b_base64(sent.png, strict_mode=True)), formats=["PNG"]) as image:
-                _check_side(image.height, image.width, side)
-                if image.mode != "RGB":
-                    raise UserError(f"a picture of mode {image.mode}: judges look at RGB. Convert it.")
-                return np.asarray(image)
-        height, width, channels = sent.shape or (0, 0, 0)
-        _check_side(height, width, side)
-        content = binascii.a2b_base64(sent.raw or "", strict_mode=True)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise WireError(f"a picture cannot be read ({' '.join(str(error).split())[:80]})") from error
+        opened = [_opened(picture) for picture in sent]
+        pixels = 0
+        for width, height, _ in opened:
+            if max(height, width) > limits.side:
+                raise UserError(
+                    f"a picture of {width}×{height}: this server takes {limits.side} pixels a side. Make it smaller."
+                )
+            pixels += height * width
+        if pixels > limits.pixels:
+            raise UserError(
+                f"pictures of {pixels} pixels in one request: this server takes {limits.pixels}. Send fewer."
+            )
+        return [read() for _, _, read in opened]
+    except ValueError as error:
+        raise WireError(f"a picture cannot be read ({' '.join(str(error).split())[:120]})") from error
+
+
+def _opened(sent: WirePicture) -> tuple[int, int, Callable[[], np.ndarray]]:
+    """Width and height as they are told, and what unpacks the pixels. Raises ValueError, as the latter does."""
+    if sent.png is None:
+        height, width, _ = sent.shape or (0, 0, 0)
+        return width, height, partial(_raw, sent)
+    png = binascii.a2b_base64(sent.png, strict_mode=True)
+    if not png.startswith(_PNG):
+        raise ValueError("it is no PNG")
+    return *size_of(png), partial(read_picture, png)
+
+
+def _raw(sent: WirePicture) -> np.ndarray:
+    content = binascii.a2b_base64(sent.raw or "", strict_mode=True)
+    height, width, channels = sent.shape or (0, 0, 0)
     if channels != 3 or min(height, width) < 1 or len(content) != height * width * channels:
-        raise WireError(f"a picture of shape {sent.shape} has {len(content)} bytes")
+        raise ValueError(f"one of shape {sent.shape} has {len(content)} bytes")
     return np.frombuffer(content, np.uint8).reshape(height, width, channels)
-
-
-def _check_side(height: int, width: int, side: int) -> None:
-    if max(height, width) > side:
-        raise UserError(f"a picture of {width}×{height}: this server takes {side} pixels a side. Make it smaller.")

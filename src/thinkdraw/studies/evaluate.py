@@ -7,21 +7,31 @@ results.jsonl, summary.json and, in official/, the original scorer's result file
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
-from thinkdraw.benchmarks.base import PictureSet, RefusesGaps, Report, Row, WritesResults, null_for_nan
+from thinkdraw.benchmarks.base import Layout, PictureSet, RefusesGaps, Report, Row, WritesResults, null_for_nan
 from thinkdraw.benchmarks.drawn_folder import draw_into, drawn_places
-from thinkdraw.benchmarks.flow import numbers, prompt_notes, report_on, score_pictures, spread_of_pictures, summary_of
+from thinkdraw.benchmarks.flow import (
+    numbers,
+    prompt_notes,
+    read_notes,
+    report_on,
+    score_pictures,
+    spread_of_pictures,
+    summary_of,
+)
 from thinkdraw.benchmarks.lab.understanding import evaluate_understanding
 from thinkdraw.benchmarks.latency import latency
-from thinkdraw.benchmarks.picture_files import Listing, list_pictures, read_set
+from thinkdraw.benchmarks.picture_files import Listing, by_reason, list_pictures, read_set
 from thinkdraw.benchmarks.settings import keep_settings
 from thinkdraw.benchmarks.statistics import Score
 from thinkdraw.benchmarks.vqa import evaluate_vqa, read_vqa
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import PictureReading
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.files import atomic_write_json
@@ -69,11 +79,15 @@ def _from_images(config: EvaluateConfig, asked: OpenBenchmark) -> Evaluation:
     assert config.images is not None
     inside = config.images / asked.benchmark.name
     folder = inside if inside.is_dir() and len(config.benchmarks) > 1 else config.images
-    places = asked.benchmark.official_pictures(folder, asked.all_prompts)
-    if not places:
-        raise UserError(f"{folder} holds no picture in {asked.benchmark.name}'s official layout. Check the folder.")
-    listing = list_pictures(folder, places, asked.prompts, asked.samples)
-    return _score(config, asked, listing, {"source": "images"}, {"images": str(folder)}, {})
+    layout = asked.benchmark.official_pictures(folder, asked.all_prompts, asked.samples)
+    listing = list_pictures(folder, layout, asked.prompts, asked.samples, config.pictures)
+    if not layout.places:
+        there = f" There are {by_reason(listing.extra)}." if listing.extra else ""
+        raise UserError(
+            f"{folder} holds no picture in {asked.benchmark.name}'s official layout, {layout.expected}.{there} Check the folder."
+        )
+    source = {"source": "images", "reading": config.pictures.model_dump()}
+    return _score(config, asked, listing, source, {"images": str(folder)}, {})
 
 
 def _from_policy(
@@ -90,8 +104,8 @@ def _from_policy(
             folder, policy, asked.prompts, drawing, config.sampling, samples=asked.samples, seed=config.seed,
             chunk=config.chunk, progress=_shown(display),
         )  # fmt: skip
-    places = drawn_places(folder, asked.prompts, asked.samples)
-    listing = list_pictures(folder / "pictures", places, asked.prompts, asked.samples)
+    layout = Layout(drawn_places(folder, asked.prompts, asked.samples))
+    listing = list_pictures(folder / "pictures", layout, asked.prompts, asked.samples)
     measures = _cost(config, asked, policy, folder, rows) | ({"understanding": understanding} if understanding else {})
     apart = [row["token_distance"] for row in rows if row["sample"] == 0 and row["token_distance"] is not None]
     tokens = {"token_distance": float(np.mean(apart))} if apart else {}
@@ -112,7 +126,7 @@ def _score(
     }  # fmt: skip
     if isinstance(benchmark, RefusesGaps):
         benchmark.check_missing(listing.missing, asked.all_prompts)
-    keep_settings(folder / "settings.json", settings)
+    keep_settings(folder / "settings.json", settings, since={"reading": PictureReading().model_dump()})
     if config.export_official is not None:
         _export(config, asked, listing)
     with Display(f"judge {benchmark.name}", len(asked.prompts), 1) as display:
@@ -125,7 +139,11 @@ def _score(
     )
     report = report_on(benchmark, rows, notes)
     spread = {name: numbers(score) for name, score in spread_of_pictures(rows).items()}
-    extra = {"prompts_file": asked.file, "missing": len(listing.missing), "extra_files": len(listing.extra)}
+    extra: JsonObject = {
+        "prompts_file": asked.file, "missing": len(listing.missing), "extra_files": len(listing.extra),
+        "extra_by_reason": Counter(listing.extra.values()), "unreadable": sum(row.get("unreadable", False) for row in rows),
+        "read": read_notes(rows),
+    }  # fmt: skip
     summary = summary_of(report, settings, **extra, **shown, diversity=spread, **measures)
     atomic_write_json(folder / "summary.json", summary)
     if isinstance(benchmark, WritesResults):
@@ -152,11 +170,11 @@ def _export(config: EvaluateConfig, asked: OpenBenchmark, listing: Listing) -> N
 
     def pictures() -> Iterator[PictureSet]:
         for index, prompt in asked.prompts.items():
-            found, problems = read_set(index, prompt, listing, asked.samples)
-            if problems:
-                sample, reason = next(iter(problems.items()))
+            read = read_set(index, prompt, listing, asked.samples)
+            if read.problems:
+                sample, reason = next(iter(read.problems.items()))
                 raise UserError(f"prompt {index} picture {sample} cannot be exported: {reason}. Draw it first.")
-            yield found
+            yield read.pictures
 
     asked.benchmark.export_official(folder, asked.all_prompts, pictures())
 
@@ -178,7 +196,7 @@ def _understanding(config: EvaluateConfig, policy: Policy) -> JsonObject:
     if config.questions_per_type:
         found = evaluate_understanding(policy, config.questions_per_type, config.seed).summary()
     if config.vqa is not None:
-        report = evaluate_vqa(policy, read_vqa(config.vqa), seed=config.seed)
+        report = evaluate_vqa(policy, read_vqa(config.vqa), seed=config.seed, reading=config.pictures)
         found["vqa"] = {
             **numbers(report.accuracy), "file": config.vqa.name, "problems": list(report.problems),
             "per_kind": {kind: numbers(score) for kind, score in report.per_kind.items()}, "rows": list(report.rows),

@@ -17,6 +17,7 @@ from thinkdraw.benchmarks.settings import git_hash_of, sha256_of_prompts
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, family_of, prompt_set
+from thinkdraw.picture_reader import PictureReading
 from thinkdraw.rewards.opening import open_judge
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.training.known_tests import PROMPTS_VARIABLE
@@ -57,6 +58,9 @@ class EvaluateConfig(StrictModel):
         default=4, ge=0, description="Drawn one by one, with and without a thought; 0 is none."
     )
     questions_per_type: int = Field(default=16, ge=0, description="Of the lab's understanding set; even; 0 asks none.")
+    pictures: PictureReading = Field(
+        default=PictureReading(), description="How picture files of --images and of vqa are read."
+    )
     vqa: Path | None = Field(
         default=None, description="Yes/no and multiple-choice questions, one JSON object per line."
     )

@@ -1,6 +1,7 @@
 """A corpus of rationales as SFT examples: prompts and thoughts by style, pictures as the tokens that were computed once."""
 
 import logging
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -9,23 +10,30 @@ from torch import Tensor
 from thinkdraw.data.corpus_rows import CorpusReading, read_texts
 from thinkdraw.data.corpus_tokens import Encoder, read_tokens, tokenise, tokens_folder
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import DEFAULT, PictureReading, said
 from thinkdraw.types import Policy, Prompt
 
 logger = logging.getLogger(__name__)
 
 
-def encoder_of(policy: Policy) -> Encoder:
-    """How this policy turns pictures into tokens. Raises UserError for codes that uint16 does not hold."""
+def encoder_of(policy: Policy, pictures: PictureReading = DEFAULT) -> Encoder:
+    """How this policy turns picture files into tokens. Raises UserError for codes that uint16 does not hold."""
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
     picture = policy.picture
     return Encoder(
-        policy.encode_pictures, picture.height, picture.width, picture.num_tokens, policy.picture_tokenizer_hash()
+        policy.encode_pictures,
+        picture.height,
+        picture.width,
+        picture.num_tokens,
+        policy.picture_tokenizer_hash(),
+        pictures,
     )
 
 
 def corpus_examples(
-    path: Path, reading: CorpusReading, seed: int, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool
+    path: Path, reading: CorpusReading, seed: int, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool,
+    pictures: PictureReading = DEFAULT,
 ) -> tuple[list[Prompt], list[str], Tensor]:  # fmt: skip
     """Prompts, thoughts and image tokens (E, N) uint16. What is left out, and why, is counted in a warning.
 
@@ -49,7 +57,7 @@ def corpus_examples(
             return False
 
     texts = read_texts(path, reading, thought_fits, prompt_fits, seed)
-    encoder = encoder_of(policy)
+    encoder = encoder_of(policy, pictures)
     shards = read_tokens(path, tokens_folder(path, encoder), encoder) if path.is_dir() else None
     if shards is None:
         shards = [tokens for _, tokens in tokenise(path, cache, encoder, keep=is_main)]
@@ -58,13 +66,11 @@ def corpus_examples(
     used = [text for text in texts.rows if has_picture[text.row]]
     texts.counts["no readable picture"] = len(texts.rows) - len(used)
     counts = {name: count for name, count in texts.counts.items() if count}
+    if notes := sum((shard.notes for shard in shards), Counter()):
+        logger.warning("pictures of %s: %s", path, said(notes))
     if not used:
-        raise UserError(f"no row of {path} can be trained on: {_said(counts) or 'it is empty'}. Give another corpus.")
+        raise UserError(f"no row of {path} can be trained on: {said(counts) or 'it is empty'}. Give another corpus.")
     if counts:
-        logger.warning("%d examples of %s; %s", len(used), path, _said(counts))
+        logger.warning("%d examples of %s; %s", len(used), path, said(counts))
     rows = torch.tensor([text.row for text in used])
     return [text.prompt for text in used], [text.thought for text in used], codes[rows]
-
-
-def _said(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())

@@ -1,6 +1,7 @@
 """Prompts to draw and examples to imitate, from the lab or from files, in an order that follows from the seed alone."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +20,10 @@ from thinkdraw.data.picture_bytes import centre_crop
 from thinkdraw.data.prompt_files import prompt_of, read_prompts, text_of
 from thinkdraw.data.tables import table_rows
 from thinkdraw.errors import UserError
-from thinkdraw.images import read_picture
 from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
+from thinkdraw.picture_reader import PictureReading, UnreadableError, read_with_notes, said
 from thinkdraw.runtime.files import atomic_file
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.corpus_examples import corpus_examples
@@ -68,6 +69,7 @@ class DataSettings(StrictModel):
         default=None,
         description="How a corpus of rationales is read, for SFT; null is each row once, in any prompt style.",
     )
+    pictures: PictureReading = Field(default=PictureReading(), description="How picture files are read, for SFT.")
 
 
 def lab_examples(settings: DataSettings) -> list[Example]:
@@ -170,6 +172,7 @@ def load_examples(
     """
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
+    notes: Counter[str] = Counter()
     if settings.source == "lab":
         rng = np.random.default_rng([settings.seed, 1])
         examples = lab_examples(settings)
@@ -180,7 +183,14 @@ def load_examples(
     elif is_corpus(Path(settings.source)):
         reading, tokens = settings.corpus or CorpusReading(), cache.with_name("corpus_tokens")
         prompts, thoughts, codes = corpus_examples(
-            Path(settings.source), reading, settings.seed, policy, max_thought_tokens, tokens, is_main
+            Path(settings.source),
+            reading,
+            settings.seed,
+            policy,
+            max_thought_tokens,
+            tokens,
+            is_main,
+            settings.pictures,
         )
         kept = rows_without_leaks(prompts, settings, "data.leaks")
         return Examples([prompts[i] for i in kept], [thoughts[i] for i in kept], codes[torch.tensor(kept)])
@@ -193,12 +203,14 @@ def load_examples(
         kept = rows_without_leaks(prompts, settings, "data.leaks")
         prompts, rows = [prompts[i] for i in kept], [rows[i] for i in kept]
         thoughts = [text_of(row, "thought", f"{path} row {n}") for n, row in rows]
-        pictures = (_picture(row, f"{path} row {n}", path.parent, policy) for n, row in rows)
+        pictures = (_picture(row, f"{path} row {n}", path.parent, policy, settings.pictures, notes) for n, row in rows)
     if cache.is_file():
         codes = load_file(cache)["image_tokens"]
         if len(codes) == len(prompts):
             return Examples(prompts, thoughts, codes)
     codes = _tokenise(policy, pictures)
+    if notes:
+        logger.warning("pictures of %s: %s", settings.source, said(notes))
     if is_main:
         with atomic_file(cache) as temporary:
             save_file({"image_tokens": codes}, temporary)
@@ -232,8 +244,13 @@ def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -
     return torch.cat(parts)
 
 
-def _picture(row: JsonObject, where: str, folder: Path, policy: Policy) -> np.ndarray:
-    """A row's picture (H, W, 3) uint8 in the policy's size, or its image tokens (N,) if it brings these."""
+def _picture(
+    row: JsonObject, where: str, folder: Path, policy: Policy, reading: PictureReading, notes: Counter[str]
+) -> np.ndarray:
+    """A row's picture (H, W, 3) uint8 in the policy's size, or its image tokens (N,) if it brings these.
+
+    What was done to the picture when it was read is added to `notes`.
+    """
     if row.get("image_tokens") is not None:
         codes, limit = np.asarray(row["image_tokens"]), policy.picture.num_codes
         if (
@@ -249,11 +266,11 @@ def _picture(row: JsonObject, where: str, folder: Path, policy: Policy) -> np.nd
         return codes.astype(np.int64)
     if not row.get("image"):
         raise UserError(f"{where} has neither `image` (a path) nor `image_tokens`. Add one of them.")
-    path = folder / str(row["image"])
     try:
-        picture = read_picture(path)
-    except OSError as error:
+        picture, done = read_with_notes(folder / str(row["image"]), reading)
+    except UnreadableError as error:
         raise UserError(
-            f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again."
+            f"{where}: {error}. Correct the path, write the picture again, or leave the row out."
         ) from error
+    notes.update(done)
     return centre_crop(picture, policy.picture.height, policy.picture.width)[0]

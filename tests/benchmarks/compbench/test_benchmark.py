@@ -84,7 +84,7 @@ def test_the_label_names_every_judge_that_is_given():
 
 def test_all_categories_go_from_layout_to_report(folder, tmp_path):
     made, prompts = export(folder, tmp_path / "out", count=2)
-    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts), range(16), 2)
+    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(16), 2)
     assert not listing.missing and not listing.extra
     rows = score_pictures(made, dict(enumerate(prompts)), listing, tmp_path / "rows", samples=2)
     report = report_on(made, rows)
@@ -106,15 +106,15 @@ def test_pictures_are_numbered_over_their_category_ten_for_each_prompt(folder, t
     made, prompts = export(folder / "non_spatial_val.txt", tmp_path)
     names = sorted(path.name for path in (tmp_path / "non_spatial" / "samples").iterdir())
     assert names[0] == "A cat is looking at a dog._000010.png" and names[10] == "A dog is looking at a cat._000000.png"
-    places = made.official_pictures(tmp_path, prompts)
+    places = made.official_pictures(tmp_path, prompts, 10).places
     assert len(places) == 20
     assert places[1, 3].path.name == "A cat is looking at a dog._000013.png"
-    assert read_place(places[1, 3]).shape == (32, 32, 3)
+    assert read_place(places[1, 3]).pixels.shape == (32, 32, 3)
 
 
 def test_each_category_counts_anew(folder, tmp_path):
     made, prompts = export(folder, tmp_path, count=1)
-    places = made.official_pictures(tmp_path, prompts)
+    places = made.official_pictures(tmp_path, prompts, 10).places
     assert len(places) == 16
     assert places[13, 0].path.name == "A cat is looking at a dog._000001.png"  # second of its category, 14th of all
 
@@ -122,13 +122,13 @@ def test_each_category_counts_anew(folder, tmp_path):
 def test_a_missing_picture_is_known_by_its_number(folder, tmp_path):
     made, prompts = export(folder / "color_val.txt", tmp_path)
     (tmp_path / "color" / "samples" / "a green dog_000014.png").unlink()
-    places = made.official_pictures(tmp_path, prompts)
+    places = made.official_pictures(tmp_path, prompts, 10).places
     assert [key for key in ((1, k) for k in range(10)) if key not in places] == [(1, 4)]
 
 
 def test_folders_with_another_number_of_pictures_per_prompt_are_read(folder, tmp_path):
     made, prompts = export(folder / "color_val.txt", tmp_path, count=3)
-    places = made.official_pictures(tmp_path, prompts)
+    places = made.official_pictures(tmp_path, prompts, 10).places
     assert sorted(places) == [(i, k) for i in (0, 1) for k in range(3)]
     assert places[1, 2].path.name == "a green dog_000005.png"
 
@@ -138,14 +138,16 @@ def test_numbers_that_start_anew_for_each_prompt_are_taken_in_their_order(folder
     samples = tmp_path / "color" / "samples"
     for k in range(3):
         (samples / f"a green dog_{3 + k:06d}.png").rename(samples / f"a green dog_{k:06d}.png")
-    places = made.official_pictures(tmp_path, prompts)
+    places = made.official_pictures(tmp_path, prompts, 10).places
     assert [places[1, k].path.name for k in (0, 2)] == ["a green dog_000000.png", "a green dog_000002.png"]
 
 
 def test_a_folder_of_one_category_may_hold_the_samples_itself(folder, tmp_path):
     made, prompts = export(folder / "color_val.txt", tmp_path, count=1)
     assert (
-        len(made.official_pictures(tmp_path / "color", prompts)) == len(made.official_pictures(tmp_path, prompts)) == 2
+        len(made.official_pictures(tmp_path / "color", prompts, 10).places)
+        == len(made.official_pictures(tmp_path, prompts, 10).places)
+        == 2
     )
 
 
@@ -154,7 +156,7 @@ def test_files_that_do_not_belong_are_extra(folder, tmp_path):
     samples = tmp_path / "out" / "color" / "samples"
     for name in ("a blue cow_000007.png", "a green dog.png", "a green dog_x.png"):
         (samples / name).write_bytes(b"")
-    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts), range(16), 1)
+    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(16), 1)
     assert len(listing.extra) == 3 and not listing.missing
 
 
@@ -176,7 +178,7 @@ def test_a_picture_that_cannot_be_read_and_a_judge_without_verdict_are_named(fol
     rows = made.judge([silent])
     assert rows[0]["verdict"] == 0.25 and rows[1]["verdict"] is None and "questioner" in rows[1]["reason"]
     only = {i: prompts[i] for i in (0, 1)}
-    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts), range(2), 2)
+    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(2), 2)
     rows = score_pictures(made, only, listing, None, samples=2, max_no_verdict_frac=0.5)
     report = report_on(made, rows)
     assert report.overall.num_no_verdict == 1 and "cannot be read" in report.notes[-1]

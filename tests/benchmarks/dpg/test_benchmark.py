@@ -16,7 +16,7 @@ from thinkdraw.benchmarks.dpg.files import (
     read_details,
     read_results,
     rows_of,
-    write_grid,
+    write_file,
     write_results,
 )
 from thinkdraw.benchmarks.flow import report_on, score_pictures
@@ -139,8 +139,8 @@ def test_categories_see_the_last_picture_officially_and_all_in_fixed_mode(table)
 def test_a_grid_is_written_and_read_back_in_the_official_order(table, tmp_path):
     prompts = DpgBench().prompts(table)
     DpgBench().export_official(tmp_path / "out", prompts, [drawn(1, prompts[1], [10, 20, 30, 40])])
-    places = DpgBench().official_pictures(tmp_path / "out", prompts)
-    assert [int(read_place(places[1, k])[0, 0, 0]) for k in range(4)] == [10, 20, 30, 40]
+    places = DpgBench().official_pictures(tmp_path / "out", prompts, 4).places
+    assert [int(read_place(places[1, k]).pixels[0, 0, 0]) for k in range(4)] == [10, 20, 30, 40]
     assert places[1, 0].path.name == "dog2.png" and places[1, 1].cell == (0, 1) and places[1, 2].cell == (1, 0)
     assert (0, 0) not in places
 
@@ -157,9 +157,12 @@ def test_of_two_files_about_an_item_one_counts_and_the_other_is_extra(table, tmp
     folder.mkdir()
     for name in ("dog2.jpg", "dog2.png", "dog3.png", "dog2.txt"):
         to_pil(grey(7, 16)).save(folder / name, format="PNG")
-    places = find_pictures(folder, prompts)
-    assert {place.path.name for place in places.values()} == {"dog2.jpg"}
-    assert list_pictures(folder, places, range(len(prompts)), 4).extra == ["dog2.png", "dog3.png"]
+    layout = find_pictures(folder, prompts, as_grids=True)
+    assert {place.path.name for place in layout.places.values()} == {"dog2.jpg"}
+    assert list_pictures(folder, layout, range(len(prompts)), 4).extra == {
+        "dog2.png": "a second file of one picture, beside dog2.jpg",
+        "dog3.png": "of an item that is not in the table",
+    }
 
 
 @pytest.mark.parametrize(
@@ -170,7 +173,7 @@ def test_a_grid_needs_four_square_pictures(table, tmp_path, firsts, side):
     prompt = DpgBench().prompts(table)[1]
     pictures = tuple(np.full((*side, 3), first, dtype=np.uint8) for first in firsts)
     with pytest.raises(UserError, match="square and of one size"):
-        write_grid(tmp_path, PictureSet(1, prompt, tuple(range(len(firsts))), pictures))
+        write_file(tmp_path, PictureSet(1, prompt, tuple(range(len(firsts))), pictures))
     assert not list(tmp_path.glob("*.png"))
 
 
@@ -180,8 +183,8 @@ def test_a_grid_of_a_wrong_size_and_a_missing_one_are_named_and_not_scored(table
     folder.mkdir()
     to_pil(np.full((16, 18, 3), 60, dtype=np.uint8)).save(folder / "dog2.png")
     bench.export_official(folder, prompts, [])
-    listing = list_pictures(folder, bench.official_pictures(folder, prompts), range(2), 4)
-    assert len(listing.missing) == 4 and "prompt 0 picture 0" in listing.notes()[0]
+    listing = list_pictures(folder, bench.official_pictures(folder, prompts, 4), range(2), 4)
+    assert len(listing.missing) == 4 and "prompt 0 picture 0" in listing.notes()[1]
     rows = score_pictures(bench, dict(enumerate(prompts)), listing, None, samples=4, max_no_verdict_frac=1)
     assert all("18×16 pixels are not a 2×2 grid" in row["problem"] for row in rows[4:])
     with pytest.raises(UserError, match="none of 8 pictures"):
@@ -193,11 +196,11 @@ def test_one_grid_of_a_wrong_size_leaves_the_others_scored(table, tmp_path):
     prompts, folder = bench.prompts(table), tmp_path / "out"
     bench.export_official(folder, prompts, [drawn(0, prompts[0], [60, 60, 60, 40])])
     to_pil(grey(60, 15)).save(folder / "dog2.png")
-    listing = list_pictures(folder, bench.official_pictures(folder, prompts), range(2), 4)
+    listing = list_pictures(folder, bench.official_pictures(folder, prompts, 4), range(2), 4)
     rows = score_pictures(bench, dict(enumerate(prompts)), listing, None, samples=4, max_no_verdict_frac=1)
     report = report_on(bench, rows)
     assert report.overall.value == 0.75 and report.overall.num_no_verdict == 4
-    assert "4 pictures could not be judged" in report.notes[-1]
+    assert "4 pictures cannot be read" in report.notes[-1]
 
 
 OFFICIAL = """images/with, comma/dog2.png, 1.0, 0.5, 0.3333333333333333, 0.0, 0.4583333333333333

@@ -110,10 +110,10 @@ def test_the_official_input_goes_there_and_back(tmp_path):
     GenEval2().export_official(tmp_path / "out", prompts, sets)
     named = json.loads((tmp_path / "out/images.json").read_text())
     assert set(named) == {"two red cups", "a pig"}
-    places = GenEval2().official_pictures(tmp_path / "out", prompts)
-    assert {key: int(read_place(place).max()) for key, place in places.items()} == {(0, 0): 10, (1, 0): 11}
+    places = GenEval2().official_pictures(tmp_path / "out", prompts, 1).places
+    assert {key: int(read_place(place).pixels.max()) for key, place in places.items()} == {(0, 0): 10, (1, 0): 11}
     (tmp_path / "out").rename(tmp_path / "moved")
-    assert len(GenEval2().official_pictures(tmp_path / "moved", prompts)) == 2
+    assert len(GenEval2().official_pictures(tmp_path / "moved", prompts, 1).places) == 2
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from tests.benchmarks.stub import StubPolicy
 
 from thinkdraw.benchmarks.lab.benchmark import compare, evaluate_lab
 from thinkdraw.errors import UserError
-from thinkdraw.images import read_picture
 from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.picture_reader import read_picture
 from thinkdraw.types import Sampling
 
 EXAMPLES = prompt_set("geneval", "test", 12)

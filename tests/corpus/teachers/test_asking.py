@@ -14,8 +14,8 @@ from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.teachers.endpoint import EndpointTeacher, sent_picture
 from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, back_off_s
 from thinkdraw.corpus.writing import FILTERED_FILE, REJECTED_FILE, WORK, write
-from thinkdraw.data.picture_bytes import decode
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import read_picture
 
 
 def lines(path):
@@ -110,7 +110,7 @@ def test_a_small_picture_is_sent_as_it_is_and_a_large_one_smaller_and_without_me
     head, _, payload = sent_picture(pixels, max_side=512).partition(";base64,")
     with Image.open(io.BytesIO(data := base64.b64decode(payload))) as image:
         assert (image.size, image.format, head) == (sent, form, f"data:image/{form.lower()}") and not image.getexif()
-    assert form == "JPEG" or np.array_equal(decode(data), pixels)
+    assert form == "JPEG" or np.array_equal(read_picture(data), pixels)
 
 
 def test_pictures_that_are_broken_or_of_a_bad_shape_cost_nothing(tmp_path):

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import (
-    PictureFile,
+    Layout,
     PictureSet,
     Report,
     Row,
@@ -95,7 +95,7 @@ class CompBench:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt], samples: int) -> Layout:
         return compbench_files.find_pictures(folder, prompts, self.pictures_per_prompt)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

@@ -7,11 +7,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
-from thinkdraw.benchmarks.picture_files import SUFFIXES
+from thinkdraw.benchmarks.base import Layout, PictureSet, Row
+from thinkdraw.benchmarks.picture_files import Finder
 from thinkdraw.data.text_files import json_value, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
+from thinkdraw.picture_reader import SUFFIXES
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json, atomic_write_text
 from thinkdraw.types import Prompt
 
@@ -33,13 +34,13 @@ def sample_name(prompt: str, number: int) -> str:
     return f"{prompt}_{number:06d}.png"
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt], per_prompt: int) -> dict[tuple[int, int], PictureFile]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt], per_prompt: int) -> Layout:
     """The pictures of known prompts, category by category. A folder of one category may itself hold `samples`.
 
     Their numbers tell sample from sample where they run as upstream's do, with `per_prompt` or as many as there are of
-    some prompt; else the order of the numbers does.
+    some prompt; else the order of the numbers does, which is noted.
     """
-    places: dict[tuple[int, int], PictureFile] = {}
+    layout = Finder("CATEGORY/samples/PROMPT_000000.png")
     categories = _by_category(prompts)
     for category, indices in categories.items():
         samples = folder / category / "samples"
@@ -47,13 +48,23 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt], per_prompt: int) -> d
             samples = folder / "samples"
         known = {prompts[index].text: rank for rank, index in enumerate(indices)}
         found: dict[int, list[tuple[int, Path]]] = {}
-        for path in samples.iterdir() if samples.is_dir() else ():
+        for path in sorted(samples.iterdir()) if samples.is_dir() else ():
             rank, number = known.get(path.name.split("_")[0]), _NUMBER.fullmatch(path.name)
-            if rank is not None and number and path.suffix.lower() in SUFFIXES:
+            if not number or path.suffix.lower() not in SUFFIXES:
+                layout.leave(path)
+            elif rank is None:
+                layout.left_out[path] = f"of a text that is no prompt of {category}"
+            else:
                 found.setdefault(rank, []).append((int(number[1]), path))
-        for rank, sample, path in _samples(found, per_prompt):
-            places[indices[rank], sample] = PictureFile(path)
-    return dict(sorted(places.items()))
+        fitting, numbered = _samples(found, per_prompt)
+        if not fitting:
+            layout.notes.append(
+                f"the numbers of {category} are not upstream's, which run over the category: the pictures of a prompt are taken "
+                "in the order of their numbers"
+            )
+        for rank, sample, path in numbered:
+            layout.put(indices[rank], sample, path)
+    return Layout(dict(sorted(layout.places.items())), layout.expected, layout.left_out, layout.notes)
 
 
 def write_samples(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
@@ -165,13 +176,18 @@ def _by_category(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
     return found
 
 
-def _samples(found: Mapping[int, Sequence[tuple[int, Path]]], per_prompt: int) -> Iterable[tuple[int, int, Path]]:
-    """(prompt's rank in the category, sample, file)."""
+def _samples(
+    found: Mapping[int, Sequence[tuple[int, Path]]], per_prompt: int
+) -> tuple[bool, list[tuple[int, int, Path]]]:
+    """Whether numbers run as upstream's; and (prompt's rank in the category, sample, file)."""
     most = max((len(files) for files in found.values()), default=1)
     fitting = [n for n in (per_prompt, most) if all(number // n == rank for rank in found for number, _ in found[rank])]
-    for rank, files in found.items():
-        for place, (number, path) in enumerate(sorted(files)):
-            yield rank, number % fitting[0] if fitting else place, path
+    numbered = [
+        (rank, number % fitting[0] if fitting else place, path)
+        for rank, files in found.items()
+        for place, (number, path) in enumerate(sorted(files))
+    ]
+    return bool(fitting) or not found, numbered
 
 
 def _refuse_others(samples: Path, names: set[str]) -> None:

@@ -7,9 +7,10 @@ read and written by `dpg_files`.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from thinkdraw.benchmarks.base import (
-    PictureFile,
+    Layout,
     PictureSet,
     Report,
     Row,
@@ -37,6 +38,7 @@ from thinkdraw.rewards.judging import p_yes
 from thinkdraw.types import Prompt, Question, Questioner
 
 COLUMNS = ("item_id", "text", "proposition_id", "dependency", "tuple", "question_natural_language")
+FileLayout = Literal["auto", "grid", "single"]
 CATEGORIES = ("global", "entity", "attribute", "relation", "other")
 
 
@@ -44,6 +46,8 @@ class DpgBench:
     """DPG-Bench's rules over any `Questioner`; its own judge, mPLUG-large, is named only where its results are imported.
 
     mode: `official` keeps the defects of the published script, `fixed` has none; see `thinkdraw.benchmarks.dpg.rules`.
+    layout: what a file holds that others drew. `grid`: four pictures, 2×2, as upstream's `--pic-num 4`; `single`: one, as its
+    `--pic-num 1`; `auto`: one where one picture per prompt is asked for, else a grid.
     batch: pictures whose questions are asked at once.
     """
 
@@ -55,10 +59,18 @@ class DpgBench:
     roles: Mapping[str, str] = {"questioner": "blip-vqa"}
     pictures_per_prompt = 4
 
-    def __init__(self, questioner: Questioner | None = None, mode: Mode = "official", batch: int = 16):
+    def __init__(
+        self,
+        questioner: Questioner | None = None,
+        mode: Mode = "official",
+        layout: FileLayout = "auto",
+        batch: int = 16,
+    ):
         if mode not in ("official", "fixed"):
             raise UserError(f"dpg: mode={mode!r}: choose official or fixed.")
-        self.questioner, self.batch = questioner, batch
+        if layout not in get_args(FileLayout):
+            raise UserError(f"dpg: layout={layout!r}: choose {', '.join(get_args(FileLayout))}.")
+        self.questioner, self.layout, self.batch = questioner, layout, batch
         self.mode: Mode = mode
 
     @property
@@ -111,12 +123,14 @@ class DpgBench:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label, self.mode)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
-        return dpg_files.find_pictures(folder, prompts)
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt], samples: int) -> Layout:
+        return dpg_files.find_pictures(
+            folder, prompts, self.layout == "grid" or (self.layout == "auto" and samples > 1)
+        )
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
         for drawn in pictures:
-            dpg_files.write_grid(folder, drawn)
+            dpg_files.write_file(folder, drawn)
 
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
         return dpg_files.rows_of(file, prompts)

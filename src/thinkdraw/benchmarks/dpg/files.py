@@ -1,8 +1,9 @@
-"""DPG-Bench's files: a 2×2 grid per prompt, named by its item, and the results as text.
+"""DPG-Bench's files: a 2×2 grid per prompt, or one picture, named by its item, and the results as text.
 
 The results' numbers are read from the right of a line, because paths and questions may hold commas.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
+from thinkdraw.benchmarks.base import Layout, PictureFile, PictureSet, Row
 from thinkdraw.benchmarks.dpg.rules import overall_score, point
-from thinkdraw.benchmarks.picture_files import SUFFIXES
+from thinkdraw.benchmarks.picture_files import Finder
 from thinkdraw.data.text_files import text_lines
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
+from thinkdraw.picture_reader import SUFFIXES
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Question
@@ -63,33 +65,50 @@ def make_grid(pictures: Sequence[np.ndarray]) -> np.ndarray:
     return np.concatenate([top, bottom], axis=0)
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
-    """The four pictures of every grid whose item is known; of two files about one item the first by name."""
+def find_pictures(folder: Path, prompts: Sequence[Prompt], as_grids: bool) -> Layout:
+    """The pictures of the files whose item is known. as_grids: four in each file; else a file is one picture, the whole of it."""
     indices = {prompt.id: index for index, prompt in enumerate(prompts)}
-    places: dict[tuple[int, int], PictureFile] = {}
+    found = Finder("ITEM_ID.png")
     for path in sorted(folder.iterdir()):
-        index = indices.get(item_of(path))
-        if index is not None and path.suffix.lower() in SUFFIXES and (index, 0) not in places:
-            places |= {(index, sample): PictureFile(path, cell) for sample, cell in enumerate(CELLS)}
-    return places
+        if path.suffix.lower() not in SUFFIXES:
+            found.leave(path)
+        elif (index := indices.get(item_of(path))) is None:
+            found.left_out[path] = "of an item that is not in the table"
+        else:
+            found.put(index, 0, path)
+    whole = found.layout()
+    if not as_grids:
+        note = "each file was read as one picture (--set layout=grid: as a 2×2 grid of four)"
+        return dataclasses.replace(whole, notes=[note])
+    note = "each file was read as a 2×2 grid of four pictures (--samples 1, or --set layout=single: as one)"
+    cells = {
+        (index, sample): PictureFile(place.path, cell)
+        for (index, _), place in whole.places.items()
+        for sample, cell in enumerate(CELLS)
+    }
+    return dataclasses.replace(whole, places=cells, notes=[note])
 
 
-def write_grid(folder: Path, drawn: PictureSet) -> Path:
-    """Write one prompt's grid; returns its path.
+def write_file(folder: Path, drawn: PictureSet) -> Path:
+    """Write one prompt's file and return its path: a grid of four pictures, or the only one as it is.
 
-    Raises UserError without exactly four square pictures of one size, and for an item that cannot be a file's name.
+    Raises UserError for another number, for pictures of a grid that are not square and of one size, and for an item that
+    cannot be a file's name.
     """
     item = drawn.prompt.id
     if not item or "." in item or "/" in item:
         raise UserError(f"item {item!r} cannot name a grid: DPG-Bench's ids have neither dot nor slash. Correct it.")
+    path = folder / f"{item}.png"
+    if drawn.samples == (0,):
+        atomic_write_bytes(path, to_png(drawn.pictures[0]))
+        return path
     sizes = {picture.shape[:2] for picture in drawn.pictures}
     if drawn.samples != (0, 1, 2, 3) or len(sizes) > 1 or any(height != width for height, width in sizes):
         found = ", ".join(f"{width}×{height}" for height, width in sorted(sizes)) or "no size"
         raise UserError(
             f"item {item} has pictures {list(drawn.samples)} of {found}: a grid needs 0 to 3, square and of one size. "
-            "Draw 4 pictures per prompt."
+            "Draw 4 pictures per prompt, or 1, which is written alone."
         )
-    path = folder / f"{item}.png"
     atomic_write_bytes(path, to_png(make_grid(drawn.pictures)))
     return path
 

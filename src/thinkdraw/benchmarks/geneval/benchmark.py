@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from thinkdraw.benchmarks.base import (
-    PictureFile,
+    Layout,
     PictureSet,
     Report,
     Row,
@@ -99,7 +99,7 @@ class GenEval:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt], samples: int) -> Layout:
         return geneval_files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

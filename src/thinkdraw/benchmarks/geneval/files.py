@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row
+from thinkdraw.benchmarks.base import Layout, PictureSet, Row
+from thinkdraw.benchmarks.picture_files import Finder
 from thinkdraw.data.text_files import cut, json_object, json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -24,22 +25,35 @@ def metadata_of(prompt: Prompt) -> JsonObject:
     return {key: record[key] for key in ("tag", "include", "exclude", "prompt") if key in record}
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> Layout:
     """The pictures of an official folder. Folders whose names are all digits are prompts, by their number.
 
-    Raises UserError where a folder's own metadata is that of another prompt: its pictures would be judged wrongly.
+    Raises UserError where a folder's own metadata is that of another prompt, or where folders without metadata are numbered
+    from 1: their pictures would be judged wrongly.
     """
-    places = {}
-    for folder_of_prompt in sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal()):
-        index = int(folder_of_prompt.name)
+    found = Finder("00000/samples/0000.png")
+    folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
+    unnamed = 0
+    for folder_of_prompt in folders:
+        index, samples = int(folder_of_prompt.name), folder_of_prompt / "samples"
+        files = sorted(samples.iterdir()) if samples.is_dir() else []
         if index >= len(prompts):
+            found.left_out |= dict.fromkeys(files, f"of prompts beyond the {len(prompts)} there are")
             continue
-        _check_metadata(folder_of_prompt / "metadata.jsonl", prompts[index])
-        samples = folder_of_prompt / "samples"
-        for path in sorted(samples.iterdir()) if samples.is_dir() else ():
+        unnamed += not _check_metadata(folder_of_prompt / "metadata.jsonl", prompts[index])
+        for path in files:
             if match := _SAMPLE.fullmatch(path.name):
-                places[index, int(match[1])] = PictureFile(path)
-    return places
+                found.put(index, int(match[1]), path)
+            else:
+                found.leave(path)
+    if unnamed:
+        found.refuse_from_one(
+            [int(path.name) for path in folders], len(prompts), f"folders in {folder} without metadata.jsonl"
+        )
+        found.notes.append(
+            f"{unnamed} folders have no metadata.jsonl: their numbers alone say which prompts they are of"
+        )
+    return found.layout()
 
 
 def write_prompt_folder(folder: Path, drawn: PictureSet) -> Path:
@@ -113,15 +127,17 @@ def read_results(path: Path, prompts: Sequence[Prompt] | None = None) -> list[Ro
     return rows
 
 
-def _check_metadata(path: Path, prompt: Prompt) -> None:
+def _check_metadata(path: Path, prompt: Prompt) -> bool:
+    """Whether a folder says itself which prompt it is of. Raises UserError where it says another."""
     if not path.is_file():
-        return
+        return False
     rows = [row for _, row in json_rows(path)]
     if len(rows) != 1 or rows[0].get("prompt") != prompt.text:
         said = rows[0].get("prompt") if rows else None
         raise UserError(
             f"{path} says prompt {cut(said)}, the prompt file has {cut(prompt.text)} there. Give the prompt file that was drawn."
         )
+    return True
 
 
 def _check(where: str, row: JsonMapping) -> None:

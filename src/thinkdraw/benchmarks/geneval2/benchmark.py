@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.benchmarks.base import (
+    Layout,
     PictureFile,
     PictureSet,
     Report,
@@ -125,19 +126,27 @@ class GenEval2:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt], samples: int) -> Layout:
         """The pictures that images.json (prompt text → path) names, its paths as they are or beside it."""
         path = folder / IMAGES
         named = _read_json(path, dict)
         of_text = {prompt.text: index for index, prompt in enumerate(prompts)}
         if strange := [text for text in named if text not in of_text]:
             raise UserError(f"{path}: {strange[0][:60]!r} is not one of GenEval 2's prompts. Correct it.")
-        places = {}
+        if odd := [text for text, file in named.items() if not isinstance(file, str)]:
+            raise UserError(f"{path}: {odd[0][:60]!r} does not name a file. Write prompt → path.")
+        places: dict[tuple[int, int], PictureFile] = {}
+        prompt_of: dict[Path, str] = {}
         for text, file in named.items():
             candidates = [Path(file), folder / file, folder / Path(file).name]
             if found := [candidate for candidate in candidates if candidate.is_file()]:
+                other = prompt_of.setdefault(found[0].resolve(), text)
+                if other != text:
+                    raise UserError(
+                        f"{path}: {other[:60]!r} and {text[:60]!r} are both {found[0]}. Give each its picture."
+                    )
                 places[of_text[text], 0] = PictureFile(found[0])
-        return places
+        return Layout(places, f"{IMAGES}: prompt → path")
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
         named = {}

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import (
-    PictureFile,
+    Layout,
     PictureSet,
     Report,
     Row,
@@ -106,7 +106,7 @@ class UniGenBench:
     def aggregate(self, rows: Sequence[Row]) -> Report:
         return aggregate(rows, self.label)
 
-    def official_pictures(self, folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
+    def official_pictures(self, folder: Path, prompts: Sequence[Prompt], samples: int) -> Layout:
         return files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:

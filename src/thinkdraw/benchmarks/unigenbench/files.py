@@ -5,7 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from thinkdraw.benchmarks.base import PictureFile, PictureSet, Row, row_about
+from thinkdraw.benchmarks.base import Layout, PictureSet, Row, row_about
+from thinkdraw.benchmarks.picture_files import Finder
 from thinkdraw.data.text_files import csv_rows, json_object, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -63,14 +64,23 @@ def read_rubric(path: Path, fields: Sequence[str]) -> str:
     return text
 
 
-def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> dict[tuple[int, int], PictureFile]:
+def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> Layout:
+    """The pictures of known prompts. Raises UserError where the prompts' numbers begin at 1 and the table's at 0."""
     place_of = {prompt.id: place for place, prompt in enumerate(prompts)}
-    found = {}
+    found, numbers = Finder("INDEX_K.png"), set()
     for path in sorted(folder.iterdir()):
         match = _PICTURE.fullmatch(path.name)
-        if match and match[1] in place_of:
-            found[place_of[match[1]], int(match[2])] = PictureFile(path)
-    return found
+        if not match:
+            found.leave(path)
+            continue
+        numbers.add(int(match[1]))
+        if match[1] in place_of:
+            found.put(place_of[match[1]], int(match[2]), path)
+        else:
+            found.left_out[path] = "of an index that is not in the table"
+    if "0" in place_of:
+        found.refuse_from_one(numbers, len(prompts), f"pictures in {folder}")
+    return found.layout()
 
 
 def write_pictures(folder: Path, drawn: PictureSet) -> None:

@@ -11,8 +11,8 @@ from thinkdraw.corpus.sources import Item, Source
 from thinkdraw.corpus.teachers.answers import MalformedError, parse_answer
 from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, back_off_s
 from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, Teacher, TeacherReply, TeacherRequest
-from thinkdraw.data.picture_bytes import UnreadableError, decode
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import DEFAULT, PictureReading, UnreadableError, read_with_notes
 
 MAX_DECLINED = 8
 """Requests in a row that are declined before any is answered: then it is the request's form, and the run stops."""
@@ -30,21 +30,24 @@ class Status:
 
 def ask_all(
     queue: Queue, source: Source, teacher: Teacher, limits: LimitSettings, shape: ShapeSettings,
-    show: Callable[[Status], None] = lambda status: None,
+    show: Callable[[Status], None] = lambda status: None, pictures: PictureReading = DEFAULT,
 ) -> bool:  # fmt: skip
-    """Ask about all that waits. True when nothing is left, False when the budget is used up.
+    """Ask about all that waits; what was done to a picture when it was read is noted in the queue.
+
+    pictures: how they are read. True when nothing is left, False when the budget is used up.
 
     Raises UserError where the teacher cannot be reached; what was answered is kept, and the next call goes on.
     """
-    return asyncio.run(_Loop(queue, source, teacher, limits, shape, show).run())
+    return asyncio.run(_Loop(queue, source, teacher, limits, shape, show, pictures).run())
 
 
 class _Loop:
     def __init__(
         self, queue: Queue, source: Source, teacher: Teacher, limits: LimitSettings, shape: ShapeSettings,
-        show: Callable[[Status], None],
+        show: Callable[[Status], None], pictures: PictureReading,
     ) -> None:  # fmt: skip
         counts = queue.counts()
+        self.pictures = pictures
         self.queue, self.source, self.teacher, self.limits, self.shape = queue, source, teacher, limits, shape
         self.pace, self.budget = Pace(limits), Budget(limits, counts.tokens_in, counts.tokens_out)
         self.declined: list[tuple[int, str]] = []
@@ -86,9 +89,11 @@ class _Loop:
         picture = None
         if item.has_picture:
             try:
-                picture = await asyncio.to_thread(lambda: decode(self.source.picture(item)))
+                read = await asyncio.to_thread(lambda: read_with_notes(self.source.picture(item), self.pictures))
             except (UnreadableError, OSError) as error:
                 return self.queue.settle(item.index, REJECTED, reason=f"unreadable picture: {error}")
+            picture = read.pixels
+            self.queue.note(item.index, read.notes)
             if reason := bad_shape(picture.shape[1], picture.shape[0], self.shape):
                 return self.queue.settle(item.index, FILTERED, reason=f"picture: {reason}")
         said = self.queue.replies(item.index)
