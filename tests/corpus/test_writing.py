@@ -235,3 +235,18 @@ def test_settings_come_back_from_their_yaml(tmp_path):
 
     settings = settings_of(tmp_path)
     assert CorpusSettings.model_validate(yaml.safe_load(dump_config(settings))) == settings
+
+
+def test_a_corpus_says_what_became_of_all_that_its_source_holds(tmp_path, capsys):
+    folder = picture_folder(tmp_path / "pictures", 2)
+    (folder / "000.txt").write_text("my caption")
+    (folder / "film.mp4").touch()
+    source, line = {"kind": "folder", "path": str(folder)}, "source folder: 2 read, 1 without caption, 1 .mp4 not read"
+    with TeacherStub(canned=True).running() as stub:
+        for _ in range(2):  # a run that goes on says the same
+            out = write_with(stub, tmp_path / "out", source=source)
+            said = capsys.readouterr().err
+            assert sorted(line.split(", ")[1:]) == sorted(said.strip().split(", ")[1:]) and said.startswith(
+                "source folder: 2 read"
+            )
+    assert "| .mp4 not read | 1 |" in (out / "README.md").read_text(encoding="utf-8")
