@@ -174,3 +174,22 @@ def test_a_dumped_config_loads_to_an_equal_one(tmp_path, note):
 
 def test_a_default_section_dumps_to_its_own_values_and_not_to_those_of_its_class(tmp_path):
     assert load_config(Run, write(tmp_path, dump_config(Run()))) == Run()
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("note=https://me:sk-secret@example.org/v1", "note"),
+        ("note=https://sk-secret@example.org/v1", "note"),
+        ("note=http://example.org/v1?api_key=sk-secret", "note"),
+        (
+            "rewards=[{name: 'x', settings: {extra_body: {api_key: sk-secret}}}]",
+            "rewards.0.settings.extra_body.api_key",
+        ),
+        ("rewards=[{name: 'x', settings: {Authorization: sk-secret}}]", "rewards.0.settings.Authorization"),
+        ("rewards=[{name: 'x', settings: {api_key_env: sk-secret}}]", "rewards.0.settings.api_key_env"),
+    ],
+)
+def test_a_secret_in_a_configuration_is_refused_before_it_is_written_down_and_not_repeated(override, key):
+    error = one_line_error(None, override)
+    assert key in error and "environment variable" in error and "sk-secret" not in error

@@ -12,6 +12,7 @@ from thinkdraw.commands.evaluate import evaluate
 from thinkdraw.commands.plan import plan
 from thinkdraw.commands.serve import serve
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.endpoints import without_secrets
 from thinkdraw.runtime.json_types import JsonObject
 
 app = typer.Typer(
@@ -381,6 +382,9 @@ def make_prompts(
         str | None, typer.Option(help="OpenAI-compatible URL of a model that finds other words; with --model.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="Its name there.")] = None,
+    key_env: Annotated[
+        str | None, typer.Option(help="Environment variable with its key; OPENAI_API_KEY goes to OpenAI alone.")
+    ] = None,
     json_: AsJson = False,
 ) -> None:
     """Write prompts with clauses and questions from templates, nested in size, and a card of what is in them.
@@ -393,7 +397,9 @@ def make_prompts(
     if (endpoint is None) != (model is None):
         raise UserError("--endpoint and --model belong together: give both, or neither.")
     given = {"out": str(out), "style": style, "count": count, "against": [str(path) for path in against or []]}
-    given |= {"seed": seed} | ({"paraphrase": {"base_url": endpoint, "model": model}} if endpoint else {})
+    given |= {"seed": seed} | (
+        {"paraphrase": {"base_url": endpoint, "model": model, "key_env": key_env}} if endpoint else {}
+    )
     overrides = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     config = load_config(prompt_sets.PromptSetConfig, None, [*overrides, f"scales=[{scales}]"])
     report = prompt_sets.make(config)
@@ -549,5 +555,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"thinkdraw: {error}", file=sys.stderr)
+        print(f"thinkdraw: {without_secrets(str(error))}", file=sys.stderr)
         sys.exit(2)

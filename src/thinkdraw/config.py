@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import difflib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -15,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.endpoints import read_secret, without_secrets
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.runtime.formats import YamlDumper, parse_yaml, printable, read_yaml_object
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
@@ -28,6 +30,9 @@ class StrictModel(BaseModel):
 
 M = TypeVar("M", bound=BaseModel)
 MAX_SHOWN = 200  # characters of a value that is refused
+_SECRET = re.compile(
+    r"(?:.*[_-])?(?:api[_-]?key|authorization|secret|password|(?:access|auth|bearer)[_-]token)", re.IGNORECASE
+)
 
 
 def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] = ()) -> M:
@@ -39,6 +44,7 @@ def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] 
     """
     data = read_yaml_object(path, "Give the path of a YAML text file, and correct it.") if path is not None else {}
     overridden = [_apply_override(data, text) for text in overrides]
+    _refuse_secrets(data)
     try:
         return model_cls.model_validate(_fill_sections(model_cls, data))
     except ValidationError as error:
@@ -82,6 +88,25 @@ def _apply_override(data: JsonObject, text: str) -> str:
         else:
             target = target[place]
     return dotted.strip()
+
+
+def _refuse_secrets(value: object, key: str = "") -> None:
+    """Raise UserError for a password or key in a configuration: it is written into run folders, which are shown around."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _refuse_secrets(inner, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, list):
+        for number, inner in enumerate(value):
+            _refuse_secrets(inner, f"{key}.{number}")
+    elif isinstance(value, str) and value:
+        is_secret = _SECRET.fullmatch(key.rpartition(".")[2]) or without_secrets(value) != value
+        if not is_secret and key.endswith("_env"):
+            read_secret(value, key)  # for its error about what is no variable's name
+        if is_secret:
+            raise UserError(
+                f"config {key} holds a password or a key, which would be written down with the run. Put it into an "
+                "environment variable, and name that one where the setting for it asks (api_key_env, key_env, token_env)."
+            )
 
 
 def _fill_sections(model_cls: type[BaseModel], data: JsonMapping) -> JsonObject:

@@ -1,9 +1,14 @@
-"""One client for all servers: it tries again, waits as it is told, keeps quiet towards who is gone, and repeats no key."""
+"""One client for all servers: it tries again, waits as it is told, keeps quiet towards who is gone, and hands on no key."""
 
 import asyncio
+import base64
+import gzip
+import socket
 import threading
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -85,6 +90,145 @@ def test_a_key_is_not_repeated_nor_a_web_page_quoted(content):
     with server(lambda n: (404, b"<html>", {"content-type": "text/html"})) as (url, _):
         with pytest.raises(NoAnswer, match=r"^HTTP 404$"):
             HttpClient(url, None, QUICK).send("/x")
+
+
+KEY = "sk/secret+1234=="
+
+
+@pytest.mark.parametrize(
+    "echo",
+    [
+        KEY, KEY.replace("/", "\\/"), KEY.replace("=", "\\u003d"), "".join(f"\\u{ord(c):04x}" for c in KEY),
+        "sk%2Fsecret%2B1234%3D%3D", base64.b64encode(KEY.encode()).decode(),
+    ],
+)  # fmt: skip
+def test_a_key_is_masked_in_good_answers_too_however_it_is_written(echo):
+    with server(lambda n: (200, f'{{"said": "your key is {echo}", "more": 1}}'.encode(), {})) as (url, _):
+        assert HttpClient(url, KEY, QUICK).send("/x") == b'{"said": "your key is ***", "more": 1}'
+
+
+def test_a_short_key_that_is_no_secret_spoils_no_answer():
+    with server(lambda n: (200, b'{"verdict": "yes"}', {})) as (url, _):
+        assert HttpClient(url, "yes", QUICK).send("/x") == b'{"verdict": "yes"}'
+
+
+def test_nobody_is_followed_elsewhere_and_no_key_goes_there():
+    with server(lambda n: (200, b"yes", {})) as (other, asked):
+        headers = {"location": other.replace("//", "//me:password@") + "/v1?key=sk-secret"}
+        for status in (301, 302, 303, 307, 308):
+            with server(partial(lambda status, n: (status, b"", headers), status)) as (url, requests):
+                with pytest.raises(NoAnswer, match=rf"^HTTP {status}: it sends on to http://\*\*\*@127") as caught:
+                    HttpClient(url, "sk-secret", QUICK).ask("/x", bytes.decode)
+                assert "secret" not in str(caught.value) and "password" not in str(caught.value) and len(requests) == 1
+        assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b'{"error": {"message": "no\\n such \\u001b[31m model", "type": "x"}}', "no such [31m model"),
+        (b'{"error": "no such model"}', "no such model"),
+        (b'{"detail": "no such model"}', "no such model"),
+        (b'{"detail": [{"loc": ["body", "seed"], "msg": "not permitted"}, {"loc": ["body", "x"], "msg": "nor this"}]}',
+         "not permitted (body.seed); nor this (body.x)"),
+        (b'{"error": {"message": "Unsupported value", "param": "temperature"}}', "Unsupported value (temperature)"),
+        (b'{"errors": [{"message": "no"}]}', "no"),
+        (b'{"code": 7}', '{"code": 7}'),
+        (b"plain words", "plain words"),
+        (b"[" * 5000, "[" * 300),
+        (b"\xff\xfe", "\ufffd\ufffd"),
+    ],
+)  # fmt: skip
+def test_an_error_is_told_in_the_servers_own_words(content, words):
+    with server(lambda n: (400, content, {})) as (url, _), pytest.raises(NoAnswer) as caught:
+        HttpClient(url, None, QUICK).send("/x")
+    assert caught.value.detail == words
+
+
+# What an answer may be
+
+
+def test_an_answer_is_not_asked_for_packed_and_taken_so_if_it_comes():
+    for pack, name in ((gzip.compress, "gzip"), (zlib.compress, "deflate")):
+        with server(partial(lambda pack, name, n: (200, pack(b"yes"), {"content-encoding": name}), pack, name)) as (
+            url,
+            _,
+        ):
+            assert HttpClient(url, None, QUICK).send("/x") == b"yes"
+
+
+def test_what_would_unpack_to_more_is_not_unpacked(monkeypatch):
+    monkeypatch.setattr(http, "MAX_REPLY", 1000)
+    sizes: list[int] = []
+    unpacked = http._unpacked
+
+    async def counted(response):
+        content = await unpacked(response)
+        sizes.append(len(content))
+        return content
+
+    monkeypatch.setattr(http, "_unpacked", counted)
+    bomb = gzip.compress(b" " * 50_000_000)
+    for client in (HttpClient, None):
+        with server(lambda n: (200, bomb, {"content-encoding": "gzip"})) as (url, _):
+            with pytest.raises(NoAnswer, match="an answer without end: more than 1000 bytes"):
+                if client:
+                    client(url, None, QUICK).send("/x")
+                else:
+                    asyncio.run(AsyncHttpClient(url, None, QUICK).send("/x"))
+    assert sizes == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("br", b"\x0b\x02\x80yes\x03", "an encoding that was not asked for: br"),
+        ("gzip, gzip", b"", "an encoding that was not asked for"),
+        ("gzip", b"yes", "a damaged answer: it is not gzip"),
+        ("gzip", gzip.compress(b"yes")[:-4], "a damaged answer: its gzip is cut off"),
+    ],
+)
+def test_a_packing_that_cannot_be_bounded_or_read_is_no_answer(name, content, reason):
+    with server(lambda n: (200, content, {"content-encoding": name})) as (url, _):
+        with pytest.raises(NoAnswer, match=reason):
+            HttpClient(url, None, QUICK).send("/x")
+
+
+@contextmanager
+def dripping(beginning: bytes) -> Iterator[str]:
+    """The url of a server that sends the beginning, and then a byte every 20 ms without end."""
+    listening, done = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def drip() -> None:
+        with listening.accept()[0] as line:
+            line.recv(1000)
+            line.sendall(beginning)
+            while not done.wait(0.02):
+                try:
+                    line.sendall(b" ")
+                except OSError:
+                    return
+
+    thread = threading.Thread(target=drip, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    done.set()
+    thread.join()
+    listening.close()
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"HTTP/1.1 200 OK\r\nx-slow: ", b"HTTP/1.1 200 OK\r\ncontent-length: 10000\r\n\r\n", b"HTTP/1.1 100 "]
+)
+def test_the_time_holds_for_the_whole_answer_however_it_drips(beginning):
+    with dripping(beginning) as url, pytest.raises(NoAnswer, match=r"timeout: no whole answer in 0\.2 s"):
+        HttpClient(url, None, Patience(timeout_s=0.2)).send("/x")
+
+
+@pytest.mark.parametrize("beginning", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: -3\r\n\r\n"])
+def test_what_is_not_http_is_no_connection(beginning):
+    with dripping(beginning) as url, pytest.raises(NoAnswer, match=r"no connection|timeout"):
+        HttpClient(url, None, Patience(timeout_s=0.5)).send("/x")
 
 
 def test_an_answer_without_end_is_none(monkeypatch):

@@ -297,6 +297,28 @@ def test_a_token_that_expires_stops_the_run_and_is_not_asked_again(make, monkeyp
             assert len(proxy.seen) == 1
 
 
+def test_the_usual_token_goes_to_this_machine_and_trusted_hosts_and_no_password_is_taken(make, monkeypatch):
+    monkeypatch.setenv("THINKDRAW_TOKEN", "correct horse battery")
+    for url in ("http://me:sk-secret@127.0.0.1:9", "http://127.0.0.1:9/?token=sk-secret"):
+        with pytest.raises(UserError, match="holds a user, a password or a query") as caught:
+            make(url)
+        assert "sk-secret" not in str(caught.value)
+    with pytest.raises(UserError, match=r"in clear.*THINKDRAW_TRUSTED_HOSTS=judge\.example"):
+        make("http://judge.example:8421", token_env="THINKDRAW_TOKEN")
+    sent = []
+    monkeypatch.setattr(
+        "thinkdraw.serve.client.HttpClient",
+        lambda url, token, *rest: sent.append(token) or 1 / 0,  # type: ignore[misc]
+    )
+    for url in ("http://127.0.0.1:9", "http://judge.example:9", "https://judge.example:9"):
+        with pytest.raises(ZeroDivisionError):
+            make(url)
+    monkeypatch.setenv("THINKDRAW_TRUSTED_HOSTS", "judge.example")
+    with pytest.raises(ZeroDivisionError):
+        make("http://judge.example:9")
+    assert sent == ["correct horse battery", "", "", "correct horse battery"]
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -11,6 +11,7 @@ import yaml
 from thinkdraw.errors import UserError
 from thinkdraw.report.files import data_uri, mapping, number, read_json, read_rows, text
 from thinkdraw.report.scores import Comparison, Difference, Stage, read_comparisons, read_differences, read_stages
+from thinkdraw.runtime.endpoints import without_secrets
 from thinkdraw.runtime.json_types import JsonMapping
 
 MAX_INSPECTED_STEPS = 40
@@ -143,7 +144,7 @@ def _place(path: Path) -> tuple[int, str]:
 
 def _run(folder: Path, notes: list[str]) -> Run:
     path = folder / "config.yaml"
-    config_text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    config_text = without_secrets(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else ""
     try:
         config = mapping(yaml.safe_load(config_text) if config_text else {})
     except yaml.YAMLError:

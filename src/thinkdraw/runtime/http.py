@@ -1,20 +1,25 @@
-"""Asking a server over HTTP: one client for judges, rewards, teachers and paraphrases.
+"""Asking a server over HTTP: one client for judges, rewards, teachers and paraphrases, and the one place that sends a key.
 
 It waits no longer than it is told, tries again after growing pauses, keeps quiet for a while towards a server that is
-gone, takes no answer without end, and never repeats a key in an error.
+gone, takes no answer without end, packed or not, follows nobody elsewhere, and never hands on a key that was repeated to it.
 """
 
-import math
+import asyncio
+import base64
+import json
 import random
+import re
 import threading
 import time
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.endpoints import doubled_s, is_loopback, retry_after_s
+from thinkdraw.runtime.endpoints import doubled_s, is_loopback, retry_after_s, without_secrets
 
 try:
     import httpx
@@ -23,7 +28,7 @@ except ModuleNotFoundError as absent:
         "asking a server needs the package httpx, which is not installed. Run `pip install 'thinkdraw[remote]'`."
     ) from absent
 
-MAX_REPLY = 64_000_000  # bytes
+MAX_REPLY = 8_000_000  # bytes, unpacked
 # The request is at fault, and would be again; what is missing here is about time: 408, 409, 425 and 429.
 FINAL = frozenset(range(300, 500)) - {408, 409, 425, 429}
 _JITTER = random.Random()  # of its own: the global one belongs to the run's seed
@@ -40,7 +45,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """timeout_s: without a byte from the server. deadline_s: for a whole answer.
+    """timeout_s: for a whole answer, however it comes.
 
     retries: more tries of a request, after pauses of about backoff_s · 2^n, at most max_pause_s. final: statuses that are
     not tried again. break_after: requests in a row that failed with all their tries, after which nothing is asked for
@@ -53,7 +58,6 @@ class Patience:
     break_after: int | None = None
     break_s: float = 30.0
     max_pause_s: float = 60.0
-    deadline_s: float = math.inf
     final: frozenset[int] = FINAL
 
     def pause_s(self, tries: int, retry_after_s: float | None = None) -> float:
@@ -89,9 +93,9 @@ class HttpClient:
     """One server at `url`, asked by several threads. token: sent as a bearer's; None or "" sends none."""
 
     def __init__(self, url: str, token: str | None, patience: Patience, max_connections: int = 8):
-        self.url, self.patience, self.breaker = url.rstrip("/"), patience, Breaker(patience)
-        self._token = token
-        self._client = httpx.Client(**_settings(self.url, token, patience, max_connections))
+        self._client = AsyncHttpClient(url, token, patience, max_connections)
+        self.url, self.patience, self.breaker = self._client.url, patience, Breaker(patience)
+        self.sends_key = bool(token)
 
     def ask(
         self, path: str, read: Callable[[bytes], _T], make_body: Callable[[], bytes] | None = None,
@@ -123,76 +127,144 @@ class HttpClient:
 
     def send(self, path: str, body: bytes | None = None) -> bytes:
         """The body of a good response, whole and in time, to one try. Raises NoAnswer."""
-        reply = _Reply(self.patience, self._token)
-        try:
-            with self._client.stream("GET" if body is None else "POST", self.url + path, content=body) as response:
-                for part in response.iter_bytes():
-                    reply.take(part)
-        except httpx.HTTPError as error:
-            raise reply.lost(error) from error
-        return reply.content_of(response)
+        return _finished(self._client.send(path, body))
 
     def close(self) -> None:
-        self._client.close()
+        _finished(self._client.close())
 
 
 class AsyncHttpClient:
     """As `HttpClient.send`, for a loop that counts, waits and tries again by rules of its own."""
 
     def __init__(self, url: str, token: str | None, patience: Patience, max_connections: int = 8):
-        self.url, self.patience, self._token = url.rstrip("/"), patience, token
-        self._client = httpx.AsyncClient(**_settings(self.url, token, patience, max_connections))
+        self.url, self._timeout_s, self._masked = url.rstrip("/"), patience.timeout_s, _mask(token)
+        bearer = {"authorization": f"Bearer {token}"} if token else {}
+        self._client = httpx.AsyncClient(
+            headers={"content-type": "application/json", "accept-encoding": "identity"} | bearer,
+            timeout=patience.timeout_s,
+            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+            trust_env=not is_loopback(urlsplit(url).hostname or ""),  # a proxy for the internet cannot see this machine
+        )
 
     async def send(self, path: str, body: bytes | None = None) -> bytes:
-        reply = _Reply(self.patience, self._token)
         try:
-            method = "GET" if body is None else "POST"
-            async with self._client.stream(method, self.url + path, content=body) as response:
-                async for part in response.aiter_bytes():
-                    reply.take(part)
-        except httpx.HTTPError as error:
-            raise reply.lost(error) from error
-        return reply.content_of(response)
+            async with asyncio.timeout(self._timeout_s):
+                method = "GET" if body is None else "POST"
+                async with self._client.stream(method, self.url + path, content=body) as response:
+                    content = await _unpacked(response)
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise NoAnswer("timeout", f"no whole answer in {self._timeout_s:g} s") from error
+        except (httpx.HTTPError, httpx.StreamError) as error:
+            said = self._masked(f"{type(error).__name__} {error}".encode(), False)
+            raise NoAnswer("no connection", in_a_line(said.decode(errors="replace"))) from error
+        is_good = response.status_code == 200
+        content = self._masked(content, is_good)
+        if is_good:
+            return content
+        status = response.status_code
+        detail = said_by(content) if not _is_page(response) else ""
+        if "location" in response.headers:
+            where = self._masked(response.headers["location"].encode(errors="replace"), False).decode(errors="replace")
+            detail = f"it sends on to {in_a_line(without_secrets(where).partition('?')[0])}; give that address if it is right"
+        raise NoAnswer(f"HTTP {status}", detail, status, retry_after_s(response.headers))
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
-class _Reply:
-    """What comes of one answer, counted and timed."""
-
-    def __init__(self, patience: Patience, token: str | None) -> None:
-        self._content, self._token = bytearray(), token
-        self._deadline = time.monotonic() + patience.deadline_s
-
-    def take(self, part: bytes) -> None:
-        self._content += part
-        if time.monotonic() > self._deadline or len(self._content) > MAX_REPLY:
-            raise NoAnswer("an answer without end")
-
-    def lost(self, error: httpx.HTTPError) -> NoAnswer:
-        reason = "timeout" if isinstance(error, httpx.TimeoutException) else "no connection"
-        return NoAnswer(reason, self._in_a_line(f"{type(error).__name__} {error}"))
-
-    def content_of(self, response: httpx.Response) -> bytes:
-        if response.status_code == 200:
-            return bytes(self._content)
-        is_page = response.headers.get("content-type", "").startswith("text/html")
-        detail = "" if is_page else self._in_a_line(self._content[:4000].decode(errors="replace"))
-        status = response.status_code
-        raise NoAnswer(f"HTTP {status}", detail, status, retry_after_s(response.headers))
-
-    def _in_a_line(self, text: str) -> str:
-        text = text.replace(self._token, "***") if self._token else text
-        return " ".join(text.split())[:300]
+async def _unpacked(response: httpx.Response) -> bytes:
+    """The body as far as it is taken: what would be more than MAX_REPLY is not even unpacked. Raises NoAnswer."""
+    packed_as = response.headers.get("content-encoding", "identity").strip().lower()
+    unpack = zlib.decompressobj(47) if packed_as in ("gzip", "x-gzip", "deflate") else None  # 47: with either's header
+    if unpack is None and packed_as not in ("identity", ""):
+        raise NoAnswer("an answer in an encoding that was not asked for", in_a_line(packed_as), response.status_code)
+    content = bytearray()
+    async for part in response.aiter_raw():
+        try:
+            content += unpack.decompress(part, MAX_REPLY + 1 - len(content)) if unpack else part
+        except zlib.error as error:
+            raise NoAnswer("a damaged answer", f"it is not {packed_as}", response.status_code) from error
+        if len(content) > MAX_REPLY:
+            raise NoAnswer("an answer without end", f"more than {MAX_REPLY} bytes")
+    if unpack and not unpack.eof and content:
+        raise NoAnswer("a damaged answer", f"its {packed_as} is cut off", response.status_code)
+    return bytes(content)
 
 
-def _settings(url: str, token: str | None, patience: Patience, max_connections: int) -> dict[str, Any]:
-    """Of httpx's clients."""
-    bearer = {"authorization": f"Bearer {token}"} if token else {}
-    return {
-        "headers": {"content-type": "application/json"} | bearer,
-        "timeout": patience.timeout_s,
-        "limits": httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
-        "trust_env": not is_loopback(urlsplit(url).hostname or ""),  # a proxy for the internet cannot see this machine
-    }
+def said_by(content: bytes) -> str:
+    """What a server says in an error's body, in a line: the message in its JSON, else how the body begins."""
+    try:
+        said = _message(json.loads(content))
+    except (ValueError, RecursionError):
+        said = ""
+    return in_a_line(said or content[:4000].decode(errors="replace"))
+
+
+def _message(value: object, depth: int = 4) -> str:
+    """The words in the forms that errors have: OpenAI's and its like, FastAPI's list of fields, a plain text."""
+    if isinstance(value, str) or depth == 0:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_message(part, depth - 1) for part in value[:3])))
+    if not isinstance(value, dict):
+        return ""
+    keys = ("error", "message", "msg", "detail", "error_description", "errors", "reason")
+    said = next(filter(None, (_message(value.get(key), depth - 1) for key in keys)), "")
+    place = value.get("param") or value.get("loc")
+    field = ".".join(map(str, place)) if isinstance(place, list) else place
+    return f"{said} ({field})" if said and isinstance(field, str) and field not in said else said
+
+
+def in_a_line(text: str) -> str:
+    """At most 300 characters that can be printed."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
+
+
+def _is_page(response: httpx.Response) -> bool:
+    return response.headers.get("content-type", "").startswith("text/html")
+
+
+def _mask(token: str | None) -> Callable[[bytes, bool], bytes]:
+    """A function from (body, whether it is a good answer) to the body in which the key, as servers may write it, is ***.
+
+    In a good answer a short one stays: "EMPTY" is no secret, and "yes" may be the verdict.
+    """
+    if not token:
+        return lambda content, is_good: content
+    forms = {token, quote(token, safe=""), token.replace("/", "\\/"), json.dumps(token)[1:-1]}
+    forms |= {base64.b64encode(token.encode()).decode()}
+    pattern = re.compile(b"|".join(re.escape(form.encode()) for form in sorted(forms, key=len, reverse=True)))
+    escaped = re.compile(rb"(?<!\\)((?:\\\\)*)\\u00([2-7][0-9a-fA-F])")
+
+    def plain(match: re.Match[bytes]) -> bytes:
+        character = bytes.fromhex(match[2].decode())
+        return match[0] if character in b'"\\\x7f' else match[1] + character
+
+    def masked(content: bytes, is_good: bool) -> bytes:
+        if is_good and len(token) < 8:
+            return content
+        return pattern.sub(b"***", escaped.sub(plain, content) if b"\\u00" in content else content)
+
+    return masked
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One loop in a thread for all clients: only a loop can end a request in time whatever the server drips."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
+    return loop
+
+
+_LOOP_LOCK = threading.Lock()
+
+
+def _finished(work: Coroutine[Any, Any, _T]) -> _T:
+    with _LOOP_LOCK:
+        loop = _loop()
+    future = asyncio.run_coroutine_threadsafe(work, loop)
+    try:
+        return future.result()
+    except BaseException:  # an interrupt leaves nothing under way
+        future.cancel()
+        raise

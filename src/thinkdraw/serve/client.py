@@ -3,9 +3,9 @@
 import uuid
 from collections import Counter
 from functools import partial
-from urllib.parse import urlsplit
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.endpoints import TRUSTED, checked_url, is_near, key_for
 from thinkdraw.runtime.http import HttpClient, NoAnswer, Patience
 from thinkdraw.serve.wire import (
     ABOUT,
@@ -23,20 +23,26 @@ from thinkdraw.types import Rollouts
 
 FINAL = frozenset({401, 403, 413, 422})  # the token, a limit, or rollouts that cannot be judged: the server says which
 MAX_PAUSE_S = 20.0
+TOKEN = "THINKDRAW_TOKEN"
 _FIRST_RETRIES = 2  # of the question who is there
 
 
 class RemoteJudge:
     """The server at `url`; `about` is what it said of itself at construction. Used by several threads.
 
+    token_env: variable with its token; None reads THINKDRAW_TOKEN where the server is on this machine or a trusted host.
     failures: rows without a verdict so far, by reason.
     Raises UserError at construction where it cannot be reached, refuses the token or is of another API version.
     """
 
     elsewhere = True
 
-    def __init__(self, url: str, token: str, patience: Patience, max_concurrency: int, pictures: PictureForm):
-        self.client = HttpClient(_checked(url), token, patience, max_concurrency)
+    def __init__(
+        self, url: str, token_env: str | None, patience: Patience, max_concurrency: int, pictures: PictureForm
+    ):  # fmt: skip
+        url = checked_url(url, "url")
+        token = key_for(url, "token_env", token_env, TOKEN, at_home=is_near(url))
+        self.client = HttpClient(url, token, patience, max_concurrency)
         self.pictures: PictureForm = pictures
         self.failures: Counter[str] = Counter()
         self.about = self._ask_who_is_there()
@@ -97,14 +103,10 @@ class RemoteJudge:
         """The server's own line of what the user can mend."""
         if failure.status not in FINAL:
             return None
-        return UserError(failure.detail or f"{self.url} refused with {failure.reason}.")
-
-
-def _checked(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise UserError(f"url={url!r}: {error}. Give it as http://HOST:PORT.") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise UserError(f"url={url!r} is no address of a server. Give it as http://HOST:PORT.")
-    return url
+        said = failure.detail or f"{self.url} refused with {failure.reason}."
+        if failure.status in (401, 403) and not self.client.sends_key:
+            said += (
+                f" No token was sent: {TOKEN} goes to this machine and to the hosts in {TRUSTED}; for another server, "
+                "name the variable with its token in token_env."
+            )
+        return UserError(said)

@@ -15,7 +15,6 @@ from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
 from thinkdraw.runtime.cache import AnswerCache
 from thinkdraw.runtime.http import NoAnswer, Patience
-from thinkdraw.serve.access import read_token
 from thinkdraw.serve.client import FINAL, MAX_PAUSE_S, RemoteJudge
 from thinkdraw.serve.wire import PictureForm, Verdict, row_hashes
 from thinkdraw.types import Rollouts, Verdicts
@@ -25,7 +24,8 @@ class HttpReward(BaseReward):
     """The reward served at `url`: its name, numbers, range, direction and parts.
 
     NaN: the served judge had no verdict, or no answer came that is on this row and of the revision of the start.
-    token_env: environment variable that holds the server's token. timeout_s: for the answer to one request.
+    token_env: environment variable that holds the server's token; without it THINKDRAW_TOKEN is sent to this machine and
+    to trusted hosts only. timeout_s: for the whole answer to one request.
     max_concurrency: requests on their way at once. retries, backoff_s: more tries, after doubling pauses.
     break_after, break_s: after so many requests in a row without an answer, nothing is asked for break_s seconds.
     rows_per_request: of whole groups; a larger group still travels whole. pictures: raw, or png for a slow line.
@@ -37,7 +37,7 @@ class HttpReward(BaseReward):
     """
 
     def __init__(
-        self, url: str, token_env: str = "THINKDRAW_TOKEN", timeout_s: float = 60.0, max_concurrency: int = 4,
+        self, url: str, token_env: str | None = None, timeout_s: float = 60.0, max_concurrency: int = 4,
         retries: int = 6, backoff_s: float = 0.5, break_after: int = 3, break_s: float = 30.0,
         rows_per_request: int = 32, pictures: PictureForm = "raw", cache: Path | str | None = None,
         max_cached: int = 1_000_000, revision: str | None = None,
@@ -52,14 +52,12 @@ class HttpReward(BaseReward):
                 raise UserError(f"reward http: {name}={value} must be at least {smallest}.")
         if pictures not in get_args(PictureForm):
             raise UserError(f"reward http: pictures={pictures!r}: one of {', '.join(get_args(PictureForm))}.")
-        patience = Patience(
-            timeout_s, retries, backoff_s, break_after, break_s, MAX_PAUSE_S, deadline_s=timeout_s, final=FINAL
-        )
-        self.remote = RemoteJudge(url, read_token(token_env), patience, max_concurrency, pictures)
+        patience = Patience(timeout_s, retries, backoff_s, break_after, break_s, MAX_PAUSE_S, FINAL)
+        self.remote = RemoteJudge(url, token_env, patience, max_concurrency, pictures)
         self.name = self.remote.name
         if revision is not None and revision != self.revision:
             raise UserError(
-                f"{url} serves {self.name} of revision {self.revision}, not {revision}: other settings or weights. "
+                f"{self.remote.url} serves {self.name} of revision {self.revision}, not {revision}: other settings or weights. "
                 "Serve the former ones, or begin a run of its own with this revision."
             )
         self.weights = self.remote.about.weights  # of a combined reward, which the objective may weigh itself
