@@ -15,6 +15,7 @@ from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.sources import Item
 from thinkdraw.corpus.teachers.teachers import TeacherRequest, conversation
 from thinkdraw.corpus.writing import REJECTED_FILE, WORK
+from thinkdraw.errors import UserError
 from thinkdraw.judges.questioners.picture_chat import read_chat_model
 from thinkdraw.picture_reader import read_picture
 from thinkdraw.recipes.corpus import CorpusConfig
@@ -57,7 +58,7 @@ def test_a_served_model_is_asked_about_each_picture_and_what_it_says_is_kept_wit
     config = CorpusConfig.model_validate(settings.model_dump() | {"recipe": "corpus", "num_threads": 1})
     save_config(config, tmp_path / "corpus.yaml")
     done = CliRunner().invoke(app, ["corpus", "write", str(tmp_path / "corpus.yaml")])
-    assert done.exit_code == 0, done.output
+    assert isinstance(done.exception, UserError) and "out has no rows: not JSON (3)" in str(done.exception), done.output
     aside = [json.loads(line) for line in (config.out / REJECTED_FILE).read_text().splitlines()]
     assert rows_of(config.out) == [] and [row["id"] for row in aside] == ["000.png", "001.png", "002.png"]
     assert all(row["reason"].startswith("not JSON: ") and len(row["attempts"]) == 2 for row in aside)

@@ -56,9 +56,12 @@ def serve(stub: Stub) -> Iterator[str]:
         thread.join(timeout=5)
 
 
-def completion(text: str, top: list[tuple[str, float]] | None = None, **changes: Any) -> dict[str, Any]:
-    """A chat completion; top: (token, log-probability) of the likely first tokens."""
-    choice: dict[str, Any] = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+def completion(
+    text: object, top: list[tuple[str, float]] | None = None, finish: str = "stop", message: dict | None = None, **changes: Any
+) -> dict[str, Any]:  # fmt: skip
+    """A chat completion; top: (token, log-probability) of the likely first tokens. message: further fields of it."""
+    said = {"role": "assistant", "content": text} | (message or {})
+    choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "message": said}
     if top is not None:
         alternatives = [{"token": token, "logprob": logprob, "bytes": None} for token, logprob in top]
         choice["logprobs"] = {"content": [{**alternatives[0], "top_logprobs": alternatives}]}
@@ -85,7 +88,8 @@ class TinyModel:
         with torch.no_grad():
             ids = self.model.generate(**inputs, max_new_tokens=body["max_tokens"], do_sample=False)[0, start:]
             top = self._top(inputs, body["top_logprobs"]) if body.get("logprobs") else None
-        return completion(self.processor.decode(ids, skip_special_tokens=True), top)
+        is_whole = bool((ids == self.model.generation_config.eos_token_id).any())
+        return completion(self.processor.decode(ids, skip_special_tokens=True), top, "stop" if is_whole else "length")
 
     def _top(self, inputs: Any, count: int) -> list[tuple[str, float]]:
         logits = self.model(**inputs).logits[0, -1]

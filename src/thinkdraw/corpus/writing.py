@@ -15,14 +15,12 @@ from thinkdraw.corpus.queue import FILTERED, REJECTED, Queue
 from thinkdraw.corpus.settings import CorpusSettings
 from thinkdraw.corpus.shards import row_for, write_shards
 from thinkdraw.corpus.sources import Item
-from thinkdraw.corpus.teachers.answers import Answer
 from thinkdraw.corpus.teachers.asking import Status, ask_all
 from thinkdraw.corpus.teachers.teachers import Teacher
-from thinkdraw.data.tables import counts_line, say_counts
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import read_picture
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text, only_writer
-from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
+from thinkdraw.runtime.formats import parse_yaml, printable, read_yaml_object
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Questioner, Scorer
 
@@ -30,7 +28,7 @@ WORK, CONFIG, CARD, DATA, REJECTED_FILE, FILTERED_FILE = (
     "work.sqlite", "corpus.yaml", "README.md", "data", "rejected.jsonl", "filtered.jsonl"
 )  # fmt: skip
 MAY_CHANGE = {"limits", "filters", "licence", "rows_per_shard"}  # between a stopped run and its continuation
-MAY_CHANGE_OF_TEACHER = {"base_url", "concurrency", "timeout_s", "key_env", "batch"}
+MAY_CHANGE_OF_TEACHER = {"base_url", "concurrency", "timeout_s", "key_env", "batch", "extra_body"}
 MAX_SHOWN = 4000
 
 Draw = Callable[[Queue, Iterator[tuple[Item, JsonObject]]], None]
@@ -51,21 +49,33 @@ def write(
 ) -> Path:  # fmt: skip
     """Write the corpus and return its folder. Raises UserError; what was answered is kept and the next run goes on.
 
-    The corpus is written, too, when the budget ends first: of the rows there are, and the card says so.
+    The corpus is written, too, when the budget ends first: of the rows there are, and the card says so. Without any row
+    it is an error, which says what became of the items.
     """
     with only_writer(settings.out), _opened(settings) as queue:
-        counts, source = Counter[str](), f"source {settings.source.kind}"
-        if not queue.fill(settings.source.items(counts), counts):
-            raise UserError(f"{source} holds nothing to write about ({counts_line('files', counts)}). Check its path.")
-        say_counts(source, queue.source_counts())
+        if not queue.fill(settings.source.items()):
+            raise UserError(f"source {settings.source.kind} holds nothing to write about. Check its path.")
         save_config(settings, settings.out / CONFIG)  # not before there are items: a wrong path pins nothing
-        is_whole = ask_all(
-            queue, settings.source, teacher, settings.limits, settings.filters.shape, show, settings.pictures
-        )
+        try:
+            is_whole = ask_all(
+                queue, settings.source, teacher, settings.limits, settings.filters.shape, show, settings.pictures
+            )
+        except UserError:
+            if not queue.counts().requests:  # nothing was answered: other settings of the teacher may begin here
+                (settings.out / CONFIG).unlink()
+            raise
         if helpers.draw:
-            helpers.draw(queue, (row for row in _answered(queue) if not row[0].has_picture))
+            helpers.draw(queue, (row for row in queue.answered() if not row[0].has_picture))
         dropped = filter_all(settings, queue, helpers)
-        finish(settings, queue, dropped, teacher.name, is_whole)
+        made = finish(settings, queue, dropped, teacher.name, is_whole)
+        aside = next((reason for _, reason, _ in queue.set_aside(REJECTED)), "")
+    if not made.kept:
+        whys = (Counter(made.rejected) + Counter(made.filtered)).most_common(3)
+        shown = "; ".join(f"{reason} ({count})" for reason, count in whys) or "the budget ended before an answer"
+        first = f" The first that was set aside: {printable(aside)[:300].rstrip('.')}." if aside else ""
+        raise UserError(
+            f"{settings.out} has no rows: {shown}.{first} {REJECTED_FILE} and {FILTERED_FILE} there have all."
+        )
     return settings.out
 
 
@@ -99,17 +109,6 @@ def check_folder(settings: CorpusSettings) -> None:
         )
 
 
-def _answered(queue: Queue) -> Iterator[tuple[Item, JsonObject]]:
-    """Answers with all fields. Raises UserError for one that a damaged queue has lost a part of."""
-    for item, answer in queue.answered():
-        if missing := Answer.model_fields.keys() - answer.keys():
-            raise UserError(
-                f"{queue.path} is damaged: the answer about item {item.index} has no {min(missing)}. Restore the file, or choose "
-                "another out=."
-            )
-        yield item, answer
-
-
 def picture_of(settings: CorpusSettings, queue: Queue, item: Item) -> bytes | None:
     return settings.source.picture(item) if item.has_picture else queue.picture(item.index)
 
@@ -117,7 +116,7 @@ def picture_of(settings: CorpusSettings, queue: Queue, item: Item) -> bytes | No
 def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Dropped:
     """Texts first, which cost nothing; then the judges, who look at what is left."""
     filters = settings.filters
-    dropped = filter_texts(_answered(queue), filters)
+    dropped = filter_texts(queue.answered(), filters)
 
     def pixels(item: Item) -> np.ndarray:
         return read_picture(picture_of(settings, queue, item) or b"", settings.pictures, item.id)
@@ -125,7 +124,7 @@ def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Drop
     drawn = queue.drawn()
 
     def with_pictures() -> Iterator[tuple[Item, JsonObject]]:
-        return (row for row in _answered(queue) if row[0].has_picture or row[0].index in drawn)
+        return (row for row in queue.answered() if row[0].has_picture or row[0].index in drawn)
 
     if filters.aesthetic and helpers.scorer:
         filter_scores(queue, with_pictures(), pixels, filters.aesthetic, helpers.scorer, dropped)
@@ -134,13 +133,13 @@ def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Drop
     return dropped
 
 
-def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: str, is_whole: bool) -> None:
+def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: str, is_whole: bool) -> CorpusTotals:
     """Shards, what was set aside, and last the card."""
     counts = queue.counts()
     kept = counts.answered - len(dropped.reasons)
     rows = (
         row_for(item, answer, picture_of(settings, queue, item))
-        for item, answer in _answered(queue)
+        for item, answer in queue.answered()
         if item.index not in dropped.reasons
     )
     with atomic_directory(settings.out / DATA) as folder:
@@ -155,9 +154,10 @@ def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: st
     gone = dropped.reasons.keys() | set(queue.indices(REJECTED)) | set(queue.indices(FILTERED))
     made = CorpusTotals(
         kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict,
-        dict(Counter(note for index, note in queue.notes() if index not in gone)), queue.source_counts(),
+        dict(Counter(note for index, note in queue.notes() if index not in gone)),
     )  # fmt: skip
     atomic_write_text(settings.out / CARD, card(settings, teacher, made))
+    return made
 
 
 def _rejected(queue: Queue) -> Iterator[JsonObject]:
@@ -172,7 +172,7 @@ def _rejected(queue: Queue) -> Iterator[JsonObject]:
 def _filtered(queue: Queue, dropped: Dropped) -> Iterator[JsonObject]:
     for item, reason, _ in queue.set_aside(FILTERED):
         yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": None}
-    for item, answer in _answered(queue):
+    for item, answer in queue.answered():
         if item.index in dropped.reasons:
             reason = ": ".join(dropped.reasons[item.index])
             yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": answer}

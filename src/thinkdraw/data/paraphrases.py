@@ -4,14 +4,11 @@ What is checked against the prompt's clauses: nouns, numbers, colours, textures 
 colour stands nearest to its own noun, and a relation is said of the right pair.
 """
 
-import json
-import os
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -20,7 +17,7 @@ from thinkdraw.data.leak_guard import normalise
 from thinkdraw.data.structure.words import MATERIALS, MORE_COLORS, NUMBERS, OPPOSITE, WORDINGS, plural
 from thinkdraw.data.text_diversity import split_label
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.endpoints import checked_url
+from thinkdraw.runtime.endpoints import checked_url, openai_key_for
 from thinkdraw.types import Prompt
 
 if TYPE_CHECKING:
@@ -35,8 +32,15 @@ _NUMBERS = {word: str(number) for number, word in NUMBERS.items() if number > 1}
 
 
 class ParaphraseSettings(StrictModel):
-    base_url: str = Field(description="Of the endpoint, such as http://localhost:8000/v1; its key from OPENAI_API_KEY.")
+    base_url: str = Field(description="Of the endpoint, such as http://localhost:8000/v1.")
     model: str = Field(description="Name of the model there.")
+    key_env: str | None = Field(
+        default=None,
+        description="The environment variable that holds the key; null is OPENAI_API_KEY for OpenAI's own address, else none.",
+    )
+    extra_body: dict[str, Any] = Field(
+        default={}, description="Further fields of every request; one that is null is taken out."
+    )
     frac: float = Field(default=0.5, gt=0, le=1, description="Share of the prompts that are paraphrased.")
     attempts: int = Field(default=2, ge=1, description="Replies asked for before a prompt keeps its own words.")
     temperature: float = Field(default=0.9, ge=0)
@@ -167,36 +171,35 @@ def _related(words: Sequence[str], subject: Sequence[int], relation: str, target
 
 
 def _cleaned(reply: str) -> str:
-    """The reply's first line that is not empty, without quotes and without a thinking model's thoughts."""
-    lines = [line.strip() for line in re.sub(r"(?s)^.*</think>", "", reply).splitlines() if line.strip()]
+    """The reply's first line that is not empty, without quotes."""
+    lines = [line.strip() for line in reply.splitlines() if line.strip()]
     return lines[0].strip("\"“”'` ") if lines else ""
 
 
 def _asker(settings: ParaphraseSettings, client: "HttpClient | None") -> Callable[[str], str]:
     """A function from an instruction to the model's reply."""
+    from thinkdraw.runtime.chat.client import Chat
+    from thinkdraw.runtime.chat.completion import NO_CHOICES
     from thinkdraw.runtime.http import HttpClient, NoAnswer, Patience
 
+    url = checked_url(settings.base_url)
     if client is None:
-        key = os.environ.get("OPENAI_API_KEY") or "none"  # a local server asks for none
-        patience = Patience(settings.timeout_s, retries=2)
-        client = HttpClient(checked_url(settings.base_url), key, patience, settings.parallel)
+        key = openai_key_for(url, "key_env", settings.key_env)
+        client = HttpClient(url, key, Patience(settings.timeout_s, retries=2), settings.parallel)
+    chat = Chat(client, url, settings.extra_body)
 
     def ask(instruction: str) -> str:
         messages = [{"role": "user", "content": instruction}]
         body = {"model": settings.model, "messages": messages, "temperature": settings.temperature}
         try:
-            return client.ask("/chat/completions", read, lambda: json.dumps(body).encode())
+            reply = chat.ask(body)
         except NoAnswer as failure:
+            if failure.reason == NO_CHOICES:
+                return ""
             raise UserError(
-                f"the endpoint {settings.base_url} did not answer for model {settings.model} ({failure}). "
-                "Check that it runs and serves that model."
+                f"the endpoint {url} did not answer for model {settings.model} ({failure}). Check that it runs and serves that "
+                "model, and that key_env names its key."
             ) from failure
-
-    def read(body: bytes) -> str:
-        try:
-            choices = json.loads(body)["choices"]
-            return (choices[0]["message"]["content"] or "") if choices else ""
-        except (ValueError, LookupError, TypeError) as error:
-            raise NoAnswer("no chat completion", type(error).__name__, status=200) from error
+        return "" if reply.lack or reply.is_cut else reply.text
 
     return ask

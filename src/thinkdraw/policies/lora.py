@@ -69,15 +69,12 @@ def active_adapter(layer: Any) -> Adapter | None:
 
 
 def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The state dict with adapters added to their layers and peft's names undone; `model` stays as it is.
-
-    What was added is on the CPU: of a model that fills a GPU there is room for one sum at a time.
-    """
+    """The state dict with adapters added to their layers and peft's names undone; `model` stays as it is."""
     from peft.tuners.lora import Linear
 
     weights = {n.replace(".base_layer.", "."): w for n, w in model.state_dict().items() if ".lora_" not in n}
     for name, module in model.named_modules():
         if isinstance(module, Linear):
             base = weights[f"{name}.weight"]
-            weights[f"{name}.weight"] = (base + module.get_delta_weight("default").to(base.dtype)).cpu()
+            weights[f"{name}.weight"] = base + module.get_delta_weight("default").to(base.dtype)
     return weights

@@ -39,8 +39,12 @@ def test_a_malformed_answer_is_asked_for_again_with_what_was_wrong(tmp_path, pic
 
 @pytest.mark.parametrize("kind", MALFORMED)
 def test_what_stays_malformed_is_set_aside_with_its_reason_and_nothing_is_lost(tmp_path, pictures, kind):
+    out = tmp_path / "out"
     with TeacherStub(always=kind, canned=True).running() as stub:
-        out = write_with(stub, tmp_path / "out", source=pictures, limits={"attempts": 2})
+        with pytest.raises(
+            UserError, match=rf"out has no rows: {kind} \(3\)\. The first that was set aside: {kind}: .*"
+        ):
+            write_with(stub, out, source=pictures, limits={"attempts": 2})
     aside = lines(out / REJECTED_FILE)
     assert rows_of(out) == [] and [row["id"] for row in aside] == ["000.png", "001.png", "002.png"]
     assert len(stub.requests) == 6 and all(row["reason"].startswith(kind + ":") for row in aside)

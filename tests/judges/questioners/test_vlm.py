@@ -1,6 +1,7 @@
 """`VlmJudge` on tiny random LLaVA, LLaVA-OneVision, Qwen2.5-VL and Janus checkpoints, against plain transformers."""
 
 import json
+import re
 import shutil
 import sys
 
@@ -110,13 +111,15 @@ def test_what_it_writes_is_the_most_likely_token_again_and_again(folders, judges
         if name == "qwen":
             inputs["mm_token_type_ids"] = torch.nn.functional.pad(inputs["mm_token_type_ids"], (0, 1))
     expected = tokenizer.decode(inputs["input_ids"][0, start:], skip_special_tokens=True).strip()
+    if token != tokenizer.eos_token_id:  # nobody knows whether the word is whole that it was cut in
+        expected = re.sub(r"\S*$", "", expected).strip()
     requests = [
         Request("two cups", (picture.numpy(),)),
         Request("hello"),
         Request("b?", tuple(tiny.pictures(2).numpy())),
     ]
     written = judges[name].write(requests)
-    assert written[0] == expected and expected
+    assert written[0] == (expected or None)
     assert written == [judges[name].write([request])[0] for request in requests]
     assert isinstance(judges[name], Questioner) and isinstance(judges[name], Writer)
 
@@ -227,3 +230,20 @@ def test_it_opens_by_name_and_needs_no_torchvision(folders):
     assert type(judge.processor.image_processor) is Qwen2VLImageProcessorPil
     assert "torchvision" not in sys.modules
     assert np.isfinite(judge.answer(tiny.pictures(1, size=56), ["a cup?"]).numpy()).all()
+
+
+def test_a_text_is_written_without_keeping_logits_and_loses_its_thoughts(judges, monkeypatch):
+    judge, asked = judges["llava"], []
+    end, real = judge.processor.tokenizer.eos_token_id, judge.model.generate
+
+    def generate(**settings):
+        output = real(**settings)
+        asked.append((settings.get("output_logits", False), output.logits))
+        reply = judge.processor.tokenizer("<think>no, so</think>yes, it is", add_special_tokens=False).input_ids
+        start = settings["input_ids"].shape[1]
+        output.sequences = torch.tensor([[0] * start + reply + [end]])
+        return output
+
+    monkeypatch.setattr(judge.model, "generate", generate)
+    assert judge.write([Request("a", (tiny.pictures(1)[0].numpy(),))]) == ["yes, it is"]
+    assert asked == [(False, None)]

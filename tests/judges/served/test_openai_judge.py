@@ -55,7 +55,7 @@ def judge_at(url, **settings):
 # P(yes) from log-probs
 
 
-def test_p_yes_equals_the_local_one_where_yes_and_no_are_both_returned_and_is_nan_elsewhere(tiny_server, local):
+def test_p_yes_equals_the_local_one_and_a_word_that_is_not_returned_has_the_most_that_it_can(tiny_server, local):
     stub, url = tiny_server
     pictures = tiny.pictures(12)
     expected = local.answer(pictures, QUESTIONS)
@@ -71,10 +71,27 @@ def test_p_yes_equals_the_local_one_where_yes_and_no_are_both_returned_and_is_na
     for row, (picture, question) in enumerate(zip(pictures, QUESTIONS)):
         messages = few._question(picture.numpy(), question)["messages"]
         top = next(top for sent, top in returned if sent == messages)
+        # as much as the least likely that is returned, and no more than these leave
+        unseen = min(min(p for _, p in top), 1 - sum(p for _, p in top))
         yes, no = (sum(p for token, p in top if token == word) for word in ("yes", "no"))
-        assert p[row].item() == pytest.approx(yes / (yes + no) if yes and no else math.nan, abs=1e-5, nan_ok=True)
-    assert 0 < p.isnan().sum() < 12
-    assert few.failures == {"no yes and no among the likely tokens": int(p.isnan().sum())}
+        right = (yes or unseen) / ((yes or unseen) + (no or unseen)) if yes or no else math.nan
+        assert p[row].item() == pytest.approx(right, abs=1e-5, nan_ok=True)
+    assert p.isnan().sum() == few.failures.total() < 12
+
+
+def test_the_surest_verdicts_are_the_ones_in_which_the_other_word_is_not_among_the_likely_tokens(misbehaving):
+    stub, url = misbehaving
+    judge, picture = judge_at(url), tiny.pictures(1)
+    rest = [("Sure", math.log(0.006)), ("It", math.log(0.004)), ("The", math.log(0.003)), ("Oui", math.log(0.002))]
+    for word, p in (("Yes", 0.98 / 0.982), ("No", 0.002 / 0.982)):  # the other has at most 0.002
+        stub.reply = lambda body, word=word: completion(word, [(word, math.log(0.98)), *rest])
+        assert judge.answer(picture, ["a?"]).item() == pytest.approx(p)
+    stub.reply = lambda body: completion("Yes", [("Yes", math.log(0.98)), ("Sure", math.log(0.02))])  # nothing is left
+    assert judge.answer(picture, ["a?"]).item() == pytest.approx(1.0, abs=1e-6) and not judge.failures
+    stub.reply = lambda body: completion("Sure", rest)
+    assert judge.answer(picture, ["a?"]).isnan().all()
+    (reason,) = judge.failures
+    assert reason == "neither yes nor no among the likely tokens: 'Sure' (1%), 'It' (0%), 'The' (0%)"
 
 
 def test_spellings_are_summed_and_a_small_mass_is_no_verdict(misbehaving):
@@ -90,7 +107,7 @@ def test_spellings_are_summed_and_a_small_mass_is_no_verdict(misbehaving):
     assert judge.answer(picture, ["a?"]).isnan().all()
     assert judge_at(url, min_yes_no_mass=1e-4).answer(picture, ["a?"]).item() == pytest.approx(0.5)
     stub.reply = lambda body: completion("", [("yes", math.log(0.9)), ("Yes", math.log(0.1))])
-    assert judge.answer(picture, ["a?"]).isnan().all()  # no "no": not 1
+    assert judge.answer(picture, ["a?"]).item() == 1.0  # all that there is says yes
 
 
 def test_the_request_carries_the_picture_before_the_question_and_greedy_settings(misbehaving):
@@ -139,7 +156,165 @@ def test_answer_mode_does_not_ask_for_logprobs_and_an_answer_that_is_neither_is_
     stub.reply = lambda body: completion(next(answers))
     p = torch.cat([judge.answer(tiny.pictures(1), ["a?"]) for _ in range(4)])
     assert p[[0, 2]].tolist() == [0.0, 1.0] and p[[1, 3]].isnan().all()
-    assert judge.failures == {"neither yes nor no": 2}
+    assert judge.failures == {"neither yes nor no: 'I think yes'": 1, "empty answer": 1}
+
+
+def test_auto_says_why_its_verdicts_are_hard(misbehaving):
+    stub, url = misbehaving
+    stub.reply = lambda body: completion("**Yes**", [("**", math.log(0.9)), ("Yes", math.log(1e-5))])
+    with pytest.warns(UserWarning, match=r"verdicts are hard, 1 or 0: .*neither yes nor no but '\*\*' \(90%\)"):
+        judge = judge_at(url)
+    assert judge.hard and judge.answer(tiny.pictures(1), ["a?"]).tolist() == [1.0]
+
+
+# Models that think first
+
+
+THINKS = [
+    completion("<think>\nOkay, let me", [("<think>", math.log(0.97)), ("So", math.log(0.02))], "length"),
+    completion(None, None, "length", {"reasoning_content": "Okay, let me"}),
+    completion("", [("Okay", math.log(0.9)), ("So", math.log(0.1))], "length", {"reasoning": "Okay, let me"}),
+]
+
+
+@pytest.mark.parametrize("mode", ["auto", "logprobs", "answer"])
+@pytest.mark.parametrize("reply", THINKS)
+def test_a_model_that_would_never_say_yes_or_no_is_refused_at_the_start_with_what_it_says(misbehaving, reply, mode):
+    stub, url = misbehaving
+    stub.reply = lambda body: reply if body.get("logprobs") or mode != "logprobs" else completion("Yes")
+    with pytest.raises(UserError, match=r"neither yes nor no|without top_logprobs") as caught:
+        judge_at(url, mode=mode)
+    assert "enable_thinking: false" in str(caught.value) and "\n" not in str(caught.value)
+    if mode == "answer":
+        assert "Okay, let me" in str(caught.value) and "thoughts that were cut off" in str(caught.value)
+        assert "max_answer_tokens=2048" in str(caught.value)
+
+
+def test_with_room_for_its_thoughts_a_model_that_thinks_gives_verdicts_and_texts_without_them(misbehaving):
+    stub, url = misbehaving
+    thought = "<think>yes, no, red circle, so\n</think>\n\n"
+    stub.reply = lambda body: completion(thought + "No." if body["max_tokens"] > 8 else "<think>yes", finish="length")
+    judge = judge_at(url, mode="answer", max_answer_tokens=2048)
+    assert judge.answer(tiny.pictures(1), ["a?"]).tolist() == [0.0] and not judge.failures
+    stub.reply = lambda body: completion(thought + "Final Score: 4")
+    assert judge.write([Request("a")]) == ["Final Score: 4"]
+    stub.reply = lambda body: completion("the circle </think> Final Score: 3")  # the template began the thought
+    assert judge.write([Request("a")]) == ["Final Score: 3"]
+
+
+def test_what_only_writes_needs_no_yes_or_no(misbehaving):
+    stub, url = misbehaving
+    stub.reply = lambda body: completion("A picture.")
+    judge = judge_at(url, mode="write")
+    assert judge.write([Request("a")]) == ["A picture."]
+    with pytest.raises(UserError, match="mode=write answers no questions"):
+        judge.answer(tiny.pictures(1), ["a?"])
+
+
+# What a reply may look like
+
+
+@pytest.mark.parametrize(
+    ("reply", "text", "reason"),
+    [
+        (completion([{"type": "text", "text": "A "}, {"type": "text", "text": "cat."}]), "A cat.", None),
+        (completion([{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "A cat."}]), "A cat.", None),
+        (completion([{"type": "thinking", "thinking": "hm"}]), None, "thoughts without an answer"),
+        # 4.5, perhaps: the last word of a cut answer is not read
+        (completion("Final Score: 4", finish="length"), "Final Score:", None),
+        (completion("Score", finish="length"), None, "cut off before an answer"),
+        (completion(None, finish="length"), None, "cut off before an answer"),
+        (completion(None, message={"refusal": "I will not."}), None, "the model refused"),
+        (completion("A ca", finish="content_filter"), None, "withheld by a content filter"),
+        (completion("A cat.", model="tiny", usage=None, system_fingerprint=7), "A cat.", None),
+    ],
+)
+def test_parts_are_joined_and_what_is_no_whole_answer_is_none(misbehaving, reply, text, reason):
+    stub, url = misbehaving
+    judge = judge_at(url)
+    stub.reply = lambda body: reply
+    assert judge.write([Request("a")]) == [text] and judge.failures == ({reason: 1} if reason else {})
+
+
+def test_an_error_in_place_of_a_reply_is_shown_in_the_servers_words_and_counted_with_them(misbehaving):
+    stub, url = misbehaving
+    judge = judge_at(url)
+    stub.reply = lambda body: {"error": {"message": "quota of the month is used up", "code": 403}}
+    assert judge.answer(tiny.pictures(2), ["a?", "b?"]).isnan().all()
+    assert judge.failures == {"an error in place of a reply: quota of the month is used up": 2}
+    stub.reply = lambda body: completion("Yes")  # in the middle of a run without log-probs
+    assert judge.answer(tiny.pictures(1), ["a?"]).isnan().all() and judge.failures["no log-probabilities"] == 1
+
+
+# What servers call things
+
+
+def refuses(*refusals):
+    """A server that refuses requests with a field: (field, what it says, value that is allowed)."""
+
+    def reply(body):
+        for field, said, *allowed in refusals:
+            if field in body and body[field] not in allowed:
+                return JSONResponse(said, status_code=400)
+        return completion("Yes.", HALF if body.get("logprobs") else None)
+
+    return reply
+
+
+OPENAI = (
+    ("max_tokens", {"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this model. Use "
+                              "'max_completion_tokens' instead.", "param": "max_tokens"}}),
+    ("temperature", {"error": {"message": "Unsupported value: does not support 0.0 with this model.", "param": "temperature"}}, 1),
+)  # fmt: skip
+STRICT = (("max_tokens", {"detail": [{"loc": ["body", "max_tokens"], "msg": "Extra inputs are not permitted"}]}),)
+
+
+def test_a_refused_name_is_replaced_and_a_refused_temperature_left_out_and_said(misbehaving):
+    stub, url = misbehaving
+    stub.reply = refuses(*OPENAI)
+    with pytest.warns(UserWarning, match="refuses temperature .*requests are sent without it"):
+        judge = judge_at(url)
+    assert judge.answer(tiny.pictures(1), ["a?"]).item() == pytest.approx(2 / 3) and not judge.failures
+    assert stub.bodies[-1]["max_completion_tokens"] == 1 and not {"max_tokens", "temperature"} & stub.bodies[-1].keys()
+    assert judge.revision.endswith("logprobs without temperature")
+    asked = len(stub.bodies)
+    judge.answer(tiny.pictures(1), ["a?"])
+    assert len(stub.bodies) == asked + 1  # learned once
+    stub.reply = refuses(*STRICT)
+    judge_at(url)
+    assert "max_completion_tokens" in stub.bodies[-1]
+
+
+def test_a_users_fields_are_sent_as_they_are_and_null_takes_one_out(misbehaving):
+    stub, url = misbehaving
+    stub.reply = refuses(*OPENAI)
+    judge_at(url, mode="answer", extra_body={"max_completion_tokens": 2000, "temperature": 1})
+    assert (stub.bodies[-1]["max_completion_tokens"], stub.bodies[-1]["temperature"]) == (2000, 1)
+    judge_at(url, mode="answer", extra_body={"max_tokens": None, "temperature": None, "seed": 1})
+    assert stub.bodies[-1].keys() == {"model", "messages", "seed"}
+    with pytest.raises(UserError, match=r"does not support 0\.0"):
+        judge_at(url, mode="answer", extra_body={"temperature": 0.5})
+
+
+def test_a_number_that_is_too_large_is_no_other_name(misbehaving):
+    stub, url = misbehaving
+    said = {"error": {"message": "max_tokens is too large: 8. This model supports at most 4 completion tokens."}}
+    stub.reply = lambda body: JSONResponse(said, status_code=400)
+    with pytest.raises(UserError, match="max_tokens is too large: 8"):
+        judge_at(url, mode="answer")
+    assert all("max_completion_tokens" not in body for body in stub.bodies)
+
+
+def test_an_orm_question_is_not_told_twice_how_to_answer(misbehaving):
+    stub, url = misbehaving
+    judge = judge_at(url)
+    for question, added in (
+        ("Is it? Please answer yes or no without explanation.", ""),
+        ("Is it?", " Answer yes or no."),
+        ("Does a sign ask to answer yes or no in it?", " Answer yes or no."),
+    ):
+        judge.answer(tiny.pictures(1), [question])
+        assert stub.bodies[-1]["messages"][0]["content"][1]["text"] == question + added
 
 
 # What is wrong at the start
@@ -167,7 +342,7 @@ def test_what_is_wrong_with_the_server_is_one_line_at_construction(misbehaving, 
     with pytest.raises(UserError, match=r"does not answer a question about a small picture \(HTTP 500: .*boom"):
         judge_at(url)
     stub.reply = lambda body: completion("", choices=[])
-    with pytest.raises(UserError, match="replies without an answer"):
+    with pytest.raises(UserError, match="a reply without an answer: its list of choices is empty"):
         judge_at(url)
     with pytest.raises(UserError, match=r"http://127\.0\.0\.1:9/v1 does not answer \(no connection.*Start the server"):
         judge_at("http://127.0.0.1:9/v1")
@@ -235,7 +410,7 @@ def test_a_fault_of_the_request_is_not_retried(misbehaving):
     judge = judge_at(url, max_retries=3)
     stub.reply = lambda body: JSONResponse({"error": {"message": "too long"}}, status_code=400)
     before = len(stub.bodies)
-    assert judge.answer(tiny.pictures(1), ["a?"]).isnan().all() and judge.failures == {"HTTP 400": 1}
+    assert judge.answer(tiny.pictures(1), ["a?"]).isnan().all() and judge.failures == {"HTTP 400: too long": 1}
     assert len(stub.bodies) == before + 1
 
 

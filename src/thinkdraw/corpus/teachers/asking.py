@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NoReturn
 
 from thinkdraw.corpus.filters.filters import ShapeSettings, bad_shape
 from thinkdraw.corpus.queue import FILTERED, REJECTED, WAITING, Counts, Queue, TeacherAnswer
@@ -67,6 +68,8 @@ class _Loop:
             await self.teacher.close()
         if self.stopped:
             raise self.stopped
+        if self.declined and not self.any_answer:
+            self.refuse_the_form(self.declined[0][1])
         for index, reason in self.declined:
             self.queue.settle(index, REJECTED, reason=reason)
         self.report(last=True)
@@ -164,10 +167,14 @@ class _Loop:
             return
         self.declined.append((ask.item.index, f"declined: {reason}"))
         if len(self.declined) >= MAX_DECLINED:
-            raise UserError(
-                f"{self.teacher.name} declined all of the first {MAX_DECLINED} requests ({reason}). Correct the teacher's "
-                "settings; structured=none suits an endpoint that knows no JSON schema."
-            )
+            self.refuse_the_form(reason)
+
+    def refuse_the_form(self, reason: str) -> NoReturn:
+        raise UserError(
+            f"{self.teacher.name} declined all of the first {len(self.declined)} requests "
+            f"({reason.removeprefix('declined: ')}). Correct the teacher's settings; structured=none suits an endpoint that "
+            "knows no JSON schema, extra_body={FIELD: null} takes a field out."
+        )
 
     def report(self, last: bool = False) -> None:
         now = time.monotonic()
@@ -186,7 +193,8 @@ def _checked(reply: TeacherReply) -> tuple[TeacherAnswer, str | None]:
     try:
         answer = parse_answer(reply.text)
     except MalformedError as error:
+        kind, problem = reply.problem or (error.kind, str(error))
         text = reply.text.encode("utf-8", "replace").decode()
-        return TeacherAnswer(text, error.kind, str(error), reply.tokens_in, reply.tokens_out), None
+        return TeacherAnswer(text, kind, problem, reply.tokens_in, reply.tokens_out), None
     # The reply itself is not kept where its content is: the file would be twice as large.
     return TeacherAnswer("", "", "", reply.tokens_in, reply.tokens_out), answer.model_dump_json()

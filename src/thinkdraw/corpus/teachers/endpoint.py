@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import io
-import json
 import os
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,14 +15,13 @@ from thinkdraw.corpus.teachers import instructions
 from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, TeacherReply, TeacherRequest, conversation
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_data_uri, to_pil
-from thinkdraw.runtime.endpoints import checked_url
+from thinkdraw.runtime.endpoints import OPENAI, checked_url, openai_key_for
 from thinkdraw.runtime.json_types import JsonObject
 
 if TYPE_CHECKING:
     from thinkdraw.runtime.http import NoAnswer
 
-OPENAI = "https://api.openai.com/v1"
-_LATER = {408, 409, 425, 429, 500, 502, 503, 504, 529}
+_LATER = {200, 408, 409, 425, 429, 500, 502, 503, 504, 529}
 _NEVER = {400, 413, 422}
 
 
@@ -33,7 +31,10 @@ class EndpointSettings(StrictModel):
     kind: Literal["endpoint"] = "endpoint"
     base_url: str | None = Field(default=None, description="Such as http://localhost:8000/v1; null is OpenAI's.")
     model: str = Field(description="Name of the model there.")
-    key_env: str = Field(default="OPENAI_API_KEY", description="The environment variable that holds the key.")
+    key_env: str | None = Field(
+        default=None,
+        description="The environment variable that holds the key; null is OPENAI_API_KEY for OpenAI's own address, else none.",
+    )
     language: str = "English"
     structured: Literal["json_schema", "json_object", "none"] = Field(
         default="json_schema", description="How the endpoint is told to answer in JSON; none where it cannot be."
@@ -42,34 +43,49 @@ class EndpointSettings(StrictModel):
     max_answer_tokens: int = Field(default=2000, ge=16)
     max_side: int = Field(default=1024, ge=32, description="A larger picture is sent smaller.")
     concurrency: int = Field(default=16, ge=1, description="Requests under way at a time.")
-    timeout_s: float = Field(default=120.0, gt=0)
+    timeout_s: float = Field(default=120.0, gt=0, description="For a whole answer.")
+    extra_body: dict[str, Any] = Field(
+        default={}, description="Further fields of every request; one that is null is taken out."
+    )
 
 
 class EndpointTeacher:
     def __init__(self, settings: EndpointSettings) -> None:
+        from thinkdraw.runtime.chat.client import AsyncChat
         from thinkdraw.runtime.http import AsyncHttpClient, NoAnswer, Patience
 
         self.name, self.concurrency = settings.model, settings.concurrency
         self._settings, self._no_answer = settings, NoAnswer
-        key = os.environ.get(settings.key_env) or ("none" if settings.base_url else "")  # a local server asks for none
-        if not key:
-            raise UserError(f"{settings.key_env} is not set. Export the key, or give base_url of a local server.")
-        url = settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+        given = "base_url" if settings.base_url else "OPENAI_BASE_URL"
+        self._url = checked_url(settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, given)
+        key = openai_key_for(self._url, "key_env", settings.key_env)
+        if not key and self._url == OPENAI:
+            raise UserError("OPENAI_API_KEY is not set. Export the key, or give base_url of a local server.")
         # The loop counts, waits and tries again itself: a hidden retry would be paid and not counted.
         patience = Patience(settings.timeout_s, retries=0)
-        self._client = AsyncHttpClient(checked_url(url), key, patience, settings.concurrency)
+        self._client, self._has_key = AsyncHttpClient(self._url, key, patience, settings.concurrency), bool(key)
+        self._chat = AsyncChat(self._client, self._url, settings.extra_body)
 
     async def ask(self, ask: TeacherRequest) -> TeacherReply:
         settings = self._settings
         body = {"model": settings.model, "messages": await self._messages(ask), "seed": ask.seed}
-        # OpenAI's newer models refuse the old name, most other servers know no other.
+        # OpenAI's newer models refuse the old name, most other servers know no other; the chat learns what holds there.
         body |= {"max_tokens" if settings.base_url else "max_completion_tokens": settings.max_answer_tokens}
         body |= self._options()
         try:
-            reply = await self._client.send("/chat/completions", json.dumps(body).encode())
+            reply = await self._chat.ask(body)
         except self._no_answer as failure:
             raise self._error_of(failure) from failure
-        return _reply_of(reply)
+        problem = None
+        if reply.is_cut:
+            problem = (
+                "cut off",
+                f"the answer was cut off at max_answer_tokens={settings.max_answer_tokens}; write less.",
+            )
+        elif reply.lack.startswith(("the model refused", "withheld")):
+            problem = "refusal", "the answer refused the task; describe what can be seen, as JSON."
+        tokens_out = reply.usage.completion_tokens or len(reply.text) // 4
+        return TeacherReply(reply.text, reply.usage.prompt_tokens, tokens_out, problem)
 
     async def close(self) -> None:
         await self._client.close()
@@ -99,9 +115,10 @@ class EndpointTeacher:
             return BusyError(str(failure), failure.retry_after_s)
         if failure.status in _NEVER:
             return DeclinedError(str(failure))
-        where = self._settings.base_url or "OpenAI"
+        none = "No key was sent: give its variable's name as key_env. " if not self._has_key else ""
         return UserError(
-            f"{where} refuses to serve {self.name}: {failure}. Check key, model and address; what is written is kept."
+            f"{self._url} refuses to serve {self.name}: {failure}. {none if failure.status in (401, 403) else ''}"
+            "Check key, model and address; what is written is kept."
         )
 
 
@@ -114,15 +131,3 @@ def sent_picture(picture: np.ndarray, max_side: int) -> str:
         image.thumbnail((max_side, max_side), Image.Resampling.BICUBIC)
     image.save(buffer, format="JPEG", quality=92)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _reply_of(body: bytes) -> TeacherReply:
-    """Raises BusyError for a body that is no completion, as a proxy in between sends it."""
-    try:
-        completion = json.loads(body)
-        message, usage = completion["choices"][0]["message"], completion.get("usage") or {}
-        text = message.get("content") or message.get("refusal") or ""
-        tokens_out = usage.get("completion_tokens") or len(text) // 4
-        return TeacherReply(str(text), int(usage.get("prompt_tokens") or 0), int(tokens_out))
-    except (ValueError, TypeError, LookupError, AttributeError) as error:
-        raise BusyError(f"the endpoint's answer is no chat completion ({type(error).__name__}: {error})") from error

@@ -38,9 +38,12 @@ class TeacherRequest:
 
 @dataclass(frozen=True)
 class TeacherReply:
+    """problem: (kind, sentence for the teacher) of a text that is no answer because it was cut or refused."""
+
     text: str
     tokens_in: int = 0
     tokens_out: int = 0
+    problem: tuple[str, str] | None = None
 
 
 class BusyError(Exception):

@@ -66,8 +66,8 @@ class _PilImageProcessor:
     """`AutoImageProcessor` that does not ask for torchvision, whether it is installed or not."""
 
     @staticmethod
-    def from_pretrained(path: str, **no_code: bool) -> Any:
-        return AutoImageProcessor.from_pretrained(path, backend="pil", trust_remote_code=False)
+    def from_pretrained(path: str, **settings: Any) -> Any:
+        return AutoImageProcessor.from_pretrained(path, backend="pil", **settings)
 
 
 class _PartsMayBeAbsent(ProcessorMixin):

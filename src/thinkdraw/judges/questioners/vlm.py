@@ -12,7 +12,15 @@ from thinkdraw.errors import UserError
 from thinkdraw.images import to_pil
 from thinkdraw.judges.loading import digest
 from thinkdraw.judges.questioners.picture_chat import read_chat_model
-from thinkdraw.judges.questioners.yes_no import QUESTION_FORMAT, check_pairs, check_question_format, p_yes, yes_no_ids
+from thinkdraw.judges.questioners.yes_no import (
+    QUESTION_FORMAT,
+    asked,
+    check_pairs,
+    check_question_format,
+    p_yes,
+    yes_no_ids,
+)
+from thinkdraw.runtime.chat.thoughts import without_last_word, without_thoughts
 from thinkdraw.runtime.control_tokens import breaker
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
@@ -59,6 +67,10 @@ class VlmJudge:
         self.yes, self.no = yes_no_ids(self.processor.tokenizer, self.path)
         model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, max_length=None)
         self.model = model.to(self.device, DTYPES[dtype])
+        ends = model.generation_config.eos_token_id
+        self._ends = torch.tensor(
+            ends if isinstance(ends, list) else [-1 if ends is None else ends], device=self.device
+        )
         self._harmless = breaker(self.processor.tokenizer)
 
     @cached_property
@@ -72,26 +84,28 @@ class VlmJudge:
         """pictures: (B, H, W, 3) uint8. → (B,) float32 P(yes) on the CPU."""
         check_pairs(pictures, questions)
         array = pictures.cpu().numpy()
-        asked = [Request(self.question_format.replace("{question}", q), (p,)) for p, q in zip(array, questions)]
-        p = torch.full((len(asked),), torch.nan)
-        for rows in self._batches(asked):
-            logits = self._generate([asked[row] for row in rows], max_new_tokens=1).logits[0]
+        requests = [Request(asked(self.question_format, q), (p,)) for p, q in zip(array, questions)]
+        p = torch.full((len(requests),), torch.nan)
+        for rows in self._batches(requests):
+            logits = self._first_logits([requests[row] for row in rows])
             probs = logits.float().softmax(-1).cpu()
             p[rows] = p_yes(probs[:, self.yes].sum(1), probs[:, self.no].sum(1), self.min_yes_no_mass)
         return p
 
     @torch.no_grad()
     def write(self, requests: Sequence[Request]) -> list[str | None]:
-        """The greedy answer to each request, at most `max_new_tokens` long; None where the model says nothing.
+        """The greedy answer to each request without its thoughts, at most `max_new_tokens` long; None where there is none.
 
-        What else the checkpoint's generation_config.json sets, a repetition penalty say, holds.
+        One that was cut there lacks the word that it was cut in. What else the checkpoint's generation_config.json sets, a
+        repetition penalty say, holds.
         """
         texts: list[str | None] = [None] * len(requests)
         for rows in self._batches(requests):
-            output = self._generate([requests[row] for row in rows], max_new_tokens=self.max_new_tokens)
-            replies = output.sequences[:, -len(output.logits) :]
-            for row, text in zip(rows, self.processor.tokenizer.batch_decode(replies, skip_special_tokens=True)):
-                texts[row] = text.strip() or None
+            replies = self._generate([requests[row] for row in rows], max_new_tokens=self.max_new_tokens)
+            ended = torch.isin(replies, self._ends).any(1).tolist()
+            said = self.processor.tokenizer.batch_decode(replies, skip_special_tokens=True)
+            for row, text, is_whole in zip(rows, map(without_thoughts, said), ended):
+                texts[row] = (text if is_whole else without_last_word(text)) or None
         return texts
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
@@ -102,7 +116,17 @@ class VlmJudge:
         for rows in by_count.values():
             yield from (rows[i : i + self.max_rows] for i in range(0, len(rows), self.max_rows))
 
-    def _generate(self, requests: Sequence[Request], max_new_tokens: int) -> Any:
+    def _first_logits(self, requests: Sequence[Request]) -> Tensor:
+        """(B, V) of the reply's first token."""
+        return self._generated(requests, max_new_tokens=1, output_logits=True)[0].logits[0]
+
+    def _generate(self, requests: Sequence[Request], max_new_tokens: int) -> Tensor:
+        """(B, ≤ max_new_tokens) ids of the replies; no logits are kept, which of a long reply are gigabytes."""
+        output, start = self._generated(requests, max_new_tokens=max_new_tokens)
+        return output.sequences[:, start:]
+
+    def _generated(self, requests: Sequence[Request], **settings: Any) -> tuple[Any, int]:
+        """(what the model generates, the place at which its replies begin)."""
         inputs = self.processor.apply_chat_template(
             [self._conversation(request) for request in requests],
             add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
@@ -110,9 +134,8 @@ class VlmJudge:
         )  # fmt: skip
         # generate() also derives the positions that left padding shifts, each model in its own way.
         inputs = inputs.to(self.device, self.model.dtype)
-        return self.model.generate(
-            **inputs, max_new_tokens=max_new_tokens, output_logits=True, return_dict_in_generate=True
-        )
+        start = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
+        return self.model.generate(**inputs, return_dict_in_generate=True, **settings), start
 
     def _conversation(self, request: Request) -> list[JsonObject]:
         parts: list[JsonObject] = [{"type": "image", "image": to_pil(np.asarray(p))} for p in request.pictures]

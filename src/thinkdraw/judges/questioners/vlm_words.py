@@ -27,10 +27,10 @@ class VlmWords(VlmJudge):
         """
         check_pairs(pictures, texts)
         array = pictures.cpu().numpy()
-        asked = [Request(text, (picture,)) for picture, text in zip(array, texts)]
-        found = torch.full((len(asked),), torch.nan)
-        for rows in self._batches(asked):
-            logits = self._generate([asked[row] for row in rows], max_new_tokens=1).logits[0]
+        requests = [Request(text, (picture,)) for picture, text in zip(array, texts)]
+        found = torch.full((len(requests),), torch.nan)
+        for rows in self._batches(requests):
+            logits = self._first_logits([requests[row] for row in rows])
             probs = logits.float().softmax(-1).cpu()
             for place, row in enumerate(rows):
                 found[row] = probs[place, [self._first_token(text) for text in strings[row]]].sum()

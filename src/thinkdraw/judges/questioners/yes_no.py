@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.chat.thoughts import without_thoughts
 
 QUESTION_FORMAT = "{question} Answer yes or no."
 """How a chat model is asked, unless its settings say otherwise; the same local and remote."""
@@ -18,6 +19,7 @@ _SPACE_MARKS = " \t\n▁Ġ"  # how vocabularies write the space before a word
 _ANSWER = re.compile(
     r"""[\s"'“‘*_`(\[]*(yes|no)(?=$|[\s.,;:!?"'”’*`)\]]|_+(?!\w))(?!\s+or\s+(?:yes|no)\b)""", flags=re.IGNORECASE
 )
+_SAYS_HOW = re.compile(r"\b(?:answer|reply|respond|say)\b[^.?!]{0,40}\byes\W{1,3}or\W{1,3}no\b[^?]*\Z", re.IGNORECASE)
 
 
 def parse_yes_no(text: str | None) -> float:
@@ -25,10 +27,10 @@ def parse_yes_no(text: str | None) -> float:
 
     Spaces, quotes, opening brackets and Markdown marks are skipped; then the first word must be yes or no in any case,
     followed by the end, a space or punctuation (. , ; : ! ? quotes, closing brackets, Markdown). What comes after does
-    not count, except that "yes or no" only repeats the question. "Yes/no", "no-one", "not", "The answer is yes",
+    not count, nor do thoughts before it, except that "yes or no" only repeats the question. "Yes/no", "no-one", "not", "The answer is yes",
     "y", "true" and an empty text are no verdict.
     """
-    match = _ANSWER.match(text or "")
+    match = _ANSWER.match(without_thoughts(text or ""))
     return math.nan if match is None else float(match[1].lower() == "yes")
 
 
@@ -59,6 +61,12 @@ def p_yes(yes: Tensor, no: Tensor, min_mass: float) -> Tensor:
     """
     mass = (yes + no).double()
     return torch.where(mass >= min_mass, yes.double() / mass, math.nan).float()
+
+
+def asked(question_format: str, question: str) -> str:
+    """The question as a chat model gets it: in its format, unless by that one it would be told twice to say yes or no."""
+    says_how = question_format == QUESTION_FORMAT and _SAYS_HOW.search(question)
+    return question if says_how else question_format.replace("{question}", question)
 
 
 def check_question_format(text: str) -> None:

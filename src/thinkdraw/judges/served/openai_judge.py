@@ -1,10 +1,11 @@
 """A model behind any OpenAI-compatible endpoint (vLLM, SGLang, `transformers serve`, a hosted one) as a judge."""
 
 import math
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,41 +15,49 @@ from thinkdraw.errors import UserError
 from thinkdraw.images import to_data_uri
 from thinkdraw.judges.questioners.yes_no import (
     QUESTION_FORMAT,
+    asked,
     check_pairs,
     check_question_format,
     p_yes,
     parse_yes_no,
     read_token,
 )
-from thinkdraw.judges.served.endpoint import Alternative, ChatCompletion, Endpoint, LogProbs
+from thinkdraw.judges.served.endpoint import Endpoint
+from thinkdraw.runtime.chat.completion import Alternative, ChatCompletion
 from thinkdraw.runtime.http import NoAnswer
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Request
 
-Mode = Literal["auto", "logprobs", "answer"]
-MAX_ANSWER_TOKENS = 8  # enough for yes or no in any spelling; the rest of the answer is not read
+Mode = Literal["auto", "logprobs", "answer", "write"]
+TEST_QUESTION = "Is the picture grey?"
+UNLIKELY = "neither yes nor no among the likely tokens"
 
 
 class OpenAIJudge:
     """`Questioner` and `Writer` over HTTP; pictures travel as base64 PNG, one request per row, rows are never swapped.
 
     mode "logprobs": P(yes) = p(yes) / (p(yes) + p(no)) over the spellings of both among the `top_logprobs` most likely
-    first tokens; NaN where one of the two is not among them or both together have less than `min_yes_no_mass`. Spellings
-    further down are not seen, so a value may differ from the local one by at most their probability.
-    mode "answer": 1 or 0 for an answer that begins with yes or no (`parse_yes_no`), NaN otherwise. This is a verdict,
-    not a probability: `hard` is True, and who reports it says so.
-    mode "auto": logprobs where a test request at construction gets them, else answer. Asked-for log-probs that do not
-    come are an error: some servers ignore the field.
+    first tokens. A word that is not among them counts with the most that it can have: as much as the least likely of them,
+    and no more than all of them leave. NaN where neither is among them or both together have less than
+    `min_yes_no_mass`. Spellings further down are not seen, so a value may differ from the local one by at most their
+    probability.
+    mode "answer": 1 or 0 for an answer that begins with yes or no once its thoughts are taken out (`parse_yes_no`), NaN
+    otherwise. This is a verdict, not a probability: `hard` is True, and who reports it says so.
+    mode "auto": logprobs where a test question at construction gets yes or no by them, else answer, with a warning.
+    mode "write": for `write` alone; no yes or no is asked for at construction, and `answer` is refused.
 
-    base_url, api_key_env, max_concurrent, timeout_s, max_retries, backoff_s: as in `Endpoint`. extra_body: further fields
-    of every request, e.g. {"chat_template_kwargs": {"enable_thinking": False}} for vLLM. max_new_tokens: of `write`.
+    base_url, api_key_env, max_concurrent, timeout_s, max_retries, backoff_s, extra_body: as in `Endpoint`; extra_body is for
+    example {"chat_template_kwargs": {"enable_thinking": False}} for vLLM. max_answer_tokens: of an answer in mode "answer",
+    enough for yes or no in any spelling; a model that thinks first needs thousands. max_new_tokens: of `write`.
     A request that fails for good, or that another model answers than at the start, is NaN (None in `write`); `failures`
-    counts the reasons.
-    Raises UserError at construction for a server that cannot be reached, refuses the key or does not serve `model`.
+    counts the reasons, each with an example of what came.
+    Raises UserError at construction for a server that cannot be reached, refuses the key or does not serve `model`, and
+    for a model that answers the test question with neither yes nor no.
     """
 
     name = "openai"
     elsewhere = True
+    wants_yes_no = True
 
     def __init__(
         self,
@@ -65,32 +74,45 @@ class OpenAIJudge:
         max_retries: int = 4,
         backoff_s: float = 0.5,
         extra_body: JsonMapping | None = None,
+        max_answer_tokens: int = 8,
     ):
         check_question_format(question_format)
-        self.model, self.question_format, self.extra_body = model, question_format, dict(extra_body or {})
+        self.model, self.question_format, self.max_answer_tokens = model, question_format, max_answer_tokens
         self.top_logprobs, self.min_yes_no_mass, self.max_new_tokens = top_logprobs, min_yes_no_mass, max_new_tokens
         self.api_key_env = api_key_env
-        self.endpoint = Endpoint(base_url, api_key_env, max_concurrent, timeout_s, max_retries, backoff_s)
+        self.endpoint = Endpoint(base_url, api_key_env, max_concurrent, timeout_s, max_retries, backoff_s, extra_body)
         self.failures: Counter[str] = Counter()
-        self.hard, first = self._probe(mode)
-        self.served_as, self.fingerprint = first.model, first.system_fingerprint
+        self._examples: dict[str, str] = {}
+        self.mode, first = self._probe(mode)
+        self.served_as, self.fingerprint, self._left_out = (
+            first.model, first.system_fingerprint, self.endpoint.left_out,
+        )  # fmt: skip
+
+    @property
+    def hard(self) -> bool:
+        return self.mode == "answer"
 
     @property
     def revision(self) -> str:
         """Address, model, what the server called it at the start, and the mode. Weights behind a name are not seen."""
         served = " ".join(filter(None, (self.served_as, self.fingerprint)))
-        mode = "answer" if self.hard else "logprobs"
-        return f"{self.endpoint.base_url} {self.model} ({served or 'unnamed'}) {mode}"
+        without = "".join(f" without {name}" for name in self._left_out)
+        return f"{self.endpoint.base_url} {self.model} ({served or 'unnamed'}) {self.mode}{without}"
 
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
         """pictures: (B, H, W, 3) uint8. → (B,) float32: P(yes), or 1 and 0 where `hard`."""
         check_pairs(pictures, questions)
+        if self.mode == "write":
+            raise UserError("judge openai: mode=write answers no questions. Use mode=auto.")
         array = pictures.cpu().numpy()
         bodies = [partial(self._question, *pair) for pair in zip(array, questions)]
         return torch.tensor([self._verdict(reply) for reply in self._ask_all(bodies)], dtype=torch.float32)
 
     def write(self, requests: Sequence[Request]) -> list[str | None]:
-        """The greedy answer to each request, at most `max_new_tokens` long; None where none came."""
+        """The greedy answer to each request without its thoughts, at most `max_new_tokens` long; None where none came.
+
+        One that was cut there lacks the word that it was cut in.
+        """
         bodies = [partial(self._body, r.text, r.pictures, max_tokens=self.max_new_tokens) for r in requests]
         return [None if reply is None else self._text(reply) for reply in self._ask_all(bodies)]
 
@@ -99,88 +121,116 @@ class OpenAIJudge:
     def _body(self, text: str, pictures: Sequence[np.ndarray], **settings: Any) -> JsonObject:
         parts: list[JsonObject] = [{"type": "image_url", "image_url": {"url": to_data_uri(p)}} for p in pictures]
         messages = [{"role": "user", "content": [*parts, {"type": "text", "text": text}]}]
-        return {"model": self.model, "messages": messages, "temperature": 0.0, **settings, **self.extra_body}
+        return {"model": self.model, "messages": messages, "temperature": 0.0, **settings}
 
     def _question(self, picture: np.ndarray, question: str, hard: bool | None = None) -> JsonObject:
-        text = self.question_format.replace("{question}", question)
+        text = asked(self.question_format, question)
         if self.hard if hard is None else hard:
-            return self._body(text, [picture], max_tokens=MAX_ANSWER_TOKENS)
+            return self._body(text, [picture], max_tokens=self.max_answer_tokens)
         return self._body(text, [picture], max_tokens=1, logprobs=True, top_logprobs=self.top_logprobs)
 
     def _ask_all(self, bodies: Sequence[Callable[[], JsonMapping]]) -> list[ChatCompletion | None]:
         replies: list[ChatCompletion | None] = []
         for reply in self.endpoint.ask_all(bodies):
             if isinstance(reply, NoAnswer):
-                self.failures[reply.reason] += 1
-            elif not reply.choices:
-                self.failures["reply without an answer"] += 1
+                self._fail(reply.reason, reply.detail if reply.status is not None else "")
             elif reply.model != self.served_as:
-                self.failures[f"answered by {reply.model or 'an unnamed model'}"] += 1
+                self._fail(f"answered by {reply.model or 'an unnamed model'}")
             else:
                 replies.append(reply)
                 continue
             replies.append(None)
         return replies
 
+    def _fail(self, reason: str, example: str = "") -> None:
+        """Count a reason, under its first example."""
+        self.failures[self._examples.setdefault(reason, f"{reason}: {example}" if example else reason)] += 1
+
     # Verdicts
 
     def _verdict(self, reply: ChatCompletion | None) -> float:
         if reply is None:
             return math.nan
-        if self.hard:
-            verdict = parse_yes_no(reply.choices[0].message.content)
-        else:
-            verdict = self._p_yes(reply.choices[0].logprobs)
+        verdict = parse_yes_no(reply.text) if self.hard else self._p_yes(reply)
         if math.isnan(verdict):
-            self.failures["neither yes nor no" if self.hard else "no yes and no among the likely tokens"] += 1
+            self._fail(*self._lack(reply))
         return verdict
 
-    def _p_yes(self, logprobs: LogProbs | None) -> float:
-        masses: dict[str | None, list[float]] = {"yes": [], "no": []}
-        for alternative in first_token(logprobs):
-            masses.setdefault(read_token(alternative.token), []).append(math.exp(alternative.logprob))
-        if not masses["yes"] or not masses["no"]:
+    def _p_yes(self, reply: ChatCompletion) -> float:
+        likely = [(read_token(seen.token), math.exp(seen.logprob)) for seen in first_token(reply)]
+        masses = {word: sum(p for found, p in likely if found == word) for word in ("yes", "no")}
+        if not any(masses.values()):
             return math.nan
-        yes, no = (torch.tensor(masses[word], dtype=torch.float64).sum() for word in ("yes", "no"))
-        return float(p_yes(yes, no, self.min_yes_no_mass))
+        unseen = min(min(p for _, p in likely), max(0.0, 1 - sum(p for _, p in likely)))
+        seen = {word for word, _ in likely}
+        yes, no = (torch.tensor(masses[word] if word in seen else unseen).double() for word in ("yes", "no"))
+        return math.nan if sum(masses.values()) < self.min_yes_no_mass else float(p_yes(yes, no, 0.0))
+
+    def _lack(self, reply: ChatCompletion) -> tuple[str, str]:
+        """(reason, example) of a reply without a verdict."""
+        if reply.lack and self.hard:
+            return reply.lack, repr(reply.said) if reply.said else ""
+        if self.hard:
+            return "neither yes nor no", repr(reply.said)
+        return (UNLIKELY, likely_tokens(reply)) if first_token(reply) else ("no log-probabilities", "")
 
     def _text(self, reply: ChatCompletion) -> str | None:
-        text = (reply.choices[0].message.content or "").strip()
+        text = "" if reply.lack else reply.whole_words
         if not text:
-            self.failures["empty answer"] += 1
+            self._fail(reply.lack or "cut off before an answer")
         return text or None
 
-    # The test request at construction
+    # The test question at construction
 
-    def _probe(self, mode: Mode) -> tuple[bool, ChatCompletion]:
-        """(whether verdicts are hard, the server's first reply) of a question about a small grey picture."""
-        if mode not in ("auto", "logprobs", "answer"):
-            raise UserError(f"mode={mode}: unknown. Use auto, logprobs or answer.")
-        ask = partial(self._question, np.full((64, 64, 3), 127, np.uint8), "Is the picture grey?")
-        if mode != "answer":
+    def _probe(self, mode: Mode) -> tuple[Mode, ChatCompletion]:
+        """(logprobs, answer or write; the server's first reply) of a question about a small grey picture."""
+        if mode not in get_args(Mode):
+            raise UserError(f"mode={mode}: unknown. Use {', '.join(get_args(Mode))}.")
+        ask, why, where = (
+            partial(self._question, np.full((64, 64, 3), 127, np.uint8), TEST_QUESTION),
+            "",
+            self.endpoint.base_url,
+        )
+        if mode in ("auto", "logprobs"):
             try:
                 reply = self.endpoint.ask(ask(hard=False))
             except NoAnswer as failure:
                 # A server that checks its fields may refuse the log-probs; whether that was it shows the plain request.
                 if mode == "logprobs" or failure.status not in (400, 422):
                     raise self._unusable(failure) from failure
+                why = f"asked for log-probs {where} says: {failure.detail or failure.reason}"
             else:
-                if reply.choices and len(first_token(reply.choices[0].logprobs)) > 1:
-                    return False, reply
+                if len(first_token(reply)) < 2:
+                    why = f"{where} answers without top_logprobs"
+                elif not self.wants_yes_no or not math.isnan(self._p_yes(reply)):
+                    return "logprobs", reply
+                else:
+                    why = f"{self.model} begins its reply to {TEST_QUESTION!r} with neither yes nor no but {likely_tokens(reply)}"
                 if mode == "logprobs":
                     raise UserError(
-                        f"judge openai: mode=logprobs, but {self.endpoint.base_url} answers without top_logprobs. Use a "
-                        "server that returns them (vLLM, SGLang), or mode=answer for hard verdicts."
+                        f"judge openai: mode=logprobs, but {why}. Use a server that returns them and a model that begins with "
+                        "yes or no (thoughts off: extra_body={chat_template_kwargs: {enable_thinking: false}}), or "
+                        "mode=answer for hard verdicts."
                     )
         try:
             reply = self.endpoint.ask(ask(hard=True))
         except NoAnswer as failure:
             raise self._unusable(failure) from failure
-        if not reply.choices:
-            raise UserError(
-                f"judge openai: {self.endpoint.base_url} replies without an answer. Check model and server."
-            )
-        return True, reply
+        if mode == "write":
+            return mode, reply
+        if math.isnan(parse_yes_no(reply.text)):
+            raise self._no_verdict(reply, why)
+        if why:
+            warnings.warn(f"judge openai: verdicts are hard, 1 or 0: {why}.", stacklevel=3)
+        return "answer", reply
+
+    def _no_verdict(self, reply: ChatCompletion, why: str) -> UserError:
+        said = ", ".join(filter(None, (repr(reply.said), reply.lack, why)))
+        return UserError(
+            f"judge openai: to {TEST_QUESTION!r} {self.model} at {self.endpoint.base_url} answers neither yes nor no ({said}). "
+            "If it thinks first, switch that off (extra_body={chat_template_kwargs: {enable_thinking: false}}) or give it "
+            "room (max_answer_tokens=2048); mode=write suits a model that is only to write."
+        )
 
     def _unusable(self, failure: NoAnswer) -> UserError:
         where = self.endpoint.base_url
@@ -201,6 +251,13 @@ class OpenAIJudge:
         )
 
 
-def first_token(logprobs: LogProbs | None) -> Sequence[Alternative]:
+def first_token(reply: ChatCompletion) -> Sequence[Alternative]:
     """The likely first tokens, as far as the server shows them."""
+    logprobs = reply.choices[0].logprobs
     return logprobs.content[0].top_logprobs if logprobs and logprobs.content else []
+
+
+def likely_tokens(reply: ChatCompletion) -> str:
+    """The three likeliest first tokens with their probabilities."""
+    best = sorted(first_token(reply), key=lambda seen: -seen.logprob)[:3]
+    return ", ".join(f"{seen.token[:20]!r} ({math.exp(seen.logprob):.0%})" for seen in best)

@@ -20,6 +20,7 @@ class OpenAIWords(OpenAIJudge):
     """
 
     name = "openai-words"
+    wants_yes_no = False
 
     def __init__(self, model: str, base_url: str, **settings: Any):
         super().__init__(model, base_url, "logprobs", **settings)
@@ -36,7 +37,7 @@ class OpenAIWords(OpenAIJudge):
         bodies = [partial(self._body, text, [picture], **settings) for picture, text in pairs]
         sums = []
         for reply, words in zip(self._ask_all(bodies), strings, strict=True):
-            likely = first_token(reply.choices[0].logprobs) if reply is not None else ()
+            likely = first_token(reply) if reply is not None else ()
             masses = {alternative.token: math.exp(alternative.logprob) for alternative in likely}
             sums.append(sum(masses.get(word, 0.0) for word in words) if masses else math.nan)
         return torch.tensor(sums, dtype=torch.float32)

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies.sampling import control_group
-from thinkdraw.runtime.device import free_cached_memory
 
 T = TypeVar("T")
 USABLE_FRAC = 0.85  # of free memory; the rest is for what formulas leave out, fragments for one
@@ -104,7 +103,8 @@ def until_it_fits(work: Callable[[int], T], size: int, what: str) -> tuple[T, in
             )
         size, before = -(-size // 2), size
         warnings.warn(f"out of memory with {before} {what}: going on with {size}.", stacklevel=3)
-        free_cached_memory()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
 
 def _attempt(work: Callable[[int], T], size: int) -> tuple[bool, Any]:

@@ -1,0 +1,45 @@
+"""Chat with one OpenAI-compatible server in its dialect."""
+
+import json
+
+from thinkdraw.runtime.chat.completion import ChatCompletion, read_completion
+from thinkdraw.runtime.chat.dialect import Dialect, with_fields
+from thinkdraw.runtime.http import AsyncHttpClient, HttpClient, NoAnswer
+from thinkdraw.runtime.json_types import JsonMapping
+
+CHAT = "/chat/completions"
+
+
+class Chat:
+    """Requests to one server, in its dialect. extra_body: as in `with_fields`."""
+
+    def __init__(self, client: HttpClient, where: str, extra_body: JsonMapping | None = None) -> None:
+        self.client, self._extra, self.dialect = client, dict(extra_body or {}), Dialect(where, extra_body)
+
+    def ask(self, body: JsonMapping) -> ChatCompletion:
+        """Raises NoAnswer when the last try failed too."""
+        body = with_fields(body, self._extra)
+        while True:
+            sent = self.dialect.put(body)
+            try:
+                return self.client.ask(CHAT, read_completion, lambda sent=sent: json.dumps(sent).encode())
+            except NoAnswer as refusal:
+                if not self.dialect.learn(sent, refusal):
+                    raise
+
+
+class AsyncChat:
+    """As `Chat`, for a loop that counts, waits and tries again by rules of its own."""
+
+    def __init__(self, client: AsyncHttpClient, where: str, extra_body: JsonMapping | None = None) -> None:
+        self.client, self._extra, self.dialect = client, dict(extra_body or {}), Dialect(where, extra_body)
+
+    async def ask(self, body: JsonMapping) -> ChatCompletion:
+        body = with_fields(body, self._extra)
+        while True:
+            sent = self.dialect.put(body)
+            try:
+                return read_completion(await self.client.send(CHAT, json.dumps(sent).encode()))
+            except NoAnswer as refusal:
+                if not self.dialect.learn(sent, refusal):
+                    raise

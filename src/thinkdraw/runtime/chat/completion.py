@@ -1,0 +1,138 @@
+"""What of a chat completion is its answer, and what is wrong with one that has none."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from thinkdraw.runtime.chat.thoughts import without_last_word, without_thoughts
+from thinkdraw.runtime.http import NoAnswer, in_a_line, said_by
+from thinkdraw.runtime.json_types import JsonMapping
+
+NO_CHOICES = "a reply without an answer"
+
+
+def _joined(content: object) -> object:
+    """Text of a message's content, which may come in parts: texts, and thoughts, which are marked as such."""
+    if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
+        content = "".join(map(_part, content))
+    # Half of a pair of surrogates is no text; as a control character it is found wherever these are refused.
+    return re.sub(r"[\ud800-\udfff]", "\0", content) if isinstance(content, str) else content
+
+
+def _part(part: JsonMapping) -> str:
+    kind = part.get("type", "text")
+    if kind in ("thinking", "reasoning"):
+        return f"<think>{in_a_line(str(part.get(kind) or part.get('text')))}</think>"
+    text = part.get("text") if kind in ("text", "output_text") else ""
+    return text if isinstance(text, str) else ""
+
+
+def _text_or_none(value: object) -> str | None:
+    return in_a_line(value) if isinstance(value, str) else None
+
+
+def _count(value: object) -> int:
+    return int(value) if isinstance(value, int | float) and 0 <= value < 1e9 else 0
+
+
+Text = Annotated[str | None, BeforeValidator(_text_or_none)]
+Count = Annotated[int, BeforeValidator(_count)]
+
+
+class Alternative(BaseModel):
+    token: str
+    logprob: float = Field(le=1e-3)  # nats; more than rounding above 0 is no log-probability, and NaN neither
+
+
+class TokenLogProbs(BaseModel):
+    top_logprobs: Annotated[list[Alternative], BeforeValidator(lambda given: given or [])] = []
+
+
+class LogProbs(BaseModel):
+    content: list[TokenLogProbs] | None = None
+
+
+class Message(BaseModel):
+    content: Annotated[str | None, BeforeValidator(_joined)] = None
+    refusal: Text = None
+    reasoning_content: Text = None
+    reasoning: Text = None
+
+
+class Choice(BaseModel):
+    message: Message
+    logprobs: LogProbs | None = None
+    finish_reason: Text = None
+
+
+class Usage(BaseModel):
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+
+
+class ChatCompletion(BaseModel):
+    """The part of a chat completion that is read; a reply of another form is a failure, not half a reply."""
+
+    choices: list[Choice] = Field(min_length=1)
+    model: Annotated[str, BeforeValidator(lambda given: given or "")] = ""
+    system_fingerprint: Text = None
+    usage: Annotated[Usage, BeforeValidator(lambda given: given if isinstance(given, dict) else {})] = Usage()
+
+    @cached_property
+    def text(self) -> str:
+        """The first choice's text without thoughts."""
+        return without_thoughts(self.choices[0].message.content or "")
+
+    @property
+    def is_cut(self) -> bool:
+        return (self.choices[0].finish_reason or "").lower() in ("length", "max_tokens")
+
+    @property
+    def whole_words(self) -> str:
+        """`text`; of a cut one all but the last word, of which nobody knows whether it is whole."""
+        return without_last_word(self.text) if self.is_cut else self.text
+
+    @property
+    def lack(self) -> str:
+        """Why there is no text, "" where there is one."""
+        choice = self.choices[0]
+        if choice.message.refusal:
+            return "the model refused"
+        if choice.finish_reason == "content_filter":
+            return "withheld by a content filter"
+        if self.text:
+            return ""
+        if self.said:
+            return "thoughts that were cut off before an answer" if self.is_cut else "thoughts without an answer"
+        return "cut off before an answer" if self.is_cut else "empty answer"
+
+    @property
+    def said(self) -> str:
+        """The beginning of whatever came, a refusal or thoughts too, for people to see."""
+        message = self.choices[0].message
+        texts = (message.refusal, message.content, message.reasoning_content, message.reasoning)
+        return in_a_line(next(filter(None, texts), ""))[:80]
+
+
+def read_completion(body: bytes) -> ChatCompletion:
+    """Raises NoAnswer for a body that is no completion, with what the server says instead."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise NoAnswer("unreadable reply", in_a_line(body[:200].decode(errors="replace"))[:80], status=200) from error
+    if isinstance(value, dict) and value.get("error") and not value.get("choices"):
+        code = value["error"].get("code") if isinstance(value["error"], dict) else None
+        status = code if isinstance(code, int) and 400 <= code < 600 else 200
+        raise NoAnswer("an error in place of a reply", said_by(body), status)
+    if isinstance(value, dict) and value.get("choices") == []:
+        raise NoAnswer(NO_CHOICES, "its list of choices is empty", status=200)
+    try:
+        return ChatCompletion.model_validate(value)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise NoAnswer("unreadable reply", in_a_line(f"{place}: {first['msg']}")[:120], status=200) from error
