@@ -289,7 +289,7 @@ def sample(
     family = prompts.removeprefix("lab-")
     # The lab's first prompts are the same in a longer list, so that a larger --count goes on with the same store.
     source = f"{{source: {json.dumps(prompts)}}}" if family == prompts else (
-        f"{{families: {{{family}: 1.0}}, count: {max(4096, count)}}}"
+        f"{{families: {{{family}: 1.0}}, count: {max(2048 if family == 'compbench' else 4096, count)}}}"
     )  # fmt: skip
     values = {
         "policy": ckpt, "out": str(out), "count": count, "group_size": group_size, "rewards": reward or [],

@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from thinkdraw.errors import UserError
 from thinkdraw.lab.facts import Seen, is_true
 from thinkdraw.lab.prompts import (
     GENEVAL_TASKS,
@@ -99,3 +100,14 @@ def test_counted_phrases():
     assert counted(Wanted("arrow", "orange")) == "an orange arrow"
     assert counted(Wanted("cross", size="small", count=2)) == "two small crosses"
     assert counted(Wanted("fish", count=4)) == "four fish"
+
+
+def test_where_small_tasks_run_out_the_others_fill_up_and_what_there_is_not_is_said(monkeypatch):
+    monkeypatch.setattr("thinkdraw.lab.prompts.MAX_STALE", 300)
+    monkeypatch.setitem(SPECS, "compbench", (SPECS["compbench"][0], ("color", "shape")))
+    # 1.6 · 250 / 2 = 200 at most of each task, and shape has some forty in this split: color goes on.
+    made = prompt_set("compbench", "validation", 250)
+    assert len({e.spec.key() for e in made}) == 250 and sum(e.prompt.tag == "color" for e in made) > 201
+    monkeypatch.setitem(SPECS, "geneval", (SPECS["geneval"][0], ("single_object",)))
+    with pytest.raises(UserError, match=r"count=5000: there are \d+ different geneval prompts of split 'validation'"):
+        prompt_set("geneval", "validation", 5000)

@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from thinkdraw.errors import UserError
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES
 from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS, Spec, Wanted, scene_for
@@ -20,6 +21,7 @@ from thinkdraw.types import Prompt, Question
 Family = Literal["geneval", "compbench", "dense"]
 PromptSplit = Literal["train", "validation", "test", "ood"]
 Item = TypeVar("Item")
+MAX_STALE = 20_000  # draws in a row without a new prompt after which a task has run out
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 GENEVAL_TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COMPBENCH_TASKS = ("color", "shape", "texture", "spatial", "numeracy", "complex")
@@ -258,9 +260,11 @@ def _held_out(make: Callable[..., Spec], family: Family, task: str, rng: np.rand
 def prompt_set(family: Family, split: PromptSplit, count: int, seed: int = 0) -> list[Example]:
     """`count` examples with different keys (different texts for `ood`); the test sets are those of seed 0.
 
-    Tasks come in turn; one that has few different prompts (a single object) runs out and the others fill up.
+    Tasks come in turn; one that has few different prompts (a single object) runs out and the others fill up: each to 1.6 times
+    its even share, and further where that is not enough. Raises UserError where there are not so many.
     """
     seen: set[str] = set()
+    last_new = 0
     out: list[Example] = []
     tasks = SPECS[family][1]
     per_task = {task: int(1.6 * count / len(tasks)) + 1 for task in tasks}
@@ -268,11 +272,16 @@ def prompt_set(family: Family, split: PromptSplit, count: int, seed: int = 0) ->
         name = made.prompt.text if split == "ood" else made.spec.key()
         if name not in seen and per_task[made.prompt.tag] > 0:
             seen.add(name)
+            last_new = tries
             per_task[made.prompt.tag] -= 1
             id = f"lab-{family}-{split}-{len(out):04d}"
             out.append(Example(replace(made.prompt, id=id), made.spec))
             if len(out) == count:
                 return out
-        if tries > 200 * count + 20_000:
-            raise ValueError(f"only {len(out)} of {count} different {family} prompts exist in split {split!r}.")
+        if tries - last_new > MAX_STALE:
+            if min(per_task.values()) > 0:
+                raise UserError(
+                    f"count={count}: there are {len(out)} different {family} prompts of split {split!r}. Lower it."
+                )
+            per_task, last_new = dict.fromkeys(tasks, count), tries
     raise AssertionError("the stream is endless")

@@ -19,16 +19,18 @@ from thinkdraw.config import StrictModel
 from thinkdraw.corpus.progress import WritingDisplay
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.settings import CorpusSettings
-from thinkdraw.corpus.sources import Item
+from thinkdraw.corpus.sources import Item, PromptSource
 from thinkdraw.corpus.teachers.endpoint import EndpointSettings, EndpointTeacher
 from thinkdraw.corpus.teachers.teachers import GrammarSettings, GrammarTeacher, Teacher, WriterTeacher
 from thinkdraw.corpus.writing import Helpers, write
+from thinkdraw.data.prompt_files import read_prompts
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.rewards.opening import RewardSettings, open_judge, open_reward
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.search import BestOfN
+from thinkdraw.training.known_tests import refuse_published_tests
 from thinkdraw.types import Policy, Prompt, Questioner, Reward, Rollouts, Sampling, Scorer, Writer
 
 
@@ -54,6 +56,8 @@ class CorpusConfig(CorpusSettings):
 def run(config: CorpusConfig) -> Path:
     """Write the corpus, or go on with it, and return its folder. Raises UserError."""
     set_threads(config.num_threads)
+    if isinstance(config.source, PromptSource):
+        refuse_published_tests(config.source.path, read_prompts(config.source.path))
     with WritingDisplay() as show:
         return write(config, open_teacher(config), open_helpers(config), show)
 

@@ -42,6 +42,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     """Train, and return the run folder. reward: in place of the one that the config names. Raises UserError."""
     prompts = PromptOrder.of(config.prompts, config.stages, config.seed, config.history, config.out)
     validation = Validation(config)
+    validation.say_shared(prompts.all_prompts())
     with Run.open(config, reference=config.beta > 0) as run:
         check_prompts(run.policy, [*prompts.all_prompts(), *validation.prompts], config.sampling)
         # What is remembered is in the run's checkpoints, and comes back here when a stopped run goes on.

@@ -18,7 +18,7 @@ from thinkdraw.data.corpus_rows import CorpusReading, is_corpus
 from thinkdraw.data.leak_guard import leaks, refuse_leaks
 from thinkdraw.data.picture_bytes import centre_crop
 from thinkdraw.data.prompt_files import prompt_of, read_prompts, text_of
-from thinkdraw.data.tables import table_rows
+from thinkdraw.data.tables import say_counts, table_rows
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.rationales import write
@@ -27,7 +27,7 @@ from thinkdraw.picture_reader import PictureReading, UnreadableError, read_with_
 from thinkdraw.runtime.files import atomic_file
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.corpus_examples import corpus_examples
-from thinkdraw.training.known_tests import known_test_sets
+from thinkdraw.training.known_tests import known_test_sets, refuse_published_tests
 from thinkdraw.training.prompt_structure import StructureBy, with_structure
 from thinkdraw.types import Policy, Prompt, Sampling
 
@@ -46,7 +46,11 @@ class DataSettings(StrictModel):
         default={"geneval": 1.0}, min_length=1, description="The lab's mix, as shares."
     )
     split: Literal["train", "validation"] = Field(default="train", description="Of the lab.")
-    count: int = Field(default=4096, ge=1, description="Of the lab: different prompts, or SFT examples.")
+    count: int = Field(
+        default=4096,
+        ge=1,
+        description="Of the lab: different prompts, or SFT examples. Of a validation file: at most so many, spread evenly.",
+    )
     seed: int = Field(default=0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
     against: list[Path] = Field(
         default=[],
@@ -92,6 +96,8 @@ def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Pro
         prompts = [e.prompt for e in lab_examples(settings)]
     else:
         prompts = read_prompts(settings.source)
+        refuse_published_tests(Path(settings.source), prompts)
+        say_counts(f"prompts of {settings.source}", {"read": len(prompts)})
     prompts = [prompts[row] for row in rows_without_leaks(prompts, settings, "prompts.leaks")]
     cache = settings.structure_cache or (folder and folder / "structure.jsonl")
     return with_structure(prompts, settings.structure, settings.structure_settings, cache, settings.source)
@@ -200,6 +206,7 @@ def load_examples(
         if not rows:
             raise UserError(f"{path} holds no example. Write rows of prompt, thought, and image or image_tokens.")
         prompts = [prompt_of(row, f"{path} row {n}", n) for n, row in rows]
+        refuse_published_tests(path, prompts)
         kept = rows_without_leaks(prompts, settings, "data.leaks")
         prompts, rows = [prompts[i] for i in kept], [rows[i] for i in kept]
         thoughts = [text_of(row, "thought", f"{path} row {n}") for n, row in rows]

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phase.monitor import OveroptimisationMonitor, ValidationSettings
+from thinkdraw.recipes.phase.validation import Validation
 from thinkdraw.runtime.tracking import MetricsLog
-from thinkdraw.types import Rollouts, Sampling
+from thinkdraw.types import Prompt, Rollouts, Sampling
 
 
 class OtherCodes(LowCodes):
@@ -96,3 +97,16 @@ def test_the_last_phase_is_validated_and_can_be_the_best(tmp_path, policy):
     rows = MetricsLog.read(run / "metrics.jsonl")
     assert [row.get("validation_score") is not None for row in rows] == [False, True, True]
     assert [row["pictures_validated"] for row in rows] == [0, 8, 16]
+
+
+def test_a_validation_file_is_used_as_far_as_count_says_and_prompts_of_both_are_counted(tmp_path, capsys):
+    file = tmp_path / "v.txt"
+    file.write_text("".join(f"a photo of {n} cats\n" for n in range(10)))
+    config = grpo_config(tmp_path, "lab", validation={"every": 1, "prompts": {"source": str(file), "count": 4}})
+    validation = Validation(config)
+    assert [prompt.text.split()[3] for prompt in validation.prompts] == ["0", "2", "5", "7"]
+    assert "validation prompts of" in (said := capsys.readouterr().err) and "10 read, 4 used, spread evenly" in said
+    validation.say_shared([Prompt("a photo of 2 cats"), Prompt("a photo of 3 cats")])
+    assert "4 read, 1 of them trained on" in capsys.readouterr().err
+    validation.say_shared([Prompt("a photo of 3 cats")])
+    assert not capsys.readouterr().err

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from thinkdraw.data.leak_guard import text_key
+from thinkdraw.data.tables import say_counts
 from thinkdraw.policies.sampling.noise import derive_seeds
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.monitor import OPTIMISED, OveroptimisationMonitor, Scores
@@ -21,7 +23,23 @@ class Validation:
         """Raises UserError for prompts that cannot be read."""
         self.config, self.settings = config, config.validation
         self.prompts = load_prompts(self.settings.prompts, config.out) if self.settings.every else []
+        source, count, read = self.settings.prompts.source, self.settings.prompts.count, len(self.prompts)
+        if source != "lab" and read > count:
+            self.prompts = [self.prompts[i * read // count] for i in range(count)]
+            say_counts(f"validation prompts of {source}", {"read": read, "used, spread evenly": count})
         self.monitor = OveroptimisationMonitor(self.settings)
+
+    def say_shared(self, training: Sequence[Prompt]) -> None:
+        """Say how many of the validation's prompts are trained on: they choose the checkpoint that has learnt them."""
+        if self.settings.prompts.source == "lab":  # its splits have none in common
+            return
+        trained = {text_key(prompt.text) for prompt in training}
+        if shared := sum(text_key(prompt.text) in trained for prompt in self.prompts):
+            source = f"validation prompts of {self.settings.prompts.source}"
+            say_counts(
+                source,
+                {"read": len(self.prompts), "of them trained on: the best checkpoint is chosen by these too": shared},
+            )
 
     @property
     def stops(self) -> bool:
