@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config, GPT2Model
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import TooLongError, UserError
 from thinkdraw.policies import sampling as parts
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.runtime.device import autocast
@@ -234,7 +234,7 @@ class GridPolicy:
         for text in (prompt.text for prompt in prompts):
             ids = self.text.prompt(text)
             if len(ids) + budget + 1 + ROWS * COLUMNS > self.max_positions:
-                raise UserError(
+                raise TooLongError(
                     f"prompt {text[:40]!r}… has {len(ids)} tokens; with max_thought_tokens={budget} and {ROWS * COLUMNS} "
                     f"image tokens that exceeds the model's {self.max_positions} positions. Shorten it."
                 )

@@ -7,3 +7,11 @@ class UserError(Exception):
     The message is one line and says the value, the rule and the way out. The command line prints it without a
     traceback and exits with status 2.
     """
+
+
+class TooLongError(UserError):
+    """A text has more tokens than there is room for; who knows where it came from may cut it or leave it out."""
+
+
+class HeldError(UserError):
+    """A folder holds something that was begun with another configuration, or of other inputs."""

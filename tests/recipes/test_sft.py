@@ -1,4 +1,5 @@
 import json
+import os
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tests.training.helpers import counts_of, flat, gradients, rows_without_times, sft_config, write_examples
 
 from thinkdraw.errors import UserError
@@ -249,3 +250,48 @@ def test_where_learning_runs_out_of_memory_it_goes_on_with_fewer_rows_and_the_sa
     out_of_memory_above(0, monkeypatch, seen)
     with pytest.warns(UserWarning), pytest.raises(UserError, match="out of memory with a single one"):
         collected(optimiser)
+
+
+def test_image_tokens_follow_the_pictures_and_are_made_once(tmp_path, policy, monkeypatch, caplog):
+    """However a picture changed: in the row, in the file, behind the same size and time, or the cache is of before."""
+    model = load_policy(policy)
+    encoded = []
+    encode = model.encode_pictures
+    monkeypatch.setattr(model, "encode_pictures", lambda pictures: encoded.append(len(pictures)) or encode(pictures))
+    side = (model.picture.height, model.picture.width)
+    for name, colour in (("a.png", "red"), ("b.png", "blue")):
+        Image.new("RGB", side, colour).save(tmp_path / name)
+    rows, cache = tmp_path / "rows.jsonl", tmp_path / "cache.safetensors"
+
+    def tokens(*names):
+        rows.write_text("".join(json.dumps({"prompt": "it", "thought": "t", "image": name}) + "\n" for name in names))
+        return load_examples(DataSettings(source=str(rows)), model, 24, cache).image_tokens.int()
+
+    first = tokens("a.png", "b.png")
+    assert torch.equal(tokens("a.png", "b.png"), first) and encoded == [2]
+    assert torch.equal(tokens("b.png", "a.png"), first.flip(0)) and "other pictures" in caplog.text
+    stat = (tmp_path / "a.png").stat()
+    Image.new("RGB", side, "blue").save(tmp_path / "new.png")
+    (tmp_path / "a.png").write_bytes((tmp_path / "new.png").read_bytes().ljust(stat.st_size, b"\0"))
+    os.utime(tmp_path / "a.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    again = tokens("b.png", "a.png")
+    assert torch.equal(again[0], again[1])
+    save_file({"image_tokens": first.to(torch.uint16)}, cache)  # as it was written before
+    caplog.clear()
+    assert torch.equal(tokens("b.png", "a.png"), again) and "does not say what it was made of" in caplog.text
+    cache.write_bytes(b"damaged")
+    assert torch.equal(tokens("b.png", "a.png"), again)
+
+
+@pytest.mark.parametrize(("how", "left", "said"), [("drop", 2, "1 of 3 thoughts"), ("cut", 3, "1 of 3 thoughts")])
+def test_thoughts_without_room_are_counted(tmp_path, policy, how, left, said, caplog):
+    model = load_policy(policy)
+    row = {"prompt": "it", "image_tokens": [0] * 16}
+    texts = ["draw it", "draw it " * 40, "it"]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row | {"thought": text}) + "\n" for text in texts))
+    settings = DataSettings(source=str(tmp_path / "rows.jsonl"), over_long=how)
+    assert len(load_examples(settings, model, 12, tmp_path / "c.safetensors")) == left
+    assert said in caplog.text
+    refusing = settings.model_copy(update={"over_long": "refuse"})
+    with pytest.raises(UserError, match=r"rows.jsonl, row 2 \(00002\): its thought .* data.over_long=cut or drop"):
+        load_examples(refusing, model, 12, tmp_path / "c.safetensors")

@@ -68,6 +68,14 @@ def active_adapter(layer: Any) -> Adapter | None:
     return Adapter(layer.lora_A["default"], layer.lora_B["default"], layer.scaling["default"])
 
 
+def learned_weights(network: nn.Module) -> dict[str, nn.Parameter]:
+    """The network's weights, without adapters that have not learned yet and change nothing."""
+    weights = dict(network.named_parameters())
+    if not any(bool(p.detach().any()) for n, p in weights.items() if ".lora_B." in n):
+        weights = {n: p for n, p in weights.items() if ".lora_" not in n}
+    return weights
+
+
 def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     """The state dict with adapters added to their layers and peft's names undone; `model` stays as it is."""
     from peft.tuners.lora import Linear

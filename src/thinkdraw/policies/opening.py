@@ -9,6 +9,7 @@ from typing import Any, Literal
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy, split_name
 from thinkdraw.runtime import checkpoint
+from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.types import Policy
 
 
@@ -44,6 +45,23 @@ def run_checkpoint(folder: Path | str, select: Literal["best", "last"]) -> Path 
             f"policy {folder} is a run folder without a complete checkpoint. Let that run save one, or give a checkpoint."
         )
     return last
+
+
+def of_policy(name: str, revision: str) -> Input:
+    """What a setting `policy` stands for: the checkpoint that was found, its weights and the small files beside them.
+
+    revision: of the policy when it was loaded, which stands for the weights.
+    """
+    path = policy_path(name)
+    folder = split_name(path)[1]
+    files = (
+        [f for end in ("json", "jinja", "model", "txt") for f in sorted(Path(folder).glob(f"*.{end}"))]
+        if folder
+        else []
+    )
+    beside = [file for file in files if file.name not in (checkpoint.MARKER, checkpoint.REST)]
+    content = [part for file in beside for part in (file.name, file.read_bytes())]
+    return Input.of(name if path == name or name == "lab" else f"{name} ({path})", [revision, *content])
 
 
 def load_trained(name: str | Path, precision: str = "bf16", **options: Any) -> Policy:

@@ -28,7 +28,6 @@ from thinkdraw.recipes.phase.token_credit import scored
 from thinkdraw.recipes.phase.validation import Validation
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.batch import Batch
-from thinkdraw.training.data import check_prompts
 from thinkdraw.training.run import Loss, Run
 from thinkdraw.types import Policy, Reward
 
@@ -44,9 +43,11 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     validation = Validation(config)
     validation.say_shared(prompts.all_prompts())
     with Run.open(config, reference=config.beta > 0) as run:
-        check_prompts(run.policy, [*prompts.all_prompts(), *validation.prompts], config.sampling)
+        prompts.keep_what_fits(run, config.sampling)
+        validation.keep_what_fits(run)
         # What is remembered is in the run's checkpoints, and comes back here when a stopped run goes on.
         judges = run.remember("judges", Judges.open(config, run.policy, reward))
+        judges.note(run)
         prompts, entropy = run.remember("order", prompts), run.remember("entropy", EntropyControl(config.entropy))
         validation, counters = run.remember("watch", validation), run.remember_fields(Counters())
         # A reference that is never refreshed is the starting policy, which is loaded anew and needs no checkpoint.

@@ -8,7 +8,8 @@ DPO arXiv 2305.18290 · REBEL 2404.16767 · on pictures: arXiv 2505.17017.
 """
 
 import math
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,20 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import HeldError, UserError
 from thinkdraw.objectives import Pairs, PreferenceLoss, dpo_loss, pairs_from_rewards, rebel_loss
 from thinkdraw.recipes import sample
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.data import shuffled
-from thinkdraw.training.judged_store import load_judged, sampling_cost, with_log_probs_before
+from thinkdraw.training.judged_store import (
+    load_judged,
+    log_probs_key,
+    sampling_cost,
+    store_input,
+    with_log_probs_before,
+)
 from thinkdraw.training.run import Loss, Run, open_policy
 from thinkdraw.training.settings import TrainSettings
 from thinkdraw.types import Policy
@@ -83,11 +90,12 @@ def run(config: PreferenceConfig) -> Path:
         while run.goes_on:
             # 1. A round: its store, the pairs in it, and what they are compared with.
             number = min(run.step // per_round, config.rounds - 1)
-            judged = open_round(run, config, number)
+            is_begun = number <= state.round
+            judged = open_round(run, config, number, is_begun)
             run.describe(judged.rollouts.prompts, judged.rollouts.sampling)
             pairs = pairs_of(judged, config, number, run.world.size)
-            judged = compared(run, judged, pairs, config, number)
-            if number > state.round:
+            judged = compared(run, judged, pairs, config, number, is_begun)
+            if not is_begun:
                 state.round = number
                 forwards = len(torch.cat([pairs.better, pairs.worse]).unique())
                 run.ledger.add(reference_forwards=forwards, **sampling_cost(judged))
@@ -113,21 +121,32 @@ def run(config: PreferenceConfig) -> Path:
     return run.path
 
 
-def open_round(run: Run[Policy], config: PreferenceConfig, number: int) -> Batch:
-    """The round's judged rollouts: those given, or sampled by the policy as it is and kept in the run's folder."""
+def open_round(run: Run[Policy], config: PreferenceConfig, number: int, is_begun: bool) -> Batch:
+    """The round's judged rollouts: those given, or sampled by the policy as it is and kept in the run's folder.
+
+    is_begun: the round has trained, so that its store is whole, and the policy no longer the one that sampled.
+    """
     if number == 0 and config.store is not None:
-        # Once a round has trained, the policy is no longer the one that sampled.
-        begun = any((run.path / "before").glob("round_000_*"))
-        return load_judged(config.store, config.judge, run.policy, own=config.objective == "rebel" and not begun)
+        judged = load_judged(config.store, config.judge, run.policy, own=config.objective == "rebel" and not is_begun)
+        run.note("store", store_input(config.store, config.judge, judged))
+        return judged
     path = run.path / "stores" / f"round_{number:03d}"
-    if run.world.is_main:
+    if run.world.is_main and not is_begun:
         newest = latest_checkpoint(run.path)
         changes = {
             "out": path,
             "policy": str(newest) if number and newest else config.policy,
             "rewards": config.sample.rewards or [config.judge],
         }
-        sample.run(config.sample.model_copy(update=changes | {"seed": config.seed + 1000 * (number + 1)}))
+        sampling = config.sample.model_copy(update=changes | {"seed": config.seed + 1000 * (number + 1)})
+        try:
+            sample.run(sampling)
+        except HeldError as error:
+            if not run.is_new:
+                raise
+            run.display.warn("store", f"{error} The run it was for took no step: sampled anew.")
+            shutil.rmtree(path)
+            sample.run(sampling)
     run.world.wait()
     return load_judged(path, config.judge, run.policy)
 
@@ -144,13 +163,21 @@ def pairs_of(judged: Batch, config: PreferenceConfig, number: int, at_least: int
     return pairs
 
 
-def compared(run: Run[Policy], judged: Batch, pairs: Pairs, config: PreferenceConfig, number: int) -> Batch:
-    """The batch with the log-probs that pairs are compared with: at the start of the round, or of the run."""
+def compared(
+    run: Run[Policy], judged: Batch, pairs: Pairs, config: PreferenceConfig, number: int, is_begun: bool
+) -> Batch:
+    """The batch with the log-probs that pairs are compared with: at the start of the round, or of the run.
+
+    is_begun: the round has trained, and the policy is no longer the one of its start.
+    """
     anchor = number if config.refresh_reference else 0
     cache = run.path / "before" / f"round_{number:03d}_against_{anchor:03d}.safetensors"
-    policy = run.policy if anchor == number or cache.is_file() else open_policy(config, run.world)
+    open_before: Callable[[], Policy] | None = partial(open_policy, config, run.world) if anchor == 0 else None
+    if anchor == number and not is_begun:
+        open_before = lambda: run.policy  # noqa: E731
     rows = torch.cat([pairs.better, pairs.worse]).unique()
-    return with_log_probs_before(policy, judged, rows, config.micro_rows, run.world, cache)
+    key = log_probs_key(judged, rows, run.base)
+    return with_log_probs_before(open_before, judged, rows, config.micro_rows, run.world, cache, key)
 
 
 @dataclass(frozen=True)

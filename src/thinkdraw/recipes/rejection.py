@@ -17,7 +17,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, kept_rows, masked_modality_mean, segment_loss
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.data import shuffled
-from thinkdraw.training.judged_store import load_judged, sampling_cost
+from thinkdraw.training.judged_store import load_judged, sampling_cost, store_input
 from thinkdraw.training.run import Loss, Run
 from thinkdraw.training.settings import OptimiserSettings, TrainSettings
 from thinkdraw.types import Policy
@@ -53,6 +53,7 @@ def run(config: RejectionConfig) -> Path:
                 f"{len(kept)} of {len(judged)} rollouts are kept, fewer than batch_rows={config.batch_rows}. Lower "
                 "the threshold or batch_rows, or sample more."
             )
+        run.note("store", store_input(config.store, config.judge, judged))
         if run.is_new:
             run.ledger.add(**sampling_cost(judged))
         run.begin(judged.rollouts.prompts, judged.rollouts.sampling)

@@ -5,6 +5,9 @@
 A rollout depends on the seed and its prompt's place alone, so a run that was stopped goes on to the same store.
 """
 
+import logging
+import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -12,7 +15,7 @@ from typing import Literal
 from pydantic import Field
 
 from thinkdraw.config import StrictModel, load_config, save_config
-from thinkdraw.errors import UserError
+from thinkdraw.errors import HeldError, UserError
 from thinkdraw.policies.opening import load_trained, policy_path
 from thinkdraw.recipes.phase.rollout import draw_seeds
 from thinkdraw.recipes.score import judge_of, score_missing, shown
@@ -20,11 +23,15 @@ from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.runtime.files import holds_out, only_writer, sweep_leftovers
-from thinkdraw.training.data import DataSettings, check_prompts, load_prompts
+from thinkdraw.runtime.inputs.noted import CHANGED_INPUTS, ChangedInputs, Input, Inputs
+from thinkdraw.training.data import DataSettings, load_prompts, prompts_input, prompts_that_fit
 from thinkdraw.training.display import Display
-from thinkdraw.types import Policy, Sampling
+from thinkdraw.types import Policy, Prompt, Sampling
 
-MAY_CHANGE = {"count", "rewards", "device", "num_threads", "log_every"}  # between a stopped run and its continuation
+logger = logging.getLogger(__name__)
+
+# Between a stopped run and its continuation.
+MAY_CHANGE = {"count", "rewards", "device", "num_threads", "log_every", "changed_inputs"}
 
 
 class SampleConfig(StrictModel):
@@ -42,6 +49,7 @@ class SampleConfig(StrictModel):
     prompts_per_shard: int = Field(default=32, ge=1, description="Sampled together; what a kill can cost.")
     seed: int = Field(default=0, ge=0)
     rewards: list[str] = Field(default=[], description="Names of rewards that score each shard at once.")
+    changed_inputs: ChangedInputs = Field(default="refuse", description=CHANGED_INPUTS)
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
     dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Of the weights.")
     precision: Literal["fp32", "bf16"] = Field(
@@ -53,16 +61,16 @@ class SampleConfig(StrictModel):
 
 @holds_out
 def run(config: SampleConfig) -> Path:
-    """Fill the store up to `count` groups, and return its folder. Raises UserError, also for another run's store."""
+    """Fill the store up to `count` groups, and return its folder. Raises UserError, HeldError for another run's store."""
     set_threads(config.num_threads)
     prompts = load_prompts(config.prompts, config.out)
-    count = config.count or len(prompts)
     policy = load_trained(
         config.policy, device=str(pick_device(config.device)), dtype=config.dtype, precision=config.precision
     )
-    check_prompts(policy, prompts[:count], config.sampling)
+    prompts = prompts_that_fit(policy, prompts, config.prompts, config.sampling)
+    count = config.count or len(prompts)
     rewards = {name: open_reward(name) for name in config.rewards}
-    store = open_store(config, policy)
+    store = open_store(config, policy, prompts)
     left = max(0, count - store.num_groups)
     with ExitStack() as opened:
         for name, reward in rewards.items():
@@ -95,23 +103,58 @@ def _lasting(policy: str) -> str:
     return str(Path(path).resolve()) if policy != "lab" and Path(path).is_dir() else policy
 
 
-def open_store(config: SampleConfig, policy: Policy) -> RolloutStore:
-    """The store of this run, new or to go on with. Raises UserError if `out` holds another one."""
+def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt]) -> RolloutStore:
+    """The store of this run, new or to go on with; one without a shard holds nothing, and is made anew.
+
+    Raises HeldError if `out` holds rollouts of another configuration or policy, or of other prompts in their places.
+    """
     given, exists = config.out / "sample.yaml", (config.out / "store.json").exists()
     if exists and not given.exists():
         raise UserError(f"{config.out} holds a store that `thinkdraw sample` did not make. Choose another out=.")
+    inputs, groups = Inputs(config.out, config.changed_inputs), 0
     if exists:
-        before, now = (c.model_dump(mode="json") for c in (load_config(SampleConfig, given), config))
-        if differing := [name for name in now if name not in MAY_CHANGE and before[name] != now[name]]:
-            was = ", ".join(f"{name} ({before[name]} there, {now[name]} now)" for name in differing)
-            raise UserError(
-                f"{config.out} was sampled with another config: {was}. Choose another out=, or the same values."
-            )
+        store = RolloutStore.open(config.out)
+        if groups := store.num_groups:
+            _refuse_other_store(config, store, policy)
+        else:
+            shutil.rmtree(config.out / "scores", ignore_errors=True)
+            (config.out / "store.json").unlink()
+    setting, source = "prompts.source", config.prompts.source
+    has_grown = _has_grown(prompts, inputs.noted(setting), source, groups)
+    if not has_grown:
+        inputs.note(setting, prompts_input(prompts, source))
+    for change in inputs.hold(groups, "group"):
+        logger.warning("%s", change)
+    if has_grown:
+        inputs.note(setting, prompts_input(prompts, source))
     save_config(config, given)
+    inputs.write()
     thought = config.sampling.thought
-    store = RolloutStore.open(config.out) if exists else RolloutStore.create(config.out, policy, thought)
-    store.check_policy(policy)
-    store.check_revision(policy.revision)
+    store = RolloutStore.open(config.out) if groups else RolloutStore.create(config.out, policy, thought)
     if (shards := config.out / "shards").is_dir():
         sweep_leftovers(shards)
     return store
+
+
+def _refuse_other_store(config: SampleConfig, store: RolloutStore, policy: Policy) -> None:
+    before, now = (c.model_dump(mode="json") for c in (load_config(SampleConfig, config.out / "sample.yaml"), config))
+    if differing := [name for name in now if name not in MAY_CHANGE and before[name] != now[name]]:
+        was = ", ".join(f"{name} ({before[name]} there, {now[name]} now)" for name in differing)
+        raise HeldError(
+            f"{config.out} was sampled with another config: {was}. Choose another out=, or the same values."
+        )
+    try:
+        store.check_policy(policy)
+        store.check_revision(policy.revision)
+    except UserError as error:
+        raise HeldError(str(error)) from error
+
+
+def _has_grown(prompts: Sequence[Prompt], noted: Input | None, source: str, groups: int) -> bool:
+    """Whether there are more prompts behind those that were noted, before any has come around: then nothing is another."""
+    if noted is None or noted.count is None or not groups <= noted.count < len(prompts):
+        return False
+    if prompts_input(prompts[: noted.count], source).digest != noted.digest:
+        return False
+    logger.warning("%s has %d prompts more: taken up", source, len(prompts) - noted.count)
+    return True

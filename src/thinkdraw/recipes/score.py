@@ -18,6 +18,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.revision import made_of
 from thinkdraw.rollouts import Judge, RolloutStore, StoredShard
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.runtime.files import only_writer
@@ -83,8 +84,8 @@ def score_missing(
 
 
 def judge_of(reward: Reward, settings: RewardSettings) -> Judge:
-    """revision: a reward that is more than its settings has an attribute of that name."""
-    return Judge(reward=settings.name, settings=settings.settings, revision=reward.revision)
+    """The judge of a column of scores, with a hash of all that its verdicts follow from."""
+    return Judge(reward=settings.name, settings=settings.settings, revision=made_of(reward))
 
 
 def shown(name: str, scores: Tensor) -> dict[str, float | None]:

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from pydantic import Field, model_validator
 
-from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, masked_modality_mean, segment_loss
 from thinkdraw.training.batch import Batch
-from thinkdraw.training.data import DataSettings, Examples, check_prompts, load_examples
+from thinkdraw.training.data import DataSettings, Examples, load_examples
 from thinkdraw.training.run import Loss, Run
 from thinkdraw.training.settings import OptimiserSettings, TrainSettings
 from thinkdraw.training.world import World
@@ -71,12 +70,11 @@ def run(config: SftConfig) -> Path:
     sampling = Sampling.model_validate({"thought": config.thought, "max_thought_tokens": config.max_thought_tokens})
     with Run.open(config) as run:
         cache = config.out / "data" / "image_tokens.safetensors"
-        examples = load_examples(config.data, run.policy, config.max_thought_tokens, cache, run.world.is_main)
-        check_prompts(run.policy, examples.prompts, sampling)
-        if len(examples) < config.batch_rows:
-            raise UserError(
-                f"{len(examples)} examples are fewer than batch_rows={config.batch_rows}. Lower it, or give more."
-            )
+        examples = load_examples(
+            config.data, run.policy, config.max_thought_tokens, cache, run.world.is_main, thought=config.thought,
+            at_least=config.batch_rows,
+        )  # fmt: skip
+        run.note("data.source", examples.as_input(config.data.source))
         run.begin(examples.prompts, sampling)
         while run.goes_on:
             began = time.monotonic()

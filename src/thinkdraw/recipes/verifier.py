@@ -33,6 +33,7 @@ from thinkdraw.rewards.judging import worded
 from thinkdraw.rewards.vqa_yes import ORM_QUESTION
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.data import shuffled
 from thinkdraw.training.run import Loss, Run, prepare_layers
@@ -107,7 +108,8 @@ class Before:
 
 def run(config: VerifierConfig) -> Path:
     """Train, and return the run folder; summary.json has AUROC and calibration before and after. Raises UserError."""
-    train, test = read_labels(config.data, config.tasks).split(config.test_frac)
+    labelled = read_labels(config.data, config.tasks)
+    train, test = labelled.split(config.test_frac)
     if len(train) < config.batch_rows or not len(test):
         raise UserError(
             f"{config.data} has {len(train)} rows to train on and {len(test)} to test on, of the tasks "
@@ -115,6 +117,8 @@ def run(config: VerifierConfig) -> Path:
         )
     with Run.open(config, open_verifier) as run:
         state = run.remember_fields(Before())
+        content = [labelled.pictures, labelled.labels, *labelled.questions]
+        run.note("data", Input.of(config.data, content, len(labelled)))
         run.begin()
         state.before = state.before or measure(run.policy, test, config).as_dict()
         while run.goes_on:

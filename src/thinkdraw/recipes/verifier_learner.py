@@ -12,8 +12,9 @@ from thinkdraw.images import to_pil
 from thinkdraw.judges.questioners.picture_chat import read_chat_model
 from thinkdraw.judges.questioners.yes_no import QUESTION_FORMAT, yes_no_ids
 from thinkdraw.policies import is_policy, load_policy
-from thinkdraw.policies.lora import LoraSettings, add_lora, merged_weights
+from thinkdraw.policies.lora import LoraSettings, add_lora, learned_weights, merged_weights
 from thinkdraw.runtime.files import atomic_directory
+from thinkdraw.runtime.inputs.hashing import content_digest
 
 
 class Learner(Protocol):
@@ -57,7 +58,8 @@ class ChatLearner:
 
     @property
     def revision(self) -> str:
-        return f"{self.model.config.model_type}-{sum(float(p.detach().double().sum()) for p in self.model.parameters()):.6f}"
+        weights = [weight.flatten() for weight in learned_weights(self.model).values()]
+        return content_digest(flat[:: max(1, len(flat) // 4096)] for flat in weights)[:12]
 
     def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
         return torch.cat([self._row(p, q) for p, q in zip(pictures.cpu().numpy(), questions, strict=True)])

@@ -1,8 +1,11 @@
 """Which judge exactly: a short hash of a reward's settings and weights, so that verdicts of two are never mixed."""
 
 import hashlib
+import inspect
 import json
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -11,6 +14,8 @@ import thinkdraw
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judges_behind import judges_behind
 from thinkdraw.rewards.own import OwnReward
+from thinkdraw.runtime.inputs.hashing import content_digest
+from thinkdraw.runtime.registry import is_own_code
 from thinkdraw.types import Reward
 
 _PLACES = 4096  # looked at in each tensor, as a policy's revision does: fine-tuning moves all of them
@@ -46,6 +51,24 @@ def judges_revision(reward: Reward) -> str | None:
             continue
         is_empty = False
     return None if is_empty else digest.hexdigest()[:12]
+
+
+def made_of(reward: Reward) -> str | None:
+    """A hash of all that the reward's verdicts follow from beside its settings: its judges, and code of the user's own.
+
+    None where there is neither: shipped rules.
+    """
+    parts = [judges_revision(reward), *(file.read_bytes() for file in own_code(reward))]
+    return content_digest(parts)[:12] if parts[1:] else judges_revision(reward)
+
+
+def own_code(reward: Reward) -> list[Path]:
+    """The files of the user's own code among a reward and its judges: of neither this package nor an installed one."""
+    things = [judge.thing for _, judge in judges_behind(reward)]
+    made_by = [thing if inspect.isroutine(thing) else type(thing) for thing in things]
+    modules = {sys.modules.get(str(getattr(maker, "__module__", ""))) for maker in made_by}
+    files = {Path(file) for module in modules if (file := getattr(module, "__file__", None))}
+    return sorted(file for file in files if is_own_code(file))
 
 
 def refuse_other_judges(before: Mapping[str, str | None], now: Mapping[str, str | None], where: Any) -> None:

@@ -1,6 +1,7 @@
 """What judges said about a store's rows: files beside the shards, so that adding a judge rewrites no rollout."""
 
 import json
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from thinkdraw.rollouts.files import DamagedError, TakenError, write_new
 from thinkdraw.rollouts.footer import Footer
 from thinkdraw.runtime.files import atomic_write_json
 
+logger = logging.getLogger(__name__)
 SCHEMA = {"row": "int64", "score": "float", "components": "string"}
 
 
@@ -58,7 +60,13 @@ class ScoreColumn:
         judge = Judge.model_validate_json(judge.model_dump_json())
         if not (self.folder / "judge.json").exists():
             atomic_write_json(self.folder / "judge.json", judge.model_dump(mode="json"))
-        elif (there := self.judge) != judge:
+        elif (there := self.judge) == judge.model_copy(update={"revision": None}) != judge:
+            # Of a version that did not note what such a judge was made of.
+            logger.warning(
+                "scores %s do not say which weights or code made them: this judge's are noted now", self.name
+            )
+            atomic_write_json(self.folder / "judge.json", judge.model_dump(mode="json"))
+        elif there != judge:
             raise UserError(
                 f"scores {self.name!r} are of {_line(there)}, not of {_line(judge)}. Give these scores another name."
             )

@@ -28,7 +28,8 @@ from thinkdraw.runtime.sharded_state import Stored, Writing, save_shards
 
 State: TypeAlias = dict[str, Any]  # what a checkpoint holds: numbers, texts and tensors, in dicts and lists of these
 MARKER = "complete.json"
-_TENSORS, _REST, _SHARDS = "trainer_state.safetensors", "trainer_state.json", "trainer_state"
+REST = "trainer_state.json"
+_TENSORS, _SHARDS = "trainer_state.safetensors", "trainer_state"
 
 
 def save_trainer_state(directory: Path | str, state: State, is_main: bool = True) -> Writing | None:
@@ -55,7 +56,7 @@ def _save_whole(directory: Path, rest: object, tensors: dict[str, torch.Tensor])
         raise UserError(
             f"cannot write {directory / _TENSORS}: {error}. Free space on that disk or choose another folder."
         ) from error
-    atomic_write_json(directory / _REST, rest)
+    atomic_write_json(directory / REST, rest)
 
 
 def load_trainer_state(directory: Path | str) -> State:
@@ -66,7 +67,7 @@ def load_trainer_state(directory: Path | str) -> State:
     directory = Path(directory)
     try:
         tensors: dict[str, torch.Tensor] = load_file(directory / _TENSORS)
-        rest = json.loads((directory / _REST).read_text(encoding="utf-8"))
+        rest = json.loads((directory / REST).read_text(encoding="utf-8"))
         return _decode(rest, tensors, directory / _SHARDS)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(

@@ -8,13 +8,17 @@ import difflib
 import importlib
 import inspect
 import os
+import site
 import sys
+import sysconfig
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from thinkdraw.errors import UserError
+
+_PACKAGE = Path(__file__).resolve().parents[1]
 
 # Kind → methods of which a class of somebody else must have one.
 METHODS = {
@@ -105,6 +109,14 @@ def _is_in_current_folder(module: str) -> bool:
     if not file or not (place := Path(file).resolve()).is_relative_to(Path.cwd().resolve()):
         return False
     return not {"site-packages", "dist-packages"} & set(place.parts)
+
+
+def is_own_code(file: Path | str) -> bool:
+    """Whether a source file is the user's: neither this package's, nor installed, nor Python's own."""
+    path = Path(file).resolve()
+    theirs = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    theirs = [Path(found).resolve() for found in (*theirs, *site.getsitepackages(), site.getusersitepackages())]
+    return path.is_file() and not any(path.is_relative_to(folder) for folder in (_PACKAGE, *theirs))
 
 
 def _import(module: str) -> ModuleType:

@@ -30,6 +30,7 @@ from thinkdraw.benchmarks.picture_files import Listing, by_reason, list_pictures
 from thinkdraw.benchmarks.settings import keep_settings
 from thinkdraw.benchmarks.statistics import Score
 from thinkdraw.benchmarks.vqa import evaluate_vqa, read_vqa
+from thinkdraw.data.over_long import fit_prompts
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import PictureReading
 from thinkdraw.policies.opening import load_trained
@@ -37,7 +38,6 @@ from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.files import atomic_write_json
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.studies.evaluate_open import EvaluateConfig, OpenBenchmark, ask, judge_folder, out_of
-from thinkdraw.training.data import check_prompts
 from thinkdraw.training.display import Display
 from thinkdraw.types import Policy
 
@@ -70,7 +70,7 @@ def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation
         return [_from_images(config, a) for a in asked]
     policy = policy or load_trained(str(config.policy), config.precision, device=str(pick_device(config.device)))
     for a in asked:
-        check_prompts(policy, list(a.prompts.values()), config.sampling)
+        fit_prompts(policy, list(a.prompts.values()), config.sampling, "refuse", a.file, "")
     understanding = _understanding(config, policy)
     return [_from_policy(config, a, policy, understanding) for a in asked]
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,26 +10,31 @@ from typing import Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
 from thinkdraw.data.corpus_rows import CorpusReading, is_corpus
+from thinkdraw.data.corpus_tokens import CROP
 from thinkdraw.data.leak_guard import leaks, refuse_leaks
+from thinkdraw.data.over_long import OverLong, fit_prompts
 from thinkdraw.data.picture_bytes import centre_crop
-from thinkdraw.data.prompt_files import prompt_of, read_prompts, text_of
+from thinkdraw.data.prompt_files import prompt_of, read_prompts, row_of, text_of
 from thinkdraw.data.tables import say_counts, table_rows
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
-from thinkdraw.picture_reader import PictureReading, UnreadableError, read_with_notes, said
+from thinkdraw.picture_reader import DEFAULT, RULES, PictureReading, UnreadableError, read_with_notes, said
 from thinkdraw.runtime.files import atomic_file
+from thinkdraw.runtime.inputs.hashing import MADE_OF, Digests, content_digest
+from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.corpus_examples import corpus_examples
 from thinkdraw.training.known_tests import known_test_sets, refuse_published_tests
 from thinkdraw.training.prompt_structure import StructureBy, with_structure
-from thinkdraw.types import Policy, Prompt, Sampling
+from thinkdraw.types import Policy, Prompt, Sampling, ThoughtFormat
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +57,11 @@ class DataSettings(StrictModel):
         description="Of the lab: different prompts, or SFT examples. Of a validation file: at most so many, spread evenly.",
     )
     seed: int = Field(default=0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
+    over_long: OverLong | None = Field(
+        default=None,
+        description="What there is no room for: refuse, naming it; cut, a prompt at a word, a thought at its budget; or drop "
+        "the row. null refuses prompts and cuts thoughts. A corpus has corpus.over_long for its thoughts.",
+    )
     against: list[Path] = Field(
         default=[],
         description="Test sets to keep out besides those below $THINKDRAW_BENCHMARKS; their prompts must not be trained on.",
@@ -120,13 +130,20 @@ def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: s
     return [row for row in range(len(prompts)) if row not in leaking]
 
 
-def check_prompts(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-    """Raise UserError now, and not hours later, for a prompt that the policy cannot take (empty, too long)."""
-    for begin in range(0, len(prompts), 256):
-        part = prompts[begin : begin + 256]
-        # Any thought and picture will do: the check is of the prompt's tokens, with the whole budget behind them.
-        codes = torch.zeros(len(part), policy.picture.num_tokens, dtype=torch.long)
-        policy.teacher_forced(part, ["."] * len(part), codes, sampling)
+def prompts_that_fit(
+    policy: Policy, prompts: Sequence[Prompt], settings: DataSettings, sampling: Sampling, key: str = "prompts"
+) -> list[Prompt]:
+    """The prompts as the policy can take them: now, and not hours later. key: of the settings.
+
+    Raises UserError for one that it cannot take (empty, too long), which `settings.over_long` may cut or drop.
+    """
+    how, where = settings.over_long or "refuse", f"{key}.source={settings.source}"
+    return list(fit_prompts(policy, prompts, sampling, how, where, f"{key}.over_long").values())
+
+
+def prompts_input(prompts: Sequence[Prompt], source: object) -> Input:
+    """What a run notes of its prompts: the texts in their order, and all that judges read of them."""
+    return Input.of(source, map(row_of, prompts), len(prompts))
 
 
 def shuffled(index: int, count: int, seed: int) -> int:
@@ -167,26 +184,25 @@ class Examples:
         batches = [b for block in blocks for b in block[np.argsort(length[block], kind="stable")].reshape(-1, size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
+    def as_input(self, source: object) -> Input:
+        """What a run notes of them."""
+        return Input.of(source, [*map(row_of, self.prompts), *self.thoughts, self.image_tokens], len(self))
+
 
 def load_examples(
-    settings: DataSettings, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool = True
-) -> Examples:
+    settings: DataSettings, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool = True, *,
+    thought: ThoughtFormat = "inline", at_least: int = 1,
+) -> Examples:  # fmt: skip
     """Examples with their pictures as image tokens; pictures are tokenised once and the codes kept in the file `cache`.
 
     max_thought_tokens: the budget; a longer rationale of a corpus ends at a sentence, or is left out.
-    Raises UserError for a file that is missing, empty, lacks a column or names a picture that cannot be read.
+    Raises UserError, before the first picture is tokenised, for fewer examples than `at_least`; for a file that is missing,
+    empty, lacks a column or names a picture that cannot be read; for what has no room, see `DataSettings.over_long`.
     """
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
-    notes: Counter[str] = Counter()
-    if settings.source == "lab":
-        rng = np.random.default_rng([settings.seed, 1])
-        examples = lab_examples(settings)
-        examples = [examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks")]
-        scenes = [e.scene(rng) for e in examples]
-        prompts, thoughts = [e.prompt for e in examples], [write(s, rng) for s in scenes]
-        pictures: Iterator[np.ndarray] = (draw(s) for s in scenes)
-    elif is_corpus(Path(settings.source)):
+    sampling = Sampling.model_validate({"thought": thought, "max_thought_tokens": max_thought_tokens})
+    if is_corpus(Path(settings.source)):
         reading, tokens = settings.corpus or CorpusReading(), cache.with_name("corpus_tokens")
         prompts, thoughts, codes = corpus_examples(
             Path(settings.source),
@@ -198,8 +214,19 @@ def load_examples(
             is_main,
             settings.pictures,
         )
-        kept = rows_without_leaks(prompts, settings, "data.leaks")
-        return Examples([prompts[i] for i in kept], [thoughts[i] for i in kept], codes[torch.tensor(kept)])
+        fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling, is_corpus=True)
+        _refuse_fewer(fitting, at_least)
+        return Examples(list(fitting.values()), [thoughts[i] for i in fitting], codes[torch.tensor(list(fitting))])
+    digests, notes = Digests(cache.with_name("picture_hashes.jsonl")), Counter[str]()
+    if settings.source == "lab":
+        rng = np.random.default_rng([settings.seed, 1])
+        examples = lab_examples(settings)
+        examples = [examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks")]
+        scenes = [e.scene(rng) for e in examples]
+        prompts, thoughts = [e.prompt for e in examples], [write(s, rng) for s in scenes]
+        fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling)
+        contents: Iterator[object] = (repr(scenes[i]) for i in fitting)
+        pictures: Iterator[np.ndarray] = (draw(scenes[i]) for i in fitting)
     else:
         path = Path(settings.source)
         rows = [(row.number, row.cells) for row in table_rows(path)]
@@ -210,18 +237,83 @@ def load_examples(
         kept = rows_without_leaks(prompts, settings, "data.leaks")
         prompts, rows = [prompts[i] for i in kept], [rows[i] for i in kept]
         thoughts = [text_of(row, "thought", f"{path} row {n}") for n, row in rows]
+        fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling)
+        rows = [rows[i] for i in fitting]
+        contents = (_content(row, f"{path} row {n}", path.parent, policy, digests) for n, row in rows)
         pictures = (_picture(row, f"{path} row {n}", path.parent, policy, settings.pictures, notes) for n, row in rows)
-    if cache.is_file():
-        codes = load_file(cache)["image_tokens"]
-        if len(codes) == len(prompts):
-            return Examples(prompts, thoughts, codes)
-    codes = _tokenise(policy, pictures)
-    if notes:
-        logger.warning("pictures of %s: %s", settings.source, said(notes))
+    size, read = (policy.picture.height, policy.picture.width), settings.pictures.model_dump(mode="json")
+    made_of = content_digest([policy.picture_tokenizer_hash(), size, CROP, RULES, read, *contents])
+    _refuse_fewer(fitting, at_least)
+    codes = _cached(cache, made_of, settings.source)
+    if codes is None:
+        codes = _tokenise(policy, pictures)
+        if notes:
+            logger.warning("pictures of %s: %s", settings.source, said(notes))
+        if is_main:
+            with atomic_file(cache) as temporary:
+                save_file({"image_tokens": codes}, temporary, {MADE_OF: made_of})
     if is_main:
-        with atomic_file(cache) as temporary:
-            save_file({"image_tokens": codes}, temporary)
-    return Examples(prompts, thoughts, codes)
+        digests.keep()
+    return Examples(list(fitting.values()), [thoughts[i] for i in fitting], codes)
+
+
+def _fitting_rows(
+    policy: Policy, prompts: Sequence[Prompt], thoughts: Sequence[str], settings: DataSettings, sampling: Sampling,
+    *, is_corpus: bool = False,
+) -> dict[int, Prompt]:  # fmt: skip
+    """Row → its prompt, of the rows that are trained on: without test prompts of a corpus, and what has no room."""
+    rows = rows_without_leaks(prompts, settings, "data.leaks") if is_corpus else list(range(len(prompts)))
+    how, where = settings.over_long or "refuse", f"data.source={settings.source}"
+    found = fit_prompts(policy, [prompts[i] for i in rows], sampling, how, where, "data.over_long")
+    fitting = {rows[place]: prompt for place, prompt in found.items()}
+    if sampling.thought != "off" and not is_corpus:
+        # As a policy counts: the token that ends a thought needs a place, too.
+        long = [i for i in fitting if len(policy.text.thought(thoughts[i])) >= sampling.max_thought_tokens]
+        if long and settings.over_long == "refuse":
+            raise UserError(
+                f"{where}, row {long[0] + 1} ({prompts[long[0]].id}): its thought does not fit into max_thought_tokens="
+                f"{sampling.max_thought_tokens}, like {len(long) - 1} more. Raise it, or choose data.over_long=cut or drop."
+            )
+        if settings.over_long == "drop":
+            fitting = {i: prompt for i, prompt in fitting.items() if i not in set(long)}
+        if long:
+            what = "left out" if settings.over_long == "drop" else "cut"
+            logger.warning("%d of %d thoughts of %s do not fit: %s", len(long), len(rows), settings.source, what)
+    return fitting
+
+
+def _refuse_fewer(rows: Mapping[int, Prompt], at_least: int) -> None:
+    if len(rows) < at_least:
+        raise UserError(f"{len(rows)} examples are fewer than batch_rows={at_least}. Lower it, or give more.")
+
+
+def _cached(cache: Path, made_of: str, source: str) -> Tensor | None:
+    """The image tokens in the file, None where they are of other pictures, or it does not say of which; then it says so."""
+    if not cache.is_file():
+        return None
+    try:
+        with safe_open(str(cache), "pt") as opened:
+            about = (opened.metadata() or {}).get(MADE_OF)
+            if about == made_of:
+                return opened.get_tensor("image_tokens")
+        why = "does not say what it was made of" if about is None else f"is of other pictures than {source} has now"
+    except (OSError, SafetensorError) as error:
+        why = f"cannot be read ({error})"
+    logger.warning("%s %s: the pictures are tokenised anew", cache, why)
+    return None
+
+
+def _content(row: JsonObject, where: str, folder: Path, policy: Policy, digests: Digests) -> object:
+    """What a row's image tokens follow from: those it brings, or the content of its picture file."""
+    if row.get("image_tokens") is not None or not row.get("image"):
+        return _picture(row, where, folder, policy, DEFAULT, Counter()).tobytes()
+    path = folder / str(row["image"])
+    try:
+        return digests.of(path)
+    except OSError as error:
+        raise UserError(
+            f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again."
+        ) from error
 
 
 def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -> Tensor:

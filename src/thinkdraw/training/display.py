@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
@@ -57,4 +58,4 @@ class Display:
         """Say it once per run."""
         if key not in self._warned:
             self._warned.add(key)
-            self.console.print(f"[bold yellow]warning:[/] {message}", soft_wrap=True, highlight=False)
+            self.console.print(f"[bold yellow]warning:[/] {escape(message)}", soft_wrap=True, highlight=False)

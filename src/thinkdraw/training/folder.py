@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
 from safetensors import SafetensorError
 
 from thinkdraw.config import dump_config, save_config
-from thinkdraw.errors import UserError
+from thinkdraw.errors import HeldError, UserError
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, only_writer
 from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.generators import rng_state, seed_process, set_rng_state
+from thinkdraw.runtime.inputs.noted import Inputs
 from thinkdraw.runtime.sharded_state import Writing
 from thinkdraw.runtime.tracking import MetricsLog, environment
 from thinkdraw.training.optimiser import Optimiser, Trainable
@@ -27,7 +29,7 @@ from thinkdraw.types import Prompt, Sampling
 STARTED = "started.json"
 # Settings that may differ between a run that was stopped and its continuation.
 MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s",
-              "optimiser.offload"}  # fmt: skip
+              "optimiser.offload", "changed_inputs"}  # fmt: skip
 # Keys of older runs' config.yaml that changed no result and are no more: such a run goes on.
 REMOVED = {"compile_layers"}
 
@@ -40,6 +42,7 @@ class RunFolder:
         self.log = MetricsLog(config.out / "metrics.jsonl")
         self._seconds_before, self._start = 0.0, time.monotonic()
         self._unfinished: _Unfinished | None = None
+        self.inputs = Inputs(config.out, config.changed_inputs)
 
     @classmethod
     @contextmanager
@@ -57,21 +60,29 @@ class RunFolder:
             yield
 
     def read(self) -> State | None:
-        """The state to go on from, or None for a new run. Raises UserError if the folder holds another run."""
+        """The state to go on from, or None for a new run. Raises UserError if the folder holds another run.
+
+        A run without a finished step holds nothing: its folder may be taken over.
+        """
         config_file = self.path / "config.yaml"
-        if config_file.exists():
-            self._refuse_other_run(config_file)
         newest = checkpoint.latest_checkpoint(self.path)
+        if config_file.exists() and (newest or self.log.read(self.log.path)):
+            self._refuse_other_run(config_file)
         return checkpoint.load_trainer_state(newest) if newest else None
 
-    def begin(self, state: State | None) -> None:
+    def begin(self, state: State | None) -> list[str]:
         """Begin to write: the configuration; drop what came after `state`; set the random generators and the clock.
 
-        state: of the checkpoint that the run goes on from, None for a new run.
+        state: of the checkpoint that the run goes on from, None for a new run. Returns what to say of changed inputs.
+        Raises UserError, with nothing written, for an input that has changed since the run began.
         """
+        changes = self.inputs.hold(state["step"] if state else 0)
         self.world.wait()
         if self.world.is_main:
+            if not state:
+                (self.path / STARTED).unlink(missing_ok=True)  # of a run that never took a step
             save_config(self.config, self.path / "config.yaml")
+            self.inputs.write()
             atomic_write_json(self.path / "environment.json", environment())
             step = state["step"] if state else 0
             self.log.truncate_after(step)
@@ -83,6 +94,7 @@ class RunFolder:
         self._set_generators(state)
         self._seconds_before = state["seconds"] if state else 0.0
         self._start = time.monotonic()
+        return changes
 
     def _set_generators(self, state: State | None) -> None:
         """Let each process draw from a stream of its own, or from where it left off if as many saved theirs."""
@@ -109,15 +121,24 @@ class RunFolder:
             raise UserError(
                 f"{self.path} holds a run already and resume=false. Choose another out=, or remove that folder."
             )
-        before = _flat(read_yaml_object(config_file, f"Restore it: without it {self.path} cannot be resumed."))
+        found = read_yaml_object(config_file, f"Restore it: without it {self.path} cannot be resumed.")
+        before = _flat(self._completed(found))
         now = _flat(parse_yaml(dump_config(self.config)))
         fixed = (before.keys() | now.keys()) - MAY_CHANGE - REMOVED
         differing = sorted(k for k in fixed if before.get(k) != now.get(k))
         if differing:
             was = ", ".join(f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in differing)
-            raise UserError(
+            raise HeldError(
                 f"{self.path} holds a run with another config: {was}. Choose another out=, or the same values."
             )
+
+    def _completed(self, before: Any) -> Any:
+        """An older version's configuration with the defaults of the keys that came later; as it is where none can be made."""
+        try:
+            known = {name: value for name, value in before.items() if name not in REMOVED}
+            return parse_yaml(dump_config(type(self.config).model_validate(known)))
+        except (ValidationError, AttributeError):
+            return before
 
     def seconds(self) -> float:
         """Seconds since the run began, interruptions left out, by the main process's clock."""

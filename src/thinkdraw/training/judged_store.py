@@ -1,18 +1,26 @@
 """What recipes that learn from a rollout store share: its judged rows in memory, and log-probs before learning."""
 
 import dataclasses
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
+from thinkdraw.data.prompt_files import row_of
 from thinkdraw.errors import UserError
 from thinkdraw.rollouts.store import RolloutStore
 from thinkdraw.runtime.files import atomic_file
+from thinkdraw.runtime.inputs.hashing import MADE_OF, content_digest
+from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Rollouts, Verdicts
+
+logger = logging.getLogger(__name__)
 
 
 def load_judged(path: Path, judge: str, policy: Policy, *, own: bool = False) -> Batch:
@@ -44,15 +52,41 @@ def sampling_cost(judged: Batch) -> dict[str, int]:
     }
 
 
+def store_input(path: Path, judge: str, judged: Batch) -> Input:
+    """What a run notes of a store: the rollouts and the scores that it was given."""
+    rollouts = judged.rollouts
+    content = [rollouts.tokens, rollouts.mask, rollouts.prompt_ids, judged.rewards, *map(row_of, rollouts.prompts)]
+    return Input.of(f"{path} (scores {judge})", content, len(judged))
+
+
+def log_probs_key(judged: Batch, rows: Tensor, base: str) -> str:
+    """What log-probs from before are made of, as far as a run that goes on can still tell.
+
+    base: revision of the policy that the run began with; the one of the round has moved on.
+    """
+    rollouts = judged.rollouts
+    sampling = rollouts.sampling.model_dump(mode="json")
+    return content_digest([rollouts.tokens, rollouts.mask, rollouts.prompt_ids, rows, sampling, base])
+
+
 def with_log_probs_before(
-    policy: Policy, judged: Batch, rows: Tensor, micro_rows: int, world: World, cache: Path
-) -> Batch:
-    """The batch with (B, T) log-probs of the policy as it is now, in training geometry, for `rows`; 0 elsewhere.
+    open_before: Callable[[], Policy] | None, judged: Batch, rows: Tensor, micro_rows: int, world: World, cache: Path,
+    made_of: str,
+) -> Batch:  # fmt: skip
+    """The batch with (B, T) log-probs of the policy before learning, in training geometry, for `rows`; 0 elsewhere.
 
     Kept in the file `cache`, because a run that goes on later has other weights. Each process does its part.
+    open_before: gives that policy; None where nothing but the file has its numbers. made_of: see `log_probs_key`.
+    Raises UserError where they are needed and gone.
     """
-    if cache.is_file():
-        return dataclasses.replace(judged, old_log_probs=load_file(cache)["log_probs"])
+    if (known := _kept(cache, made_of, open_before is None)) is not None:
+        return dataclasses.replace(judged, old_log_probs=known)
+    if open_before is None:
+        raise UserError(
+            f"{cache} is not there, or not of the rollouts that this run learns from, and the policy that made it has "
+            "learned since. Put back store and folder as they were, or choose another out=."
+        )
+    policy = open_before()
     log_probs = torch.zeros_like(judged.rollouts.log_probs)
     mine = world.share(len(rows))
     for chosen in rows[mine.start : mine.stop].split(micro_rows):
@@ -62,6 +96,21 @@ def with_log_probs_before(
     log_probs = world.reduce(log_probs)
     if world.is_main:
         with atomic_file(cache) as temporary:
-            save_file({"log_probs": log_probs}, temporary)
+            save_file({"log_probs": log_probs}, temporary, {MADE_OF: made_of})
     world.wait()
     return dataclasses.replace(judged, old_log_probs=log_probs)
+
+
+def _kept(cache: Path, made_of: str, is_needed: bool) -> Tensor | None:
+    """The log-probs in the file, None where they are not there or of other rollouts.
+
+    is_needed: nobody can make them anew, so that those of an older version, which do not say what they were made of, count.
+    """
+    if not cache.is_file():
+        return None
+    with safe_open(str(cache), "pt") as opened:
+        about = (opened.metadata() or {}).get(MADE_OF)
+        if about == made_of or (about is None and is_needed):
+            return opened.get_tensor("log_probs")
+    logger.warning("%s is of other rollouts, or does not say of which: computed anew", cache)
+    return None

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.opening import policy_path
+from thinkdraw.policies.opening import of_policy, policy_path
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.generators import initial_weights, seed_initial_weights
+from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.training.display import Display
 from thinkdraw.training.folder import RunFolder
 from thinkdraw.training.ledger import Ledger
@@ -143,6 +144,8 @@ class Run(Generic[Trained]):
         self._decided: tuple[int, bool] | None = None  # a step, and whether the run goes on after it
         self._parts: dict[str, Stateful] = {}
         self._fields: list[Any] = []
+        self._has_begun = False
+        self.note("policy", of_policy(config.policy, self.base))
         self.display = Display(config.recipe, config.max_steps, config.log_every, world.is_main)
 
     @classmethod
@@ -192,6 +195,21 @@ class Run(Generic[Trained]):
                 setattr(values, name, self._state[name])
         return values
 
+    def note(self, setting: str, found: Input) -> None:
+        """Note what was read for a setting. A run that goes on is held to it: by `begin`, or now if it has begun.
+
+        Raises UserError where it is not what the run began with, unless changed inputs are to be taken up.
+        """
+        self.folder.inputs.note(setting, found)
+        if self._has_begun:
+            self._say(self.folder.inputs.hold(self.step))
+            if self.world.is_main:
+                self.folder.inputs.write()
+
+    def _say(self, changes: Iterable[str]) -> None:
+        for line in changes:
+            self.display.warn(line, line)
+
     # The loop
 
     def begin(self, prompts: Sequence[Prompt] = (), sampling: Sampling | None = None) -> None:
@@ -204,7 +222,8 @@ class Run(Generic[Trained]):
         self.optimiser = Optimiser(self.policy, self.config.optimiser, self.world)
         if self._state:
             self.optimiser.load_state_dict(self._state)
-        self.folder.begin(self._state)
+        self._say(self.folder.begin(self._state))
+        self._has_begun = True
         if sampling is not None:
             self.describe(prompts, sampling)
 

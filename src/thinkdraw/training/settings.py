@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from thinkdraw.config import StrictModel
 from thinkdraw.policies.lora import LoraSettings
+from thinkdraw.runtime.inputs.noted import CHANGED_INPUTS, ChangedInputs
 
 
 class OptimiserSettings(StrictModel):
@@ -72,6 +73,7 @@ class TrainSettings(StrictModel):
     save_every: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints.")
     keep_checkpoints: int = Field(default=2, ge=1, description="The newest ones; the best one is kept besides.")
     resume: bool = Field(default=True, description="Continue the run that `out` holds.")
+    changed_inputs: ChangedInputs = Field(default="refuse", description=CHANGED_INPUTS)
     log_every: int = Field(default=10, ge=1, description="Steps per printed line where there is no terminal.")
     num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
     num_processes: int | None = Field(

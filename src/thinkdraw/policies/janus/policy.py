@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import JanusForConditionalGeneration
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import TooLongError
 from thinkdraw.images import to_pictures, to_pixels
 from thinkdraw.policies.janus import loading, network, vq
 from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Likelihood
@@ -218,7 +218,7 @@ class JanusPolicy:
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         limit = self.max_positions
         if len(ids) + budget + 1 + self.picture.num_tokens > limit:
-            raise UserError(
+            raise TooLongError(
                 f"prompt {text[:40]!r}… has {len(ids)} tokens; with max_thought_tokens={budget} and "
                 f"{self.picture.num_tokens} image tokens that exceeds the model's {limit} positions. "
                 "Shorten the prompt or lower max_thought_tokens."

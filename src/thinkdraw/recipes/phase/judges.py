@@ -10,8 +10,10 @@ from thinkdraw.recipes.phase.monitor import OPTIMISED
 from thinkdraw.rewards.judges_behind import complaints
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.own import as_reward
-from thinkdraw.rewards.revision import judges_revision, refuse_other_judges
+from thinkdraw.rewards.revision import judges_revision, own_code, refuse_other_judges
 from thinkdraw.runtime.checkpoint import State
+from thinkdraw.runtime.inputs.noted import Input
+from thinkdraw.training.run import Run
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Reward, Verdicts
 
@@ -38,6 +40,14 @@ class Judges:
         optimised = as_reward(reward) if reward else open_reward(config.reward.name, policy, **config.reward.settings)
         monitors = {f"monitor/{m.name}": open_reward(m.name, policy, **m.settings) for m in config.validation.monitors}
         return Judges(optimised, {OPTIMISED: optimised, **monitors}, config.out)
+
+    def note(self, run: Run[Policy]) -> None:
+        """Have the run note the user's own code among the rewards: another reward is another run."""
+        for name, reward in self.watched.items():
+            if files := own_code(reward):
+                setting = "reward.name" if name == OPTIMISED else f"validation.monitors {reward.name}"
+                named = f"{reward.name} ({', '.join(map(str, files))})"
+                run.note(setting, Input.of(named, (file.read_bytes() for file in files)))
 
     def state_dict(self) -> State:
         """Name of each reward → the revision of the judges that it asks; None where it asks none, as rules do."""

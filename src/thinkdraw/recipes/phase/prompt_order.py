@@ -15,8 +15,9 @@ from torch import Tensor
 
 from thinkdraw.config import StrictModel
 from thinkdraw.runtime.checkpoint import State
-from thinkdraw.training.data import DataSettings, load_prompts, shuffled
-from thinkdraw.types import Prompt
+from thinkdraw.training.data import DataSettings, load_prompts, prompts_input, prompts_that_fit, shuffled
+from thinkdraw.training.run import Run
+from thinkdraw.types import Policy, Prompt, Sampling
 
 
 class MixSettings(StrictModel):
@@ -37,6 +38,7 @@ class PromptOrder:
     """The prompts of a run in the order in which phases take them: the same order for the same seed and rewards.
 
     mixes: (phases that it is taken from, prompts), one after the other; the last one, with None, is taken for good.
+    sources: setting → where the mix of that place is from.
     cursor: place in the endless order that comes next. skipped: how often a solved prompt was left out.
     """
 
@@ -44,6 +46,7 @@ class PromptOrder:
         self, mixes: Sequence[tuple[int | None, list[Prompt]]], seed: int, history: HistorySettings | None = None
     ) -> None:
         self.mixes, self.seed, self.history = list(mixes), seed, history
+        self.sources: dict[str, DataSettings] = {}
         self.cursor, self.skipped = 0, 0
         # Prompt → mean, std, min and max of its last group's rewards, and the phase that group was of.
         self.table: dict[str, dict[str, float]] = {}
@@ -57,7 +60,21 @@ class PromptOrder:
         mixes: list[tuple[int | None, list[Prompt]]] = [
             (stage.phases, load_prompts(stage.prompts, folder)) for stage in stages
         ]
-        return PromptOrder([*mixes, (None, load_prompts(prompts, folder))], seed, history)
+        order = PromptOrder([*mixes, (None, load_prompts(prompts, folder))], seed, history)
+        named = {f"stages.{place}.prompts": stage.prompts for place, stage in enumerate(stages)}
+        order.sources = {**named, "prompts": prompts}
+        return order
+
+    def keep_what_fits(self, run: Run[Policy], sampling: Sampling) -> None:
+        """Leave out, or cut, prompts that the policy has no room for, and have the run note what is left.
+
+        Raises UserError where that is to be refused.
+        """
+        for place, (key, settings) in enumerate(self.sources.items()):
+            phases, prompts = self.mixes[place]
+            prompts = prompts_that_fit(run.policy, prompts, settings, sampling, key)
+            self.mixes[place] = phases, prompts
+            run.note(f"{key}.source", prompts_input(prompts, settings.source))
 
     def all_prompts(self) -> list[Prompt]:
         return [prompt for _, prompts in self.mixes for prompt in prompts]

@@ -10,7 +10,7 @@ from thinkdraw.policies.sampling.noise import derive_seeds
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.monitor import OPTIMISED, OveroptimisationMonitor, Scores
 from thinkdraw.runtime.checkpoint import State
-from thinkdraw.training.data import load_prompts
+from thinkdraw.training.data import load_prompts, prompts_input, prompts_that_fit
 from thinkdraw.training.run import Run
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Prompt, Reward, Sampling
@@ -40,6 +40,13 @@ class Validation:
                 source,
                 {"read": len(self.prompts), "of them trained on: the best checkpoint is chosen by these too": shared},
             )
+
+    def keep_what_fits(self, run: Run[Policy]) -> None:
+        """Do as `PromptOrder.keep_what_fits` does, with the validation's prompts."""
+        if self.prompts:
+            key, settings = "validation.prompts", self.settings.prompts
+            self.prompts = prompts_that_fit(run.policy, self.prompts, settings, self.config.sampling, key)
+            run.note(f"{key}.source", prompts_input(self.prompts, settings.source))
 
     @property
     def stops(self) -> bool:

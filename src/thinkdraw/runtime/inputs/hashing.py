@@ -1,0 +1,76 @@
+"""Hashes of content: a cache is used where everything that it was made of has the hash that it had."""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_write_text
+
+MADE_OF = "made_of"  # key of a cache file's metadata: the hash of everything that it was made of
+_SETTLED_S = 2.0  # a file changed later than so long before it was read may change again within the clock's tick
+
+
+def content_digest(parts: Iterable[object]) -> str:
+    """Hash some content, 32 hex digits: tensors with dtype and shape, bytes, texts, and whatever else JSON can say."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Tensor):
+            digest.update(f"{part.dtype}{tuple(part.shape)}".encode())
+            data = part.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        elif isinstance(part, bytes):
+            data = part
+        else:
+            text = part if isinstance(part, str) else json.dumps(part, sort_keys=True, default=str)
+            data = text.encode("utf-8", "surrogatepass")
+        digest.update(f"{len(data)}:".encode())  # or ("ab", "c") and ("a", "bc") would be one
+        digest.update(data)
+    return digest.hexdigest()[:32]
+
+
+class Digests:
+    """Content hashes of files; one whose size, times and inode are as they were is not read again.
+
+    memory: a file of what is known, a line per file; None remembers within this process only.
+    """
+
+    def __init__(self, memory: Path | None = None) -> None:
+        self.memory, self._is_new = memory, False
+        self._known: dict[str, tuple[str, str]] = {}  # path → (stamp, hash)
+        with suppress(OSError, ValueError, TypeError):  # a memory that cannot be read is made anew
+            if memory is not None:
+                lines = memory.read_text(encoding="utf-8").splitlines()
+                self._known = {path: (stamp, digest) for path, stamp, digest in map(json.loads, lines)}
+
+    def of(self, file: Path) -> str:
+        """SHA-256 of the file's bytes. Raises OSError."""
+        name, stamp = str(file.resolve()), _stamp(file)
+        if stamp is not None and (known := self._known.get(name)) and known[0] == stamp:
+            return known[1]
+        with file.open("rb") as opened:
+            digest = hashlib.file_digest(opened, "sha256").hexdigest()
+        if stamp is not None and stamp == _stamp(file):
+            self._known[name], self._is_new = (stamp, digest), True
+        return digest
+
+    def keep(self) -> None:
+        """Write what is known into the memory file. A folder that may not be written to is none of its business."""
+        if self.memory is not None and self._is_new:
+            lines = (json.dumps([path, *known], ensure_ascii=False) + "\n" for path, known in self._known.items())
+            with suppress(UserError):
+                atomic_write_text(self.memory, "".join(lines))
+            self._is_new = False
+
+
+def _stamp(file: Path) -> str | None:
+    """What changes with a file's content: size, times and inode; None where it may yet change without these."""
+    found = file.stat()
+    if time.time() - max(found.st_mtime, found.st_ctime) < _SETTLED_S:
+        return None
+    return f"{found.st_size} {found.st_mtime_ns} {found.st_ctime_ns} {found.st_ino}"
