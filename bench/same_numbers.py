@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import torch
@@ -143,8 +144,13 @@ def _values(path: Path, root: Path) -> object:
         return {name: {"type": kind, "rows": [_below(v, root) for v in rows]} for name, (kind, rows) in columns.items()}
     text = path.read_text().replace(f"{root}", "")
     if path.suffix == ".jsonl":
-        return [json.loads(line) for line in text.splitlines()]
-    return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        return [_unsealed(json.loads(line)) for line in text.splitlines()]
+    return _unsealed(json.loads(text)) if path.suffix == ".json" else yaml.safe_load(text)
+
+
+def _unsealed(value: Any) -> Any:
+    """Without the digest, which differs where a path does."""
+    return {k: v for k, v in value.items() if k != "content_sha256"} if isinstance(value, dict) else value
 
 
 def _below(value: object, root: Path) -> object:

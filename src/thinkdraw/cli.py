@@ -43,11 +43,12 @@ def quickstart(
     """
     from thinkdraw.config import load_config
     from thinkdraw.report import write_report
+    from thinkdraw.runtime.formats.sealed import read_sealed
     from thinkdraw.studies import quickstart as recipe
 
     config = load_config(recipe.QuickstartConfig, None, [f"out={out}", f"seed={seed}", *(override or [])])
     folder = recipe.run(config)
-    _print_stages(json.loads((folder / "summary.json").read_text()))
+    _print_stages(read_sealed(folder / "summary.json", "Run it again."))
     print(f"report: {write_report(folder)}")
 
 

@@ -59,5 +59,5 @@ def test_progress_counts_pictures_that_are_there_already(tmp_path):
 
 def test_a_damaged_results_file_is_named(tmp_path):
     (tmp_path / "results.jsonl").write_text('{"a"')
-    with pytest.raises(UserError, match=r"results\.jsonl is damaged"):
+    with pytest.raises(UserError, match=r"results\.jsonl line 1 is damaged"):
         read_rows(tmp_path)

@@ -1,7 +1,10 @@
 """Scores stand beside the rollouts: a judge more rewrites nothing, and a row is scored once."""
 
 import math
+import random
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from tests.rollouts.helpers import drawn, filled
@@ -67,4 +70,38 @@ def test_damaged_scores_are_named_and_the_rollouts_are_not_touched_by_them(store
     assert store.readable_shards() == [0, 1] and store.info()["judges"]["counting"]["damaged"] == ["000001"]
     (store.path / "scores/counting/000000.parquet").replace(path)
     with pytest.raises(DamagedError, match="are not of its rows"):
+        store.scores("counting")
+
+
+def test_a_changed_bit_in_scores_is_found_or_does_not_matter(store):
+    path = store.path / "scores/counting/000000.parquet"
+    data, rng, right, num_found = path.read_bytes(), random.Random(0), store.scores("counting").tolist(), 0
+    for _ in range(200):
+        place = rng.randrange(len(data))
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :])
+        try:
+            found = store.scores("counting").tolist()
+        except DamagedError:
+            num_found += 1
+        else:
+            assert str(found) == str(right)
+    assert num_found > 50
+
+
+def test_scores_from_before_there_were_digests_are_read(store):
+    path = store.path / "scores/counting/000000.parquet"
+    table = pq.read_table(path)
+    changed = table.set_column(1, "score", pa.array([9.0, 9, 9, 9], pa.float32()))
+    pq.write_table(changed, path)
+    with pytest.raises(DamagedError, match="their digest is not that of what was written"):
+        store.scores("counting")
+    pq.write_table(changed.replace_schema_metadata(None), path)
+    assert store.scores("counting")[0] == 9
+
+
+def test_an_infinite_score_is_refused_where_it_is_read(store):
+    path = store.path / "scores/counting/000000.parquet"
+    table = pq.read_table(path).set_column(1, "score", pa.array([math.inf, 1, 2, 3], pa.float32()))
+    pq.write_table(table.replace_schema_metadata(None), path)
+    with pytest.raises(DamagedError, match="a score is infinite"):
         store.scores("counting")

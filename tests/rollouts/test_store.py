@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import json
 import random
 import shutil
 import threading
@@ -16,6 +17,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.rollouts import DamagedError, RolloutStore, arrow, files
+from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 
 
 @pytest.fixture(scope="module")
@@ -155,12 +157,21 @@ def test_there_is_one_store_per_folder(store, policy, tmp_path):
 def test_a_store_of_a_later_format_and_a_damaged_header_are_refused(copy):
     header = copy.path / "store.json"
     text = header.read_text()
-    header.write_text(text.replace('"format": 1', '"format": 2'))
+    write_sealed(header, {**read_sealed(header, ""), "format": 2})
     with pytest.raises(UserError, match="store format 2, and this version reads 1"):
         RolloutStore.open(copy.path)
     header.write_text(text[:40])
     with pytest.raises(UserError, match=r"store.json cannot be read"):
         RolloutStore.open(copy.path)
+    header.write_text(text.replace('"precision": "fp32"', '"precision": "fp33"'))
+    with pytest.raises(UserError, match=r"store.json cannot be used: its values are not those that were written"):
+        RolloutStore.open(copy.path)
+
+
+def test_a_header_without_a_digest_is_of_an_earlier_version_and_is_read(copy, store):
+    header = copy.path / "store.json"
+    header.write_text(json.dumps(read_sealed(header, "")))
+    assert RolloutStore.open(copy.path).header == store.header
 
 
 # Damage
@@ -188,6 +199,49 @@ def test_a_damaged_shard_is_named_and_the_others_are_read(copy, store, how):
     with pytest.raises(UserError, match="row 5 is in no readable shard"):
         copy.row(5)
     assert len(copy) == 12  # the newest shard knows
+
+
+def test_a_file_beside_the_shards_is_no_shard(copy):
+    folder = copy.path / "shards"
+    for name in ("000000 (copy).parquet", "000000.parquet.bak", "1.parquet", "٣٣٣٣٣٣.parquet", "0000010000000.parquet"):
+        shutil.copy(folder / "000000.parquet", folder / name)
+    assert len(RolloutStore.open(copy.path)) == 12 and copy.info()["damaged"] == []
+    assert sum(len(shard.row_ids) for shard in copy.shards()) == 12
+
+
+@pytest.mark.parametrize("place", [3, 5])
+def test_a_copied_shard_does_not_count_twice(copy, place):
+    folder = copy.path / "shards"
+    shutil.copy(folder / "000000.parquet", folder / f"{place:06d}.parquet")
+    with pytest.raises(DamagedError, match=r"copied or renamed|in an earlier shard too|is missing"):
+        list(copy.shards())
+    assert copy.readable_shards() == [0, 1, 2] and copy.info()["rows"] == 12
+    assert copy.info()["damaged"] == [f"{i:06d}" for i in range(3, place + 1)]
+
+
+def test_a_shard_that_was_written_over_by_another_is_named_and_the_next_one_is_right(copy):
+    folder = copy.path / "shards"
+    for place, other in (("000001", "000000"), ("000000", "000001")):
+        kept = (folder / f"{place}.parquet").read_bytes()
+        shutil.copy(folder / f"{other}.parquet", folder / f"{place}.parquet")
+        assert copy.info()["damaged"] == [place] and len(copy.readable_shards()) == 2
+        (folder / f"{place}.parquet").write_bytes(kept)
+
+
+def test_shards_missing_in_a_row_are_counted_and_too_many_are_another_stores(copy):
+    folder = copy.path / "shards"
+    (folder / "000002.parquet").rename(folder / "002000.parquet")
+    assert len(copy.info()["damaged"]) == 1998 and copy.info()["rows"] == 12
+    (folder / "002000.parquet").rename(folder / "999999999.parquet")
+    with pytest.raises(DamagedError, match=r"999,999,997 would be missing\. It is of another store"):
+        copy.info()
+
+
+def test_a_changed_count_in_a_footer_is_found_without_reading_the_rows(copy):
+    table = copy.read_shard(1).table
+    metadata = {k: v.replace(b'"num_rows": 4', b'"num_rows": 6') for k, v in table.schema.metadata.items()}
+    pa.parquet.write_table(table.replace_schema_metadata(metadata), copy.path / "shards/000001.parquet")
+    assert copy.info()["damaged"] == ["000001"]
 
 
 def test_nothing_is_appended_after_a_damaged_shard_whose_rows_are_unknown(copy, policy):

@@ -1,4 +1,6 @@
 import json
+import random
+import sqlite3
 import subprocess
 import sys
 
@@ -85,7 +87,7 @@ def test_what_cannot_be_an_answer_changes_nothing(tmp_path):
 @pytest.mark.parametrize("content", [b"not a database " * 100, json.dumps({"a": 1}).encode() * 50])
 def test_another_file_in_its_place_is_one_line(tmp_path, content):
     (tmp_path / "c").write_bytes(content)
-    with pytest.raises(UserError, match="Remove that file") as error:
+    with pytest.raises(UserError, match="move it away, so that its verdicts are not lost") as error:
         AnswerCache(tmp_path / "c")
     assert "\n" not in str(error.value) and (tmp_path / "c").read_bytes() == content
 
@@ -95,3 +97,57 @@ def test_a_folder_in_its_place_and_an_empty_cache_are_refused(tmp_path):
         AnswerCache(tmp_path)
     with pytest.raises(UserError, match="max_answers=0"):
         AnswerCache(tmp_path / "c", max_answers=0)
+
+
+def test_a_full_disk_is_said_to_be_full_and_costs_no_answer(tmp_path):
+    cache = AnswerCache(tmp_path / "c")
+    cache.put("j", "r", {"a": 1})
+    cache._connection().execute("PRAGMA max_page_count = 8")
+    with pytest.raises(UserError, match="disk is full: free space on it and go on; the verdicts that are there stay"):
+        cache.put("j", "r", {f"k{i}": "y" * 200 for i in range(1000)})
+    assert cache.get("j", "r", ["a"]) == {"a": 1} and len(cache) == 1
+
+
+def test_an_answer_that_was_changed_on_the_disk_is_asked_for_again(tmp_path):
+    cache = AnswerCache(tmp_path / "c")
+    cache.put("j", "r", {"a": {"reward": 0.25}, "b": {"reward": 0.5}})
+    cache._connection().execute("UPDATE answers SET answer = '{\"reward\": 0.75}' WHERE content = 'a'")
+    with pytest.warns(UserWarning, match="1 answers are not what was written; they are asked for again"):
+        assert cache.get("j", "r", ["a", "b"]) == {"b": {"reward": 0.5}}
+    cache.put("j", "r", {"a": {"reward": 0.25}})
+    assert cache.get("j", "r", ["a"]) == {"a": {"reward": 0.25}}
+
+
+@pytest.mark.filterwarnings("ignore:cache .*are not what was written")
+def test_a_flipped_bit_anywhere_gives_no_other_answer(tmp_path):
+    cache, answers = AnswerCache(tmp_path / "c"), {f"k{i}": {"reward": i / 10} for i in range(40)}
+    cache.put("j", "r", answers)
+    cache.close()
+    data, rng, num_found = (tmp_path / "c").read_bytes(), random.Random(0), 0
+    for i in range(60):
+        place = rng.randrange(len(data))
+        path = tmp_path / f"c{i}"
+        path.write_bytes(data[:place] + bytes([data[place] ^ 1 << rng.randrange(8)]) + data[place + 1 :])
+        try:
+            damaged = AnswerCache(path)
+            found = damaged.get("j", "r", list(answers))
+            damaged.close()
+        except UserError:
+            num_found += 1
+            continue
+        assert found.items() <= answers.items()
+        num_found += found != answers
+    assert num_found > 5
+
+
+def test_a_file_from_before_there_were_digests_keeps_its_answers(tmp_path):
+    with sqlite3.connect(tmp_path / "c") as old:
+        old.execute(
+            "CREATE TABLE answers (number INTEGER PRIMARY KEY, judge TEXT NOT NULL, revision TEXT NOT NULL, "
+            "content TEXT NOT NULL, answer TEXT NOT NULL, UNIQUE (judge, revision, content))"
+        )
+        old.execute("INSERT INTO answers (judge, revision, content, answer) VALUES ('j', 'r', 'a', '3')")
+    old.close()
+    with pytest.warns(UserWarning, match="written without digests; its answers get them now"):
+        cache = AnswerCache(tmp_path / "c")
+    assert cache.get("j", "r", ["a"]) == {"a": 3}

@@ -77,11 +77,11 @@ def test_what_cannot_be_stored_is_named_with_its_place(tmp_path):
 
 
 def test_missing_or_damaged_state_is_a_user_error(tmp_path):
-    with pytest.raises(UserError, match="no readable trainer state"):
+    with pytest.raises(UserError, match="holds no readable trainer state"):
         ck.load_trainer_state(tmp_path)
     ck.save_trainer_state(tmp_path, {"a": torch.ones(2)})
     (tmp_path / "trainer_state.safetensors").write_bytes(b"half")
-    with pytest.raises(UserError, match="no readable trainer state"):
+    with pytest.raises(UserError, match="holds no readable trainer state"):
         ck.load_trainer_state(tmp_path)
 
 
@@ -127,3 +127,23 @@ def test_pruning_keeps_the_newest_and_the_named_and_removes_old_incomplete_ones(
 def test_pruning_to_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="keep=0"):
         ck.prune_checkpoints(tmp_path, keep=0)
+
+
+def test_a_changed_or_missing_file_of_a_checkpoint_is_named(tmp_path):
+    with ck.write_checkpoint(tmp_path, 3) as folder:
+        (folder / "model.safetensors").write_bytes(bytes(100))
+        ck.save_trainer_state(folder, {"a": 1})
+    folder = tmp_path / "checkpoints/step_000003"
+    ck.check_digests(folder)
+    (folder / "model.safetensors").write_bytes(bytes(99) + b"\1")
+    with pytest.raises(UserError, match=r"model.safetensors is not what was written.*earlier checkpoint"):
+        ck.load_trainer_state(folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match=r"model.safetensors is missing"):
+        ck.check_digests(folder)
+
+
+def test_a_checkpoint_from_before_there_were_digests_and_a_published_model_pass(tmp_path):
+    (tmp_path / ck.MARKER).write_text('{"step": 1}')
+    ck.check_digests(tmp_path)
+    ck.check_digests(tmp_path / "nowhere")

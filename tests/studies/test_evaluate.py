@@ -18,6 +18,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.lab import checkpoint_path
 from thinkdraw.lab.prompts import GENEVAL_TASKS, prompt_set
 from thinkdraw.lab.scenes import draw, random_scene
+from thinkdraw.runtime.formats.sealed import read_sealed
 from thinkdraw.studies.evaluate import run
 from thinkdraw.studies.evaluate_import import compare_folders, import_official
 from thinkdraw.studies.evaluate_open import EvaluateConfig, lab_prompts
@@ -75,7 +76,7 @@ def test_a_checkpoint_is_drawn_judged_exported_and_scored_again_from_the_officia
     assert summary["drawing"]["image_tokens"] == 64 and 1 <= summary["diversity"]["vendi"]["value"] <= 2
     assert summary["understanding"]["questions"] == 112 and summary["understanding"]["vqa"]["num_no_verdict"] == 1
     folder = out / "geneval" / "lab-detector"
-    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert read_sealed(folder / "summary.json", "") == summary
     assert sorted(p.name for p in layout.iterdir()) == [f"{i:05d}" for i in range(5)]
 
     code, shown = verb(monkeypatch, capsys, "--images", layout, *common, "--out", tmp_path / "again")

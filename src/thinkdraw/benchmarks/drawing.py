@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from thinkdraw.errors import UserError
+from thinkdraw.benchmarks import row_log
 from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.formats.sealed import sealed_line
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Drawer, Prompt, Sampling
 
@@ -69,16 +70,9 @@ def draw_benchmark(
 
 def read_rows(folder: Path | str) -> list[JsonObject]:
     """Rows of a folder's results.jsonl, or none where there is no such file."""
-    path = Path(folder) / RESULTS
-    if not path.exists():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}). Remove it and evaluate again.") from error
+    return row_log.read_rows(Path(folder) / RESULTS)
 
 
 def write_rows(folder: Path | str, rows: Sequence[JsonObject]) -> None:
     """Write all rows to results.jsonl, or none."""
-    lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
-    atomic_write_text(Path(folder) / RESULTS, "".join(lines))
+    atomic_write_text(Path(folder) / RESULTS, "".join(map(sealed_line, rows)))

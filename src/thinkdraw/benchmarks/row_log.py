@@ -1,15 +1,17 @@
 """A file of JSON rows that only grows: killed at any moment, it keeps every row that was written whole."""
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import write_error
+from thinkdraw.runtime.formats import one_line, reading
+from thinkdraw.runtime.formats.sealed import sealed_line, unsealed_line
 from thinkdraw.runtime.json_types import JsonObject
 
 Row = JsonObject
+AGAIN = "Remove the file and evaluate again."
 
 
 class RowLog:
@@ -26,7 +28,7 @@ class RowLog:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows, and return when they are on the disk."""
-        lines = "".join(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+        lines = "".join(map(sealed_line, rows))
         try:
             with self.path.open("ab") as file:
                 file.write(lines.encode("utf-8"))
@@ -37,17 +39,21 @@ class RowLog:
 
     def read(self) -> list[Row]:
         """All rows, in the order of writing. Raises UserError naming a damaged line."""
-        rows = []
-        if self.path.exists():
-            with self.path.open(encoding="utf-8", newline="\n") as file:
-                for number, line in enumerate(file, start=1):
-                    try:
-                        rows.append(json.loads(line))
-                    except ValueError as error:
-                        raise UserError(
-                            f"{self.path} line {number} is damaged ({error}). Remove the file and evaluate again."
-                        ) from error
+        return read_rows(self.path)
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All rows of a file, each compared with its digest; none where there is no file. Raises UserError naming a line."""
+    rows: list[Row] = []
+    if not path.exists():
         return rows
+    with reading(path, AGAIN), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                rows.append(unsealed_line(line))
+            except ValueError as error:
+                raise UserError(f"{path} line {number} is damaged ({one_line(error)}). {AGAIN}") from error
+    return rows
 
 
 def _cut_unfinished_line(path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
@@ -18,12 +18,9 @@ def keep_settings(path: Path, settings: JsonObject, since: JsonMapping | None = 
     """
     wanted = json.loads(json.dumps(settings))
     if not path.exists():
-        atomic_write_json(path, wanted)
+        write_sealed(path, wanted)
         return
-    try:
-        before = {**(since or {}), **json.loads(path.read_text(encoding="utf-8"))}
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}). Choose an empty folder, or remove this one.") from error
+    before = {**(since or {}), **read_sealed(path, "Choose an empty folder, or remove this one.")}
     if changed := [key for key in wanted if before.get(key) != wanted[key]]:
         key = changed[0]
         raise UserError(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy, split_name
 from thinkdraw.runtime import checkpoint
+from thinkdraw.runtime.formats import reading
 from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.types import Policy
 
@@ -38,7 +39,14 @@ def run_checkpoint(folder: Path | str, select: Literal["best", "last"]) -> Path 
     """
     if select == "best":
         pointer = Path(folder, "checkpoints", "best")  # a file with the name of the best checkpoint's folder
-        return pointer.with_name(pointer.read_text().strip()) if pointer.is_file() else None
+        if not pointer.is_file():
+            return None
+        way_out = "It names the best checkpoint's folder: remove it, and the newest one is taken."
+        with reading(pointer, way_out):
+            name = pointer.read_text(encoding="utf-8").strip()
+        if checkpoint.checkpoint_step(name) is None or not pointer.with_name(name).is_dir():
+            raise UserError(f"{pointer} names {name[:80]!r}, which is no checkpoint there. {way_out}")
+        return pointer.with_name(name)
     last = checkpoint.latest_checkpoint(folder)
     if last is None:
         raise UserError(
@@ -66,4 +74,6 @@ def of_policy(name: str, revision: str) -> Input:
 
 def load_trained(name: str | Path, precision: str = "bf16", **options: Any) -> Policy:
     """Load a policy that was trained, by any name that a configuration takes, to draw or judge with."""
-    return load_policy(policy_path(str(name)), precision=precision, **options)
+    path = policy_path(str(name))
+    checkpoint.check_digests(split_name(path)[1] or path)
+    return load_policy(path, precision=precision, **options)

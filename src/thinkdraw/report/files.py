@@ -12,6 +12,7 @@ from PIL import Image
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pil
 from thinkdraw.picture_reader import UnreadableError, read_picture, size_of
+from thinkdraw.runtime.formats.sealed import unsealed_line
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 
@@ -37,18 +38,17 @@ def read_json(path: Path, notes: list[str]) -> JsonObject:
     if not path.is_file():
         return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except ValueError:
-        notes.append(f"{path.name} in {path.parent.name}/ is not JSON and was left out.")
+        return unsealed_line(path.read_bytes(), to_show=True)
+    except (OSError, ValueError):
+        notes.append(f"{path.name} in {path.parent.name}/ is not JSON as it was written, and was left out.")
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def read_rows(path: Path, notes: list[str]) -> list[JsonObject]:
     """The objects in a JSON-lines file; none, with a note, if it is damaged."""
     try:
-        return [row for row in MetricsLog.read(path) if isinstance(row, dict)]
-    except (UserError, UnicodeDecodeError):
+        return MetricsLog.read(path, to_show=True)
+    except UserError:
         notes.append(f"{path.name} in {path.parent.name}/ is damaged and was left out.")
         return []
 

@@ -147,7 +147,10 @@ def read_names(path: Path) -> Sequence[str]:
 
 def read_table(path: Path) -> Table:
     """Raises one of ERRORS for a damaged file."""
-    # An open file: given a path, pyarrow would take `scores=1/` above it for a partition. One of pyarrow's own: its
-    # threads may let go of the file after this returns, and letting go of Python's own while Python ends aborts.
-    with pa.OSFile(str(path)) as file:
-        return pq.read_table(file)
+    try:
+        # An open file: given a path, pyarrow would take `scores=1/` above it for a partition. One of pyarrow's own: its
+        # threads may let go of the file after this returns, and letting go of Python's own while Python ends aborts.
+        with pa.OSFile(str(path)) as file:
+            return pq.read_table(file)
+    except MemoryError as error:  # what a damaged size asks for
+        raise OSError(f"{path} asks for more memory than there is") from error

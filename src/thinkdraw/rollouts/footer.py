@@ -1,12 +1,15 @@
 """What the rows of a shard have in common, kept in its file's footer."""
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-KEY = b"thinkdraw"
+from thinkdraw.runtime.formats import parse_json
+
+KEY, SEAL_KEY = b"thinkdraw", b"thinkdraw-sha256"
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,19 @@ class Footer:
     @staticmethod
     def of(metadata: Mapping[bytes, bytes]) -> "Footer":
         """Raises KeyError, TypeError or ValueError where there is none."""
-        footer = Footer(**json.loads(metadata[KEY]))
+        text = metadata[KEY]
+        if metadata.get(SEAL_KEY, _digest(text)) != _digest(text):
+            raise ValueError("what it says about its rows is not what was written")
+        footer = Footer(**parse_json(text))
+        counts = (footer.first_row, footer.num_rows, footer.first_group, footer.group_size - 1, *footer.widths)
+        if min(counts) < 0 or footer.num_rows % footer.group_size:
+            raise ValueError(f"{footer.num_rows} rows in groups of {footer.group_size} from row {footer.first_row} on")
         return dataclasses.replace(footer, widths=tuple(footer.widths))
 
     def metadata(self) -> dict[bytes, str]:
-        return {KEY: json.dumps(dataclasses.asdict(self))}
+        text = json.dumps(dataclasses.asdict(self))
+        return {KEY: text, SEAL_KEY: _digest(text.encode()).decode()}
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.sha256(text).hexdigest().encode()

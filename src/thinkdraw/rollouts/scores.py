@@ -1,5 +1,6 @@
 """What judges said about a store's rows: files beside the shards, so that adding a judge rewrites no rollout."""
 
+import hashlib
 import json
 import logging
 import math
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from pydantic import ValidationError
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
@@ -18,9 +18,11 @@ from thinkdraw.errors import UserError
 from thinkdraw.rollouts import arrow
 from thinkdraw.rollouts.files import DamagedError, TakenError, write_new
 from thinkdraw.rollouts.footer import Footer
-from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.formats import reading
+from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
+KEY = b"thinkdraw-sha256"
 SCHEMA = {"row": "int64", "score": "float", "components": "string"}
 
 
@@ -46,12 +48,10 @@ class ScoreColumn:
     @property
     def judge(self) -> Judge:
         path = self.folder / "judge.json"
-        try:
-            return Judge.model_validate_json(path.read_text(encoding="utf-8"))
-        except (OSError, ValidationError) as error:
-            raise DamagedError(
-                f"{path} cannot be read. Restore it, or remove {self.folder} and score again."
-            ) from error
+        way_out = f"Restore it, or remove {self.folder} and score again."
+        found = read_sealed(path, way_out, DamagedError)
+        with reading(path, way_out, DamagedError):
+            return Judge.model_validate(found)
 
     def declare(self, judge: Judge) -> None:
         """Write judge.json. Raises UserError for a name that is no file name, or that stands for another judge."""
@@ -59,13 +59,13 @@ class ScoreColumn:
             raise UserError(f"score column {self.name!r}: use letters, digits, dot, dash and underscore only.")
         judge = Judge.model_validate_json(judge.model_dump_json())
         if not (self.folder / "judge.json").exists():
-            atomic_write_json(self.folder / "judge.json", judge.model_dump(mode="json"))
+            write_sealed(self.folder / "judge.json", judge.model_dump(mode="json"))
         elif (there := self.judge) == judge.model_copy(update={"revision": None}) != judge:
             # Of a version that did not note what such a judge was made of.
             logger.warning(
                 "scores %s do not say which weights or code made them: this judge's are noted now", self.name
             )
-            atomic_write_json(self.folder / "judge.json", judge.model_dump(mode="json"))
+            write_sealed(self.folder / "judge.json", judge.model_dump(mode="json"))
         elif there != judge:
             raise UserError(
                 f"scores {self.name!r} are of {_line(there)}, not of {_line(judge)}. Give these scores another name."
@@ -88,7 +88,8 @@ class ScoreColumn:
         texts = [json.dumps({name: values[i] for name, values in parts.items()}) for i in range(footer.num_rows)]
         columns = {"row": rows, "score": _numbers(scores), "components": texts}
         try:
-            write_new(self._path(shard), arrow.table(columns, SCHEMA))
+            table = arrow.table(columns, SCHEMA)
+            write_new(self._path(shard), arrow.with_metadata(table, {KEY: _digest(table)}))
         except TakenError:
             raise UserError(
                 f"row {footer.first_row}: {self._path(shard)} is there already, and rows are scored once. "
@@ -107,7 +108,12 @@ class ScoreColumn:
         try:
             table = arrow.read_table(path)
             matches = np.array_equal(table["row"].to_numpy(), np.arange(footer.first_row, footer.end_row))
-        except (*arrow.ERRORS, KeyError) as error:
+            written = arrow.read_metadata(path).get(KEY)
+            if written is not None and written.decode() != _digest(table):  # older ones have none
+                raise ValueError("their digest is not that of what was written")
+            if np.isinf(np.asarray(table["score"].to_numpy(), np.float64)).any():
+                raise ValueError("a score is infinite")
+        except (*arrow.ERRORS, KeyError, TypeError, ValueError, AttributeError) as error:
             raise DamagedError(
                 f"scores {path} of rows {footer.first_row} to {footer.end_row - 1} are damaged "
                 f"({' '.join(str(error).split())[:160]}). Remove that file and score again."
@@ -118,6 +124,14 @@ class ScoreColumn:
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{shard:06d}.parquet"
+
+
+def _digest(table: arrow.Table) -> str:
+    """SHA-256 of the values, whatever the file format made of them."""
+    found = hashlib.sha256()
+    for name in SCHEMA:
+        found.update(json.dumps(table[name].to_pylist()).encode())
+    return found.hexdigest()
 
 
 def check_scores(name: str, num_rows: int, scores: Tensor, components: Mapping[str, Tensor] | None) -> None:

@@ -2,6 +2,7 @@
 
 import bisect
 import math
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,9 @@ from thinkdraw.rollouts import arrow, rows
 from thinkdraw.rollouts.files import DamagedError, TakenError, write_new
 from thinkdraw.rollouts.footer import Footer
 from thinkdraw.types import Rollouts
+
+FOOTER_ERRORS = (*arrow.ERRORS, KeyError, TypeError, ValueError)
+MOST_MISSING = 10_000  # shards in a row; more is a name that looks like a shard's
 
 
 @dataclass(frozen=True)
@@ -36,8 +40,17 @@ class Shards:
     folder: Path
 
     def __len__(self) -> int:
-        """Shards up to the newest, damaged and missing ones counted."""
-        return max((int(path.stem) + 1 for path in self.folder.glob("[0-9]*.parquet")), default=0)
+        """Shards up to the newest, damaged and missing ones counted; a file with another name is no shard.
+
+        Raises DamagedError for a number far beyond the shards that are there.
+        """
+        numbers = [int(p.stem) for p in self.folder.glob("[0-9]*.parquet") if re.fullmatch("[0-9]{6,9}", p.stem)]
+        if (end := max(numbers, default=-1) + 1) > len(numbers) + MOST_MISSING:
+            raise DamagedError(
+                f"{self._path(end - 1)} stands beside {len(numbers) - 1} other shards: {end - len(numbers):,} would be "
+                "missing. It is of another store: move it away."
+            )
+        return end
 
     def end(self) -> tuple[int, int, int]:
         """Index, first row and first group of the next shard. Raises DamagedError if the newest is damaged."""
@@ -65,19 +78,44 @@ class Shards:
 
     def footer(self, index: int) -> Footer:
         """What a shard says about its rows. Raises DamagedError."""
+        found, before = self._read_footer(index), self._end_before(index)
+        if before is not None and found.first_row != before:
+            raise self._damaged(index, f"it says that its first row is {found.first_row}: it was copied or renamed")
+        return found
+
+    def _read_footer(self, index: int) -> Footer:
         try:
             return Footer.of(arrow.read_metadata(self._path(index)))
-        except (*arrow.ERRORS, KeyError, TypeError, ValueError) as error:
+        except FOOTER_ERRORS as error:
             raise self._damaged(index, error) from error
 
+    def _end_before(self, index: int) -> int | None:
+        """The row that a shard begins with; None where the shard before it cannot be read or does not follow its own."""
+        if not index:
+            return 0
+        before, last = self._known_footer(index - 1), self._known_footer(index - 2)
+        if before is None or before.first_row != (last.end_row if last else before.first_row if index > 1 else 0):
+            return None
+        return before.end_row
+
+    def _known_footer(self, index: int) -> Footer | None:
+        try:
+            return Footer.of(arrow.read_metadata(self._path(index))) if index >= 0 else None
+        except FOOTER_ERRORS:
+            return None
+
     def footers(self, skip_damaged: bool = False) -> Iterator[tuple[int, Footer]]:
+        end = 0
         for index in range(len(self)):
             try:
                 footer = self.footer(index)
+                if footer.first_row < end:
+                    raise self._damaged(index, f"its row {footer.first_row} is in an earlier shard too")
             except DamagedError:
                 if not skip_damaged:
                     raise
                 continue
+            end = footer.end_row
             yield index, footer
 
     def says_segments(self, index: int) -> bool:
@@ -93,7 +131,7 @@ class Shards:
         try:
             table = arrow.read_table(self._path(index))
             is_whole = rows.digest(table, footer) == footer.digest
-        except (*arrow.ERRORS, KeyError, ValueError) as error:
+        except (*arrow.ERRORS, KeyError, TypeError, ValueError, AttributeError) as error:
             raise self._damaged(index, error) from error
         if not is_whole:
             raise self._damaged(index, "its content is not what was written")
@@ -120,9 +158,8 @@ class Shards:
     def _damaged(self, index: int, reason: object) -> DamagedError:
         path = self._path(index)
         why = " ".join(str(reason).split())[:160] if path.exists() else "the file is missing"
-        where = "rows unknown"
-        with suppress(DamagedError):
-            where = f"row {self.footer(index - 1).end_row if index else 0} and on"
+        first = self._end_before(index)
+        where = "rows unknown" if first is None else f"row {first} and on"
         return DamagedError(
             f"{path} is damaged, {where}: {why}. Restore that file; skip_damaged=True reads the other shards."
         )

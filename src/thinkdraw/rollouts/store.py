@@ -4,15 +4,13 @@ One `append` writes one shard. Everything is read shard by shard, so memory does
 Two writers at once are serialised: a shard's name is taken by an atomic link, and the slower writer takes the next one.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import Tensor
 
 from thinkdraw.errors import UserError
@@ -23,7 +21,8 @@ from thinkdraw.rollouts.header import FORMAT, Codec, Header
 from thinkdraw.rollouts.scores import Judge, ScoreColumn, check_scores
 from thinkdraw.rollouts.shards import Shards, StoredShard
 from thinkdraw.rollouts.summary import summary
-from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.formats import reading
+from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 from thinkdraw.types import Policy, Rollouts, ThoughtFormat
 
 
@@ -56,28 +55,24 @@ class RolloutStore:
         header = Header(codec=Codec.of(policy), thought=thought, precision=policy.precision)
         if header.codec.num_codes > 1 << 16:
             raise UserError(f"the policy has {header.codec.num_codes} codes; a store holds up to 65,536, as uint16.")
-        atomic_write_json(path / "store.json", header.model_dump(mode="json"))
+        write_sealed(path / "store.json", header.model_dump(mode="json"))
         return cls(path, header)
 
     @classmethod
     def open(cls, path: Path | str) -> "RolloutStore":
         """Raises UserError if there is no store, or one that this version does not read."""
         path = Path(path)
-        try:
-            found: Any = json.loads((path / "store.json").read_text(encoding="utf-8"))
-            if isinstance(found, dict) and (there := cast(dict[str, Any], found).get("format", FORMAT)) != FORMAT:
-                raise UserError(
-                    f"{path}: store format {there}, and this version reads {FORMAT}. Use the one that wrote it."
-                )
-            return cls(path, Header.model_validate(found))
-        except (FileNotFoundError, NotADirectoryError) as error:
+        file = path / "store.json"
+        if not file.exists():
+            raise UserError(f"{path} holds no rollout store (store.json is missing). `thinkdraw sample` makes one.")
+        way_out = "It was edited or damaged: restore it."
+        found = read_sealed(file, way_out, DamagedError)
+        if (there := found.get("format", FORMAT)) != FORMAT:
             raise UserError(
-                f"{path} holds no rollout store (store.json is missing). `thinkdraw sample` makes one."
-            ) from error
-        except (OSError, ValidationError, ValueError) as error:
-            raise DamagedError(
-                f"{path / 'store.json'} cannot be read: it was edited or damaged. Restore it."
-            ) from error
+                f"{path}: store format {there}, and this version reads {FORMAT}. Use the one that wrote it."
+            )
+        with reading(file, way_out, DamagedError):
+            return cls(path, Header.model_validate(found))
 
     # Writing
 
@@ -157,7 +152,7 @@ class RolloutStore:
 
     def shards(self, *, skip_damaged: bool = False) -> Iterator[StoredShard]:
         """The shards in order, one in memory at a time."""
-        for index in range(self.num_shards):
+        for index, _ in self.footers(skip_damaged=skip_damaged):
             try:
                 shard = self.read_shard(index)
             except DamagedError:

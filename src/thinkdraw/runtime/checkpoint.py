@@ -7,11 +7,12 @@ folder `trainer_state`, which any number of processes can read.
 
 from __future__ import annotations
 
-import json
+import hashlib
 import math
 import re
 import shutil
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,11 +20,13 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_json
+from thinkdraw.runtime.formats import read_json_object, read_safetensors, reading
+from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 from thinkdraw.runtime.sharded_state import Stored, Writing, save_shards
 
 State: TypeAlias = dict[str, Any]  # what a checkpoint holds: numbers, texts and tensors, in dicts and lists of these
@@ -65,15 +68,14 @@ def load_trainer_state(directory: Path | str) -> State:
     Raises UserError if it is missing or damaged.
     """
     directory = Path(directory)
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(directory / _TENSORS)
-        rest = json.loads((directory / REST).read_text(encoding="utf-8"))
+    check_digests(directory)
+    way_out = (
+        "It holds no readable trainer state: resume from an earlier checkpoint, or start a new run from its weights."
+    )
+    tensors = read_safetensors(directory / _TENSORS, way_out)
+    rest = read_json_object(directory / REST, way_out)
+    with reading(directory / REST, way_out):
         return _decode(rest, tensors, directory / _SHARDS)
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise UserError(
-            f"no readable trainer state in {directory} ({type(error).__name__}: {error}). "
-            "Resume from an earlier checkpoint, or start a new run from its weights."
-        ) from error
 
 
 def _encode(value: object, where: str, tensors: dict[str, torch.Tensor]) -> object:
@@ -139,7 +141,40 @@ def write_checkpoint(run_dir: Path | str, step: int) -> Iterator[Path]:
     """Yield a folder to save into; when the block ends it becomes `checkpoints/step_%06d`, marked complete."""
     with atomic_directory(Path(run_dir) / "checkpoints" / f"step_{step:06d}") as directory:
         yield directory
-        atomic_write_json(directory / MARKER, {"step": step})
+        write_sealed(directory / MARKER, {"step": step, "files": _digests(directory, _files(directory))})
+
+
+def check_digests(directory: Path | str) -> None:
+    """Raise UserError unless a checkpoint's files are those that were written; an older one without digests passes.
+
+    A folder that no run wrote, a published model say, has none either.
+    """
+    directory = Path(directory)
+    if not (directory / MARKER).is_file():
+        return
+    way_out = "Go on from an earlier checkpoint: remove this one."
+    written = read_sealed(directory / MARKER, way_out).get("files") or {}
+    with reading(directory, way_out):
+        found = _digests(directory, [name for name in written if (directory / name).is_file()])
+    for name, digest in written.items():
+        if found.get(name) != digest:
+            why = "is not what was written: a part of it is damaged" if name in found else "is missing"
+            raise UserError(f"{directory / name} {why}. {way_out}")
+
+
+def _files(directory: Path) -> list[str]:
+    return sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file() and p.name != MARKER)
+
+
+def _digests(directory: Path, names: Collection[str]) -> dict[str, str]:
+    """Name → SHA-256 of files, several at once: of large checkpoints that takes seconds."""
+
+    def of(name: str) -> str:
+        with (directory / name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(4) as pool:
+        return dict(zip(names, pool.map(of, names)))
 
 
 def checkpoint_step(checkpoint: Path | str) -> int | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import platform
@@ -11,12 +10,14 @@ import sys
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import psutil
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text, write_error
+from thinkdraw.runtime.formats import holds_value, one_line, reading
+from thinkdraw.runtime.formats.sealed import sealed_line, unsealed_line
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 GB = 1e9  # bytes
@@ -42,7 +43,8 @@ class MetricsLog:
 
     def append(self, row: JsonMapping) -> None:
         """Add one row. Values: numbers, strings, None, scalar tensors and arrays, lists and dicts of them."""
-        line = json.dumps(self._plain(row, ""), ensure_ascii=False, allow_nan=False) + "\n"
+        plain: Any = self._plain(row, "")
+        line = sealed_line(plain)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._drop_torn_line()
@@ -54,31 +56,36 @@ class MetricsLog:
             raise write_error(self.path, error) from error
 
     @staticmethod
-    def read(path: Path | str) -> list[JsonObject]:
-        """All rows; a last line that a killed run left unfinished is ignored. A missing file has no rows."""
+    def read(path: Path | str, *, to_show: bool = False) -> list[JsonObject]:
+        """All rows, each compared with its digest; a last line that a killed run left unfinished is ignored.
+
+        A missing file has no rows. Raises UserError naming a damaged line. to_show: see `parse_json`.
+        """
         path = Path(path)
         if not path.exists():
             return []
-        lines = path.read_bytes().split(b"\n")
+        with reading(path, "Restore it, or move it away."):
+            lines = path.read_bytes().split(b"\n")
         rows = []
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                rows.append(json.loads(line))
+                rows.append(unsealed_line(line, to_show=to_show))
             except ValueError as error:
-                if number == len(lines):  # no newline after it
+                if number == len(lines) and not holds_value(line):  # killed while it was written
                     break
                 raise UserError(
-                    f"{path} line {number} is not JSON: the file was edited or damaged. Remove that line."
+                    f"{path} line {number} is not JSON as it was written ({one_line(error)}): the file was edited or "
+                    "damaged. Restore it, or remove that line."
                 ) from error
         return rows
 
     def truncate_after(self, step: int) -> None:
         """Drop rows whose "step" is greater than `step`: a resumed run writes them again."""
         if self.path.exists():
-            rows = [row for row in self.read(self.path) if row.get("step", step) <= step]
-            atomic_write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            rows = [row for row in self.read(self.path) if not _is_later(row.get("step"), step)]
+            atomic_write_text(self.path, "".join(map(sealed_line, rows)))
 
     def _drop_torn_line(self) -> None:
         if not self.path.exists():
@@ -89,7 +96,7 @@ class MetricsLog:
             torn = size > 0 and file.read(1) != b"\n"
         if torn:
             rows = self.read(self.path)
-            atomic_write_text(self.path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            atomic_write_text(self.path, "".join(map(sealed_line, rows)))
 
     def _plain(self, value: object, key: str) -> object:
         if isinstance(value, Mapping):
@@ -106,6 +113,10 @@ class MetricsLog:
                 f"or name {key!r} in allow_nan if it is an answer."
             )
         return value
+
+
+def _is_later(of_row: object, step: int) -> bool:
+    return isinstance(of_row, int | float) and of_row > step
 
 
 def environment() -> JsonObject:

@@ -24,6 +24,7 @@ from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.runtime.checkpoint import checkpoint_step
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, holds_out
 from thinkdraw.runtime.formats import read_json_object, read_yaml_object
+from thinkdraw.runtime.formats.sealed import read_sealed
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.search import BestOfN, CachedDrawer
@@ -242,7 +243,7 @@ def _refuse_other_validation(runs: Sequence[FinishedRun]) -> None:
 
 
 def _score(judged: Sequence[Folders], split: Split) -> float:
-    summaries = [json.loads((folders[split] / "summary.json").read_text(encoding="utf-8")) for folders in judged]
+    summaries = [read_sealed(folders[split] / "summary.json", "Judge again.") for folders in judged]
     return sum(summary["score"] for summary in summaries) / len(summaries)
 
 

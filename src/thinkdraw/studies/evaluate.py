@@ -35,7 +35,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import PictureReading
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.device import pick_device
-from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.formats.sealed import write_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.studies.evaluate_open import EvaluateConfig, OpenBenchmark, ask, judge_folder, out_of
 from thinkdraw.training.display import Display
@@ -145,7 +145,7 @@ def _score(
         "read": read_notes(rows),
     }  # fmt: skip
     summary = summary_of(report, settings, **extra, **shown, diversity=spread, **measures)
-    atomic_write_json(folder / "summary.json", summary)
+    write_sealed(folder / "summary.json", summary)
     if isinstance(benchmark, WritesResults):
         benchmark.write_results(folder / "official", rows)
     return Evaluation(report, summary, folder)

@@ -1,7 +1,6 @@
 """The original scorers' result files in our tables, and two evaluations of the same prompts compared."""
 
 import dataclasses
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +15,8 @@ from thinkdraw.benchmarks.settings import sha256_of, sha256_of_prompts
 from thinkdraw.benchmarks.statistics import PromptVerdicts
 from thinkdraw.benchmarks.vqa import vqa_difference
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.files import atomic_write_json, atomic_write_text
+from thinkdraw.runtime.files import atomic_write_text
+from thinkdraw.runtime.formats.sealed import read_sealed, sealed_line, write_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.studies.evaluate import Evaluation
 from thinkdraw.studies.evaluate_open import LAB_SUITES, LabSuite, prompt_path
@@ -47,10 +47,9 @@ def import_official(
     }  # fmt: skip
     folder = out or Path("runs/eval") / file.stem / benchmark.name / "imported"
     summary = summary_of(report, facts)
-    atomic_write_json(folder / "settings.json", facts)
-    lines = [json.dumps(null_for_nan(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
-    atomic_write_text(folder / "results.jsonl", "".join(lines))
-    atomic_write_json(folder / "summary.json", summary)
+    write_sealed(folder / "settings.json", facts)
+    atomic_write_text(folder / "results.jsonl", "".join(sealed_line(null_for_nan(row)) for row in rows))
+    write_sealed(folder / "summary.json", summary)
     return Evaluation(report, summary, folder)
 
 
@@ -148,9 +147,4 @@ def _understanding(a: Path, b: Path, seed: int) -> JsonObject:
 
 
 def _read_json(path: Path) -> JsonObject:
-    if not path.exists():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}). Evaluate again.") from error
+    return read_sealed(path, "Evaluate again.") if path.exists() else {}

@@ -17,6 +17,7 @@ from thinkdraw.lab.prompts import Family
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.runtime.files import atomic_write_json, holds_out
+from thinkdraw.runtime.formats.sealed import write_sealed
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import PeakMemory, environment
 from thinkdraw.types import Policy, Sampling
@@ -74,7 +75,7 @@ def run(config: QuickstartConfig, say: Callable[[str], None] = print) -> Path:
         "peak_memory_gb": round(memory.peak_gb(), 2),
         "seed": config.seed,
     }
-    atomic_write_json(config.out / "summary.json", summary)
+    write_sealed(config.out / "summary.json", summary)
     return config.out
 
 

@@ -3,6 +3,7 @@ import json
 import pytest
 from tests.benchmarks.stub import StubPolicy
 
+from thinkdraw.benchmarks.drawing import read_rows
 from thinkdraw.benchmarks.lab.benchmark import compare, evaluate_lab
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
@@ -43,7 +44,7 @@ def test_the_score_is_the_share_of_correct_pictures_averaged_over_tasks():
 def test_the_folder_holds_rows_a_summary_and_a_few_pictures(tmp_path):
     report = evaluate(tmp_path / "eval" / "sft", mistakes=0.5, questions_per_type=2)
     folder = tmp_path / "eval" / "sft"
-    rows = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    rows = read_rows(folder)
     assert len(rows) == 24 and all(row.keys() == ROW_KEYS for row in rows)
     summary = json.loads((folder / "summary.json").read_text())
     assert (summary["score"], summary["low"], summary["high"]) == (

@@ -4,7 +4,6 @@ An evaluation folder holds settings.json (what was asked), results.jsonl (one ro
 last). An evaluation that was stopped goes on where it was; one that asks for something else is refused.
 """
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -25,7 +24,8 @@ from thinkdraw.images import to_png
 from thinkdraw.lab.detector import Found
 from thinkdraw.lab.prompts import Family, prompt_set
 from thinkdraw.rewards.lab_detector import LabVerdict, judge
-from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_json, only_writer
+from thinkdraw.runtime.files import atomic_write_bytes, only_writer
+from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Detection, Drawer, Policy, Sampling
 
@@ -100,7 +100,7 @@ def evaluate_lab(
             understanding = evaluate_understanding(cast(Policy, policy), questions_per_type, seed)
         report = aggregate(rows, settings, understanding)
         if folder:
-            atomic_write_json(folder / "summary.json", report.summary())
+            write_sealed(folder / "summary.json", report.summary())
         return report
 
 
@@ -143,7 +143,7 @@ def _open(folder: Path, settings: JsonObject) -> list[Row]:
     """The rows that an earlier call left, after a check that it asked for the same."""
     path, rows = folder / "settings.json", read_rows(folder)
     if rows and path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
+        before = read_sealed(path, "Choose an empty folder, or remove this one.")
         if changed := [key for key in settings if before.get(key) != settings[key]]:
             key = changed[0]
             raise UserError(
@@ -153,7 +153,7 @@ def _open(folder: Path, settings: JsonObject) -> list[Row]:
         return rows
     if rows:
         raise UserError(f"{folder} holds results without settings.json. Choose an empty folder.")
-    atomic_write_json(path, settings)
+    write_sealed(path, settings)
     return rows
 
 

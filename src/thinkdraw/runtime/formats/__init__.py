@@ -64,21 +64,33 @@ def reading(path: Path | str, way_out: str, kind: type[UserError] = UserError) -
 # JSON
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Read JSON as it is defined: no NaN, no infinite number, whole characters, MAX_DEPTH. Raises ValueError."""
-    text = text.decode("utf-8") if isinstance(text, bytes) else text
+def parse_json(text: str | bytes, *, to_show: bool = False) -> Any:
+    """Read JSON as it is defined: no NaN, no infinite number, whole characters, MAX_DEPTH. Raises ValueError.
+
+    to_show: take odd numbers and characters as they come, for a reader that only shows them.
+    """
+    text = text.decode("utf-8", errors="replace" if to_show else "strict") if isinstance(text, bytes) else text
     try:
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+        value = json.loads(text) if to_show else json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
     if text.count("[") + text.count("{") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
-    if "\\ud" in text or "\\uD" in text:
+    if not to_show and ("\\ud" in text or "\\uD" in text):
         try:
             json.dumps(value, ensure_ascii=False).encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError("it holds half of a character, a surrogate without its other half") from error
     return value
+
+
+def holds_value(text: bytes) -> bool:
+    """Whether a text begins with a whole JSON value: a line that a killed process left unfinished does not."""
+    try:
+        json.JSONDecoder().raw_decode(text.decode("utf-8", errors="replace").lstrip())
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def read_json(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Any:

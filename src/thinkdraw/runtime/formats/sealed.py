@@ -1,0 +1,63 @@
+"""A digest inside the rows and objects that numbers are made of, so that a flipped bit on a disk is named and not believed.
+
+It is of the values, not of the bytes: a file that was written again by another program with the same values is as good. What
+was written before there were digests has none and is taken as it is.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.formats import parse_json, read_json_object
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
+
+SEAL = "content_sha256"
+_DIGITS = 16  # hex; one damage in 2^64 goes unseen
+
+
+def digest_of(value: object) -> str:
+    """The first 64 bits of the SHA-256 of a JSON value, in hex; the order of names does not matter."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
+
+
+def sealed(value: JsonMapping) -> JsonObject:
+    """The object with its digest behind it."""
+    return {**value, SEAL: digest_of(value)}
+
+
+def unsealed(value: JsonMapping) -> JsonObject:
+    """The object as it was before `sealed`. Raises ValueError if its values are not those that were sealed."""
+    content = {name: inner for name, inner in value.items() if name != SEAL}
+    if SEAL in value and value[SEAL] != digest_of(content):
+        raise ValueError("its values are not those that were written, by their digest: it was edited or damaged")
+    return content
+
+
+def sealed_line(row: JsonMapping) -> str:
+    """A row of a JSON-lines file. Raises ValueError for NaN and infinity."""
+    return json.dumps(sealed(row), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def unsealed_line(line: str | bytes, *, to_show: bool = False) -> JsonObject:
+    """A row that `sealed_line` wrote, or an older one without a digest. Raises ValueError. to_show: see `parse_json`."""
+    row = parse_json(line, to_show=to_show)
+    if not isinstance(row, dict):
+        raise ValueError(f"it holds a {type(row).__name__}, not an object with names")
+    return unsealed(row)
+
+
+def write_sealed(path: Path | str, value: JsonMapping) -> None:
+    """Write an object as indented JSON with its digest, all of it or nothing."""
+    atomic_write_json(path, sealed(value))
+
+
+def read_sealed(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> JsonObject:
+    """The object that `write_sealed` wrote, or an older one without a digest. Raises `kind` naming the file."""
+    value = read_json_object(path, way_out, kind)
+    try:
+        return unsealed(value)
+    except ValueError as error:
+        raise kind(f"{path} cannot be used: {error}. {way_out}") from error
