@@ -86,7 +86,7 @@ def test_memory_does_not_grow_with_the_store(tmp_path, policy):
             highest = max(highest, pa.total_allocated_bytes() - before)
         return highest
 
-    assert peak(16) < 1.5 * peak(3)
+    assert peak(16) < 2.5 * peak(3)  # 16 / 3 if it grew; pyarrow lets go of a little later
 
 
 def test_pairs_are_of_one_prompt(store):
