@@ -13,7 +13,8 @@ image token at the copy bandwidth that is measured first. *GRPO step*: sampling,
 (brightness), and an update with adapters of rank 16, guidance in the loss, and checkpointing per layer.
 
 A measurement that would take longer than --limit-s draws fewer image tokens, the first of the picture, on both sides; its
-row says how many. A row that fails, or would begin after --budget-s, says so, and the others go on.
+row says how many. A row that fails, or would begin after --budget-s, says so, and the others go on; then the command fails
+too. Steps that cannot be recorded fail their row, for what it would measure is something else.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import json
 import statistics
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -202,7 +204,7 @@ class Drawing:
 
 def grpo_step(policy: JanusPolicy, sampling: Sampling, asked: argparse.Namespace, clock: Clock) -> dict[str, Any]:
     """Rollouts per second of one step, its parts, and the highest memory; after a step with small pictures."""
-    policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    policy.checkpoint_layers()
     ours = Ours(policy, asked.micro_rows)
     found: dict[str, Any] = {}
 
@@ -286,6 +288,7 @@ def main() -> None:
     if asked.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("torch sees no CUDA device here. To try the script: --device cpu --shapes tiny")
     logging.disable_progress_bar()
+    warnings.filterwarnings("error", message="a decoding step")
     clock = Clock(asked.device, asked.limit_s, asked.budget_s)
     bandwidth = copy_bandwidth(asked.device, clock)
     name = torch.cuda.get_device_name() if asked.device == "cuda" else "cpu"
@@ -300,6 +303,8 @@ def main() -> None:
         settings = {k: str(v) for k, v in vars(asked).items()}
         found = {"settings": settings, "device": name, "bandwidth": bandwidth, "rows": rows}
         asked.out.write_text(json.dumps(found | {"environment": environment()}, indent=2) + "\n")
+    if skipped := sum("skipped" in row for row in rows):
+        raise SystemExit(f"{skipped} of {len(rows)} rows could not be measured.")
 
 
 if __name__ == "__main__":

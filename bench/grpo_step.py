@@ -102,7 +102,7 @@ class Ours:
 
     def backward(self, rollouts: Rollouts, rewards: Tensor) -> float:
         advantages = ADVANTAGES["group"](rewards, rollouts.group_size)
-        batch = Batch(rollouts, advantages=advantages)
+        batch = Batch(rollouts, advantages=advantages).to(self.policy.device)
         loss = partial(grpo.grpo_loss, self.policy, counts=batch.counts(), entropy_coefs=(0.0, 0.0), config=self.config)
         with self.optimiser.learning(batch.num_micro(self.config.micro_rows), rollouts.sampling):
             sums, _ = backward(loss, batch, self.config.micro_rows)

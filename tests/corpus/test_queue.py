@@ -73,3 +73,57 @@ def test_a_file_that_is_no_queue_is_named(tmp_path):
     (tmp_path / "q.sqlite").write_text("not a database, " * 100)
     with pytest.raises(UserError, match=r"q\.sqlite"):
         Queue(tmp_path / "q.sqlite")
+
+
+def damaged(path, statement):
+    import sqlite3
+
+    connection = sqlite3.connect(path)
+    connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("UPDATE items SET answer = '{' WHERE idx = 0", "the answer about item 0 cannot be read"),
+        ("UPDATE items SET answer = '[]' WHERE idx = 0", "the answer about item 0 cannot be read"),
+        ("UPDATE items SET answer = NULL WHERE idx = 0", "the answer about item 0 cannot be read"),
+        ("UPDATE items SET item = '{\"id\": 3}' WHERE idx = 0", "item 0 cannot be read"),
+        ("UPDATE items SET item = x'ff' WHERE idx = 0", "item 0 cannot be read|cannot be used"),
+    ],
+)
+def test_a_damaged_row_is_one_line_with_the_file(tmp_path, statement, says):
+    with Queue(tmp_path / "q.sqlite") as queue:
+        queue.fill(ITEMS)
+        queue.record(0, 0, TeacherAnswer(""), answer="{}")
+    damaged(tmp_path / "q.sqlite", statement)
+    with pytest.raises(UserError, match=says) as raised, Queue(tmp_path / "q.sqlite") as queue:
+        list(queue.answered())
+    assert "q.sqlite" in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_a_full_disk_is_one_line_and_what_is_there_stays(tmp_path):
+    with Queue(tmp_path / "q.sqlite") as queue:
+        queue.fill(ITEMS)
+    with pytest.raises(UserError, match=r"q\.sqlite cannot be used.*free space"), Queue(tmp_path / "q.sqlite") as queue:
+        pages = queue._db.execute("PRAGMA page_count").fetchone()[0]
+        queue._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # as a disk without room is for the file
+        queue.add_pictures({n: bytes(50_000) for n in range(9)})
+    with Queue(tmp_path / "q.sqlite") as queue:
+        assert len(queue.indices(WAITING)) == 4 and not queue.drawn()
+
+
+def test_what_became_of_a_source_is_kept_with_its_items(tmp_path):
+    counts = {"read": 0}
+
+    def items():
+        for item in ITEMS:
+            counts["read"] += 1
+            yield item
+
+    with Queue(tmp_path / "q.sqlite") as queue:
+        queue.fill(items(), counts)
+    with Queue(tmp_path / "q.sqlite") as queue:
+        assert queue.source_counts() == {"read": 4}

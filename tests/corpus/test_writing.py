@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 from tests.corpus.helpers import LOOSE, picture_folder, rows_of, settings_of, write_with
 from tests.corpus.teacher_stub import GOOD, TeacherStub
 
@@ -17,7 +18,7 @@ from thinkdraw.corpus.writing import DATA, FILTERED_FILE, REJECTED_FILE, WORK, w
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.scenes import Scene, Thing, draw
-from thinkdraw.picture_reader import read_picture
+from thinkdraw.picture_reader import PictureReading, read_picture
 
 
 class Slow:
@@ -232,8 +233,50 @@ def test_a_local_model_that_fails_stops_the_run_with_its_error(tmp_path):
         assert queue.counts().waiting == 3
 
 
+def test_the_card_counts_what_was_done_to_pictures_and_one_that_cannot_be_read_is_set_aside(tmp_path):
+    folder = picture_folder(tmp_path / "pictures", 3)
+    Image.new("RGBA", (20, 16), (1, 2, 3, 0)).save(folder / "000.png")
+    (folder / "001.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n")
+    seen = []
+
+    class Sees(Writes):
+        def write(self, requests):
+            seen.extend(int(r.pictures[0].min()) for r in requests)
+            return [json.dumps(GOOD)] * len(requests)
+
+    settings = settings_of(tmp_path / "out", source={"kind": "folder", "path": str(folder)})
+    out = write(settings, WriterTeacher(Sees(), WriterSettings(name="local", batch=1)))
+    card = (out / "README.md").read_text()
+    assert 255 in seen and "| transparency composed on white | 1 |" in card and "ground: white" in card
+    assert "| unreadable picture | 1 |" in card and "begins with" in (out / REJECTED_FILE).read_text()
+    config = out / "corpus.yaml"  # as a version without these settings wrote it
+    config.write_text(config.read_text().replace("pictures:\n  ground: white\n  max_megapixels: 89.0\n", ""))
+    assert (
+        "ground" not in config.read_text()
+        and write(settings, WriterTeacher(Sees(), WriterSettings(name="local"))) == out
+    )
+    black = settings.model_copy(update={"pictures": PictureReading(ground="black")})
+    with pytest.raises(UserError, match="another config: pictures"):
+        write(black, WriterTeacher(Sees(), WriterSettings(name="local")))
+
+
 def test_settings_come_back_from_their_yaml(tmp_path):
     import yaml
 
     settings = settings_of(tmp_path)
     assert CorpusSettings.model_validate(yaml.safe_load(dump_config(settings))) == settings
+
+
+def test_a_corpus_says_what_became_of_all_that_its_source_holds(tmp_path, capsys):
+    folder = picture_folder(tmp_path / "pictures", 2)
+    (folder / "000.txt").write_text("my caption")
+    (folder / "film.mp4").touch()
+    source, line = {"kind": "folder", "path": str(folder)}, "source folder: 2 read, 1 without caption, 1 .mp4 not read"
+    with TeacherStub(canned=True).running() as stub:
+        for _ in range(2):  # a run that goes on says the same
+            out = write_with(stub, tmp_path / "out", source=source)
+            said = capsys.readouterr().err
+            assert sorted(line.split(", ")[1:]) == sorted(said.strip().split(", ")[1:]) and said.startswith(
+                "source folder: 2 read"
+            )
+    assert "| .mp4 not read | 1 |" in (out / "README.md").read_text(encoding="utf-8")

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from PIL import Image
 from thinkdraw.data.corpus_tokens import Encoder, read_tokens, tokenise, tokens_folder
 from thinkdraw.data.picture_bytes import centre_crop
 from thinkdraw.errors import UserError
+from thinkdraw.picture_reader import PictureReading
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -70,6 +72,22 @@ def test_pictures_are_encoded_once_until_the_shard_or_the_encoder_changes(corpus
     assert read_tokens(corpus, folder, encoder) is None
     assert [t.image_tokens.long()[0, 0].item() for _, t in tokenise(corpus, folder, encoder)] == [10_000, 2000]
     assert encode.calls == calls + 1  # only the shard that changed
+
+
+def test_what_was_done_to_pictures_is_kept_with_their_tokens_and_another_reading_makes_them_again(corpus):
+    clear = io.BytesIO()
+    Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(clear, "PNG")
+    rows = [{"image": {"bytes": clear.getvalue(), "path": None}, "detailed_caption": "x", "brief_caption": "y"}]
+    pq.write_table(pa.Table.from_pylist(rows), corpus / "data" / "1.parquet")
+    encoder = Encoder(Means(), 8, 8, 4, "digest")
+    folder = tokens_folder(corpus, encoder)
+    made = [tokens for _, tokens in tokenise(corpus, folder, encoder)][1]
+    kept = read_tokens(corpus, folder, encoder)
+    assert kept is not None and made.notes == kept[1].notes == {"transparency composed on white": 1}
+    black = replace(encoder, reading=PictureReading(ground="black"))
+    assert read_tokens(corpus, folder, black) is None
+    assert [int(t.image_tokens.long()[0, 0]) for _, t in tokenise(corpus, folder, black)][1] == 0
+    assert int(kept[1].image_tokens.long()[0, 0]) == 255 * 200
 
 
 def test_a_truncated_token_file_is_made_again(corpus):

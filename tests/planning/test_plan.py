@@ -17,7 +17,7 @@ from thinkdraw.config import load_config
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import clipped_loss
 from thinkdraw.planning import plan as recipe
-from thinkdraw.planning.memory import Load, learning, resting, sampling, update
+from thinkdraw.planning.memory import Load, learning, resting, sampling, saving, update
 from thinkdraw.planning.seconds import GPUS, learning_seconds, sampling_seconds
 from thinkdraw.planning.shapes import find_shape
 from thinkdraw.policies import speed
@@ -266,3 +266,12 @@ def test_a_policy_without_a_shape_is_one_line(tmp_path: Path):
     with pytest.raises(UserError, match="model_type=llama; the planner knows janus only"):
         find_shape(str(tmp_path))
     assert find_shape("deepseek-community/Janus-Pro-7B").layers == 30
+
+
+def test_a_save_merges_one_adapted_weight_at_a_time():
+    # The fp32 product of the widest layer's adapters, twice: 8 · 2048 · 5632 bytes, and what rests.
+    load = load_of_1b(lora=ADAPTERS)
+    assert saving(load) == resting(load) | {"gathered weights": 0, "merging adapters": 8 * 2048 * 5632}
+    assert saving(load_of_1b())["merging adapters"] == 0
+    found = recipe.plan(grpo(), "h100", 1, prompt_tokens=40)
+    assert found.needed == max(sum(parts.values()) for parts in (found.sampling, found.learning, found.saving))

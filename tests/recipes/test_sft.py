@@ -29,6 +29,24 @@ def loss_of(model, batch, config, world):
     return partial(sft.sft_loss, model, counts=counts_of(batch, world), config=config)
 
 
+def test_a_picture_that_is_stored_turned_or_transparent_is_learned_as_it_looks(tmp_path, caplog):
+    model = load_policy(random_janus(tmp_path / "policy64", image_size=64, patch=16, layers=1))
+    pixels = np.full((64, 64, 3), 255, dtype=np.uint8)
+    pixels[:20] = (200, 30, 30)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned 90 degrees clockwise
+    Image.fromarray(pixels).save(tmp_path / "up.png")
+    Image.fromarray(np.ascontiguousarray(np.rot90(pixels))).save(tmp_path / "turned.png", exif=exif)
+    clear = np.dstack([np.where(pixels == 255, 0, pixels), np.where(pixels[..., 1] == 255, 0, 255).astype(np.uint8)])
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    rows = [{"prompt": "a bar", "thought": "here", "image": f"{name}.png"} for name in ("up", "turned", "clear")]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = DataSettings(source=str(tmp_path / "rows.jsonl"))
+    codes = load_examples(settings, model, 24, tmp_path / "codes.safetensors").image_tokens
+    assert (codes[0] == codes[1]).all() and (codes[0] == codes[2]).all()
+    assert "1 transparency composed on white, 1 turned as EXIF says" in caplog.text
+
+
 @pytest.mark.parametrize("reduction", ["segment", "token"])
 def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, reduction):
     config = sft_config(tmp_path, policy, micro_rows=64, batch_rows=12, reduction=reduction, drop_frac=0.3)

@@ -156,6 +156,21 @@ def test_a_picture_of_the_wrong_size_or_form_is_refused(picture, error, says):
         read_request(body, Limits(side=64))
 
 
+def test_a_png_of_any_mode_is_read_by_value():
+    message = json.loads(write_request(noise(2), "r"))
+    for row, mode in zip(message["rows"], ("RGBA", "L")):
+        row["picture"] = png_of(mode)  # transparent, and black
+    pictures = read_request(json.dumps(message).encode(), LIMITS)[1].pictures
+    assert pictures is not None and [int(p.max()) for p in pictures] == [int(p.min()) for p in pictures] == [255, 0]
+
+
+def test_all_pixels_of_a_request_are_counted_before_any_is_unpacked(monkeypatch):
+    monkeypatch.setattr("thinkdraw.serve.wire.read_picture", lambda *a: pytest.fail("unpacked"))
+    body = changed(write_request(noise(4), "r"), lambda m: [row.update(picture=png_of("RGB", 32)) for row in m["rows"]])
+    with pytest.raises(UserError, match="pictures of 4096 pixels in one request: this server takes 4095"):
+        read_request(body, Limits(pixels=4095))
+
+
 @pytest.mark.parametrize(
     ("change", "error", "says"),
     [

@@ -114,7 +114,9 @@ def read_place(place: PictureFile, reading: PictureReading = DEFAULT) -> ReadPic
         return read
     height, width, _ = read.pixels.shape
     if height != width or height % 2:
-        raise UnreadableError(f"{place.path}: {width}×{height} pixels are not a 2×2 grid of equal squares")
+        raise UnreadableError(
+            f"{place.path}: {width}×{height} pixels are not a 2×2 grid of equal squares (one picture a file: --samples 1)"
+        )
     side, (row, column) = height // 2, place.cell
     return read._replace(pixels=read.pixels[row * side : (row + 1) * side, column * side : (column + 1) * side])
 

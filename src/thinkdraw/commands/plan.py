@@ -29,7 +29,7 @@ def plan(
     if json_:
         print(json.dumps(recipe.as_dict(found, words), indent=2))
         return
-    for name, parts in (("sampling", found.sampling), ("learning", found.learning)):
+    for name, parts in (("sampling", found.sampling), ("learning", found.learning), ("saving", found.saving)):
         if parts:
             print(f"{name}, GB per GPU")
             for part, size in [*parts.items(), ("sum", sum(parts.values()))]:

@@ -14,7 +14,7 @@ from thinkdraw.corpus.teachers import instructions
 class CorpusTotals:
     """kept: rows in the corpus. filtered: reason → rows. rejected: kind → rows. malformed: kind → answers asked for again.
 
-    read: what was done to pictures so that teacher and judges saw them → rows.
+    read: what was done to pictures so that teacher and judges saw them → rows. source: what became of all that it held.
     """
 
     kept: int
@@ -25,6 +25,7 @@ class CorpusTotals:
     malformed: dict[str, int]
     no_verdict: dict[str, int]
     read: dict[str, int]
+    source: dict[str, int]
 
 
 def card(settings: CorpusSettings, teacher: str, made: CorpusTotals) -> str:
@@ -113,7 +114,8 @@ def _counts(made: CorpusTotals) -> str:
     no_verdicts = "".join(
         f"\n* {name}: {count} rows without a verdict stay\n" for name, count in made.no_verdict.items() if count
     )
-    given = {"left out because of": made.filtered, "set aside because of": made.rejected}
+    given = {"of the source": {name: count for name, count in made.source.items() if count}}
+    given |= {"left out because of": made.filtered, "set aside because of": made.rejected}
     given |= {
         "malformed answers, asked for again": made.malformed,
         "pictures, as teacher and judges saw them": made.read,

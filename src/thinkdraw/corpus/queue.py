@@ -6,18 +6,22 @@ power cut the last moments may be missing, never the file. One process at a time
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from thinkdraw.corpus.sources import Item
 from thinkdraw.data.prompt_files import prompt_of, row_of
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.files import write_error
+from thinkdraw.runtime.formats import one_line, parse_json, sqlite_problem
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 WAITING, ANSWERED, REJECTED, FILTERED = range(4)
 PAGE = 500
+KEPT = "answers"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS items (idx INTEGER PRIMARY KEY, item TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0, answer TEXT, reason TEXT);
 CREATE INDEX IF NOT EXISTS by_state ON items (state, idx);
@@ -63,9 +67,15 @@ class Queue:
     """Use as a context manager. Raises UserError where another process holds the file or it is no queue."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_error(path.parent, error) from error
+        try:
+            self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
+        except sqlite3.Error as error:
+            raise sqlite_problem(path, error, KEPT) from error
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -74,31 +84,46 @@ class Queue:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES ('opened', 'yes')")  # takes the lock now, not later
         except sqlite3.Error as error:
             self._db.close()
-            raise UserError(
-                f"{path} cannot be opened ({error}). Is another `corpus write` of this folder running? Else move it away."
-            ) from error
+            if "locked" in str(error):
+                raise UserError(
+                    f"{path} is locked. Is another `corpus write` of this folder running? Wait for it."
+                ) from error
+            raise sqlite_problem(path, error, KEPT) from error
 
     def __enter__(self) -> "Queue":
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._db.close()
+    def __exit__(self, *raised: object) -> None:
+        with suppress(sqlite3.Error):  # a full disk was said before
+            self._db.close()
+        for error in raised:
+            if isinstance(error, sqlite3.Error):
+                raise sqlite_problem(self.path, error, KEPT) from error
 
-    def fill(self, items: Iterable[Item]) -> int:
-        """Put all items in, at once and only once; returns how many there are."""
-        if not int(self.fact("items") or 0):
+    def fill(self, items: Iterable[Item], counts: Mapping[str, int] | None = None) -> int:
+        """Put all items in, at once and only once; returns how many there are.
+
+        counts: what the source counts while it is read; kept, see `source_counts`.
+        """
+        if self.fact("items") in (None, "0"):
             with self._transaction():
                 rows = ((item.index, _item_text(item)) for item in items)
                 self._db.executemany("INSERT INTO items (idx, item) VALUES (?, ?)", rows)
                 self._db.execute("INSERT OR REPLACE INTO facts SELECT 'items', count(*) FROM items")
-        return int(self.fact("items") or 0)
+                self._db.execute("INSERT OR REPLACE INTO facts VALUES ('source', ?)", (json.dumps(counts or {}),))
+        return self._db.execute("SELECT count(*) FROM items").fetchone()[0]
+
+    def source_counts(self) -> dict[str, int]:
+        """What became of all that the source held when it was read; empty where that was not kept."""
+        with self._undamaged("what is kept of the source"):
+            return {str(reason): int(count) for reason, count in parse_json(self.fact("source") or "{}").items()}
 
     def fact(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
     def item(self, index: int) -> Item:
-        return _item(index, self._db.execute("SELECT item FROM items WHERE idx = ?", (index,)).fetchone()[0])
+        return self._item(index, self._db.execute("SELECT item FROM items WHERE idx = ?", (index,)).fetchone()[0])
 
     def indices(self, state: int) -> list[int]:
         return [row[0] for row in self._db.execute("SELECT idx FROM items WHERE state = ? ORDER BY idx", (state,))]
@@ -109,14 +134,18 @@ class Queue:
         last = -1
         while rows := self._db.execute(query, (ANSWERED, last, PAGE)).fetchall():
             for index, item, answer in rows:
-                yield _item(index, item), json.loads(answer)
+                with self._undamaged(f"the answer about item {index}"):
+                    said = parse_json(answer)
+                    if not isinstance(said, dict):
+                        raise ValueError("it is no object")
+                yield self._item(index, item), said
             last = rows[-1][0]
 
     def set_aside(self, state: int) -> Iterator[tuple[Item, str, list[TeacherAnswer]]]:
         """Rejected or filtered items with reason and replies, in order."""
         query = "SELECT idx, item, reason FROM items WHERE state = ? ORDER BY idx"
         for index, item, reason in self._db.execute(query, (state,)):
-            yield _item(index, item), reason, self.replies(index)
+            yield self._item(index, item), reason, self.replies(index)
 
     def replies(self, index: int) -> list[TeacherAnswer]:
         query = "SELECT reply, kind, problem, tokens_in, tokens_out FROM replies WHERE idx = ? ORDER BY attempt"
@@ -177,6 +206,21 @@ class Queue:
         query = "SELECT kind, count(*) FROM replies WHERE kind != '' GROUP BY kind ORDER BY kind"
         return dict(self._db.execute(query).fetchall())
 
+    def _item(self, index: int, text: str) -> Item:
+        with self._undamaged(f"item {index}"):
+            row = parse_json(text)
+            prompt = prompt_of(row["prompt"], row["id"], index) if row["prompt"] else Prompt("")
+            return Item(index, row["id"], prompt, row["has_picture"], row["ref"])
+
+    @contextmanager
+    def _undamaged(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:
+            raise UserError(
+                f"{self.path} is damaged: {what} cannot be read ({one_line(error)}). Restore the file, or choose another out=."
+            ) from error
+
     def _transaction(self) -> "_Transaction":
         return _Transaction(self._db)
 
@@ -189,15 +233,12 @@ class _Transaction:
         self.db.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
-        self.db.execute("ROLLBACK" if kind else "COMMIT")
+        if kind is None:
+            self.db.execute("COMMIT")
+        elif self.db.in_transaction:  # a full disk has taken it back already
+            self.db.execute("ROLLBACK")
 
 
 def _item_text(item: Item) -> str:
     prompt = row_of(item.prompt) if item.prompt.text else {}
     return json.dumps({"id": item.id, "prompt": prompt, "has_picture": item.has_picture, "ref": item.ref})
-
-
-def _item(index: int, text: str) -> Item:
-    row = json.loads(text)
-    prompt = prompt_of(row["prompt"], row["id"], index) if row["prompt"] else Prompt("")
-    return Item(index, row["id"], prompt, row["has_picture"], row["ref"])

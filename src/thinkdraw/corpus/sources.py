@@ -1,8 +1,8 @@
 """Where a corpus begins: pictures, prompts or the lab, as items in a fixed order whose pictures are read one at a time."""
 
-import json
-import tarfile
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,7 +12,11 @@ import numpy as np
 from pydantic import Field
 
 from thinkdraw.config import StrictModel
+from thinkdraw.corpus.captions import BARE, BESIDE, METADATA, READ, caption_beside, caption_of, metadata_captions
+from thinkdraw.corpus.files import files_below, not_read, tar_samples, texts_of
 from thinkdraw.data.prompt_files import read_prompts
+from thinkdraw.data.tables import inside
+from thinkdraw.data.text_files import cut
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.lab.prompts import Example, Family, prompt_set
@@ -33,8 +37,8 @@ class Item:
 
 
 class Source(Protocol):
-    def items(self) -> Iterator[Item]:
-        """In a fixed order, without pictures. Raises UserError."""
+    def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
+        """In a fixed order, without pictures. counts: takes up what was read, and why the rest was not. Raises UserError."""
         ...
 
     def picture(self, item: Item) -> bytes:
@@ -43,21 +47,37 @@ class Source(Protocol):
 
 
 class FolderSource(StrictModel):
-    """Pictures in a folder and below it; a caption is the text file or JSON (`caption` or `text`) of the same name."""
+    """Pictures in a folder and below it; captions stand in .txt, .caption or .json files of the same name, or in a metadata file."""
 
     kind: Literal["folder"] = "folder"
     path: Path
 
-    def items(self) -> Iterator[Item]:
+    def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
+        counts = _begun(counts)
         if not self.path.is_dir():
             raise UserError(f"source.path={self.path} is not a folder. Give a folder of pictures.")
-        files = sorted(f for f in self.path.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-        for index, file in enumerate(files):
-            name = file.relative_to(self.path).as_posix()
-            yield Item(index, name, Prompt(_caption_beside(file)), True, name)
+        pictures, metadata, beside = [], [], dict[str, dict[str, Path]]()
+        for file in files_below(self.path, counts):
+            suffix = file.suffix.lower()
+            if suffix in SUFFIXES:
+                pictures.append(file)
+            elif file.name in METADATA:
+                metadata.append(file)
+            elif suffix in BESIDE:
+                beside.setdefault(file.with_suffix("").as_posix(), {})[suffix] = self.path / file
+            else:
+                not_read(suffix, counts)
+        named = metadata_captions(self.path, metadata, {file.as_posix() for file in pictures}, counts)
+        for index, file in enumerate(pictures):
+            own = beside.get(file.with_suffix("").as_posix(), {})
+            texts = {suffix: (str(path), path.read_bytes()) for suffix, path in own.items()}
+            caption = caption_beside(texts, counts) or named.get(file.as_posix(), "")
+            yield _counted(Item(index, file.as_posix(), Prompt(caption), True, file.as_posix()), counts)
+        stems = {file.with_suffix("").as_posix() for file in pictures}
+        counts["texts of no picture"] += sum(len(texts) for stem, texts in beside.items() if stem not in stems)
 
     def picture(self, item: Item) -> bytes:
-        return (self.path / item.ref).read_bytes()
+        return inside(self.path, item.ref, item.id).read_bytes()
 
 
 class WebdatasetSource(StrictModel):
@@ -66,16 +86,28 @@ class WebdatasetSource(StrictModel):
     kind: Literal["webdataset"] = "webdataset"
     path: Path = Field(description="A .tar, or a folder of them.")
 
-    def items(self) -> Iterator[Item]:
+    def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
+        counts = _begun(counts)
         files = sorted(self.path.glob("*.tar")) if self.path.is_dir() else [self.path]
         if not files or not all(file.is_file() for file in files):
             raise UserError(f"source.path={self.path} is neither a .tar file nor a folder of them. Correct the path.")
+        for other in set(self.path.iterdir()) - set(files) if self.path.is_dir() else ():
+            not_read(other.suffix.lower(), counts)
         index = 0
         for file in files:
-            for key, members, texts in _samples(file):
-                for suffix in sorted(members.keys() & SUFFIXES):
-                    ref = [str(file), *members[suffix]]
-                    yield Item(index, f"{file.name}/{key}", Prompt(_caption_in(texts)), True, ref)
+            for sample in tar_samples(file, counts):
+                pictures = sorted(sample.places.keys() & SUFFIXES)
+                for suffix in sample.places.keys() - set(pictures) - set(BESIDE):
+                    not_read(suffix, counts)
+                if not pictures:
+                    counts["texts of no picture"] += len(sample.places.keys() & set(BESIDE))
+                    continue
+                caption = caption_beside(texts_of(file, sample), counts)
+                for place, suffix in enumerate(pictures):
+                    # A sample's second picture is told apart from its first.
+                    name = f"{file.name}/{sample.key}{suffix if place else ''}"
+                    item = Item(index, name, Prompt(caption), True, [str(file), *sample.places[suffix]])
+                    yield _counted(item, counts)
                     index += 1
 
     def picture(self, item: Item) -> bytes:
@@ -95,17 +127,25 @@ class DatasetSource(StrictModel):
     image: str = Field(default="image", description="The column of pictures.")
     caption: str | None = Field(default=None, description="The column of captions, if there is one.")
 
-    def items(self) -> Iterator[Item]:
+    def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
+        counts = _begun(counts)
         table = _open_dataset(self.path, self.subset, self.split, self.image)
         if self.caption and self.caption not in table.column_names:
             raise UserError(f"source.caption={self.caption}: {self.path} has {', '.join(table.column_names)}.")
-        captions = table[self.caption] if self.caption else [""] * len(table)
-        for index, caption in enumerate(captions):
-            yield Item(index, f"{self.split}-{index:07d}", Prompt(str(caption or "").strip()), True, index)
+        captions = table[self.caption] if self.caption else [None] * len(table)
+        for index, cell in enumerate(captions):
+            caption = caption_of(cell, f"{self.path} row {index + 1}, {self.caption}", counts)
+            yield _counted(Item(index, f"{self.split}-{index:07d}", Prompt(caption), True, index), counts)
 
     def picture(self, item: Item) -> bytes:
         cell = _open_dataset(self.path, self.subset, self.split, self.image)[item.ref][self.image]
-        return cell["bytes"] if cell and cell["bytes"] else Path(cell["path"]).read_bytes() if cell else b""
+        if not cell or cell["bytes"]:
+            return cell["bytes"] if cell else b""
+        # A path in a data set is a stranger's: it is read in the data set's own folder and in what was downloaded of it.
+        for folder in (Path(self.path), *_downloads()):
+            with suppress(UserError, FileNotFoundError):
+                return inside(folder, cell["path"], item.id).read_bytes()
+        raise OSError(f"{cut(cell['path'])} is not a file of the data set {self.path}")
 
 
 class PromptSource(StrictModel):
@@ -114,9 +154,10 @@ class PromptSource(StrictModel):
     kind: Literal["prompts"] = "prompts"
     path: Path
 
-    def items(self) -> Iterator[Item]:
+    def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
+        counts = _begun(counts)
         for index, prompt in enumerate(read_prompts(self.path)):
-            yield Item(index, prompt.id or f"prompt-{index:07d}", prompt, False)
+            yield _counted(Item(index, prompt.id or f"prompt-{index:07d}", prompt, False), counts)
 
     def picture(self, item: Item) -> bytes:
         raise OSError(f"{item.id} has no picture")
@@ -131,9 +172,10 @@ class LabSource(StrictModel):
     seed: int = Field(default=0, ge=0)
     pictures: bool = True
 
-    def items(self) -> Iterator[Item]:
+    def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
+        counts = _begun(counts)
         for index, example in enumerate(_lab_examples(tuple(self.families.items()), self.count, self.seed)):
-            yield Item(index, example.prompt.id, example.prompt, self.pictures)
+            yield _counted(Item(index, example.prompt.id, example.prompt, self.pictures), counts)
 
     def picture(self, item: Item) -> bytes:
         example = _lab_examples(tuple(self.families.items()), self.count, self.seed)[item.index]
@@ -152,45 +194,25 @@ def _lab_examples(families: tuple[tuple[Family, float], ...], count: int, seed: 
     return [example for name, size in sizes.items() if size for example in prompt_set(name, "train", size, seed)]
 
 
-def _caption_beside(file: Path) -> str:
-    texts = {s: f.read_bytes() for s in (".txt", ".json") if (f := file.with_suffix(s)).is_file()}
-    return _caption_in(texts)
+def _begun(counts: Counter[str] | None) -> Counter[str]:
+    """The given counts, or ones that nobody looks at, with what was read in the first place."""
+    counts = Counter() if counts is None else counts
+    counts[READ] += 0
+    return counts
 
 
-def _caption_in(texts: dict[str, bytes]) -> str:
-    if ".txt" in texts:
-        return texts[".txt"].decode("utf-8", "replace").strip()
-    try:
-        found = json.loads(texts.get(".json", b"{}"))
-    except ValueError:
-        return ""
-    caption = (found.get("caption") or found.get("text")) if isinstance(found, dict) else None
-    return caption.strip() if isinstance(caption, str) else ""
+def _counted(item: Item, counts: Counter[str]) -> Item:
+    counts[READ] += 1
+    counts[BARE] += not item.prompt.text
+    return item
 
 
-def _samples(path: Path) -> Iterator[tuple[str, dict[str, tuple[int, int]], dict[str, bytes]]]:
-    """Key, place of each member by suffix, and the small texts. Nothing is written to disk."""
-    try:
-        with tarfile.open(path, "r:") as tar:
-            key, members, texts = "", {}, {}
-            for member in tar:
-                if not member.isfile():
-                    continue
-                folder, _, name = member.name.rpartition("/")
-                stem, _, extension = name.partition(".")
-                own = f"{folder}/{stem}" if folder else stem
-                if own != key:
-                    if members:
-                        yield key, members, texts
-                    key, members, texts = own, {}, {}
-                suffix = "." + extension.lower()
-                members[suffix] = (member.offset_data, member.size)
-                if suffix in (".txt", ".json") and member.size < 1 << 20 and (text := tar.extractfile(member)):
-                    texts[suffix] = text.read()
-            if members:
-                yield key, members, texts
-    except (tarfile.TarError, OSError) as error:
-        raise UserError(f"{path} cannot be read as a tar file: {error}. Give an uncompressed, whole .tar.") from error
+def _downloads() -> list[Path]:
+    """Where `datasets` keeps what it downloads and unpacks."""
+    import datasets
+    from huggingface_hub import constants
+
+    return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
 
 
 @cache

@@ -15,8 +15,10 @@ from thinkdraw.corpus.queue import FILTERED, REJECTED, Queue
 from thinkdraw.corpus.settings import CorpusSettings
 from thinkdraw.corpus.shards import row_for, write_shards
 from thinkdraw.corpus.sources import Item
+from thinkdraw.corpus.teachers.answers import Answer
 from thinkdraw.corpus.teachers.asking import Status, ask_all
 from thinkdraw.corpus.teachers.teachers import Teacher
+from thinkdraw.data.tables import counts_line, say_counts
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import read_picture
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text, only_writer
@@ -53,8 +55,10 @@ def write(
     it is an error, which says what became of the items.
     """
     with only_writer(settings.out), _opened(settings) as queue:
-        if not queue.fill(settings.source.items()):
-            raise UserError(f"source {settings.source.kind} holds nothing to write about. Check its path.")
+        counts, source = Counter[str](), f"source {settings.source.kind}"
+        if not queue.fill(settings.source.items(counts), counts):
+            raise UserError(f"{source} holds nothing to write about ({counts_line('files', counts)}). Check its path.")
+        say_counts(source, queue.source_counts())
         save_config(settings, settings.out / CONFIG)  # not before there are items: a wrong path pins nothing
         try:
             is_whole = ask_all(
@@ -65,7 +69,7 @@ def write(
                 (settings.out / CONFIG).unlink()
             raise
         if helpers.draw:
-            helpers.draw(queue, (row for row in queue.answered() if not row[0].has_picture))
+            helpers.draw(queue, (row for row in _answered(queue) if not row[0].has_picture))
         dropped = filter_all(settings, queue, helpers)
         made = finish(settings, queue, dropped, teacher.name, is_whole)
         aside = next((reason for _, reason, _ in queue.set_aside(REJECTED)), "")
@@ -109,6 +113,17 @@ def check_folder(settings: CorpusSettings) -> None:
         )
 
 
+def _answered(queue: Queue) -> Iterator[tuple[Item, JsonObject]]:
+    """Answers with all fields. Raises UserError for one that a damaged queue has lost a part of."""
+    for item, answer in queue.answered():
+        if missing := Answer.model_fields.keys() - answer.keys():
+            raise UserError(
+                f"{queue.path} is damaged: the answer about item {item.index} has no {min(missing)}. Restore the file, or choose "
+                "another out=."
+            )
+        yield item, answer
+
+
 def picture_of(settings: CorpusSettings, queue: Queue, item: Item) -> bytes | None:
     return settings.source.picture(item) if item.has_picture else queue.picture(item.index)
 
@@ -116,7 +131,7 @@ def picture_of(settings: CorpusSettings, queue: Queue, item: Item) -> bytes | No
 def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Dropped:
     """Texts first, which cost nothing; then the judges, who look at what is left."""
     filters = settings.filters
-    dropped = filter_texts(queue.answered(), filters)
+    dropped = filter_texts(_answered(queue), filters)
 
     def pixels(item: Item) -> np.ndarray:
         return read_picture(picture_of(settings, queue, item) or b"", settings.pictures, item.id)
@@ -124,7 +139,7 @@ def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Drop
     drawn = queue.drawn()
 
     def with_pictures() -> Iterator[tuple[Item, JsonObject]]:
-        return (row for row in queue.answered() if row[0].has_picture or row[0].index in drawn)
+        return (row for row in _answered(queue) if row[0].has_picture or row[0].index in drawn)
 
     if filters.aesthetic and helpers.scorer:
         filter_scores(queue, with_pictures(), pixels, filters.aesthetic, helpers.scorer, dropped)
@@ -139,7 +154,7 @@ def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: st
     kept = counts.answered - len(dropped.reasons)
     rows = (
         row_for(item, answer, picture_of(settings, queue, item))
-        for item, answer in queue.answered()
+        for item, answer in _answered(queue)
         if item.index not in dropped.reasons
     )
     with atomic_directory(settings.out / DATA) as folder:
@@ -154,7 +169,7 @@ def finish(settings: CorpusSettings, queue: Queue, dropped: Dropped, teacher: st
     gone = dropped.reasons.keys() | set(queue.indices(REJECTED)) | set(queue.indices(FILTERED))
     made = CorpusTotals(
         kept, is_whole, counts, dict(reasons), dict(aside), queue.malformed_kinds(), dropped.no_verdict,
-        dict(Counter(note for index, note in queue.notes() if index not in gone)),
+        dict(Counter(note for index, note in queue.notes() if index not in gone)), queue.source_counts(),
     )  # fmt: skip
     atomic_write_text(settings.out / CARD, card(settings, teacher, made))
     return made
@@ -172,7 +187,7 @@ def _rejected(queue: Queue) -> Iterator[JsonObject]:
 def _filtered(queue: Queue, dropped: Dropped) -> Iterator[JsonObject]:
     for item, reason, _ in queue.set_aside(FILTERED):
         yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": None}
-    for item, answer in queue.answered():
+    for item, answer in _answered(queue):
         if item.index in dropped.reasons:
             reason = ": ".join(dropped.reasons[item.index])
             yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": answer}

@@ -27,6 +27,7 @@ LORA = {
     ("bf16", "fp32"): (40, 10, 8, 28),
     ("bf16", "bf16"): (28, 8, 8, 14),
 }
+MERGED = 8  # bytes per number of an adapter's product, as it is made, in fp32 twice
 LOGIT_KEPT, LOGIT_AT_WORK, LOGIT_IN_CHUNKS, LOGIT_GUIDED = 13, 21, 25, 4  # bytes per logit of a head; the last besides
 MLP_AT_WORK = 3  # tensors of the MLP's width in a layer's backward pass, besides what was kept
 
@@ -109,6 +110,17 @@ def learning(load: Load) -> Parts:
         others = 0 if load.lora else counts.drawing - counts.layers
         found["gathered weights"] = (layers + others) * ITEMSIZE[load.dtype]
     return found | update(load)
+
+
+def merging(shape: Shape, lora: LoraSettings | None) -> float:
+    """What a save takes beside what rests: the largest adapted weight, for one is merged at a time."""
+    return MERGED * shape.hidden * shape.mlp if lora else 0
+
+
+def saving(load: Load) -> Parts:
+    """While a checkpoint is written, of weights that are whole."""
+    gathered = load.weights.trained * ITEMSIZE[load.dtype] if load.shards > 1 else 0
+    return resting(load) | {"gathered weights": gathered, "merging adapters": merging(load.shape, load.lora)}
 
 
 def update(load: Load) -> Parts:

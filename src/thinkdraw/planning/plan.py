@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from thinkdraw.errors import UserError
-from thinkdraw.planning.memory import Load, Parts, learning, sampling, sampling_row
+from thinkdraw.planning.memory import Load, Parts, learning, sampling, sampling_row, saving
 from thinkdraw.planning.seconds import GPUS, learning_seconds, sampling_seconds
 from thinkdraw.planning.shapes import find_shape
 from thinkdraw.policies.lora import LoraSettings
@@ -39,6 +39,7 @@ class Plan:
     usable: float
     sampling: Parts
     learning: Parts
+    saving: Parts
     rollouts: int
     at_once: int
     num_steps: int
@@ -47,7 +48,7 @@ class Plan:
 
     @property
     def needed(self) -> float:
-        return max(sum(self.sampling.values()), sum(self.learning.values()))
+        return max(sum(parts.values()) for parts in (self.sampling, self.learning, self.saving))
 
     @property
     def fits(self) -> bool:
@@ -65,7 +66,7 @@ def plan(config: Any, gpu: str, num_gpus: int, prompt_tokens: int) -> Plan:
     if isinstance(config, SftConfig):
         rows = -(-config.batch_rows // num_gpus)
         seconds = learning_seconds(load, GPUS[gpu], rows, more_forwards=0)
-        return Plan(gpu, num_gpus, usable, {}, learning(load), 0, 0, 1, 0.0, seconds)
+        return Plan(gpu, num_gpus, usable, {}, learning(load), saving(load), 0, 0, 1, 0.0, seconds)
     rollouts = -(-config.prompts_per_phase // num_gpus) * config.group_size
     together = -(-rollouts // config.judge_chunks)
     free = usable - sum(sampling(load, 0, 0).values())
@@ -74,7 +75,7 @@ def plan(config: Any, gpu: str, num_gpus: int, prompt_tokens: int) -> Plan:
     num_steps = config.minibatches * config.passes
     forwards = (config.beta > 0) + (config.old_log_probs == "recomputed" and num_steps > 1) / config.passes
     return Plan(
-        gpu, num_gpus, usable, sampling(load, at_once * load.ways, 1), learning(load), rollouts, at_once, num_steps,
+        gpu, num_gpus, usable, sampling(load, at_once * load.ways, 1), learning(load), saving(load), rollouts, at_once, num_steps,
         config.judge_chunks * sampling_seconds(load, GPUS[gpu], together, at_once, load.ways),
         config.passes * learning_seconds(load, GPUS[gpu], rollouts, forwards, config.minibatches),
     )  # fmt: skip

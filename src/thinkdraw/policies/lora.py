@@ -77,12 +77,15 @@ def learned_weights(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The state dict with adapters added to their layers and peft's names undone; `model` stays as it is."""
+    """The state dict with adapters added to their layers and peft's names undone; `model` stays as it is.
+
+    What was added is on the CPU: of a model that fills a GPU there is room for one sum at a time.
+    """
     from peft.tuners.lora import Linear
 
     weights = {n.replace(".base_layer.", "."): w for n, w in model.state_dict().items() if ".lora_" not in n}
     for name, module in model.named_modules():
         if isinstance(module, Linear):
             base = weights[f"{name}.weight"]
-            weights[f"{name}.weight"] = base + module.get_delta_weight("default").to(base.dtype)
+            weights[f"{name}.weight"] = (base + module.get_delta_weight("default").to(base.dtype)).cpu()
     return weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -74,11 +75,38 @@ def cpu_has_bf16() -> bool:
     return any(bool(probe()) for name in probes if callable(probe := getattr(torch.cpu, name, None)))
 
 
+ONE_RECORDS = threading.Lock()  # held while a CUDA graph is recorded
+_own_streams: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
+_making_a_stream = threading.Lock()
+
+
+def own_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
+    """The process's one CUDA stream for a purpose, which no other purpose has.
+
+    torch hands out the same 32 again and again; and its cache keeps memory apart for every stream that has used some.
+    """
+    with torch.cuda.device(device), _making_a_stream:
+        device = torch.device("cuda", torch.cuda.current_device())
+        taken = {key: stream for key, stream in _own_streams.items() if key[0] == device}
+        while (device, purpose) not in taken:
+            stream = torch.cuda.Stream(device)
+            if stream not in taken.values():
+                taken[device, purpose] = _own_streams[device, purpose] = stream
+        return taken[device, purpose]
+
+
+def free_cached_memory() -> None:
+    """Give the memory that torch keeps for itself back to the GPUs; it refuses that while a CUDA graph is recorded."""
+    if torch.cuda.is_available():
+        with ONE_RECORDS:
+            torch.cuda.empty_cache()
+
+
 class SideStream:
     """On a CUDA device the work of another thread beside this one's, which would else queue behind it; elsewhere nothing."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = own_stream(device, "beside") if device.type == "cuda" else None
 
     def queued(self) -> torch.cuda.Event | torch.Event | None:
         """What this thread has asked of the device so far: an event, None where there is no stream."""

@@ -4,14 +4,15 @@ A step launches some hundred small kernels, which takes the interpreter longer t
 """
 
 import warnings
+import weakref
 from collections.abc import Callable, Hashable, Sequence
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from thinkdraw.policies.sampling import memory
 from thinkdraw.policies.sampling.steps import Step, Steps
+from thinkdraw.runtime.device import ONE_RECORDS, own_stream
 
 TOLERANCE = 1e-2  # of a replay's numbers against the step's own: far above rounding, far below what a wrong one gives
 COLUMNS = 128  # of the cache that a recorded step's attention looks at: a multiple of it, so that few records serve
@@ -110,28 +111,30 @@ def recorder_for(device: torch.device) -> Callable[[Step], Step] | None:
     return CudaGraphs(device) if device.type == "cuda" else None
 
 
-@cache
-def _recording_stream(device: torch.device) -> torch.cuda.Stream:
-    """One for all graphs: cuBLAS keeps working memory for every stream that it has seen."""
-    return torch.cuda.Stream(device)
-
-
 class CudaGraphs:
-    """Records steps as CUDA graphs. They share memory, since no two run at a time and none leaves anything there."""
+    """Records steps as CUDA graphs. They share memory, since no two run at a time and none leaves anything there.
+
+    One stream records them all: cuBLAS keeps working memory for every stream that it has seen.
+    """
 
     def __init__(self, device: torch.device) -> None:
-        self.stream, self.pool = _recording_stream(device), torch.cuda.graph_pool_handle()
+        self.stream = own_stream(device, "recording")
+        self._last: Callable[[], torch.cuda.CUDAGraph | None] = lambda: None
 
     def __call__(self, step: Step) -> Step:
         # Not torch.cuda.graph, which collects garbage and empties torch's cache each time.
-        graph = torch.cuda.CUDAGraph()
-        self.stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(self.stream):
+        graph, last = torch.cuda.CUDAGraph(), self._last()
+        # A pool ends with the last of its graphs, and torch refuses to record into it after that: ask one that is alive.
+        pool = None if last is None else last.pool()
+        asked_from = torch.cuda.current_stream(self.stream.device)
+        self.stream.wait_stream(asked_from)
+        with ONE_RECORDS, torch.cuda.stream(self.stream):
             # Only what this thread does must not disturb the recording: a judge may be at work in another.
-            graph.capture_begin(pool=self.pool, capture_error_mode="thread_local")
+            graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
                 step()
             finally:
                 graph.capture_end()
-        torch.cuda.current_stream().wait_stream(self.stream)
+        asked_from.wait_stream(self.stream)
+        self._last = weakref.ref(graph)
         return graph.replay

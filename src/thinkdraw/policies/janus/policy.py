@@ -347,8 +347,10 @@ class JanusPolicy:
             common = codes.mode(dim=1).values if codes.shape[1] else codes.new_zeros(len(codes))
             codes = torch.cat([codes, common[:, None].expand(-1, missing)], dim=1)
         vqmodel, config = self.model.model.vqmodel, self.model.config
-        size = memory.pictures_at_once(config, vqmodel.quant_conv.weight.itemsize, self.device)
-        with autocast(self.device, self.precision):
+        weight = vqmodel.quant_conv.weight
+        size = memory.pictures_at_once(config, weight.itemsize, self.device)
+        # bf16 weights need no autocast, which would only let CUDA's group norms make fp32 maps: twice the memory.
+        with autocast(self.device, self.precision if weight.dtype == torch.float32 else "fp32"):
             decoded = memory.in_parts(lambda part: to_pictures(vq.decode(vqmodel, part)), codes, size)
         return torch.cat(decoded)
 

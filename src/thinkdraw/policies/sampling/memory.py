@@ -11,6 +11,7 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies.sampling import control_group
+from thinkdraw.runtime.device import free_cached_memory
 
 T = TypeVar("T")
 USABLE_FRAC = 0.85  # of free memory; the rest is for what formulas leave out, fragments for one
@@ -103,8 +104,7 @@ def until_it_fits(work: Callable[[int], T], size: int, what: str) -> tuple[T, in
             )
         size, before = -(-size // 2), size
         warnings.warn(f"out of memory with {before} {what}: going on with {size}.", stacklevel=3)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        free_cached_memory()
 
 
 def _attempt(work: Callable[[int], T], size: int) -> tuple[bool, Any]:

@@ -1,0 +1,76 @@
+"""What the caption of a picture is: a text beside it, a field of JSON, a row of metadata or a cell, by one rule or refused.
+
+A text and bytes are a caption as they are, without blanks around it; of a list it is the first text that is not empty; nothing
+is no caption; anything else, a mapping say, is refused. Files are read as prompt files are.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from thinkdraw.data.tables import table_rows
+from thinkdraw.data.text_files import cut, decoded, json_value, sound
+from thinkdraw.errors import UserError
+from thinkdraw.runtime.json_types import JsonObject
+
+READ, BARE, SEVERAL = "read", "without caption", "with several captions, the first is used"
+BESIDE = (".txt", ".caption", ".json")
+"""Suffixes of a caption beside a picture; the first that is there and holds one counts."""
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+"""Tables of `file_name` and `caption` or `text`, in the folder of the files that they name, or above it."""
+_FIELDS = ("caption", "text")
+
+
+def caption_of(value: object, where: str, counts: Counter[str]) -> str:
+    """The caption that a field or a cell holds, "" for none. Raises UserError for what is none of the kinds above."""
+    if isinstance(value, list | tuple):
+        texts = [text for part in value if (text := _text_of(part, where))]
+        counts[SEVERAL] += len(texts) > 1
+        return texts[0] if texts else ""
+    return _text_of(value, where)
+
+
+def caption_beside(files: Mapping[str, tuple[str, bytes]], counts: Counter[str]) -> str:
+    """The caption in the files of one name. files: suffix → (where it stands, content)."""
+    for suffix in BESIDE:
+        if suffix in files:
+            where, data = files[suffix]
+            found: object = decoded(data, where)
+            if suffix == ".json":
+                found = _field_of(json_value(decoded(data, where) or "null", where))
+            if caption := caption_of(found, where, counts):
+                return caption
+    return ""
+
+
+def metadata_captions(folder: Path, files: Sequence[Path], pictures: set[str], counts: Counter[str]) -> dict[str, str]:
+    """Picture → caption, of the metadata `files` of a folder; all paths are relative to it.
+
+    Raises UserError for a table without `file_name` and for two captions of one picture.
+    """
+    found: dict[str, str] = {}
+    for file in files:
+        for row in table_rows(folder / file):
+            name = row.cells.get("file_name")
+            if not isinstance(name, str):
+                raise UserError(f"{row.where} has no `file_name`. Name the picture, relative to {file.name}.")
+            caption = caption_of(_field_of(row.cells), row.where, counts)
+            picture = (file.parent / name).as_posix()
+            if picture not in pictures:
+                counts[f"rows of {file.name} about no picture"] += 1
+            elif found.setdefault(picture, caption) != caption:
+                raise UserError(f"{row.where}: {cut(name)} has another caption in a row before. Leave one of them out.")
+    return found
+
+
+def _field_of(row: object) -> object:
+    row: JsonObject = row if isinstance(row, dict) else {}
+    return next((row[name] for name in _FIELDS if row.get(name)), None)
+
+
+def _text_of(value: object, where: str) -> str:
+    if isinstance(value, bytes):
+        value = decoded(value, where)
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{where}: the caption is {cut(value)}, and not a text or a list of texts. Write one as text.")
+    return sound(value.strip(), f"{where}: the caption") if value else ""
