@@ -14,7 +14,7 @@ from thinkdraw.benchmarks.flow import report_on, score_pictures
 from thinkdraw.benchmarks.geneval.benchmark import GenEval
 from thinkdraw.benchmarks.geneval.files import find_pictures, write_prompt_folder
 from thinkdraw.benchmarks.geneval2.benchmark import GenEval2
-from thinkdraw.benchmarks.picture_files import by_reason, list_pictures, read_set
+from thinkdraw.benchmarks.picture_files import PIXELS_AT_ONCE, by_reason, list_pictures, parts_of, read_set
 from thinkdraw.benchmarks.unigenbench.benchmark import UniGenBench
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import PictureReading
@@ -174,3 +174,9 @@ def test_what_was_done_to_pictures_on_reading_is_in_their_rows_and_counted(tmp_p
 
 def test_a_layout_without_pictures_is_no_error_of_the_listing(tmp_path):
     assert list_pictures(tmp_path / "none", Layout({}), range(2), 1).missing == [(0, 0), (1, 0)]
+
+
+def test_large_pictures_are_held_in_memory_a_few_at_a_time():
+    half = PIXELS_AT_ONCE // 2
+    sizes = [("a", half), ("b", half), ("c", 1), ("d", 3 * half), ("e", 0), ("f", 0), ("g", 0), ("h", 0)]
+    assert list(parts_of(iter(sizes), 3)) == [["a", "b"], ["c"], ["d"], ["e", "f", "g"], ["h"]]

@@ -15,7 +15,7 @@ import numpy as np
 
 from thinkdraw.benchmarks.base import Benchmark, PictureSet, Report, Row, null_for_nan, row_about
 from thinkdraw.benchmarks.diversity import diversity
-from thinkdraw.benchmarks.picture_files import ABSENT, Listing, read_set, stamp
+from thinkdraw.benchmarks.picture_files import ABSENT, Listing, parts_of, pixels_of, read_set, stamp
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.statistics import Score, mean_interval
 from thinkdraw.errors import UserError
@@ -35,22 +35,24 @@ def score_pictures(
 ) -> list[Row]:  # fmt: skip
     """A row for every picture that was asked for, in order: the benchmark's, or one with `problem`.
 
-    prompts: index in the benchmark → prompt. folder: keeps the rows; None keeps none. prompts_at_once: held in memory.
+    prompts: index in the benchmark → prompt. folder: keeps the rows; None keeps none. prompts_at_once: held in memory; fewer
+    where their pictures are large.
     Raises UserError where more than `max_no_verdict_frac` of the pictures that were read got no verdict.
     """
     with only_writer(folder) if folder else nullcontext():
         log = RowLog(folder / "results.jsonl") if folder else None
         rows = _still_true(log.read() if log else [], listing)
         left = [i for i in prompts if any(_is_open(rows.get((i, k))) for k in range(samples))]
-        for start in range(0, len(left), prompts_at_once):
-            part = left[start : start + prompts_at_once]
+        done = len(prompts) - len(left)
+        sizes = ((i, _pixels(listing, i, samples)) for i in left)
+        for part in parts_of(sizes, prompts_at_once):
             fresh = _judged(benchmark, {i: prompts[i] for i in part}, listing, samples)
             if log:
                 log.append(fresh)
             rows |= {(row["prompt_index"], row["sample"]): row for row in fresh}
             _stop_if_judge_fails(benchmark, rows.values(), max_no_verdict_frac, len(prompts) * samples)
             if progress is not None:
-                progress(len(prompts) - len(left) + start + len(part), len(prompts))
+                progress(done := done + len(part), len(prompts))
         return [rows[i, k] for i in prompts for k in range(samples)]
 
 
@@ -154,6 +156,11 @@ def _judged(benchmark: Benchmark, prompts: Mapping[int, Prompt], listing: Listin
     for row in rows + judged:
         row["stamp"] = stamp(listing.places.get((row["prompt_index"], row["sample"])))
     return sorted(rows + judged, key=lambda row: (row["prompt_index"], row["sample"]))
+
+
+def _pixels(listing: Listing, index: int, samples: int) -> int:
+    places = [place for k in range(samples) if (place := listing.places.get((index, k)))]
+    return sum(pixels_of(place.path, listing.reading) for place in places)
 
 
 def _ask(benchmark: Benchmark, sets: Sequence[PictureSet]) -> list[Row]:

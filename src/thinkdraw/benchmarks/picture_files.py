@@ -1,9 +1,10 @@
 """Pictures on the disk: which of a benchmark's are there, which are missing or not asked for, and reading them prompt by prompt."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -21,10 +22,15 @@ from thinkdraw.picture_reader import (
 from thinkdraw.types import Prompt
 
 ABSENT = "the picture is missing"
+PIXELS_AT_ONCE = 1 << 27
+"""Of pictures that are read together: 400 MB."""
 _OTHER_LAYOUT = "not where the layout has pictures"
 _NOT_ASKED_FOR = "not asked for"
 _NO_PICTURES = {".json", ".jsonl", ".txt", ".csv", ".md", ".yaml", ".html", ""}
 _MAX_NAMED = 5
+
+
+_Thing = TypeVar("_Thing")
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def list_pictures(
         for path in sorted(files)
         if path.resolve() not in used
     }
-    sizes = Counter(size for path in used if (size := _size_of(path, reading)))
+    sizes = Counter(f"{size[0]}×{size[1]}" for path in used if (size := _size_of(path, reading)))
     missing = [key for key in asked if key not in there]
     return Listing(there, missing, extra, dict(sizes.most_common()), layout.notes, reading)
 
@@ -118,7 +124,7 @@ def read_place(place: PictureFile, reading: PictureReading = DEFAULT) -> ReadPic
             f"{place.path}: {width}×{height} pixels are not a 2×2 grid of equal squares (one picture a file: --samples 1)"
         )
     side, (row, column) = height // 2, place.cell
-    return read._replace(pixels=read.pixels[row * side : (row + 1) * side, column * side : (column + 1) * side])
+    return read._replace(pixels=read.pixels[row * side : (row + 1) * side, column * side : (column + 1) * side].copy())
 
 
 def by_reason(left_out: Mapping[str, str]) -> str:
@@ -166,6 +172,29 @@ class Finder:
         return Layout(self.places, self.expected, self.left_out, self.notes)
 
 
+def parts_of(sizes: Iterable[tuple[_Thing, int]], most: int) -> Iterator[list[_Thing]]:
+    """Things in order, in parts that are held in memory together.
+
+    sizes: a thing and its pixels. A part has at most `most` things and `PIXELS_AT_ONCE`, or one thing that has more.
+    """
+    part: list[_Thing] = []
+    pixels = 0
+    for thing, size in sizes:
+        if part and (len(part) == most or pixels + size > PIXELS_AT_ONCE):
+            yield part
+            part, pixels = [], 0
+        part.append(thing)
+        pixels += size
+    if part:
+        yield part
+
+
+def pixels_of(path: Path, reading: PictureReading) -> int:
+    """0 for a file that cannot be read."""
+    width, height = _size_of(path, reading) or (0, 0)
+    return width * height
+
+
 def stamp(place: PictureFile | None) -> list[int] | None:
     """Size in bytes and time of the last change: whether a row is still about this file."""
     if place is None:
@@ -177,12 +206,11 @@ def stamp(place: PictureFile | None) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _size_of(path: Path, reading: PictureReading) -> str:
+def _size_of(path: Path, reading: PictureReading) -> tuple[int, int] | None:
     try:
-        width, height = size_of(path, reading)
+        return size_of(path, reading)
     except UnreadableError:
-        return ""
-    return f"{width}×{height}"
+        return None
 
 
 def _some(names: Sequence[str]) -> str:

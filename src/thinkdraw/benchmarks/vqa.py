@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.benchmarks.base import Row, null_for_nan, number_or_nan
+from thinkdraw.benchmarks.picture_files import parts_of, pixels_of
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
 from thinkdraw.data.prompt_files import text_of
 from thinkdraw.data.tables import inside
@@ -80,8 +81,8 @@ def evaluate_vqa(
     "QUESTION Is it CHOICE?" is highest. A picture that cannot be read and a NaN give no verdict, which is counted."""
     rows: list[Row] = []
     problems: list[str] = []
-    for start in range(0, len(items), at_once):
-        part = items[start : start + at_once]
+    sizes = ((item, pixels_of(item.image, reading) * max(1, len(item.choices))) for item in items)
+    for part in parts_of(sizes, at_once):
         for item, p_yes in zip(part, _ask(questioner, part, problems, reading)):
             given = None if p_yes is None else int(p_yes.argmax()) if item.choices else int(p_yes[0] <= 0.5)
             right = math.nan if given is None else float(given == item.answer)
