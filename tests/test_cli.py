@@ -1,6 +1,8 @@
 """What a user can get wrong is one line on standard error that says what to do, and exit code 2."""
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -98,3 +100,19 @@ def test_check_passes_on_a_random_checkpoint(monkeypatch, capsys, checkpoint):
 def test_list_names_something(monkeypatch, capsys, what):
     assert run(monkeypatch, "list", what, "--json") == 0
     assert json.loads(capsys.readouterr().out)
+
+
+def test_a_table_shows_whatever_a_prompt_holds(capsys):
+    from thinkdraw.commands.evaluate_tables import print_rows
+
+    print_rows([{"prompt": "a \x1b[2J [red]cat[/red] \ud800 \u202e \\[x]", "value": 1}], "eval [bold]\udfff")
+    shown = capsys.readouterr().out
+    assert "a \\x1b[2J [red]cat[/red] \\ud800 \\u202e \\[x]" in " ".join(shown.split())
+    assert "eval [bold]\\udfff" in shown
+
+
+def test_a_console_without_a_character_shows_its_number(tmp_path):
+    code = "import sys; sys.argv = ['thinkdraw', 'train', '\u2603']; from thinkdraw.cli import main; main()"
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1:strict"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, cwd=tmp_path)
+    assert ended.returncode == 2 and rb"thinkdraw: config '\u2603' is neither" in ended.stderr

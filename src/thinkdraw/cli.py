@@ -1,5 +1,6 @@
 """The command line: one function per verb. Heavy imports happen inside the verbs, so that `--help` answers at once."""
 
+import io
 import json
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from thinkdraw.commands.plan import plan
 from thinkdraw.commands.serve import serve
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.endpoints import without_secrets
+from thinkdraw.runtime.formats import printable
 from thinkdraw.runtime.json_types import JsonObject
 
 app = typer.Typer(
@@ -63,7 +65,7 @@ def evidence(
     from thinkdraw.studies import evidence as recipe
 
     folder = recipe.run(recipe.EvidenceConfig(out=out))
-    print((folder / "table.md").read_text())
+    print((folder / "table.md").read_text(encoding="utf-8"))
 
 
 @app.command()
@@ -221,7 +223,7 @@ def sweep(
     from thinkdraw.studies import sweep as recipe
 
     folder = recipe.run(load_config(recipe.SweepConfig, find_config(config), override or []))
-    print((folder / "table.md").read_text())
+    print((folder / "table.md").read_text(encoding="utf-8"))
     print(f"plot: {folder / 'comparison.svg'}")
 
 
@@ -252,7 +254,7 @@ def compare(
     given |= {"allow": allow or []} | ({"axes": axis} if axis else {})
     settings = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     folder = recipe.run(load_config(recipe.CompareConfig, None, [*settings, *(override or [])]))
-    print((folder / "table.md").read_text())
+    print((folder / "table.md").read_text(encoding="utf-8"))
     print(f"plot: {folder / 'comparison.svg'}")
 
 
@@ -542,19 +544,18 @@ def _print_rows(rows: list[JsonObject], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    from rich.console import Console
-    from rich.table import Table
+    from thinkdraw.commands.evaluate_tables import print_rows
 
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(str(value).replace("[", "\\[") for value in row.values()))
-    Console().print(table)
+    print_rows(rows)
 
 
 def main() -> None:
     """Entry point: what a user can fix is one line on standard error and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console without a character shows its number
     try:
         app()
     except UserError as error:
-        print(f"thinkdraw: {without_secrets(str(error))}", file=sys.stderr)
+        print(f"thinkdraw: {printable(without_secrets(str(error)))}", file=sys.stderr)
         sys.exit(2)

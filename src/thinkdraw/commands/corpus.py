@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.formats import printable
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Have a teacher write rationales, and look at what it wrote.")
 
@@ -65,6 +66,7 @@ def stats(
     """
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from thinkdraw.corpus.stats import corpus_stats
 
@@ -75,7 +77,7 @@ def stats(
     table = Table("field", "words: median", "5 %", "95 %", "values", box=None, pad_edge=False)
     for name, row in found["fields"].items():
         words = (f"{row['words'][key]:.0f}" for key in ("median", "p5", "p95"))
-        table.add_row(name.replace("[", "\\["), *words, f"{row['values']:.1f}")
+        table.add_row(Text(printable(name)), *words, f"{row['values']:.1f}")
     Console().print(table)
     for name, row in found["diversity"].items():
         print(f"{name}: distinct 2-grams {row['distinct_2']:.3f}, distance {row['jaccard_distance']:.3f}")

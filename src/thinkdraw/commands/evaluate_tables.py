@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from thinkdraw.runtime.formats import printable
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 
@@ -65,13 +66,14 @@ def interval(row: JsonMapping, key: str, scale: float = 1.0) -> str:
 def print_rows(rows: Sequence[JsonMapping], heading: str = "") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*rows[0], box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(str(value).replace("[", "\\[") for value in row.values()))
+        table.add_row(*(Text(printable(value)) for value in row.values()))  # a Text: brackets in a prompt are no markup
     console = Console()
     if heading:
-        console.print(heading.replace("[", "\\["), style="bold", highlight=False)
+        console.print(Text(printable(heading)), style="bold")
     console.print(table)
 
 
