@@ -1,5 +1,6 @@
 """Rewards and the judges that they ask, opened by name."""
 
+import inspect
 import math
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from tests.benchmarks.stub import rollouts
 
 from thinkdraw.errors import UserError
-from thinkdraw.judges import load_judge
+from thinkdraw.judges import JUDGES, load_judge
 from thinkdraw.judges.lab import LabDetector, PolicyQuestioner
 from thinkdraw.lab.scenes import Scene, Thing, draw
 from thinkdraw.rewards import opening as rewards
-from thinkdraw.rewards.opening import open_judge, open_reward
+from thinkdraw.rewards.opening import on_device, open_judge, open_reward
+from thinkdraw.runtime.registry import find
 from thinkdraw.types import Prompt
 
 HERE = "tests.rewards.test_opening"
@@ -132,3 +134,21 @@ def test_judges_open_without_a_reward():
     assert isinstance(open_judge("lab-detector"), LabDetector)
     assert isinstance(load_judge("policy", policy=Says()), PolicyQuestioner)
     assert math.isclose(load_judge(f"{HERE}:Says", value=0.5).value, 0.5)
+
+
+def test_every_judge_computes_where_the_machine_is_fastest_unless_it_is_told_otherwise():
+    for name in JUDGES:
+        device = inspect.signature(find("judge", JUDGES, name)).parameters.get("device")
+        assert device is None or device.default == "auto", name
+        given = {"device": "cpu"} if device or name == "policy" else {}
+        assert on_device(name, {}, "cpu") == given
+        assert on_device(name, {"device": "cuda:1"}, "cpu") == {"device": "cuda:1"}
+
+
+def test_where_a_judge_computes_and_in_which_precision_is_said_in_a_line(capsys, monkeypatch):
+    open_judge("lab-clip", device="cpu")
+    open_judge("lab-detector")
+    assert capsys.readouterr() == ("", "judge lab-clip: on cpu, float32\n")
+    monkeypatch.setenv("RANK", "1")
+    open_judge("lab-clip", device="cpu")
+    assert capsys.readouterr() == ("", "")

@@ -77,7 +77,7 @@ def evaluate(
     compare: Annotated[
         tuple[Path, Path] | None, typer.Option(metavar="A B", help="Paired difference, A minus B, of two evaluations.")
     ] = None,
-    device: Annotated[str, typer.Option()] = "auto",
+    device: Annotated[str, typer.Option(help="Of the policy, and of judges that name none.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
     json_: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")] = False,
 ) -> None:

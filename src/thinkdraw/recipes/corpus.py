@@ -27,7 +27,7 @@ from thinkdraw.data.prompt_files import read_prompts
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.policies.opening import load_trained
-from thinkdraw.rewards.opening import RewardSettings, open_judge, open_reward
+from thinkdraw.rewards.opening import RewardSettings, on_device, open_judge, open_reward
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.search import BestOfN
 from thinkdraw.training.known_tests import refuse_published_tests
@@ -91,7 +91,7 @@ def open_helpers(config: CorpusConfig) -> Helpers:
 
 
 def _open_judge(name: str, settings: dict[str, Any], device: str) -> Any:
-    return open_judge(name, **({"device": device} if name == "policy" else {}) | settings)
+    return open_judge(name, **on_device(name, settings, device))
 
 
 class Drawing:

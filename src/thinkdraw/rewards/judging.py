@@ -5,6 +5,7 @@ does not apply to them; its value is NaN there, which is no failure. Every other
 """
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judges_behind import OwnJudge
+from thinkdraw.runtime.chat.thoughts import without_thoughts
 from thinkdraw.types import Detection, Detector, Questioner, Request, Rollouts, Writer
 
 PAIRS_AT_ONCE = 512  # pictures repeated in memory at a time, one for each question
@@ -86,6 +88,22 @@ def written(writer: Writer, requests: Sequence[Request], parse: Callable[[str], 
             f"{OwnJudge(writer).name} wrote {len(replies)} replies to {len(requests)} requests: one for each."
         )
     return torch.tensor([math.nan if reply is None else parse(reply) for reply in replies], dtype=torch.float32)
+
+
+def last_line_after(mark: str, reply: str) -> str | None:
+    """What a judge wrote after the last `mark:`, on the first line that is not empty; None where it did not write it.
+
+    A mark in another case or with another colon counts where there is none as asked for. Markup is taken off: asterisks,
+    quotes, tags, a closing full stop. Thoughts are not looked at.
+    """
+    said = without_thoughts(reply)
+    marks = [*re.finditer(rf"{re.escape(mark)}:", said)] or [
+        *re.finditer(rf"\b{re.escape(mark)}[\s*_]*[:：]", said, re.IGNORECASE)
+    ]
+    if not marks:
+        return None
+    line = said[marks[-1].end() :].strip(" \t\n*_").partition("\n")[0]
+    return re.sub(r"</?[A-Za-z_]\w*>|<\|\w+\|>", " ", line).lstrip(" \t*_\"'`“").rstrip(" \t*_.\"'`”")
 
 
 def detected(detector: Detector, rollouts: Rollouts, labels: Sequence[Sequence[str]]) -> list[list[Detection] | None]:

@@ -6,10 +6,13 @@ judge's settings: `{questioner: {name: vlm, path: …}}`. In this file `own` is 
 """
 
 import inspect
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 from pydantic import Field
+from torch import nn
 
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
@@ -56,7 +59,8 @@ def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
     """Open a judge: for the judges `policy` and `self`, which are policies that answer, open the policy; then `load_judge`.
 
     The setting `policy` may be `lab`, a checkpoint or a run folder, which is opened frozen on the setting `device`. Without it
-    judge `policy` is the lab's, and judge `self` is `own`, or a copy of it as it is now. Raises UserError.
+    judge `policy` is the lab's, and judge `self` is `own`, or a copy of it as it is now. Raises UserError. Device and
+    precision of a judge that computes here are said in a line.
     """
     if name in ("policy", "self"):
         policy = settings.get("policy", "lab" if name == "policy" else own)
@@ -69,7 +73,23 @@ def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
             policy = load_trained(policy, device=str(pick_device(settings.pop("device", "auto"))))
             policy.freeze()
         settings["policy"] = policy
-    return load_judge(name, **settings)
+    judge = load_judge(name, **settings)
+    _say_where(name, judge)
+    return judge
+
+
+def on_device(name: str, settings: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """A judge's settings with `device` in them, where it takes one and is given none."""
+    takes = name == "policy" or "device" in inspect.signature(find("judge", JUDGES, name)).parameters
+    return {"device": device, **settings} if takes else dict(settings)
+
+
+def _say_where(name: str, judge: Any) -> None:
+    """Say on standard error where a judge that is a network computes, and in which precision."""
+    network = getattr(judge, "model", None) or getattr(getattr(judge, "policy", None), "network", None)
+    weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None
+    if weight is not None and os.environ.get("RANK", "0") == "0":
+        print(f"judge {name}: on {weight.device}, {str(weight.dtype).removeprefix('torch.')}", file=sys.stderr)
 
 
 def _named_settings(maker: Any) -> dict[str, Any]:

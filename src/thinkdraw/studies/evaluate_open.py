@@ -18,7 +18,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, family_of, prompt_set
 from thinkdraw.picture_reader import PictureReading
-from thinkdraw.rewards.opening import open_judge
+from thinkdraw.rewards.opening import on_device, open_judge
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.training.known_tests import PROMPTS_VARIABLE
 from thinkdraw.types import Prompt, Sampling
@@ -116,7 +116,9 @@ def ask(name: str, config: EvaluateConfig) -> OpenBenchmark:
     path = None if suite else prompt_path(kind, config.prompts, several=len(config.benchmarks) > 1)
     _check_roles(config)
     usual = suite.judges if suite else kind.roles
-    judges = {role: _open(role, judge, config.judges.get(role, {}), path) for role, judge in usual.items()}
+    judges = {
+        role: _open(role, judge, config.judges.get(role, {}), path, config.device) for role, judge in usual.items()
+    }
     settings = {**(suite.settings if suite else {}), **config.settings}
     benchmark = load_benchmark(suite.benchmark if suite else name, **judges, **settings)
     if path is None:
@@ -190,7 +192,7 @@ def _check_roles(config: EvaluateConfig) -> None:
         raise UserError(f"judge role {unknown[0]!r}: {', '.join(config.benchmarks)} ask for {asked}.")
 
 
-def _open(role: str, usual: str, given: JsonMapping, prompts: Path | None) -> Any:
+def _open(role: str, usual: str, given: JsonMapping, prompts: Path | None, device: str) -> Any:
     """The judge of a role, None where the user or the lab names none. prompts: the prompt file."""
     settings = {"name": usual, **given}
     name = str(settings.pop("name"))
@@ -200,6 +202,6 @@ def _open(role: str, usual: str, given: JsonMapping, prompts: Path | None) -> An
     if name == "mask2former" and names_file and names_file.is_file():
         settings.setdefault("names_file", str(names_file))  # GenEval's spelling of COCO's classes
     try:
-        return open_judge(name, **settings)
+        return open_judge(name, **on_device(name, settings, device))
     except UserError as error:
         raise UserError(f"{error} (The judge of {role!r}; --judge {role}=NAME gives it to another.)") from error

@@ -35,7 +35,7 @@ class ClipColour(FrozenJudge):
 
     name = "clip-colour"
 
-    def __init__(self, path: Path | str = "openai/clip-vit-large-patch14", device: str = "cpu", max_crops: int = 64):
+    def __init__(self, path: Path | str = "openai/clip-vit-large-patch14", device: str = "auto", max_crops: int = 64):
         super().__init__(path, device)
         self.max_crops = self.at_once(max_crops)
         self.model = read_model(self.path, {"clip": CLIPModel}).to(self.device)

@@ -35,7 +35,7 @@ class DepthEstimator(FrozenJudge):
 
     name = "depth"
 
-    def __init__(self, path: Path | str = "Intel/dpt-hybrid-midas", device: str = "cpu", max_pictures: int = 8):
+    def __init__(self, path: Path | str = "Intel/dpt-hybrid-midas", device: str = "auto", max_pictures: int = 8):
         super().__init__(path, device)
         self.max_pictures = self.at_once(max_pictures)
         self.model = read_model(self.path, {"dpt": DPTForDepthEstimation}).to(self.device)

@@ -38,7 +38,7 @@ class GroundingDino(OpenVocabularyDetector):
     def __init__(
         self,
         path: Path | str = "IDEA-Research/grounding-dino-tiny",
-        device: str = "cpu",
+        device: str = "auto",
         max_pictures: int = 8,
         box_threshold: float = 0.35,
         text_threshold: float = 0.25,

@@ -54,7 +54,7 @@ class Mask2Former(FrozenDetector):
     def __init__(
         self,
         path: Path | str = "facebook/mask2former-swin-small-coco-instance",
-        device: str = "cpu",
+        device: str = "auto",
         max_pictures: int = 4,
         names_file: Path | str | None = None,
         min_score: float = 0.05,

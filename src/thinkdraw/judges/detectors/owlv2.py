@@ -33,7 +33,7 @@ class Owlv2(OpenVocabularyDetector):
     def __init__(
         self,
         path: Path | str = "google/owlv2-base-patch16-ensemble",
-        device: str = "cpu",
+        device: str = "auto",
         max_pictures: int = 8,
         threshold: float = 0.1,
         max_overlap: float | None = None,

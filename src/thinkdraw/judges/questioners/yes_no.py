@@ -17,7 +17,9 @@ QUESTION_FORMAT = "{question} Answer yes or no."
 
 _SPACE_MARKS = " \t\n▁Ġ"  # how vocabularies write the space before a word
 _ANSWER = re.compile(
-    r"""[\s"'“‘*_`(\[]*(yes|no)(?=$|[\s.,;:!?"'”’*`)\]]|_+(?!\w))(?!\s+or\s+(?:yes|no)\b)""", flags=re.IGNORECASE
+    r"""(?:[\s"'“‘*_`(\[]|<[A-Za-z]\w*>)*(yes|no)"""
+    r"""(?=$|[\s.,;:!?"'”’*`)\]—。，！？]|</|<\||_+(?!\w))(?!\s+or\s+(?:yes|no)\b)""",
+    flags=re.IGNORECASE,
 )
 _SAYS_HOW = re.compile(r"\b(?:answer|reply|respond|say)\b[^.?!]{0,40}\byes\W{1,3}or\W{1,3}no\b[^?]*\Z", re.IGNORECASE)
 
@@ -25,8 +27,8 @@ _SAYS_HOW = re.compile(r"\b(?:answer|reply|respond|say)\b[^.?!]{0,40}\byes\W{1,3
 def parse_yes_no(text: str | None) -> float:
     """1 for yes, 0 for no, NaN for anything else.
 
-    Spaces, quotes, opening brackets and Markdown marks are skipped; then the first word must be yes or no in any case,
-    followed by the end, a space or punctuation (. , ; : ! ? quotes, closing brackets, Markdown). What comes after does
+    Spaces, quotes, opening brackets and tags and Markdown marks are skipped; then the first word must be yes or no in any
+    case, followed by the end, a space, a tag or punctuation (. , ; : ! ? quotes, closing brackets, Markdown). What comes after does
     not count, nor do thoughts before it, except that "yes or no" only repeats the question. "Yes/no", "no-one", "not", "The answer is yes",
     "y", "true" and an empty text are no verdict.
     """

@@ -34,7 +34,7 @@ class AestheticScorer(PairScorer):
     def __init__(
         self,
         path: Path | str,
-        device: str = "cpu",
+        device: str = "auto",
         max_pairs: int = 64,
         clip: str = "openai/clip-vit-large-patch14",
     ):

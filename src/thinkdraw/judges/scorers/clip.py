@@ -25,7 +25,7 @@ class ClipScorer(EmbeddingScorer):
 
     name = "clip"
 
-    def __init__(self, path: Path | str, device: str = "cpu", max_pairs: int = 256, processor: str | None = None):
+    def __init__(self, path: Path | str, device: str = "auto", max_pairs: int = 256, processor: str | None = None):
         super().__init__(str(path), device, max_pairs)
         model: Any = read_model(self.path)
         self.model = model.to(self.device)
@@ -46,7 +46,7 @@ class LabClipScorer(ClipScorer):
 
     name = "lab-clip"
 
-    def __init__(self, path: Path | str | None = None, device: str = "cpu", max_pairs: int = 256):
+    def __init__(self, path: Path | str | None = None, device: str = "auto", max_pairs: int = 256):
         if path is None and not (clip_path() / "config.json").is_file():
             raise UserError(
                 f"the lab's CLIP is not in {clip_path()}: make one with `thinkdraw train lab_clip` "
@@ -69,7 +69,7 @@ class PickScorer(ClipScorer):
     def __init__(
         self,
         path: Path | str = "yuvalkirstain/PickScore_v1",
-        device: str = "cpu",
+        device: str = "auto",
         max_pairs: int = 64,
         processor: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
     ):

@@ -36,7 +36,7 @@ class HpsScorer(EmbeddingScorer):
     def __init__(
         self,
         path: Path | str = "xswu/HPSv2",
-        device: str = "cpu",
+        device: str = "auto",
         max_pairs: int = 64,
         tokenizer: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
     ):

@@ -39,7 +39,7 @@ class ImageRewardScorer(PairScorer):
     def __init__(
         self,
         path: Path | str = "THUDM/ImageReward",
-        device: str = "cpu",
+        device: str = "auto",
         max_pairs: int = 64,
         tokenizer: str = "google-bert/bert-base-uncased",
     ):

@@ -29,7 +29,7 @@ class SiglipScorer(EmbeddingScorer):
     name = "siglip"
 
     def __init__(
-        self, path: Path | str = "google/siglip2-so400m-patch14-384", device: str = "cpu", max_pairs: int = 64
+        self, path: Path | str = "google/siglip2-so400m-patch14-384", device: str = "auto", max_pairs: int = 64
     ):
         super().__init__(str(path), device, max_pairs)
         model: Any = read_model(self.path, MODELS)

@@ -8,7 +8,7 @@ import torch
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, held_to, pictures_of, worded, written
+from thinkdraw.rewards.judging import check_template, held_to, last_line_after, pictures_of, worded, written
 from thinkdraw.types import Request, Rollouts, Verdicts, Writer
 
 INSTRUCTION = """You are shown two images, the first and the second, that were generated for this text prompt: "{prompt}"
@@ -16,19 +16,17 @@ INSTRUCTION = """You are shown two images, the first and the second, that were g
 Which of the two fits the prompt better? Look at objects, numbers, attributes and relations first, at quality second.
 Give your reasons briefly and end with one line: "Better: 1", "Better: 2" or "Better: tie"."""
 
-_MARK = "Better:"
-_CHOICE = re.compile(r"[\s*]*(1|2|tie)[\s*.]*", re.IGNORECASE)
+_CHOICE = re.compile(r"(?:(?:image|picture)\s+)?(1|2)|(tie)", re.IGNORECASE)
 _FIRST_WINS = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
 
 def first_wins(reply: str) -> float:
     """1 if the first picture is better, 0 if the second is, 0.5 for a tie; NaN without a verdict.
 
-    The verdict stands alone on its line after the last `Better:`; asterisks and a closing full stop are allowed.
+    The verdict stands alone on its line after the last `Better:` (`last_line_after`); `Image 1` is one, too.
     """
-    _, mark, rest = reply.rpartition(_MARK)
-    choice = _CHOICE.fullmatch(rest.strip().partition("\n")[0]) if mark else None
-    return _FIRST_WINS[choice[1].lower()] if choice else math.nan
+    choice = _CHOICE.fullmatch(last_line_after("Better", reply) or "")
+    return _FIRST_WINS[(choice[1] or choice[2]).lower()] if choice else math.nan
 
 
 class PairwiseReward(BaseReward):

@@ -5,6 +5,7 @@ import re
 
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import check_template, held_to, requests_about, written
+from thinkdraw.runtime.chat.thoughts import without_thoughts
 from thinkdraw.types import Rollouts, Verdicts, Writer
 
 INSTRUCTION = r"""You are shown an image that was generated for this text prompt: "{prompt}"
@@ -18,17 +19,17 @@ Be extremely strict. Only if every point is met exactly, without any doubt, the 
 Write your reasoning first and end with the verdict: \boxed{1} or \boxed{0}."""
 
 _BOX = "\\boxed{"
-_VERDICT = re.compile(r"\s*([01])\s*\}")
+_VERDICT = re.compile(r"\s*(?:\\(?:text|mathbf|mathrm|textbf)\{\s*([01])(?:\.0)?\s*\}|([01])(?:\.0)?)\s*\}")
 
 
 def boxed_verdict(reply: str) -> float:
-    r"""1.0 or 0.0, or NaN: what stands in the last `\boxed{…}` must be a 1 or a 0 and nothing else but white space.
+    r"""1.0 or 0.0, or NaN: what stands in the last `\boxed{…}` must be a 1 or a 0 (1.0, \text{1}) and nothing else.
 
     An unfinished last box is no verdict, whatever an earlier one says: the reply was cut.
     """
-    _, box, rest = reply.rpartition(_BOX)
+    _, box, rest = without_thoughts(reply).rpartition(_BOX)
     verdict = _VERDICT.match(rest) if box else None
-    return float(verdict[1]) if verdict else math.nan
+    return float(verdict[1] or verdict[2]) if verdict else math.nan
 
 
 class ReasonGenReward(BaseReward):

@@ -4,7 +4,7 @@ import math
 import re
 
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, held_to, requests_about, written
+from thinkdraw.rewards.judging import check_template, held_to, last_line_after, requests_about, written
 from thinkdraw.types import Rollouts, Verdicts, Writer
 
 INSTRUCTION = """You are shown an image and the text caption that it was generated from. Judge the image by two criteria:
@@ -15,18 +15,16 @@ Give one number from 1 (poor) to 5 (excellent) for both together, after the word
 
 Text Caption: [{prompt}]"""
 
-_MARK = "Final Score:"
-_NUMBER = re.compile(r"[\s*]*(\d+(?:\.\d+)?)(?:\s*/\s*5)?[\s*.]*")
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*5)?")
 
 
 def final_score(reply: str) -> float:
     """The number after the last `Final Score:`, in 1..5, or NaN.
 
-    It must stand alone on its line, which is the first that is not empty: asterisks, a closing full stop and `/5` are
-    allowed. `10`, which the published pattern reads as 1, and `4 or 5`, which it reads as 4, are no verdicts.
+    It must stand alone on its line (`last_line_after`), where `/5` and `out of 5` are allowed. `10`, which the published
+    pattern reads as 1, and `4 or 5`, which it reads as 4, are no verdicts.
     """
-    _, mark, rest = reply.rpartition(_MARK)
-    number = _NUMBER.fullmatch(rest.strip().partition("\n")[0]) if mark else None
+    number = _NUMBER.fullmatch(last_line_after("Final Score", reply) or "")
     score = float(number[1]) if number else math.nan
     return score if 1 <= score <= 5 else math.nan
 
