@@ -167,8 +167,10 @@ def test_prompts_without_pictures_get_the_best_of_several_that_the_policy_draws(
 
 def test_a_contradicting_questioner_is_named_by_the_configuration(tmp_path):
     filters = LOOSE | {"contradiction": {"questioner": "tests.recipes.test_corpus:SaysNo", "claims": "objects"}}
-    out = corpus.run(lab_config(tmp_path, filters=filters))
-    assert rows_of(out) == [] and "contradiction" in (out / "filtered.jsonl").read_text()
+    config = lab_config(tmp_path, filters=filters)
+    with pytest.raises(UserError, match="has no rows: contradiction"):
+        corpus.run(config)
+    assert rows_of(config.out) == [] and "contradiction" in (config.out / "filtered.jsonl").read_text()
     with pytest.raises(UserError, match="answers no questions"):
         filters["contradiction"]["questioner"] = "lab-detector"
         corpus.run(lab_config(tmp_path, filters=filters))
@@ -189,9 +191,11 @@ def test_a_local_vision_language_model_is_a_teacher(tmp_path):
     settings = {"path": str(helpers_vlm.llava(tmp_path / "llava")), "device": "cpu", "max_new_tokens": 8}
     source = {"kind": "folder", "path": str(picture_folder(tmp_path / "pictures", 2, (28, 28)))}
     teacher = {"kind": "writer", "name": "vlm", "settings": settings}
-    out = corpus.run(lab_config(tmp_path, source=source, teacher=teacher, limits={"attempts": 2}))
-    aside = [json.loads(line) for line in (out / "rejected.jsonl").read_text().splitlines()]
-    assert rows_of(out) == [] and [len(row["attempts"]) for row in aside] == [2, 2]
+    config = lab_config(tmp_path, source=source, teacher=teacher, limits={"attempts": 2})
+    with pytest.raises(UserError, match=r"has no rows: not JSON \(2\)"):
+        corpus.run(config)
+    aside = [json.loads(line) for line in (config.out / "rejected.jsonl").read_text().splitlines()]
+    assert rows_of(config.out) == [] and [len(row["attempts"]) for row in aside] == [2, 2]
     assert all(row["attempts"][0]["reply"] for row in aside)
 
 
