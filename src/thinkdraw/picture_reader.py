@@ -255,7 +255,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | str | 
 
 def _line(error: Exception, file: Path | str | bytes, name: str) -> str:
     """What is wrong, with the file's name in front, as one line."""
-    name = name or ("" if isinstance(file, bytes) else str(file))
+    name = name if isinstance(file, bytes) else str(file)
     if isinstance(error, FileNotFoundError):
         reason = "there is no such file"
     elif isinstance(error, Image.UnidentifiedImageError):

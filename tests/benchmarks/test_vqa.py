@@ -56,7 +56,7 @@ def test_pictures_and_answers_that_are_missing_are_counted_and_named(tmp_path):
     report = evaluate_vqa(Prefers(), read_vqa(path))
     assert (report.accuracy.value, report.accuracy.pictures, report.accuracy.num_no_verdict) == (1, 1, 2)
     assert report.problems == [
-        "question 2: absent.png cannot be read as a picture: there is no such file",
+        f"question 2: {tmp_path / 'absent.png'} cannot be read as a picture: there is no such file",
         "question 3: no verdict",
     ]
 

@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 from functools import partial
@@ -45,6 +46,36 @@ def test_a_picture_that_is_stored_turned_or_transparent_is_learned_as_it_looks(t
     codes = load_examples(settings, model, 24, tmp_path / "codes.safetensors").image_tokens
     assert (codes[0] == codes[1]).all() and (codes[0] == codes[2]).all()
     assert "1 transparency composed on white, 1 turned as EXIF says" in caplog.text
+
+
+def test_a_picture_may_be_in_the_row_itself_as_data_sets_keep_it(tmp_path):
+    model = load_policy(random_janus(tmp_path / "policy64", image_size=64, patch=16, layers=1))
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
+    data = (tmp_path / "a.png").read_bytes()
+    cells = [{"bytes": data, "path": None}, {"bytes": None, "path": "a.png"}, {"bytes": data, "path": "gone.png"}]
+    table = pa.table({"prompt": ["a", "b", "c"], "thought": ["x"] * 3, "image": cells})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    uri = "data:image/png;base64," + base64.b64encode(data).decode()
+    rows = [{"prompt": "d", "thought": "x", "image": value} for value in ("a.png", uri, {"path": "a.png"})]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    codes = [
+        load_examples(DataSettings(source=str(tmp_path / name)), model, 24, tmp_path / f"{name}.codes").image_tokens
+        for name in ("rows.parquet", "rows.jsonl")
+    ]
+    assert (torch.cat(codes) == codes[0][0]).all()
+    for value, says in (([1], "row 1, image: .* not a list"), ({"bytes": None, "path": None}, "neither `image`")):
+        (tmp_path / "odd.jsonl").write_text(json.dumps({"prompt": "d", "thought": "x", "image": value}))
+        with pytest.raises(UserError, match=says):
+            load_examples(DataSettings(source=str(tmp_path / "odd.jsonl")), model, 24, tmp_path / "codes")
+    os.mkfifo(tmp_path / "pipe.png")
+    pq.write_table(
+        pa.table({"prompt": ["a"], "thought": ["x"], "image": [b"no picture" * 99]}), tmp_path / "bytes.parquet"
+    )
+    (tmp_path / "pipe.jsonl").write_text(json.dumps({"prompt": "d", "thought": "x", "image": "pipe.png"}))
+    for name, says in (("bytes.parquet", "row 1: its picture cannot be read"), ("pipe.jsonl", "no such file")):
+        with pytest.raises(UserError, match=says) as error:
+            load_examples(DataSettings(source=str(tmp_path / name)), model, 24, tmp_path / "codes")
+        assert len(str(error.value)) < 500
 
 
 @pytest.mark.parametrize("reduction", ["segment", "token"])

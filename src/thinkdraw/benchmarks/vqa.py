@@ -110,7 +110,7 @@ def _ask(
     by_size: dict[tuple[int, ...], list[tuple[int, Tensor, str]]] = {}
     for i, item in enumerate(items):
         try:
-            picture = torch.from_numpy(read_picture(item.image, reading, item.image.name))
+            picture = torch.from_numpy(read_picture(item.image, reading))
         except UnreadableError as error:
             problems.append(f"question {item.id}: {error}")
             continue

@@ -3,6 +3,7 @@
 import base64
 import binascii
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -28,6 +29,24 @@ def bytes_of(value: object) -> bytes | None:
         return base64.b64decode("".join(payload.split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise UnreadableError(f"neither a data URI nor base64: {text[:40]!r}") from error
+
+
+def file_of(cell: object, folder: Path) -> Path | bytes | None:
+    """A row's picture: a path beside the row's file, or the file itself as bytes, a data URI or an `Image` struct; None without.
+
+    Raises UnreadableError for a cell of another kind.
+    """
+    if isinstance(cell, Mapping):
+        cell = cell.get("bytes") or cell.get("path")
+    if not cell:
+        return None
+    if isinstance(cell, bytes) or (isinstance(cell, str) and cell.startswith("data:")):
+        return bytes_of(cell)
+    if not isinstance(cell, str):
+        raise UnreadableError(
+            f"a picture is a path, bytes, a data URI or a struct of bytes and path, not a {type(cell).__name__}"
+        )
+    return folder / cell
 
 
 def centre_crop(picture: np.ndarray, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int]]:

@@ -19,7 +19,7 @@ from thinkdraw.data.corpus_rows import CorpusReading, is_corpus
 from thinkdraw.data.corpus_tokens import CROP
 from thinkdraw.data.leak_guard import leaks, refuse_leaks
 from thinkdraw.data.over_long import OverLong, fit_prompts
-from thinkdraw.data.picture_bytes import centre_crop
+from thinkdraw.data.picture_bytes import centre_crop, file_of
 from thinkdraw.data.prompt_files import prompt_of, read_prompts, row_of, text_of
 from thinkdraw.data.tables import say_counts, table_rows
 from thinkdraw.errors import UserError
@@ -305,15 +305,29 @@ def _cached(cache: Path, made_of: str, source: str) -> Tensor | None:
 
 def _content(row: JsonObject, where: str, folder: Path, policy: Policy, digests: Digests) -> object:
     """What a row's image tokens follow from: those it brings, or the content of its picture file."""
-    if row.get("image_tokens") is not None or not row.get("image"):
+    if row.get("image_tokens") is not None:
         return _picture(row, where, folder, policy, DEFAULT, Counter()).tobytes()
-    path = folder / str(row["image"])
+    file = _file(row, where, folder)
+    if isinstance(file, bytes):
+        return file
     try:
-        return digests.of(path)
+        if not file.is_file():  # a device or a pipe has no end
+            raise OSError("there is no such file")
+        return digests.of(file)
     except OSError as error:
         raise UserError(
-            f"{where}: picture {path} cannot be read ({error}). Correct the path, or write the picture again."
+            f"{where}: picture {file} cannot be read ({error}). Correct the path, or write the picture again."
         ) from error
+
+
+def _file(row: JsonObject, where: str, folder: Path) -> Path | bytes:
+    try:
+        file = file_of(row.get("image"), folder)
+    except UnreadableError as error:
+        raise UserError(f"{where}, image: {error}. Correct it.") from error
+    if file is None:
+        raise UserError(f"{where} has neither `image` (a path, bytes or both) nor `image_tokens`. Add one of them.")
+    return file
 
 
 def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -> Tensor:
@@ -363,10 +377,8 @@ def _picture(
                 "Tokenise the picture again."
             )
         return codes.astype(np.int64)
-    if not row.get("image"):
-        raise UserError(f"{where} has neither `image` (a path) nor `image_tokens`. Add one of them.")
     try:
-        picture, done = read_with_notes(folder / str(row["image"]), reading)
+        picture, done = read_with_notes(_file(row, where, folder), reading, "its picture")
     except UnreadableError as error:
         raise UserError(
             f"{where}: {error}. Correct the path, write the picture again, or leave the row out."
