@@ -25,7 +25,7 @@ STILL_LONG = {"commands/evaluate.py:evaluate"}
 
 # From the ground up; a room imports rooms of lower floors only. Floor 0 and the roof are each one family.
 FLOORS = [
-    {"types", "images", "picture_reader", "config", "errors", "version", "runtime"},
+    {"types", "console", "images", "picture_reader", "config", "errors", "version", "runtime"},
     {"objectives", "lab", "charts"},
     {"data"},
     {"policies", "judges"},
@@ -298,3 +298,23 @@ def test_the_command_line_starts_without_importing_torch_or_transformers():
     )
     assert reply.returncode == 0, reply.stderr
     assert reply.stdout.strip() == "[]", f"import thinkdraw.cli pulls in {reply.stdout.strip()}; import inside the verb"
+
+
+def test_every_text_file_is_read_and_written_in_a_named_encoding():
+    """Without one the locale chooses: a run on another machine would read other texts."""
+    broken = []
+    for file in FILES:
+        for node in ast.walk(tree_of(file)):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute | ast.Name):
+                continue
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else node.func.id
+            named = any(keyword.arg == "encoding" for keyword in node.keywords)
+            mode = next(
+                (a.value for a in node.args[:2] if isinstance(a, ast.Constant) and isinstance(a.value, str)), ""
+            )
+            is_text = name == "read_text" and not node.args
+            is_text |= name == "open" and isinstance(node.func, ast.Name) and "b" not in mode and len(node.args) < 3
+            is_text |= name == "open" and bool(re.fullmatch("[rwax]t?[+]?", mode))
+            if is_text and not named:
+                broken.append(f"{file.relative_to(ROOT)}:{node.lineno}")
+    assert not broken, f'give encoding="utf-8": {broken}'

@@ -1,6 +1,5 @@
 """The command line: one function per verb. Heavy imports happen inside the verbs, so that `--help` answers at once."""
 
-import io
 import json
 import sys
 from pathlib import Path
@@ -448,7 +447,7 @@ def check_leaks(
                  "file": str(path), "reason": leak.reason}
             )  # fmt: skip
     if json_:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
+        print(json.dumps(rows, indent=2))
     else:
         if rows:
             _print_rows(rows, False)
@@ -544,16 +543,16 @@ def _print_rows(rows: list[JsonObject], as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2))
         return
-    from thinkdraw.commands.evaluate_tables import print_rows
+    from thinkdraw.console import print_rows
 
     print_rows(rows)
 
 
 def main() -> None:
     """Entry point: what a user can fix is one line on standard error and exit code 2."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a console without a character shows its number
+    from thinkdraw.console import print_what_the_console_can
+
+    print_what_the_console_can()
     try:
         app()
     except UserError as error:

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.formats import printable
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Have a teacher write rationales, and look at what it wrote.")
 
 Folder = Annotated[Path, typer.Argument(help="A corpus folder, or a .parquet file of one.")]
+_QUANTILES = {"words: median": "median", "5 %": "p5", "95 %": "p95"}
 WRITES = ("corpus", "verifier_data")
 
 
@@ -64,21 +64,19 @@ def stats(
 
     Example: thinkdraw corpus stats runs/lab_corpus
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
+    from thinkdraw.console import print_rows
     from thinkdraw.corpus.stats import corpus_stats
 
     found = corpus_stats(folder)
     if json_:
         print(json.dumps(found, indent=2))
         return
-    table = Table("field", "words: median", "5 %", "95 %", "values", box=None, pad_edge=False)
+    rows = []
     for name, row in found["fields"].items():
-        words = (f"{row['words'][key]:.0f}" for key in ("median", "p5", "p95"))
-        table.add_row(Text(printable(name)), *words, f"{row['values']:.1f}")
-    Console().print(table)
+        words = {title: f"{row['words'][key]:.0f}" for title, key in _QUANTILES.items()}
+        rows.append({"field": name, **words, "values": f"{row['values']:.1f}"})
+    if rows:
+        print_rows(rows)
     for name, row in found["diversity"].items():
         print(f"{name}: distinct 2-grams {row['distinct_2']:.3f}, distance {row['jaccard_distance']:.3f}")
     print(

@@ -135,7 +135,7 @@ def _run(given: JsonObject, judge: Sequence[str], settings: Sequence[str], as_js
     overrides += [*(_judge_override(text) for text in judge), *settings]
     found = recipe.run(load_config(EvaluateConfig, None, overrides))
     if as_json:
-        print(json.dumps([dict(evaluation.summary) for evaluation in found], indent=2, ensure_ascii=False))
+        print(json.dumps([dict(evaluation.summary) for evaluation in found], indent=2))
         return
     for evaluation in found:
         print_summary(evaluation.summary)
@@ -181,7 +181,7 @@ def _import(
     own = load_config(EvaluateConfig, None, [f"benchmarks={json.dumps(names)}", *(f"settings.{s}" for s in settings)])
     evaluation = import_official(names[0], file, prompts, out, own.settings)
     if as_json:
-        print(json.dumps(dict(evaluation.summary), indent=2, ensure_ascii=False))
+        print(json.dumps(dict(evaluation.summary), indent=2))
         return
     print_summary(evaluation.summary)
     print(f"rows and summary: {evaluation.folder}")
@@ -193,7 +193,7 @@ def _compare(a: Path, b: Path, as_json: bool) -> None:
 
     found = compare_folders(a, b)
     if as_json:
-        print(json.dumps(found, indent=2, ensure_ascii=False))
+        print(json.dumps(found, indent=2))
         return
     for row in found:
         print_comparison(row)

@@ -1,8 +1,6 @@
 """What `thinkdraw eval` prints: scores, and beneath them everything that a reader needs to compare them."""
 
-from collections.abc import Sequence
-
-from thinkdraw.runtime.formats import printable
+from thinkdraw.console import print_rows
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 
@@ -61,20 +59,6 @@ def interval(row: JsonMapping, key: str, scale: float = 1.0) -> str:
     value, low, high = (scale * row[name] for name in (key, "low", "high"))
     digits = 3 if scale == 1 else 2
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def print_rows(rows: Sequence[JsonMapping], heading: str = "") -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*rows[0], box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(printable(value)) for value in row.values()))  # a Text: brackets in a prompt are no markup
-    console = Console()
-    if heading:
-        console.print(Text(printable(heading)), style="bold")
-    console.print(table)
 
 
 def _row(name: str, score: JsonMapping, scale: float, unit: str) -> JsonObject:

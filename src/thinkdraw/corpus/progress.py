@@ -5,6 +5,7 @@ import time
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from thinkdraw.console import plain
 from thinkdraw.corpus.teachers.asking import Status
 
 
@@ -34,7 +35,7 @@ class WritingDisplay:
             self._bar.update(self._task, completed=done, total=counts.total, shown=shown(status))
         elif not counts.waiting or time.monotonic() - self._printed_at >= self._every_s:
             self._printed_at = time.monotonic()
-            self._console.print(f"corpus {done}/{counts.total} {shown(status)}", soft_wrap=True, highlight=False)
+            self._console.print(plain(f"corpus {done}/{counts.total} {shown(status)}"), soft_wrap=True, highlight=False)
 
 
 def shown(status: Status) -> str:

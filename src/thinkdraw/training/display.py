@@ -4,8 +4,9 @@ import time
 from collections.abc import Mapping
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from thinkdraw.console import plain
 
 
 class Display:
@@ -51,11 +52,11 @@ class Display:
             began, first = self._first
             left = (time.monotonic() - began) / (done - first) * (1 - done) if done > first else 0.0
             self.console.print(
-                f"{self.name} {step}/{self.total} {shown} left {left:.0f}s", soft_wrap=True, highlight=False
+                plain(f"{self.name} {step}/{self.total} {shown} left {left:.0f}s"), soft_wrap=True, highlight=False
             )
 
     def warn(self, key: str, message: str) -> None:
         """Say it once per run."""
         if key not in self._warned:
             self._warned.add(key)
-            self.console.print(f"[bold yellow]warning:[/] {escape(message)}", soft_wrap=True, highlight=False)
+            self.console.print(plain("warning:", "bold yellow") + plain(f" {message}"), soft_wrap=True, highlight=False)

@@ -14,7 +14,7 @@ def free_bytes(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
     mounted: where the groups are. own: the file that names the process's.
     """
     try:
-        named = own.read_text().splitlines()
+        named = own.read_text(encoding="utf-8").splitlines()
     except OSError:
         return math.inf
     groups = [mounted / line.removeprefix("0::").strip("/") for line in named if line.startswith("0::")]
@@ -24,8 +24,11 @@ def free_bytes(mounted: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/s
 
 def _left(group: Path) -> float:
     try:
-        limit, used = (group / "memory.max").read_text().strip(), int((group / "memory.current").read_text())
-        counted = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        limit, used = (
+            (group / "memory.max").read_text(encoding="utf-8").strip(),
+            int((group / "memory.current").read_text(encoding="utf-8")),
+        )
+        counted = dict(line.split() for line in (group / "memory.stat").read_text(encoding="utf-8").splitlines())
     except OSError:  # the outermost group has no limit
         return math.inf
     reclaimable = int(counted.get("inactive_file", 0))  # files read long ago, dropped before anyone is refused memory
