@@ -12,6 +12,7 @@ import uvicorn
 from tests.benchmarks.stub import rollouts
 
 from thinkdraw.rewards.own import as_reward
+from thinkdraw.serve.connections import listening_settings
 from thinkdraw.serve.server import ServeConfig, Service, bound_socket, build_app
 from thinkdraw.types import Prompt, Question, Reward, Rollouts
 
@@ -35,7 +36,7 @@ def served(reward: Reward | Callable[[Rollouts], torch.Tensor], token: str = "",
     service.components = list(getattr(reward, "component_names", ()))
     listening.listen()
     app = build_app(service, token)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=5, lifespan="on"))
+    server = uvicorn.Server(listening_settings(app, settings.max_connections, settings.silent_s, shutdown_s=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

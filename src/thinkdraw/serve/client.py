@@ -22,6 +22,7 @@ from thinkdraw.serve.wire import (
 from thinkdraw.types import Rollouts
 
 FINAL = frozenset({401, 403, 413, 422})  # the token, a limit, or rollouts that cannot be judged: the server says which
+_BUSY = frozenset({429, 503})
 MAX_PAUSE_S = 20.0
 TOKEN = "THINKDRAW_TOKEN"
 _FIRST_RETRIES = 2  # of the question who is there
@@ -90,7 +91,9 @@ class RemoteJudge:
             about = self.client.ask(ABOUT, read, retries=_FIRST_RETRIES)
         except NoAnswer as failure:
             raise self._refusal(failure) or UserError(
-                f"no reward is served at {self.url} ({failure}). Start `thinkdraw serve REWARD` there, or correct url."
+                f"the server at {self.url} is busy ({failure}). Try again later, or raise its max_connections."
+                if failure.status in _BUSY
+                else f"no reward is served at {self.url} ({failure}). Start `thinkdraw serve REWARD` there, or correct url."
             ) from failure
         if about.api != API:
             raise UserError(

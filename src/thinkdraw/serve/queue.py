@@ -13,14 +13,19 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.own import WrongAnswer
-from thinkdraw.serve.wire import Verdict
+from thinkdraw.serve.wire import Limits, Verdict
 from thinkdraw.types import Reward, Rollouts, Verdicts
 
 log = logging.getLogger("thinkdraw.serve")
+_LIMITS = Limits()
 
 
 class FullError(Exception):
     """The queue has no room, or closes; ask again later."""
+
+
+class JudgingError(Exception):
+    """A request came to no verdicts for a reason that is not in its rows; another try may do better."""
 
 
 @dataclass(eq=False)
@@ -37,17 +42,30 @@ class _Piece:
         assert pictures is not None
         return self.rollouts.group_size, pictures.shape[1:], self.rollouts.sampling
 
+    @property
+    def num_bytes(self) -> int:
+        """Of its pictures."""
+        pictures = self.rollouts.pictures
+        return 0 if pictures is None else pictures.numel()
+
 
 class JudgeQueue:
     """Batches of up to `max_batch` rows (more only where a group is larger), collected for at most `max_wait_s`.
 
-    max_rows: that may wait. counts: batches, rows, rows without a verdict and seconds of judging since the start.
+    max_rows, max_bytes: that may wait, of rows and of their pictures. limits: what a batch holds at most, as a request does.
+    hung_s: a batch that takes longer has hung. counts: batches, rows, rows without a verdict and seconds of judging since
+    the start.
     """
 
-    def __init__(self, reward: Reward, max_batch: int, max_wait_s: float, max_rows: int) -> None:
+    def __init__(
+        self, reward: Reward, max_batch: int, max_wait_s: float, max_rows: int, *, max_bytes: int = 2_000_000_000,
+        limits: Limits = _LIMITS, hung_s: float = 120.0,
+    ) -> None:  # fmt: skip
         self.reward, self.max_batch, self.max_wait_s, self.max_rows = reward, max_batch, max_wait_s, max_rows
+        self.max_bytes, self.limits, self.hung_s = max_bytes, limits, hung_s
         self.counts: Counter[str] = Counter()
         self.judge_seconds = 0.0
+        self._judging_since: float | None = None
         self._waiting: deque[_Piece] = deque()
         self._changed = threading.Condition()
         self._closed = False
@@ -61,13 +79,35 @@ class JudgeQueue:
             return sum(len(piece.rollouts) for piece in self._waiting)
 
     @property
+    def judging_s(self) -> float:
+        """For how long the judge has been at its batch; 0 where it has none."""
+        since = self._judging_since
+        return 0.0 if since is None else time.monotonic() - since
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether those who wait do so in vain: the judge has hung, or its thread has ended."""
+        return self.judging_s > self.hung_s or not self._thread.is_alive()
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing more is taken, "" where all is well."""
+        if self._closed:
+            return "this server is shutting down"
+        if not self._thread.is_alive():
+            return "the judge has ended"
+        if self.is_stuck:
+            return f"the judge has been at one batch for {self.judging_s:.0f} s (hung_s is {self.hung_s:g})"
+        return ""
+
+    @property
     def is_open(self) -> bool:
-        return not self._closed and self._thread.is_alive()
+        return not self.trouble
 
     def submit(self, rollouts: Rollouts, hashes: Sequence[str]) -> list[Future[list[Verdict]]]:
-        """Verdicts to come, in parts that follow each other. A future raises UserError where the reward does.
+        """Verdicts to come, in parts that follow each other. A future raises UserError where the reward does, or JudgingError.
 
-        Raises FullError where there is no room for these rows.
+        Raises FullError where there is no room for these rows, or nothing is judged.
         """
         size = rollouts.group_size
         step = max(1, self.max_batch // size) * size
@@ -77,31 +117,52 @@ class JudgeQueue:
             for end in [min(first + step, len(rollouts))]
         ]
         with self._changed:
-            if self._closed:
-                raise FullError("this server is shutting down")
+            if trouble := self.trouble:
+                raise FullError(trouble)
             waiting = sum(len(piece.rollouts) for piece in self._waiting)
             if waiting and waiting + len(rollouts) > self.max_rows:
                 raise FullError(f"{waiting} rows wait already, and {self.max_rows} may")
+            waiting = sum(piece.num_bytes for piece in self._waiting)
+            if waiting and waiting + sum(piece.num_bytes for piece in pieces) > self.max_bytes:
+                raise FullError(f"pictures of {waiting} bytes wait already, and {self.max_bytes} may")
             self._waiting.extend(pieces)
             self._changed.notify()
         return [piece.future for piece in pieces]
 
-    def close(self) -> None:
-        """Take nothing more, and return when what waits is judged."""
+    def close(self, patience_s: float | None = None) -> None:
+        """Take nothing more, and return when what waits is judged, or after so many seconds."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(patience_s)
 
     def _work(self) -> None:
-        while pieces := self._next_batch():
+        """Judge until it is closed. Whatever goes wrong, those who wait hear of it, and the next batch has its turn."""
+        while True:
+            pieces: list[_Piece] = []
             try:
+                if not (pieces := self._next_batch()):
+                    return
+                self._judging_since = time.monotonic()
                 self._answer(pieces)
-            except BaseException as error:  # whoever waits must hear of it
-                for piece in pieces:
-                    if not piece.future.done():
-                        piece.future.set_exception(error)
-                raise
+            except BaseException as error:
+                self._fail(pieces or self._take_all(), error)
+            finally:
+                self._judging_since = None
+
+    def _take_all(self) -> list[_Piece]:
+        with self._changed:
+            pieces = [piece for piece in self._waiting if piece.future.set_running_or_notify_cancel()]
+            self._waiting.clear()
+        return pieces
+
+    def _fail(self, pieces: Sequence[_Piece], error: BaseException) -> None:
+        if not isinstance(error, UserError):
+            self.counts["failed_requests"] += len(pieces)
+            log.error("no verdicts on %d requests", len(pieces), exc_info=error)
+        for piece in pieces:
+            if not piece.future.done():
+                piece.future.set_exception(error if isinstance(error, UserError) else JudgingError(_in_a_line(error)))
 
     def _next_batch(self) -> list[_Piece]:
         """The oldest piece and those that fit to it; empty when closed and nothing waits."""
@@ -122,11 +183,17 @@ class JudgeQueue:
                     return wanted
 
     def _like_first(self) -> list[_Piece]:
-        batch, rows = [self._waiting[0]], len(self._waiting[0].rollouts)
+        """The oldest piece and those that can be judged with it: a batch is padded to its longest row."""
+        first = self._waiting[0]
+        batch, rows, longest = [first], len(first.rollouts), first.rollouts.tokens.shape[1]
+        most = min(self.max_batch, self.limits.pixels * len(first.rollouts) // max(1, first.num_bytes // 3))
         for piece in list(self._waiting)[1:]:
-            if piece.kind == batch[0].kind and rows + len(piece.rollouts) <= self.max_batch:
+            if piece.kind != first.kind or (together := rows + len(piece.rollouts)) > most:
+                continue
+            length = max(longest, piece.rollouts.tokens.shape[1])
+            if together * length <= self.limits.tokens:
                 batch.append(piece)
-                rows += len(piece.rollouts)
+                rows, longest = together, length
         return batch
 
     def _answer(self, pieces: list[_Piece]) -> None:
@@ -134,9 +201,9 @@ class JudgeQueue:
         try:
             together = Rollouts.join([piece.rollouts for piece in pieces])
             verdicts = judge_rows(self.reward, together, [h for piece in pieces for h in piece.hashes])
-        except UserError as error:
+        except Exception as error:
             if len(pieces) == 1:
-                pieces[0].future.set_exception(error)
+                self._fail(pieces, error)
             else:  # only those whose rows are at fault shall hear of it
                 for piece in pieces:
                     self._answer([piece])
@@ -156,7 +223,7 @@ def judge_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> lis
     """
     try:
         return _row_verdicts(reward(rollouts), hashes)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, UserError) and not isinstance(error, WrongAnswer):
             raise
         size = rollouts.group_size
@@ -168,8 +235,11 @@ def judge_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> lis
                 for verdict in judge_rows(reward, rollouts.select(rows, size), [hashes[row] for row in rows])
             ]
         log.exception("%s failed on a group of %d", reward.name, size)
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        return [Verdict(hash=row_hash, reward=None, reason=reason) for row_hash in hashes]
+        return [Verdict(hash=row_hash, reward=None, reason=_in_a_line(error)) for row_hash in hashes]
+
+
+def _in_a_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _row_verdicts(verdicts: Verdicts, hashes: Sequence[str]) -> list[Verdict]:

@@ -119,11 +119,12 @@ class HttpReward(BaseReward):
             )
         # Base64 adds a third to a picture; prompts have questions.
         row_bytes = 5 * height * width + 64 * rollouts.tokens.shape[1] + 16_000
-        most = min(limits.rows, limits.bytes // row_bytes, limits.pixels // (height * width))
+        row_tokens, row_pixels = max(1, rollouts.tokens.shape[1]), height * width
+        most = min(limits.rows, limits.bytes // row_bytes, limits.tokens // row_tokens, limits.pixels // row_pixels)
         if size > most:
             raise UserError(
                 f"reward http: a group of {size} is more than the {most} rows that {self.remote.url} takes in one request. "
-                "Start it with a larger limits.rows, limits.bytes or limits.pixels."
+                "Start it with larger limits: rows, bytes, tokens and pixels."
             )
         missing = [
             range(first, first + size)

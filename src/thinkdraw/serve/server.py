@@ -8,10 +8,11 @@
 
 import asyncio
 import hmac
+import os
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 
 from pydantic import Field
@@ -24,7 +25,7 @@ from thinkdraw.rewards.revision import revision_of
 from thinkdraw.runtime.device import set_threads
 from thinkdraw.runtime.endpoints import is_loopback
 from thinkdraw.serve.access import read_token
-from thinkdraw.serve.queue import FullError, JudgeQueue
+from thinkdraw.serve.queue import FullError, JudgeQueue, JudgingError
 from thinkdraw.serve.warm_up import first_look
 from thinkdraw.serve.wire import (
     ABOUT,
@@ -44,7 +45,9 @@ try:
     import uvicorn
     from fastapi import Depends, FastAPI, Request, Response
     from fastapi.responses import PlainTextResponse
-    from starlette.requests import ClientDisconnect
+
+    from thinkdraw.serve.connections import listening_settings
+    from thinkdraw.serve.intake import Refusal, Room, read_body, said_length
 except ModuleNotFoundError as absent:
     raise UserError(
         f"serving needs the package {absent.name}, which is not installed. Run `pip install 'thinkdraw[serve]'`."
@@ -52,6 +55,9 @@ except ModuleNotFoundError as absent:
 
 _LEAST_TOKEN = 16  # characters
 _LOOK_S = 0.5  # between looks whether a client that waits is still there
+_BODIES = 4  # of the longest, in memory at once
+_READERS = min(4, os.cpu_count() or 1)  # threads that unpack requests
+_MOST_BUSY_S = 30.0  # of waiting for room
 
 
 class ServeConfig(StrictModel):
@@ -64,18 +70,27 @@ class ServeConfig(StrictModel):
     )
     max_wait_s: float = Field(default=0.005, ge=0, description="How long a batch that is not full waits for others.")
     max_waiting: int = Field(default=2048, ge=1, description="Rows that may wait; more are refused with 429.")
+    max_waiting_bytes: int = Field(
+        default=2_000_000_000, ge=1, description="Of their pictures; more are refused with 429."
+    )
     limits: Limits = Limits()
-    max_connections: int = Field(default=64, ge=1)
+    max_connections: int = Field(
+        default=512,
+        ge=1,
+        description="At once; the longest idle one gives way to a new one, and more requests get 503.",
+    )
+    silent_s: float = Field(
+        default=10.0,
+        gt=0,
+        description="Of a client that owes a request, its next part, or room for an answer; then it is dropped.",
+    )
+    hung_s: float = Field(
+        default=120.0,
+        gt=0,
+        description="A batch that takes longer has hung: /health and requests get 503, so that it is restarted.",
+    )
     shutdown_s: int = Field(default=60, ge=1, description="For the answers that are due when it is told to stop.")
     num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
-
-
-class Refusal(Exception):
-    """A request that is not answered, and the HTTP status that says so."""
-
-    def __init__(self, status: int, message: str):
-        super().__init__(message)
-        self.status = status
 
 
 class Service:
@@ -84,9 +99,15 @@ class Service:
     def __init__(self, reward: Reward, config: ServeConfig):
         self.reward, self.config = reward, config
         self.revision = revision_of(reward, config.reward.settings)
-        self.queue = JudgeQueue(reward, config.max_batch, config.max_wait_s, config.max_waiting)
+        self.queue = JudgeQueue(
+            reward, config.max_batch, config.max_wait_s, config.max_waiting, max_bytes=config.max_waiting_bytes,
+            limits=config.limits, hung_s=config.hung_s,
+        )  # fmt: skip
         self.components: list[str] | None = None
         self.requests: Counter[int] = Counter()
+        self._under_way = 0
+        self._room = Room(_BODIES * config.limits.bytes, _MOST_BUSY_S)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
 
     @property
     def about(self) -> About:
@@ -100,23 +121,49 @@ class Service:
         """Raises Refusal; UserError where the reward cannot judge such rollouts."""
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
             raise Refusal(415, "Send application/json.")  # which a web page of another origin cannot do unasked
-        body = await read_body(request, self.config.limits.bytes)
+        if self._under_way >= self.config.max_connections:
+            raise Refusal(503, f"The server is busy with {self._under_way} requests. Ask again later.")
+        self._under_way += 1
         try:
-            request_id, rollouts, hashes = await asyncio.to_thread(self._read, body)
-            verdicts = await answers(request, self.queue.submit(rollouts, hashes))
+            request_id, futures = await self._submit(request)
+            verdicts = await answers(request, futures, self.queue)
         except WireError as error:
             raise Refusal(400, str(error)) from error
         except FullError as error:
             raise Refusal(429 if self.queue.is_open else 503, f"{error}. Ask again later.") from error
+        except JudgingError as error:
+            raise Refusal(500, f"The request was not judged ({error}). Ask again later.") from error
+        finally:
+            self._under_way -= 1
         self.components = list(verdicts[0].components)
         return JudgeReply(api=1, id=request_id, reward=self.reward.name, revision=self.revision, rows=verdicts)
+
+    async def _submit(self, request: Request) -> tuple[str, list[Future[list[Verdict]]]]:
+        """Take a request in and queue it: (its id, verdicts to come). Its body is in memory only in here."""
+        limit = self.config.limits.bytes
+        length = said_length(request, limit)
+        if trouble := self.queue.trouble:
+            raise FullError(trouble)
+        async with self._room.of(length):
+            body = await read_body(request, limit, self.config.silent_s)
+            reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, body)
+            request_id, rollouts, hashes = await reading
+            return request_id, self.queue.submit(rollouts, hashes)
+
+    def close(self) -> None:
+        """Take nothing more; return when what waits is judged, or when it should be."""
+        self.queue.close(self.config.shutdown_s)
+        self._readers.shutdown(wait=False, cancel_futures=True)
 
     def metrics(self) -> str:
         """In Prometheus's text format."""
         counts, judged = self.queue.counts, {"reward": self.reward.name, "revision": self.revision}
         lines = [f"thinkdraw_served{{{','.join(f'{k}={_quoted(v)}' for k, v in judged.items())}}} 1"]
         lines += [f'thinkdraw_requests_total{{code="{code}"}} {n}' for code, n in sorted(self.requests.items())]
-        lines += [f"thinkdraw_{name}_total {counts[name]}" for name in ("batches", "rows", "no_verdict_rows")]
+        totals = ("batches", "rows", "no_verdict_rows", "failed_requests")
+        lines += [f"thinkdraw_{name}_total {counts[name]}" for name in totals]
+        lines.append(f"thinkdraw_healthy {int(self.queue.is_open)}")
+        lines.append(f"thinkdraw_judging_seconds {self.queue.judging_s:.3f}")
         lines.append(f"thinkdraw_judge_seconds_total {self.queue.judge_seconds:.6f}")
         lines.append(f"thinkdraw_waiting_rows {self.queue.num_rows}")
         return "\n".join(lines) + "\n"
@@ -132,7 +179,7 @@ def build_app(service: Service, token: str = "") -> FastAPI:
     @asynccontextmanager
     async def until_the_queue_is_empty(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(service.queue.close)
+        await asyncio.to_thread(service.close)
 
     def admitted(request: Request) -> None:
         shown = request.headers.get("authorization", "").encode()
@@ -143,7 +190,8 @@ def build_app(service: Service, token: str = "") -> FastAPI:
 
     @app.get("/health")
     async def health() -> Response:
-        return PlainTextResponse("ok\n") if service.queue.is_open else PlainTextResponse("closing\n", 503)
+        trouble = service.queue.trouble
+        return PlainTextResponse(f"{trouble or 'ok'}\n", 503 if trouble else 200)
 
     @app.get("/metrics", dependencies=[Depends(admitted)])
     async def metrics() -> Response:
@@ -162,6 +210,8 @@ def build_app(service: Service, token: str = "") -> FastAPI:
     def refused(status: int, message: str) -> Response:
         service.requests[status] += 1
         headers = {"retry-after": "1"} if status in (429, 503) else {}
+        if status in (408, 413, 503):  # the rest of the body need not come
+            headers["connection"] = "close"
         return PlainTextResponse(message + "\n", status, headers)
 
     @app.exception_handler(Refusal)
@@ -172,29 +222,18 @@ def build_app(service: Service, token: str = "") -> FastAPI:
     async def cannot_be_judged(request: Request, error: UserError) -> Response:
         return refused(422, str(error))
 
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
+        return refused(500, f"The server failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+
     return app
 
 
-async def read_body(request: Request, limit: int) -> bytes:
-    """Raises Refusal for more than `limit` bytes, before they are all in memory."""
-    too_long = Refusal(
-        413, f"This server takes requests of {limit} bytes. Send fewer rows, or raise limits.bytes there."
-    )
-    said, body = request.headers.get("content-length", ""), bytearray()
-    if said.isdecimal() and int(said) > limit:
-        raise too_long
-    try:
-        async for part in request.stream():
-            body += part
-            if len(body) > limit:
-                raise too_long
-    except ClientDisconnect as error:
-        raise Refusal(400, "The request broke off.") from error
-    return bytes(body)
+async def answers(request: Request, futures: Sequence[Future[list[Verdict]]], queue: JudgeQueue) -> list[Verdict]:
+    """What the futures give, in order. Where the client went, what still waits of it is dropped.
 
-
-async def answers(request: Request, futures: Sequence[Future[list[Verdict]]]) -> list[Verdict]:
-    """What the futures give, in order. Where the client went, what still waits of it is dropped. Raises what they raise."""
+    Raises what they raise, and FullError where the judge has hung or ended.
+    """
     waiting = [asyncio.wrap_future(future) for future in futures]
     pending = set(waiting)
     while pending:
@@ -203,6 +242,8 @@ async def answers(request: Request, futures: Sequence[Future[list[Verdict]]]) ->
             for future in pending:
                 future.cancel()
             raise Refusal(499, "The client has gone.")
+        if pending and queue.is_stuck:
+            raise FullError(queue.trouble)
     return [verdict for done in waiting for verdict in done.result()]
 
 
@@ -214,10 +255,8 @@ def run(config: ServeConfig) -> None:
     reward = open_reward(config.reward.name, **config.reward.settings)
     service = Service(reward, config)
     service.components = first_look(reward)
-    settings = uvicorn.Config(
-        build_app(service, token), log_level="warning", access_log=False, limit_concurrency=config.max_connections,
-        timeout_graceful_shutdown=config.shutdown_s,
-    )  # fmt: skip
+    app = build_app(service, token)
+    settings = listening_settings(app, config.max_connections, config.silent_s, config.shutdown_s)
     listening.listen()
     host, port = listening.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -242,7 +281,8 @@ def checked_token(config: ServeConfig) -> str:
 def bound_socket(config: ServeConfig) -> socket.socket:
     """Taken before a judge is loaded, which may need minutes. Raises UserError."""
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listening = socket.socket(family)
+    # By this protocol number asyncio knows that answers must not wait for more to send (TCP_NODELAY).
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((config.host, config.port))

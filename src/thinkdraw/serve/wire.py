@@ -34,6 +34,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Message = TypeVar("_Message", bound=StrictModel)
 _PROMPT = TypeAdapter(Prompt)
+_OTHER_VALUES = 1_000_000  # of prompts and pictures, and commas in texts
+_OBJECTS = 100  # for each row: its own, its picture, its segments, and what its prompt asks for
 _COLUMNS = {"tokens": torch.int64, "segment": torch.int8, "is_image": torch.bool, "mask": torch.bool}
 
 
@@ -42,12 +44,15 @@ class WireError(ValueError):
 
 
 class Limits(StrictModel):
-    """What a server takes in one request. bytes: of the body. side: pixels, of a picture's longer side. pixels: of all
-    pictures together, which a small PNG may have many of."""
+    """What a server takes in one request. bytes: of the body. side: pixels, of a picture's longer side.
+
+    tokens: of all rows, each as long as the longest, as they are padded. pixels: of all pictures, unpacked.
+    """
 
     rows: int = Field(default=256, ge=1)
     bytes: int = Field(default=128_000_000, ge=1)
     side: int = Field(default=2048, ge=1)
+    tokens: int = Field(default=1_048_576, ge=1)
     pixels: int = Field(default=256 * 512 * 512, ge=1)
 
 
@@ -167,23 +172,31 @@ def read_request(body: bytes, limits: Limits) -> tuple[str, Rollouts]:
 
     Raises WireError for what is no request, UserError for one that asks for something that cannot be judged.
     """
+    _check_size(body, limits)
     asked = parse(JudgeRequest, body)
-    if len(asked.rows) > limits.rows:
-        raise UserError(f"{len(asked.rows)} rows in one request: this server takes {limits.rows}. Send fewer.")
+    for name, count in (("rows", len(asked.rows)), ("prompts", len(asked.prompts))):
+        if count > limits.rows:
+            raise UserError(f"{count} {name} in one request: this server takes {limits.rows}. Send fewer.")
     if len(asked.rows) % asked.group_size:
         raise WireError(f"{len(asked.rows)} rows do not divide into groups of {asked.group_size}")
     if max(row.prompt for row in asked.rows) >= len(asked.prompts):
         raise WireError(f"a row names a prompt beyond the {len(asked.prompts)} that came")
     if any(not prompt.text.strip() for prompt in asked.prompts):
         raise UserError("a prompt is empty, so there is nothing to judge a picture by. Leave such prompts out.")
+    if any(len({len(getattr(row, name)) for name in _COLUMNS}) > 1 for row in asked.rows):
+        raise WireError("tokens, segment, is_image and mask of a row differ in length")
+    longest = max(len(row.tokens) for row in asked.rows)
+    if longest * len(asked.rows) > limits.tokens:
+        raise UserError(
+            f"{len(asked.rows)} rows of up to {longest} tokens: this server takes {limits.tokens} in one request, padded. "
+            "Send fewer rows, or raise limits.tokens there."
+        )
     pictures = _read_pictures([row.picture for row in asked.rows], limits)
     if len({picture.shape for picture in pictures}) > 1:
         raise WireError("pictures of several sizes in one request")
     columns = {
         name: [torch.tensor(getattr(row, name), dtype=dtype) for row in asked.rows] for name, dtype in _COLUMNS.items()
     }  # fmt: skip
-    if any(len({len(part) for part in row}) > 1 for row in zip(*columns.values())):
-        raise WireError("tokens, segment, is_image and mask of a row differ in length")
     padded: dict[str, Any] = {
         name: pad_sequence(rows, True, -1 if name == "segment" else 0) for name, rows in columns.items()
     }
@@ -265,6 +278,16 @@ def _write_picture(picture: np.ndarray, form: PictureForm) -> dict[str, Any]:
     return {"raw": base64.b64encode(picture.tobytes()).decode(), "shape": picture.shape}
 
 
+def _check_size(body: bytes, limits: Limits) -> None:
+    """Raise UserError for a body of more values than its rows and tokens can have, before each becomes an object."""
+    values, objects = len(_COLUMNS) * limits.tokens + _OTHER_VALUES, _OBJECTS * (limits.rows + 1)
+    if body.count(b",") > values or body.count(b"{") > objects:
+        raise UserError(
+            f"a request of more values than {limits.rows} rows and {limits.tokens} tokens have. Send fewer rows, or raise "
+            "limits.rows and limits.tokens there."
+        )
+
+
 def _read_pictures(sent: Sequence[WirePicture], limits: Limits) -> list[np.ndarray]:
     """(H, W, 3) uint8 each. The sizes of all are checked before anything is unpacked."""
     try:
@@ -275,7 +298,7 @@ def _read_pictures(sent: Sequence[WirePicture], limits: Limits) -> list[np.ndarr
                 raise UserError(
                     f"a picture of {width}×{height}: this server takes {limits.side} pixels a side. Make it smaller."
                 )
-            pixels += height * width
+            pixels += max(0, height) * max(0, width)  # a negative one shall not make room for others
         if pixels > limits.pixels:
             raise UserError(
                 f"pictures of {pixels} pixels in one request: this server takes {limits.pixels}. Send fewer."
