@@ -63,7 +63,7 @@ def test_a_picture_may_be_in_the_row_itself_as_data_sets_keep_it(tmp_path):
         for name in ("rows.parquet", "rows.jsonl")
     ]
     assert (torch.cat(codes) == codes[0][0]).all()
-    for value, says in (([1], "row 1, image: .* not a list"), ({"bytes": None, "path": None}, "neither `image`")):
+    for value, says in (([1], "line 1, image: .* not a list"), ({"bytes": None, "path": None}, "neither `image`")):
         (tmp_path / "odd.jsonl").write_text(json.dumps({"prompt": "d", "thought": "x", "image": value}))
         with pytest.raises(UserError, match=says):
             load_examples(DataSettings(source=str(tmp_path / "odd.jsonl")), model, 24, tmp_path / "codes")
@@ -228,8 +228,8 @@ CODES = [1] * 16
     ("rows", "message"),
     [
         ([], "holds no example"),
-        ([{"prompt": "a ring", "image_tokens": CODES}], "row 1 has no `thought`"),
-        ([{"thought": "a", "image_tokens": CODES}], "row 1 has no `prompt`"),
+        ([{"prompt": "a ring", "image_tokens": CODES}], "line 1 has no `thought`"),
+        ([{"thought": "a", "image_tokens": CODES}], "line 1 has no `prompt`"),
         ([{"prompt": "a ring", "thought": "a"}], "neither `image`"),
         ([{"prompt": "a ring", "thought": "a", "image": "gone.png"}], "gone.png cannot be read"),
         ([{"prompt": "a ring", "thought": "a", "image_tokens": [64] * 16}], "16 integers from 0 to 63"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from thinkdraw.data.tables import inside
 from thinkdraw.images import to_pil
 from thinkdraw.picture_reader import UnreadableError
 
@@ -31,10 +32,10 @@ def bytes_of(value: object) -> bytes | None:
         raise UnreadableError(f"neither a data URI nor base64: {text[:40]!r}") from error
 
 
-def file_of(cell: object, folder: Path) -> Path | bytes | None:
+def file_of(cell: object, folder: Path, where: str) -> Path | bytes | None:
     """A row's picture: a path beside the row's file, or the file itself as bytes, a data URI or an `Image` struct; None without.
 
-    Raises UnreadableError for a cell of another kind.
+    Raises UnreadableError for a cell of another kind, and UserError for a path that is, or leads, out of the folder.
     """
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
@@ -46,7 +47,7 @@ def file_of(cell: object, folder: Path) -> Path | bytes | None:
         raise UnreadableError(
             f"a picture is a path, bytes, a data URI or a struct of bytes and path, not a {type(cell).__name__}"
         )
-    return folder / cell
+    return inside(folder, cell, where, "Move it there, or name the folder of the pictures: data.picture_folder")
 
 
 def centre_crop(picture: np.ndarray, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int]]:

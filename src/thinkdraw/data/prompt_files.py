@@ -19,7 +19,7 @@ from thinkdraw.types import Prompt, Question, Relation
 COMPBENCH_CATEGORIES = (
     "color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex",
 )  # fmt: skip
-_PICTURES = ("image", "images", "image_tokens")  # columns of SFT rows that no prompt needs
+PICTURE_COLUMNS = ("image", "images", "image_tokens")  # columns of SFT rows that no prompt needs
 _T2I_R1_LISTS = {"nouns": "nouns", "attributed": "attr_nouns"}
 _COMPBENCH_NAME = re.compile(rf"({'|'.join(COMPBENCH_CATEGORIES)})(_(train|val)\w*)?")
 
@@ -30,7 +30,7 @@ def read_table(path: Path) -> list[Prompt]:
     T2I-R1's training prompts (arXiv 2505.00703) are such rows, too: `task_type` is the tag, and `nouns`, `attr_nouns`,
     `spatial_info` and `numeracy_info` are read under their published names, which `write_prompts` keeps.
     """
-    rows = ((row.where, prompt_of(row.cells, row.where, row.number)) for row in table_rows(path, _PICTURES))
+    rows = ((row.where, prompt_of(row.cells, row.where, row.number)) for row in table_rows(path, PICTURE_COLUMNS))
     return with_own_ids(rows)
 
 
@@ -176,7 +176,7 @@ def format_of(path: Path) -> str:
         first = text_file(path).partition("\n")[0]
         return "dpg" if "item_id" in first else "unigenbench" if "prompt_en" in first else "table"
     elif is_table(path):
-        first = next(table_rows(path, _PICTURES), None)
+        first = next(table_rows(path, PICTURE_COLUMNS), None)
         if first and "item_id" in first.cells:
             return "dpg"
         return "geneval" if path.stem == "evaluation_metadata" else "table"

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,8 +20,9 @@ from thinkdraw.data.corpus_tokens import CROP
 from thinkdraw.data.leak_guard import leaks, refuse_leaks
 from thinkdraw.data.over_long import OverLong, fit_prompts
 from thinkdraw.data.picture_bytes import centre_crop, file_of
-from thinkdraw.data.prompt_files import prompt_of, read_prompts, row_of, text_of
-from thinkdraw.data.tables import say_counts, table_rows
+from thinkdraw.data.prompt_files import PICTURE_COLUMNS, prompt_of, read_prompts, row_of, text_of
+from thinkdraw.data.tables import TableRow, say_counts, table_rows
+from thinkdraw.data.text_files import cut, names_in
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.rationales import write
@@ -44,8 +45,8 @@ class DataSettings(StrictModel):
 
     source: str = Field(
         default="lab",
-        description="`lab`, or a file: for prompts .txt (one a line), .jsonl or a public set's; for SFT .jsonl or .parquet, "
-        "or the folder of a corpus of rationales.",
+        description="`lab`, or a file: for prompts .txt (one a line), rows (.jsonl, .json, .csv, .parquet) or a public set's; for SFT "
+        "rows, a folder of `save_to_disk`, or of a corpus of rationales.",
     )
     families: dict[Family, float] = Field(
         default={"geneval": 1.0}, min_length=1, description="The lab's mix, as shares."
@@ -82,6 +83,10 @@ class DataSettings(StrictModel):
     corpus: CorpusReading | None = Field(
         default=None,
         description="How a corpus of rationales is read, for SFT; null is each row once, in any prompt style.",
+    )
+    picture_folder: Path | None = Field(
+        default=None,
+        description="Of the picture files that SFT rows name, which lie in it; null is the folder of the rows' file.",
     )
     pictures: PictureReading = Field(default=PictureReading(), description="How picture files are read, for SFT.")
 
@@ -215,6 +220,7 @@ def load_examples(
             settings.pictures,
         )
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling, is_corpus=True)
+        say_counts(f"examples of {settings.source}", {"read": len(prompts), "left out": len(prompts) - len(fitting)})
         _refuse_fewer(fitting, at_least)
         return Examples(list(fitting.values()), [thoughts[i] for i in fitting], codes[torch.tensor(list(fitting))])
     digests, notes = Digests(cache.with_name("picture_hashes.jsonl")), Counter[str]()
@@ -229,18 +235,25 @@ def load_examples(
         pictures: Iterator[np.ndarray] = (draw(scenes[i]) for i in fitting)
     else:
         path = Path(settings.source)
-        rows = [(row.number, row.cells) for row in table_rows(path)]
-        if not rows:
+        folder = settings.picture_folder or (path if path.is_dir() else path.parent)
+        table = list(table_rows(path, PICTURE_COLUMNS))  # pictures are read where they are needed, a few at a time
+        if not table:
             raise UserError(f"{path} holds no example. Write rows of prompt, thought, and image or image_tokens.")
-        prompts = [prompt_of(row, f"{path} row {n}", n) for n, row in rows]
+        prompts = [prompt_of(row.cells, row.where, row.number) for row in table]
         refuse_published_tests(path, prompts)
         kept = rows_without_leaks(prompts, settings, "data.leaks")
-        prompts, rows = [prompts[i] for i in kept], [rows[i] for i in kept]
-        thoughts = [text_of(row, "thought", f"{path} row {n}") for n, row in rows]
+        prompts, rows = [prompts[i] for i in kept], [table[i] for i in kept]
+        thoughts = [text_of(row.cells, "thought", row.where) for row in rows]
+        if thought != "off":
+            _refuse_control_tokens(policy, rows, thoughts)
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling)
-        rows = [rows[i] for i in fitting]
-        contents = (_content(row, f"{path} row {n}", path.parent, policy, digests) for n, row in rows)
-        pictures = (_picture(row, f"{path} row {n}", path.parent, policy, settings.pictures, notes) for n, row in rows)
+        left_out = {"test prompts left out": len(table) - len(kept), "too long, left out": len(kept) - len(fitting)}
+        say_counts(f"examples of {path}", {"read": len(table), **left_out})
+        chosen = {kept[i] for i in fitting}
+        contents = (_content(row.cells, row.where, folder, policy, digests) for row in _those(path, chosen))
+        pictures = (
+            _picture(row.cells, row.where, folder, policy, settings.pictures, notes) for row in _those(path, chosen)
+        )
     size, read = (policy.picture.height, policy.picture.width), settings.pictures.model_dump(mode="json")
     made_of = content_digest([policy.picture_tokenizer_hash(), size, CROP, RULES, read, *contents])
     _refuse_fewer(fitting, at_least)
@@ -280,6 +293,20 @@ def _fitting_rows(
             what = "left out" if settings.over_long == "drop" else "cut"
             logger.warning("%d of %d thoughts of %s do not fit: %s", len(long), len(rows), settings.source, what)
     return fitting
+
+
+def _those(path: Path, chosen: Collection[int]) -> Iterator[TableRow]:
+    """The rows at these places of a table, with their pictures."""
+    return (row for place, row in enumerate(table_rows(path)) if place in chosen)
+
+
+def _refuse_control_tokens(policy: Policy, rows: Sequence[TableRow], thoughts: Sequence[str]) -> None:
+    """Raise UserError for a thought that spells one: it would act as one, and no policy can write it."""
+    for row, thought in zip(rows, thoughts):
+        if policy.text.controls & set(policy.text.thought(thought)):
+            raise UserError(
+                f"{row.where}: `thought` spells a control token of the policy: {cut(thought)}. Write it otherwise."
+            )
 
 
 def _refuse_fewer(rows: Mapping[int, Prompt], at_least: int) -> None:
@@ -322,11 +349,13 @@ def _content(row: JsonObject, where: str, folder: Path, policy: Policy, digests:
 
 def _file(row: JsonObject, where: str, folder: Path) -> Path | bytes:
     try:
-        file = file_of(row.get("image"), folder)
+        file = file_of(row.get("image"), folder, where)
     except UnreadableError as error:
         raise UserError(f"{where}, image: {error}. Correct it.") from error
     if file is None:
-        raise UserError(f"{where} has neither `image` (a path, bytes or both) nor `image_tokens`. Add one of them.")
+        raise UserError(
+            f"{where} has neither `image` (a path, bytes or both) nor `image_tokens`; its columns are {names_in(row)}. Add one."
+        )
     return file
 
 
