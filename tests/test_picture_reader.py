@@ -239,7 +239,7 @@ def test_only_the_header_is_read_for_a_size():
 
 
 def test_a_ground_that_is_no_colour_is_refused():
-    with pytest.raises(ValidationError, match="unknown color"):
+    with pytest.raises(ValidationError, match="'transparent-ish' is no colour: give a name or #rrggbb"):
         PictureReading(ground="transparent-ish")
 
 

@@ -45,8 +45,9 @@ _SCALES = {"L;2": 85, "L;4": 17}
 """Stored grey of few bits → what a step of it is of 255."""
 _SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _SAME_COLOUR = 2  # of 255, by which a profile may differ from sRGB and still mean it
-# The sizes are checked here, with the file's name; Pillow's own warning begins at less and names none.
+# Sizes are checked here and damaged files are errors here; Pillow's own warnings of both name no file.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
 class PictureReading(StrictModel):
@@ -60,7 +61,10 @@ class PictureReading(StrictModel):
     @field_validator("ground")
     @classmethod
     def _known_colour(cls, value: str) -> str:
-        ImageColor.getrgb(value)  # raises ValueError, which says what it is not
+        try:
+            ImageColor.getrgb(value)
+        except ValueError as error:
+            raise ValueError(f"{value!r} is no colour: give a name or #rrggbb, as in CSS") from error
         return value
 
 
