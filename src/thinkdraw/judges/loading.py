@@ -15,6 +15,7 @@ from transformers.utils.hub import cached_file
 from transformers.utils.logging import disable_progress_bar
 
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.checkpoint import refuse_incomplete
 
 
 def one_line(error: BaseException) -> str:
@@ -30,6 +31,7 @@ def read_model(path: str, model_classes: Mapping[str, type[PreTrainedModel]]) ->
     """
     names = " or ".join(made.__name__ for made in model_classes.values())
     folder = Path(path)
+    refuse_incomplete(f"judge {path}")
     looks_local = folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1
     if not (folder / "config.json").is_file() and (folder.is_dir() or looks_local):
         raise UserError(f"judge {path} has no config.json. Give the folder of a {names} or a Hugging Face model id.")
@@ -101,6 +103,7 @@ def count_blocks(weights: Mapping[str, Tensor], prefix: str) -> int:
 
 def read_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder or Hugging Face model id. Raises UserError where it is absent or knows no words."""
+    refuse_incomplete(f"judge {path}")
     no_words = UserError(f"judge {path}: its tokenizer knows no words. Put tokenizer.json beside config.json.")
     if Path(path).is_dir() and not any(any(Path(path).glob(name)) for name in ("tokenizer*", "vocab*", "*.model")):
         raise no_words

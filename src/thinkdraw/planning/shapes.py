@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies import SHAPES, model_type_of, split_name
+from thinkdraw.policies import OTHER_LAYOUTS, SHAPES, model_type_of, split_name
 from thinkdraw.policies.shape import Shape, Shapes
+from thinkdraw.runtime.checkpoint import refuse_incomplete
 from thinkdraw.runtime.registry import find
 
 
@@ -18,13 +19,17 @@ def find_shape(name: str) -> Shape:
     published: dict[str, Shapes] = {known: shapes for shapes in families.values() for known in shapes.published()}
     if (known := path.rpartition("/")[2].lower()) in published and not Path(path).is_dir():
         return published[known].of_published(known)
+    refuse_incomplete(f"policy {path}")
     if not Path(path, "config.json").is_file():
         raise UserError(
             f"policy={name} is no folder with a config.json, which has the shape to plan for. Give one, or "
             f"policy={' or policy='.join(published)}."
         )
     if (model_type := model_type_of(path)) not in families:
-        raise UserError(f"policy={name} has model_type={model_type}; the planner knows {', '.join(SHAPES)} only.")
+        way_out = OTHER_LAYOUTS.get(model_type, "Give a checkpoint of these.")
+        raise UserError(
+            f"policy={name} has model_type={model_type}; the planner knows {', '.join(SHAPES)} only. {way_out}"
+        )
     try:
         return families[model_type].of_checkpoint(path)
     except (OSError, ValueError) as error:

@@ -23,6 +23,13 @@ SHAPES = {"janus": "thinkdraw.policies.janus.shape:JanusShape"}
 BUILDERS = {"janus": "thinkdraw.policies.janus.building:JanusBuilder"}
 
 
+# Layouts of a family's weights under another model_type → where the one that is read can be had.
+OTHER_LAYOUTS = {
+    "multi_modality": "That is DeepSeek's own layout of Janus, and transformers' is read: take the same weights from "
+    "deepseek-community/Janus-Pro-1B (or -7B), or convert yours with transformers' convert_janus_weights_to_hf.py.",
+}
+
+
 class Family(Protocol):
     """A class of policies, as `load_policy` uses it.
 
@@ -48,9 +55,11 @@ def load_policy(
     if name is None:
         name = model_type_of(str(checkpoint))
         if name not in POLICIES:
+            way_out = OTHER_LAYOUTS.get(name) or (
+                f"Give a checkpoint of one of these families, or name a class of your own: policy=pkg.mod:Class@{path}."
+            )
             raise UserError(
-                f"policy {path} has model_type={name}, which is not one that draws: {', '.join(POLICIES)}. Give a "
-                f"checkpoint of one of these families, or name a class of your own: policy=pkg.mod:Class@{path}."
+                f"policy {path} has model_type={name}, which is not one that draws: {', '.join(POLICIES)}. {way_out}"
             )
     family: Any = find("policy", POLICIES, name)
     if not hasattr(family, "load"):
@@ -75,10 +84,13 @@ def model_type_of(path: str) -> str:
     """Read `model_type` in the checkpoint's config. Raises UserError where none can be read."""
     from transformers import PreTrainedConfig
 
+    from thinkdraw.runtime.checkpoint import refuse_incomplete
+
     folder = Path(path)
     looks_local = folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1
     if not folder.is_dir() and looks_local:
         raise UserError(f"policy {path} is not a folder. Give a checkpoint folder or a Hugging Face model id.")
+    refuse_incomplete(f"policy {path}")
     if folder.is_dir() and not (folder / "config.json").exists():
         raise UserError(f"policy {path} has no config.json. Give the folder that holds config.json and the weights.")
     try:

@@ -13,7 +13,7 @@ import re
 import shutil
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +31,7 @@ from thinkdraw.runtime.sharded_state import Stored, Writing, save_shards
 
 State: TypeAlias = dict[str, Any]  # what a checkpoint holds: numbers, texts and tensors, in dicts and lists of these
 MARKER = "complete.json"
+_LFS = b"version https://git-lfs"  # how a file begins that git-lfs has not fetched
 REST = "trainer_state.json"
 _TENSORS, _SHARDS = "trainer_state.safetensors", "trainer_state"
 
@@ -192,6 +193,45 @@ def _steps(run_dir: Path | str) -> list[tuple[int, Path]]:
 def latest_checkpoint(run_dir: Path | str) -> Path | None:
     """The complete checkpoint with the highest step, or None."""
     return max(((s, f) for s, f in _steps(run_dir) if (f / MARKER).is_file()), default=(0, None))[1]
+
+
+def refuse_incomplete(what: str) -> None:
+    """Raise UserError for a folder that is no whole model, as far as its files tell without being loaded.
+
+    what: its kind and path, "policy runs/mine"; a path that is no folder here is left to others.
+    """
+    folder = Path(what.partition(" ")[2])
+    if not folder.is_dir():
+        return
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        settings = _json_of(folder / "adapter_config.json")
+        raise UserError(
+            f"{what} holds adapters (adapter_config.json) without the model that they belong to, "
+            f"{settings.get('base_model_name_or_path') or 'which they do not name'}. Merge them into it (peft's "
+            "merge_and_unload, then save_pretrained), or give a run folder, whose checkpoints are whole."
+        )
+    for file in sorted(file for file in folder.iterdir() if file.is_file()):
+        with file.open("rb") as opened:
+            if opened.read(len(_LFS)) == _LFS:
+                raise UserError(
+                    f"{what}: {file.name} is a git-lfs pointer of {file.stat().st_size} bytes and not the file itself. Run "
+                    "`git lfs install && git lfs pull` in that folder, or download it again."
+                )
+    for index in sorted(folder.glob("*.index.json")):
+        shards = {str(name) for name in dict(_json_of(index).get("weight_map") or {}).values()}
+        if absent := sorted(name for name in shards if not (folder / name).is_file()):
+            raise UserError(
+                f"{what}: {index.name} names {len(shards)} files and {len(absent)} of them are not there, {absent[0]} first. "
+                "Copy or download it again."
+            )
+
+
+def _json_of(file: Path) -> State:
+    """A JSON object, or an empty one of a file that holds none: whoever loads it says what is wrong."""
+    with suppress(OSError, ValueError):
+        if isinstance(found := json.loads(file.read_text(encoding="utf-8")), dict):
+            return found
+    return {}
 
 
 def prune_checkpoints(run_dir: Path | str, keep: int, also_keep: Collection[str] = ()) -> list[str]:
