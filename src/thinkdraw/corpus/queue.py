@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS replies (idx INTEGER, attempt INTEGER, reply TEXT, ki
 CREATE TABLE IF NOT EXISTS verdicts (idx INTEGER, judge TEXT, value REAL, PRIMARY KEY (idx, judge)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pictures (idx INTEGER PRIMARY KEY, png BLOB);
 CREATE TABLE IF NOT EXISTS notes (idx INTEGER, note TEXT, PRIMARY KEY (idx, note)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS seen (idx INTEGER PRIMARY KEY, stamp TEXT, digest TEXT);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;
 """
 
@@ -117,6 +118,58 @@ class Queue:
         """What became of all that the source held when it was read; empty where that was not kept."""
         with self._undamaged("what is kept of the source"):
             return {str(reason): int(count) for reason, count in parse_json(self.fact("source") or "{}").items()}
+
+    def clear(self) -> None:
+        """Take all items out; for a queue of which nothing was asked yet."""
+        with self._transaction():
+            for table in ("items", "notes", "seen", "facts"):
+                self._db.execute(f"DELETE FROM {table}")
+
+    def items(self) -> Iterator[Item]:
+        """All, in order."""
+        for index, text in self._db.execute("SELECT idx, item FROM items ORDER BY idx"):
+            yield self._item(index, text)
+
+    def as_kept(self, item: Item) -> Item:
+        """The item as the queue gives it back."""
+        return self._item(item.index, _item_text(item))
+
+    def keep_source_counts(self, counts: Mapping[str, int]) -> None:
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES ('source', ?)", (json.dumps(counts),))
+
+    def append(self, items: Iterable[Item]) -> None:
+        """Put items behind all others."""
+        with self._transaction():
+            (last,) = self._db.execute("SELECT coalesce(max(idx), -1) FROM items").fetchone()
+            rows = ((last + number, _item_text(item)) for number, item in enumerate(items, start=1))
+            self._db.executemany("INSERT INTO items (idx, item) VALUES (?, ?)", rows)
+            self._db.execute("INSERT OR REPLACE INTO facts SELECT 'items', count(*) FROM items")
+
+    def ask_again(self, item: Item) -> None:
+        """Replace an item whose content is another: it waits again, and what was paid for it stays in the counts."""
+        index, aside = item.index, -1 - item.index  # replies of items that are no more
+        with self._transaction():
+            (used,) = self._db.execute(
+                "SELECT coalesce(max(attempt) + 1, 0) FROM replies WHERE idx = ?", (aside,)
+            ).fetchone()
+            self._db.execute("UPDATE replies SET idx = ?, attempt = attempt + ? WHERE idx = ?", (aside, used, index))
+            for table in ("verdicts", "pictures", "notes", "seen"):
+                self._db.execute(f"DELETE FROM {table} WHERE idx = ?", (index,))
+            self._db.execute("UPDATE items SET item = ? WHERE idx = ?", (_item_text(item), index))
+            self.settle(index, WAITING)
+
+    def move(self, item: Item) -> None:
+        """Note that the item's picture is in another place."""
+        self._db.execute("UPDATE items SET item = ? WHERE idx = ?", (_item_text(item), item.index))
+
+    def saw(self, index: int, stamp: str, digest: str) -> None:
+        """Note the content of the picture that is asked about, and what tells without reading it that it is unchanged."""
+        self._db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (index, stamp, digest))
+
+    def seen(self, index: int) -> tuple[str, str]:
+        """(stamp, digest) of the picture that was asked about; empty texts where that is not known."""
+        found = self._db.execute("SELECT stamp, digest FROM seen WHERE idx = ?", (index,)).fetchone()
+        return found or ("", "")
 
     def fact(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()

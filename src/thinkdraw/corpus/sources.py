@@ -129,7 +129,7 @@ class DatasetSource(StrictModel):
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
         counts = _begun(counts)
-        table = _open_dataset(self.path, self.subset, self.split, self.image)
+        table = self._table()
         if self.caption and self.caption not in table.column_names:
             raise UserError(f"source.caption={self.caption}: {self.path} has {', '.join(table.column_names)}.")
         captions = table[self.caption] if self.caption else [None] * len(table)
@@ -138,7 +138,7 @@ class DatasetSource(StrictModel):
             yield _counted(Item(index, f"{self.split}-{index:07d}", Prompt(caption), True, index), counts)
 
     def picture(self, item: Item) -> bytes:
-        cell = _open_dataset(self.path, self.subset, self.split, self.image)[item.ref][self.image]
+        cell = self._table()[item.ref][self.image]
         if not cell or cell["bytes"]:
             return cell["bytes"] if cell else b""
         # A path in a data set is a stranger's: it is read in the data set's own folder and in what was downloaded of it.
@@ -146,6 +146,13 @@ class DatasetSource(StrictModel):
             with suppress(UserError, FileNotFoundError):
                 return inside(folder, cell["path"], item.id).read_bytes()
         raise OSError(f"{cut(cell['path'])} is not a file of the data set {self.path}")
+
+    def fingerprint(self) -> str:
+        """What the library calls this content; it changes with the files."""
+        return str(self._table()._fingerprint)
+
+    def _table(self) -> Any:
+        return _open_dataset(self.path, self.subset, self.split, self.image)
 
 
 class PromptSource(StrictModel):

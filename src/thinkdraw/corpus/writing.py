@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from thinkdraw.config import dump_config, save_config
 from thinkdraw.corpus.card import CorpusTotals, card
+from thinkdraw.corpus.changes import refuse_other_picture, take_up_changes
 from thinkdraw.corpus.filters.filtering import Dropped, filter_contradictions, filter_scores, filter_texts
 from thinkdraw.corpus.queue import FILTERED, REJECTED, Queue
 from thinkdraw.corpus.settings import CorpusSettings
@@ -54,20 +56,16 @@ def write(
     The corpus is written, too, when the budget ends first: of the rows there are, and the card says so. Without any row
     it is an error, which says what became of the items.
     """
-    with only_writer(settings.out), _opened(settings) as queue:
+    _refuse_other_folder(settings.out)
+    with only_writer(settings.out), _queue(settings) as queue:
         counts, source = Counter[str](), f"source {settings.source.kind}"
         if not queue.fill(settings.source.items(counts), counts):
             raise UserError(f"{source} holds nothing to write about ({counts_line('files', counts)}). Check its path.")
         say_counts(source, queue.source_counts())
-        save_config(settings, settings.out / CONFIG)  # not before there are items: a wrong path pins nothing
-        try:
-            is_whole = ask_all(
-                queue, settings.source, teacher, settings.limits, settings.filters.shape, show, settings.pictures
-            )
-        except UserError:
-            if not queue.counts().requests:  # nothing was answered: other settings of the teacher may begin here
-                (settings.out / CONFIG).unlink()
-            raise
+        save_config(settings, settings.out / CONFIG)
+        is_whole = ask_all(
+            queue, settings.source, teacher, settings.limits, settings.filters.shape, show, settings.pictures
+        )
         if helpers.draw:
             helpers.draw(queue, (row for row in _answered(queue) if not row[0].has_picture))
         dropped = filter_all(settings, queue, helpers)
@@ -83,13 +81,40 @@ def write(
     return settings.out
 
 
-def _opened(settings: CorpusSettings) -> Queue:
-    check_folder(settings)
-    return Queue(settings.out / WORK)
+@contextmanager
+def _queue(settings: CorpusSettings) -> Iterator[Queue]:
+    """The queue of the folder, brought to what the source holds now. One of which nothing was asked yet holds nobody.
+
+    Raises UserError for a corpus of another configuration. A refused start leaves no trace of a new queue.
+    """
+    has_begun = True  # until it is looked at: another process may hold it
+    try:
+        with Queue(settings.out / WORK) as queue:
+            if has_begun := queue.counts().requests > 0:
+                _refuse_other_corpus(settings)
+                take_up_changes(queue, settings.source, settings.out)
+            else:
+                queue.clear()
+            try:
+                yield queue
+            finally:
+                has_begun = has_begun or queue.counts().requests > 0
+    except BaseException:
+        if not has_begun:
+            for file in (CONFIG, *(f"{WORK}{end}" for end in ("", "-wal", "-shm"))):
+                (settings.out / file).unlink(missing_ok=True)
+        raise
 
 
-def check_folder(settings: CorpusSettings) -> None:
-    """Raises UserError if `out` holds something else, or a corpus of another configuration."""
+def _refuse_other_folder(out: Path) -> None:
+    if out.is_dir() and not (out / CONFIG).exists():
+        others = [file.name for file in out.iterdir() if not file.name.startswith((WORK, "."))]
+        if others:
+            raise UserError(f"{out} is not empty and holds no corpus. Choose another out=, so that nothing is lost.")
+
+
+def _refuse_other_corpus(settings: CorpusSettings) -> None:
+    """Raise UserError if `out` holds a corpus of another configuration."""
     given = settings.out / CONFIG
     if given.exists():
         before, now = (
@@ -107,10 +132,6 @@ def check_folder(settings: CorpusSettings) -> None:
             raise UserError(
                 f"{settings.out} holds a corpus with another config: {was}. Choose another out=, or the same values."
             )
-    elif settings.out.is_dir() and any(not file.name.startswith((WORK, ".")) for file in settings.out.iterdir()):
-        raise UserError(
-            f"{settings.out} is not empty and holds no corpus. Choose another out=, so that nothing is lost."
-        )
 
 
 def _answered(queue: Queue) -> Iterator[tuple[Item, JsonObject]]:
@@ -125,7 +146,12 @@ def _answered(queue: Queue) -> Iterator[tuple[Item, JsonObject]]:
 
 
 def picture_of(settings: CorpusSettings, queue: Queue, item: Item) -> bytes | None:
-    return settings.source.picture(item) if item.has_picture else queue.picture(item.index)
+    """The picture that the item was asked about. Raises HeldError where another stands in its place now."""
+    if not item.has_picture:
+        return queue.picture(item.index)
+    picture = settings.source.picture(item)
+    refuse_other_picture(queue, item, picture)
+    return picture
 
 
 def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Dropped:

@@ -228,9 +228,8 @@ def refuse_incomplete(what: str) -> None:
 
 def _json_of(file: Path) -> State:
     """A JSON object, or an empty one of a file that holds none: whoever loads it says what is wrong."""
-    with suppress(OSError, ValueError):
-        if isinstance(found := json.loads(file.read_text(encoding="utf-8")), dict):
-            return found
+    with suppress(UserError):
+        return read_json_object(file, "")
     return {}
 
 

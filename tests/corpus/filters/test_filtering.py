@@ -113,3 +113,15 @@ def test_a_low_aesthetic_score_goes_and_none_stays(tmp_path):
         settings = AestheticSettings(scorer="x", min_score=5.0)
         filter_scores(queue, iter(rows), lambda item: PICTURE, settings, Rates(), dropped)
     assert dropped.reasons == {1: ("aesthetic", "below 5")} and dropped.no_verdict == {"aesthetic": 1}
+
+
+def test_a_judge_with_other_weights_is_asked_anew(tmp_path):
+    rows, judge = [row(0, "x", short_caption="bad")], Rates()
+    settings = AestheticSettings(scorer="x", min_score=5.0)
+    with Queue(tmp_path / "q.sqlite") as queue:
+        for revision, score, reasons in (("a", 3.0, {0: ("aesthetic", "below 5")}), ("b", 6.0, {})):
+            judge.revision, judge.score = revision, lambda pictures, texts, score=score: torch.tensor([score])
+            for _ in range(2):
+                dropped = filter_texts(rows[:0], FilterSettings())
+                filter_scores(queue, iter(rows), lambda item: PICTURE, settings, judge, dropped)
+                assert dropped.reasons == reasons

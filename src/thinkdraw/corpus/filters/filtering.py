@@ -14,6 +14,7 @@ from thinkdraw.corpus.settings import AestheticSettings, ContradictionSettings, 
 from thinkdraw.corpus.sources import Item
 from thinkdraw.data.corpus_rows import all_prompts
 from thinkdraw.data.prompt_files import read_prompts
+from thinkdraw.rewards.judges_behind import OwnJudge
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Questioner, Scorer
 
@@ -88,7 +89,7 @@ def filter_contradictions(
     queue: Queue, rows: Iterator[Row], picture: Picture, settings: ContradictionSettings, judge: Questioner, dropped: Dropped
 ) -> None:  # fmt: skip
     """Rows whose picture does not show what is said; verdicts are kept in the queue, so that each is asked for once."""
-    known = [queue.verdicts(_key(settings, k)) for k in range(settings.max_claims)]
+    known = [queue.verdicts(_key(settings, k, judge)) for k in range(settings.max_claims)]
     silent = 0
     for item, answer in rows:
         if item.index in dropped.reasons:
@@ -100,7 +101,7 @@ def filter_contradictions(
             pictures = torch.from_numpy(np.array(picture(item)))[None].expand(len(claims), -1, -1, -1)
             p_yes = judge.answer(pictures, questions).float().tolist()
             for k, p in enumerate(p_yes):
-                queue.add_verdicts(_key(settings, k), {item.index: p})
+                queue.add_verdicts(_key(settings, k, judge), {item.index: p})
         values = [float("nan") if p is None else p for p in p_yes]
         silent += any(p != p for p in values)
         reason = rules.contradicted(values, settings.min_p_yes, settings.max_frac)
@@ -112,7 +113,7 @@ def filter_scores(
     queue: Queue, rows: Iterator[Row], picture: Picture, settings: AestheticSettings, judge: Scorer, dropped: Dropped
 ) -> None:
     """Rows whose picture scores too low."""
-    key, silent = _key(settings, 0), 0
+    key, silent = _key(settings, 0, judge), 0
     known = queue.verdicts(key)
     for item, answer in rows:
         if item.index in dropped.reasons:
@@ -126,7 +127,7 @@ def filter_scores(
     dropped.no_verdict["aesthetic"] = silent
 
 
-def _key(settings: ContradictionSettings | AestheticSettings, number: int) -> str:
-    """Of a verdict: other settings ask another question."""
-    asked = settings.model_dump_json(exclude={"min_p_yes", "max_frac", "min_score"})
+def _key(settings: ContradictionSettings | AestheticSettings, number: int, judge: object) -> str:
+    """Of a verdict: other settings ask another question, and other weights answer it otherwise."""
+    asked = settings.model_dump_json(exclude={"min_p_yes", "max_frac", "min_score"}) + (OwnJudge(judge).revision or "")
     return f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}/{number}"

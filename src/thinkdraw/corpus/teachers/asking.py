@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+from thinkdraw.corpus.changes import stamp_in
 from thinkdraw.corpus.filters.filters import ShapeSettings, bad_shape
 from thinkdraw.corpus.queue import FILTERED, REJECTED, WAITING, Counts, Queue, TeacherAnswer
 from thinkdraw.corpus.sources import Item, Source
@@ -14,6 +15,7 @@ from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, back_o
 from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, Teacher, TeacherReply, TeacherRequest
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import DEFAULT, PictureReading, UnreadableError, read_with_notes
+from thinkdraw.runtime.inputs.hashing import content_digest
 
 MAX_DECLINED = 8
 """Requests in a row that are declined before any is answered: then it is the request's form, and the run stops."""
@@ -92,7 +94,10 @@ class _Loop:
         picture = None
         if item.has_picture:
             try:
-                read = await asyncio.to_thread(lambda: read_with_notes(self.source.picture(item), self.pictures))
+                stamp = stamp_in(self.source, item)  # before it is read: what changes afterwards has another
+                data = await asyncio.to_thread(self.source.picture, item)
+                self.queue.saw(item.index, stamp, content_digest([data]))
+                read = await asyncio.to_thread(read_with_notes, data, self.pictures)
             except (UnreadableError, OSError) as error:
                 return self.queue.settle(item.index, REJECTED, reason=f"unreadable picture: {error}")
             picture = read.pixels

@@ -50,12 +50,12 @@ class Digests:
 
     def of(self, file: Path) -> str:
         """SHA-256 of the file's bytes. Raises OSError."""
-        name, stamp = str(file.resolve()), _stamp(file)
+        name, stamp = str(file.resolve()), stamp_of(file)
         if stamp is not None and (known := self._known.get(name)) and known[0] == stamp:
             return known[1]
         with file.open("rb") as opened:
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
-        if stamp is not None and stamp == _stamp(file):
+        if stamp is not None and stamp == stamp_of(file):
             self._known[name], self._is_new = (stamp, digest), True
         return digest
 
@@ -68,7 +68,7 @@ class Digests:
             self._is_new = False
 
 
-def _stamp(file: Path) -> str | None:
+def stamp_of(file: Path) -> str | None:
     """What changes with a file's content: size, times and inode; None where it may yet change without these."""
     found = file.stat()
     if time.time() - max(found.st_mtime, found.st_ctime) < _SETTLED_S:
