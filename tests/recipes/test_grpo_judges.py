@@ -8,6 +8,7 @@ from tests.training.helpers import LowCodes, grpo_config, rows_without_times
 
 from thinkdraw.errors import UserError
 from thinkdraw.recipes import grpo
+from thinkdraw.recipes.phase.judges import Judges
 from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.judges_behind import complaints
 from thinkdraw.rewards.own import as_reward
@@ -62,6 +63,29 @@ def test_a_run_goes_on_with_the_judge_of_its_beginning_only(tmp_path, policy):
     assert "\n" not in str(caught.value) and len(rows_without_times(config.out)) == 1
     grpo.run(config, reward=Versioned("a1"))
     assert len(rows_without_times(config.out)) == 2
+
+
+def test_a_served_judge_may_move_and_is_known_by_its_model_also_where_an_older_version_wrote_its_address(
+    tmp_path, policy
+):
+    class Served(Versioned):
+        former_revision = "http://node-17:8000/v1 m"
+
+    def served(**where):
+        settings = {"questioner": {"name": "openai", "model": "m", "base_url": "http://node-17:8000/v1"} | where}
+        return grpo_config(tmp_path, policy, max_steps=2, **SMALL | {"reward": {"name": "orm", "settings": settings}})
+
+    grpo.run(served().model_copy(update={"max_steps": 1}), reward=Versioned("m"))
+    with pytest.raises(UserError, match=r"reward\.settings\.questioner\.model \(m there, n now\)"):
+        grpo.run(served(model="n"), reward=Versioned("m"))
+    grpo.run(served(base_url="http://node-42:8000/v1", timeout_s=9), reward=Versioned("m"))
+    assert len(rows_without_times(served().out)) == 2
+    former = judges_revision(OrmReward(Served("m")), former=True)
+    assert former != judges_revision(OrmReward(Served("m")))
+    judges = Judges(OrmReward(Served("m")), {"reward_mean": OrmReward(Served("m"))}, tmp_path)
+    judges.load_state_dict({"reward_mean": former})
+    with pytest.raises(UserError, match="began with revision"):
+        judges.load_state_dict({"reward_mean": judges_revision(OrmReward(Served("n")))})
 
 
 def test_nor_with_another_monitor(tmp_path, policy, monkeypatch):

@@ -32,6 +32,12 @@ class OwnJudge:
         return revision if isinstance(revision, str) and revision else None
 
     @property
+    def former_revision(self) -> str | None:
+        """Its revision as older versions wrote it, where that was another."""
+        former = getattr(self.thing, "former_revision", None)
+        return former if isinstance(former, str) else self.revision
+
+    @property
     def elsewhere(self) -> bool:
         return getattr(self.thing, "elsewhere", False) is True
 

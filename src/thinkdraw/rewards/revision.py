@@ -30,17 +30,17 @@ def revision_of(reward: Reward, settings: dict[str, Any]) -> str:
     return digest.hexdigest()[:12]
 
 
-def judges_revision(reward: Reward) -> str | None:
+def judges_revision(reward: Reward, *, former: bool = False) -> str | None:
     """The reward's own `revision`, else a hash of its judges' revisions and of weights; None where there are neither.
 
-    Rules have none. A judge that is not in this process has the revision that it reports.
+    Rules have none. A judge that is not in this process has the revision that it reports. former: as older versions had it.
     """
     if reward.revision:
         return reward.revision
     digest, is_empty = hashlib.sha256(), True
     for path, judge in judges_behind(reward, within_revisions=False):
         if judge.revision:
-            digest.update(f"{path} {judge.revision}".encode())
+            digest.update(f"{path} {judge.former_revision if former else judge.revision}".encode())
         elif isinstance(judge.thing, nn.Module):
             digest.update(path.encode())
             for name, tensor in sorted(judge.thing.state_dict().items()):

@@ -18,6 +18,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.rollouts import arrow
 from thinkdraw.rollouts.files import DamagedError, TakenError, write_new
 from thinkdraw.rollouts.footer import Footer
+from thinkdraw.runtime.endpoints import without_addresses
 from thinkdraw.runtime.formats import reading
 from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 
@@ -32,6 +33,11 @@ class Judge(StrictModel):
     reward: str
     settings: dict[str, Any] = {}
     revision: str | None = None
+
+    @property
+    def without_addresses(self) -> "Judge":
+        """What the scores follow from: a served judge may move."""
+        return self.model_copy(update={"settings": without_addresses(self.settings)})
 
 
 @dataclass(frozen=True)
@@ -60,13 +66,15 @@ class ScoreColumn:
         judge = Judge.model_validate_json(judge.model_dump_json())
         if not (self.folder / "judge.json").exists():
             write_sealed(self.folder / "judge.json", judge.model_dump(mode="json"))
-        elif (there := self.judge) == judge.model_copy(update={"revision": None}) != judge:
+        elif (there := self.judge).without_addresses == (now := judge.without_addresses):
+            return
+        elif there.without_addresses == now.model_copy(update={"revision": None}):
             # Of a version that did not note what such a judge was made of.
             logger.warning(
                 "scores %s do not say which weights or code made them: this judge's are noted now", self.name
             )
             write_sealed(self.folder / "judge.json", judge.model_dump(mode="json"))
-        elif there != judge:
+        else:
             raise UserError(
                 f"scores {self.name!r} are of {_line(there)}, not of {_line(judge)}. Give these scores another name."
             )

@@ -12,6 +12,11 @@ from thinkdraw.errors import UserError
 OPENAI = "https://api.openai.com/v1"
 TRUSTED = "THINKDRAW_TRUSTED_HOSTS"
 """Environment variable: hosts of a network that is trusted, so that keys may go there in clear."""
+ADDRESSES = frozenset(
+    {"base_url", "url", "api_key_env", "token_env", "timeout_s", "max_retries", "retries", "backoff_s", "max_concurrent",
+     "max_concurrency", "break_after", "break_s"}
+)  # fmt: skip
+"""Settings of judges that say where and how patiently one is asked: with others it is the same judge."""
 
 _IN_ADDRESS = re.compile(r"(?<=//)[^/@\s\"']*@")
 _IN_QUERY = re.compile(r"([?&][\w-]*(?:key|token|secret|password|signature|sig)=)[^&\s\"'#]+", re.IGNORECASE)
@@ -20,6 +25,12 @@ _IN_QUERY = re.compile(r"([?&][\w-]*(?:key|token|secret|password|signature|sig)=
 def without_secrets(text: str) -> str:
     """The text with users, passwords and keys in its addresses masked."""
     return _IN_QUERY.sub(r"\1***", _IN_ADDRESS.sub("***@", text))
+
+
+def without_addresses(settings: Mapping[str, object]) -> dict[str, object]:
+    """Settings of a reward or judge, and of those in it, without `ADDRESSES`: what its verdicts follow from."""
+    kept = {name: value for name, value in settings.items() if name not in ADDRESSES}
+    return {k: without_addresses(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
 
 
 def checked_url(url: str, setting: str = "base_url") -> str:

@@ -15,6 +15,7 @@ from thinkdraw.config import dump_config, save_config
 from thinkdraw.errors import HeldError, UserError
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.checkpoint import State
+from thinkdraw.runtime.endpoints import ADDRESSES
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, only_writer
 from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.generators import rng_state, seed_process, set_rng_state
@@ -125,7 +126,7 @@ class RunFolder:
         before = _flat(self._completed(found))
         now = _flat(parse_yaml(dump_config(self.config)))
         fixed = (before.keys() | now.keys()) - MAY_CHANGE - REMOVED
-        differing = sorted(k for k in fixed if before.get(k) != now.get(k))
+        differing = sorted(k for k in fixed if before.get(k) != now.get(k) and k.rpartition(".")[2] not in ADDRESSES)
         if differing:
             was = ", ".join(f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in differing)
             raise HeldError(

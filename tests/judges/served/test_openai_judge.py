@@ -472,11 +472,14 @@ def test_an_empty_text_is_no_answer(misbehaving):
     assert judge.write([Request("a")]) == [None] and judge.failures == {"empty answer": 1}
 
 
-def test_the_revision_names_address_model_and_what_the_server_says(misbehaving):
+def test_the_revision_names_the_model_and_what_the_server_says_and_not_its_address(misbehaving):
     stub, url = misbehaving
     stub.reply = lambda body: completion("Yes", HALF, model="tiny-2", system_fingerprint="fp_1")
-    assert judge_at(url).revision == f"{url} tiny (tiny-2 fp_1) logprobs"
-    assert judge_at(url + "/", mode="answer").revision == f"{url} tiny (tiny-2 fp_1) answer"
+    judge = judge_at(url)
+    assert (judge.revision, judge.former_revision) == (
+        "tiny (tiny-2 fp_1) logprobs", f"{url} tiny (tiny-2 fp_1) logprobs"
+    )  # fmt: skip
+    assert judge_at(url + "/", mode="answer").revision == "tiny (tiny-2 fp_1) answer"
 
 
 def test_it_opens_by_name_and_refuses_pictures_in_another_form(misbehaving):

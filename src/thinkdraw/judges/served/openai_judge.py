@@ -94,10 +94,18 @@ class OpenAIJudge:
 
     @property
     def revision(self) -> str:
-        """Address, model, what the server called it at the start, and the mode. Weights behind a name are not seen."""
+        """Model, what the server called it at the start, and the mode. Weights behind a name are not seen.
+
+        Not the address: the same model on another machine is the same judge.
+        """
         served = " ".join(filter(None, (self.served_as, self.fingerprint)))
         without = "".join(f" without {name}" for name in self._left_out)
-        return f"{self.endpoint.base_url} {self.model} ({served or 'unnamed'}) {self.mode}{without}"
+        return f"{self.model} ({served or 'unnamed'}) {self.mode}{without}"
+
+    @property
+    def former_revision(self) -> str:
+        """As older versions had it, with the address: a run that began with it goes on there."""
+        return f"{self.endpoint.base_url} {self.revision}"
 
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
         """pictures: (B, H, W, 3) uint8. → (B,) float32: P(yes), or 1 and 0 where `hard`."""
@@ -234,7 +242,11 @@ class OpenAIJudge:
 
     def _unusable(self, failure: NoAnswer) -> UserError:
         where = self.endpoint.base_url
-        if failure.status is None:
+        if failure.reason == "timeout":
+            return UserError(
+                f"judge openai: {where} does not answer ({failure}). Raise timeout_s, or correct base_url."
+            )
+        if failure.reason == "no connection":
             return UserError(
                 f"judge openai: {where} does not answer ({failure}). Start the server, or correct base_url."
             )

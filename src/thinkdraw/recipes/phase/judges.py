@@ -51,14 +51,19 @@ class Judges:
 
     def state_dict(self) -> State:
         """Name of each reward → the revision of the judges that it asks; None where it asks none, as rules do."""
+        return self._revisions(former=False)
+
+    def _revisions(self, former: bool) -> State:
         return {
-            name.replace(OPTIMISED, self.optimised.name): judges_revision(reward)
+            name.replace(OPTIMISED, self.optimised.name): judges_revision(reward, former=former)
             for name, reward in self.watched.items()
         }
 
     def load_state_dict(self, state: State) -> None:
         """Raise UserError if a reward's judges are others than the run began with: their verdicts are not comparable."""
-        refuse_other_judges(state, self.state_dict(), self.run_folder)
+        now, former = self.state_dict(), self._revisions(former=True)
+        began = {name: now.get(name) if revision == former.get(name) else revision for name, revision in state.items()}
+        refuse_other_judges(began, now, self.run_folder)
 
     def refuse_missing_verdicts(self, verdicts: Verdicts, config: GrpoConfig, world: World) -> None:
         """Raise UserError if more than `max_no_verdict_frac` of a phase's rollouts, over all processes, have no verdict."""
