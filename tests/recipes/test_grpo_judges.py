@@ -68,8 +68,10 @@ def test_a_run_goes_on_with_the_judge_of_its_beginning_only(tmp_path, policy):
 def test_a_served_judge_may_move_and_is_known_by_its_model_also_where_an_older_version_wrote_its_address(
     tmp_path, policy
 ):
-    class Served(Versioned):
-        former_revision = "http://node-17:8000/v1 m"
+    class Served(Asked):
+        def __init__(self, revision):
+            super().__init__()
+            self.revision, self.former_revision = revision, f"http://node-17:8000/v1 {revision}"
 
     def served(**where):
         settings = {"questioner": {"name": "openai", "model": "m", "base_url": "http://node-17:8000/v1"} | where}
@@ -82,10 +84,10 @@ def test_a_served_judge_may_move_and_is_known_by_its_model_also_where_an_older_v
     assert len(rows_without_times(served().out)) == 2
     former = judges_revision(OrmReward(Served("m")), former=True)
     assert former != judges_revision(OrmReward(Served("m")))
-    judges = Judges(OrmReward(Served("m")), {"reward_mean": OrmReward(Served("m"))}, tmp_path)
-    judges.load_state_dict({"reward_mean": former})
+    judges = Judges(OrmReward(Served("m")), {"monitor/orm": OrmReward(Served("m"))}, tmp_path)
+    judges.load_state_dict({"monitor/orm": former})
     with pytest.raises(UserError, match="began with revision"):
-        judges.load_state_dict({"reward_mean": judges_revision(OrmReward(Served("n")))})
+        judges.load_state_dict({"monitor/orm": judges_revision(OrmReward(Served("n")))})
 
 
 def test_nor_with_another_monitor(tmp_path, policy, monkeypatch):
