@@ -191,6 +191,9 @@ def test_combining_needs_parts_and_says_so(tmp_path, policy):
     ("settings", "says"),
     [
         ({"variant": "gspo", "token_weights": "stage"}, "one advantage per segment"),
+        ({"variant": "gspo", "clip_low": 0.2, "clip_high": 0.2}, "never acts"),
+        ({"variant": "cispo", "clip_high": 0.2}, "clips no ratio"),
+        ({"variant": "grpo", "cispo_max": 3.0}, "read by variant=cispo alone"),
         ({"combine": "gdpo", "advantage": "rloo"}, "leave advantage out"),
         ({"combine": "gdpo", "beta": 0.1, "kl": "k1"}, "use k2 or k3"),
     ],

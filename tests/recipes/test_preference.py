@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.rollouts.segmented import interleaved
 from tests.training.helpers import flat, gradients, policy_dir, rows_without_times
 
 from thinkdraw.errors import UserError
@@ -14,13 +15,15 @@ from thinkdraw.policies import load_policy
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes import preference, rejection
 from thinkdraw.recipes import sample as sampling
-from thinkdraw.recipes.preference import PairBatch, PreferenceConfig
+from thinkdraw.recipes.preference import PairBatch, PreferenceConfig, pairs_of
 from thinkdraw.recipes.rejection import RejectionConfig
 from thinkdraw.recipes.sample import SampleConfig
+from thinkdraw.training.batch import Batch
 from thinkdraw.training.judged_store import load_judged
 from thinkdraw.training.optimiser import Optimiser
 from thinkdraw.training.run import open_policy
 from thinkdraw.training.world import World
+from thinkdraw.types import Verdicts
 
 REWARD = "tests.training.helpers:LowCodes"
 
@@ -158,3 +161,13 @@ def test_what_cannot_be_learned_from_is_refused(tmp_path, policy, store):
         preference_config(tmp_path, policy, store, objective="rebel", refresh_reference=False)
     with pytest.raises(ValueError, match="nothing would be rejected"):
         rejection_config(tmp_path, policy, store, best_of_group=False)
+
+
+def test_a_pair_is_of_one_prompt(tmp_path, policy):
+    rollouts = interleaved()
+    retold = tuple(dataclasses.replace(p, text=f"{p.text}, in other words {i}") for i, p in enumerate(rollouts.prompts))
+    config = PreferenceConfig(policy=policy, out=tmp_path)
+    rewards = Verdicts.of(torch.tensor([0.0, 1.0, 0.0, 1.0]))
+    assert len(pairs_of(Batch(rollouts, rewards), config, 0).better) == 2
+    with pytest.raises(UserError, match=r"groups of several prompts.*rewrites=off"):
+        pairs_of(Batch(dataclasses.replace(rollouts, prompts=retold), rewards), config, 0)

@@ -22,9 +22,11 @@ from thinkdraw.objectives import ADVANTAGES, SegmentCounts
 from thinkdraw.policies.fast import chunked_head
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.lora import LoraSettings
-from thinkdraw.recipes import grpo, sft
+from thinkdraw.recipes import grpo, preference, rejection, sft
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
 from thinkdraw.recipes.phase.rollout import draw_seeds
+from thinkdraw.recipes.preference import PreferenceConfig
+from thinkdraw.recipes.rejection import RejectionConfig
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.optimiser import Optimiser
 from thinkdraw.training.run import backward, open_policy
@@ -138,6 +140,31 @@ def adapters(folder: Path, name: str, sharding: str, rank: int) -> None:
     torch.manual_seed(100 + rank)
     grpo.run(run_config(folder, f"lora_{name}", sharding=sharding, lora=LORA, max_steps=3, validation={"every": 0}))
     sft.run(sft_lora_config(folder, f"sft_{name}", sharding))
+
+
+class OneSided(LowCodes):
+    """Has no verdict for any rollout of process 1."""
+
+    def __call__(self, rollouts: Rollouts) -> Tensor:
+        rewards = super().__call__(rollouts)
+        return rewards.fill_(torch.nan) if os.environ.get("RANK") == "1" else rewards
+
+
+def one_sided(folder: Path, world: World) -> None:
+    """Process 1 has nothing to learn from: no verdicts, and no share of a pair or a row."""
+    changes: dict[str, Any] = {"passes": 2, "old_log_probs": "recomputed", "refill_rounds": 1, "keep_extremes": 1}
+    changes |= {"beta": 0.1, "token_weights": "critical", "max_no_verdict_frac": 1.0, "validation": {"every": 0}}
+    changes |= {"reward": {"name": "tests.training.sharding_jobs:OneSided"}}
+    for sharding in ("none", "fsdp2"):
+        grpo.run(run_config(folder, f"one_sided_{sharding}", sharding=sharding, **changes))
+    common = {"policy": str(folder / "policy"), "store": folder / "whole/store", "judge": "low-codes", "device": "cpu"}
+    common |= {"precision": "fp32", "num_threads": 1, "max_steps": 2}
+    preference.run(
+        PreferenceConfig.model_validate(common | {"out": folder / "one_sided_dpo", "pairs_per_step": 1, "lora": LORA})
+    )
+    rejection.run(
+        RejectionConfig.model_validate(common | {"out": folder / "one_sided_rejection", "batch_rows": 1, "lora": LORA})
+    )
 
 
 def other_weights(folder: Path, world: World) -> None:

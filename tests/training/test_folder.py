@@ -6,11 +6,15 @@ import shutil
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
-from tests.training.helpers import rows_without_times, sft_config, write_examples
+from tests.training.helpers import grpo_config, rows_without_times, sft_config, write_examples
 
+from thinkdraw.config import save_config
 from thinkdraw.errors import HeldError, UserError
 from thinkdraw.recipes import sft
+from thinkdraw.runtime.tracking import MetricsLog
+from thinkdraw.training.folder import RunFolder
 from thinkdraw.training.run import Run
+from thinkdraw.training.world import World
 
 
 def test_a_folder_without_a_finished_step_is_taken_over_by_another_configuration(tmp_path, policy):
@@ -87,3 +91,29 @@ def test_an_older_configuration_lacks_keys_that_came_later_and_goes_on(tmp_path,
     (config.out / "inputs.json").unlink()
     sft.run(config.model_copy(update={"max_steps": 2}))
     assert [row["step"] for row in rows_without_times(config.out)] == [1, 2]
+
+
+def test_what_errors_advise_to_change_may_change_and_is_said(tmp_path, policy, capsys):
+    config = sft_config(tmp_path, policy, max_steps=1)
+    sft.run(config)
+    slower = config.optimiser.model_copy(update={"learning_rate": config.optimiser.learning_rate / 2})
+    changes = {"max_steps": 2, "micro_rows": 1, "save_every": 1, "keep_checkpoints": 1, "num_threads": 1}
+    capsys.readouterr()
+    sft.run(config.model_copy(update=changes | {"optimiser": slower}))
+    said = capsys.readouterr().err
+    assert "another value than before: optimiser.learning_rate" in said and "micro_rows" not in said
+    with pytest.raises(HeldError, match=r"batch_rows \(\d+ there, 5 now\)"):
+        sft.run(config.model_copy(update={"batch_rows": 5}))
+
+
+def test_a_judge_may_move_to_another_address(tmp_path, policy):
+    settings = {"questioner": {"name": "openai", "model": "m", "base_url": "http://127.0.0.1:1/v1"}}
+    config = grpo_config(tmp_path, policy, reward={"name": "orm", "settings": settings})
+    config.out.mkdir(parents=True)
+    save_config(config, config.out / "config.yaml")
+    MetricsLog(config.out / "metrics.jsonl").append({"step": 1})
+    moved = {"questioner": settings["questioner"] | {"base_url": "http://127.0.0.2:1/v1"}}
+    RunFolder(grpo_config(tmp_path, policy, reward={"name": "orm", "settings": moved}), World(config)).read()
+    other = {"questioner": settings["questioner"] | {"model": "n"}}
+    with pytest.raises(HeldError, match=r"reward\.settings\.questioner\.model"):
+        RunFolder(grpo_config(tmp_path, policy, reward={"name": "orm", "settings": other}), World(config)).read()

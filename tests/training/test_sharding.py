@@ -1,4 +1,5 @@
 import json
+import math
 import os
 import subprocess
 import sys
@@ -56,7 +57,7 @@ def folder(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def first(folder) -> subprocess.CompletedProcess[str]:
     """Two processes: gradients, runs of two steps, and a run in which process 1 raises."""
-    done = two_processes(folder, "gradients", "runs", "other_weights", "raises")
+    done = two_processes(folder, "gradients", "runs", "one_sided", "other_weights", "raises")
     assert (folder / "raises.once").exists(), done.stderr[-3000:]
     return done
 
@@ -149,6 +150,15 @@ def test_a_process_with_other_weights_is_named_by_all_whether_they_are_in_shards
 def test_the_same_command_and_seed_give_the_same_metrics_with_adapters_on_two_processes(folder, first, recipe):
     once, again = (rows_without_times(folder / f"{recipe}_{name}") for name in ("whole", "again"))
     assert once == again and len(once) == 3
+
+
+def test_a_process_with_nothing_to_learn_from_takes_part_in_every_recipe(folder, first):
+    runs = [folder / f"one_sided_{name}" for name in ("none", "fsdp2", "dpo", "rejection")]
+    for run in runs:
+        begun = load_file(folder / "policy/model.safetensors")
+        assert difference(weights(run, 2), begun) > 1e-6
+        assert all(math.isfinite(row["loss"]) for row in rows_without_times(run))
+    assert difference(weights(runs[0], 2), weights(runs[1], 2)) < 1e-5
 
 
 def test_the_state_is_in_shards_of_equal_size_without_pickles_and_the_rest_is_a_plain_checkpoint(folder, first):

@@ -40,7 +40,7 @@ def clipped_loss(
     variant: str = "grpo",
     clip_low: float | None = None,
     clip_high: float | None = None,
-    cispo_max: float = 5.0,
+    cispo_max: float | None = None,
     text_weight: float = 1.0,
     image_weight: float = 1.0,
     counts: SegmentCounts | None = None,
@@ -87,7 +87,7 @@ def clipped_loss(
     bounds = _Bounds(
         low=1.0 - (choice.clip_low if clip_low is None else clip_low),
         high=1.0 + (choice.clip_high if clip_high is None else clip_high),
-        cispo_max=cispo_max,
+        cispo_max=5.0 if cispo_max is None else cispo_max,
     )
 
     def modality(segment: Tensor, num_tokens: float, num_sequences: float, budget: float | None) -> tuple[Tensor, ...]:

@@ -79,7 +79,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             is_logged = config.log_rollouts_every and (counters.phase - 1) % config.log_rollouts_every == 0
             if run.world.is_main and is_logged:
                 log_groups(run, batch, config.log_groups)
-            counters.flat_phases = counters.flat_phases + 1 if row["zero_variance_frac"] == 1 else 0
+            counters.flat_phases = 0 if row["advantage_std"] else counters.flat_phases + 1
             warn_of_trouble(run.display, row, counters.flat_phases, config)
             run.save_when_due(validation.score(row))
     return run.path
@@ -141,7 +141,8 @@ def grpo_loss(
     token_advantages = advantages.values if weights is None else advantages.values[:, None] * weights.advantage
     policy_loss = clipped_loss(
         log_probs, old, token_advantages, mask, is_image,
-        variant=config.variant, clip_low=config.clip_low, clip_high=config.clip_high, text_weight=config.text_weight,
+        variant=config.variant, clip_low=config.clip_low, clip_high=config.clip_high, cispo_max=config.cispo_max,
+        text_weight=config.text_weight,
         image_weight=config.image_weight, counts=counts,
         text_budget=config.sampling.max_thought_tokens + 1,  # and begin-of-image, which ends a thought
         image_budget=policy.picture.num_tokens,
@@ -169,7 +170,7 @@ def grpo_loss(
     }
     # From the sampler's log-probs whatever `old` is: PolicyLoss has a ratio_max_deviation too, 0 where old is this pass.
     drift = (log_probs.detach() - rollouts.log_probs)[mask].exp() - 1
-    return Loss(loss, sums, {"ratio_max_deviation": float(drift.abs().max())})
+    return Loss(loss, sums, {"ratio_max_deviation": float(drift.abs().max()) if len(drift) else 0.0})
 
 
 @dataclass

@@ -24,7 +24,7 @@ from thinkdraw.objectives import Pairs, PreferenceLoss, dpo_loss, pairs_from_rew
 from thinkdraw.recipes import sample
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.runtime.checkpoint import latest_checkpoint
-from thinkdraw.training.batch import Batch
+from thinkdraw.training.batch import Batch, parts_of
 from thinkdraw.training.data import shuffled
 from thinkdraw.training.judged_store import (
     load_judged,
@@ -93,7 +93,7 @@ def run(config: PreferenceConfig) -> Path:
             is_begun = number <= state.round
             judged = open_round(run, config, number, is_begun)
             run.describe(judged.rollouts.prompts, judged.rollouts.sampling)
-            pairs = pairs_of(judged, config, number, run.world.size)
+            pairs = pairs_of(judged, config, number)
             judged = compared(run, judged, pairs, config, number, is_begun)
             if not is_begun:
                 state.round = number
@@ -151,12 +151,20 @@ def open_round(run: Run[Policy], config: PreferenceConfig, number: int, is_begun
     return load_judged(path, config.judge, run.policy)
 
 
-def pairs_of(judged: Batch, config: PreferenceConfig, number: int, at_least: int) -> Pairs:
-    """The round's pairs. Raises UserError for fewer than `at_least`, one for each process."""
+def pairs_of(judged: Batch, config: PreferenceConfig, number: int) -> Pairs:
+    """The round's pairs. Raises UserError if there are none, and for groups that span several prompts."""
+    texts = [prompt.text for prompt in judged.rollouts.prompts]
+    for start in range(0, len(texts), judged.group_size):
+        if len(others := dict.fromkeys(texts[start : start + judged.group_size])) > 1:
+            first, second, *_ = others
+            raise UserError(
+                f"round {number} has groups of several prompts ({first[:60]!r} and {second[:60]!r}), as rewrites=pool makes "
+                "them, and a pair is of one prompt. Sample a store with rewrites=off."
+            )
     pairs = pairs_from_rewards(judged.rewards, judged.group_size, which=config.pairs, min_margin=config.min_margin)
-    if len(pairs.better) < at_least:
+    if not len(pairs.better):
         raise UserError(
-            f"round {number} has {len(pairs.better)} pairs: of {len(judged) // judged.group_size} groups "
+            f"round {number} has no pairs: of {len(judged) // judged.group_size} groups "
             f"{pairs.num_flat_groups} have no spread of {config.judge} above min_margin={config.min_margin:g}. "
             "Use another judge, larger groups or a smaller margin."
         )
@@ -204,9 +212,8 @@ class PairBatch:
 
     def micro(self, rows: int) -> Iterator[Batch]:
         size = max(1, rows // 2)
-        for better, worse in zip(self.better.split(size), self.worse.split(size), strict=True):
-            if len(better):
-                yield PairBatch(self.judged, better, worse).rows()
+        for pairs in parts_of(torch.arange(len(self.better)), size):
+            yield PairBatch(self.judged, self.better[pairs], self.worse[pairs]).rows()
 
     def num_micro(self, rows: int) -> int:
         return math.ceil(len(self.better) / max(1, rows // 2))

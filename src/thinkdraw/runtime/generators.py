@@ -3,10 +3,11 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
+
+from thinkdraw.runtime.checkpoint import State
 
 
 def seed_generators(*words: int) -> None:
@@ -30,7 +31,7 @@ def seed_process(seed: int, rank: int, step: int = 0) -> None:
     seed_generators(*((seed, rank, step) if rank or step else (seed,)))
 
 
-def rng_state() -> dict[str, Any]:
+def rng_state() -> State:
     """Take their states (torch's of the CPU and every CUDA device), as a piece of trainer state."""
     name, keys, position, has_gauss, gauss = np.random.get_state()
     return {
@@ -41,7 +42,7 @@ def rng_state() -> dict[str, Any]:
     }
 
 
-def set_rng_state(state: dict[str, Any]) -> None:
+def set_rng_state(state: State) -> None:
     """Put back what `rng_state` took; CUDA states only where as many devices are present."""
     random.setstate(state["random"])
     name, keys, position, has_gauss, gauss = state["numpy"]

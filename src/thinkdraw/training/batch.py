@@ -13,6 +13,11 @@ from thinkdraw.objectives.token_weights import StageWeights
 from thinkdraw.types import Rollouts, Verdicts
 
 
+def parts_of(rows: Tensor, size: int) -> Iterator[Tensor]:
+    """Up to `size` of the rows at a time, in order; no part of no rows, where `split` has an empty one."""
+    yield from rows.split(size) if len(rows) else ()
+
+
 @dataclass(frozen=True)
 class Batch:
     """B rollouts of this process; columns are filled on the way from sampling to the loss, and None until then.
@@ -104,10 +109,8 @@ class Batch:
     def micro(self, rows: int) -> "Iterator[Batch]":
         """Micro-batches of up to `rows` rows; sorted by length for little padding, and without rows that are not in the loss."""
         trained = self._trained_rows()
-        if len(trained) == 0:
-            return
         lengths = (self.rollouts.segment[trained] >= 0).sum(1) + self.rollouts.prompt_mask[trained].sum(1)
-        for chosen in trained[torch.argsort(lengths, stable=True)].split(rows):
+        for chosen in parts_of(trained[torch.argsort(lengths, stable=True)], rows):
             yield self.select(chosen)
 
     def num_micro(self, rows: int) -> int:

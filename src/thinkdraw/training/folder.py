@@ -30,7 +30,10 @@ from thinkdraw.types import Prompt, Sampling
 STARTED = "started.json"
 # Settings that may differ between a run that was stopped and its continuation.
 MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s",
-              "optimiser.offload", "changed_inputs"}  # fmt: skip
+              "optimiser.offload", "changed_inputs", "num_threads", "keep_checkpoints", "save_every", "micro_rows",
+              "judge_chunks", "device"}  # fmt: skip
+# Those that change what is learned from there on, as errors advise: said when the run goes on.
+STEERING = {"optimiser.learning_rate", "max_no_verdict_frac"}
 # Keys of older runs' config.yaml that changed no result and are no more: such a run goes on.
 REMOVED = {"compile_layers"}
 
@@ -44,6 +47,7 @@ class RunFolder:
         self._seconds_before, self._start = 0.0, time.monotonic()
         self._unfinished: _Unfinished | None = None
         self.inputs = Inputs(config.out, config.changed_inputs)
+        self._steered: list[str] = []  # settings that are others than before, and change what is learned from here on
 
     @classmethod
     @contextmanager
@@ -74,10 +78,10 @@ class RunFolder:
     def begin(self, state: State | None) -> list[str]:
         """Begin to write: the configuration; drop what came after `state`; set the random generators and the clock.
 
-        state: of the checkpoint that the run goes on from, None for a new run. Returns what to say of changed inputs.
+        state: of the checkpoint that the run goes on from, None for a new run. Returns what to say of changed inputs and settings.
         Raises UserError, with nothing written, for an input that has changed since the run began.
         """
-        changes = self.inputs.hold(state["step"] if state else 0)
+        changes = [*self._steered, *self.inputs.hold(state["step"] if state else 0)]
         self.world.wait()
         if self.world.is_main:
             if not state:
@@ -117,7 +121,7 @@ class RunFolder:
             atomic_write_json(file, {"base": base, "prompts": digest, "sampling": sampling.model_dump(mode="json")})
 
     def _refuse_other_run(self, config_file: Path) -> None:
-        """Raise UserError unless the folder's configuration is this one, `MAY_CHANGE` apart."""
+        """Raise UserError unless the folder's configuration is this one, what may change apart."""
         if not self.config.resume:
             raise UserError(
                 f"{self.path} holds a run already and resume=false. Choose another out=, or remove that folder."
@@ -125,12 +129,12 @@ class RunFolder:
         found = read_yaml_object(config_file, f"Restore it: without it {self.path} cannot be resumed.")
         before = _flat(self._completed(found))
         now = _flat(parse_yaml(dump_config(self.config)))
-        fixed = (before.keys() | now.keys()) - MAY_CHANGE - REMOVED
-        differing = sorted(k for k in fixed if before.get(k) != now.get(k) and k.rpartition(".")[2] not in ADDRESSES)
-        if differing:
-            was = ", ".join(f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in differing)
+        changed = [k for k in sorted((before.keys() | now.keys()) - REMOVED) if before.get(k) != now.get(k)]
+        was = {k: f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in changed if k not in MAY_CHANGE}
+        self._steered = [f"another value than before: {was[k]}." for k in was if k in STEERING]
+        if fixed := [was[k] for k in was if k not in STEERING and k.rpartition(".")[2] not in ADDRESSES]:
             raise HeldError(
-                f"{self.path} holds a run with another config: {was}. Choose another out=, or the same values."
+                f"{self.path} holds a run with another config: {', '.join(fixed)}. Choose another out=, or the same values."
             )
 
     def _completed(self, before: Any) -> Any:

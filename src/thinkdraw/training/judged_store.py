@@ -16,7 +16,7 @@ from thinkdraw.rollouts.store import RolloutStore
 from thinkdraw.runtime.files import atomic_file
 from thinkdraw.runtime.inputs.hashing import MADE_OF, content_digest
 from thinkdraw.runtime.inputs.noted import Input
-from thinkdraw.training.batch import Batch
+from thinkdraw.training.batch import Batch, parts_of
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Rollouts, Verdicts
 
@@ -89,7 +89,7 @@ def with_log_probs_before(
     policy = open_before()
     log_probs = torch.zeros_like(judged.rollouts.log_probs)
     mine = world.share(len(rows))
-    for chosen in rows[mine.start : mine.stop].split(micro_rows):
+    for chosen in parts_of(rows[mine.start : mine.stop], micro_rows):
         micro = judged.rollouts.select(chosen)
         with torch.no_grad():
             log_probs[chosen, : micro.tokens.shape[1]] = policy.log_probs(micro).log_probs.cpu()

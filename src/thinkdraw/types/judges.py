@@ -123,13 +123,14 @@ class Verdicts:
 
     @staticmethod
     def join(batches: "Sequence[Verdicts]") -> "Verdicts":
-        """The rows of several batches by one reward, one batch after the other."""
-        first = batches[0]
+        """The rows of several batches by one reward, one batch after the other; a part that a batch lacks is NaN in its rows."""
+        parts = dict.fromkeys(name for v in batches for name in v.parts)
+        where = dict.fromkeys(name for v in batches for name in v.part_applies)
         return Verdicts(
             torch.cat([v.rewards for v in batches]),
             torch.cat([v.applies for v in batches]),
-            {name: torch.cat([v.parts[name] for v in batches]) for name in first.parts},
-            {name: torch.cat([v.part_applies[name] for v in batches]) for name in first.part_applies},
+            {n: torch.cat([v.parts.get(n, torch.full_like(v.rewards, torch.nan)) for v in batches]) for n in parts},
+            {n: torch.cat([v.part_applies.get(n, v.applies & (n in v.parts)) for v in batches]) for n in where},
             sum((v.notes for v in batches), Counter[str]()),
         )
 

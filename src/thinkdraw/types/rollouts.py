@@ -156,6 +156,8 @@ class Rollouts:
         """(B, N) codes of the picture that each row drew last; every row must have the same N."""
         chosen = self.in_last_picture()
         counts = chosen.sum(1)
+        if not len(self):
+            return self.tokens[:, :0]
         if int(counts.min()) != int(counts.max()):
             raise ValueError(f"pictures of {int(counts.min())} to {int(counts.max())} tokens in one batch.")
         return self.tokens[chosen].reshape(len(self), -1)
@@ -163,7 +165,8 @@ class Rollouts:
     def all_image_tokens(self) -> Tensor:
         """(B, N) codes of all of each row's pictures, in order, right-padded with 0."""
         counts = self.is_image.sum(1)
-        first = (~self.is_image).long().argsort(dim=1, stable=True)[:, : int(counts.max())]
+        most = int(counts.max()) if len(self) else 0
+        first = (~self.is_image).long().argsort(dim=1, stable=True)[:, :most]
         past = torch.arange(first.shape[1], device=counts.device) >= counts[:, None]
         return self.tokens.gather(1, first).masked_fill(past, 0)
 

@@ -1,12 +1,13 @@
 """What a phase draws: mixes in turn, solved prompts skipped, groups that span rewrites, and the best and worst of a group."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.training.helpers import LowCodes, grpo_config, policy_dir, rows_without_times
 
-from thinkdraw.objectives import group_normalized
+from thinkdraw.objectives import combine, group_normalized
 from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phase.advantages import extremes
 from thinkdraw.recipes.phase.prompt_order import HistorySettings, PromptOrder
@@ -47,7 +48,7 @@ def test_solved_prompts_are_skipped_mixed_and_failed_ones_kept():
         [[1.0, 1.0], [1.0, 0.0], [0.0, 0.0], [1.0, math.nan]]
     )  # the last is solved as far as is known
     o.record(EASY, rewards, 0)
-    assert o.num_solved == 2 and o.table["easy-1"] == {"mean": 0.5, "std": 0.5, "min": 0.0, "max": 1.0, "phase": 0}
+    assert o.num_solved == 2 and o.table["easy 1"] == {"mean": 0.5, "std": 0.5, "min": 0.0, "max": 1.0, "phase": 0}
     assert set(ids(o.take(8, 1))) == {"easy-1", "easy-2"} and o.skipped > 0
     o.record(EASY[:1], torch.tensor([[1.0, 0.5]]), 2)  # forgotten again
     assert set(ids(o.take(9, 3))) == {"easy-0", "easy-1", "easy-2"}
@@ -134,3 +135,19 @@ def test_only_the_best_and_worst_of_a_group_are_learned_from(tmp_path, keep):
     wanted = {1: [1, 2, 6, 7], 2: [1, 2, 3, 4, 6, 7, 8, 9]}[keep]
     assert filtered.advantages.valid.nonzero().flatten().tolist() == wanted
     assert torch.equal(filtered.advantages.values, judged.advantages.values)
+
+
+def test_the_extremes_are_those_of_the_advantages_and_not_of_a_sum_that_is_not_learned_from():
+    # Parts (.30, .20, .29, .21) and (0, 10, 9, 1): by their sum rows 0 and 1 are the extremes, whose gdpo advantage is 0.
+    parts = {"clip": torch.tensor([0.30, 0.20, 0.29, 0.21]), "human": torch.tensor([0.0, 10.0, 9.0, 1.0])}
+    advantages = combine(parts, 4, {"clip": 1.0, "human": 1.0}, how="gdpo")
+    rollouts = SimpleNamespace(group_size=4)  # all that is read of them
+    filtered = extremes(Batch(rollouts, Verdicts.of(parts["clip"] + parts["human"]), advantages), 1)
+    assert filtered.advantages.valid.tolist() == [False, False, True, True]
+
+
+def test_what_is_solved_is_known_by_its_text_for_ids_are_line_numbers_of_several_files():
+    easy, hard = [Prompt(text="a circle", id="1")], [Prompt(text="three circles", id="1")]
+    order = PromptOrder([(1, easy), (None, hard)], 0, HistorySettings(solved_reward=1.0, readmit_frac=0.0))
+    order.record(easy, torch.tensor([[1.0, 1.0]]), 0)
+    assert order.num_solved == 1 and not order._is_solved(hard[0])

@@ -51,11 +51,20 @@ def test_no_verdict_is_no_parting():
 
 @pytest.mark.parametrize(
     ("settings", "says"),
-    [({"stop_after": 1}, "needs a monitor"), ({"monitors": [MONITOR], "best_by": "lab-clip"}, "none of the monitors")],
+    [
+        ({"stop_after": 1}, "needs a monitor"),
+        ({"monitors": [MONITOR], "best_by": "lab-clip"}, "none of the monitors"),
+        ({"monitors": [MONITOR, MONITOR]}, "share one column: give each a label"),
+    ],
 )
 def test_a_watch_without_its_monitor_is_refused(settings, says):
     with pytest.raises(ValueError, match=says):
         ValidationSettings.model_validate(settings)
+
+
+def test_monitors_of_one_reward_have_columns_by_their_labels():
+    twice = ValidationSettings.model_validate({"monitors": [MONITOR, MONITOR | {"label": "again"}], "best_by": "again"})
+    assert [monitor.column for monitor in twice.monitors] == [MONITOR["name"], "again"]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES, Advantages, BatchMoments, batch_moments, batch_normalized, combine, kl_k1
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.token_credit import token_credit
-from thinkdraw.training.batch import Batch
+from thinkdraw.training.batch import Batch, parts_of
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Reward, Rollouts, Verdicts
 
@@ -43,29 +43,34 @@ def finish_credit(policy: Policy, batch: Batch, config: GrpoConfig, world: World
     if config.advantage in OVER_THE_BATCH or config.combine == "gdpo":
         moments = BatchMoments(**world.add(dataclasses.asdict(batch_moments(batch.advantages))))
         batch = dataclasses.replace(batch, advantages=batch_normalized(batch.advantages, moments.stats()))
-    if config.token_weights:
+    if config.token_weights and len(batch):
         weights = token_credit(config.token_weights, policy, batch.to(policy.device), config.micro_rows)
         batch = dataclasses.replace(batch, token_weights=weights)
     return batch if config.keep_extremes is None else extremes(batch, config.keep_extremes)
 
 
 def extremes(batch: Batch, keep: int) -> Batch:
-    """Learn from the `keep` best and `keep` worst rollouts of each group only; their advantages stay as they are."""
-    advantages, rewards = batch.advantages, batch.rewards.reshape(-1, batch.group_size)
+    """Learn from the `keep` best and `keep` worst rollouts of each group only, by their advantages, which stay as they are.
+
+    Not by their rewards: the sum of several parts can rank a group in another order than what is learned from.
+    """
+    advantages = batch.advantages
     assert advantages is not None
+    judged = advantages.valid.reshape(-1, batch.group_size)
+    values = advantages.values.reshape(-1, batch.group_size).masked_fill(~judged, -math.inf)
     # The argsort of an argsort is the place of each rollout in its group's order, here from the worst to the best.
-    place = rewards.nan_to_num(-math.inf).argsort(dim=1, stable=True).argsort(1)
-    num_verdicts = (~rewards.isnan()).sum(1, keepdim=True)
+    place = values.argsort(dim=1, stable=True).argsort(1)
+    num_verdicts = judged.sum(1, keepdim=True)
     rank = place - (batch.group_size - num_verdicts)  # rows without a verdict come first, with a negative rank
     kept = (rank < keep) | (rank >= num_verdicts - keep)
-    valid = advantages.valid & kept.reshape(-1).to(advantages.valid.device)
+    valid = advantages.valid & kept.reshape(-1)
     return dataclasses.replace(batch, advantages=dataclasses.replace(advantages, valid=valid))
 
 
 def summed_log_ratio(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Tensor:
     """Sum log_probs − the reference's over each row's trained tokens: (B,), k1, an unbiased estimate of its KL, nats."""
-    parts = []
-    for rows in torch.arange(len(rollouts)).split(micro_rows):
+    parts = [torch.zeros(0)]
+    for rows in parts_of(torch.arange(len(rollouts)), micro_rows):
         micro = rollouts.select(rows)
         with torch.no_grad(), policy.reference():
             reference = policy.log_probs(micro).log_probs

@@ -14,6 +14,9 @@ from thinkdraw.training.data import DataSettings
 from thinkdraw.training.settings import TrainSettings
 from thinkdraw.types import Sampling
 
+MAX_GSPO_CLIP = 0.01  # above it a clip never acts
+OWN_CLIP = 0.2  # of every variant but gspo and cispo
+
 
 class GrpoConfig(TrainSettings):
     """A GRPO run. Policy, precision, steps and checkpoints are among the fields of every recipe, `TrainSettings`."""
@@ -55,8 +58,15 @@ class GrpoConfig(TrainSettings):
     token_weights: TokenWeights | None = Field(
         default=None, description="Spread a rollout's advantage over its tokens."
     )
-    clip_low: float | None = Field(default=None, gt=0, description="null: the variant's own, 0.2 for grpo.")
-    clip_high: float | None = Field(default=None, gt=0)
+    clip_low: float | None = Field(
+        default=None, gt=0, description="How far a ratio may fall; null: the variant's own, 3e-4 for gspo, else 0.2."
+    )
+    clip_high: float | None = Field(
+        default=None, gt=0, description="How far a ratio may rise; null: the variant's own, 4e-4 for gspo, else 0.2."
+    )
+    cispo_max: float | None = Field(
+        default=None, gt=0, description="The highest weight that cispo gives a token's gradient; null: 5."
+    )
     text_weight: float = Field(default=1.0, ge=0)
     image_weight: float = Field(default=1.0, ge=0)
     beta: float = Field(default=0.0, ge=0, description="Weight of the KL to the reference; 0 needs no reference.")
@@ -97,8 +107,25 @@ class GrpoConfig(TrainSettings):
             "one without a group. Raise prompts_per_phase."
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _own_clips_are_null(cls, values: object) -> object:
+        """Take a clip of 0.2 out where it is the variant's own: so an older run, whose file says it, is the same run."""
+        if isinstance(values, dict) and values.get("variant", "grpo") not in ("gspo", "cispo"):
+            return {k: v for k, v in values.items() if k not in ("clip_low", "clip_high") or v != OWN_CLIP}
+        return values
+
     @model_validator(mode="after")
     def _settings_fit_each_other(self) -> "GrpoConfig":
+        if self.variant == "cispo" and (self.clip_low is not None or self.clip_high is not None):
+            raise ValueError("variant=cispo clips no ratio: leave clip_low and clip_high out, and set cispo_max")
+        if self.variant != "cispo" and self.cispo_max is not None:
+            raise ValueError(f"cispo_max is read by variant=cispo alone, not by {self.variant}: leave it out")
+        if self.variant == "gspo" and max(self.clip_low or 0, self.clip_high or 0) > MAX_GSPO_CLIP:
+            raise ValueError(
+                f"clip_low={self.clip_low}, clip_high={self.clip_high} with variant=gspo: its ratio is a mean over a segment, "
+                f"which moves so little that a clip above {MAX_GSPO_CLIP} never acts. Leave both out for 3e-4 and 4e-4"
+            )
         if self.token_weights and self.variant == "gspo":
             raise ValueError(
                 "token_weights with variant=gspo, which has one advantage per segment: choose another variant"

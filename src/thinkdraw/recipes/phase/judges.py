@@ -38,7 +38,9 @@ class Judges:
         Raises UserError for a reward, or a judge of it, that cannot be opened.
         """
         optimised = as_reward(reward) if reward else open_reward(config.reward.name, policy, **config.reward.settings)
-        monitors = {f"monitor/{m.name}": open_reward(m.name, policy, **m.settings) for m in config.validation.monitors}
+        monitors = {
+            f"monitor/{m.column}": open_reward(m.name, policy, **m.settings) for m in config.validation.monitors
+        }
         return Judges(optimised, {OPTIMISED: optimised, **monitors}, config.out)
 
     def note(self, run: Run[Policy]) -> None:

@@ -17,6 +17,16 @@ Scores = dict[str, float | None]  # column of metrics.jsonl → mean reward of a
 OPTIMISED = "validation_score"  # the column of the optimised reward; a monitor's is monitor/NAME
 
 
+class MonitorSettings(RewardSettings):
+    """A reward to watch."""
+
+    label: str | None = Field(default=None, description="What its column is called; null: the reward's name.")
+
+    @property
+    def column(self) -> str:
+        return self.label or self.name
+
+
 class ValidationSettings(StrictModel):
     """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
 
@@ -24,7 +34,7 @@ class ValidationSettings(StrictModel):
         default=10, ge=0, description="Phases between evaluations, and one after the last phase; 0 is never."
     )
     prompts: DataSettings = DataSettings(split="validation", count=64)
-    monitors: list[RewardSettings] = Field(default=[], description="Rewards to watch; they are never optimised.")
+    monitors: list[MonitorSettings] = Field(default=[], description="Rewards to watch; they are never optimised.")
     best_by: str | None = Field(
         default=None, description="The monitor that chooses the best checkpoint; null: the optimised reward."
     )
@@ -35,7 +45,11 @@ class ValidationSettings(StrictModel):
 
     @model_validator(mode="after")
     def _monitors_are_there(self) -> "ValidationSettings":
-        names = [monitor.name for monitor in self.monitors]
+        names = [monitor.column for monitor in self.monitors]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"several monitors are called {twice[0]}, and share one column: give each a label of its own"
+            )
         if self.best_by is not None and self.best_by not in names:
             raise ValueError(f"best_by={self.best_by} is none of the monitors ({', '.join(names) or 'there are none'})")
         if self.stop_after is not None and not names:
@@ -62,7 +76,7 @@ class OveroptimisationMonitor:
         """
         if not self.settings.monitors:
             return None
-        name = self.settings.monitors[0].name
+        name = self.settings.monitors[0].column
         optimised, monitor = scores[OPTIMISED], scores[f"monitor/{name}"]
         if optimised is None or monitor is None:
             return None

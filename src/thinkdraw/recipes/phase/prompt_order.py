@@ -146,5 +146,5 @@ class PromptOrder:
 
 
 def _key(prompt: Prompt) -> str:
-    """What a prompt is known by in the table."""
-    return prompt.id or prompt.text
+    """What a prompt is known by in the table: its text, for an id may be a line's number, and files follow each other."""
+    return prompt.text

@@ -17,7 +17,7 @@ def phase_stats(phase: Phase, config: GrpoConfig, world: World) -> dict[str, flo
     batch, verdicts = phase.batch, phase.verdicts
     advantages, rollouts = batch.advantages, batch.rollouts
     assert advantages is not None and batch.verdicts is not None
-    names = sorted(batch.verdicts.parts)
+    names = sorted({name for theirs in world.gather(list(batch.verdicts.parts)) for name in theirs})
     # Sums first, of the same names in every process, then one all-reduce, then means.
     sums: dict[str, float] = dict.fromkeys(("rows", "missing", "trained_rows", "groups", "flat", "text", "forced"), 0.0)
     sums |= {
@@ -35,8 +35,8 @@ def phase_stats(phase: Phase, config: GrpoConfig, world: World) -> dict[str, flo
     sums["rows"], sums["missing"] = len(verdicts), float(verdicts.missing.sum())
     add("trained", batch.rewards)
     add("advantage", advantages.values[advantages.valid])
-    for name in names:
-        add(f"component {name}", batch.verdicts.parts[name])
+    for name, values in batch.verdicts.parts.items():
+        add(f"component {name}", values)
     text = ~rollouts.is_image & (rollouts.segment >= 0)
     sums["groups"], sums["flat"] = len(advantages.zero_variance), advantages.num_zero_variance_groups
     sums["text"], sums["forced"], sums["trained_rows"] = (

@@ -7,7 +7,7 @@ import torch
 
 from thinkdraw.objectives import critical_mask, entropy_guided_mask, guidance_contrast_weights, stage_weights
 from thinkdraw.objectives.token_weights import StageWeights
-from thinkdraw.training.batch import Batch
+from thinkdraw.training.batch import Batch, parts_of
 from thinkdraw.types import Policy, Rollouts, Scored
 
 TokenWeights = Literal["stage", "critical", "entropy_guided", "guidance_contrast"]
@@ -49,7 +49,7 @@ def _guided(rollouts: Rollouts, scale: float) -> Rollouts:
 def scored(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Scored:
     """Score rollouts under the policy as it is, without gradient: log-probs and entropies (B, T)."""
     log_probs, entropy = (torch.zeros(rollouts.tokens.shape, device=policy.device) for _ in range(2))
-    for rows in torch.arange(len(rollouts)).split(micro_rows):
+    for rows in parts_of(torch.arange(len(rollouts)), micro_rows):
         micro = rollouts.select(rows)
         part, length = policy.log_probs(micro), micro.tokens.shape[1]
         log_probs[rows, :length], entropy[rows, :length] = part.log_probs, part.entropy
