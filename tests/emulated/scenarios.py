@@ -61,6 +61,14 @@ def steps_of_the_second_gpu_are_recorded_there() -> None:
     assert device.highest[1] > 0 == device.highest[0]
 
 
+def a_run_computes_on_the_gpu_that_is_named() -> None:
+    from thinkdraw.training.settings import TrainSettings
+    from thinkdraw.training.world import World
+
+    world = World(TrainSettings.model_validate({"recipe": "sft", "out": "run", "device": "cuda:1"}))
+    assert world.device == torch.device("cuda", 1), f"on {world.device}"
+
+
 def a_judge_never_works_on_the_stream_that_records() -> None:
     """In more phases than torch has streams."""
     record, numbers = cuda_graphs.CudaGraphs(GPU), torch.zeros(2, device=GPU)

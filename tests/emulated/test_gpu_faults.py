@@ -64,6 +64,7 @@ def ask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
 BROKEN_BY: dict[str, dict[str, str]] = {
     "every_phase_is_recorded": {"graph_pool_outlives_its_graphs": "use_count > 0 INTERNAL ASSERT"},
     "steps_of_the_second_gpu_are_recorded_there": {"the_first_gpu_is_waited_for": "where no work of this GPU is"},
+    "a_run_computes_on_the_gpu_that_is_named": {"the_number_of_a_gpu_is_ignored": "on cuda"},
     "a_judge_never_works_on_the_stream_that_records": {"a_stream_for_each_phase": "which is capturing"},
     "memory_that_runs_out_beside_a_recording_is_freed_after_it": {"cache_emptied_at_any_time": "captures_underway"},
     "adapters_are_merged_one_by_one": {"all_sums_on_the_gpu": "bytes taken"},

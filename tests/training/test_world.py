@@ -1,8 +1,11 @@
 """What processes tell each other."""
 
 import pytest
+import torch
 
 from thinkdraw.errors import UserError
+from thinkdraw.training import world
+from thinkdraw.training.settings import TrainSettings
 from thinkdraw.training.world import World
 
 
@@ -27,3 +30,10 @@ def test_one_that_holds_something_else_is_named_with_what_differs():
     assert f"{told.value}" == "the weights: process 2 has others than process 0, in 1 of 2, b first (2, 3). Way out."
     with pytest.raises(UserError, match="processes 1, 2 have others than process 0, in 3 of 3, a first"):
         Others({"a": 5}, {"a": 5, "b": 2, "c": 1}).refuse_differences("the weights", {"a": 1, "b": 2}, "Way out.")
+
+
+def test_several_processes_take_no_numbered_gpu(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(world, "pick_device", torch.device)
+    with pytest.raises(UserError, match=r"device=cuda:1.*CUDA_VISIBLE_DEVICES"):
+        World(TrainSettings.model_validate({"recipe": "sft", "out": "run", "device": "cuda:1"}))

@@ -32,12 +32,20 @@ class World:
             raise UserError(
                 "accelerate was told to use FSDP, and would not do so here. Start without --use_fsdp, and set sharding=fsdp2."
             )
+        if device.index is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError(
+                f"device={device}, and each of several processes computes on a GPU of its own. Say device=cuda, and choose "
+                "the GPUs by CUDA_VISIBLE_DEVICES."
+            )
+        if device.index is not None:
+            torch.cuda.set_device(device)  # for memory and streams, which are those of the current GPU
         waits = InitProcessGroupKwargs(timeout=timedelta(seconds=config.patience_s))
         self.accelerator = Accelerator(cpu=device.type == "cpu", kwargs_handlers=[waits])
         set_threads(config.num_threads)  # last, for accelerate sets them too where OMP_NUM_THREADS is not set
         self.sharding = config.sharding
         self.rank, self.size = self.accelerator.process_index, self.accelerator.num_processes
-        self.device, self.is_main = self.accelerator.device, self.accelerator.is_main_process
+        self.device = self.accelerator.device if device.index is None else device  # accelerate knows no number
+        self.is_main = self.accelerator.is_main_process
         asked = config.num_processes or int(os.environ.get("WORLD_SIZE", "1"))
         if self.size != asked:
             raise UserError(
