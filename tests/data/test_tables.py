@@ -143,3 +143,10 @@ def test_what_a_data_set_names_lies_inside_it_links_too(tmp_path, name):
 def test_counts_are_one_line_that_leaves_out_what_did_not_happen():
     assert counts_line("p.txt", {"read": 0, "left out": 0}) == "p.txt: 0 read"
     assert counts_line("p.txt", {"read": 3, "left out": 1}) == "p.txt: 3 read, 1 left out"
+
+
+def test_a_folder_with_files_of_several_splits_is_refused(tmp_path):
+    for name in ("train-00000.parquet", "test-00000.parquet"):
+        pq.write_table(pa.Table.from_pylist([{"prompt": name}]), tmp_path / name)
+    with pytest.raises(UserError, match="the splits test, train"):
+        read_prompts(tmp_path)

@@ -129,3 +129,16 @@ def test_what_no_tokenizer_takes_is_refused_in_a_prompt(tmp_path, text):
     path.write_text(json.dumps({"prompt": text}))
     with pytest.raises(UserError, match=r"line 1: `prompt` holds U\+"):
         read_prompts(path)
+
+
+def test_a_spreadsheets_line_about_its_separator_is_no_header(tmp_path):
+    assert rows_in(tmp_path, "sep=;\r\nid;prompt\r\n1;a, b\r\n") == [{"id": "1", "prompt": "a, b"}]
+    with pytest.raises(UserError, match="line 3 has too few columns"):
+        rows_in(tmp_path, "sep=;\nid;prompt\n1\n")
+
+
+@pytest.mark.parametrize("text", ["a cat\r\n\x1a", "a \x1b[31mcat", "a\x08cat"])
+def test_control_characters_are_no_part_of_a_prompt(tmp_path, text):
+    (tmp_path / "p.txt").write_text(text, newline="")
+    with pytest.raises(UserError, match=r"line \d holds U\+00"):
+        read_prompts(tmp_path / "p.txt")

@@ -80,6 +80,7 @@ def test_a_row_names_pictures_of_its_own_folder_or_of_the_one_that_is_given(poli
     ("more", "says"),
     [
         ({"image_tokens": None, "images": ["a.png"]}, "neither `image` .*its columns are prompt, thought, image_tokens, images"),
+        ({"image_tokens": [[1], [1, 2]]}, "line 1: image_tokens must be"),
         ({"thought": None}, "line 1 has no `thought`"),
         ({"thought": ["a"]}, r"line 1 has no `thought` that is a text, but \['a'\]"),
         ({"thought": "a <begin_of_image> b"}, "line 1: `thought` spells a control token"),

@@ -15,7 +15,7 @@ from torch import Tensor
 from thinkdraw.benchmarks.base import Row, null_for_nan, number_or_nan
 from thinkdraw.benchmarks.picture_files import parts_of, pixels_of
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
-from thinkdraw.data.prompt_files import text_of
+from thinkdraw.data.prompt_files import given_id, text_of
 from thinkdraw.data.tables import inside
 from thinkdraw.data.text_files import json_rows
 from thinkdraw.errors import UserError
@@ -60,7 +60,7 @@ def read_vqa(path: Path) -> list[VqaItem]:
         choices = tuple(str(choice) for choice in row.get("choices") or ())
         items.append(
             VqaItem(
-                str(row.get("id", line)),
+                given_id(row, "id", where) or str(line),
                 inside(path.parent, image, where),
                 question,
                 choices,

@@ -11,7 +11,11 @@ from pathlib import Path
 from thinkdraw.corpus.captions import BESIDE
 from thinkdraw.errors import UserError
 
-HIDDEN, LINKS, OUTSIDE = "hidden files left out", "links left out", "links out of the folder left out"
+HIDDEN, LINKS, OUTSIDE = (
+    "hidden files left out",
+    "links and sparse members left out",
+    "links out of the folder left out",
+)
 MAX_TEXT = 1 << 20
 """Bytes of a caption's file."""
 
@@ -50,9 +54,14 @@ def files_below(folder: Path, counts: Counter[str]) -> list[Path]:
             else:
                 found.append(path.relative_to(folder))
     for path in found:
-        if any("\ud800" <= letter <= "\udfff" for letter in path.as_posix()):
-            raise UserError(f"{folder} holds a file whose name is not UTF-8: {path.as_posix()!a}. Rename it.")
+        _refuse_odd_name(path.as_posix(), folder)
     return sorted(found)
+
+
+def _refuse_odd_name(name: str, where: Path) -> None:
+    """A row's id is the name, and a corpus is UTF-8."""
+    if any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise UserError(f"{where} holds a file whose name is not UTF-8: {name!a}. Rename it.")
 
 
 def _leads_into(path: Path, root: Path) -> bool:
@@ -82,12 +91,13 @@ def tar_samples(path: Path, counts: Counter[str]) -> list[Sample]:
             for member in tar:
                 if member.isdir():
                     continue
-                if not member.isfile():
+                if not member.isfile() or member.issparse():
                     counts[LINKS] += 1
                     continue
                 if is_hidden(member.name):
                     counts[HIDDEN] += 1
                     continue
+                _refuse_odd_name(member.name, path)
                 folder, _, name = member.name.rpartition("/")
                 stem, _, extension = name.partition(".")
                 key = f"{folder}/{stem}" if folder else stem

@@ -16,12 +16,13 @@ from thinkdraw.corpus.captions import BARE, BESIDE, METADATA, READ, caption_besi
 from thinkdraw.corpus.files import files_below, not_read, tar_samples, texts_of
 from thinkdraw.data.prompt_files import read_prompts
 from thinkdraw.data.tables import inside
-from thinkdraw.data.text_files import cut
+from thinkdraw.data.text_files import cut, file_bytes
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.scenes import draw
 from thinkdraw.picture_reader import SUFFIXES
+from thinkdraw.runtime.formats import one_line
 from thinkdraw.types import Prompt
 
 
@@ -70,7 +71,7 @@ class FolderSource(StrictModel):
         named = metadata_captions(self.path, metadata, {file.as_posix() for file in pictures}, counts)
         for index, file in enumerate(pictures):
             own = beside.get(file.with_suffix("").as_posix(), {})
-            texts = {suffix: (str(path), path.read_bytes()) for suffix, path in own.items()}
+            texts = {suffix: (str(path), file_bytes(path)) for suffix, path in own.items()}
             caption = caption_beside(texts, counts) or named.get(file.as_posix(), "")
             yield _counted(Item(index, file.as_posix(), Prompt(caption), True, file.as_posix()), counts)
         stems = {file.with_suffix("").as_posix() for file in pictures}
@@ -226,7 +227,6 @@ def _downloads() -> list[Path]:
 def _open_dataset(path: str, subset: str | None, split: str, image: str) -> Any:
     try:
         import datasets
-        from datasets.exceptions import DatasetsError
     except ImportError as error:
         raise UserError("a Hugging Face data set needs `pip install thinkdraw[hub]`.") from error
     load: Callable[[], Any] = lambda: datasets.load_dataset(path, subset, split=split)  # noqa: E731
@@ -236,8 +236,12 @@ def _open_dataset(path: str, subset: str | None, split: str, image: str) -> Any:
         load = lambda: datasets.load_from_disk(path)[split]  # noqa: E731
     try:
         table = load()
-    except (OSError, ValueError, KeyError, DatasetsError) as error:
-        raise UserError(f"data set {path} ({split}) cannot be read: {' '.join(str(error).split())[:200]}.") from error
-    if image not in table.column_names:
-        raise UserError(f"source.image={image}: {path} has the columns {', '.join(table.column_names)}.")
-    return table.cast_column(image, datasets.Image(decode=False))
+        names = table.column_names
+        table = table.cast_column(image, datasets.Image(decode=False)) if image in names else None
+    except Exception as error:  # what the library raises depends on the files and on the hub
+        raise UserError(
+            f"data set {path} ({split}) cannot be read: {one_line(error)}. Check path, subset and split."
+        ) from error
+    if table is None:
+        raise UserError(f"source.image={image}: {path} has the columns {', '.join(names)}.")
+    return table

@@ -51,7 +51,7 @@ def with_own_ids(rows: Iterable[tuple[str, Prompt]]) -> list[Prompt]:
 def read_text(path: Path) -> list[Prompt]:
     """A prompt a line; empty lines are skipped. Ids are the file's name and the line, counted from 0."""
     lines = [(n, line.strip()) for n, line in text_lines(path)]
-    return [Prompt(line, f"{path.stem}-{n - 1:05d}") for n, line in lines if line]
+    return [Prompt(sound(line, f"{path} line {n}"), f"{path.stem}-{n - 1:05d}") for n, line in lines if line]
 
 
 def read_geneval(path: Path) -> list[Prompt]:
@@ -92,7 +92,7 @@ def read_dpg(path: Path) -> list[Prompt]:
         rows = [(f"{file}", file.stem, text_file(file)) for file in sorted(path.glob("*.txt"))]
     else:
         rows = [
-            (r.where, _given_id(r.cells, "item_id", r.where), text_of(r.cells, "prompt", r.where))
+            (r.where, given_id(r.cells, "item_id", r.where), text_of(r.cells, "prompt", r.where))
             for r in table_rows(path)
         ]
     for where, _, text in rows:
@@ -216,12 +216,12 @@ def prompt_of(row: JsonObject, where: str, number: int) -> Prompt:
         raise UserError(
             f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them."
         ) from error
-    text, id = text_of(row, "prompt", where), _given_id(row, "id", where) or f"{number:05d}"
+    text, id = text_of(row, "prompt", where), given_id(row, "id", where) or f"{number:05d}"
     tag = str(row.get("tag") or row.get("task_type") or "")
     return Prompt(text, id, tag, **structure, questions=questions, **_named_things(row, where))
 
 
-def _given_id(row: JsonObject, name: str, where: str) -> str:
+def given_id(row: JsonObject, name: str, where: str) -> str:
     """An id as it is written, leading zeros and all; "" where there is none."""
     given = row.get(name)
     if given is None or (isinstance(given, str | int) and not isinstance(given, bool)):

@@ -1,6 +1,7 @@
 """Rows of a data set in the forms that this field keeps them in, and what a source of rows says of them when it has been read."""
 
 import os
+import re
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -85,7 +86,23 @@ def _columnar(path: Path, batches: Iterator[pa.RecordBatch], leave_out: Collecti
 
 
 def _parquet_files(path: Path) -> list[Path]:
-    return sorted((path / "data").glob("*.parquet")) or sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    """A file, or those of a folder or its `data`. Raises UserError where their names are of several splits."""
+    if not path.is_dir():
+        return [path]
+    files = sorted((path / "data").glob("*.parquet")) or sorted(path.glob("*.parquet"))
+    splits = {re.split(r"[-_.]", file.name)[0] for file in files} & {
+        "train",
+        "test",
+        "validation",
+        "val",
+        "valid",
+        "dev",
+    }
+    if len(splits) > 1:
+        raise UserError(
+            f"{path} holds files of the splits {', '.join(sorted(splits))}. Give a file, or a folder of one split."
+        )
+    return files
 
 
 def _parquet_batches(path: Path, leave_out: Collection[str]) -> Iterator[pa.RecordBatch]:

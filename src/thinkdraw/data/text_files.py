@@ -35,11 +35,15 @@ _OTHER_FILES = {
 
 def text_file(path: Path) -> str:
     """The whole file with LF as its line ends; a byte order mark is dropped, also where joined files have one inside."""
+    return decoded(file_bytes(path), str(path))
+
+
+def file_bytes(path: Path) -> bytes:
+    """The content of a file that is to be a text."""
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read as a text file: {error.strerror or error}. Check the path.") from error
-    return decoded(data, str(path))
 
 
 def decoded(data: bytes, where: str) -> str:
@@ -77,6 +81,9 @@ def cut(value: object) -> str:
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
 
+_SEPARATOR_LINE = re.compile('"?sep=([,;\t])"?\n')
+
+
 class _Bytes:
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
         self.size = len(data)
@@ -102,8 +109,8 @@ def names_in(row: Mapping[str, object]) -> str:
 
 
 def sound(text: str, where: str) -> str:
-    """The text itself. Raises UserError for what no file and no tokenizer takes: NUL and halves of surrogate pairs."""
-    if odd := re.search("[\0\ud800-\udfff]", text):
+    """The text itself. Raises UserError for control characters other than blanks, and for halves of surrogate pairs."""
+    if odd := re.search("[\0-\x08\x0e-\x1b\x7f\ud800-\udfff]", text):
         raise UserError(f"{where} holds U+{ord(odd[0]):04X}, which is no character of a text. Remove it.")
     return text
 
@@ -171,7 +178,9 @@ def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
     Separated by comma, semicolon or tab, whichever finds the most columns in the first line; a .tsv by tab.
     """
     text = text_file(path)
-    separators = "\t" if path.suffix.lower() == ".tsv" else ",;\t"
+    named = _SEPARATOR_LINE.match(text)  # a spreadsheet's own first line
+    text = text[named.end() :] if named else text
+    separators = named[1] if named else "\t" if path.suffix.lower() == ".tsv" else ",;\t"
     best = max(separators, key=lambda s: (len(set(columns) & set(names := _csv_names(text, s))), len(names)))
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=best, strict=True)
     names = [name.strip() for name in _next_row(reader, path) or ()]
@@ -183,14 +192,15 @@ def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
     if twice := [name for name in names if name and names.count(name) > 1]:
         raise UserError(f"{path} has the column {cut(twice[0])} twice. Name each column once.")
     while (cells := _next_row(reader, path)) is not None:
+        line = reader.line_num + (named is not None)
         if not cells:
             continue
         if len(cells) != len(names):
             few = "few" if len(cells) < len(names) else "many"
             raise UserError(
-                f"{path} line {reader.line_num} has too {few} columns, {len(cells)} and not {len(names)}. Correct that line."
+                f"{path} line {line} has too {few} columns, {len(cells)} and not {len(names)}. Correct that line."
             )
-        yield reader.line_num, dict(zip(names, cells))
+        yield line, dict(zip(names, cells))
 
 
 def _csv_names(text: str, separator: str) -> list[str]:

@@ -394,7 +394,11 @@ def _picture(
     What was done to the picture when it was read is added to `notes`.
     """
     if row.get("image_tokens") is not None:
-        codes, limit = np.asarray(row["image_tokens"]), policy.picture.num_codes
+        limit = policy.picture.num_codes
+        try:
+            codes = np.asarray(row["image_tokens"])
+        except ValueError:  # lists of several lengths
+            codes = np.empty(0)
         if (
             codes.dtype.kind not in "iu"
             or codes.shape != (policy.picture.num_tokens,)
