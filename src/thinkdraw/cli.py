@@ -11,9 +11,8 @@ from thinkdraw.commands.corpus import corpus_app
 from thinkdraw.commands.evaluate import evaluate
 from thinkdraw.commands.plan import plan
 from thinkdraw.commands.serve import serve
-from thinkdraw.errors import UserError
+from thinkdraw.errors import UserError, printable
 from thinkdraw.runtime.endpoints import without_secrets
-from thinkdraw.runtime.formats import printable
 from thinkdraw.runtime.json_types import JsonObject
 
 app = typer.Typer(

@@ -15,10 +15,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import UserError, printable
 from thinkdraw.runtime.endpoints import read_secret, without_secrets
 from thinkdraw.runtime.files import atomic_write_text
-from thinkdraw.runtime.formats import YamlDumper, parse_yaml, printable, read_yaml_object
+from thinkdraw.runtime.formats import YamlDumper, parse_yaml, read_yaml_object
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 

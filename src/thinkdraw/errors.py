@@ -1,5 +1,15 @@
 """The one exception that is meant for the person at the keyboard."""
 
+import re
+
+# Line breaks, escape sequences, the signs that turn the direction of writing, and halves of characters.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object) -> str:
+    """A text of strangers for one line of a console: control characters and halves of characters are escaped."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+
 
 class UserError(Exception):
     """A problem the user can fix.
@@ -7,6 +17,9 @@ class UserError(Exception):
     The message is one line and says the value, the rule and the way out. The command line prints it without a
     traceback and exits with status 2.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())  # also where a file's name holds a line break
 
 
 class TooLongError(UserError):

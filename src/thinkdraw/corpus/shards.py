@@ -64,7 +64,7 @@ def write_shards(folder: Path, rows: Iterator[JsonObject], count: int, rows_per_
     names = [f"train-{index:05d}-of-{total:05d}.parquet" for index in range(total)]
     for index, name in enumerate(names):
         size = min(rows_per_shard, count - index * rows_per_shard)
-        with pq.ParquetWriter(folder / name, SCHEMA, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / name, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for begin in range(0, size, 100):  # a row group of at most 100 pictures, so that readers need little memory
                 part = [next(rows) for _ in range(min(100, size - begin))]
                 writer.write_table(pa.Table.from_pylist(part, schema=SCHEMA))

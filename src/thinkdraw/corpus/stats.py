@@ -1,6 +1,5 @@
 """What a corpus on disk holds, in numbers."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +8,8 @@ from thinkdraw.corpus.writing import CARD, FILTERED_FILE, REJECTED_FILE
 from thinkdraw.data.corpus_rows import COLUMNS, cells, draw_prompt, is_corpus, parsed, shards_of, texts_in
 from thinkdraw.data.text_diversity import text_diversity
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.formats import reading
+from thinkdraw.runtime.formats.sealed import unsealed_line
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
@@ -73,8 +74,8 @@ def _lines(path: Path) -> dict[str, int]:
     """Reason → how many, of a file of rows that were set aside; empty without one."""
     found: dict[str, int] = {}
     if path.is_file():
-        with path.open(encoding="utf-8") as file:
+        with reading(path, "`corpus write` writes it anew."), path.open("rb") as file:
             for line in file:
-                reason = json.loads(line)["reason"].partition(":")[0]
+                reason = str(unsealed_line(line)["reason"]).partition(":")[0]
                 found[reason] = found.get(reason, 0) + 1
     return found

@@ -21,10 +21,10 @@ from thinkdraw.corpus.teachers.answers import Answer
 from thinkdraw.corpus.teachers.asking import Status, ask_all
 from thinkdraw.corpus.teachers.teachers import Teacher
 from thinkdraw.data.tables import counts_line, say_counts
-from thinkdraw.errors import UserError
+from thinkdraw.errors import UserError, printable
 from thinkdraw.picture_reader import read_picture
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text, only_writer
-from thinkdraw.runtime.formats import parse_yaml, printable, read_yaml_object
+from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Questioner, Scorer
 

@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,6 +22,7 @@ from pydantic import Field
 from thinkdraw.config import StrictModel
 from thinkdraw.data.prompt_files import prompt_of
 from thinkdraw.errors import UserError
+from thinkdraw.runtime.formats import reading
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
@@ -37,6 +39,7 @@ _TAG_OF = {
 }
 _SENTENCE_END = re.compile(r"[.!?][\"'”’)\]]*(?=\s|$)")
 MAX_LITERAL = 200_000
+PARQUET = "It has to be parquet: restore that file."
 
 
 class CorpusReading(StrictModel):
@@ -84,20 +87,25 @@ def is_corpus(path: Path) -> bool:
     shards = shards_of(path)
     try:
         names = set(pq.read_schema(shards[0]).names) if shards else set()
-    except (OSError, pa.ArrowException):
+    except (OSError, pa.ArrowException, UnicodeDecodeError):
         return False
     return "detailed_caption" in names and bool({"brief_caption", "augmented_prompts"} & names)
 
 
 def cells(shard: Path, columns: Sequence[str]) -> Iterator[JsonObject]:
     """Rows of one file, of the columns it has, a few at a time in memory. Raises UserError for a damaged file."""
-    try:
-        with pq.ParquetFile(shard) as file:
+    with ExitStack() as opened:
+        with reading(shard, PARQUET):
+            file = opened.enter_context(pq.ParquetFile(shard, page_checksum_verification=True))
             found = [name for name in columns if name in file.schema_arrow.names]
-            for batch in file.iter_batches(batch_size=100, columns=found):
-                yield from batch.to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise UserError(f"{shard} cannot be read as parquet: {error}. Restore that file.") from error
+            batches = file.iter_batches(batch_size=100, columns=found)
+        while True:
+            with reading(shard, PARQUET):
+                batch = next(batches, None)
+                rows = batch.to_pylist() if batch is not None else []
+            if batch is None:
+                return
+            yield from rows
 
 
 def read_texts(

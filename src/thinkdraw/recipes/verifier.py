@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pyarrow.parquet as pq
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -33,6 +32,7 @@ from thinkdraw.rewards.judging import worded
 from thinkdraw.rewards.vqa_yes import ORM_QUESTION
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.runtime.formats import read_parquet, reading
 from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.data import shuffled
@@ -189,9 +189,6 @@ def read_labels(folder: Path, tasks: Sequence[Task]) -> Labelled:
 
 
 def _rows(file: Path) -> list[JsonObject]:
-    try:
-        return pq.read_table(file, columns=["image", "prompt", "task", "label"]).to_pylist()
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{file} cannot be read as labels ({' '.join(str(error).split())[:160]}). Make it again."
-        ) from error
+    table = read_parquet(file, "It holds no labels that can be read: make it again.")
+    with reading(file, "Labels have the columns image, prompt, task and label: make it again."):
+        return table.select(["image", "prompt", "task", "label"]).to_pylist()

@@ -190,7 +190,9 @@ def _write(folder: Path, rows: Iterator[dict[str, Any]], count: int, rows_per_sh
         size = min(rows_per_shard, count - index * rows_per_shard)
         part = [next(rows) for _ in range(size)]
         name = f"train-{index:05d}-of-{total:05d}.parquet"
-        pq.write_table(pa.Table.from_pylist(part, schema=SCHEMA), folder / name, compression="zstd")
+        pq.write_table(
+            pa.Table.from_pylist(part, schema=SCHEMA), folder / name, compression="zstd", write_page_checksum=True
+        )
 
 
 def _card(config: VerifierDataConfig, rows: list[Labelled], scores: list[float]) -> str:

@@ -4,14 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-import yaml
-
 from thinkdraw.errors import UserError
 from thinkdraw.report.files import data_uri, mapping, number, read_json, read_rows, text
 from thinkdraw.report.scores import Comparison, Difference, Stage, read_comparisons, read_differences, read_stages
 from thinkdraw.runtime.endpoints import without_secrets
+from thinkdraw.runtime.formats import parse_yaml, read_parquet, reading
 from thinkdraw.runtime.json_types import JsonMapping
 
 MAX_INSPECTED_STEPS = 40
@@ -146,8 +143,8 @@ def _run(folder: Path, notes: list[str]) -> Run:
     path = folder / "config.yaml"
     config_text = without_secrets(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else ""
     try:
-        config = mapping(yaml.safe_load(config_text) if config_text else {})
-    except yaml.YAMLError:
+        config = mapping(parse_yaml(config_text) if config_text else {})
+    except ValueError:
         config = {}
         notes.append(f"config.yaml in {folder.name}/ is not YAML; it is shown as it is.")
     return Run(
@@ -169,8 +166,10 @@ def _groups(folder: Path, notes: list[str]) -> list[Group]:
     groups: list[Group] = []
     for path in paths:
         try:
-            rows = pq.ParquetFile(path).read().slice(0, MAX_INSPECTED_ROWS).to_pylist()
-        except (OSError, pa.ArrowException):
+            table = read_parquet(path, "")
+            with reading(path, ""):
+                rows = table.slice(0, MAX_INSPECTED_ROWS).to_pylist()
+        except UserError:
             notes.append(f"{path.name} in rollouts/ cannot be read and was left out.")
             continue
         groups += _groups_of(rows)

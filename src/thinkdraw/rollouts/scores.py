@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -83,7 +84,7 @@ class ScoreColumn:
         self._path(shard).unlink(missing_ok=True)
 
     def has(self, shard: int) -> bool:
-        return self._path(shard).exists()
+        return os.path.lexists(self._path(shard))  # also a link that leads nowhere: reading it says so
 
     def write(self, shard: int, footer: Footer, scores: Tensor, components: Mapping[str, Tensor] | None = None) -> None:
         """scores and each component: (B,) for the rows of the shard; NaN is no verdict.

@@ -44,7 +44,7 @@ def summary(
         "policies": sorted({f.policy for _, f in footers}),
         "sampling": list(samplings.values()),
         **header.model_dump(mode="json"),
-        "bytes": sum(file.stat().st_size for file in files),
+        "bytes": sum(file.lstat().st_size for file in files),
         "content_hash": content.hexdigest(),
     }
 

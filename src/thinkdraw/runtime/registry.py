@@ -77,7 +77,7 @@ def _refuse_standard(kind: str, name: str, module: str) -> None:
         )
 
 
-def _refuse_other_things(kind: str, name: str, maker: Any) -> None:
+def _refuse_other_things(kind: str, name: str, maker: Callable[..., object]) -> None:
     """Raise UserError for what is no class or factory of such a thing: `torch:save` is not called with a file's name.
 
     The user's own files, in the current folder, may hold any factory.

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import psutil
 
@@ -43,8 +43,7 @@ class MetricsLog:
 
     def append(self, row: JsonMapping) -> None:
         """Add one row. Values: numbers, strings, None, scalar tensors and arrays, lists and dicts of them."""
-        plain: Any = self._plain(row, "")
-        line = sealed_line(plain)
+        line = sealed_line(cast(JsonMapping, self._plain(row, "")))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._drop_torn_line()

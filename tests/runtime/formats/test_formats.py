@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import UserError, printable
 from thinkdraw.runtime import formats
 
 BOMB = "\n".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 10) if i else '1'}]" for i in range(9))  # 10^8 values
@@ -110,5 +110,5 @@ def test_the_way_out_of_sqlite_follows_from_what_is_the_matter():
 
 
 def test_what_strangers_wrote_is_printed_on_one_line_whatever_it_holds():
-    assert formats.printable("a\x1b[2Jb\nc\u202ed\ud800") == "a\\x1b[2Jb\\nc\\u202ed\\ud800"
-    assert formats.printable("ein Häschen 🐇") == "ein Häschen 🐇"
+    assert printable("a\x1b[2Jb\nc\u202ed\ud800") == "a\\x1b[2Jb\\nc\\u202ed\\ud800"
+    assert printable("ein Häschen 🐇") == "ein Häschen 🐇"

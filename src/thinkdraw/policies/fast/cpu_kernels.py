@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import SiLUActivation
 
+from thinkdraw.errors import printable
 from thinkdraw.policies.sampling.cache import Rotation
-from thinkdraw.runtime.formats import printable
 
 SOURCES = sorted((Path(__file__).parent / "native").glob("*.cpp"))
 NUMBERS = {torch.float32: "float", torch.bfloat16: "bf16"}

@@ -61,7 +61,7 @@ def write_rollouts(
                 for s in readable(rollouts, i, policy)
             ]
     with atomic_file(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, write_page_checksum=True)
 
 
 SCHEMA = pa.schema(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import UserError, printable
 from thinkdraw.runtime.json_types import JsonObject
 
 if TYPE_CHECKING:
@@ -26,14 +26,7 @@ MAX_DEPTH = 64  # lists and mappings inside one another
 MAX_YAML_BYTES = 1 << 20
 MAX_YAML_VALUES = 100_000  # with every alias written out
 MAX_SHOWN = 160  # characters of a library's own words
-# Line breaks, escape sequences and the signs that turn the direction of writing.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
-
-
-def printable(text: object) -> str:
-    """A text of strangers for one line of a console: control characters and halves of characters are escaped."""
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
 
 
 def one_line(error: BaseException, most: int = MAX_SHOWN) -> str:
@@ -57,6 +50,8 @@ def reading(path: Path | str, way_out: str, kind: type[UserError] = UserError) -
         raise kind(f"{path} cannot be read: it is nested too deeply. {way_out}") from error
     except MemoryError as error:
         raise kind(f"{path} cannot be read: it asks for more memory than there is. {way_out}") from error
+    except KeyError as error:
+        raise kind(f"{path} cannot be used: it has no {error}. {way_out}") from error
     except Exception as error:  # a damaged file raises whatever its readers meet first
         raise kind(f"{path} cannot be read: {one_line(error)}. {way_out}") from error
 

@@ -1,15 +1,14 @@
 """The inputs of a run, noted in its folder: one that goes on reads what it read, or says that it does not."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from thinkdraw.errors import HeldError, UserError
-from thinkdraw.runtime.files import atomic_write_json
+from thinkdraw.errors import HeldError
+from thinkdraw.runtime.formats import reading
+from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 from thinkdraw.runtime.inputs.hashing import content_digest
-from thinkdraw.runtime.json_types import JsonMapping
 
 INPUTS = "inputs.json"
 ChangedInputs = Literal["refuse", "take"]
@@ -81,17 +80,13 @@ class Inputs:
         return [f"{line} since {self.folder} was begun: taken up from {unit} {done} on." for line in lines]
 
     def write(self) -> None:
-        atomic_write_json(self.folder / INPUTS, {name: asdict(found) for name, found in self._now.items()})
+        write_sealed(self.folder / INPUTS, {name: asdict(found) for name, found in self._now.items()})
 
     def _read(self) -> dict[str, Input]:
         file = self.folder / INPUTS
         if not file.exists():
             return {}
-        try:
-            rows: JsonMapping = json.loads(file.read_text(encoding="utf-8"))
+        way_out = "Restore it; or remove it, and the run goes on with its inputs as they are now."
+        rows = read_sealed(file, way_out)
+        with reading(file, way_out):
             return {name: Input(**row) for name, row in rows.items()}
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{file} cannot be read ({' '.join(str(error).split())[:120]}). Restore it; or remove it, and the run goes on "
-                "with its inputs as they are now."
-            ) from error
