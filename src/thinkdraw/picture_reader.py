@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageCms, ImageColor
@@ -207,7 +207,7 @@ def _colour_and_alpha(image: Image.Image, stored: str) -> tuple[Image.Image, Ima
 def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
     """Grey of 16 or 32 bits by value, and the alpha of its transparent value. Raises ValueError for values of no known scale."""
     values = np.asarray(image)
-    tags: Any = getattr(image, "tag_v2", {})
+    tags = getattr(image, "tag_v2", {})
     low, high = float(values.min()), float(values.max())
     if image.mode.startswith("I;16"):
         white = float((1 << tags.get(_BITS, (16,))[0]) - 1)

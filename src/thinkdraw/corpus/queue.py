@@ -231,6 +231,7 @@ class Queue:
 
     def note(self, index: int, notes: Iterable[str]) -> None:
         """Keep what was done to an item's picture when it was read."""
+        self._db.execute("DELETE FROM notes WHERE idx = ?", (index,))
         self._db.executemany("INSERT OR IGNORE INTO notes VALUES (?, ?)", ((index, note) for note in notes))
 
     def notes(self) -> Iterator[tuple[int, str]]:

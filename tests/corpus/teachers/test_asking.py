@@ -11,7 +11,7 @@ from tests.corpus.helpers import picture_folder, rows_of, settings_of, write_wit
 from tests.corpus.teacher_stub import GOOD, MALFORMED, TeacherStub
 
 from thinkdraw.corpus.teachers.endpoint import EndpointTeacher, sent_picture
-from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, back_off_s
+from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, Room, back_off_s
 from thinkdraw.corpus.writing import FILTERED_FILE, REJECTED_FILE, write
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import read_picture
@@ -210,3 +210,39 @@ def test_all_wait_while_the_teacher_is_busy(monkeypatch):
     pace.hold(7.0)
     asyncio.run(pace.turn())
     assert clock.now == pytest.approx(7.0)
+
+
+def test_pictures_that_need_more_room_than_is_free_wait_and_the_largest_is_let_in_alone():
+    under_way, most, order = [0], [0], []
+
+    async def asked(room, name, pixels):
+        async with room.hold(pixels):
+            under_way[0] += min(pixels, 10)
+            most[0] = max(most[0], under_way[0])
+            await asyncio.sleep(0)
+            order.append(name)
+            under_way[0] -= min(pixels, 10)
+
+    async def all_of_them():
+        room = Room(10)
+        await asyncio.wait_for(
+            asyncio.gather(*(asked(room, i, pixels) for i, pixels in enumerate((6, 6, 50, 4, 1)))), 5
+        )
+        assert room.free == 10
+
+    asyncio.run(all_of_them())
+    assert most[0] <= 10 and sorted(order) == [0, 1, 2, 3, 4]
+
+
+def test_an_error_of_the_teacher_is_none_of_the_picture(tmp_path, pictures):
+    class Unplugged:
+        name, concurrency = "unplugged", 1
+
+        async def ask(self, ask):
+            raise OSError("no route to host")
+
+        async def close(self):
+            pass
+
+    with pytest.raises(OSError, match="no route to host"):
+        write(settings_of(tmp_path / "out", source=pictures), Unplugged())

@@ -6,17 +6,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
+import numpy as np
+
 from thinkdraw.corpus.changes import stamp_in
 from thinkdraw.corpus.filters.filters import ShapeSettings, bad_shape
 from thinkdraw.corpus.queue import FILTERED, REJECTED, WAITING, Counts, Queue, TeacherAnswer
 from thinkdraw.corpus.sources import Item, Source
 from thinkdraw.corpus.teachers.answers import MalformedError, parse_answer
-from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, back_off_s
+from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, Room, back_off_s
 from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, Teacher, TeacherReply, TeacherRequest
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import DEFAULT, PictureReading, UnreadableError, read_with_notes
+from thinkdraw.picture_reader import DEFAULT, PictureReading, UnreadableError, read_with_notes, size_of
 from thinkdraw.runtime.inputs.hashing import content_digest
 
+PIXELS_AT_ONCE = 1 << 29
+"""Of pictures that are asked about at the same time: 1.6 GB."""
 MAX_DECLINED = 8
 """Requests in a row that are declined before any is answered: then it is the request's form, and the run stops."""
 
@@ -50,7 +54,7 @@ class _Loop:
         show: Callable[[Status], None], pictures: PictureReading,
     ) -> None:  # fmt: skip
         counts = queue.counts()
-        self.pictures = pictures
+        self.pictures, self.room = pictures, Room(PIXELS_AT_ONCE)
         self.queue, self.source, self.teacher, self.limits, self.shape = queue, source, teacher, limits, shape
         self.pace, self.budget = Pace(limits), Budget(limits, counts.tokens_in, counts.tokens_out)
         self.declined: list[tuple[int, str]] = []
@@ -91,19 +95,28 @@ class _Loop:
 
     async def settle(self, item: Item) -> None:
         """Ask about one item until its answer fits or its attempts are used."""
-        picture = None
-        if item.has_picture:
+        if not item.has_picture:
+            return await self.ask_until_it_fits(item, None)
+        try:
+            stamp = stamp_in(self.source, item)  # before it is read: what changes afterwards has another
+            data = await asyncio.to_thread(self.source.picture, item)
+            self.queue.saw(item.index, stamp, content_digest([data]))
+            width, height = size_of(data, self.pictures)
+        except (UnreadableError, OSError) as error:
+            return self.queue.settle(item.index, REJECTED, reason=f"unreadable picture: {error}")
+        async with self.room.hold(width * height):
             try:
-                stamp = stamp_in(self.source, item)  # before it is read: what changes afterwards has another
-                data = await asyncio.to_thread(self.source.picture, item)
-                self.queue.saw(item.index, stamp, content_digest([data]))
                 read = await asyncio.to_thread(read_with_notes, data, self.pictures)
-            except (UnreadableError, OSError) as error:
+            except UnreadableError as error:
                 return self.queue.settle(item.index, REJECTED, reason=f"unreadable picture: {error}")
-            picture = read.pixels
             self.queue.note(item.index, read.notes)
-            if reason := bad_shape(picture.shape[1], picture.shape[0], self.shape):
+            high, wide, _ = read.pixels.shape
+            if reason := bad_shape(wide, high, self.shape):
                 return self.queue.settle(item.index, FILTERED, reason=f"picture: {reason}")
+            await self.ask_until_it_fits(item, read.pixels)
+
+    async def ask_until_it_fits(self, item: Item, picture: np.ndarray | None) -> None:
+        """Ask about one item, its picture read, until its answer fits or its attempts are used."""
         said = self.queue.replies(item.index)
         while True:
             reply = await self.reply_to(TeacherRequest(item, picture, tuple(said)))

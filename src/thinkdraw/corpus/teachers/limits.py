@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from pydantic import Field
 
@@ -92,3 +94,24 @@ class Budget:
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
         self._largest = (max(self._largest[0], tokens_in), max(self._largest[1], tokens_out))
+
+
+class Room:
+    """So much of something for all that is under way; what needs more than is free waits, and the largest is let in alone."""
+
+    def __init__(self, most: int) -> None:
+        self.most = self.free = most
+        self._change = asyncio.Condition()
+
+    @asynccontextmanager
+    async def hold(self, amount: int) -> AsyncIterator[None]:
+        amount = min(amount, self.most)
+        async with self._change:
+            await self._change.wait_for(lambda: self.free >= amount)
+            self.free -= amount
+        try:
+            yield
+        finally:
+            self.free += amount
+            async with self._change:
+                self._change.notify_all()
