@@ -36,6 +36,8 @@ def plan(
                 print(f"  {part:24} {size / 1e9:8.1f}")
     if found.rollouts:
         print(f"rollouts per GPU: {found.rollouts}, drawn {found.at_once} at a time")
+    if found.uncounted:
+        print(f"not counted, for their weights are not on this machine: judges {', '.join(found.uncounted)}")
     if not found.fits:
         print(words)
         return

@@ -6,6 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from thinkdraw.errors import UserError
+from thinkdraw.planning.judges import judges_on_the_gpu
 from thinkdraw.planning.memory import Load, Parts, learning, sampling, sampling_row, saving
 from thinkdraw.planning.seconds import GPUS, learning_seconds, sampling_seconds
 from thinkdraw.planning.shapes import find_shape
@@ -31,7 +32,8 @@ CHANGES: dict[str, tuple[str, Any]] = {
 class Plan:
     """One process of a run on `num_gpus` GPUs. Bytes and seconds; sampling and rollouts are empty and 0 without any.
 
-    at_once: rollouts drawn together. num_steps: optimiser steps that the seconds are of.
+    at_once: rollouts drawn together. num_steps: optimiser steps that the seconds are of. uncounted: judges whose size is not
+    known.
     """
 
     gpu: str
@@ -45,6 +47,7 @@ class Plan:
     num_steps: int
     seconds_sampling: float
     seconds_learning: float
+    uncounted: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def needed(self) -> float:
@@ -69,15 +72,18 @@ def plan(config: Any, gpu: str, num_gpus: int, prompt_tokens: int) -> Plan:
         return Plan(gpu, num_gpus, usable, {}, learning(load), saving(load), 0, 0, 1, 0.0, seconds)
     rollouts = -(-config.prompts_per_phase // num_gpus) * config.group_size
     together = -(-rollouts // config.judge_chunks)
-    free = usable - sum(sampling(load, 0, 0).values())
+    judges, uncounted = judges_on_the_gpu([config.reward, *config.validation.monitors], config.policy)
+    beside: Parts = {"judges": judges} if judges else {}
+    free = usable - sum((sampling(load, 0, 0) | beside).values())
     at_once = max(1, rows_that_fit(sampling_row(load), max(0, int(free)), MAX_ROWS) // load.ways)
     at_once = min(at_once, together)
     num_steps = config.minibatches * config.passes
     forwards = (config.beta > 0) + (config.old_log_probs == "recomputed" and num_steps > 1) / config.passes
     return Plan(
-        gpu, num_gpus, usable, sampling(load, at_once * load.ways, 1), learning(load), saving(load), rollouts, at_once, num_steps,
+        gpu, num_gpus, usable, sampling(load, at_once * load.ways, 1) | beside, learning(load) | beside, saving(load) | beside,
+        rollouts, at_once, num_steps,
         config.judge_chunks * sampling_seconds(load, GPUS[gpu], together, at_once, load.ways),
-        config.passes * learning_seconds(load, GPUS[gpu], rollouts, forwards, config.minibatches),
+        config.passes * learning_seconds(load, GPUS[gpu], rollouts, forwards, config.minibatches), uncounted,
     )  # fmt: skip
 
 

@@ -1,0 +1,67 @@
+"""What the judges of a run hold on the policy's GPU: the weights of those that compute there, as far as they are at hand."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from safetensors import safe_open
+
+from thinkdraw.errors import UserError
+from thinkdraw.planning.memory import ITEMSIZE
+from thinkdraw.policies.opening import policy_path
+from thinkdraw.rewards.opening import USUAL_JUDGE, RewardSettings
+
+SERVED = frozenset({"openai", "http"})
+CHECKPOINT = ("path", "policy", "model")  # settings of a judge that name its weights
+
+
+def judges_on_the_gpu(rewards: Sequence[RewardSettings], policy: str) -> tuple[float, list[str]]:
+    """Bytes of weights, and the judges whose weights are not on this machine, which are not counted.
+
+    policy: the one that is trained, for the judge `self`, a copy of it.
+    """
+    total, unknown = 0.0, []
+    for name, settings in {str(judge): judge for reward in rewards for judge in _judges_of(reward)}.values():
+        if name in SERVED or str(settings.get("device", "auto")).startswith("cpu"):
+            continue
+        named = next((str(settings[key]) for key in CHECKPOINT if key in settings), policy if name == "self" else "lab")
+        weights = _numbers_in(named)
+        if weights is None:
+            unknown.append(f"{name} ({named})")
+        else:
+            total += weights * ITEMSIZE.get(str(settings.get("dtype", "fp32")), 4)
+    return total, unknown
+
+
+def _judges_of(reward: RewardSettings) -> Iterator[tuple[str, Mapping[str, object]]]:
+    """Name and settings of the judges that a reward's settings name, those of the rewards in it included."""
+    if reward.name in USUAL_JUDGE:
+        setting, judge, checkpoint = USUAL_JUDGE[reward.name]
+        named = reward.settings.get(setting)
+        yield (judge, {checkpoint: named}) if isinstance(named, str) else (judge, {})
+    for value in reward.settings.values():
+        if not isinstance(value, Mapping):
+            continue
+        if isinstance(name := value.get("name"), str):
+            yield name, {k: v for k, v in value.items() if k != "name"}
+        else:  # rewards by part, each a name or a mapping
+            for part in value.values():
+                inner = {"name": part} if isinstance(part, str) else part
+                if isinstance(inner, Mapping):
+                    yield from _judges_of(RewardSettings.model_validate(inner))
+
+
+def _numbers_in(named: str) -> int | None:
+    """How many numbers a checkpoint's safetensors hold; None where they are not on this machine."""
+    try:
+        files = sorted(Path(policy_path(named)).glob("*.safetensors"))
+    except UserError:
+        return None
+    total = 0
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118  no mapping
+                size = 1
+                for length in tensors.get_slice(name).get_shape():
+                    size *= length
+                total += size
+    return total or None
