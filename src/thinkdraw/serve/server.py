@@ -54,7 +54,7 @@ except ModuleNotFoundError as absent:
     ) from absent
 
 _LEAST_TOKEN = 16  # characters
-_LOOK_S = 0.5  # between looks whether a client that waits is still there
+_LOOK_S = 0.5  # between looks whether the judge is still at work
 _BODIES = 4  # of the longest, in memory at once
 _READERS = min(4, os.cpu_count() or 1)  # threads that unpack requests
 _MOST_BUSY_S = 30.0  # of waiting for room
@@ -235,15 +235,18 @@ async def answers(request: Request, futures: Sequence[Future[list[Verdict]]], qu
     Raises what they raise, and FullError where the judge has hung or ended.
     """
     waiting = [asyncio.wrap_future(future) for future in futures]
-    pending = set(waiting)
-    while pending:
-        _, pending = await asyncio.wait(pending, timeout=_LOOK_S)
-        if pending and await request.is_disconnected():
-            for future in pending:
-                future.cancel()
-            raise Refusal(499, "The client has gone.")
-        if pending and queue.is_stuck:
-            raise FullError(queue.trouble)
+    pending, gone = set(waiting), asyncio.ensure_future(request.receive())  # after its body there is only its going
+    try:
+        while pending:
+            await asyncio.wait({*pending, gone}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            pending = {future for future in pending if not future.done()}
+            if pending and gone.done():
+                raise Refusal(499, "The client has gone.")
+            if pending and queue.is_stuck:
+                raise FullError(queue.trouble)
+    finally:
+        for future in {*pending, gone}:
+            future.cancel()
     return [verdict for done in waiting for verdict in done.result()]
 
 
