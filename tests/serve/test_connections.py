@@ -280,6 +280,7 @@ def long_row(count):
         ),
         (small(prompts=[{"text": "a"}] * 9), "9 prompts in one request: this server takes 8"),
         (small(prompts=[{"text": "a"}] * 5000), "a request of more values than"),
+        (small(**{f"key{number}": 1 for number in range(5000)}), "a request of more values than"),
     ],
 )
 def test_a_small_request_for_large_work_is_refused_before_anything_is_unpacked(monkeypatch, body, says):
@@ -289,6 +290,14 @@ def test_a_small_request_for_large_work_is_refused_before_anything_is_unpacked(m
     with served(Brightness(), limits={"rows": 8, "tokens": 4000, "pixels": 1024}) as server:
         response = post(server, body)
         assert response.status_code == 422 and says in response.text
+
+
+def test_of_many_wrong_values_only_the_first_is_described(monkeypatch):
+    with served(Brightness()) as server:
+        assert post(server, with_first_row(**long_row(5) | {"tokens": ["a"] * 5})).text.count("tokens.0: ") == 1
+        monkeypatch.setattr("thinkdraw.serve.wire._MOST_ERRORS", 4)
+        response = post(server, small(**{f"key{number}": 1 for number in range(5)}))
+        assert (response.status_code, response.text) == (400, "no JudgeRequest: 5 values are wrong\n")
 
 
 def test_a_client_asks_for_no_more_at_once_than_its_server_takes():

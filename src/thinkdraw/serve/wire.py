@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 import torch
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import FailFast, Field, TypeAdapter, ValidationError
 from torch.nn.utils.rnn import pad_sequence
 
 from thinkdraw.config import StrictModel
@@ -35,7 +35,8 @@ _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Message = TypeVar("_Message", bound=StrictModel)
 _PROMPT = TypeAdapter(Prompt)
 _OTHER_VALUES = 1_000_000  # of prompts and pictures, and commas in texts
-_OBJECTS = 100  # for each row: its own, its picture, its segments, and what its prompt asks for
+_OBJECTS, _NAMES = 200, 500  # for each row: its own, its picture's, its segments', and what its prompt asks for
+_MOST_ERRORS = 1000
 _COLUMNS = {"tokens": torch.int64, "segment": torch.int8, "is_image": torch.bool, "mask": torch.bool}
 
 
@@ -92,10 +93,10 @@ class WireRow(StrictModel):
 
     prompt: int = Field(ge=0)
     thought: str
-    tokens: list[Annotated[int, Field(ge=0, lt=2**31)]]
-    segment: list[Annotated[int, Field(ge=0, lt=2**7)]]
-    is_image: list[bool]
-    mask: list[bool]
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], FailFast()]
+    segment: Annotated[list[Annotated[int, Field(ge=0, lt=2**7)]], FailFast()]
+    is_image: Annotated[list[bool], FailFast()]
+    mask: Annotated[list[bool], FailFast()]
     segments: list[WireSegment] | None = None
     picture: WirePicture
 
@@ -246,6 +247,8 @@ def parse(message: type[_Message], body: bytes) -> _Message:
     try:
         return message.model_validate_json(body)
     except ValidationError as error:
+        if (count := error.error_count()) > _MOST_ERRORS:  # to describe each takes longer than to find them
+            raise WireError(f"no {message.__name__}: {count} values are wrong") from None
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         where = ".".join(str(part) for part in first["loc"])
         raise WireError(f"no {message.__name__}: {where + ': ' if where else ''}{first['msg']}") from error
@@ -280,8 +283,12 @@ def _write_picture(picture: np.ndarray, form: PictureForm) -> dict[str, Any]:
 
 def _check_size(body: bytes, limits: Limits) -> None:
     """Raise UserError for a body of more values than its rows and tokens can have, before each becomes an object."""
-    values, objects = len(_COLUMNS) * limits.tokens + _OTHER_VALUES, _OBJECTS * (limits.rows + 1)
-    if body.count(b",") > values or body.count(b"{") > objects:
+    most = {
+        b",": len(_COLUMNS) * limits.tokens + _OTHER_VALUES,
+        b"{": _OBJECTS * (limits.rows + 1),
+        b":": _NAMES * (limits.rows + 1),
+    }
+    if any(body.count(mark) > count for mark, count in most.items()):
         raise UserError(
             f"a request of more values than {limits.rows} rows and {limits.tokens} tokens have. Send fewer rows, or raise "
             "limits.rows and limits.tokens there."
