@@ -76,7 +76,7 @@ def draw(rows: Rows, path: Path, costs: Sequence[str]) -> None:
                 cost, f"Gain against {label}", groups, levels, x_label=label, y_label="points over the untrained policy"
             )
         )
-    title = "filled: in domain · hollow: out of domain · bars: 95 % interval, seeds pooled"
+    title = "filled: in domain · hollow: out of domain · bars: 95 % interval over prompts and seeds"
     atomic_write_text(path, sheet(title, charts, [*_points(trained, costs[0]), *levels]))
 
 
