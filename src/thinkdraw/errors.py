@@ -28,3 +28,7 @@ class TooLongError(UserError):
 
 class HeldError(UserError):
     """A folder holds something that was begun with another configuration, or of other inputs."""
+
+
+class OwnCodeError(UserError):
+    """Code of the user's own, a reward or a judge, raised, or gave something else than was asked for."""

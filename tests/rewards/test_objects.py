@@ -5,7 +5,7 @@ import torch
 from tests.benchmarks.stub import rollouts
 from tests.rewards.judges import Boxes
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import OwnCodeError, UserError
 from thinkdraw.rewards import load_reward
 from thinkdraw.types import Prompt, Relation
 
@@ -120,5 +120,5 @@ def test_a_detector_that_loses_a_picture_is_an_error():
         def detect(self, pictures, labels=None):
             return []
 
-    with pytest.raises(ValueError, match="boxes gave detections of 0 pictures, and was shown 1"):
+    with pytest.raises(OwnCodeError, match=r"judge boxes\.detect gave 0 of them\. .* for each picture: 1 here"):
         load_reward("objects", detector=Short({}))(batch([DOG_CAT]))

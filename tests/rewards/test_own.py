@@ -7,10 +7,11 @@ import pytest
 import torch
 from tests.benchmarks.stub import rollouts
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import OwnCodeError, UserError
 from thinkdraw.rewards import load_reward
+from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.opening import open_reward
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.own import OwnReward, as_reward
 from thinkdraw.types import Prompt, Verdicts
 
 HERE = "tests.rewards.test_own"
@@ -118,7 +119,7 @@ def test_what_it_has_besides_is_read_in_one_place():
 
 def test_verdicts_are_taken_as_they_are_and_what_cannot_be_called_is_refused():
     said = Verdicts.of(torch.zeros(2), notes=Counter({"too dark": 1}))
-    assert as_reward(lambda rollouts: said)(ROWS) is said
+    assert as_reward(lambda rollouts: said)(ROWS).notes == said.notes
     with pytest.raises(TypeError, match="int cannot be called with rollouts"):
         as_reward(3)  # type: ignore[arg-type]
 
@@ -184,3 +185,43 @@ def test_an_infinite_number_is_no_verdict_and_is_noted(as_verdicts):
     verdicts = as_reward(odd)(ROWS)
     assert verdicts.rewards.isnan().tolist() == [True, False] and verdicts.rewards[1] == 0.5
     assert verdicts.notes == {"infinite number": 1}
+
+
+def says(answer):
+    def reward(rollouts):
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    return reward
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("score"), RuntimeError("out of\nmemory"), StopIteration(), SystemExit("no")]
+)
+def test_what_a_reward_raises_is_one_line_with_its_name_and_line_also_within_a_sum(error):
+    line = rf"^reward mine raised {type(error).__name__}.*\(test_own\.py line \d+\)\. Mend it\. Return one number for each of the 2"
+    whole = CombinedReward({"low": lambda rollouts: torch.zeros(2), "mine": says(error)})
+    for reward in (OwnReward(says(error), "mine"), whole):
+        with pytest.raises(OwnCodeError, match=line) as found:
+            reward(ROWS)
+        assert "\n" not in str(found.value)
+
+
+ODD = [None, "good", {"a": 1}, object(), 1.0, [0.5], torch.rand(3), torch.rand(2, 1), [[0.5, 0.5]], iter([0.5, 0.5])]
+
+
+@pytest.mark.parametrize("answer", ODD, ids=lambda answer: type(answer).__name__)
+def test_whatever_it_returns_is_named_with_what_is_wanted(answer):
+    rule = "Return one number for each of the 2 rollouts, NaN for no verdict"
+    for odd in (answer, Verdicts(answer, torch.ones(2, dtype=torch.bool))):
+        with pytest.raises(OwnCodeError, match=rule) as error:
+            as_reward(says(odd))(ROWS)
+        assert "reward" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_odd_parts_of_verdicts_are_named_too():
+    good = torch.zeros(2)
+    for parts in ({"low": [0.5]}, {"low": None}, [0.5, 0.5]):
+        with pytest.raises(OwnCodeError, match=r"parts"):
+            as_reward(says(Verdicts(good, good.bool(), parts)))(ROWS)

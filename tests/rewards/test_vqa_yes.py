@@ -5,7 +5,7 @@ import torch
 from tests.benchmarks.stub import rollouts
 from tests.rewards.judges import Questions
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import OwnCodeError, UserError
 from thinkdraw.rewards import load_reward
 from thinkdraw.types import Prompt
 
@@ -47,7 +47,7 @@ def test_answers_that_are_not_one_probability_per_question_are_an_error(wrong):
         def answer(self, pictures, questions):
             return wrong
 
-    with pytest.raises(ValueError, match="wrong answered 2 questions"):
+    with pytest.raises(OwnCodeError, match=r"judge wrong\.answer gave numbers .*P\(yes\).*: 2 here"):
         load_reward("vqa-yes", questioner=Wrong())(batch("a", "b"))
 
 

@@ -7,7 +7,7 @@ import torch
 from tests.benchmarks.stub import rollouts
 from tests.rewards.judges import Replies
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import OwnCodeError, UserError
 from thinkdraw.rewards import load_reward
 from thinkdraw.rewards.papers.pairwise import first_wins
 from thinkdraw.rewards.papers.reasongen import boxed_verdict
@@ -143,7 +143,7 @@ def test_an_instruction_of_ones_own_must_name_the_prompt():
 
 
 def test_a_judge_that_loses_a_reply_is_an_error():
-    with pytest.raises(ValueError, match="replies wrote 1 replies to 2 requests"):
+    with pytest.raises(OwnCodeError, match=r"judge replies\.write gave 1 of them\. .* for each request: 2 here"):
         load_reward("reasongen", writer=Replies([r"\boxed{1}"]))(batch("a", "b"))
 
 

@@ -178,7 +178,14 @@ def test_a_row_that_breaks_the_judge_has_no_verdict_and_a_reason_and_costs_no_ot
     queue.close()
     truth = Brightness()(rollouts).tolist()
     assert [v.reward for v in verdicts] == [truth[0], truth[1], None, None, truth[4], truth[5]]
-    assert [v.reason for v in verdicts] == [None, None, *["RuntimeError: out of memory"] * 2, None, None]
+    assert [bool(v.reason and "raised RuntimeError: out of memory" in v.reason) for v in verdicts] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert [v.hash for v in verdicts] == row_hashes(rollouts) and queue.counts["no_verdict_rows"] == 2
 
 
@@ -371,7 +378,7 @@ def test_the_first_look_finds_components_and_warns_of_a_judge_that_fails():
     assert first_look(open_reward("lab-detector")) == ["facts", "correct"]
     broken = Brightness()
     broken.components = lambda rollouts: 1 / 0
-    with pytest.warns(UserWarning, match="brightness has not judged a picture of the lab: division by zero"):
+    with pytest.warns(UserWarning, match="brightness has not judged a picture of the lab: .* division by zero"):
         assert first_look(as_reward(broken)) is None
 
 

@@ -18,15 +18,16 @@ from thinkdraw.benchmarks.diversity import diversity
 from thinkdraw.benchmarks.picture_files import ABSENT, Listing, parts_of, pixels_of, read_set, stamp
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.statistics import Score, mean_interval
-from thinkdraw.errors import UserError
+from thinkdraw.errors import OwnCodeError, UserError
 from thinkdraw.picture_reader import said
 from thinkdraw.runtime.files import only_writer
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
+from thinkdraw.runtime.registry import own_code
 from thinkdraw.types import Prompt
 
 Progress = Callable[[int, int], None]
 _MAX_NAMED = 3
-_JUDGE_ERRORS = (RuntimeError, ValueError, OSError, ArithmeticError)
+_JUDGE_ERRORS = (RuntimeError, ValueError, OSError, ArithmeticError, OwnCodeError)
 
 
 def score_pictures(
@@ -166,12 +167,19 @@ def _pixels(listing: Listing, index: int, samples: int) -> int:
 def _ask(benchmark: Benchmark, sets: Sequence[PictureSet]) -> list[Row]:
     """The judge's rows; where it raises, picture by picture, so that one does not take the others along."""
     try:
-        return benchmark.judge(sets) if sets else []
+        return _judge(benchmark, sets) if sets else []
     except _JUDGE_ERRORS as error:
         if sum(len(pictures.samples) for pictures in sets) > 1:
             return [row for pictures in sets for one in _single_pictures(pictures) for row in _ask(benchmark, [one])]
         problem = f"the judge failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
         return [row_about(sets[0], k, None, problem=problem) for k in range(len(sets[0].samples))]
+
+
+def _judge(benchmark: Benchmark, sets: Sequence[PictureSet]) -> list[Row]:
+    if type(benchmark).__module__.partition(".")[0] == "thinkdraw":
+        return benchmark.judge(sets)
+    with own_code(f"benchmark {benchmark.name}"):
+        return benchmark.judge(sets)
 
 
 def _single_pictures(pictures: PictureSet) -> list[PictureSet]:

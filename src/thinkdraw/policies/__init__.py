@@ -6,11 +6,12 @@ folder, and `policy=my_family:MyPolicy@runs/mine` a checkpoint of it. See `examp
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.registry import find
+from thinkdraw.runtime.registry import find, own_code
 
 if TYPE_CHECKING:
     from thinkdraw.policies.lora import LoraSettings
@@ -64,7 +65,8 @@ def load_policy(
     family: Any = find("policy", POLICIES, name)
     if not hasattr(family, "load"):
         raise UserError(f"policy {path}: {name} has no classmethod `load`. Give a class like examples/my_policy's.")
-    return family.load(checkpoint, device=device, dtype=dtype, lora=lora, **options)
+    with nullcontext() if name in POLICIES else own_code(f"policy {path}"):
+        return family.load(checkpoint, device=device, dtype=dtype, lora=lora, **options)
 
 
 def split_name(name: str) -> tuple[str | None, str | None]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
+from thinkdraw.judges.own import guarded
 from thinkdraw.rewards.judges_behind import OwnJudge
 from thinkdraw.runtime.chat.thoughts import without_thoughts
 from thinkdraw.types import Detection, Detector, Questioner, Request, Rollouts, Writer
@@ -22,10 +23,10 @@ _Judge = TypeVar("_Judge")
 
 
 def held_to(protocol: type[_Judge], judge: object) -> _Judge:
-    """The judge. Raises TypeError where it lacks the protocol's method."""
+    """The judge; one of the user's own is guarded. Raises TypeError where it lacks the protocol's method."""
     if not isinstance(judge, protocol):
         raise TypeError(f"{type(judge).__name__} is no {protocol.__name__}, which this reward asks.")
-    return judge
+    return guarded(OwnJudge(judge).name, judge)
 
 
 def pictures_of(rollouts: Rollouts) -> Tensor:

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import OwnCodeError
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judges_behind import OwnJudge
+from thinkdraw.runtime.registry import own_code
 from thinkdraw.types import Reward, Rollouts, Verdicts
 
 
@@ -27,10 +28,6 @@ def as_reward(thing: Reward | Callable[[Rollouts], Any], name: str = "") -> Rewa
     if not callable(thing):
         raise TypeError(f"{type(thing).__name__} cannot be called with rollouts, so it is no reward.")
     return OwnReward(thing, name)
-
-
-class WrongAnswer(UserError):
-    """A user's reward gave something else than a number for each rollout."""
 
 
 class OwnReward(BaseReward):
@@ -56,10 +53,10 @@ class OwnReward(BaseReward):
         return {"": self.call}
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
-        answer = self.call(rollouts)
+        with own_code(f"reward {self.name}", _rule(rollouts)):
+            answer = self.call(rollouts)
         if isinstance(answer, Verdicts):
-            self._column("rewards", answer.rewards, rollouts)
-            return _finite(answer)
+            return _finite(self._checked(answer, rollouts))
         applies = self._ask("applies", rollouts)
         verdicts = Verdicts.of(
             self._column("rewards", answer, rollouts),
@@ -69,26 +66,52 @@ class OwnReward(BaseReward):
         )
         return _finite(verdicts)
 
+    def _checked(self, given: Verdicts, rollouts: Rollouts) -> Verdicts:
+        """The user's `Verdicts`, each of whose columns is held to the same as a plain answer."""
+        flags = torch.bool
+        return Verdicts.of(
+            self._column("rewards", given.rewards, rollouts),
+            self._column("applies", given.applies, rollouts, flags),
+            self._each("parts", given.parts, rollouts),
+            self._each("part_applies", given.part_applies, rollouts, flags),
+            given.notes if isinstance(given.notes, Counter) else None,
+        )
+
     def _columns(self, method: str, rollouts: Rollouts, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-        columns = self._ask(method, rollouts) or {}
-        return {part: self._column(f"{method}[{part}]", v, rollouts, dtype) for part, v in columns.items()}
+        return self._each(method, self._ask(method, rollouts) or {}, rollouts, dtype)
+
+    def _each(
+        self, what: str, columns: object, rollouts: Rollouts, dtype: torch.dtype = torch.float32
+    ) -> dict[str, Tensor]:
+        if not isinstance(columns, Mapping):
+            raise OwnCodeError(
+                f"reward {self.name}: {what} is of type {type(columns).__name__}. Give a mapping of parts. {_rule(rollouts)}"
+            )
+        return {str(part): self._column(f"{what}[{part}]", v, rollouts, dtype) for part, v in columns.items()}
 
     def _column(self, what: str, values: Any, rollouts: Rollouts, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B,). Raises WrongAnswer for anything else."""
-        rule = f"Return one number for each of the {len(rollouts)} rollouts, NaN for no verdict."
+        """(B,). Raises OwnCodeError for anything else."""
+        rule = _rule(rollouts)
         try:
             column = torch.as_tensor(values, dtype=dtype).detach()
-        except (TypeError, ValueError, RuntimeError) as error:
-            why = f"of type {type(values).__name__} ({error})"
-            raise WrongAnswer(f"reward {self.name}: {what} is {why}. {rule}") from error
+        except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+            why = f"of type {type(values).__name__} ({' '.join(str(error).split())[:120]})"
+            raise OwnCodeError(f"reward {self.name}: {what} is {why}. {rule}") from error
         if column.shape != (len(rollouts),):
-            raise WrongAnswer(f"reward {self.name}: {what} has shape {tuple(column.shape)}. {rule}")
+            raise OwnCodeError(f"reward {self.name}: {what} has shape {tuple(column.shape)}. {rule}")
         return column
 
     def _ask(self, method: str, rollouts: Rollouts) -> Any:
         """What an optional method of the user's reward gives; None where it has none."""
         ask: Callable[[Rollouts], Any] | None = getattr(self.call, method, None)
-        return ask(rollouts) if callable(ask) else None
+        if not callable(ask):
+            return None
+        with own_code(f"reward {self.name}: {method}", _rule(rollouts)):
+            return ask(rollouts)
+
+
+def _rule(rollouts: Rollouts) -> str:
+    return f"Return one number for each of the {len(rollouts)} rollouts, NaN for no verdict."
 
 
 def _finite(verdicts: Verdicts) -> Verdicts:

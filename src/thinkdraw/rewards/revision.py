@@ -58,11 +58,11 @@ def made_of(reward: Reward) -> str | None:
 
     None where there is neither: shipped rules.
     """
-    parts = [judges_revision(reward), *(file.read_bytes() for file in own_code(reward))]
+    parts = [judges_revision(reward), *(file.read_bytes() for file in own_files(reward))]
     return content_digest(parts)[:12] if parts[1:] else judges_revision(reward)
 
 
-def own_code(reward: Reward) -> list[Path]:
+def own_files(reward: Reward) -> list[Path]:
     """The files of the user's own code among a reward and its judges: of neither this package nor an installed one."""
     things = [judge.thing for _, judge in judges_behind(reward)]
     made_by = [thing if inspect.isroutine(thing) else type(thing) for thing in things]

@@ -11,12 +11,14 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from thinkdraw.errors import UserError
+from thinkdraw.errors import OwnCodeError, UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -119,6 +121,26 @@ def is_own_code(file: Path | str) -> bool:
     return path.is_file() and not any(path.is_relative_to(folder) for folder in (_PACKAGE, *theirs))
 
 
+@contextmanager
+def own_code(who: str, rule: str = "") -> Iterator[None]:
+    """Turn whatever code of the user's own raises into one line: who it is, what it raised, and at which of its lines.
+
+    rule: a sentence on what is wanted of it. Raises OwnCodeError; a UserError passes, and so does Ctrl-C.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        lines = traceback.extract_tb(error.__traceback__)[1:]
+        own = [line for line in lines if is_own_code(line.filename)] or lines
+        where = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
+        said = " ".join(str(error).split())[:200]
+        raise OwnCodeError(
+            f"{who} raised {type(error).__name__}{f': {said}' if said else ''}{where}. Mend it. {rule}".rstrip()
+        ) from error
+
+
 def _import(module: str) -> ModuleType:
     """The module called so; the current folder is looked at last, so that it hides nothing that is installed."""
     here = os.getcwd()
@@ -137,4 +159,7 @@ def make(kind: str, registry: Mapping[str, str], name: str, settings: Mapping[st
     except TypeError as error:
         takes = ", ".join(signature.parameters) or "no settings"
         raise UserError(f"{kind} {name!r}: {error}. It takes {takes}.") from error
-    return maker(**settings)
+    if name in registry:
+        return maker(**settings)
+    with own_code(f"{kind} {name}"):
+        return maker(**settings)

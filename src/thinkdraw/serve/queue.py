@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from thinkdraw.errors import UserError
-from thinkdraw.rewards.own import WrongAnswer
+from thinkdraw.errors import OwnCodeError, UserError
 from thinkdraw.serve.wire import Limits, Verdict
 from thinkdraw.types import Reward, Rollouts, Verdicts
 
@@ -224,7 +223,7 @@ def judge_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> lis
     try:
         return _row_verdicts(reward(rollouts), hashes)
     except (Exception, SystemExit) as error:
-        if isinstance(error, UserError) and not isinstance(error, WrongAnswer):
+        if isinstance(error, UserError) and not isinstance(error, OwnCodeError):
             raise
         size = rollouts.group_size
         if len(rollouts) > size:
@@ -239,7 +238,8 @@ def judge_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> lis
 
 
 def _in_a_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    said = " ".join(str(error).split())[:200]
+    return said if isinstance(error, OwnCodeError) else f"{type(error).__name__}: {said}"
 
 
 def _row_verdicts(verdicts: Verdicts, hashes: Sequence[str]) -> list[Verdict]:

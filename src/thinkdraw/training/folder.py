@@ -20,6 +20,7 @@ from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, only_w
 from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.generators import rng_state, seed_process, set_rng_state
 from thinkdraw.runtime.inputs.noted import Inputs
+from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.sharded_state import Writing
 from thinkdraw.runtime.tracking import MetricsLog, environment
 from thinkdraw.training.optimiser import Optimiser, Trainable
@@ -137,7 +138,7 @@ class RunFolder:
                 f"{self.path} holds a run with another config: {', '.join(fixed)}. Choose another out=, or the same values."
             )
 
-    def _completed(self, before: Any) -> Any:
+    def _completed(self, before: JsonObject) -> JsonObject:
         """An older version's configuration with the defaults of the keys that came later; as it is where none can be made."""
         try:
             known = {name: value for name, value in before.items() if name not in REMOVED}

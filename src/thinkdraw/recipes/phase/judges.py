@@ -10,7 +10,7 @@ from thinkdraw.recipes.phase.monitor import OPTIMISED
 from thinkdraw.rewards.judges_behind import complaints
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.own import as_reward
-from thinkdraw.rewards.revision import judges_revision, own_code, refuse_other_judges
+from thinkdraw.rewards.revision import judges_revision, own_files, refuse_other_judges
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.training.run import Run
@@ -46,7 +46,7 @@ class Judges:
     def note(self, run: Run[Policy]) -> None:
         """Have the run note the user's own code among the rewards: another reward is another run."""
         for name, reward in self.watched.items():
-            if files := own_code(reward):
+            if files := own_files(reward):
                 setting = "reward.name" if name == OPTIMISED else f"validation.monitors {reward.name}"
                 named = f"{reward.name} ({', '.join(map(str, files))})"
                 run.note(setting, Input.of(named, (file.read_bytes() for file in files)))
