@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from thinkdraw.console import print_rows, print_what_the_console_can
+from thinkdraw.errors import UserError
 from thinkdraw.training.display import Display
 
 NASTY = [
@@ -39,3 +40,13 @@ def test_no_encoding_of_a_console_ends_a_program(monkeypatch, encoding):
     print("a 猫 \udc80")
     sys.stdout.flush()
     assert b"a " in written.getvalue() and written.getvalue().decode(encoding)
+
+
+def test_an_argument_is_utf_8_under_every_locale(monkeypatch):
+    from thinkdraw import cli
+
+    typed = "a caf\u00e9".encode()
+    monkeypatch.setattr("os.fsencode", lambda text: text.encode("ascii", "surrogateescape"))  # as in the C locale
+    assert cli._argument_text(typed.decode("ascii", "surrogateescape")) == "a caf\u00e9"
+    with pytest.raises(UserError, match="holds U"):
+        cli._argument_text(b"caf\xe9".decode("ascii", "surrogateescape"))

@@ -1,6 +1,7 @@
 """The command line: one function per verb. Heavy imports happen inside the verbs, so that `--help` answers at once."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -109,6 +110,7 @@ def generate(
     from thinkdraw.runtime.device import pick_device
     from thinkdraw.runtime.files import atomic_write_bytes, only_writer
 
+    prompt = [_argument_text(text) for text in prompt]
     policy = load_policy(ckpt, device=str(pick_device(device)))
     rollouts = rollout(
         policy, prompt, group_size=samples, seed=seed, thought=thought, guidance_scale=guidance_scale, temperature=temperature
@@ -502,6 +504,13 @@ def _registry(what: str) -> list[str]:
 
             return list(POLICIES)
     raise UserError(f"list {what!r}: one of configs, rewards, judges, benchmarks, objectives, policies, recipes.")
+
+
+def _argument_text(text: str) -> str:
+    """What was typed, which is UTF-8, also under a locale in which Python did not read it as such."""
+    from thinkdraw.data.text_files import sound
+
+    return sound(os.fsencode(text).decode("utf-8", "surrogateescape"), f"prompt {printable(text)[:80]!r}")
 
 
 def _interval(row: JsonObject, key: str) -> str:

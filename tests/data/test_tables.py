@@ -150,3 +150,24 @@ def test_a_folder_with_files_of_several_splits_is_refused(tmp_path):
         pq.write_table(pa.Table.from_pylist([{"prompt": name}]), tmp_path / name)
     with pytest.raises(UserError, match="the splits test, train"):
         read_prompts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "says"),
+    [
+        ({"tag": ["x"]}, r"`tag` is \['x'\]"),
+        ({"questions": [{"id": "1", "text": "is it?"}]}, "questions must have whole numbers"),
+        ({"questions": [{"id": 1, "text": 3}]}, "questions must have whole numbers"),
+        ({"include": [{"class": "cat", "count": True}]}, "`include` is not a list"),
+    ],
+)
+def test_a_field_of_another_kind_is_not_made_a_text(tmp_path, field, says):
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "a", **field}]))
+    with pytest.raises(UserError, match=says):
+        read_prompts(tmp_path / "p.json")
+
+
+def test_blank_lines_before_a_table_are_no_header(tmp_path):
+    (tmp_path / "p.csv").write_text("\n\nprompt,tag\na cat,x\nb\n")
+    with pytest.raises(UserError, match="line 5 has too few"):
+        read_prompts(tmp_path / "p.csv")

@@ -216,15 +216,21 @@ def prompt_of(row: JsonObject, where: str, number: int) -> Prompt:
         raise UserError(
             f"{where}: questions are not of the form id, text, depends_on, fact ({error}). Correct them."
         ) from error
+    if not all(_is_whole(q.id) and isinstance(q.text, str) and all(map(_is_whole, q.depends_on)) for q in questions):
+        raise UserError(f"{where}: questions must have whole numbers as id and depends_on, and a text. Correct them.")
     text, id = text_of(row, "prompt", where), given_id(row, "id", where) or f"{number:05d}"
-    tag = str(row.get("tag") or row.get("task_type") or "")
+    tag = given_id(row, "tag", where) or given_id(row, "task_type", where)
     return Prompt(text, id, tag, **structure, questions=questions, **_named_things(row, where))
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def given_id(row: JsonObject, name: str, where: str) -> str:
     """An id as it is written, leading zeros and all; "" where there is none."""
     given = row.get(name)
-    if given is None or (isinstance(given, str | int) and not isinstance(given, bool)):
+    if given is None or isinstance(given, str) or _is_whole(given):
         return "" if given is None else sound(str(given), f"{where}: `{name}`")
     raise UserError(
         f"{where}: `{name}` is {cut(given)}, neither a text nor a whole number. Correct it, or leave it out."
@@ -249,7 +255,7 @@ def _named_things(row: JsonObject, where: str) -> JsonObject:
         raise UserError(
             f"{where}: numeracy_info or spatial_info are not of T2I-R1's form ({error!r}). Correct them."
         ) from error
-    if not all(isinstance(noun, str) and type(number) is int for noun, number in found["counts"]):
+    if not all(isinstance(noun, str) and _is_whole(number) for noun, number in found["counts"]):
         raise UserError(
             f"{where}: numeracy_info must name things and whole numbers, not {cut(row['numeracy_info'])}. Correct it."
         )
@@ -265,7 +271,7 @@ def _clauses(row: JsonObject, name: str, where: str) -> tuple[JsonObject, ...]:
     for clause in given if isinstance(given, list) else [None]:
         clause = {k: v for k, v in clause.items() if v is not None} if isinstance(clause, dict) else {}
         count, position = clause.get("count"), clause.get("position")
-        fits = isinstance(clause.get("class"), str) and isinstance(count, int) and count >= 1
+        fits = isinstance(clause.get("class"), str) and _is_whole(count) and count >= 1
         if "position" in clause:
             fits = fits and isinstance(position, list) and len(position) == 2 and position[1] in range(len(clauses))
         if not fits:

@@ -178,6 +178,8 @@ def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
     Separated by comma, semicolon or tab, whichever finds the most columns in the first line; a .tsv by tab.
     """
     text = text_file(path)
+    blank = len(text) - len(text.lstrip("\n"))
+    text = text[blank:]
     named = _SEPARATOR_LINE.match(text)  # a spreadsheet's own first line
     text = text[named.end() :] if named else text
     separators = named[1] if named else "\t" if path.suffix.lower() == ".tsv" else ",;\t"
@@ -192,7 +194,7 @@ def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
     if twice := [name for name in names if name and names.count(name) > 1]:
         raise UserError(f"{path} has the column {cut(twice[0])} twice. Name each column once.")
     while (cells := _next_row(reader, path)) is not None:
-        line = reader.line_num + (named is not None)
+        line = reader.line_num + blank + (named is not None)
         if not cells:
             continue
         if len(cells) != len(names):
