@@ -58,10 +58,10 @@ def test_a_served_model_is_asked_about_each_picture_and_what_it_says_is_kept_wit
     config = CorpusConfig.model_validate(settings.model_dump() | {"recipe": "corpus", "num_threads": 1})
     save_config(config, tmp_path / "corpus.yaml")
     done = CliRunner().invoke(app, ["corpus", "write", str(tmp_path / "corpus.yaml")])
-    assert isinstance(done.exception, UserError) and "out has no rows: not JSON (3)" in str(done.exception), done.output
+    assert isinstance(done.exception, UserError) and "out has no rows: cut off (3)" in str(done.exception), done.output
     aside = [json.loads(line) for line in (config.out / REJECTED_FILE).read_text().splitlines()]
     assert rows_of(config.out) == [] and [row["id"] for row in aside] == ["000.png", "001.png", "002.png"]
-    assert all(row["reason"].startswith("not JSON: ") and len(row["attempts"]) == 2 for row in aside)
+    assert all(row["reason"].startswith("cut off: ") and len(row["attempts"]) == 2 for row in aside)
     for name in ("000.png", "002.png"):
         (said,) = (row["attempts"][0]["reply"] for row in aside if row["id"] == name)
         assert said == greedy_answer(folder, read_picture((pictures / name).read_bytes()))
