@@ -64,8 +64,8 @@ def metadata_captions(folder: Path, files: Sequence[Path], pictures: set[str], c
 
 
 def _field_of(row: object) -> object:
-    row: JsonObject = row if isinstance(row, dict) else {}
-    return next((row[name] for name in _FIELDS if row.get(name)), None)
+    cells: JsonObject = row if isinstance(row, dict) else {}
+    return next((cells[name] for name in _FIELDS if cells.get(name)), None)
 
 
 def _text_of(value: object, where: str) -> str:

@@ -217,10 +217,10 @@ def _counted(item: Item, counts: Counter[str]) -> Item:
 
 def _downloads() -> list[Path]:
     """Where `datasets` keeps what it downloads and unpacks."""
-    import datasets
+    from datasets import config
     from huggingface_hub import constants
 
-    return [Path(datasets.config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
+    return [Path(config.HF_DATASETS_CACHE), Path(constants.HF_HUB_CACHE)]
 
 
 @cache

@@ -271,7 +271,7 @@ def _clauses(row: JsonObject, name: str, where: str) -> tuple[JsonObject, ...]:
     for clause in given if isinstance(given, list) else [None]:
         clause = {k: v for k, v in clause.items() if v is not None} if isinstance(clause, dict) else {}
         count, position = clause.get("count"), clause.get("position")
-        fits = isinstance(clause.get("class"), str) and _is_whole(count) and count >= 1
+        fits = isinstance(clause.get("class"), str) and isinstance(count, int) and count is not True and count >= 1
         if "position" in clause:
             fits = fits and isinstance(position, list) and len(position) == 2 and position[1] in range(len(clauses))
         if not fits:
