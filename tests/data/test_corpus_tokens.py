@@ -108,3 +108,21 @@ def test_a_folder_without_shards_is_one_line(tmp_path):
 def test_the_centre_square_of_a_tall_picture_is_resized():
     square, place = centre_crop(np.full((30, 10, 3), 77, dtype=np.uint8), 4, 4)
     assert square.shape == (4, 4, 3) and place == (0, 10, 10) and int(square.mean()) == 77
+
+
+def test_a_picture_that_changed_in_place_makes_the_tokens_again(tmp_path, caplog):
+    """As many bytes in the same place: nothing but the content tells, not the footer with sizes and places."""
+    buffers = [io.BytesIO(), io.BytesIO()]
+    for buffer, value in zip(buffers, (0, 9), strict=True):
+        Image.fromarray(np.full((8, 8, 3), value, dtype=np.uint8)).save(buffer, format="BMP")
+    old, new = (buffer.getvalue() for buffer in buffers)
+    shard, encoder = tmp_path / "a.parquet", Encoder(Means(), 8, 8, 4, "digest")
+    rows = [{"image": {"bytes": old, "path": None}, "detailed_caption": "x", "brief_caption": "y"}]
+    pq.write_table(pa.Table.from_pylist(rows), shard, compression="none", use_dictionary=False, write_statistics=False)
+    first, second = (next(tokenise(shard, tmp_path / "tokens", encoder))[1].image_tokens for _ in range(2))
+    assert torch.equal(first, second) and not caplog.text
+    footer = shard.read_bytes()[-200:]
+    shard.write_bytes(shard.read_bytes().replace(old, new))
+    assert shard.read_bytes()[-200:] == footer
+    assert next(tokenise(shard, tmp_path / "tokens", encoder))[1].image_tokens.long().tolist() == [[1800] * 4]
+    assert "tokenised anew" in caplog.text

@@ -28,7 +28,7 @@ class Scribe:
 
     asked = 0
 
-    def __init__(self, model="small"):
+    def __init__(self, model="small", temperature=0.0):
         self.model = model
 
     def write(self, requests):
@@ -77,7 +77,7 @@ def test_what_is_left_without_structure_is_counted_and_nothing_at_all_is_an_erro
     assert "\n" not in str(caught.value)
 
 
-def test_a_writer_is_asked_once_and_what_it_found_stands_in_the_named_file(tmp_path, rings):
+def test_a_writer_is_asked_once_and_what_it_found_stands_in_the_named_file(tmp_path, rings, caplog):
     settings = DataSettings(
         source=rings, structure="writer", structure_settings={"name": f"{HERE}:Scribe", "model": "large"},
         structure_cache=tmp_path / "kept.jsonl",
@@ -86,7 +86,12 @@ def test_a_writer_is_asked_once_and_what_it_found_stands_in_the_named_file(tmp_p
     first = load_prompts(settings, tmp_path / "run")
     assert [prompt.nouns for prompt in first] == [("ring",), ("rings",), ("star",)]
     assert load_prompts(settings, tmp_path / "other") == first and Scribe.asked == before + 3
-    assert {parser for parser, _ in read_cache(tmp_path / "kept.jsonl")} == {f"writer:{HERE}:Scribe large"}
+    (parser,) = {parser for parser, _ in read_cache(tmp_path / "kept.jsonl")}
+    assert parser.startswith(f"writer:{HERE}:Scribe large ")
+    # Of the same model told other things nothing is known, and that is said.
+    told = settings.model_copy(update={"structure_settings": settings.structure_settings | {"temperature": 0.5}})
+    assert load_prompts(told) == first and Scribe.asked == before + 6
+    assert "3 structures in" in caplog.text and "found anew" in caplog.text
 
 
 @pytest.mark.parametrize(

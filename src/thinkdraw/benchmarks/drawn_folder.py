@@ -31,7 +31,7 @@ def draw_into(
     A prompt whose rows are not all there is drawn again, to the same pictures. Raises UserError if the folder holds another drawing.
     """
     with only_writer(folder):
-        keep_settings(folder / "drawing.json", settings)
+        keep_settings(folder / "drawing.json", settings, rows=folder / "drawn.jsonl")
         log = RowLog(folder / "drawn.jsonl")
         done = _by_prompt(log.read(), samples)
         step = max(1, chunk // samples)

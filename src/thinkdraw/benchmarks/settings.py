@@ -11,13 +11,14 @@ from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
 
-def keep_settings(path: Path, settings: JsonObject, since: JsonMapping | None = None) -> None:
+def keep_settings(path: Path, settings: JsonObject, since: JsonMapping | None = None, rows: Path | None = None) -> None:
     """Write settings to `path`, or check that what stands there is the same. Raises UserError naming what differs.
 
-    since: settings that an older version did not write, and what held then.
+    since: settings that an older version did not write, and what held then. rows: the file of what is made under them; while
+    it has none nobody is held to anything.
     """
     wanted = json.loads(json.dumps(settings))
-    if not path.exists():
+    if not path.exists() or (rows is not None and not (rows.is_file() and rows.stat().st_size)):
         write_sealed(path, wanted)
         return
     before = {**(since or {}), **read_sealed(path, "Choose an empty folder, or remove this one.")}

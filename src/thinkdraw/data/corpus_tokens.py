@@ -1,7 +1,7 @@
 """Pictures of a corpus as image tokens, computed once: a file per shard, beside a record of which part was looked at."""
 
-import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,9 +18,13 @@ from thinkdraw.data.picture_bytes import bytes_of, centre_crop
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import DEFAULT, RULES, PictureReading, UnreadableError, read_with_notes
 from thinkdraw.runtime.files import atomic_file
+from thinkdraw.runtime.inputs.hashing import Digests
+
+logger = logging.getLogger(__name__)
 
 TOKENS = "tokens"
 CROP = "centre square, bicubic"
+HASHES = "shard_hashes.jsonl"
 _NOTES = "notes"
 
 
@@ -62,38 +66,44 @@ def tokenise(corpus: Path, folder: Path, encoder: Encoder, keep: bool = True) ->
     shards = shards_of(corpus)
     if not shards:
         raise UserError(f"{corpus} holds no parquet file. Give a corpus folder, or a .parquet file.")
+    digests = Digests(folder / HASHES)
     for shard in shards:
-        file, about = folder / f"{shard.stem}.safetensors", _about(shard, encoder)
+        file, about = folder / f"{shard.stem}.safetensors", _about(shard, encoder, digests)
         found = _read(file, about)
         if found is None:
+            if file.exists():
+                logger.warning("%s is not of %s as it is read now, or does not say: tokenised anew", file, shard)
             found = _tokenised(shard, encoder)
             if keep:
                 with atomic_file(file) as temporary:
                     told = about | {_NOTES: json.dumps(found.notes)}
                     save_file({"image_tokens": found.image_tokens, "crop": found.crop}, temporary, told)
         yield shard, found
+    if keep:
+        digests.keep()
 
 
 def read_tokens(corpus: Path, folder: Path, encoder: Encoder) -> list[ShardTokens] | None:
     """Of all shards, or None where any is missing or of another corpus or encoder."""
-    found = [_read(folder / f"{shard.stem}.safetensors", _about(shard, encoder)) for shard in shards_of(corpus)]
+    if not folder.is_dir():
+        return None
+    digests = Digests(folder / HASHES)
+    shards = shards_of(corpus)
+    found = [_read(folder / f"{shard.stem}.safetensors", _about(shard, encoder, digests)) for shard in shards]
+    digests.keep()
+    if None in found:
+        logger.warning(
+            "tokens in %s are not all of %s as it is read now: `corpus tokenise` makes them anew", folder, corpus
+        )
     return None if not found or None in found else [tokens for tokens in found if tokens]
 
 
-def _about(shard: Path, encoder: Encoder) -> dict[str, str]:
+def _about(shard: Path, encoder: Encoder, digests: Digests) -> dict[str, str]:
+    """What a shard's tokens are made of: the whole content of the file, the weights that encode and how pictures are read."""
     high, wide = encoder.height, encoder.width
     pixels = str(high) if high == wide else f"{high}×{wide}"
     read = f"rules {RULES}, {encoder.reading.model_dump_json()}"
-    return {"shard": _footer_digest(shard), "vq": encoder.digest, "pixels": pixels, "crop": CROP, "read": read}
-
-
-def _footer_digest(shard: Path) -> str:
-    """SHA-256 of a parquet file's footer, which has the place and size of every column: another content, another footer."""
-    with shard.open("rb") as file:
-        file.seek(-8, 2)
-        size = int.from_bytes(file.read(4), "little")
-        file.seek(-8 - min(size, shard.stat().st_size - 8), 2)
-        return hashlib.sha256(file.read()).hexdigest()
+    return {"shard": digests.of(shard), "vq": encoder.digest, "pixels": pixels, "crop": CROP, "read": read}
 
 
 def _read(file: Path, about: dict[str, str]) -> ShardTokens | None:

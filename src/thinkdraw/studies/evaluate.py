@@ -126,7 +126,12 @@ def _score(
     }  # fmt: skip
     if isinstance(benchmark, RefusesGaps):
         benchmark.check_missing(listing.missing, asked.all_prompts)
-    keep_settings(folder / "settings.json", settings, since={"reading": PictureReading().model_dump()})
+    keep_settings(
+        folder / "settings.json",
+        settings,
+        since={"reading": PictureReading().model_dump()},
+        rows=folder / "results.jsonl",
+    )
     if config.export_official is not None:
         _export(config, asked, listing)
     with Display(f"judge {benchmark.name}", len(asked.prompts), 1) as display:

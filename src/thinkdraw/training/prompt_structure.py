@@ -7,14 +7,18 @@ from typing import Literal
 
 from thinkdraw.data.structure.by_spacy import SpacyParser
 from thinkdraw.data.structure.by_templates import RuleParser
-from thinkdraw.data.structure.by_writer import WriterParser
+from thinkdraw.data.structure.by_writer import INSTRUCTION, WriterParser
 from thinkdraw.data.structure.structure import Parser, Structure, fill_structure
 from thinkdraw.errors import UserError
+from thinkdraw.rewards.judges_behind import OwnJudge
 from thinkdraw.rewards.opening import open_judge
+from thinkdraw.runtime.inputs.hashing import content_digest
 from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Prompt, Writer
 
 logger = logging.getLogger(__name__)
+# Settings of a judge that writes which say where and how fast it is asked, not what.
+_WHERE = {"base_url", "key_env", "timeout_s", "max_concurrency", "concurrency", "retries", "backoff_s", "device"}
 StructureBy = Literal["off", "rules", "spacy", "writer"]
 
 
@@ -60,4 +64,6 @@ def open_parser(by: StructureBy, settings: JsonMapping) -> Parser:
         raise UserError(
             f"structure_settings.name={name} does not answer in words. Choose a judge that writes, such as vlm."
         )
-    return WriterParser(writer, f"{name} {asked.get('model') or asked.get('path') or ''}".strip())
+    made_of = {key: value for key, value in asked.items() if key not in _WHERE}
+    digest = content_digest([INSTRUCTION, OwnJudge(writer).revision, made_of])[:8]
+    return WriterParser(writer, f"{name} {asked.get('model') or asked.get('path') or ''}".strip() + f" {digest}")

@@ -5,6 +5,7 @@ and anything that writes, an endpoint or a local model (`by_writer.WriterParser`
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from thinkdraw.data.text_files import json_rows
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.types import Prompt, Relation
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def fill_structure(
     known = read_cache(Path(cache)) if cache is not None else {}
     bare = [prompt.text for prompt in prompts if Structure.of(prompt) == Structure()]
     asked = [text for text in dict.fromkeys(bare) if (parser.name, text) not in known]
+    if cache is not None and (stale := {text for _, text in known} & set(asked)):
+        logger.warning("%d structures in %s are of another parser or other settings: found anew", len(stale), cache)
     for start in range(0, len(asked), chunk):
         texts = asked[start : start + chunk]
         found = {(parser.name, t): s for t, s in zip(texts, parser(texts), strict=True) if s is not None}
