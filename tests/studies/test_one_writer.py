@@ -27,10 +27,10 @@ def refused(folder):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_recipe_does_not_begin_where_another_writes(tmp_path, name):
-    (tmp_path / "metrics.jsonl").write_text("theirs")
+    (tmp_path / ".theirs").write_text("as it is")
     with only_writer(tmp_path), refused(tmp_path):
         run_config(read_config(name, [f"out={tmp_path}"]))
-    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [("metrics.jsonl", "theirs")]
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(".theirs", "as it is")]
 
 
 def test_neither_does_a_study_nor_sampling(tmp_path):
