@@ -116,3 +116,18 @@ def test_a_console_without_a_character_shows_its_number(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1:strict"}
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, cwd=tmp_path)
     assert ended.returncode == 2 and rb"thinkdraw: config '\u2603' is neither" in ended.stderr
+
+
+def test_what_is_no_training_is_refused_in_several_processes_and_named(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    store, labels = tmp_path / "store", f"out={tmp_path / 'labels'}"
+    verbs = [["sample", "lab", "--out", str(store)], ["score", str(store), "--reward", "lab-detector"], ["eval", "lab"]]
+    for verb in [*verbs, ["generate", "lab", "-p", "a circle"], ["corpus", "write", "lab_verifier_data", labels]]:
+        assert run(monkeypatch, *verb) == 2
+        assert f"thinkdraw {verb[0]} works in one process, and was started in 4" in one_line(capsys)
+    assert run(monkeypatch, "train", "lab_iterate", f"out={tmp_path / 'iterate'}") == 2
+    assert "recipe iterate works in one process" in one_line(capsys)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setenv("WORLD_SIZE", "1")  # torchrun with one process
+    assert run(monkeypatch, "list", "recipes") == 0

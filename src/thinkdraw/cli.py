@@ -12,7 +12,7 @@ from thinkdraw.commands.corpus import corpus_app
 from thinkdraw.commands.evaluate import evaluate
 from thinkdraw.commands.plan import plan
 from thinkdraw.commands.serve import serve
-from thinkdraw.errors import UserError, printable
+from thinkdraw.errors import UserError, printable, refuse_several_processes
 from thinkdraw.runtime.endpoints import without_secrets
 from thinkdraw.runtime.json_types import JsonObject
 
@@ -23,6 +23,13 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train image generators that think before they draw. Start with [bold]thinkdraw quickstart[/bold].",
 )
+
+
+@app.callback()
+def before_any_verb(context: typer.Context) -> None:
+    if context.invoked_subcommand != "train":
+        refuse_several_processes(f"thinkdraw {context.invoked_subcommand}")
+
 
 Checkpoint = Annotated[
     str, typer.Argument(help="Checkpoint folder, run folder (its best one), Hugging Face id, or `lab`.")

@@ -1,5 +1,6 @@
 """The one exception that is meant for the person at the keyboard."""
 
+import os
 import re
 
 # Line breaks, escape sequences, the signs that turn the direction of writing, and halves of characters.
@@ -32,3 +33,12 @@ class HeldError(UserError):
 
 class OwnCodeError(UserError):
     """Code of the user's own, a reward or a judge, raised, or gave something else than was asked for."""
+
+
+def refuse_several_processes(what: str) -> None:
+    """Raise UserError under torchrun with more than one process, each of which would do all of the work."""
+    if "RANK" in os.environ and (size := os.environ.get("WORLD_SIZE", "1")) != "1":
+        raise UserError(
+            f"{what} works in one process, and was started in {size}, each of which would do all of it in the same "
+            "folder. Start it without torchrun or accelerate: `train` divides its work over processes, for recipes that learn."
+        )

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkdraw.config import StrictModel, load_config
-from thinkdraw.errors import UserError
+from thinkdraw.errors import UserError, refuse_several_processes
 from thinkdraw.runtime.formats import read_yaml_object
 
 # recipe → (module, class of its configuration); the module has run(config) -> Path.
@@ -56,7 +56,11 @@ def read_config(name: str | Path, overrides: Sequence[str] = ()) -> StrictModel:
 
 
 def run_config(config: Any) -> Path:
-    """Run the recipe that a configuration belongs to."""
+    """Run the recipe that a configuration belongs to. Raises UserError for several processes where it does not learn."""
+    from thinkdraw.training.settings import TrainSettings  # not above: `thinkdraw list` needs no torch
+
+    if not isinstance(config, TrainSettings):
+        refuse_several_processes(f"recipe {config.recipe}")
     return import_module(RECIPES[config.recipe][0]).run(config)
 
 
