@@ -1,11 +1,14 @@
+import re
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from thinkdraw.config import StrictModel, dump_config, load_config, save_config
 from thinkdraw.errors import UserError
+from thinkdraw.recipes.catalog import RECIPES, read_config
 
 
 class Sampling(StrictModel):
@@ -193,3 +196,37 @@ def test_a_default_section_dumps_to_its_own_values_and_not_to_those_of_its_class
 def test_a_secret_in_a_configuration_is_refused_before_it_is_written_down_and_not_repeated(override, key):
     error = one_line_error(None, override)
     assert key in error and "environment variable" in error and "sk-secret" not in error
+
+
+def numbers_of(model, prefix=""):
+    """(key, annotation, bounds) of each number below a configuration's class."""
+    for name, field in model.model_fields.items():
+        stack = [(field.annotation, field.metadata)]
+        while stack:
+            kind, bounds = stack.pop()
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from numbers_of(kind, f"{prefix}{name}.")
+            elif kind in (int, float):
+                yield f"{prefix}{name}", bounds
+            elif get_origin(kind) is Annotated:
+                stack.append((get_args(kind)[0], [*bounds, *(c for f in get_args(kind)[1:] for c in f.metadata)]))
+            elif get_origin(kind) is not Literal:
+                stack += [(inner, bounds if type(None) in get_args(kind) else []) for inner in get_args(kind)]
+
+
+ANY_NUMBER = re.compile("threshold|ranges|min_score|min_yes|solved_reward|fixed_(text|image)")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_number_of_a_configuration_says_what_it_can_be(recipe):
+    module, model = RECIPES[recipe]
+    unbounded = [key for key, bounds in numbers_of(getattr(import_module(module), model)) if not bounds]
+    assert not [key for key in unbounded if not ANY_NUMBER.search(key)]
+
+
+@pytest.mark.parametrize("text", ["max_steps=-1", "seed=-1", "num_threads=0", "optimiser.learning_rate=.inf", "optimiser.betas=[2, 0.9]",
+                                  "optimiser.learning_rate=1e999", "save_every=0", "max_seconds=.nan"])  # fmt: skip
+def test_a_number_that_cannot_be_is_refused_where_it_is_read(text):
+    with pytest.raises(UserError) as caught:
+        read_config("lab_grpo", [text])
+    assert text.partition("=")[0] in str(caught.value)

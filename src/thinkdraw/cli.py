@@ -40,7 +40,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a program i
 @app.command()
 def quickstart(
     out: Annotated[Path, typer.Option(help="Folder of the run; a stopped one goes on.")] = Path("runs/quickstart"),
-    seed: Annotated[int, typer.Option(help="Of training; the test prompts and picture seeds stay.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=1 << 62, help="Of training; the test prompts and picture seeds stay.")
+    ] = 0,
     override: Annotated[
         list[str] | None, typer.Argument(help="key.sub=value of the quickstart's own configuration.")
     ] = None,
@@ -104,7 +106,7 @@ def generate(
     thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
     guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
     temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=1 << 62)] = 0,
     device: Annotated[str, typer.Option()] = "auto",
     json_: AsJson = False,
 ) -> None:
@@ -145,7 +147,7 @@ def thoughts(
     count: Annotated[int, typer.Option(min=2, help="Prompts of the lab's GenEval test set.")] = 192,
     samples: Annotated[int, typer.Option(min=1, help="Pictures per prompt and condition.")] = 2,
     guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=1 << 62)] = 0,
     json_: AsJson = False,
 ) -> None:
     """Do thoughts matter? The same prompts and seeds drawn from the own, another prompt's, an empty and no thought.
@@ -282,7 +284,7 @@ def sample(
     ] = None,
     thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
     guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=1 << 62)] = 0,
     device: Annotated[str, typer.Option()] = "auto",
     precision: Annotated[
         str, typer.Option(help="bf16, or fp32 for log-probs that a trainer repeats exactly.")

@@ -7,8 +7,9 @@ is as good as the first: another configuration, another picture.
 import contextlib
 import dataclasses
 import json
+import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,18 @@ def _read_configs(folder: Path) -> None:
         again = file.with_suffix(".yml")
         again.write_text(text, encoding="utf-8")
         assert load_config(type(config), again) == config
-        assert not {"nan", "inf"} & set(text.replace(".", " ").lower().split()), "a number that is not finite"
+        assert not any(math.isnan(n) or math.isinf(n) for n in _floats(config.model_dump())), (
+            "a number that is not finite"
+        )
         again.unlink()
+
+
+def _floats(value: Any) -> Iterator[float]:
+    if isinstance(value, float):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _floats(inner)
 
 
 def _make_prompts(folder: Path) -> None:
@@ -134,9 +145,11 @@ def _read_store(folder: Path) -> Any:
 
 
 def _store_of(found: Any, written: Any) -> bool:
-    """Whether it is the store, or what is left without its newest shards: those may be given up."""
-    rows = found[0]
-    return str(found[2:]) == str([written[2][: len(found[2])], written[3][:rows], written[4]])
+    """Whether it is the store, or what is left without its newest shards, or scores, which may be given up."""
+    scores = zip(found[3], written[3])
+    return str(found[2::2]) == str([written[2][: len(found[2])], written[4]]) and all(
+        math.isnan(now) or now == before for now, before in scores
+    )
 
 
 def _make_cache(folder: Path) -> None:

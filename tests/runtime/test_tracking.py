@@ -103,3 +103,13 @@ def test_peak_memory_counts_an_array_that_is_gone():
     del array
     assert memory.peak_gb() >= before + 0.1
     assert 0 < memory.current_gb() <= memory.peak_gb()
+
+
+def test_rows_that_stand_there_twice_are_named(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    for step in (1, 2, 2):
+        log.append({"step": step})
+    assert len(log.read(log.path)) == 3
+    log.path.write_text(2 * log.path.read_text())
+    with pytest.raises(UserError, match=r"line 4 .*step 1 after step 2"):
+        log.read(log.path)

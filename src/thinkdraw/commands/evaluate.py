@@ -46,7 +46,7 @@ def evaluate(
     thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
     guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
     temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
-    seed: Annotated[int, typer.Option()] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=1 << 62)] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for rows, pictures and summary; a stopped evaluation goes on.")
     ] = None,

@@ -175,7 +175,9 @@ class LabSource(StrictModel):
     """Prompts of the lab's training split and, unless told otherwise, a scene of each."""
 
     kind: Literal["lab"] = "lab"
-    families: dict[Family, float] = Field(default={"geneval": 0.6, "compbench": 0.25, "dense": 0.15}, min_length=1)
+    families: dict[Family, Annotated[float, Field(ge=0)]] = Field(
+        default={"geneval": 0.6, "compbench": 0.25, "dense": 0.15}, min_length=1
+    )
     count: int = Field(default=2000, ge=1)
     seed: int = Field(default=0, ge=0)
     pictures: bool = True

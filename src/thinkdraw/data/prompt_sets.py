@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -44,7 +44,9 @@ class PromptSetConfig(StrictModel):
     out: Path = Field(description="The folder; an older set there is replaced.")
     style: Style = "geneval"
     count: int = Field(default=2000, ge=1, description="Prompts of the set at scale 1.")
-    scales: tuple[float, ...] = Field(default=(1.0,), description="Sizes of nested sets, in units of count.")
+    scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(1.0,), description="Sizes of nested sets, in units of count."
+    )
     groups: tuple[str, ...] = Field(default=(), description="Groups of nouns; none is all. Not for the lab.")
     against: list[Path] = Field(default=[], description="Test sets whose prompts are left out.")
     seed: int = Field(default=0, ge=0)

@@ -57,22 +57,22 @@ class ClipConfig(StrictModel):
     out: Path = Path("runs/lab_clip")
     init: Path | None = Field(default=None, description="Go on from this CLIP directory instead of from nothing.")
     minutes: float = Field(default=20.0, gt=0, description="Training time; the learning rate falls to zero over it.")
-    max_steps: int | None = Field(default=None, description="Train this many steps instead of `minutes`.")
+    max_steps: int | None = Field(default=None, ge=1, description="Train this many steps instead of `minutes`.")
     pairs: int = Field(default=32, ge=1, description="Scenes per step, each with its changed twin.")
     told_pairs: int = Field(default=8, ge=1, description="How many of the pairs are described by rationales as well.")
-    learning_rate: float = 2e-3
-    told_weight: float = 0.5
-    patch_weight: float = 0.5
-    place_weight: float = 1.0
-    embedding: int = Field(default=128, description="Dimensions that pictures and texts share.")
-    vision_hidden: int = 160
-    vision_layers: int = 4
-    text_hidden: int = 128
-    text_layers: int = 3
+    learning_rate: float = Field(default=2e-3, gt=0)
+    told_weight: float = Field(default=0.5, ge=0)
+    patch_weight: float = Field(default=0.5, ge=0)
+    place_weight: float = Field(default=1.0, ge=0)
+    embedding: int = Field(default=128, ge=1, description="Dimensions that pictures and texts share.")
+    vision_hidden: int = Field(default=160, ge=1)
+    vision_layers: int = Field(default=4, ge=1)
+    text_hidden: int = Field(default=128, ge=1)
+    text_layers: int = Field(default=3, ge=1)
     save_every: int = Field(default=500, ge=1, description="Steps between writings of the checkpoint.")
     test_scenes: int = Field(default=1000, ge=3, description="Scenes of the test split that are judged at the end.")
-    threads: int = 2
-    seed: int = 0
+    threads: int = Field(default=2, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 class PlaceHead(nn.Module):

@@ -59,32 +59,36 @@ class PretrainConfig(StrictModel):
         default=None, description="Go on from this Janus directory's weights instead of from nothing."
     )
     minutes: float = Field(default=60.0, gt=0)
-    max_steps: int | None = Field(default=None, description="Train this many steps instead of `minutes`.")
-    num_scenes: int = Field(default=30_000, description="Scenes drawn and tokenised once, then told in ever new words.")
-    draw_rows: int = Field(default=48, description="Drawing rows per step, half of them with a thought.")
-    write_rows: int = Field(default=16, description="Careless thoughts written per step.")
-    ask_rows: int = Field(default=16, description="Rendered pictures described and asked about per step.")
-    drawn_rows: int = Field(default=16, description="Pictures of its own that are asked about per step.")
+    max_steps: int | None = Field(default=None, ge=1, description="Train this many steps instead of `minutes`.")
+    num_scenes: int = Field(
+        default=30_000, ge=1, description="Scenes drawn and tokenised once, then told in ever new words."
+    )
+    draw_rows: int = Field(default=48, ge=0, description="Drawing rows per step, half of them with a thought.")
+    write_rows: int = Field(default=16, ge=0, description="Careless thoughts written per step.")
+    ask_rows: int = Field(default=16, ge=0, description="Rendered pictures described and asked about per step.")
+    drawn_rows: int = Field(default=16, ge=0, description="Pictures of its own that are asked about per step.")
     drawings: int = Field(default=1600, ge=4, description="How many of its own pictures are kept to ask about.")
     redraw_steps: int = Field(
         default=250, ge=1, description="After so many steps it is saved and draws a quarter anew."
     )
-    twin_frac: float = Field(default=0.7, description="Pictures asked about that show two things of one shape.")
-    questions_per_picture: int = 10
-    learning_rate: float = 2e-3
-    thought_weight: float = 0.15
-    answer_weight: float = 1.0
-    describe_weight: float = 0.5
-    patch_weight: float = 0.5
-    blank_frac: float = Field(
-        default=0.1, description="Drawing rows whose prompt and thought are blanked, for guidance."
+    twin_frac: float = Field(
+        default=0.7, ge=0, le=1, description="Pictures asked about that show two things of one shape."
     )
-    hidden: int = 256
-    layers: int = 6
-    vision_hidden: int = 128
-    vision_layers: int = 4
-    threads: int = 2
-    seed: int = 0
+    questions_per_picture: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    thought_weight: float = Field(default=0.15, ge=0)
+    answer_weight: float = Field(default=1.0, ge=0)
+    describe_weight: float = Field(default=0.5, ge=0)
+    patch_weight: float = Field(default=0.5, ge=0)
+    blank_frac: float = Field(
+        ge=0, le=1, default=0.1, description="Drawing rows whose prompt and thought are blanked, for guidance."
+    )
+    hidden: int = Field(default=256, ge=1)
+    layers: int = Field(default=6, ge=1)
+    vision_hidden: int = Field(default=128, ge=1)
+    vision_layers: int = Field(default=4, ge=1)
+    threads: int = Field(default=2, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVAE) -> JanusForConditionalGeneration:

@@ -33,21 +33,23 @@ JANUS = builder_of("janus")
 class TokenizerConfig(StrictModel):
     recipe: str = "tokenizer"
     out: Path = Path("runs/lab_tokenizer")
-    codes: int = Field(default=1024, description="Codebook size.")
+    codes: int = Field(default=1024, ge=1, description="Codebook size.")
     minutes: float = Field(default=15.0, gt=0, description="Training time; the learning rate falls to zero over it.")
-    max_steps: int | None = Field(default=None, description="Train this many steps instead of `minutes`.")
-    batch_size: int = 16
-    learning_rate: float = 2e-3
-    commitment: float = 0.5
+    max_steps: int | None = Field(default=None, ge=1, description="Train this many steps instead of `minutes`.")
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    commitment: float = Field(default=0.5, ge=0)
     blank_pull: float = Field(
         default=1.0, ge=0, description="Weight of the pull of plain background patches towards their common latent."
     )
-    warmup_steps: int = Field(default=300, description="Steps without quantisation before the codebook is drawn.")
-    exact_frac: float = Field(default=0.25, description="Last share of training in fp32; before it bf16 autocast.")
-    crowded_frac: float = 0.5
+    warmup_steps: int = Field(default=300, ge=0, description="Steps without quantisation before the codebook is drawn.")
+    exact_frac: float = Field(
+        default=0.25, ge=0, le=1, description="Last share of training in fp32; before it bf16 autocast."
+    )
+    crowded_frac: float = Field(default=0.5, ge=0, le=1)
     init: Path | None = Field(default=None, description="Go on from this tokenizer's weights instead of from nothing.")
-    threads: int = 2
-    seed: int = 0
+    threads: int = Field(default=2, ge=1)
+    seed: int = Field(default=0, ge=0)
 
 
 def tokenizer_config(codes: int) -> JanusVQVAEConfig:

@@ -50,7 +50,7 @@ class CorpusConfig(CorpusSettings):
         default=None, description="For prompts without a picture; null leaves them without."
     )
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
-    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
 
 
 def run(config: CorpusConfig) -> Path:

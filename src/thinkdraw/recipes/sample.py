@@ -55,7 +55,7 @@ class SampleConfig(StrictModel):
     precision: Literal["fp32", "bf16"] = Field(
         default="bf16", description="Of the forward pass. In fp32 a trainer's log-probs equal the stored ones to 1e-4."
     )
-    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
     log_every: int = Field(default=1, ge=1, description="Shards per printed line where there is no terminal.")
 
 

@@ -35,7 +35,7 @@ class ScoreConfig(StrictModel):
     chunk: int = Field(default=256, ge=1, description="Pictures decoded and judged at once, in whole groups.")
     skip_damaged: bool = Field(default=False, description="Leave damaged shards out.")
     device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
-    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
     log_every: int = Field(default=1, ge=1, description="Shards per printed line where there is no terminal.")
 
 

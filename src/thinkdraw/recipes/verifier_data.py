@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,7 +76,7 @@ class VerifierDataConfig(StrictModel):
     )
     judge: str = Field(default="lab-detector", description="Whose scores are the labels; one of sample.rewards.")
     min_yes: float = Field(default=0.999, description="A score from here on is a yes.")
-    fractions: tuple[float, ...] = Field(
+    fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
         default=(0.25, 0.5, 0.75), description="How much of an unfinished picture is drawn."
     )
     clear_above: float = Field(default=11 / 18, ge=0, le=1)

@@ -65,12 +65,14 @@ class MetricsLog:
             return []
         with reading(path, "Restore it, or move it away."):
             lines = path.read_bytes().split(b"\n")
-        rows = []
+        rows, last = [], -math.inf
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
                 rows.append(unsealed_line(line, to_show=to_show))
+                if not to_show:
+                    last = _next_step(rows[-1].get("step"), last)
             except ValueError as error:
                 if number == len(lines) and not holds_value(line):  # killed while it was written
                     break
@@ -112,6 +114,14 @@ class MetricsLog:
                 f"or name {key!r} in allow_nan if it is an answer."
             )
         return value
+
+
+def _next_step(of_row: object, last: float) -> float:
+    """The step of a row, which is not before that of the row above it. Raises ValueError."""
+    step = of_row if isinstance(of_row, int | float) else last
+    if step < last:
+        raise ValueError(f"step {step} after step {last}: its rows stand there twice, or in another order")
+    return step
 
 
 def _is_later(of_row: object, step: int) -> bool:

@@ -90,7 +90,7 @@ class ServeConfig(StrictModel):
         description="A batch that takes longer has hung: /health and requests get 503, so that it is restarted.",
     )
     shutdown_s: int = Field(default=60, ge=1, description="For the answers that are due when it is told to stop.")
-    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
 
 
 class Service:

@@ -33,7 +33,7 @@ class EvaluationSettings(StrictModel):
     samples: int = Field(default=4, ge=1, description="Pictures per prompt.")
     sampling: Sampling = Sampling()
     questions_per_type: int = Field(default=40, ge=0, description="Understanding, beside the drawing; 0 leaves it out.")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class QuickstartConfig(StrictModel):
@@ -44,7 +44,7 @@ class QuickstartConfig(StrictModel):
     grpo: list[str] = Field(default=[], description="Overrides of lab_grpo.yaml.")
     evaluation: EvaluationSettings = EvaluationSettings()
     precision: str = Field(default="bf16", description="Of sampling in the evaluations.")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 @holds_out

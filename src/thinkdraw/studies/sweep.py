@@ -8,7 +8,7 @@ of a cell that learns from a store has a store of its own, sampled with that see
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -37,7 +37,9 @@ class SweepConfig(JudgingSettings):
         default=None, description="Sampled from the policy once for each seed, for cells that name it."
     )
     cells: dict[str, Cell] = Field(min_length=1)
-    seeds: list[int] = Field(default=[0, 1, 2], min_length=1, description="Of training, and of the stores.")
+    seeds: list[Annotated[int, Field(ge=0)]] = Field(
+        default=[0, 1, 2], min_length=1, description="Of training, and of the stores."
+    )
     varies: list[Fact] = Field(
         default=[], description="What the cells may differ in: prompts, for one that varies them."
     )

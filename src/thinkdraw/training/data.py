@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class DataSettings(StrictModel):
         description="`lab`, or a file: for prompts .txt (one a line), rows (.jsonl, .json, .csv, .parquet) or a public set's; for SFT "
         "rows, a folder of `save_to_disk`, or of a corpus of rationales.",
     )
-    families: dict[Family, float] = Field(
+    families: dict[Family, Annotated[float, Field(ge=0)]] = Field(
         default={"geneval": 1.0}, min_length=1, description="The lab's mix, as shares."
     )
     split: Literal["train", "validation"] = Field(default="train", description="Of the lab.")

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,11 +10,13 @@ from thinkdraw.config import StrictModel
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.runtime.inputs.noted import CHANGED_INPUTS, ChangedInputs
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
 
 class OptimiserSettings(StrictModel):
     learning_rate: float = Field(default=1e-4, gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.95)
+    betas: tuple[Beta, Beta] = (0.9, 0.95)
     eps: float = Field(default=1e-8, gt=0)
     warmup_steps: int = Field(default=5, ge=0, description="Optimiser steps over which the rate rises from 0.")
     schedule: Literal["constant", "linear", "cosine"] = Field(
@@ -75,7 +77,7 @@ class TrainSettings(StrictModel):
     resume: bool = Field(default=True, description="Continue the run that `out` holds.")
     changed_inputs: ChangedInputs = Field(default="refuse", description=CHANGED_INPUTS)
     log_every: int = Field(default=10, ge=1, description="Steps per printed line where there is no terminal.")
-    num_threads: int | None = Field(default=None, description="CPU threads; null follows OMP_NUM_THREADS.")
+    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
     num_processes: int | None = Field(
         default=None, ge=1, description="Refuse to start with another number; null: WORLD_SIZE."
     )

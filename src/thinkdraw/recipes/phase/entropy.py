@@ -13,8 +13,12 @@ class EntropySettings(StrictModel):
     """loss += coefficient · mean entropy, per modality; a negative coefficient rewards entropy."""
 
     mode: Literal["adaptive", "fixed", "off"] = "adaptive"
-    target_text: float | None = Field(default=None, description="Nats; null: the policy's own at the first update.")
-    target_image: float | None = Field(default=None, description="Nats; null: the policy's own at the first update.")
+    target_text: float | None = Field(
+        default=None, ge=0, description="Nats; null: the policy's own at the first update."
+    )
+    target_image: float | None = Field(
+        default=None, ge=0, description="Nats; null: the policy's own at the first update."
+    )
     band: float = Field(
         default=0.2, ge=0, description="Nats around the target to stay within; in its inner half the coefficient rests."
     )
