@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from thinkdraw.cli import app
 from thinkdraw.config import save_config
-from thinkdraw.errors import UserError
+from thinkdraw.errors import HeldError, UserError
 from thinkdraw.lab import checkpoint_path
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies import load_policy
@@ -26,7 +26,7 @@ from thinkdraw.recipes.phase.rollout import draw_seeds
 from thinkdraw.recipes.sample import SampleConfig, run
 from thinkdraw.recipes.score import ScoreConfig
 from thinkdraw.recipes.score import run as run_score
-from thinkdraw.rollouts import RolloutStore
+from thinkdraw.rollouts import Judge, RolloutStore
 from thinkdraw.types import Sampling
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -206,3 +206,40 @@ def test_the_code_of_the_page_runs(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(RolloutStore.open(tmp_path / "runs/mine")) == 32
+
+
+def test_other_prompts_in_their_places_are_refused_and_more_behind_them_are_taken_up(tmp_path, policy, caplog):
+    file = tmp_path / "p.txt"
+    file.write_text("a red circle\na blue square\n")
+    config = sample_config(tmp_path / "store", policy, prompts={"source": str(file)}, rewards=[])
+    run(config)
+    file.write_text("a red circle\na green star\n")
+    with pytest.raises(HeldError, match=r"goes on from group 2, and prompts\.source=.*p\.txt has changed"):
+        run(config.model_copy(update={"count": 4}))
+    file.write_text("a red circle\na blue square\na yellow ring\n")
+    assert RolloutStore.open(run(config)).num_groups == 3 and "1 prompts more: taken up" in caplog.text
+    assert RolloutStore.open(run(config)).num_groups == 3  # and is what the next start finds
+    file.write_text("a red circle\na blue square\na grey ring\n")
+    with pytest.raises(HeldError, match="has changed"):
+        run(config)
+    assert RolloutStore.open(run(config.model_copy(update={"changed_inputs": "take"}))).num_groups == 3
+
+
+def test_a_store_without_a_shard_holds_nobody(tmp_path, policy):
+    config = sample_config(tmp_path / "store", policy)
+    RolloutStore.create(config.out, load_policy(policy, precision="fp32"), "off")
+    save_config(config.model_copy(update={"seed": 7}), config.out / "sample.yaml")
+    store = RolloutStore.open(run(config.model_copy(update={"count": 2})))
+    assert store.num_groups == 2 and store.header.thought == "inline"
+
+
+def test_a_judge_of_other_weights_or_code_does_not_go_on_with_the_scores(tmp_path, whole):
+
+    column = whole.column("low-codes")
+    assert column.judge.revision  # of the code of a reward of one's own
+    copy = type(column)(tmp_path, "mine")
+    copy.declare(Judge(reward=LOW))  # as it was written before
+    copy.declare(column.judge)
+    assert copy.judge == column.judge
+    with pytest.raises(UserError, match="Give these scores another name"):
+        copy.declare(column.judge.model_copy(update={"revision": "other"}))
