@@ -34,7 +34,8 @@ from safetensors.torch import load_file
 RENAMED: dict[str, str | None] = {}
 
 TIMES = ("seconds", "tokens_per_s", "time", "created", "began", "uptime")
-SKIPPED_FILES = {"environment.json", "install.log", "index.json"}
+# complete.json: digests of files that are compared themselves, and hold times.
+SKIPPED_FILES = {"environment.json", "install.log", "index.json", "complete.json"}
 SKIPPED_SUFFIXES = {".html", ".lock", ".log"}
 THREADS = {"OMP_NUM_THREADS": "2"}
 
