@@ -1,6 +1,5 @@
 """UniGenBench's files: prompts with test points, pictures as `INDEX_K.png`, a judge's answers, and upstream's results."""
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,8 +111,8 @@ def read_results(path: Path) -> list[Row]:
 
 def _points(text: str, where: str) -> list[tuple[str, str]]:
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json_object(text, where)
+    except UserError:
         found = json_object(_MISSING_COMMA.sub(r'",\1"', text), where)
     kinds, descriptions = found.get("Testpoints"), found.get("Testpoint Description")
     if (
