@@ -69,6 +69,7 @@ BROKEN_BY: dict[str, dict[str, str]] = {
     "memory_that_runs_out_beside_a_recording_is_freed_after_it": {"cache_emptied_at_any_time": "captures_underway"},
     "adapters_are_merged_one_by_one": {"all_sums_on_the_gpu": "bytes taken"},
     "pictures_are_decoded_in_the_memory_that_is_planned": {"autocast_of_bf16_pictures": "bytes taken"},
+    "the_plans_seconds_count_what_moves_beside_products": {"seconds_of_products_alone": "s planned"},
     "the_bench_takes_a_step": {"advantages_stay_on_the_cpu": "Expected all tensors to be on the same device"},
     "the_bench_draws": {"graph_pool_outlives_its_graphs": "a decoding step cannot be recorded"},
 }

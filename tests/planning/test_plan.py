@@ -222,6 +222,10 @@ def test_judges_on_the_gpu_are_counted_or_named(folder: Path):
     unknown = {"name": "vlm", "path": "Qwen/Qwen2.5-VL-7B-Instruct"}
     rewards = [RewardSettings(name="orm", settings={"questioner": q}) for q in (*elsewhere, unknown)]
     assert judges_on_the_gpu(rewards, "lab") == (0, ["vlm (Qwen/Qwen2.5-VL-7B-Instruct)"])
+    by_name = [RewardSettings(name="vqa-yes", settings={"questioner": q}) for q in ("git-vqa", {"name": "git-vqa"})]
+    by_name.append(RewardSettings(name="score", settings={"scorer": "lab-clip"}))
+    total, named = judges_on_the_gpu(by_name, "lab")
+    assert [name.split(" ")[0] for name in named] == ["git-vqa", "lab-clip"] and total == 0
     found = recipe.plan(grpo(reward=RewardSettings.model_validate(orm)), "h100", 1, prompt_tokens=40)
     assert found.sampling["judges"] == found.learning["judges"] == found.saving["judges"] == 4 * weights
 

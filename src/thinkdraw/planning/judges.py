@@ -1,14 +1,17 @@
 """What the judges of a run hold on the policy's GPU: the weights of those that compute there, as far as they are at hand."""
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import safe_open
 
 from thinkdraw.errors import UserError
+from thinkdraw.judges import JUDGES
 from thinkdraw.planning.memory import ITEMSIZE
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.rewards.opening import USUAL_JUDGE, RewardSettings
+from thinkdraw.runtime.registry import find
 
 SERVED = frozenset({"openai", "http"})
 CHECKPOINT = ("path", "policy", "model")  # settings of a judge that name its weights
@@ -20,16 +23,26 @@ def judges_on_the_gpu(rewards: Sequence[RewardSettings], policy: str) -> tuple[f
     policy: the one that is trained, for the judge `self`, a copy of it.
     """
     total, unknown = 0.0, []
-    for name, settings in {str(judge): judge for reward in rewards for judge in _judges_of(reward)}.values():
-        if name in SERVED or str(settings.get("device", "auto")).startswith("cpu"):
+    for name, given in {str(judge): judge for reward in rewards for judge in _judges_of(reward)}.values():
+        settings = _defaults(name) | given
+        if name in SERVED or str(settings.get("device", "cpu")).startswith("cpu"):
             continue
-        named = next((str(settings[key]) for key in CHECKPOINT if key in settings), policy if name == "self" else "lab")
-        weights = _numbers_in(named)
+        usual = {"self": policy, "policy": "lab"}.get(name, "")
+        named = next((str(settings[key]) for key in CHECKPOINT if settings.get(key)), usual)
+        weights = _numbers_in(named) if named else None
         if weights is None:
-            unknown.append(f"{name} ({named})")
+            unknown.append(f"{name} ({named})" if named else name)
         else:
             total += weights * ITEMSIZE.get(str(settings.get("dtype", "fp32")), 4)
     return total, unknown
+
+
+def _defaults(judge: str) -> dict[str, object]:
+    """What a judge takes where its settings say nothing. Raises UserError for one that there is not."""
+    if judge in ("policy", "self"):  # opened as a policy is, see `rewards.opening.open_judge`
+        return {"device": "auto"}
+    parameters = inspect.signature(find("judge", JUDGES, judge)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty}
 
 
 def _judges_of(reward: RewardSettings) -> Iterator[tuple[str, Mapping[str, object]]]:
@@ -39,6 +52,8 @@ def _judges_of(reward: RewardSettings) -> Iterator[tuple[str, Mapping[str, objec
         named = reward.settings.get(setting)
         yield (judge, {checkpoint: named}) if isinstance(named, str) else (judge, {})
     for value in reward.settings.values():
+        if isinstance(value, str) and value in JUDGES and reward.name not in USUAL_JUDGE:
+            yield value, {}
         if not isinstance(value, Mapping):
             continue
         if isinstance(name := value.get("name"), str):
