@@ -230,3 +230,12 @@ def test_a_number_that_cannot_be_is_refused_where_it_is_read(text):
     with pytest.raises(UserError) as caught:
         read_config("lab_grpo", [text])
     assert text.partition("=")[0] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["x" * 5000, "seed.a=" + "y" * 5000, "max_steps=[" + "1, " * 3000 + "]", "a" * 5000 + "=1"]
+)
+def test_what_is_refused_is_echoed_in_part_where_it_is_long(text):
+    with pytest.raises(UserError) as caught:
+        read_config("lab_grpo", [text])
+    assert len(str(caught.value)) < 2500

@@ -66,11 +66,11 @@ def _apply_override(data: JsonObject, text: str) -> str:
     dotted, equals, raw = text.partition("=")
     keys = dotted.strip().split(".")
     if not equals or not all(keys):
-        raise UserError(f"override {text!r} is not of the form key.sub=value. Example: sampling.temperature=0.7")
+        raise UserError(f"override {_shown(text)} is not of the form key.sub=value. Example: sampling.temperature=0.7")
     try:
         value = parse_yaml(raw)
     except ValueError as error:
-        raise UserError(f"override {text[:MAX_SHOWN]!r} is not valid YAML ({error}). Quote it.") from error
+        raise UserError(f"override {_shown(text)} is not valid YAML ({error}). Quote it.") from error
     target: Any = data
     for depth, key in enumerate(keys):
         place: Any = key
@@ -79,7 +79,7 @@ def _apply_override(data: JsonObject, text: str) -> str:
         elif not isinstance(target, dict):
             section = ".".join(keys[:depth])
             raise UserError(
-                f"override {text!r}: {section} is {target!r}, which has no {key!r}. Override {section} itself."
+                f"override {_shown(text)}: {section} is {_shown(target)}, which has no {_shown(key)}. Override {section} itself."
             )
         if depth == len(keys) - 1:
             target[place] = value
@@ -152,7 +152,7 @@ def _explain(model_cls: type, data: dict, error: ValidationError, path: Path | N
     on_command_line = any(dotted == key or dotted.startswith(key + ".") for key in overridden)
     where = "on the command line" if on_command_line or path is None else f"in {path}"
     if unknown:
-        return f"unknown config key {dotted} {where}: {_suggest(model_cls, dotted)}{more}"
+        return f"unknown config key {printable(dotted)[:MAX_SHOWN]} {where}: {_suggest(model_cls, dotted)}{more}"
     messages = list(dict.fromkeys(" ".join(p["msg"].removeprefix("Value error, ").split()) for p in same_key))
     if first["type"] == "missing":
         return f"config key {dotted} is required and not set. Set it in the YAML or as {dotted}=...{more}"
