@@ -147,7 +147,7 @@ def test_a_folder_that_is_no_prompt_set_is_not_replaced(tmp_path):
     ("override", "says"),
     [
         ("style=genevl", "style"),
-        ("scales=[0,1]", "each must be above 0"),
+        ("scales=[0,1]", "scales.0=0"),
         ("groups=[animal]", "animal is not known; choose from animals"),
         ("paraphrase.modl=x", "paraphrase.model"),
     ],

@@ -113,7 +113,7 @@ def test_another_config_another_store_and_another_checkpoint_are_refused(tmp_pat
 def test_a_judge_that_fails_half_way_is_asked_for_each_row_once(tmp_path, policy):
     path = run(sample_config(tmp_path / "store", policy, rewards=[]))
     log, config = tmp_path / "log", score_config(path, reward={"name": "witness"})
-    with pytest.raises(RuntimeError, match="the judge is gone"):
+    with pytest.raises(UserError, match=r"reward witness raised RuntimeError: the judge is gone \(helpers\.py"):
         run_score(config, Witness(str(log), fail_at_call=2))
     store = RolloutStore.open(path)
     assert store.scored("witness").sum() == 4

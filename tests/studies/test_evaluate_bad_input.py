@@ -72,9 +72,13 @@ def test_all_that_is_wrong_with_a_folder_is_named_and_counted_and_nothing_of_it_
     assert (summary["pictures"], summary["no_verdict"]) == (21, 3)
     notes = "\n".join(summary["notes"])
     assert "1 pictures are missing: prompt 1 picture 3" in notes
-    assert "2 files are not asked for and were not judged: 00005/samples/0004.png, cat.jpg" in notes
+    assert (
+        "2 files were not judged: 1 not asked for (00005/samples/0004.png); 1 not where the layout has pictures (cat.jpg)"
+        in notes
+    )
     assert "pictures differ in size: 21 of 8×8, 1 of 6×6" in notes
-    assert "2 pictures could not be judged: prompt 2 picture 0: the judge failed: RuntimeError: out of memory" in notes
+    assert "1 pictures could not be judged: prompt 2 picture 0: the judge failed: OwnCodeError: judge" in notes
+    assert "raised RuntimeError: out of memory" in notes and "1 pictures cannot be read: prompt 4 picture 0" in notes
     assert "00004/samples/0000.png cannot be read" in notes
     assert "has 6 prompts, geneval has 553" in notes
     rows = [json.loads(line) for line in (tmp_path / "out/geneval/pixel-pixel-detector/results.jsonl").open()]
@@ -129,9 +133,13 @@ def test_grids_that_are_absent_or_no_grids_are_named_and_fixed_mode_refuses_the_
     # the table's first row is skipped, and with it a, of which the second question then has no parent; b alone is scored
     assert (summary["score"], summary["pictures"], summary["no_verdict"]) == (1, 3, 13)
     notes = "\n".join(summary["notes"])
-    assert "4 pictures are missing: prompt 3 picture 0" in notes and "1 files are not asked for and were not" in notes
-    assert "5 pictures could not be judged: prompt 1 picture 3: the judge failed" in notes and "1 items are dr" in notes
-    assert "c.png cannot be read: 18×16 pixels are not a 2×2 grid of equal squares" in notes
+    assert "4 pictures are missing: prompt 3 picture 0" in notes and "1 files were not judged: 1 of an item" in notes
+    assert (
+        "1 pictures could not be judged: prompt 1 picture 3: the judge failed" in notes
+        and "4 pictures cannot be" in notes
+        and "1 items are dr" in notes
+    )
+    assert "c.png: 18×16 pixels are not a 2×2 grid of equal squares" in notes
     (grids / "d.png").write_bytes((grids / "a.png").read_bytes())
     fixed = evaluated(monkeypatch, capsys, *given, "--set", "mode=fixed")
     # a and d: 3 of 4; b: 3 of 3; c: no verdict. The overall is the mean over items
