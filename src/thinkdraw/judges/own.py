@@ -77,7 +77,7 @@ def guarded(name: str, judge: J) -> J:
         "is_guarded": True,
     }
     try:
-        judge.__class__ = type(kind.__name__, (kind,), about | methods)
+        object.__setattr__(judge, "__class__", type(kind.__name__, (kind,), about | methods))
     except TypeError:  # an object of fixed layout: its errors stay what they are
         return judge
     return judge

@@ -24,7 +24,7 @@ def judges_on_the_gpu(rewards: Sequence[RewardSettings], policy: str) -> tuple[f
     """
     total, unknown = 0.0, []
     for name, given in {str(judge): judge for reward in rewards for judge in _judges_of(reward)}.values():
-        settings = _defaults(name) | given
+        settings = {**_defaults(name), **given}
         if name in SERVED or str(settings.get("device", "cpu")).startswith("cpu"):
             continue
         usual = {"self": policy, "policy": "lab"}.get(name, "")
