@@ -57,7 +57,9 @@ class EvaluateConfig(StrictModel):
     latency_pictures: int = Field(
         default=4, ge=0, description="Drawn one by one, with and without a thought; 0 is none."
     )
-    questions_per_type: int = Field(default=16, ge=0, description="Of the lab's understanding set; even; 0 asks none.")
+    questions_per_type: int = Field(
+        default=16, ge=0, multiple_of=2, description="Of the lab's understanding set; 0 asks none."
+    )
     pictures: PictureReading = Field(
         default=PictureReading(), description="How picture files of --images and of vqa are read."
     )

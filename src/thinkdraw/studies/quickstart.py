@@ -32,7 +32,9 @@ class EvaluationSettings(StrictModel):
     prompts: int = Field(default=384, ge=6)
     samples: int = Field(default=4, ge=1, description="Pictures per prompt.")
     sampling: Sampling = Sampling()
-    questions_per_type: int = Field(default=40, ge=0, description="Understanding, beside the drawing; 0 leaves it out.")
+    questions_per_type: int = Field(
+        default=40, ge=0, multiple_of=2, description="Understanding, beside the drawing; 0 leaves it out."
+    )
     seed: int = Field(default=0, ge=0)
 
 

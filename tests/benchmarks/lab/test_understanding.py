@@ -6,12 +6,14 @@ import pytest
 import torch
 from tests.benchmarks.stub import StubPolicy, answer
 
+from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
 from thinkdraw.benchmarks.lab.understanding import (
     agreement_on_drawn,
     evaluate_understanding,
     question_set,
     understanding_difference,
 )
+from thinkdraw.errors import UserError
 from thinkdraw.lab.facts import QUESTION_TYPES
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.scenes import draw
@@ -58,8 +60,13 @@ def test_the_same_seed_asks_the_same_and_another_asks_others():
 
 
 def test_an_odd_number_of_questions_is_refused():
-    with pytest.raises(ValueError, match="per_type=3"):
+    with pytest.raises(UserError, match="questions_per_type=3"):
         question_set(3)
+
+
+def test_an_evaluation_refuses_an_odd_number_before_it_draws():
+    with pytest.raises(UserError, match="questions_per_type=1"):
+        evaluate_lab(Knows(question_set(PER_TYPE)), count=6, questions_per_type=1)  # pyright: ignore[reportArgumentType]
 
 
 def test_one_who_knows_scores_one_and_is_at_chance_on_blank_pictures():

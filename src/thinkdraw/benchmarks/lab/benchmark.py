@@ -17,7 +17,7 @@ from thinkdraw.benchmarks.base import null_for_nan
 from thinkdraw.benchmarks.diversity import diversity
 from thinkdraw.benchmarks.drawing import DrawnPicture, draw_benchmark, read_rows, write_rows
 from thinkdraw.benchmarks.lab.thoughts import thought_precision
-from thinkdraw.benchmarks.lab.understanding import UnderstandingReport, evaluate_understanding
+from thinkdraw.benchmarks.lab.understanding import UnderstandingReport, check_per_type, evaluate_understanding
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, per_task, task_mean_score, trained_difference
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -78,8 +78,10 @@ def evaluate_lab(
     folder. questions_per_type: also ask the policy so many questions of each type about held-out pictures,
     for which a mere `Drawer` will not do.
     chunk: pictures drawn at once.
-    Raises UserError if the folder holds another evaluation.
+    Raises UserError if the folder holds another evaluation, or if `questions_per_type` is odd.
     """
+    if questions_per_type:
+        check_per_type(questions_per_type)
     sampling = sampling or Sampling.model_validate({})
     folder = None if folder is None else Path(folder)
     prompts = [example.prompt for example in prompt_set(family, split, count)]

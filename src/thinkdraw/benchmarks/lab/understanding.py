@@ -20,6 +20,7 @@ from thinkdraw.benchmarks.statistics import (
     per_task,
     task_mean_score,
 )
+from thinkdraw.errors import UserError
 from thinkdraw.lab.detector import look
 from thinkdraw.lab.facts import QUESTION_TYPES, balanced_question
 from thinkdraw.lab.prompts import SPECS, stream
@@ -86,14 +87,21 @@ class UnderstandingReport:
         }
 
 
+def check_per_type(per_type: int) -> None:
+    """Refuse a number of questions that does not come in pairs, before anything is drawn. Raises UserError."""
+    if per_type < 2 or per_type % 2:
+        raise UserError(
+            f"questions_per_type={per_type}: each question is asked of two pictures, so give an even number, or 0 for none."
+        )
+
+
 def question_set(per_type: int = 64, seed: int = 0) -> QuestionSet:
     """`per_type` questions of each type about scenes of the test split, in pairs: one question, a picture that it is true
     of, and the same picture with one thing changed so that it is false. Without looking half of them are right.
 
-    Raises ValueError if per_type is odd.
+    Raises UserError if per_type is odd.
     """
-    if per_type < 2 or per_type % 2:
-        raise ValueError(f"per_type={per_type}: each question is asked of two pictures, so give an even number.")
+    check_per_type(per_type)
     rng = np.random.default_rng([seed, per_type])
     streams = [stream(family, "test", seed) for family in SPECS]
     pictures, questions, kinds, answers = [], [], [], []
