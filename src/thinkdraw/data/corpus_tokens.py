@@ -9,16 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from thinkdraw.data.corpus_rows import cells, shards_of
 from thinkdraw.data.picture_bytes import bytes_of, centre_crop
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import DEFAULT, RULES, PictureReading, UnreadableError, read_with_notes
-from thinkdraw.runtime.files import atomic_file
 from thinkdraw.runtime.inputs.hashing import Digests
+from thinkdraw.runtime.inputs.kept_tensors import CONTENT, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -72,12 +70,13 @@ def tokenise(corpus: Path, folder: Path, encoder: Encoder, keep: bool = True) ->
         found = _read(file, about)
         if found is None:
             if file.exists():
-                logger.warning("%s is not of %s as it is read now, or does not say: tokenised anew", file, shard)
+                logger.warning(
+                    "%s is damaged, not of %s as it is read now, or does not say: tokenised anew", file, shard
+                )
             found = _tokenised(shard, encoder)
             if keep:
-                with atomic_file(file) as temporary:
-                    told = about | {_NOTES: json.dumps(found.notes)}
-                    save_file({"image_tokens": found.image_tokens, "crop": found.crop}, temporary, told)
+                told = about | {_NOTES: json.dumps(found.notes)}
+                write_tensors(file, {"image_tokens": found.image_tokens, "crop": found.crop}, told)
         yield shard, found
     if keep:
         digests.keep()
@@ -108,13 +107,11 @@ def _about(shard: Path, encoder: Encoder, digests: Digests) -> dict[str, str]:
 
 def _read(file: Path, about: dict[str, str]) -> ShardTokens | None:
     try:
-        with safe_open(str(file), "pt") as opened:
-            told = dict(opened.metadata() or {})
-            notes = Counter(json.loads(told.pop(_NOTES, "{}")))
-            if told != about:
-                return None
-            return ShardTokens(opened.get_tensor("image_tokens"), opened.get_tensor("crop"), notes)
-    except (OSError, SafetensorError, ValueError):
+        tensors, told = read_tensors(file)
+        told.pop(CONTENT, None)
+        notes = Counter(json.loads(told.pop(_NOTES, "{}")))
+        return ShardTokens(tensors["image_tokens"], tensors["crop"], notes) if told == about else None
+    except ValueError:
         return None
 
 

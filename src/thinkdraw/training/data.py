@@ -10,8 +10,6 @@ from typing import Annotated, Literal
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
@@ -28,8 +26,8 @@ from thinkdraw.lab.prompts import Example, Family, prompt_set
 from thinkdraw.lab.rationales import write
 from thinkdraw.lab.scenes import draw
 from thinkdraw.picture_reader import DEFAULT, RULES, PictureReading, UnreadableError, read_with_notes, said
-from thinkdraw.runtime.files import atomic_file
 from thinkdraw.runtime.inputs.hashing import MADE_OF, Digests, content_digest
+from thinkdraw.runtime.inputs.kept_tensors import read_tensors, write_tensors
 from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.corpus_examples import corpus_examples
@@ -263,8 +261,7 @@ def load_examples(
         if notes:
             logger.warning("pictures of %s: %s", settings.source, said(notes))
         if is_main:
-            with atomic_file(cache) as temporary:
-                save_file({"image_tokens": codes}, temporary, {MADE_OF: made_of})
+            write_tensors(cache, {"image_tokens": codes}, {MADE_OF: made_of})
     if is_main:
         digests.keep()
     return Examples(list(fitting.values()), [thoughts[i] for i in fitting], codes)
@@ -315,17 +312,17 @@ def _refuse_fewer(rows: Mapping[int, Prompt], at_least: int) -> None:
 
 
 def _cached(cache: Path, made_of: str, source: str) -> Tensor | None:
-    """The image tokens in the file, None where they are of other pictures, or it does not say of which; then it says so."""
+    """The image tokens in the file, None where they are of other pictures or damaged, or it does not say of which; then it says so."""
     if not cache.is_file():
         return None
     try:
-        with safe_open(str(cache), "pt") as opened:
-            about = (opened.metadata() or {}).get(MADE_OF)
-            if about == made_of:
-                return opened.get_tensor("image_tokens")
+        tensors, told = read_tensors(cache)
+        about = told.get(MADE_OF)
+        if about == made_of:
+            return tensors["image_tokens"]
         why = "does not say what it was made of" if about is None else f"is of other pictures than {source} has now"
-    except (OSError, SafetensorError) as error:
-        why = f"cannot be read ({error})"
+    except ValueError as error:
+        why = str(error)
     logger.warning("%s %s: the pictures are tokenised anew", cache, why)
     return None
 

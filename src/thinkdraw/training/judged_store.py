@@ -6,15 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from thinkdraw.data.prompt_files import row_of
 from thinkdraw.errors import UserError
 from thinkdraw.rollouts.store import RolloutStore
-from thinkdraw.runtime.files import atomic_file
 from thinkdraw.runtime.inputs.hashing import MADE_OF, content_digest
+from thinkdraw.runtime.inputs.kept_tensors import read_tensors, write_tensors
 from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.training.batch import Batch, parts_of
 from thinkdraw.training.world import World
@@ -95,8 +93,7 @@ def with_log_probs_before(
             log_probs[chosen, : micro.tokens.shape[1]] = policy.log_probs(micro).log_probs.cpu()
     log_probs = world.reduce(log_probs)
     if world.is_main:
-        with atomic_file(cache) as temporary:
-            save_file({"log_probs": log_probs}, temporary, {MADE_OF: made_of})
+        write_tensors(cache, {"log_probs": log_probs}, {MADE_OF: made_of})
     world.wait()
     return dataclasses.replace(judged, old_log_probs=log_probs)
 
@@ -108,9 +105,15 @@ def _kept(cache: Path, made_of: str, is_needed: bool) -> Tensor | None:
     """
     if not cache.is_file():
         return None
-    with safe_open(str(cache), "pt") as opened:
-        about = (opened.metadata() or {}).get(MADE_OF)
-        if about == made_of or (about is None and is_needed):
-            return opened.get_tensor("log_probs")
+    try:
+        tensors, told = read_tensors(cache)
+    except ValueError as error:
+        if is_needed:
+            raise UserError(f"{cache} {error}. Restore it, or choose another out=.") from None
+        logger.warning("%s %s: computed anew", cache, error)
+        return None
+    about = told.get(MADE_OF)
+    if about == made_of or (about is None and is_needed):
+        return tensors["log_probs"]
     logger.warning("%s is of other rollouts, or does not say of which: computed anew", cache)
     return None
