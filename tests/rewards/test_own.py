@@ -148,6 +148,7 @@ def test_numbers_of_any_kind_become_float32_without_a_gradient(answer):
         (Answer(None), "rewards is of type NoneType"),
         (Answer([None, 1.0]), "rewards is of type list"),
         (Answer({"low": [0.5, 0.5]}), "rewards is of type dict"),
+        (Answer(torch.zeros(2, dtype=torch.complex64)), "complex numbers have no order"),
         (Answer([0, 1], applies=[True]), r"applies has shape \(1,\)"),
         (Answer([0, 1], components={"low": [1]}), r"components\[low\] has shape \(1,\)"),
     ],

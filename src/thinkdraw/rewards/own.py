@@ -93,7 +93,10 @@ class OwnReward(BaseReward):
         """(B,). Raises OwnCodeError for anything else."""
         rule = _rule(rollouts)
         try:
-            column = torch.as_tensor(values, dtype=dtype).detach()
+            column = torch.as_tensor(values).detach()
+            if column.is_complex():
+                raise TypeError("complex numbers have no order")
+            column = column.to(dtype)
         except (TypeError, ValueError, RuntimeError, OverflowError) as error:
             why = f"of type {type(values).__name__} ({' '.join(str(error).split())[:120]})"
             raise OwnCodeError(f"reward {self.name}: {what} is {why}. {rule}") from error
