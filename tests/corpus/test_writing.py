@@ -70,7 +70,7 @@ def test_data_sets_opens_the_shards_with_the_published_column_names(tmp_path):
     assert rows_of(out)[0]["image"]["bytes"] == (folder / "000.png").read_bytes()
 
 
-def test_the_card_says_where_rows_are_from_and_what_became_of_every_item(tmp_path):
+def test_the_card_says_where_rows_are_from_and_what_became_of_every_item(tmp_path, capsys):
     folder = picture_folder(tmp_path / "pictures", 6)
     (folder / "000.png").write_bytes(b"broken")
     (folder / "001.txt").write_text("a purple cow")
@@ -81,6 +81,13 @@ def test_the_card_says_where_rows_are_from_and_what_became_of_every_item(tmp_pat
             stub, tmp_path / "out", source=source, filters={"against": [str(tmp_path / "test.txt")], "min_jaccard": 0.8},
             licence="cc-by-4.0", limits={"price_in": 1000.0, "price_out": 10_000.0},
         )  # fmt: skip
+    said = capsys.readouterr().err
+    for became in (
+        f"corpus {out}: 1 rows, ",
+        "3 left out by filters (near duplicate)",
+        "1 set aside (unreadable picture)",
+    ):
+        assert became in said, became
     card = (out / "README.md").read_text()
     # 6 items: one unreadable, one test prompt, and of four equal rationales one stays.
     for line in (
@@ -273,7 +280,8 @@ def test_a_corpus_says_what_became_of_all_that_its_source_holds(tmp_path, capsys
     with TeacherStub(canned=True).running() as stub:
         for _ in range(2):  # a run that goes on says the same
             out = write_with(stub, tmp_path / "out", source=source)
-            said = capsys.readouterr().err
+            said, became = capsys.readouterr().err.splitlines()
+            assert became == f"corpus {out}: 2 rows"
             assert sorted(line.split(", ")[1:]) == sorted(said.strip().split(", ")[1:]) and said.startswith(
                 "source folder: 2 read"
             )

@@ -113,6 +113,7 @@ def test_unigenbench_tables_give_their_prompts(tmp_path):
         ("p.txt", " \n", "holds no prompt"),
         ("p.jsonl", '{"prompt": "a", "nouns": [1]}', "line 1: nouns and attr_nouns must be lists of texts"),
         ("p.jsonl", '{"prompt": "a", "spatial_info": {"obj1": "b"}}', "line 1: numeracy_info or spatial_info"),
+        ("p.jsonl", '{"prompt": "a", "numeracy_info": [["b", 2]]}', "form, a list of {obj_name, num} and one"),
         ("p.jsonl", '{"prompt": "a", "nouns": "cat"}', "line 1: nouns and attr_nouns must be lists of texts"),
         (
             "p.jsonl",

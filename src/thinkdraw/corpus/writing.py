@@ -78,6 +78,9 @@ def write(
         raise UserError(
             f"{settings.out} has no rows: {shown}.{first} {REJECTED_FILE} and {FILTERED_FILE} there have all."
         )
+    filtered = {f"left out by filters ({reason})": count for reason, count in made.filtered.items()}
+    rejected = {f"set aside ({kind})": count for kind, count in made.rejected.items()}
+    say_counts(f"corpus {settings.out}", {"rows": made.kept, **filtered, **rejected})
     return settings.out
 
 

@@ -253,7 +253,8 @@ def _named_things(row: JsonObject, where: str) -> JsonObject:
             found["relation"] = Relation(place["obj1"], place["locality"], place["obj2"])
     except (TypeError, KeyError) as error:
         raise UserError(
-            f"{where}: numeracy_info or spatial_info are not of T2I-R1's form ({error!r}). Correct them."
+            f"{where}: numeracy_info or spatial_info are not of T2I-R1's form, a list of {{obj_name, num}} and one "
+            f"{{obj1, locality, obj2}}: they are {cut(row.get('numeracy_info'))} and {cut(row.get('spatial_info'))}. Correct them."
         ) from error
     if not all(isinstance(noun, str) and _is_whole(number) for noun, number in found["counts"]):
         raise UserError(
