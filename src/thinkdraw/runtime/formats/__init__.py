@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -293,6 +292,3 @@ def sqlite_problem(path: Path | str, error: Exception, kept: str) -> UserError:
     else:
         way_out = f"It is damaged or of another program: move it away, so that its {kept} are not lost, and start anew"
     return UserError(f"{path} cannot be used: {one_line(error)}. {way_out}.")
-
-
-SQLITE_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, OSError, ValueError, OverflowError, UnicodeError)
