@@ -10,7 +10,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phase.judges import Judges
 from thinkdraw.rewards.combined import CombinedReward
-from thinkdraw.rewards.judges_behind import complaints
+from thinkdraw.rewards.judges_of import complaints
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision
 from thinkdraw.rewards.vqa_yes import OrmReward

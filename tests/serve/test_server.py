@@ -35,7 +35,7 @@ from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.serve.queue import FullError, JudgeQueue
 from thinkdraw.serve.reward import HttpReward
 from thinkdraw.serve.server import ServeConfig, bound_socket, checked_token
-from thinkdraw.serve.warm_up import first_look
+from thinkdraw.serve.warm_up import warm_up
 from thinkdraw.serve.wire import ABOUT, JUDGE, JudgeReply, Limits, parse, read_request, row_hashes, write_request
 
 JSON = {"content-type": "application/json"}
@@ -375,11 +375,11 @@ def test_the_revision_changes_with_settings_and_weights_and_with_nothing_else():
 
 
 def test_the_first_look_finds_components_and_warns_of_a_judge_that_fails():
-    assert first_look(open_reward("lab-detector")) == ["facts", "correct"]
+    assert warm_up(open_reward("lab-detector")) == ["facts", "correct"]
     broken = Brightness()
     broken.components = lambda rollouts: 1 / 0
     with pytest.warns(UserWarning, match="brightness has not judged a picture of the lab: .* division by zero"):
-        assert first_look(as_reward(broken)) is None
+        assert warm_up(as_reward(broken)) is None
 
 
 def lab_rollouts(count=24, group_size=4):

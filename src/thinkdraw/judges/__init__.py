@@ -5,7 +5,7 @@ A judge reports what it sees, raw; what that is worth is for `thinkdraw.rewards`
 
 from typing import Any
 
-from thinkdraw.judges.own import guarded
+from thinkdraw.judges.user_judges import with_checked_answers
 from thinkdraw.runtime.registry import make
 
 # Name → class; a string, so that a judge's libraries are imported when it is used and not before.
@@ -40,4 +40,4 @@ def load_judge(name: str, **settings: Any) -> Any:
     Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
     """
     judge = make("judge", JUDGES, name, settings)
-    return judge if name in JUDGES else guarded(name, judge)
+    return judge if name in JUDGES else with_checked_answers(name, judge)

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from thinkdraw.rewards.judges_behind import judges_behind
+from thinkdraw.rewards.judges_of import judges_of
 from thinkdraw.types import Rollouts, Verdicts
 
 
@@ -27,7 +27,7 @@ class BaseReward:
 
     @property
     def elsewhere(self) -> bool:
-        return any(judge.elsewhere for _, judge in judges_behind(self))
+        return any(judge.elsewhere for _, judge in judges_of(self))
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         raise NotImplementedError

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
-from thinkdraw.judges.own import guarded
-from thinkdraw.rewards.judges_behind import OwnJudge
+from thinkdraw.judges.user_judges import with_checked_answers
+from thinkdraw.rewards.judges_of import AnyJudge
 from thinkdraw.runtime.chat.thoughts import without_thoughts
 from thinkdraw.types import Detection, Detector, Questioner, Request, Rollouts, Writer
 
@@ -23,10 +23,10 @@ _Judge = TypeVar("_Judge")
 
 
 def held_to(protocol: type[_Judge], judge: object) -> _Judge:
-    """The judge; one of the user's own is guarded. Raises TypeError where it lacks the protocol's method."""
+    """The judge; the answers of a user's own are checked. Raises TypeError where it lacks the protocol's method."""
     if not isinstance(judge, protocol):
         raise TypeError(f"{type(judge).__name__} is no {protocol.__name__}, which this reward asks.")
-    return guarded(OwnJudge(judge).name, judge)
+    return with_checked_answers(AnyJudge(judge).name, judge)
 
 
 def pictures_of(rollouts: Rollouts) -> Tensor:
@@ -68,7 +68,7 @@ def p_yes(questioner: Questioner, pictures: Tensor, questions: Sequence[Sequence
         p = questioner.answer(pictures[chosen], texts).float().cpu()
         if p.shape != (len(texts),) or bool(((p < -1e-5) | (p > 1 + 1e-5)).any()):
             raise ValueError(
-                f"{OwnJudge(questioner).name} answered {len(texts)} questions with {tuple(p.shape)} numbers, "
+                f"{AnyJudge(questioner).name} answered {len(texts)} questions with {tuple(p.shape)} numbers, "
                 f"{p.flatten()[:3].tolist()} first: P(yes) is one number in 0..1 for each, or NaN."
             )
         answers.append(p.clamp(0, 1))
@@ -86,7 +86,7 @@ def written(writer: Writer, requests: Sequence[Request], parse: Callable[[str], 
     replies = writer.write(requests)
     if len(replies) != len(requests):
         raise ValueError(
-            f"{OwnJudge(writer).name} wrote {len(replies)} replies to {len(requests)} requests: one for each."
+            f"{AnyJudge(writer).name} wrote {len(replies)} replies to {len(requests)} requests: one for each."
         )
     return torch.tensor([math.nan if reply is None else parse(reply) for reply in replies], dtype=torch.float32)
 
@@ -126,6 +126,6 @@ def found_in(
     detections = detector.detect(pictures, labels)
     if len(detections) != len(pictures):
         raise ValueError(
-            f"{OwnJudge(detector).name} gave detections of {len(detections)} pictures, and was shown {len(pictures)}."
+            f"{AnyJudge(detector).name} gave detections of {len(detections)} pictures, and was shown {len(pictures)}."
         )
     return detections

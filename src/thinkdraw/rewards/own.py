@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thinkdraw.errors import OwnCodeError
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judges_behind import OwnJudge
+from thinkdraw.rewards.judges_of import AnyJudge
 from thinkdraw.runtime.registry import own_code
 from thinkdraw.types import Reward, Rollouts, Verdicts
 
@@ -46,7 +46,7 @@ class OwnReward(BaseReward):
 
     @property
     def revision(self) -> str | None:
-        return OwnJudge(self.call).revision
+        return AnyJudge(self.call).revision
 
     @property
     def judges(self) -> Mapping[str, object]:

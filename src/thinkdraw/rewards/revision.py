@@ -12,7 +12,7 @@ from torch import nn
 
 import thinkdraw
 from thinkdraw.errors import UserError
-from thinkdraw.rewards.judges_behind import judges_behind
+from thinkdraw.rewards.judges_of import judges_of
 from thinkdraw.rewards.own import OwnReward
 from thinkdraw.runtime.inputs.hashing import content_digest
 from thinkdraw.runtime.registry import is_own_code
@@ -38,7 +38,7 @@ def judges_revision(reward: Reward, *, former: bool = False) -> str | None:
     if reward.revision:
         return reward.revision
     digest, is_empty = hashlib.sha256(), True
-    for path, judge in judges_behind(reward, within_revisions=False):
+    for path, judge in judges_of(reward, within_revisions=False):
         if judge.revision:
             digest.update(f"{path} {judge.former_revision if former else judge.revision}".encode())
         elif isinstance(judge.thing, nn.Module):
@@ -64,7 +64,7 @@ def made_of(reward: Reward) -> str | None:
 
 def own_files(reward: Reward) -> list[Path]:
     """The files of the user's own code among a reward and its judges: of neither this package nor an installed one."""
-    things = [judge.thing for _, judge in judges_behind(reward)]
+    things = [judge.thing for _, judge in judges_of(reward)]
     made_by = [thing if inspect.isroutine(thing) else type(thing) for thing in things]
     modules = {sys.modules.get(str(getattr(maker, "__module__", ""))) for maker in made_by}
     files = {Path(file) for module in modules if (file := getattr(module, "__file__", None))}

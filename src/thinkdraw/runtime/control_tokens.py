@@ -1,4 +1,4 @@
-"""Texts of others, made harmless: a special token that a question spells out must not act as one."""
+"""Escapes special tokens in texts: a question may spell one, which must not act."""
 
 import re
 from collections.abc import Callable
@@ -8,9 +8,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-def breaker(tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
-    """A function that puts a space behind the first character of every special token in a text; other texts stay as they are."""
+def token_escaper(tokenizer: "PreTrainedTokenizerBase") -> Callable[[str], str]:
+    """Return a function that breaks up the special tokens in a text.
+
+    It puts a space behind the first character of every special token ("<image>" → "< image>"). Other texts stay as they
+    are.
+    """
     special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-    spelled = {text for text in special | set(tokenizer.all_special_tokens) if len(text) > 1}
-    pattern = re.compile("|".join(map(re.escape, sorted(spelled, key=len, reverse=True))) or r"(?!)")
-    return lambda text: pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+    breakable = {text for text in special | set(tokenizer.all_special_tokens) if len(text) > 1}
+    # The longest first, so that a token that begins like another is matched whole; (?!) matches nothing.
+    pattern = re.compile("|".join(map(re.escape, sorted(breakable, key=len, reverse=True))) or r"(?!)")
+    return lambda text: pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)

@@ -26,7 +26,7 @@ from thinkdraw.runtime.device import set_threads
 from thinkdraw.runtime.endpoints import is_loopback
 from thinkdraw.serve.access import read_token
 from thinkdraw.serve.queue import FullError, JudgeQueue, JudgingError
-from thinkdraw.serve.warm_up import first_look
+from thinkdraw.serve.warm_up import warm_up
 from thinkdraw.serve.wire import (
     ABOUT,
     API,
@@ -257,7 +257,7 @@ def run(config: ServeConfig) -> None:
     listening = bound_socket(config)
     reward = open_reward(config.reward.name, **config.reward.settings)
     service = Service(reward, config)
-    service.components = first_look(reward)
+    service.components = warm_up(reward)
     app = build_app(service, token)
     settings = listening_settings(app, config.max_connections, config.silent_s, config.shutdown_s)
     listening.listen()

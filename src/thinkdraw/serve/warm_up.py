@@ -10,7 +10,7 @@ from thinkdraw.lab.scenes import draw
 from thinkdraw.types import Reward, Rollouts, Sampling
 
 
-def first_look(reward: Reward) -> list[str] | None:
+def warm_up(reward: Reward) -> list[str] | None:
     """The names of the reward's components, or None where it cannot judge a lab prompt; a judge that fails is warned of."""
     try:
         return list(reward(_two_rollouts()).parts)

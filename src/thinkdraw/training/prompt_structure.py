@@ -10,7 +10,7 @@ from thinkdraw.data.structure.by_templates import RuleParser
 from thinkdraw.data.structure.by_writer import INSTRUCTION, WriterParser
 from thinkdraw.data.structure.structure import Parser, Structure, fill_structure
 from thinkdraw.errors import UserError
-from thinkdraw.rewards.judges_behind import OwnJudge
+from thinkdraw.rewards.judges_of import AnyJudge
 from thinkdraw.rewards.opening import open_judge
 from thinkdraw.runtime.inputs.hashing import content_digest
 from thinkdraw.runtime.json_types import JsonMapping
@@ -65,5 +65,5 @@ def open_parser(by: StructureBy, settings: JsonMapping) -> Parser:
             f"structure_settings.name={name} does not answer in words. Choose a judge that writes, such as vlm."
         )
     made_of = {key: value for key, value in asked.items() if key not in _WHERE}
-    digest = content_digest([INSTRUCTION, OwnJudge(writer).revision, made_of])[:8]
+    digest = content_digest([INSTRUCTION, AnyJudge(writer).revision, made_of])[:8]
     return WriterParser(writer, f"{name} {asked.get('model') or asked.get('path') or ''}".strip() + f" {digest}")

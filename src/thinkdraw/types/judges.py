@@ -136,7 +136,7 @@ class Verdicts:
 
 
 class Judge(Protocol):
-    """What a judge says of itself, beside what it answers. All of it is optional, see `rewards.judges_behind`.
+    """What a judge says of itself, beside what it answers. All of it is optional, see `rewards.judges_of`.
 
     revision: short hash of its weights and settings, None where it has none. elsewhere: it is asked over a network, so
     that this process can sample while it waits. failures: why it gave no verdict so far → how often.

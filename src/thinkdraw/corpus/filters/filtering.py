@@ -14,7 +14,7 @@ from thinkdraw.corpus.settings import AestheticSettings, ContradictionSettings, 
 from thinkdraw.corpus.sources import Item
 from thinkdraw.data.corpus_rows import all_prompts
 from thinkdraw.data.prompt_files import read_prompts
-from thinkdraw.rewards.judges_behind import OwnJudge
+from thinkdraw.rewards.judges_of import AnyJudge
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Questioner, Scorer
 
@@ -129,5 +129,5 @@ def filter_scores(
 
 def _key(settings: ContradictionSettings | AestheticSettings, number: int, judge: object) -> str:
     """Of a verdict: other settings ask another question, and other weights answer it otherwise."""
-    asked = settings.model_dump_json(exclude={"min_p_yes", "max_frac", "min_score"}) + (OwnJudge(judge).revision or "")
+    asked = settings.model_dump_json(exclude={"min_p_yes", "max_frac", "min_score"}) + (AnyJudge(judge).revision or "")
     return f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}/{number}"

@@ -21,7 +21,7 @@ from thinkdraw.judges.questioners.yes_no import (
     yes_no_ids,
 )
 from thinkdraw.runtime.chat.thoughts import without_last_word, without_thoughts
-from thinkdraw.runtime.control_tokens import breaker
+from thinkdraw.runtime.control_tokens import token_escaper
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Request
@@ -71,7 +71,7 @@ class VlmJudge:
         self._ends = torch.tensor(
             ends if isinstance(ends, list) else [-1 if ends is None else ends], device=self.device
         )
-        self._harmless = breaker(self.processor.tokenizer)
+        self._escape = token_escaper(self.processor.tokenizer)
 
     @cached_property
     def revision(self) -> str:
@@ -139,4 +139,4 @@ class VlmJudge:
 
     def _conversation(self, request: Request) -> list[JsonObject]:
         parts: list[JsonObject] = [{"type": "image", "image": to_pil(np.asarray(p))} for p in request.pictures]
-        return [{"role": "user", "content": [*parts, {"type": "text", "text": self._harmless(request.text)}]}]
+        return [{"role": "user", "content": [*parts, {"type": "text", "text": self._escape(request.text)}]}]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.control_tokens import breaker
+from thinkdraw.runtime.control_tokens import token_escaper
 from thinkdraw.types import Finding
 
 # `User:` and `Assistant:` without the bars, as some papers' code has it, cost Janus-Pro-1B ten GenEval points and more.
@@ -33,7 +33,7 @@ class JanusText:
         self.suppressed = torch.zeros(vocabulary, dtype=torch.bool)
         self.suppressed[never] = True
         self.controls = frozenset({self.bos, self.eos, self.pad, self.boi, self.eoi, self.image})
-        self._harmless = breaker(tokenizer)
+        self._escape = token_escaper(tokenizer)
 
     @property
     def vocabulary_hash(self) -> str:
@@ -69,12 +69,12 @@ class JanusText:
         """Ids that JanusProcessor builds for one picture and a question; a space breaks up special tokens in the question."""
         picture = [self.boi, *[self.image] * self.num_image_tokens, self.eoi]
         before, after = PROMPT_FORM.split("{text}")
-        asked = f"\n{self._harmless(text.strip())}{after}"
+        asked = f"\n{self._escape(text.strip())}{after}"
         return [self.bos, *self.encode(before), *picture, *self.encode(asked)]
 
     def answer(self, text: str) -> list[int]:
         """Ids of a text as the answer to a `question`; special tokens in it are broken up, too."""
-        return self.thought(self._harmless(text))
+        return self.thought(self._escape(text))
 
     def single_tokens(self, word: str) -> Tensor:
         """Ids of the spellings of a word (with a space, capitalised) that are one token each."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.monitor import OPTIMISED
-from thinkdraw.rewards.judges_behind import complaints
+from thinkdraw.rewards.judges_of import complaints
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision, own_files, refuse_other_judges

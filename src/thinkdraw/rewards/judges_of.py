@@ -1,6 +1,6 @@
 """The judges that a reward asks, with their names, revisions and failures.
 
-This is the one place that looks for a judge's optional attributes, those of `types.Judge`: ours and users' have some of them.
+Only this module looks for the optional attributes of a judge (`types.Judge`), of which ours and users' have some.
 """
 
 from collections import Counter
@@ -10,11 +10,11 @@ from torch import nn
 
 from thinkdraw.types import Reward, Rollouts
 
-_DEPTH = 8  # how many attributes deep judges are looked for
+_DEPTH = 8  # judges are searched for this many attributes deep
 
 
-class OwnJudge:
-    """Anything that a reward asks as a `types.Judge`: what it does not say of itself is filled in.
+class AnyJudge:
+    """Anything that a reward asks, as a `types.Judge`: what it does not declare is filled in.
 
     thing: a judge, ours or a user's, or any other object in a user's reward.
     """
@@ -33,7 +33,7 @@ class OwnJudge:
 
     @property
     def former_revision(self) -> str | None:
-        """Its revision as older versions wrote it, where that was another."""
+        """Its revision as older versions wrote it, where that differs."""
         former = getattr(self.thing, "former_revision", None)
         return former if isinstance(former, str) else self.revision
 
@@ -43,16 +43,18 @@ class OwnJudge:
 
     @property
     def failures(self) -> Counter[str]:
-        """Why it gave no verdict so far → how often; a user's own reward may call them its `problems`."""
+        """Reason for no verdict → count so far; a user's own reward may call them `problems`."""
         counters = (getattr(self.thing, name, None) for name in ("failures", "problems"))
         return sum((counter for counter in counters if isinstance(counter, Counter)), Counter())
 
 
-def judges_behind(reward: Reward, *, within_revisions: bool = True) -> Iterator[tuple[str, OwnJudge]]:
-    """(path of attributes, judge) of all that the reward asks, each once: `.questioner`, `.rewards.facts.detector`.
+def judges_of(reward: Reward, *, within_revisions: bool = True) -> Iterator[tuple[str, AnyJudge]]:
+    """Yield (path of attributes, judge) of all that the reward asks, each once.
 
-    A judge, such as a user's own that just holds a network, is followed by what is in its attributes.
-    within_revisions: also where the judge has a revision, which stands for all that is in it.
+    A path is ".questioner" or ".rewards.facts.detector". A judge is followed by the contents of its attributes, since a
+    user's
+    own may just hold a network.
+    within_revisions: also look inside a judge that has a revision, which stands for all that is in it.
     """
     seen: set[int] = set()
     for role, judge in reward.judges.items():
@@ -62,12 +64,15 @@ def judges_behind(reward: Reward, *, within_revisions: bool = True) -> Iterator[
 
 def _with_attributes(
     thing: object, path: str, depth: int, seen: set[int], within_revisions: bool
-) -> Iterator[tuple[str, OwnJudge]]:
-    """The thing as a judge, then what is in its attributes. seen: ids of the objects that have been yielded."""
+) -> Iterator[tuple[str, AnyJudge]]:
+    """Yield the thing as a judge, then what is in its attributes.
+
+    seen: ids of the objects that have been yielded.
+    """
     if id(thing) in seen or depth == 0 or isinstance(thing, type | Rollouts):
         return
     seen.add(id(thing))
-    judge = OwnJudge(thing)
+    judge = AnyJudge(thing)
     yield path, judge
     if isinstance(thing, nn.Module) or (judge.revision and not within_revisions):
         return
@@ -82,11 +87,12 @@ def _with_attributes(
 
 
 def complaints(reward: Reward, notes: Counter[str] | None = None) -> str:
-    """One line on why judges gave no verdict so far: of each the two most frequent reasons with their counts, or "".
+    """Say in one line why judges gave no verdict so far, or "" if all did.
 
+    Each judge shows its two most frequent reasons with their counts.
     notes: of the reward's `Verdicts`, used where no judge counts its failures.
     """
-    counts = [(judge.name, judge.failures) for _, judge in judges_behind(reward) if judge.failures]
+    counts = [(judge.name, judge.failures) for _, judge in judges_of(reward) if judge.failures]
     if not counts and notes:
         counts = [(reward.name, notes)]
     return "; ".join(f"{name}: {_two_most_frequent(reasons)}" for name, reasons in counts)

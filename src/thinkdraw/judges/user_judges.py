@@ -61,20 +61,20 @@ METHODS: dict[str, tuple[str, Check]] = {
 }
 
 
-def guarded(name: str, judge: J) -> J:
+def with_checked_answers(name: str, judge: J) -> J:
     """The judge itself, whose answers are checked from now on, and whose errors are OwnCodeError.
 
     name: as the user calls it. A judge of this package, or one that is guarded already, stays as it is.
     """
     kind = type(judge)
-    if kind.__module__.partition(".")[0] == "thinkdraw" or getattr(kind, "is_guarded", False):
+    if kind.__module__.partition(".")[0] == "thinkdraw" or getattr(kind, "has_checked_answers", False):
         return judge
-    methods = {m: _guarded(f"judge {name}", getattr(kind, m), *METHODS[m]) for m in METHODS if hasattr(kind, m)}
+    methods = {m: _with_check(f"judge {name}", getattr(kind, m), *METHODS[m]) for m in METHODS if hasattr(kind, m)}
     about = {
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
-        "is_guarded": True,
+        "has_checked_answers": True,
     }
     try:
         object.__setattr__(judge, "__class__", type(kind.__name__, (kind,), about | methods))
@@ -83,7 +83,7 @@ def guarded(name: str, judge: J) -> J:
     return judge
 
 
-def _guarded(who: str, method: Callable[..., object], wanted: str, check: Check) -> Callable[..., object]:
+def _with_check(who: str, method: Callable[..., object], wanted: str, check: Check) -> Callable[..., object]:
     @functools.wraps(method)
     def ask(self: object, first: Sized, *others: Sized, **named: object) -> object:
         count = len(others[0]) if method.__name__ == "answer" and others else len(first)
