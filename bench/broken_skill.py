@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from thinkdraw.commands.evaluate_tables import print_comparison
+from thinkdraw.cli.evaluate.tables import print_comparison
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.studies.evaluate import run

@@ -103,7 +103,7 @@ def test_list_names_something(monkeypatch, capsys, what):
 
 
 def test_a_table_shows_whatever_a_prompt_holds(capsys):
-    from thinkdraw.commands.evaluate_tables import print_rows
+    from thinkdraw.cli.evaluate.tables import print_rows
 
     print_rows([{"prompt": "a \x1b[2J [red]cat[/red] \ud800 \u202e \\[x]", "value": 1}], "eval [bold]\udfff")
     shown = capsys.readouterr().out

@@ -43,10 +43,10 @@ def test_no_encoding_of_a_console_ends_a_program(monkeypatch, encoding):
 
 
 def test_an_argument_is_utf_8_under_every_locale(monkeypatch):
-    from thinkdraw import cli
+    from thinkdraw.cli.generate import _argument_text
 
     typed = "a caf\u00e9".encode()
     monkeypatch.setattr("os.fsencode", lambda text: text.encode("ascii", "surrogateescape"))  # as in the C locale
-    assert cli._argument_text(typed.decode("ascii", "surrogateescape")) == "a caf\u00e9"
+    assert _argument_text(typed.decode("ascii", "surrogateescape")) == "a caf\u00e9"
     with pytest.raises(UserError, match="holds U"):
-        cli._argument_text(b"caf\xe9".decode("ascii", "surrogateescape"))
+        _argument_text(b"caf\xe9".decode("ascii", "surrogateescape"))

@@ -126,7 +126,7 @@ def evaluate(
 
 
 def _run(given: JsonObject, judge: Sequence[str], settings: Sequence[str], as_json: bool) -> None:
-    from thinkdraw.commands.evaluate_tables import print_summary
+    from thinkdraw.cli.evaluate.tables import print_summary
     from thinkdraw.config import load_config
     from thinkdraw.studies import evaluate as recipe
     from thinkdraw.studies.evaluate_open import EvaluateConfig
@@ -147,7 +147,7 @@ def _lab(
 ) -> None:
     """The lab's own evaluation, whose folders the recipes and the report know."""
     from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
-    from thinkdraw.commands.evaluate_tables import print_lab
+    from thinkdraw.cli.evaluate.tables import print_lab
     from thinkdraw.lab.prompts import SPECS, family_of
     from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
@@ -169,7 +169,7 @@ def _lab(
 def _import(
     names: Sequence[str], file: Path, prompts: Path | None, out: Path | None, settings: Sequence[str], as_json: bool
 ) -> None:
-    from thinkdraw.commands.evaluate_tables import print_summary
+    from thinkdraw.cli.evaluate.tables import print_summary
     from thinkdraw.config import load_config
     from thinkdraw.studies.evaluate_import import import_official
     from thinkdraw.studies.evaluate_open import EvaluateConfig
@@ -188,7 +188,7 @@ def _import(
 
 
 def _compare(a: Path, b: Path, as_json: bool) -> None:
-    from thinkdraw.commands.evaluate_tables import print_comparison
+    from thinkdraw.cli.evaluate.tables import print_comparison
     from thinkdraw.studies.evaluate_import import compare_folders
 
     found = compare_folders(a, b)

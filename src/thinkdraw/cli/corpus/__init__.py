@@ -1,0 +1,1 @@
+"""`thinkdraw corpus …`: rationales written by a teacher, shown, counted, tokenised."""

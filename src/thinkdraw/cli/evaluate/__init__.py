@@ -1,0 +1,1 @@
+"""`thinkdraw eval` and `thinkdraw thoughts`."""

@@ -1,0 +1,1 @@
+"""What all verbs share: how a command line is read, and how results are printed."""

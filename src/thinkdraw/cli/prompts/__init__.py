@@ -1,0 +1,1 @@
+"""`thinkdraw prompts …`: prompt sets made, and checked against test sets."""
