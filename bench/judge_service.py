@@ -31,7 +31,7 @@ from thinkdraw.policies.opening import load_trained
 from thinkdraw.policies.sampling.noise import derive_seeds
 from thinkdraw.recipes.phase.judging import draw_and_judge, judge
 from thinkdraw.rewards.opening import open_reward
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.runtime.tracking import environment
 from thinkdraw.serve.reward import HttpReward
 from thinkdraw.types import Prompt, Reward, Rollouts, Sampling

@@ -17,7 +17,7 @@ from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
 from thinkdraw.recipes.phase.rollout import draw_seeds, sample_phase
 from thinkdraw.recipes.phase.stats import phase_stats
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.checkpoint import latest_checkpoint, load_trainer_state
 from thinkdraw.runtime.tracking import MetricsLog

@@ -10,9 +10,9 @@ from thinkdraw.errors import UserError
 from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phase.judges import Judges
 from thinkdraw.rewards.combined import CombinedReward
-from thinkdraw.rewards.judges_of import complaints
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.judges_of import failure_summary
 from thinkdraw.rewards.revision import judges_revision
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.rewards.vqa_yes import OrmReward
 from thinkdraw.types import Sampling, Verdicts
 
@@ -127,7 +127,7 @@ def test_a_run_that_stops_without_verdicts_says_what_they_note(tmp_path, policy)
 def test_a_reward_that_counts_its_problems_itself_is_heard_too_and_one_that_says_nothing_adds_nothing():
     mine = LowCodes()
     reward = as_reward(mine)
-    assert complaints(reward) == ""
-    assert complaints(reward, Counter({"no answer": 3})) == "low-codes: no answer (3)"  # as its verdicts note it
+    assert failure_summary(reward) == ""
+    assert failure_summary(reward, Counter({"no answer": 3})) == "low-codes: no answer (3)"  # as its verdicts note it
     mine.problems = Counter({"HTTP 503\n from there": 2})
-    assert complaints(reward) == "low-codes: HTTP 503 from there (2)"
+    assert failure_summary(reward) == "low-codes: HTTP 503 from there (2)"

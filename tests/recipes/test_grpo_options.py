@@ -13,7 +13,7 @@ from thinkdraw.recipes.phase.rollout import sample_phase
 from thinkdraw.recipes.phase.stats import phase_stats
 from thinkdraw.recipes.phase.token_credit import token_credit
 from thinkdraw.rewards.combined import CombinedReward
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.training.run import open_policy
 from thinkdraw.training.world import World
 from thinkdraw.types import Rollouts

@@ -18,7 +18,7 @@ from thinkdraw.recipes.phase.stats import phase_stats
 from thinkdraw.recipes.phase.token_credit import scored
 from thinkdraw.recipes.preference import PairBatch, PreferenceConfig
 from thinkdraw.recipes.verifier import Labelled
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.training.batch import Batch, parts_of
 from thinkdraw.training.judged_store import with_log_probs_before
 from thinkdraw.training.run import backward, open_policy

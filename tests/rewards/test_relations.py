@@ -2,7 +2,7 @@ import pytest
 
 from thinkdraw.data.prompt_files import read_prompts
 from thinkdraw.data.structure.by_templates import PLACES
-from thinkdraw.rewards.objects.relations import NOT_IN_2D, RELATION_OF, WORDINGS, place_score, relation_of
+from thinkdraw.rewards.objects.relations import NOT_IN_2D, RELATION_OF, WORDINGS, relation_of, relation_score
 
 # Centres around (50, 50) in a picture of 100: 20 wide and high each.
 MIDDLE = (40, 40, 60, 60)
@@ -13,7 +13,7 @@ STANDS = {"left of": LEFT, "right of": RIGHT, "above": TOP, "below": BOTTOM}
 @pytest.mark.parametrize("rule", ["t2i-compbench", "geneval"])
 @pytest.mark.parametrize("word", [word for word, relation in RELATION_OF.items() if relation != "next to"])
 def test_every_word_for_a_direction_holds_on_its_own_side_and_on_no_other(word, rule):
-    scores = {side: place_score(word, box, MIDDLE, 100, rule) for side, box in STANDS.items()}
+    scores = {side: relation_score(word, box, MIDDLE, 100, rule) for side, box in STANDS.items()}
     assert scores == {side: float(side == RELATION_OF[word]) for side in STANDS}
 
 
@@ -43,17 +43,17 @@ def test_a_word_stands_for_its_relation(word, side):
     ],
 )
 def test_every_word_for_nearness_holds_if_one_offset_is_small(word, box, score):
-    assert place_score(word, box, MIDDLE, 100) == pytest.approx(score)
+    assert relation_score(word, box, MIDDLE, 100) == pytest.approx(score)
 
 
 @pytest.mark.parametrize("word", [*NOT_IN_2D, "riding", ""])
 def test_a_word_that_boxes_cannot_decide_has_no_score(word):
     assert relation_of(word) is None
-    assert place_score(word, LEFT, MIDDLE, 100) is None
+    assert relation_score(word, LEFT, MIDDLE, 100) is None
 
 
 def test_genevals_rule_has_no_nearness():
-    assert place_score("next to", LEFT, MIDDLE, 100, "geneval") is None
+    assert relation_score("next to", LEFT, MIDDLE, 100, "geneval") is None
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_genevals_rule_has_no_nearness():
     ],
 )
 def test_overlap_and_diagonals_lower_a_direction_as_t2i_compbench_does(subject, score):
-    assert place_score("left of", subject, MIDDLE, 100) == pytest.approx(score)
+    assert relation_score("left of", subject, MIDDLE, 100) == pytest.approx(score)
 
 
 def test_every_word_of_t2i_r1s_training_prompts_has_a_relation(shared_dir):

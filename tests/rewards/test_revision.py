@@ -4,8 +4,8 @@ import torch
 
 from thinkdraw.judges.lab import LabDetector, PolicyQuestioner
 from thinkdraw.rewards import REWARDS, load_reward
-from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import judges_revision
+from thinkdraw.rewards.user_rewards import as_reward
 
 
 class Named:

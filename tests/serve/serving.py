@@ -11,7 +11,7 @@ import torch
 import uvicorn
 from tests.benchmarks.stub import rollouts
 
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.serve.connections import listening_settings
 from thinkdraw.serve.server import ServeConfig, Service, bound_socket, build_app
 from thinkdraw.types import Prompt, Question, Reward, Rollouts

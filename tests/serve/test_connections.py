@@ -12,7 +12,7 @@ from tests.serve.serving import Brightness, noise, served
 from tests.serve.test_server import JSON, Gated, post, rewards_of, submitted, waited
 
 from thinkdraw.errors import UserError
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.serve.intake import Refusal, Room
 from thinkdraw.serve.queue import FullError, JudgeQueue, JudgingError
 from thinkdraw.serve.reward import HttpReward

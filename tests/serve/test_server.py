@@ -28,8 +28,8 @@ from thinkdraw.recipes import grpo
 from thinkdraw.rewards.clip_score import ClipScoreReward
 from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.opening import open_reward
-from thinkdraw.rewards.own import as_reward
 from thinkdraw.rewards.revision import revision_of
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.serve.queue import FullError, JudgeQueue

@@ -17,8 +17,8 @@ from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.rewards.opening import RewardSettings, open_reward
-from thinkdraw.rewards.own import as_reward
-from thinkdraw.rewards.revision import made_of
+from thinkdraw.rewards.revision import judges_and_code_revision
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.rollouts import Judge, RolloutStore, StoredShard
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.runtime.files import only_writer
@@ -85,7 +85,7 @@ def score_missing(
 
 def judge_of(reward: Reward, settings: RewardSettings) -> Judge:
     """The judge of a column of scores, with a hash of all that its verdicts follow from."""
-    return Judge(reward=settings.name, settings=settings.settings, revision=made_of(reward))
+    return Judge(reward=settings.name, settings=settings.settings, revision=judges_and_code_revision(reward))
 
 
 def shown(name: str, scores: Tensor) -> dict[str, float | None]:

@@ -28,7 +28,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import read_picture
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.verifier_learner import Learner, open_learner
-from thinkdraw.rewards.judging import worded
+from thinkdraw.rewards.judging import fill_template
 from thinkdraw.rewards.vqa_yes import ORM_QUESTION
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json
@@ -183,7 +183,7 @@ def read_labels(folder: Path, tasks: Sequence[Task]) -> Labelled:
     if not rows:
         raise UserError(f"{folder} has no row of the tasks {', '.join(tasks)}. Name others, or make them.")
     return Labelled(
-        torch.from_numpy(np.stack(pictures)), [worded(QUESTIONS[row["task"]], row["prompt"]) for row in rows],
+        torch.from_numpy(np.stack(pictures)), [fill_template(QUESTIONS[row["task"]], row["prompt"]) for row in rows],
         torch.tensor([float(row["label"]) for row in rows]), [row["prompt"] for row in rows],
     )  # fmt: skip
 

@@ -48,7 +48,7 @@ def load_reward(name: str, **settings: Any) -> Reward:
     What stands at a dotted path, is no class and has a first parameter called `rollouts` is the reward itself.
     Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
     """
-    from thinkdraw.rewards.own import as_reward
+    from thinkdraw.rewards.user_rewards import as_reward
 
     maker = find("reward", REWARDS, name)
     if not inspect.isclass(maker) and next(iter(inspect.signature(maker).parameters), "") == "rollouts":

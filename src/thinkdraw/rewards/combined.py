@@ -7,7 +7,7 @@ import torch
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.types import Reward, Rollouts, Verdicts
 
 

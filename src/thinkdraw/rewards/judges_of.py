@@ -16,44 +16,43 @@ _DEPTH = 8  # judges are searched for this many attributes deep
 class AnyJudge:
     """Anything that a reward asks, as a `types.Judge`: what it does not declare is filled in.
 
-    thing: a judge, ours or a user's, or any other object in a user's reward.
+    target: a judge, ours or a user's, or any other object in a user's reward.
     """
 
-    def __init__(self, thing: object) -> None:
-        self.thing = thing
+    def __init__(self, target: object) -> None:
+        self.target = target
 
     @property
     def name(self) -> str:
-        return str(getattr(self.thing, "name", type(self.thing).__name__))
+        return str(getattr(self.target, "name", type(self.target).__name__))
 
     @property
     def revision(self) -> str | None:
-        revision = None if isinstance(self.thing, nn.Module) else getattr(self.thing, "revision", None)
+        revision = None if isinstance(self.target, nn.Module) else getattr(self.target, "revision", None)
         return revision if isinstance(revision, str) and revision else None
 
     @property
     def former_revision(self) -> str | None:
         """Its revision as older versions wrote it, where that differs."""
-        former = getattr(self.thing, "former_revision", None)
+        former = getattr(self.target, "former_revision", None)
         return former if isinstance(former, str) else self.revision
 
     @property
     def elsewhere(self) -> bool:
-        return getattr(self.thing, "elsewhere", False) is True
+        return getattr(self.target, "elsewhere", False) is True
 
     @property
     def failures(self) -> Counter[str]:
         """Reason for no verdict → count so far; a user's own reward may call them `problems`."""
-        counters = (getattr(self.thing, name, None) for name in ("failures", "problems"))
+        counters = (getattr(self.target, name, None) for name in ("failures", "problems"))
         return sum((counter for counter in counters if isinstance(counter, Counter)), Counter())
 
 
 def judges_of(reward: Reward, *, within_revisions: bool = True) -> Iterator[tuple[str, AnyJudge]]:
     """Yield (path of attributes, judge) of all that the reward asks, each once.
 
-    A path is ".questioner" or ".rewards.facts.detector". A judge is followed by the contents of its attributes, since a
-    user's
-    own may just hold a network.
+    A path is ".questioner" or ".rewards.facts.detector". A judge is followed by the contents of its attributes, because a
+    user's own judge may just hold a network.
     within_revisions: also look inside a judge that has a revision, which stands for all that is in it.
     """
     seen: set[int] = set()
@@ -86,7 +85,7 @@ def _with_attributes(
         yield from _with_attributes(value, f"{path}.{name}", depth - 1, seen, within_revisions)
 
 
-def complaints(reward: Reward, notes: Counter[str] | None = None) -> str:
+def failure_summary(reward: Reward, notes: Counter[str] | None = None) -> str:
     """Say in one line why judges gave no verdict so far, or "" if all did.
 
     Each judge shows its two most frequent reasons with their counts.

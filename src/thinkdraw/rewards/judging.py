@@ -41,7 +41,7 @@ def thoughts_of(rollouts: Rollouts) -> tuple[str, ...]:
     return rollouts.thoughts or ("",) * len(rollouts)
 
 
-def worded(template: str, text: str, place: str = "{prompt}") -> str:
+def fill_template(template: str, text: str, place: str = "{prompt}") -> str:
     """The template with the text in its place; other braces stay as they are."""
     return template.replace(place, text)
 
@@ -78,7 +78,7 @@ def p_yes(questioner: Questioner, pictures: Tensor, questions: Sequence[Sequence
 def requests_about(rollouts: Rollouts, instruction: str) -> list[Request]:
     """The instruction about each row's picture, with the row's prompt in its place."""
     rows = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
-    return [Request(worded(instruction, prompt.text), (picture,)) for prompt, picture in rows]
+    return [Request(fill_template(instruction, prompt.text), (picture,)) for prompt, picture in rows]
 
 
 def written(writer: Writer, requests: Sequence[Request], parse: Callable[[str], float]) -> Tensor:

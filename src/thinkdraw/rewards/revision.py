@@ -13,7 +13,7 @@ from torch import nn
 import thinkdraw
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judges_of import judges_of
-from thinkdraw.rewards.own import OwnReward
+from thinkdraw.rewards.user_rewards import UserReward
 from thinkdraw.runtime.inputs.hashing import content_digest
 from thinkdraw.runtime.registry import is_own_code
 from thinkdraw.types import Reward
@@ -23,7 +23,7 @@ _PLACES = 4096  # looked at in each tensor, as a policy's revision does: fine-tu
 
 def revision_of(reward: Reward, settings: dict[str, Any]) -> str:
     """12 hex digits of name, settings, version and judges. settings: what the reward was made with."""
-    kind = type(reward.call if isinstance(reward, OwnReward) else reward).__qualname__
+    kind = type(reward.call if isinstance(reward, UserReward) else reward).__qualname__
     facts = [reward.name, kind, settings, thinkdraw.__version__]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update((judges_revision(reward) or "").encode())
@@ -41,9 +41,9 @@ def judges_revision(reward: Reward, *, former: bool = False) -> str | None:
     for path, judge in judges_of(reward, within_revisions=False):
         if judge.revision:
             digest.update(f"{path} {judge.former_revision if former else judge.revision}".encode())
-        elif isinstance(judge.thing, nn.Module):
+        elif isinstance(judge.target, nn.Module):
             digest.update(path.encode())
-            for name, tensor in sorted(judge.thing.state_dict().items()):
+            for name, tensor in sorted(judge.target.state_dict().items()):
                 flat = tensor.flatten()
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
                 digest.update(flat[:: max(1, len(flat) // _PLACES)].float().cpu().numpy().tobytes())
@@ -53,25 +53,25 @@ def judges_revision(reward: Reward, *, former: bool = False) -> str | None:
     return None if is_empty else digest.hexdigest()[:12]
 
 
-def made_of(reward: Reward) -> str | None:
+def judges_and_code_revision(reward: Reward) -> str | None:
     """A hash of all that the reward's verdicts follow from beside its settings: its judges, and code of the user's own.
 
     None where there is neither: shipped rules.
     """
-    parts = [judges_revision(reward), *(file.read_bytes() for file in own_files(reward))]
+    parts = [judges_revision(reward), *(file.read_bytes() for file in user_code_files(reward))]
     return content_digest(parts)[:12] if parts[1:] else judges_revision(reward)
 
 
-def own_files(reward: Reward) -> list[Path]:
+def user_code_files(reward: Reward) -> list[Path]:
     """The files of the user's own code among a reward and its judges: of neither this package nor an installed one."""
-    things = [judge.thing for _, judge in judges_of(reward)]
+    things = [judge.target for _, judge in judges_of(reward)]
     made_by = [thing if inspect.isroutine(thing) else type(thing) for thing in things]
     modules = {sys.modules.get(str(getattr(maker, "__module__", ""))) for maker in made_by}
     files = {Path(file) for module in modules if (file := getattr(module, "__file__", None))}
     return sorted(file for file in files if is_own_code(file))
 
 
-def refuse_other_judges(before: Mapping[str, str | None], now: Mapping[str, str | None], where: Any) -> None:
+def refuse_changed_judges(before: Mapping[str, str | None], now: Mapping[str, str | None], where: Any) -> None:
     """Raise UserError if a reward that a run goes on with has another revision than it began with. where: the run's folder."""
     for name, revision in now.items():
         if revision != before.get(name, revision):

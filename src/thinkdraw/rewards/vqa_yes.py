@@ -3,7 +3,7 @@
 import torch
 
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, held_to, p_yes, pictures_of, worded
+from thinkdraw.rewards.judging import check_template, fill_template, held_to, p_yes, pictures_of
 from thinkdraw.types import Questioner, Rollouts, Verdicts
 
 ORM_QUESTION = (
@@ -29,7 +29,7 @@ class VqaYesReward(BaseReward):
         self.question = check_template("vqa-yes: question", question)
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
-        questions = [[worded(self.question, prompt.text)] for prompt in rollouts.prompts]
+        questions = [[fill_template(self.question, prompt.text)] for prompt in rollouts.prompts]
         return Verdicts.of(torch.cat(p_yes(self.questioner, pictures_of(rollouts), questions)))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.types import Drawer, Prompt, Reward, Rollouts, Sampling
 
 

@@ -165,7 +165,7 @@ class Reward(Protocol):
     revision: short hash of all that the verdicts depend on, if the reward knows it, as one on a server does; with None it
         is made of the judges' (`rewards.revision`).
     elsewhere: another process judges, so that this one can sample while it waits.
-    A user's own reward may be a plain function or class that returns a tensor: see `rewards.own`.
+    A user's own reward may be a plain function or class that returns a tensor: see `rewards.user_rewards`.
     """
 
     @property

@@ -8,7 +8,7 @@ from tests.serve.serving import Brightness, noise
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.phase.judging import Judging, draw_and_judge, judge
 from thinkdraw.rewards.combined import CombinedReward
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 
 
 def test_the_answers_are_those_of_judging_at_once_in_the_order_of_the_chunks():

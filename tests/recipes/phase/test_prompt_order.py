@@ -12,7 +12,7 @@ from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phase.advantages import extremes
 from thinkdraw.recipes.phase.prompt_order import HistorySettings, PromptOrder
 from thinkdraw.recipes.phase.rollout import retold, sample_phase
-from thinkdraw.rewards.own import as_reward
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.run import open_policy
 from thinkdraw.training.world import World

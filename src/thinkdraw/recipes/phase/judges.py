@@ -7,10 +7,10 @@ from pathlib import Path
 from thinkdraw.errors import UserError
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.monitor import OPTIMISED
-from thinkdraw.rewards.judges_of import complaints
+from thinkdraw.rewards.judges_of import failure_summary
 from thinkdraw.rewards.opening import open_reward
-from thinkdraw.rewards.own import as_reward
-from thinkdraw.rewards.revision import judges_revision, own_files, refuse_other_judges
+from thinkdraw.rewards.revision import judges_revision, refuse_changed_judges, user_code_files
+from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.training.run import Run
@@ -46,7 +46,7 @@ class Judges:
     def note(self, run: Run[Policy]) -> None:
         """Have the run note the user's own code among the rewards: another reward is another run."""
         for name, reward in self.watched.items():
-            if files := own_files(reward):
+            if files := user_code_files(reward):
                 setting = "reward.name" if name == OPTIMISED else f"validation.monitors {reward.name}"
                 named = f"{reward.name} ({', '.join(map(str, files))})"
                 run.note(setting, Input.of(named, (file.read_bytes() for file in files)))
@@ -65,13 +65,13 @@ class Judges:
         """Raise UserError if a reward's judges are others than the run began with: their verdicts are not comparable."""
         now, former = self.state_dict(), self._revisions(former=True)
         began = {name: now.get(name) if revision == former.get(name) else revision for name, revision in state.items()}
-        refuse_other_judges(began, now, self.run_folder)
+        refuse_changed_judges(began, now, self.run_folder)
 
     def refuse_missing_verdicts(self, verdicts: Verdicts, config: GrpoConfig, world: World) -> None:
         """Raise UserError if more than `max_no_verdict_frac` of a phase's rollouts, over all processes, have no verdict."""
         rows = world.add({"missing": float(verdicts.missing.sum()), "all": len(verdicts)})
         if (frac := rows["missing"] / rows["all"]) > config.max_no_verdict_frac:
-            said = complaints(self.optimised, verdicts.notes)
+            said = failure_summary(self.optimised, verdicts.notes)
             raise UserError(
                 f"reward {self.optimised.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than "
                 f"max_no_verdict_frac={config.max_no_verdict_frac:g}{f' ({said})' if said else ''}. Look at its judge, or "

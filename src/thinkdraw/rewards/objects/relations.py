@@ -39,7 +39,7 @@ def relation_of(word: str, rule: Rule = "t2i-compbench") -> str | None:
     return None if rule == "geneval" and relation == "next to" else relation
 
 
-def place_score(
+def relation_score(
     word: str, subject: Sequence[float], object: Sequence[float], side: float, rule: Rule = "t2i-compbench"
 ) -> float | None:
     """How well `subject` stands as `word` says, seen from `object`, 0..1; None where `relation_of` knows no relation.

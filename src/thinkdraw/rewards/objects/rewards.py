@@ -12,7 +12,7 @@ import torch
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import detected, held_to, pictures_of
-from thinkdraw.rewards.objects.relations import Rule, place_score, relation_of
+from thinkdraw.rewards.objects.relations import Rule, relation_of, relation_score
 from thinkdraw.rewards.rules import keep_detections
 from thinkdraw.types import Detection, Detector, Prompt, Relation, Rollouts, Verdicts
 
@@ -52,7 +52,7 @@ def relation_share(
     else:
         pairs = [(subjects[0].box, objects[0].box)] if subjects and objects else []
         num_found = bool(subjects) + bool(objects)
-    placed = [place_score(relation.word, a, b, side, rule) or 0.0 for a, b in pairs]
+    placed = [relation_score(relation.word, a, b, side, rule) or 0.0 for a, b in pairs]
     return each * num_found + place * max(placed, default=0.0)
 
 

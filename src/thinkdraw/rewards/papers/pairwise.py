@@ -8,7 +8,7 @@ import torch
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, held_to, last_line_after, pictures_of, worded, written
+from thinkdraw.rewards.judging import check_template, fill_template, held_to, last_line_after, pictures_of, written
 from thinkdraw.types import Request, Rollouts, Verdicts, Writer
 
 INSTRUCTION = """You are shown two images, the first and the second, that were generated for this text prompt: "{prompt}"
@@ -55,7 +55,7 @@ class PairwiseReward(BaseReward):
         pictures = pictures_of(rollouts).cpu().numpy()
         orders = list(itertools.permutations(range(size), 2))
         requests = [
-            Request(worded(self.instruction, rollouts.prompts[g].text), (pictures[g + a], pictures[g + b]))
+            Request(fill_template(self.instruction, rollouts.prompts[g].text), (pictures[g + a], pictures[g + b]))
             for g in range(0, len(rollouts), size)
             for a, b in orders
         ]

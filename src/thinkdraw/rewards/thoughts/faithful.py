@@ -9,7 +9,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.judges.lab import LabDetector
 from thinkdraw.lab.claims import claim_holds, claims
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, held_to, p_yes, pictures_of, thoughts_of, worded
+from thinkdraw.rewards.judging import check_template, fill_template, held_to, p_yes, pictures_of, thoughts_of
 from thinkdraw.types import Questioner, Rollouts, Verdicts
 
 QUESTION = 'Does this image agree with the following statement about it? "{sentence}" Please answer yes or no.'
@@ -41,7 +41,10 @@ class ThoughtFaithfulReward(BaseReward):
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         questions = [
-            [worded(self.question, sentence, "{sentence}") for sentence in sentences(thought)[: self.max_sentences]]
+            [
+                fill_template(self.question, sentence, "{sentence}")
+                for sentence in sentences(thought)[: self.max_sentences]
+            ]
             for thought in thoughts_of(rollouts)
         ]
         answers = p_yes(self.questioner, pictures_of(rollouts), questions)

@@ -27,10 +27,10 @@ def as_reward(thing: Reward | Callable[[Rollouts], Any], name: str = "") -> Rewa
         return thing
     if not callable(thing):
         raise TypeError(f"{type(thing).__name__} cannot be called with rollouts, so it is no reward.")
-    return OwnReward(thing, name)
+    return UserReward(thing, name)
 
 
-class OwnReward(BaseReward):
+class UserReward(BaseReward):
     """A user's reward as a `types.Reward`.
 
     call: the user's. It takes rollouts and gives (B,) numbers, a tensor or a sequence, NaN = no verdict; or `Verdicts`.

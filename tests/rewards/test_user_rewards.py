@@ -11,10 +11,10 @@ from thinkdraw.errors import OwnCodeError, UserError
 from thinkdraw.rewards import load_reward
 from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.opening import open_reward
-from thinkdraw.rewards.own import OwnReward, as_reward
+from thinkdraw.rewards.user_rewards import UserReward, as_reward
 from thinkdraw.types import Prompt, Verdicts
 
-HERE = "tests.rewards.test_own"
+HERE = "tests.rewards.test_user_rewards"
 
 
 def dark(rollouts, scale=255.0):
@@ -201,9 +201,9 @@ def says(answer):
     "error", [KeyError("score"), RuntimeError("out of\nmemory"), StopIteration(), SystemExit("no")]
 )
 def test_what_a_reward_raises_is_one_line_with_its_name_and_line_also_within_a_sum(error):
-    line = rf"^reward mine raised {type(error).__name__}.*\(test_own\.py line \d+\)\. Mend it\. Return one number for each of the 2"
+    line = rf"^reward mine raised {type(error).__name__}.*\(test_user_rewards\.py line \d+\)\. Mend it\. Return one number for each of the 2"
     whole = CombinedReward({"low": lambda rollouts: torch.zeros(2), "mine": says(error)})
-    for reward in (OwnReward(says(error), "mine"), whole):
+    for reward in (UserReward(says(error), "mine"), whole):
         with pytest.raises(OwnCodeError, match=line) as found:
             reward(ROWS)
         assert "\n" not in str(found.value)
