@@ -87,7 +87,7 @@ def work(asked: argparse.Namespace) -> None:
     world = World(config)
     policy = open_policy(config, world)
     optimiser = Optimiser(policy, config.optimiser, world)
-    with optimiser.resident():  # the store asks for the policy's vocabulary, and so warms up
+    with optimiser.full_weights():  # the store asks for the policy's vocabulary, and so warms up
         load_judged(folder / "store", JUDGE, policy)
     loss, grads = gradient(policy, optimiser, config, folder / "store")
     prompts = [e.prompt for e in prompt_set("geneval", "validation", asked.prompts)]
@@ -96,7 +96,7 @@ def work(asked: argparse.Namespace) -> None:
     for repeat in range(asked.repeats + 1):
         world.wait()
         began = time.perf_counter()
-        with optimiser.resident():
+        with optimiser.full_weights():
             gathering.append(time.perf_counter() - began)
             # The same work in every process, so that none waits for another's longer thoughts.
             policy.sample(prompts, config.sampling, group_size=8, seed=repeat)

@@ -34,7 +34,7 @@ from transformers import JanusForConditionalGeneration
 from thinkdraw.objectives import clipped_loss
 from thinkdraw.policies.fast import short_attention as attention
 from thinkdraw.policies.fast.chunked_head import score_in_chunks
-from thinkdraw.policies.janus import network
+from thinkdraw.policies.janus import functions
 from thinkdraw.policies.janus.likelihood import streams_of
 from thinkdraw.policies.janus.loading import DTYPES, read_processor
 from thinkdraw.policies.janus.policy import JanusPolicy
@@ -88,13 +88,13 @@ def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str
     """(B, T) log-probs as a plain loop has them, or with some of the measures."""
     (stream,) = streams_of(rollouts)
     model: Any = policy.model
-    hidden = network.hidden_states(model, network.embed(model, stream.ids, stream.is_image))[:, :-1]
+    hidden = functions.hidden_states(model, functions.embed(model, stream.ids, stream.is_image))[:, :-1]
     ids, is_image = stream.ids[:, 1:], stream.is_image[:, 1:]
     found = torch.zeros(ids.shape, device=ids.device)
     heads = ((~is_image, model.lm_head), (is_image, model.model.generation_head.vision_head))
     for wanted, head in heads:
         where = wanted if "heads" in measures else torch.ones_like(wanted)
-        inputs = hidden[where] if head is model.lm_head else network.image_features(model, hidden[where])
+        inputs = hidden[where] if head is model.lm_head else functions.image_features(model, hidden[where])
         chosen = ids[where].clamp(max=head.out_features - 1)[:, None]
 
         def read(part: slice, logits: Tensor, chosen: Tensor = chosen) -> tuple[Tensor]:
@@ -103,7 +103,7 @@ def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str
         if "chunks" in measures:
             (values,) = score_in_chunks(read, head, inputs)
         else:
-            (values,) = read(slice(None), network.logits_of(head, inputs))
+            (values,) = read(slice(None), functions.logits_of(head, inputs))
         found = torch.where(wanted, torch.zeros_like(found).masked_scatter(where, values), found)
     return found.gather(1, (stream.at - 1).clamp(0, found.shape[1] - 1)) * rollouts.mask
 

@@ -24,7 +24,16 @@ from thinkdraw.policies import sampling as parts
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.runtime.device import autocast
 from thinkdraw.runtime.files import atomic_directory
-from thinkdraw.types import Finding, Kept, PictureSpec, Prompt, Rollouts, Sampling, Scored, ThoughtFormat
+from thinkdraw.types import (
+    AllowedTokens,
+    CheckItem,
+    PictureSpec,
+    Prompt,
+    Rollouts,
+    Sampling,
+    ThoughtFormat,
+    TokenLogProbs,
+)
 
 ROWS, COLUMNS, TILE = 5, 7, 4  # image tokens down and across; pixels a side of each
 CODES = 64  # colours: four levels of red, green and blue
@@ -51,7 +60,7 @@ class ByteText:
     def thought_text(self, ids: Sequence[int]) -> str:
         return bytes(i for i in ids if i < BOS).decode(errors="replace").strip()
 
-    def check(self) -> list[Finding]:
+    def check(self) -> list[CheckItem]:
         return []
 
 
@@ -74,9 +83,9 @@ class GridNetwork(nn.Module):
         place: tuple[Tensor, Tensor],
         is_image: bool,
         sampling: Sampling,
-        kept: Tensor | None,
+        allowed: Tensor | None,
     ) -> Tensor:
-        """Log-probs (K, V) of the tokens after `place`, rows and columns (K,). kept: (K, V), what top-k and top-p left."""
+        """Log-probs (K, V) of the tokens after `place`, rows and columns (K,). allowed: (K, V), what top-k and top-p left."""
         head = self.image_head if is_image else self.text_head
         logits = [head(h[place]) for h in (hidden if is_image else hidden[:1])]
         never = (
@@ -84,7 +93,7 @@ class GridNetwork(nn.Module):
         )
         return parts.log_distribution(
             logits[0], temperature=sampling.temperature, unconditional=logits[1] if len(logits) == 2 else None,
-            guidance_scale=sampling.guidance_scale, suppressed=never, kept=kept,
+            guidance_scale=sampling.guidance_scale, suppressed=never, allowed=allowed,
         )  # fmt: skip
 
     def forward(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
@@ -98,8 +107,8 @@ class GridNetwork(nn.Module):
             row, column = (rollouts.mask & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
             here = (row, column)
             place = (row, column + before[row] - 1)
-            kept = rollouts.kept and parts.kept_mask(rollouts.kept, here, CODES if is_image else VOCABULARY)
-            log_probs = self.log_probs_after(hidden, place, is_image, rollouts.sampling, kept)
+            allowed = rollouts.allowed and parts.allowed_mask(rollouts.allowed, here, CODES if is_image else VOCABULARY)
+            log_probs = self.log_probs_after(hidden, place, is_image, rollouts.sampling, allowed)
             chosen = log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0]
             found = [f.index_put(here, v) for f, v in zip(found, (chosen, parts.entropy_of(log_probs)))]
         return found[0], found[1]
@@ -114,14 +123,14 @@ class Row:
     is_image: list[bool] = field(default_factory=list)
     mask: list[bool] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
-    kept: list[list[int]] = field(default_factory=list)
+    allowed: list[list[int]] = field(default_factory=list)
 
-    def write(self, token: int, is_image: bool, mask: bool, log_prob: float = 0.0, kept: Sequence[int] = ()) -> None:
+    def write(self, token: int, is_image: bool, mask: bool, log_prob: float = 0.0, allowed: Sequence[int] = ()) -> None:
         self.tokens.append(token)
         self.is_image.append(is_image)
         self.mask.append(mask)
         self.log_probs.append(log_prob)
-        self.kept.append(list(kept))
+        self.allowed.append(list(allowed))
 
     @property
     def ids(self) -> list[int]:
@@ -227,7 +236,7 @@ class GridPolicy:
         prefix: Rollouts | None = None,
         lengths: Tensor | None = None,
     ) -> list[Row]:
-        """A row for each prompt, with what is kept of the prefix."""
+        """A row for each prompt, with what stays of the prefix."""
         if sampling.thought not in self.thought_formats:
             raise UserError(f"thought={sampling.thought}: the grid policy takes {' or '.join(self.thought_formats)}.")
         budget, rows = 0 if sampling.thought == "off" else sampling.max_thought_tokens, []
@@ -247,10 +256,10 @@ class GridPolicy:
             raise ValueError(
                 f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."
             )
-        kept = iter(prefix.kept.indices.tolist()) if prefix.kept else iter(())
+        allowed = iter(prefix.allowed.indices.tolist()) if prefix.allowed else iter(())
         for r, row in enumerate(rows):
             for t in range(prefix.tokens.shape[1]):
-                cut = [next(kept) for _ in range(int(prefix.kept.counts[r, t]))] if prefix.kept else []
+                cut = [next(allowed) for _ in range(int(prefix.allowed.counts[r, t]))] if prefix.allowed else []
                 if t < lengths[r]:
                     columns = (prefix.tokens, prefix.is_image, prefix.mask, prefix.log_probs)
                     row.write(*(column[r, t].item() for column in columns), cut)  # pyright: ignore[reportArgumentType]
@@ -265,9 +274,9 @@ class GridPolicy:
         )
         hidden = self._grid.hidden(pad_sequence(ids, True, PAD), is_image and sampling.guidance_scale != 1)
         log_probs = self._grid.log_probs_after(hidden, place, is_image, sampling, None)
-        kept = parts.kept_set(log_probs, sampling.top_k, sampling.top_p)
-        if kept is not None:
-            log_probs = log_probs.masked_fill(~kept, -torch.inf).log_softmax(-1)
+        allowed = parts.top_k_top_p_mask(log_probs, sampling.top_k, sampling.top_p)
+        if allowed is not None:
+            log_probs = log_probs.masked_fill(~allowed, -torch.inf).log_softmax(-1)
         # A token's noise follows from the rollout's seed and the token's place alone.
         index = torch.tensor([row.is_image.count(is_image) for row in rows], device=self.device)
         keys = parts.keys(parts.streams(seeds, int(is_image and sampling.thought != "off")), index)
@@ -277,7 +286,7 @@ class GridPolicy:
             if not is_image and len(row.tokens) == sampling.max_thought_tokens:
                 row.write(BOI, False, False)  # forced: nobody chose it
                 continue
-            cut = [] if kept is None else kept[r].nonzero()[:, 0].tolist()
+            cut = [] if allowed is None else allowed[r].nonzero()[:, 0].tolist()
             row.write(token, is_image, True, float(log_probs[r, token]), cut)
 
     def teacher_forced(
@@ -311,8 +320,8 @@ class GridPolicy:
             return pad_sequence([torch.tensor(c, device=self.device) for c in columns], True, fill)
 
         segments = [[int(i and not all(row.is_image)) for i in row.is_image] for row in rows]
-        counts = padded([[len(k) for k in row.kept] for row in rows]).int()
-        indices = [i for row in rows for k in row.kept for i in k]
+        counts = padded([[len(k) for k in row.allowed] for row in rows]).int()
+        indices = [i for row in rows for k in row.allowed for i in k]
         rollouts = Rollouts(
             prompts=tuple(prompts), prompt_ids=padded([row.context for row in rows], PAD),
             prompt_mask=padded([[True] * len(row.context) for row in rows], False),
@@ -320,17 +329,17 @@ class GridPolicy:
             segment=padded(segments, -1).to(torch.int8), mask=padded([row.mask for row in rows], False),
             log_probs=padded([row.log_probs for row in rows]).float(), seeds=seeds.to(self.device), sampling=sampling,
             group_size=group_size, revision=self.revision,
-            kept=Kept(torch.tensor(indices, device=self.device, dtype=torch.int32), counts) if indices else None,
+            allowed=AllowedTokens(torch.tensor(indices, device=self.device, dtype=torch.int32), counts) if indices else None,
             thoughts=tuple(self.text.thought_text([t for t, i in zip(r.tokens, r.is_image) if not i]) for r in rows),
         )  # fmt: skip
         return (
             dataclasses.replace(rollouts, pictures=self.decode_tokens(rollouts.image_tokens())) if decode else rollouts
         )
 
-    def log_probs(self, rollouts: Rollouts) -> Scored:
+    def log_probs(self, rollouts: Rollouts) -> TokenLogProbs:
         network = self._reference if self._in_reference and self._reference else self.network
         with autocast(self.device, self.precision):
-            return Scored(*network(rollouts.to(self.device)))
+            return TokenLogProbs(*network(rollouts.to(self.device)))
 
     # Pictures: a code is a colour.
 

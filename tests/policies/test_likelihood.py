@@ -31,7 +31,7 @@ def test_recomputed_log_probs_equal_the_samplers(any_shared_policy, thought, gui
     settings = sampling(thought, guidance_scale=guidance_scale, temperature=temperature, **CUTS[cut])
     rollouts = any_shared_policy.sample(PROMPTS, settings, group_size=2, seeds=SEEDS, decode=False)
     assert difference(any_shared_policy, rollouts) <= tolerance(settings)
-    assert (rollouts.kept is None) == (cut == "full")
+    assert (rollouts.allowed is None) == (cut == "full")
 
 
 def test_rollouts_that_end_by_begin_of_image_by_end_of_sentence_and_by_the_budget_all_occur(shared_policy):

@@ -59,10 +59,12 @@ def test_continuing_with_the_same_seed_reproduces_the_rollout_from_every_place(
         again = any_shared_policy.sample(prompts, settings, seeds=SEEDS, prefix=whole, prefix_lengths=kept)
         assert_same_rollouts(whole, again)
         assert difference(any_shared_policy, again) <= tolerance(settings)
-        assert (again.kept is None) == (not cut)
+        assert (again.allowed is None) == (not cut)
         assert torch.equal(whole.pictures, again.pictures)
     if cut:
-        assert torch.equal(whole.kept.counts, again.kept.counts) and torch.equal(whole.kept.indices, again.kept.indices)
+        assert torch.equal(whole.allowed.counts, again.allowed.counts) and torch.equal(
+            whole.allowed.indices, again.allowed.indices
+        )
 
 
 @pytest.mark.parametrize("thought", ["inline", "rewrite", "off"])

@@ -15,7 +15,7 @@ from thinkdraw.recipes.phase.advantages import extremes, finish_credit, summed_l
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
 from thinkdraw.recipes.phase.rollout import Phase, sample_phase
 from thinkdraw.recipes.phase.stats import phase_stats
-from thinkdraw.recipes.phase.token_credit import scored
+from thinkdraw.recipes.phase.token_credit import batched_log_probs
 from thinkdraw.recipes.preference import PairBatch, PreferenceConfig
 from thinkdraw.recipes.verifier import Labelled
 from thinkdraw.rewards.user_rewards import as_reward
@@ -76,7 +76,7 @@ def test_a_process_whose_groups_were_all_left_out_does_what_the_others_do_with_n
     assert empty.counts() == SegmentCounts(*[0] * len(dataclasses.fields(SegmentCounts)))
     for minibatch in empty.minibatches(2, passes=1):
         assert len(minibatch) == 0
-    assert scored(model, empty.rollouts, 4).log_probs.shape == empty.rollouts.tokens.shape
+    assert batched_log_probs(model, empty.rollouts, 4).log_probs.shape == empty.rollouts.tokens.shape
     assert summed_log_ratio(model, empty.rollouts, 4).shape == (0,)
     assert len(extremes(empty, 1)) == 0
     assert empty.rollouts.image_tokens().shape == (0, 0) == empty.rollouts.all_image_tokens().shape

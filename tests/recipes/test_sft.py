@@ -23,7 +23,7 @@ from thinkdraw.training.data import DataSettings, Examples, load_examples
 from thinkdraw.training.optimiser import Optimiser
 from thinkdraw.training.run import backward, open_policy
 from thinkdraw.training.world import World
-from thinkdraw.types import Prompt, Rollouts, Sampling, Scored
+from thinkdraw.types import Prompt, Rollouts, Sampling, TokenLogProbs
 
 
 def loss_of(model, batch, config, world):
@@ -254,7 +254,7 @@ def out_of_memory_above(most: int, monkeypatch: pytest.MonkeyPatch, seen: list[i
     """Backward passes of more rows run out of memory on the way, when some gradients are there already."""
     log_probs = JanusPolicy.log_probs
 
-    def scored(self: JanusPolicy, rollouts: Rollouts) -> Scored:
+    def scored(self: JanusPolicy, rollouts: Rollouts) -> TokenLogProbs:
         found = log_probs(self, rollouts)
         seen.append(len(rollouts))
 

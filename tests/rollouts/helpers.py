@@ -51,7 +51,7 @@ def assert_equal(one: Rollouts, other: Rollouts) -> None:
     """All fields but the pictures, dtypes and padding included."""
     for field in dataclasses.fields(one):
         a, b = getattr(one, field.name), getattr(other, field.name)
-        if field.name == "kept" and a is not None:
+        if field.name == "allowed" and a is not None:
             assert torch.equal(a.indices, b.indices) and a.indices.dtype == b.indices.dtype
             assert torch.equal(a.counts, b.counts) and a.counts.dtype == b.counts.dtype
         elif field.name == "fresh":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, Scored, Segment
+from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, Segment, TokenLogProbs
 
 PICTURE = PictureSpec(height=8, width=8, num_tokens=16, num_codes=64)
 PAD = 0
@@ -84,10 +84,10 @@ class StubPolicy:
         self.network = nn.Embedding(PICTURE.num_codes, 1)
         nn.init.normal_(self.network.weight, generator=torch.Generator().manual_seed(1))
 
-    def log_probs(self, rollouts: Rollouts) -> Scored:
+    def log_probs(self, rollouts: Rollouts) -> TokenLogProbs:
         scores = -self.network(rollouts.tokens)[..., 0].square()
         scores = scores.masked_fill(~rollouts.mask, 0.0)
-        return Scored(scores, -scores)
+        return TokenLogProbs(scores, -scores)
 
     def decode_tokens(self, image_tokens: Tensor) -> Tensor:
         """Each code is 2 × 2 pixels of its grey; what is missing is black."""

@@ -212,12 +212,12 @@ def test_sampling_finds_the_weights_whole_and_learning_finds_them_in_shards(fold
     policy = open_policy(config, world)
     optimiser = Optimiser(policy, config.optimiser, world)
     assert all(isinstance(p, DTensor) for p in policy.network.parameters() if p.requires_grad)
-    with optimiser.resident():
+    with optimiser.full_weights():
         assert not [m for m in policy.network.modules() if isinstance(m, FSDPModule)]
         assert not [p for p in policy.model.parameters() if isinstance(p, DTensor)]
         first, before = jobs.batch(policy, config), policy.revision
     optimiser.masters["model.lm_head.weight"].detach().mul_(0.5)
-    with optimiser.resident():
+    with optimiser.full_weights():
         assert policy.revision != before
         second = jobs.batch(policy, config)
     assert not torch.equal(first.log_probs, second.log_probs)

@@ -29,7 +29,7 @@ def check(
     else:
         print_rows(
             [
-                {"check": r.name, "found": r.found, "wanted": r.wanted, "": "ok" if r.ok else "FAILED"}
+                {"check": r.name, "found": r.measured, "wanted": r.expected, "": "ok" if r.ok else "FAILED"}
                 for r in result.rows
             ],
             False,

@@ -4,12 +4,12 @@ Everything is measured on rollouts that the checkpoint samples here: nothing is 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from thinkdraw.types import Finding, Policy, Prompt, Rollouts, Sampling
+from thinkdraw.types import CheckItem, Policy, Prompt, Rollouts, Sampling
 
 GUIDANCE = (0.0, 1.0, 5.0)
 PROMPTS = (
@@ -33,7 +33,7 @@ def fp32_limit(sampling: Sampling) -> float:
 class CheckResult:
     """rows: one finding each. max_difference: largest |Δ log-prob| in nats per "format, guidance"."""
 
-    rows: tuple[Finding, ...]
+    rows: tuple[CheckItem, ...]
     max_difference: dict[str, float]
 
     @property
@@ -41,7 +41,8 @@ class CheckResult:
         return all(row.ok for row in self.rows)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"ok": self.ok, "rows": [asdict(row) for row in self.rows], "max_difference": self.max_difference}
+        rows = [{"name": i.name, "found": i.measured, "wanted": i.expected, "ok": i.ok} for i in self.rows]
+        return {"ok": self.ok, "rows": rows, "max_difference": self.max_difference}
 
 
 def check_policy(policy: Policy, prompts: Sequence[str] = PROMPTS, group_size: int = 2) -> CheckResult:
@@ -64,18 +65,20 @@ def check_policy(policy: Policy, prompts: Sequence[str] = PROMPTS, group_size: i
             differences[name] = gap
             limit = fp32_limit(sampling) if is_fp32 else BF16_LIMIT
             largest = max(largest, limit)
-            rows.append(Finding(f"log-prob parity, {name}", f"max |Δ| {gap:.1e} nats", f"≤ {limit:.2g}", gap <= limit))
+            rows.append(
+                CheckItem(f"log-prob parity, {name}", f"max |Δ| {gap:.1e} nats", f"≤ {limit:.2g}", gap <= limit)
+            )
     rows.append(
-        Finding("ratio at the first update", f"max |ratio − 1| {ratio:.1e}", f"≤ {largest:.2g}", ratio <= largest)
+        CheckItem("ratio at the first update", f"max |ratio − 1| {ratio:.1e}", f"≤ {largest:.2g}", ratio <= largest)
     )
     assert drawn is not None
     rows += [_round_trip(policy, drawn), *policy.text.check()]
     return CheckResult(tuple(rows), differences)
 
 
-def _round_trip(policy: Policy, drawn: Rollouts) -> Finding:
+def _round_trip(policy: Policy, drawn: Rollouts) -> CheckItem:
     """Drawn picture → tokens → picture: the second pass through the tokenizer should change little."""
     first = policy.decode_tokens(drawn.image_tokens())
     second = policy.decode_tokens(policy.encode_pictures(first))
     error = (first.float() - second.float()).abs().mean().item() / 255
-    return Finding("VQ round trip of drawn pictures", f"mean |Δ| {error:.3f} of the range", "finite", error == error)
+    return CheckItem("VQ round trip of drawn pictures", f"mean |Δ| {error:.3f} of the range", "finite", error == error)

@@ -24,7 +24,7 @@ from thinkdraw.recipes.phase.report import log_groups, warn_of_trouble
 from thinkdraw.recipes.phase.rollout import sample_phase
 from thinkdraw.recipes.phase.run_store import RunStore
 from thinkdraw.recipes.phase.stats import phase_stats
-from thinkdraw.recipes.phase.token_credit import scored
+from thinkdraw.recipes.phase.token_credit import batched_log_probs
 from thinkdraw.recipes.phase.validation import Validation
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.batch import Batch
@@ -57,7 +57,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
 
         while run.goes_on and not validation.stops:
             # 1. Sample, judge, and make advantages of the rewards. Every process has whole groups of its own.
-            with run.whole_weights():
+            with run.full_weights():
                 sampled = sample_phase(run.policy, judges.optimised, prompts, config, counters.phase, run.world)
                 run.ledger.add(pictures_sampled=sampled.num_sampled, judge_calls=sampled.num_sampled, **sampled.spent)
                 judges.refuse_missing_verdicts(sampled.verdicts, config, run.world)
@@ -68,7 +68,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
             counters.phase += 1
             # `or 1` is for the type checker: with a reference to refresh the setting is a number.
             if reference and counters.phase % (config.refresh_reference_every or 1) == 0:
-                with run.whole_weights():
+                with run.full_weights():
                     run.policy.make_reference()
 
             # 3. Validate, and write down what happened.
@@ -93,7 +93,9 @@ def with_old_log_probs(run: Run[Policy], batch: Batch, config: GrpoConfig) -> Ba
     if config.old_log_probs == "sampled" or config.minibatches * config.passes == 1:
         return batch
     with run.clock("seconds_learning"):
-        return dataclasses.replace(batch, old_log_probs=scored(run.policy, batch.rollouts, config.micro_rows).log_probs)
+        return dataclasses.replace(
+            batch, old_log_probs=batched_log_probs(run.policy, batch.rollouts, config.micro_rows).log_probs
+        )
 
 
 def learn(run: Run[Policy], batch: Batch, entropy: EntropyControl, config: GrpoConfig) -> dict[str, float]:

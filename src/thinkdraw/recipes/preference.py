@@ -25,7 +25,7 @@ from thinkdraw.recipes import sample
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.training.batch import Batch, parts_of
-from thinkdraw.training.data import shuffled
+from thinkdraw.training.data import shuffled_index
 from thinkdraw.training.judged_store import (
     load_judged,
     log_probs_key,
@@ -200,7 +200,7 @@ class PairBatch:
     def of_step(judged: Batch, pairs: Pairs, step: int, config: PreferenceConfig) -> "PairBatch":
         """A step's pairs over all processes; which they are follows from seed and step alone."""
         places = range(step * config.pairs_per_step, (step + 1) * config.pairs_per_step)
-        chosen = torch.tensor([shuffled(i, len(pairs.better), config.seed) for i in places])
+        chosen = torch.tensor([shuffled_index(i, len(pairs.better), config.seed) for i in places])
         return PairBatch(judged, pairs.better[chosen], pairs.worse[chosen])
 
     def share(self, rank: int, size: int) -> "PairBatch":

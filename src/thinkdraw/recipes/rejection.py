@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, kept_rows, masked_modality_mean, segment_loss
 from thinkdraw.training.batch import Batch
-from thinkdraw.training.data import shuffled
+from thinkdraw.training.data import shuffled_index
 from thinkdraw.training.judged_store import load_judged, sampling_cost, store_input
 from thinkdraw.training.run import Loss, Run
 from thinkdraw.training.settings import OptimiserSettings, TrainSettings
@@ -60,7 +60,7 @@ def run(config: RejectionConfig) -> Path:
         while run.goes_on:
             with run.clock("seconds_learning"):
                 places = range(run.step * config.batch_rows, (run.step + 1) * config.batch_rows)
-                rows = kept[torch.tensor([shuffled(i, len(kept), config.seed) for i in places])]
+                rows = kept[torch.tensor([shuffled_index(i, len(kept), config.seed) for i in places])]
                 counts = judged.select(rows).counts()
                 mine = judged.select(rows[run.world.rank :: run.world.size])
                 update = run.update(partial(rejection_loss, run.policy, counts=counts, config=config), mine)

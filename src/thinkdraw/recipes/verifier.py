@@ -35,7 +35,7 @@ from thinkdraw.runtime.files import atomic_write_json
 from thinkdraw.runtime.formats import read_parquet, reading
 from thinkdraw.runtime.inputs.noted import Input
 from thinkdraw.runtime.json_types import JsonObject
-from thinkdraw.training.data import shuffled
+from thinkdraw.training.data import shuffled_index
 from thinkdraw.training.run import Loss, Run, prepare_layers
 from thinkdraw.training.settings import OptimiserSettings, TrainSettings
 from thinkdraw.training.world import World
@@ -123,7 +123,7 @@ def run(config: VerifierConfig) -> Path:
         state.before = state.before or measure(run.policy, test, config).as_dict()
         while run.goes_on:
             places = range(run.step * config.batch_rows, (run.step + 1) * config.batch_rows)
-            rows = [shuffled(i, len(train), config.seed) for i in places]
+            rows = [shuffled_index(i, len(train), config.seed) for i in places]
             mine = train.select(rows[run.world.rank :: run.world.size])
             update = run.update(partial(verifier_loss, run.policy, count=len(rows)), mine)
             run.ledger.add(sequences_trained=len(rows))

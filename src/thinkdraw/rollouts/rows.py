@@ -14,7 +14,7 @@ from torch import Tensor
 from thinkdraw.data.prompt_files import prompt_of, row_of
 from thinkdraw.rollouts import arrow
 from thinkdraw.rollouts.footer import Footer
-from thinkdraw.types import Context, Kept, Prompt, Rollouts, Sampling, Segment
+from thinkdraw.types import AllowedTokens, Context, Prompt, Rollouts, Sampling, Segment
 from thinkdraw.types.segments import as_ints
 
 SCHEMA = {
@@ -62,7 +62,7 @@ def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[arrow.Table,
     rollouts = rollouts.to("cpu")
     size, settings = len(rollouts), rollouts.sampling.model_dump(mode="json")
     valid, last = rollouts.segment >= 0, rollouts.in_last_picture()
-    kept = rollouts.kept
+    allowed = rollouts.allowed
     structures = {key: _structure(p) for key, p in {id(p): p for p in rollouts.prompts}.items()}  # groups share theirs
     columns: dict[str, Any] = {
         "row": np.arange(size),
@@ -78,8 +78,10 @@ def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[arrow.Table,
         "mask": arrow.lists(rollouts.mask, valid),
         "log_probs": arrow.lists(rollouts.log_probs, valid),
         "image_tokens": arrow.cut(rollouts.tokens[last].numpy(), last.sum(1).numpy()),
-        "kept_counts": _nothing(size) if kept is None else arrow.lists(kept.counts, valid),
-        "kept_indices": _nothing(size) if kept is None else arrow.cut(kept.indices.numpy(), kept.counts.sum(1).numpy()),
+        "kept_counts": _nothing(size) if allowed is None else arrow.lists(allowed.counts, valid),
+        "kept_indices": _nothing(size)
+        if allowed is None
+        else arrow.cut(allowed.indices.numpy(), allowed.counts.sum(1).numpy()),
         "seed": rollouts.seeds.numpy(),
         "sampling": [json.dumps(settings)] * size,
         "revision": [rollouts.revision] * size,
@@ -91,7 +93,7 @@ def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[arrow.Table,
     footer = Footer(
         first_row=0, num_rows=size, first_group=0, group_size=rollouts.group_size,
         widths=tuple(widths if rollouts.segments else [*widths, 0][:3]), pad_id=pad_id,
-        has_kept=kept is not None, has_thoughts=bool(rollouts.thoughts), sampling=settings,
+        has_kept=allowed is not None, has_thoughts=bool(rollouts.thoughts), sampling=settings,
         revision=rollouts.revision, policy=policy,
     )  # fmt: skip
     return arrow.table(columns, schema_of(list(columns))), footer
@@ -113,10 +115,10 @@ def to_rollouts(table: arrow.Table, footer: Footer) -> Rollouts:
     width, prompt_width = footer.widths[:2]
     tokens, valid = arrow.padded(table["tokens"], width, 0, torch.int64)
     prompt_ids, prompt_mask = arrow.padded(table["prompt_ids"], prompt_width, footer.pad_id, torch.int64)
-    kept = None
+    allowed = None
     if footer.has_kept:
         indices = torch.as_tensor(arrow.values(table["kept_indices"]).astype(np.int32))
-        kept = Kept(indices, arrow.padded(table["kept_counts"], width, 0, torch.int32)[0])
+        allowed = AllowedTokens(indices, arrow.padded(table["kept_counts"], width, 0, torch.int32)[0])
     texts = (table[name].to_pylist() for name in ("prompt", "prompt_id", "tag", "structure"))
     made: dict[tuple[str, ...], Prompt] = {}
     prompts = tuple(made.get(row) or made.setdefault(row, _prompt(*row)) for row in zip(*texts))
@@ -125,7 +127,7 @@ def to_rollouts(table: arrow.Table, footer: Footer) -> Rollouts:
         mask=arrow.padded(table["mask"], width, False, torch.bool)[0],
         log_probs=arrow.padded(table["log_probs"], width, 0, torch.float32)[0],
         seeds=torch.as_tensor(table["seed"].to_numpy().copy()), sampling=Sampling.model_validate(footer.sampling),
-        group_size=footer.group_size, revision=footer.revision, fresh=_fresh(table, footer), kept=kept,
+        group_size=footer.group_size, revision=footer.revision, fresh=_fresh(table, footer), allowed=allowed,
         thoughts=tuple(table["thought"].to_pylist()) if footer.has_thoughts else (), **_segments(table, valid),
     )  # fmt: skip
 

@@ -149,7 +149,7 @@ def prompts_input(prompts: Sequence[Prompt], source: object) -> Input:
     return Input.of(source, map(row_of, prompts), len(prompts))
 
 
-def shuffled(index: int, count: int, seed: int) -> int:
+def shuffled_index(index: int, count: int, seed: int) -> int:
     """The number 0 .. count − 1 at place `index` of an endless shuffled order: a new permutation for every pass."""
     return int(_permutation(index // count, count, seed)[index % count])
 

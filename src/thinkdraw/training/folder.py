@@ -184,7 +184,7 @@ class RunFolder:
         writing = None
         with ExitStack() as opened:
             folder = opened.enter_context(self._checkpoint(step)) if self.world.is_main else None
-            with optimiser.resident():
+            with optimiser.full_weights():
                 optimiser.refuse_differences(step)
                 if folder:
                     policy.save(folder)

@@ -68,7 +68,7 @@ class Optimiser:
         )
 
     def refuse_differences(self, step: int) -> None:
-        """Raise UserError if the trained weights are not the same in every process. Inside `resident`."""
+        """Raise UserError if the trained weights are not the same in every process. Inside `full_weights`."""
         network = self.policy.network
         trained = {n: network.get_parameter(n) for n in self.weights} if self.sharded else self.masters
         self._refuse_differences(f"the weights after step {step}", trained)
@@ -81,9 +81,9 @@ class Optimiser:
             )
             self.world.refuse_differences(what, fingerprints(weights), way_out)
 
-    def resident(self) -> AbstractContextManager[None]:
+    def full_weights(self) -> AbstractContextManager[None]:
         """Inside, the weights are whole on every process, to sample with, to score and to save; see `Sharded`."""
-        return self.sharded.resident() if self.sharded else nullcontext()
+        return self.sharded.full_weights() if self.sharded else nullcontext()
 
     @contextmanager
     def learning(self, passes: int, sampling: Sampling | None) -> Iterator[None]:

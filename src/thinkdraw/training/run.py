@@ -243,9 +243,9 @@ class Run(Generic[Trained]):
             self._decided = self.step, self.progress < 1
         return self._decided[1]
 
-    def whole_weights(self) -> AbstractContextManager[None]:
+    def full_weights(self) -> AbstractContextManager[None]:
         """Inside, each process has all weights, to sample, to score and to save; without shards it always has."""
-        return self.optimiser.resident()
+        return self.optimiser.full_weights()
 
     @contextmanager
     def clock(self, column: str) -> Iterator[None]:

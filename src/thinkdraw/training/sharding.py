@@ -31,7 +31,7 @@ class Sharded:
         self.policy = policy
         trained = _trained(policy.network)
         self._dtype = next(iter(trained.values())).dtype
-        # What modules share with their twin is its own copy; trained weights have an empty one, `resident` fills it.
+        # What modules share with their twin is its own copy; trained weights have an empty one, `full_weights` fills it.
         shared: list[Any] = [policy.text, *policy.network.parameters(), *policy.network.buffers()]
         memo: dict[int, Any] = {id(thing): thing for thing in shared}
         memo |= {id(weight): nn.Parameter(weight.new_empty(0), requires_grad=False) for weight in trained.values()}
@@ -42,24 +42,24 @@ class Sharded:
         if policy.has_adapters:
             # The reference is the model with its adapters off: whole on every process, so that it needs no gathering.
             policy.make_reference(self._twin)
-        self._is_resident = False
+        self._has_full_weights = False
 
     @contextmanager
-    def resident(self) -> Iterator[None]:
+    def full_weights(self) -> Iterator[None]:
         """Inside, the policy's weights are whole on every process: gathered once, for sampling, scoring and saving.
 
         All processes enter together; inside, none needs the others. Learning is outside.
         """
-        if self._is_resident:
+        if self._has_full_weights:
             yield
             return
-        sharded, self._is_resident = self.policy.network, True
+        sharded, self._has_full_weights = self.policy.network, True
         try:
             self._gather()
             self.policy.network = self._twin
             yield
         finally:
-            self.policy.network, self._is_resident = sharded, False
+            self.policy.network, self._has_full_weights = sharded, False
             for weight in self._twin_weights.values():
                 weight.data = weight.new_empty(0)
 

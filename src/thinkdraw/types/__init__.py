@@ -11,15 +11,15 @@ from thinkdraw.types.judges import (
     Verdicts,
     Writer,
 )
-from thinkdraw.types.policy import Drawer, Finding, PictureSpec, Policy, TextSide
+from thinkdraw.types.policy import CheckItem, Drawer, PictureSpec, Policy, TextSide
 from thinkdraw.types.prompts import Prompt, Question, Relation
-from thinkdraw.types.rollouts import Rollouts, Scored
+from thinkdraw.types.rollouts import Rollouts, TokenLogProbs
 from thinkdraw.types.sampling import Sampling, ThoughtFormat
-from thinkdraw.types.segments import Context, Kept, Segment
+from thinkdraw.types.segments import AllowedTokens, Context, Segment
 
 __all__ = [
     "Prompt", "Question", "Relation",
-    "Sampling", "ThoughtFormat", "Segment", "Context", "Kept", "Rollouts", "Scored",
-    "Policy", "PictureSpec", "TextSide", "Finding", "Drawer",
+    "Sampling", "ThoughtFormat", "Segment", "Context", "AllowedTokens", "Rollouts", "TokenLogProbs",
+    "Policy", "PictureSpec", "TextSide", "CheckItem", "Drawer",
     "Detection", "Detector", "Judge", "Questioner", "Scorer", "Request", "Writer", "Verdicts", "Reward",
 ]  # fmt: skip

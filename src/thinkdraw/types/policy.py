@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from thinkdraw.types.prompts import Prompt
-from thinkdraw.types.rollouts import Rollouts, Scored
+from thinkdraw.types.rollouts import Rollouts, TokenLogProbs
 from thinkdraw.types.sampling import Sampling, ThoughtFormat
 
 
@@ -28,12 +28,12 @@ class PictureSpec:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One line of `thinkdraw check`: what was looked at, what was found, what was wanted."""
+class CheckItem:
+    """One line of `thinkdraw check`: what was checked, the measured and the expected value."""
 
     name: str
-    found: str
-    wanted: str
+    measured: str
+    expected: str
     ok: bool
 
 
@@ -65,7 +65,7 @@ class TextSide(Protocol):
         """The text of a thought's ids, without special tokens."""
         ...
 
-    def check(self) -> list[Finding]:
+    def check(self) -> list[CheckItem]:
         """Look at the prompt's form and the special tokens, for `thinkdraw check`; may find nothing to say."""
         ...
 
@@ -157,7 +157,7 @@ class Policy(Protocol):
         """
         ...
 
-    def log_probs(self, rollouts: Rollouts) -> Scored:
+    def log_probs(self, rollouts: Rollouts) -> TokenLogProbs:
         """Score tokens under the distribution that they were sampled from, with gradient."""
         ...
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thinkdraw.types.prompts import Prompt
 from thinkdraw.types.sampling import Sampling
-from thinkdraw.types.segments import Context, Kept, Segment, as_ints, join_padded
+from thinkdraw.types.segments import AllowedTokens, Context, Segment, as_ints, join_padded
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Rollouts:
     tokens: int64. is_image: bool. segment: int8, index of the token's segment, −1 = padding.
     mask: bool, True = chosen by the policy, and so trained on; False where a token was forced or shown.
     log_probs: float32 nats under the distribution sampled from; 0 where mask is False.
-    kept: the token sets that top-k or top-p left to sample from; None where nothing was cut.
+    allowed: the token sets that top-k or top-p left to sample from; None where nothing was cut.
     fresh: further contexts, begun after the prompt's, such as the rewritten prompt that a `rewrite` picture is drawn from.
     segments: what each row's segments are; () where each is a text in the prompt's context, or a whole picture, drawn in
         the fresh context where there is one.
@@ -48,7 +48,7 @@ class Rollouts:
     pictures: Tensor | None = None
     fresh: tuple[Context, ...] = ()
     segments: tuple[tuple[Segment, ...], ...] = ()
-    kept: Kept | None = None
+    allowed: AllowedTokens | None = None
     thoughts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -202,7 +202,7 @@ class Rollouts:
             pictures=None if self.pictures is None else self.pictures[index],
             fresh=tuple(context.rows(index) for context in self.fresh),
             segments=tuple(self.segments[row] for row in chosen) if self.segments else (),
-            kept=None if self.kept is None else self.kept.rows(index, length),
+            allowed=None if self.allowed is None else self.allowed.rows(index, length),
             thoughts=tuple(self.thoughts[row] for row in chosen) if self.thoughts else (),
         )
 
@@ -220,7 +220,7 @@ class Rollouts:
         contexts = [Context.join([part._context(i, pad_id) for part in parts], pad_id) for i in range(count)]
         is_plain = all(not part.segments and len(part.contexts) == count for part in parts)
         pictures = [part.pictures for part in parts]
-        kept = [part.kept or Kept.none(part.tokens) for part in parts]
+        allowed = [part.allowed or AllowedTokens.none(part.tokens) for part in parts]
         return dataclasses.replace(
             parts[0],
             **columns,
@@ -231,7 +231,7 @@ class Rollouts:
             pictures=None if pictures[0] is None else torch.cat(cast(list[Tensor], pictures)),
             fresh=tuple(contexts[1:]),
             segments=() if is_plain else tuple(p.segments_of(row) for p in parts for row in range(len(p))),
-            kept=Kept.join(kept) if any(part.kept for part in parts) else None,
+            allowed=AllowedTokens.join(allowed) if any(part.allowed for part in parts) else None,
             thoughts=tuple(thought for part in parts for thought in part.thoughts),
         )
 
@@ -244,7 +244,7 @@ class Rollouts:
             seeds=self.seeds.to(device),
             pictures=None if self.pictures is None else self.pictures.to(device),
             fresh=tuple(context.to(device) for context in self.fresh),
-            kept=None if self.kept is None else self.kept.to(device),
+            allowed=None if self.allowed is None else self.allowed.to(device),
         )
 
     def _columns(self) -> dict[str, Tensor]:
@@ -261,7 +261,7 @@ class Rollouts:
 
 
 @dataclass(frozen=True)
-class Scored:
+class TokenLogProbs:
     """What `Policy.log_probs` gives: log-prob and entropy of each token's distribution.
 
     log_probs, entropy: (B, T) nats, of the distribution sampled from, with gradient; 0 where the rollouts' mask is False.

@@ -53,7 +53,7 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Kept:
+class AllowedTokens:
     """The token sets that top-k or top-p left to sample from, in compressed rows.
 
     indices: (K,) int32, of one token after the other, row by row, ascending within a token.
@@ -63,25 +63,27 @@ class Kept:
     indices: Tensor
     counts: Tensor
 
-    def rows(self, rows: Tensor, length: int) -> "Kept":
+    def rows(self, rows: Tensor, length: int) -> "AllowedTokens":
         """The sets of some rows, whose tokens from `length` on are padding and have none."""
         ends = torch.cumsum(self.counts.flatten().long(), 0).reshape(self.counts.shape)[:, -1]
         begins = ends - self.counts.sum(1)
         parts = [self.indices[int(begins[row]) : int(ends[row])] for row in as_ints(rows)]
-        return Kept(torch.cat(parts) if parts else self.indices[:0], self.counts[rows, :length])
+        return AllowedTokens(torch.cat(parts) if parts else self.indices[:0], self.counts[rows, :length])
 
-    def to(self, device: torch.device | str) -> "Kept":
-        return Kept(self.indices.to(device), self.counts.to(device))
+    def to(self, device: torch.device | str) -> "AllowedTokens":
+        return AllowedTokens(self.indices.to(device), self.counts.to(device))
 
     @staticmethod
-    def none(tokens: Tensor) -> "Kept":
+    def none(tokens: Tensor) -> "AllowedTokens":
         """Nothing was cut of the distributions of tokens (B, T)."""
         counts = torch.zeros(tokens.shape, dtype=torch.int32, device=tokens.device)
-        return Kept(counts.flatten()[:0], counts)
+        return AllowedTokens(counts.flatten()[:0], counts)
 
     @staticmethod
-    def join(parts: "Sequence[Kept]") -> "Kept":
-        return Kept(torch.cat([part.indices for part in parts]), join_padded([part.counts for part in parts], 0))
+    def join(parts: "Sequence[AllowedTokens]") -> "AllowedTokens":
+        return AllowedTokens(
+            torch.cat([part.indices for part in parts]), join_padded([part.counts for part in parts], 0)
+        )
 
 
 def join_padded(parts: Sequence[Tensor], fill: int | bool) -> Tensor:

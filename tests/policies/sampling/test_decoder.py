@@ -9,7 +9,7 @@ from torch import nn
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.policies import load_policy, speed
-from thinkdraw.policies.janus import network
+from thinkdraw.policies.janus import functions
 from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.sampling.cache import KVCache
@@ -53,7 +53,7 @@ def test_a_prefix_and_single_tokens_give_the_hidden_states_of_one_pass(
     embeddings[1] = embeddings[0]  # both rows begin alike, as those with a shared prefix do
     embeddings[:, 5:] = torch.randn(2, 4, hidden_size)
     contexts = [torch.cat([embeddings[r, : LENGTHS[r]], embeddings[r, 5:]])[None] for r in range(2)]
-    wanted = [network.hidden_states(model, row)[:, -3:] for row in contexts]
+    wanted = [functions.hidden_states(model, row)[:, -3:] for row in contexts]
 
     if attention == "torch's":
         monkeypatch.setattr(speed, "is_on", lambda: False)

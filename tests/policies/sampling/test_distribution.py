@@ -4,8 +4,8 @@ import math
 
 import torch
 
-from thinkdraw.policies.sampling.distribution import entropy_of, kept_mask, kept_set, log_distribution
-from thinkdraw.types import Kept
+from thinkdraw.policies.sampling.distribution import allowed_mask, entropy_of, log_distribution, top_k_top_p_mask
+from thinkdraw.types import AllowedTokens
 
 
 def test_guidance_is_u_plus_s_times_c_minus_u_before_temperature():
@@ -30,14 +30,14 @@ def test_bf16_logits_are_mixed_in_float32():
 
 def test_kept_sets():
     probs = torch.tensor([[0.1, 0.4, 0.2, 0.3], [0.97, 0.01, 0.01, 0.01]]).log()
-    assert kept_set(probs, None, None) is None and kept_set(probs, 4, 1.0) is None
-    assert kept_set(probs, 2, None).tolist() == [[False, True, False, True], [True, False, True, False]] or (
-        kept_set(probs, 2, None).sum(1).tolist() == [2, 2]  # which of the equal ones stays is torch's choice
+    assert top_k_top_p_mask(probs, None, None) is None and top_k_top_p_mask(probs, 4, 1.0) is None
+    assert top_k_top_p_mask(probs, 2, None).tolist() == [[False, True, False, True], [True, False, True, False]] or (
+        top_k_top_p_mask(probs, 2, None).sum(1).tolist() == [2, 2]  # which of the equal ones stays is torch's choice
     )
     # 0.4 + 0.3 < 0.8 ≤ 0.4 + 0.3 + 0.2; and the first always stays
-    assert kept_set(probs, None, 0.8).tolist() == [[False, True, True, True], [True, False, False, False]]
+    assert top_k_top_p_mask(probs, None, 0.8).tolist() == [[False, True, True, True], [True, False, False, False]]
     # top-p after top-k: of 0.4, 0.3 renormalised to 0.57, 0.43 the first alone holds half
-    assert kept_set(probs, 2, 0.5)[0].tolist() == [False, True, False, False]
+    assert top_k_top_p_mask(probs, 2, 0.5)[0].tolist() == [False, True, False, False]
 
 
 def test_kept_sets_agree_with_transformers_warpers():
@@ -45,21 +45,23 @@ def test_kept_sets_agree_with_transformers_warpers():
 
     logits = torch.randn(20, 50) * 2
     expected = TopPLogitsWarper(0.9)(None, TopKLogitsWarper(30)(None, logits.log_softmax(-1)))
-    assert torch.equal(kept_set(logits.log_softmax(-1), 30, 0.9), torch.isfinite(expected))
+    assert torch.equal(top_k_top_p_mask(logits.log_softmax(-1), 30, 0.9), torch.isfinite(expected))
 
 
 def test_kept_sets_are_read_back_from_compressed_rows():
     # tokens (0, 0): {1, 3}; (0, 1): not cut; (1, 0): {2}; (1, 1): {0, 1}
-    kept = Kept(torch.tensor([1, 3, 2, 0, 1], dtype=torch.int32), torch.tensor([[2, 0], [1, 2]], dtype=torch.int32))
+    allowed = AllowedTokens(
+        torch.tensor([1, 3, 2, 0, 1], dtype=torch.int32), torch.tensor([[2, 0], [1, 2]], dtype=torch.int32)
+    )
     place = (torch.tensor([1, 0, 0]), torch.tensor([1, 0, 1]))
     expected = [[True, True, False, False], [False, True, False, True], [True] * 4]
-    assert kept_mask(kept, place, 4).tolist() == expected
+    assert allowed_mask(allowed, place, 4).tolist() == expected
 
 
 def test_entropy_of_a_cut_distribution_is_finite_and_differentiable():
     logits = torch.zeros(1, 4, requires_grad=True)
-    kept = torch.tensor([[True, True, False, False]])
-    entropy = entropy_of(log_distribution(logits, temperature=1.0, kept=kept))
+    allowed = torch.tensor([[True, True, False, False]])
+    entropy = entropy_of(log_distribution(logits, temperature=1.0, allowed=allowed))
     torch.testing.assert_close(entropy, torch.tensor([math.log(2)]))
     entropy.sum().backward()
     assert torch.isfinite(logits.grad).all()

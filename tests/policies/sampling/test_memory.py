@@ -13,7 +13,7 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy, speed
-from thinkdraw.policies.janus import network
+from thinkdraw.policies.janus import functions
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.janus.tiny import random_janus
 from thinkdraw.policies.lora import LoraSettings
@@ -63,10 +63,10 @@ def test_each_head_runs_on_its_own_tokens_and_the_layers_on_the_longest_row(shar
         widths.append(ids.shape[1])
         return embed(model, ids, is_image)
 
-    embed, score_logits = network.embed, speed.score_logits
+    embed, score_logits = functions.embed, speed.score_logits
     rollouts = policy.sample(PROMPTS, sampling(thought), group_size=2, seeds=SEEDS, decode=False)
     monkeypatch.setattr(speed, "score_logits", counting)
-    monkeypatch.setattr(network, "embed", measuring)
+    monkeypatch.setattr(functions, "embed", measuring)
     shortest = rollouts.select([0, 1])
     with torch.no_grad():
         policy.log_probs(shortest)

@@ -11,7 +11,7 @@ from thinkdraw.objectives import combine, group_normalized
 from thinkdraw.recipes import grpo
 from thinkdraw.recipes.phase.advantages import extremes
 from thinkdraw.recipes.phase.prompt_order import HistorySettings, PromptOrder
-from thinkdraw.recipes.phase.rollout import retold, sample_phase
+from thinkdraw.recipes.phase.rollout import prompt_wordings, sample_phase
 from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.run import open_policy
@@ -118,7 +118,7 @@ def test_a_group_spans_the_rewrites_of_its_prompt_and_has_one_baseline(tmp_path)
 def test_rewrites_come_in_turn_and_in_another_order_each_phase():
     include = tuple({"class": name, "count": 1} for name in ("dog", "cat", "cow"))
     prompt = Prompt("a dog, a cat and a cow", "x", include=include)
-    first, second = ([p.text for p in retold([prompt], 8, phase, 0)] for phase in (0, 1))
+    first, second = ([p.text for p in prompt_wordings([prompt], 8, phase, 0)] for phase in (0, 1))
     assert first[0] == first[6] == prompt.text and len(set(first)) == 6 and first != second
 
 

@@ -14,9 +14,9 @@ from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import speed
-from thinkdraw.policies.janus import network
+from thinkdraw.policies.janus import functions
 from thinkdraw.policies.janus.text import JanusText
-from thinkdraw.policies.sampling.distribution import entropy_of, kept_mask, log_distribution
+from thinkdraw.policies.sampling.distribution import allowed_mask, entropy_of, log_distribution
 from thinkdraw.types import Context, Rollouts
 
 GuidanceInLoss = Literal["same", "conditional"]
@@ -127,7 +127,7 @@ class Likelihood(nn.Module):
         guided = guided and bool((stream.scored & is_image.any(1, keepdim=True)).any())
         if guided:
             ids, is_image = torch.cat([ids, self.text.blanked(ids, is_image)]), is_image.repeat(2, 1)
-        hidden = network.hidden_states(self.model, network.embed(self.model, ids, is_image))
+        hidden = functions.hidden_states(self.model, functions.embed(self.model, ids, is_image))
         return list(hidden.chunk(2)) if guided else [hidden]
 
     def _score_text(self, rollouts: Rollouts, place: Place, hidden: list[Tensor]) -> tuple[Tensor, ...]:
@@ -136,7 +136,7 @@ class Likelihood(nn.Module):
 
     def _score_images(self, rollouts: Rollouts, place: Place, hidden: list[Tensor]) -> tuple[Tensor, ...]:
         settings = {"guidance_scale": rollouts.sampling.guidance_scale} if len(hidden) == 2 else {}
-        features = [network.image_features(self.model, h) for h in hidden]
+        features = [functions.image_features(self.model, h) for h in hidden]
         return _score(rollouts, place, self.model.model.generation_head.vision_head, features, settings)
 
 
@@ -151,9 +151,9 @@ def _score(
 
     def score(part: slice, logits: Tensor, unconditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
         here = (place[0][part], place[1][part])
-        kept = None if rollouts.kept is None else kept_mask(rollouts.kept, here, logits.shape[-1])
+        allowed = None if rollouts.allowed is None else allowed_mask(rollouts.allowed, here, logits.shape[-1])
         log_probs = log_distribution(
-            logits, temperature=rollouts.sampling.temperature, unconditional=unconditional, kept=kept, **settings
+            logits, temperature=rollouts.sampling.temperature, unconditional=unconditional, allowed=allowed, **settings
         )
         return log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0], entropy_of(log_probs)
 

@@ -20,7 +20,7 @@ from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import TooLongError
 from thinkdraw.images import to_pictures, to_pixels
-from thinkdraw.policies.janus import loading, network, vq
+from thinkdraw.policies.janus import functions, loading, vq
 from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Likelihood
 from thinkdraw.policies.janus.text import JanusText
 from thinkdraw.policies.lora import LoraSettings, adapters_off, add_lora
@@ -30,7 +30,7 @@ from thinkdraw.policies.sampling.partial import PartialRollouts, pad_rows
 from thinkdraw.policies.sampling.sampler import Sampler
 from thinkdraw.policies.sampling.session import DecodingSession
 from thinkdraw.runtime.device import autocast, settle_vector_math
-from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, Scored, ThoughtFormat
+from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, ThoughtFormat, TokenLogProbs
 
 CAPTION_REQUEST = "describe this picture."
 
@@ -39,7 +39,7 @@ class JanusPolicy:
     """The Janus family's `types.Policy`; its methods are documented there, and here where Janus adds something.
 
     Its `network`, the module that is trained, is `Likelihood`, whose forward pass scores rollouts; `model` inside it is
-    transformers' Janus, and the *module* `janus/network.py` has the functions that both sampling and scoring call on it.
+    transformers' Janus, and the *module* `janus/functions.py` has the functions that both sampling and scoring call on it.
     precision: of the forward pass, fp32 or bf16 autocast. guidance_in_loss: see `Likelihood`.
     max_rows: of the KV cache, those of guidance included; None: as many as memory holds.
     cuda_graphs: sample by recorded decode steps on an NVIDIA GPU. train_understanding: also train the vision encoder.
@@ -269,11 +269,11 @@ class JanusPolicy:
 
     # Likelihoods
 
-    def log_probs(self, rollouts: Rollouts) -> Scored:
+    def log_probs(self, rollouts: Rollouts) -> TokenLogProbs:
         """Score tokens under the distribution that they were sampled from, with gradient, by `Likelihood.forward`."""
         likelihood = self._reference if self._in_reference and self._reference is not None else self.network
         with autocast(self.device, self.precision):
-            return Scored(*likelihood(rollouts.to(self.device)))
+            return TokenLogProbs(*likelihood(rollouts.to(self.device)))
 
     def make_reference(self, network: nn.Module | None = None) -> None:
         """Freeze a copy of the weights as they are now; with adapters there is nothing to copy.
@@ -370,7 +370,7 @@ class JanusPolicy:
                 input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
             )  # right padding: causal attention hides it from everything before
             last = output.last_hidden_state[torch.arange(len(ids), device=self.device), lengths - 1]
-        logits = network.text_logits(self.model, last)
+        logits = functions.text_logits(self.model, last)
         return logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)
 
     @torch.no_grad()
@@ -388,7 +388,7 @@ class JanusPolicy:
                 input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
             )
         first = len(question)
-        log_probs = network.text_logits(self.model, output.last_hidden_state[:, first - 1 : -1]).log_softmax(-1)
+        log_probs = functions.text_logits(self.model, output.last_hidden_state[:, first - 1 : -1]).log_softmax(-1)
         chosen = log_probs.gather(-1, ids[:, first:, None]).squeeze(-1)
         said = torch.arange(first, ids.shape[1], device=self.device) < lengths[:, None]
         return (chosen * said).sum(1) / said.sum(1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.control_tokens import token_escaper
-from thinkdraw.types import Finding
+from thinkdraw.types import CheckItem
 
 # `User:` and `Assistant:` without the bars, as some papers' code has it, cost Janus-Pro-1B ten GenEval points and more.
 PROMPT_FORM = "<|User|>: {text}\n\n<|Assistant|>:"
@@ -87,7 +87,7 @@ class JanusText:
             )
         return torch.tensor(ids)
 
-    def check(self) -> list[Finding]:
+    def check(self) -> list[CheckItem]:
         """Whether prompts get the published form, and the special tokens are there and distinct."""
         read = self.tokenizer.decode(self.prompt("hello")[1:])
         form = PROMPT_FORM.format(text="hello")
@@ -103,8 +103,8 @@ class JanusText:
         distinct = len(set(apart)) == len(apart) and None not in special.values()
         listed = ", ".join(f"{name} {number}" for name, number in special.items())
         return [
-            Finding("prompt template", repr(read), repr(form), read == form),
-            Finding("special tokens", listed, "present and distinct", distinct),
+            CheckItem("prompt template", repr(read), repr(form), read == form),
+            CheckItem("special tokens", listed, "present and distinct", distinct),
         ]
 
     def blanked(self, ids: Tensor, is_image: Tensor | None = None) -> Tensor:

@@ -6,7 +6,7 @@ Sampler and trainer both call `log_distribution`: this is what makes their log-p
 import torch
 from torch import Tensor
 
-from thinkdraw.types import Kept
+from thinkdraw.types import AllowedTokens
 
 # Log-probs are clamped here for entropies: so unlikely a token adds nothing in fp32, and below −87 exp gives denormal numbers,
 # with which CPUs are slow.
@@ -26,24 +26,24 @@ def log_distribution(
     unconditional: Tensor | None = None,
     guidance_scale: float = 1.0,
     suppressed: Tensor | None = None,
-    kept: Tensor | None = None,
+    allowed: Tensor | None = None,
 ) -> Tensor:
     """Log-probabilities (K, V) float32 of the distribution sampled from; −inf where a token cannot be sampled.
 
     logits: (K, V). unconditional: (K, V) for guidance u + s(c − u), or None. suppressed: (V,) bool, True = never
-    sampled. kept: (K, V) bool, what top-k and top-p left, or None.
+    sampled. allowed: (K, V) bool, what top-k and top-p left, or None.
     """
     logits = logits.float() if unconditional is None else guide(logits, unconditional, guidance_scale)
     if suppressed is not None:
         logits = logits.masked_fill(suppressed, float("-inf"))
     if temperature != 1.0:
         logits = logits / temperature
-    if kept is not None:
-        logits = logits.masked_fill(~kept, float("-inf"))
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, float("-inf"))
     return logits.log_softmax(dim=-1)
 
 
-def kept_set(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tensor | None:
+def top_k_top_p_mask(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tensor | None:
     """(K, V) bool: the k most likely tokens and, among them, the fewest that hold p of the probability; None = no cut.
 
     Order and ties as in transformers' warpers: top-k first, top-p on what it left, at least one token stays.
@@ -60,18 +60,18 @@ def kept_set(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tenso
     return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(-1, indices, keep)
 
 
-def kept_mask(kept: Kept, place: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
-    """(K, V) bool, the kept sets of K tokens; all True where nothing was cut.
+def allowed_mask(allowed: AllowedTokens, place: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
+    """(K, V) bool, the allowed sets of K tokens; all True where nothing was cut.
 
     place: rows and columns (K,) of the tokens on the token axis. vocabulary: V.
     """
-    flat = kept.counts.flatten().long()
-    which = place[0] * kept.counts.shape[1] + place[1]
+    flat = allowed.counts.flatten().long()
+    which = place[0] * allowed.counts.shape[1] + place[1]
     counts, ends = flat[which], flat.cumsum(0)[which]
     mask = (counts == 0)[:, None].repeat(1, vocabulary)
     row = torch.arange(len(which), device=flat.device).repeat_interleave(counts)
     offset = torch.arange(len(row), device=flat.device) - (counts.cumsum(0) - counts)[row]
-    mask[row, kept.indices[(ends - counts)[row] + offset].long()] = True
+    mask[row, allowed.indices[(ends - counts)[row] + offset].long()] = True
     return mask
 
 

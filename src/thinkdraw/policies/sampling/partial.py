@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinkdraw.types import Kept, Rollouts
+from thinkdraw.types import AllowedTokens, Rollouts
 
 
 def pad_rows(rows: list[list[int]], value: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -22,7 +22,7 @@ class PartialRollouts:
 
     text, text_mask, text_log_probs: (B, K), K = thought budget + 1 for begin-of-image. text_len: (B,), of these written.
     codes, code_log_probs: (B, N), the image tokens. num_codes: (B,), of these written.
-    kept: what top-k and top-p left: tensors (4, k) int64 of rows (row, is_image, index within segment, token id).
+    allowed: what top-k and top-p left: tensors (4, k) int64 of rows (row, is_image, index within segment, token id).
     """
 
     text: Tensor
@@ -32,7 +32,7 @@ class PartialRollouts:
     codes: Tensor
     num_codes: Tensor
     code_log_probs: Tensor
-    kept: list[Tensor] = field(default_factory=list)
+    allowed: list[Tensor] = field(default_factory=list)
 
     @classmethod
     def blank(cls, num_rows: int, budget: int, num_image_tokens: int, device: torch.device | str) -> "PartialRollouts":
@@ -51,7 +51,7 @@ class PartialRollouts:
 
     @classmethod
     def of_prefix(cls, rollouts: Rollouts, lengths: Tensor, budget: int, num_image_tokens: int) -> "PartialRollouts":
-        """Begin with the first lengths[r] tokens of each rollout, their log-probs, mask and kept sets."""
+        """Begin with the first lengths[r] tokens of each rollout, their log-probs, mask and allowed sets."""
         partial = cls.blank(len(rollouts), budget, num_image_tokens, rollouts.tokens.device)
         text_len = (~rollouts.is_image & (rollouts.segment >= 0)).sum(1)
         partial.text_len = torch.minimum(lengths, text_len)
@@ -66,20 +66,20 @@ class PartialRollouts:
             for target, source in zip(targets, (rollouts.tokens, rollouts.mask, rollouts.log_probs)):
                 if target is not None:
                     target[row[chosen], columns[chosen]] = source[row[chosen], column[chosen]]
-        if rollouts.kept is not None:
-            counts = rollouts.kept.counts.long()
+        if rollouts.allowed is not None:
+            counts = rollouts.allowed.counts.long()
             flat = torch.arange(counts.numel(), device=lengths.device).repeat_interleave(counts.flatten())
             row, column = flat // counts.shape[1], flat % counts.shape[1]
             stays = column < lengths[row]
             image = rollouts.is_image[row, column]
             index = torch.where(image, column - text_len[row], column)
-            partial.kept.append(torch.stack([row, image.long(), index, rollouts.kept.indices.long()])[:, stays])
+            partial.allowed.append(torch.stack([row, image.long(), index, rollouts.allowed.indices.long()])[:, stays])
         return partial
 
     def rows(self, rows: Tensor) -> "PartialRollouts":
-        """A copy of some rows; `kept` parts follow them."""
+        """A copy of some rows; `allowed` parts follow them."""
         parts = []
-        for part in self.kept:
+        for part in self.allowed:
             part = part[:, part[0].argsort(stable=True)]
             counts = part[0].bincount(minlength=len(self.text_len))
             begins, sizes = (counts.cumsum(0) - counts)[rows], counts[rows]
@@ -88,8 +88,8 @@ class PartialRollouts:
             entries = part[:, begins[new] + offset]
             entries[0] = new
             parts.append(entries)
-        tensors = {name: value[rows] for name, value in vars(self).items() if name != "kept"}
-        return PartialRollouts(**tensors, kept=parts)
+        tensors = {name: value[rows] for name, value in vars(self).items() if name != "allowed"}
+        return PartialRollouts(**tensors, allowed=parts)
 
     def last_text(self) -> Tensor:
         """(B,) id of each row's last text token, −1 where there is none."""
@@ -108,10 +108,10 @@ class PartialRollouts:
             target[rows, index] = torch.where(here, new, target[rows, index])
         self.text_len[rows] += here
 
-    def keep(self, rows: Tensor, is_image: bool, index: Tensor, kept: Tensor) -> None:
-        """Remember kept sets (A, V) bool. index: (A,), of the rows' tokens within their segment, text or picture."""
-        slot, token = kept.nonzero(as_tuple=True)
-        self.kept.append(torch.stack([rows[slot], torch.full_like(slot, is_image), index[slot], token]))
+    def note_allowed(self, rows: Tensor, is_image: bool, index: Tensor, allowed: Tensor) -> None:
+        """Remember allowed sets (A, V) bool. index: (A,), of the rows' tokens within their segment, text or picture."""
+        slot, token = allowed.nonzero(as_tuple=True)
+        self.allowed.append(torch.stack([rows[slot], torch.full_like(slot, is_image), index[slot], token]))
 
     def texts(self, rows: Tensor | None = None) -> list[list[int]]:
         """Ids of the texts, of some rows or of all."""
@@ -119,7 +119,7 @@ class PartialRollouts:
         return [ids[:length] for ids, length in zip(text.tolist(), lengths.tolist())]
 
     def token_axis(self) -> dict[str, Any]:
-        """tokens, is_image, segment, mask, log_probs (B, T) and kept, as in `Rollouts`; the picture is complete."""
+        """tokens, is_image, segment, mask, log_probs (B, T) and allowed, as in `Rollouts`; the picture is complete."""
         num_image_tokens = self.codes.shape[1]
         begin = self.text_len[:, None]
         column = torch.arange(int(self.text_len.max()) + num_image_tokens, device=self.text.device)
@@ -142,15 +142,15 @@ class PartialRollouts:
             "segment": segment,
             "mask": merge(self.text_mask, torch.ones_like(self.codes, dtype=torch.bool)),
             "log_probs": merge(self.text_log_probs, self.code_log_probs),
-            "kept": self._kept(is_image.shape),
+            "allowed": self._allowed_tokens(is_image.shape),
         }
 
-    def _kept(self, shape: torch.Size) -> Kept | None:
-        """`kept` in the form of `Rollouts`, in the order of the token axis. shape: (B, T)."""
-        if not self.kept:
+    def _allowed_tokens(self, shape: torch.Size) -> AllowedTokens | None:
+        """`allowed` in the form of `Rollouts`, in the order of the token axis. shape: (B, T)."""
+        if not self.allowed:
             return None
-        row, image, index, token = torch.cat(self.kept, dim=1)
+        row, image, index, token = torch.cat(self.allowed, dim=1)
         place = row * shape[1] + index + image * self.text_len[row]
         order = torch.argsort(place, stable=True)  # within a token the indices came ascending
         counts = torch.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
-        return Kept(token[order].to(torch.int32), counts.to(torch.int32))
+        return AllowedTokens(token[order].to(torch.int32), counts.to(torch.int32))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinkdraw.policies.janus import network
+from thinkdraw.policies.janus import functions
 from thinkdraw.policies.sampling import noise
 from thinkdraw.policies.sampling.cache import KVCache
 from thinkdraw.policies.sampling.distribution import guide
@@ -78,7 +78,7 @@ class PicturePhase:
         if session.guided:
             ids, is_image = torch.cat([ids, session.text.blanked(ids, is_image)]), is_image.repeat(2, 1)
         positions = self.boi_at[:, None] + torch.arange(1 - UNREAD, ids.shape[1] + 1 - UNREAD, device=session.device)
-        return self.forward(network.embed(session.model, ids, is_image), positions, self.longest + begin)
+        return self.forward(functions.embed(session.model, ids, is_image), positions, self.longest + begin)
 
     def step(self, columns: int) -> None:
         """Read each row's newest code, and write the one that follows."""
@@ -96,22 +96,22 @@ class PicturePhase:
     def choose(self, hidden: Tensor) -> None:
         """Write the code that follows in each row, or take the one that is there."""
         session, partial, rollouts, index = self.session, self.partial, self.rollouts, self.index
-        log_probs, kept = session.distribution(self.logits(hidden))
+        log_probs, allowed = session.distribution(self.logits(hidden))
         keys = None if session.sampling.greedy else noise.keys(self.streams, index)
         tokens, chosen = session.choose(log_probs, keys)
         free = self.num_codes <= index
         tokens = torch.where(free, tokens, partial.codes[rollouts, index])
         partial.codes[rollouts, index] = tokens
         partial.code_log_probs[rollouts, index] = torch.where(free, chosen, partial.code_log_probs[rollouts, index])
-        if kept is not None:
-            partial.keep(rollouts[free], True, index[free], kept[free])
+        if allowed is not None:
+            partial.note_allowed(rollouts[free], True, index[free], allowed[free])
         self.tokens.copy_(tokens)
         self.index += 1
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Guided logits (A, codes). Guidance comes before the head's last layer, which is linear: half its products."""
-        model, features = self.session.model, network.image_features(self.session.model, hidden)
+        model, features = self.session.model, functions.image_features(self.session.model, hidden)
         if self.session.guided:
             conditional, unconditional = features.chunk(2)
             features = guide(conditional, unconditional, self.session.sampling.guidance_scale)
-        return network.feature_logits(model, features)
+        return functions.feature_logits(model, features)

@@ -8,12 +8,12 @@ from torch import Tensor
 from transformers import JanusForConditionalGeneration
 
 from thinkdraw.policies import speed
-from thinkdraw.policies.janus import network
+from thinkdraw.policies.janus import functions
 from thinkdraw.policies.janus.text import JanusText
 from thinkdraw.policies.sampling import memory, noise
 from thinkdraw.policies.sampling.cache import KVCache
 from thinkdraw.policies.sampling.decoder import Decoder
-from thinkdraw.policies.sampling.distribution import kept_set, log_distribution
+from thinkdraw.policies.sampling.distribution import log_distribution, top_k_top_p_mask
 from thinkdraw.policies.sampling.partial import pad_rows
 from thinkdraw.types import Sampling
 
@@ -88,17 +88,19 @@ class DecodingSession:
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
 
     def distribution(self, logits: Tensor, suppressed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(log-probabilities sampled from, kept set or None), each (A, V). suppressed: (V,) bool, True = never sampled."""
+        """(log-probabilities sampled from, allowed set or None), each (A, V). suppressed: (V,) bool, True = never sampled."""
         log_probs_of = partial(log_distribution, logits, temperature=self.sampling.temperature, suppressed=suppressed)
         log_probs = log_probs_of()
-        kept = kept_set(log_probs, self.sampling.top_k, self.sampling.top_p)
-        return (log_probs if kept is None else log_probs_of(kept=kept)), kept  # renormalised over what is kept
+        allowed = top_k_top_p_mask(log_probs, self.sampling.top_k, self.sampling.top_p)
+        return (
+            log_probs if allowed is None else log_probs_of(allowed=allowed)
+        ), allowed  # renormalised over what is allowed
 
     @cached_property
     def embedded_codes(self) -> Tensor:
         """(codes, H) input embeddings of all image tokens: once here, and not by the aligner at every decode step."""
         codes: int = self.model.model.vqmodel.quantize.num_embeddings
-        return network.embed_codes(self.model, torch.arange(codes, device=self.device))
+        return functions.embed_codes(self.model, torch.arange(codes, device=self.device))
 
     def close(self) -> None:
         """End sampling: the last cache is not used any more, and may be freed."""

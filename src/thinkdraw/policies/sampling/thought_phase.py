@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinkdraw.policies.janus import network
+from thinkdraw.policies.janus import functions
 from thinkdraw.policies.sampling import noise
 from thinkdraw.policies.sampling.cache import KVCache
 from thinkdraw.policies.sampling.partial import PartialRollouts
@@ -101,12 +101,12 @@ class ThoughtPhase:
         """Choose and write the next token of each slot whose thought is not done. hidden: (A, H), of their last tokens."""
         session, partial, rollouts = self.session, self.partial, self.rollouts[slots]
         index, goes_on = partial.text_len[rollouts], ~self.done[slots]
-        logits = network.text_logits(session.model, hidden)
-        log_probs, kept = session.distribution(logits, suppressed=session.suppressed)
+        logits = functions.text_logits(session.model, hidden)
+        log_probs, allowed = session.distribution(logits, suppressed=session.suppressed)
         keys = None if session.sampling.greedy else noise.keys(self.streams[:, rollouts], index)
         tokens, chosen = session.choose(log_probs, keys)
-        if kept is not None:
-            partial.keep(rollouts[goes_on], False, index[goes_on], kept[goes_on])
+        if allowed is not None:
+            partial.note_allowed(rollouts[goes_on], False, index[goes_on], allowed[goes_on])
         partial.write_text(rollouts, tokens, chosen, goes_on)
         self.tokens[slots] = torch.where(goes_on, tokens, self.tokens[slots])
         self.positions[slots] += goes_on

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from thinkdraw.config import StrictModel
 from thinkdraw.runtime.checkpoint import State
-from thinkdraw.training.data import DataSettings, load_prompts, prompts_input, prompts_that_fit, shuffled
+from thinkdraw.training.data import DataSettings, load_prompts, prompts_input, prompts_that_fit, shuffled_index
 from thinkdraw.training.run import Run
 from thinkdraw.types import Policy, Prompt, Sampling
 
@@ -86,7 +86,7 @@ class PromptOrder:
         in_a_row = 0  # solved ones; after a whole pass of them there are no others
         while len(taken) < count:
             place, self.cursor = self.cursor, self.cursor + 1
-            prompt = prompts[shuffled(place, len(prompts), self.seed)]
+            prompt = prompts[shuffled_index(place, len(prompts), self.seed)]
             if self._is_solved(prompt) and not self._readmitted(place) and in_a_row < len(prompts):
                 in_a_row, self.skipped = in_a_row + 1, self.skipped + 1
             else:

@@ -118,7 +118,7 @@ def _draw(
     size, settings = config.group_size, config.sampling
     seeds = draw_seeds(config.seed, phase, first, len(prompts), size)
     if config.rewrites == "pool":
-        told = retold(prompts, size, phase, config.seed)
+        told = prompt_wordings(prompts, size, phase, config.seed)
         return dataclasses.replace(policy.sample(told, settings, seeds=seeds, decode=decode), group_size=size)
     return policy.sample(prompts, settings, group_size=size, seeds=seeds, decode=decode)
 
@@ -132,7 +132,7 @@ def draw_seeds(seed: int, phase: int, first: int, num_prompts: int, group_size: 
     return derive_seeds(base, first + num_prompts, group_size)[first * group_size :]
 
 
-def retold(prompts: Sequence[Prompt], group_size: int, phase: int, seed: int) -> list[Prompt]:
+def prompt_wordings(prompts: Sequence[Prompt], group_size: int, phase: int, seed: int) -> list[Prompt]:
     """Prompts in several wordings: `group_size` of each, prompt-major, its own words first, then its rewrites in turn.
 
     The order of the rewrites is another in each phase. The group has one baseline for all of them, as PeRL's groups have

@@ -8,7 +8,7 @@ import torch
 from thinkdraw.objectives import critical_mask, entropy_guided_mask, guidance_contrast_weights, stage_weights
 from thinkdraw.objectives.token_weights import StageWeights
 from thinkdraw.training.batch import Batch, parts_of
-from thinkdraw.types import Policy, Rollouts, Scored
+from thinkdraw.types import Policy, Rollouts, TokenLogProbs
 
 TokenWeights = Literal["stage", "critical", "entropy_guided", "guidance_contrast"]
 
@@ -26,31 +26,38 @@ def token_credit(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: i
         codes = policy.code_vectors(rollouts.all_image_tokens())
         return stage_weights(codes, advantages.values, trained, is_image, rollouts.group_size)
     if name == "guidance_contrast":
-        with_prompt, without = (scored(policy, _guided(rollouts, scale), micro_rows).log_probs for scale in (1.0, 0.0))
+        with_prompt, without = (
+            batched_log_probs(policy, _guided(rollouts, scale), micro_rows).log_probs for scale in (1.0, 0.0)
+        )
         weights = guidance_contrast_weights(with_prompt, without, trained, is_image)
     elif name == "critical":
-        codes, entropy = policy.code_vectors(rollouts.all_image_tokens()), scored(policy, rollouts, micro_rows).entropy
+        codes, entropy = (
+            policy.code_vectors(rollouts.all_image_tokens()),
+            batched_log_probs(policy, rollouts, micro_rows).entropy,
+        )
         weights = critical_mask(codes, entropy, trained, is_image, rollouts.group_size).float()
     else:
-        weights = entropy_guided_mask(scored(policy, rollouts, micro_rows).entropy, trained, is_image).float()
+        weights = entropy_guided_mask(
+            batched_log_probs(policy, rollouts, micro_rows).entropy, trained, is_image
+        ).float()
     return StageWeights(weights, torch.ones_like(weights))
 
 
 def _guided(rollouts: Rollouts, scale: float) -> Rollouts:
     """The same tokens, to be scored as if they were sampled at another guidance scale: at 0 without their prompt.
 
-    `kept`, what top-k and top-p left, is of the scale that was sampled with, and does not hold for another.
+    `allowed`, what top-k and top-p left, is of the scale that was sampled with, and does not hold for another.
     """
     sampling = rollouts.sampling.model_copy(update={"guidance_scale": scale, "top_k": None, "top_p": None})
-    return dataclasses.replace(rollouts, sampling=sampling, kept=None)
+    return dataclasses.replace(rollouts, sampling=sampling, allowed=None)
 
 
 @torch.no_grad()
-def scored(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Scored:
+def batched_log_probs(policy: Policy, rollouts: Rollouts, micro_rows: int) -> TokenLogProbs:
     """Score rollouts under the policy as it is, without gradient: log-probs and entropies (B, T)."""
     log_probs, entropy = (torch.zeros(rollouts.tokens.shape, device=policy.device) for _ in range(2))
     for rows in parts_of(torch.arange(len(rollouts)), micro_rows):
         micro = rollouts.select(rows)
         part, length = policy.log_probs(micro), micro.tokens.shape[1]
         log_probs[rows, :length], entropy[rows, :length] = part.log_probs, part.entropy
-    return Scored(log_probs, entropy)
+    return TokenLogProbs(log_probs, entropy)

@@ -59,7 +59,7 @@ class Validation:
         """
         if not self.settings.every or (run.goes_on and phase % self.settings.every):
             return {}
-        with run.whole_weights():
+        with run.full_weights():
             scores = mean_rewards(run.policy, rewards, self.prompts, self.config.sampling, self.config.seed, run.world)
         run.ledger.add(pictures_validated=len(self.prompts))
         if warning := self.monitor.update(scores, run.step):
