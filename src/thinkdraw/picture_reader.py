@@ -53,10 +53,12 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImageP
 class PictureReading(StrictModel):
     """How picture files are read."""
 
-    ground: str = Field(
-        default="white", description="Behind what is transparent: a colour's name or #rrggbb, as in CSS."
+    ground: str = Field(default="white", description="Colour behind what is transparent: a CSS name or #rrggbb.")
+    max_megapixels: float = Field(
+        default=89.0,
+        gt=0,
+        description="Largest picture in millions of pixels; a larger one is refused before it is unpacked.",
     )
-    max_megapixels: float = Field(default=89.0, gt=0, description="A larger picture is refused before it is unpacked.")
 
     @field_validator("ground")
     @classmethod

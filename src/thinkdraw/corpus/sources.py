@@ -50,8 +50,12 @@ class Source(Protocol):
 class FolderSource(StrictModel):
     """Pictures in a folder and below it; captions stand in .txt, .caption or .json files of the same name, or in a metadata file."""
 
-    kind: Literal["folder"] = "folder"
-    path: Path
+    kind: Literal["folder"] = Field(
+        default="folder",
+        description="Reads pictures of a folder and the folders below it; captions lie beside them or in a "
+        "metadata file.",
+    )
+    path: Path = Field(description="Folder with the pictures and their captions.")
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
         counts = _begun(counts)
@@ -84,8 +88,11 @@ class FolderSource(StrictModel):
 class WebdatasetSource(StrictModel):
     """Tar files of samples: members of one name up to the first dot, such as 0001.jpg, 0001.txt and 0001.json."""
 
-    kind: Literal["webdataset"] = "webdataset"
-    path: Path = Field(description="A .tar, or a folder of them.")
+    kind: Literal["webdataset"] = Field(
+        default="webdataset",
+        description="Reads samples of tar files: members of one name, such as 0001.jpg, 0001.txt and 0001.json.",
+    )
+    path: Path = Field(description="A .tar file, or a folder of them.")
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
         counts = _begun(counts)
@@ -121,12 +128,19 @@ class WebdatasetSource(StrictModel):
 class DatasetSource(StrictModel):
     """A Hugging Face data set: by name, or a folder that `load_dataset` or `save_to_disk` knows."""
 
-    kind: Literal["dataset"] = "dataset"
-    path: str = Field(description="Name on the hub, or a folder.")
-    subset: str | None = Field(default=None, description="The configuration, where there are several.")
-    split: str = "train"
-    image: str = Field(default="image", description="The column of pictures.")
-    caption: str | None = Field(default=None, description="The column of captions, if there is one.")
+    kind: Literal["dataset"] = Field(
+        default="dataset",
+        description="Reads a Hugging Face data set, from the hub or from a folder; needs `pip install thinkdraw[hub]`.",
+    )
+    path: str = Field(description="Name of the data set on the hub, or a folder that holds one.")
+    subset: str | None = Field(
+        default=None, description="Configuration of the data set, where it has several; null takes its only one."
+    )
+    split: str = Field(default="train", description="Split of the data set that is read, such as train.")
+    image: str = Field(default="image", description="Name of the column that holds the pictures.")
+    caption: str | None = Field(
+        default=None, description="Name of the column that holds the captions; null reads none."
+    )
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
         counts = _begun(counts)
@@ -159,8 +173,12 @@ class DatasetSource(StrictModel):
 class PromptSource(StrictModel):
     """Prompts without pictures: a file or folder that `read_prompts` knows."""
 
-    kind: Literal["prompts"] = "prompts"
-    path: Path
+    kind: Literal["prompts"] = Field(
+        default="prompts", description="Reads prompts without pictures; the teacher then plans a picture for each."
+    )
+    path: Path = Field(
+        description="File or folder of prompts: .txt, .jsonl, .json, .csv, .parquet, or a public prompt set."
+    )
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
         counts = _begun(counts)
@@ -174,13 +192,15 @@ class PromptSource(StrictModel):
 class LabSource(StrictModel):
     """Prompts of the lab's training split and, unless told otherwise, a scene of each."""
 
-    kind: Literal["lab"] = "lab"
+    kind: Literal["lab"] = Field(default="lab", description="Makes prompts and pictures of the lab's training split.")
     families: dict[Family, Annotated[float, Field(ge=0)]] = Field(
-        default={"geneval": 0.6, "compbench": 0.25, "dense": 0.15}, min_length=1
+        default={"geneval": 0.6, "compbench": 0.25, "dense": 0.15},
+        min_length=1,
+        description="Share of each family of the lab's prompts, in any unit.",
     )
-    count: int = Field(default=2000, ge=1)
-    seed: int = Field(default=0, ge=0)
-    pictures: bool = True
+    count: int = Field(default=2000, ge=1, description="Rows to make, over all families.")
+    seed: int = Field(default=0, ge=0, description="Seed by which prompts and scenes are drawn.")
+    pictures: bool = Field(default=True, description="Draw a picture for each prompt; false gives prompts alone.")
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
         counts = _begun(counts)

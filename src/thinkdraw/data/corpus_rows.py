@@ -46,15 +46,27 @@ class CorpusReading(StrictModel):
     """How rows become examples. A style that a row does not have is not drawn for it."""
 
     prompts: tuple[PromptStyle, ...] = Field(
-        default=("plain", "paraphrase", "tags", "objects", "varied"), min_length=1, description="Styles, drawn evenly."
+        default=("plain", "paraphrase", "tags", "objects", "varied"),
+        min_length=1,
+        description="Styles of prompt to train on, each drawn equally often; a style that a row lacks is not "
+        "drawn for it.",
     )
     rationales: tuple[RationaleStyle, ...] = Field(
-        default=("dense",), min_length=1, description="Styles, drawn evenly."
+        default=("dense",),
+        min_length=1,
+        description="Styles of rationale to train on, each drawn equally often; a style that a row lacks is not "
+        "drawn for it.",
     )
-    style_tags: bool = Field(default=False, description="Start a rationale with its style, as in <step_by_step>.")
-    draws: int = Field(default=1, ge=1, description="Examples made of each row, each with its own styles.")
+    style_tags: bool = Field(
+        default=False,
+        description="Begin each rationale with the tag of its style, such as <step_by_step>, so that the policy "
+        "can be asked for one.",
+    )
+    draws: int = Field(default=1, ge=1, description="Examples made of each row, each with styles of its own.")
     over_long: Literal["truncate", "drop"] = Field(
-        default="truncate", description="A rationale that does not fit: end it at a sentence, or leave the row out."
+        default="truncate",
+        description="A rationale longer than max_thought_tokens: truncate ends it at a sentence, drop leaves the "
+        "row out.",
     )
 
 

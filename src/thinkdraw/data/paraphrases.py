@@ -32,20 +32,30 @@ _NUMBERS = {word: str(number) for number, word in NUMBERS.items() if number > 1}
 
 
 class ParaphraseSettings(StrictModel):
-    base_url: str = Field(description="Of the endpoint, such as http://localhost:8000/v1.")
-    model: str = Field(description="Name of the model there.")
+    base_url: str = Field(description="Address of the OpenAI-compatible endpoint, such as http://localhost:8000/v1.")
+    model: str = Field(description="Name of the model at the endpoint.")
     key_env: str | None = Field(
         default=None,
-        description="The environment variable that holds the key; null is OPENAI_API_KEY for OpenAI's own address, else none.",
+        description="Environment variable that holds the API key; null is OPENAI_API_KEY for OpenAI's own "
+        "address and no key for any other.",
     )
     extra_body: dict[str, Any] = Field(
-        default={}, description="Further fields of every request; one that is null is taken out."
+        default={},
+        description="Further fields of every request, passed on as they are; a field set to null is taken out of "
+        "the request.",
     )
-    frac: float = Field(default=0.5, gt=0, le=1, description="Share of the prompts that are paraphrased.")
-    attempts: int = Field(default=2, ge=1, description="Replies asked for before a prompt keeps its own words.")
-    temperature: float = Field(default=0.9, ge=0)
-    parallel: int = Field(default=8, ge=1, description="Requests under way at a time.")
-    timeout_s: float = Field(default=60.0, gt=0)
+    frac: float = Field(default=0.5, gt=0, le=1, description="Share of the prompts that are put into other words.")
+    attempts: int = Field(
+        default=2,
+        ge=1,
+        description="Replies that are asked for before a prompt keeps its own words; a reply that changes the "
+        "demand is refused.",
+    )
+    temperature: float = Field(
+        default=0.9, ge=0, description="Sampling temperature of the replies; higher gives more varied words."
+    )
+    parallel: int = Field(default=8, ge=1, description="Requests under way at the same time.")
+    timeout_s: float = Field(default=60.0, gt=0, description="Seconds that a request may take.")
 
 
 @dataclass(frozen=True)

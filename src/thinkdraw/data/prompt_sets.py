@@ -41,16 +41,31 @@ MAX_STALE = 3000
 
 
 class PromptSetConfig(StrictModel):
-    out: Path = Field(description="The folder; an older set there is replaced.")
-    style: Style = "geneval"
+    out: Path = Field(description="Folder of the prompt set; an older set there is replaced.")
+    style: Style = Field(
+        default="geneval",
+        description="Kind of prompts: GenEval's or CompBench's tasks with everyday nouns, or a family of the lab.",
+    )
     count: int = Field(default=2000, ge=1, description="Prompts of the set at scale 1.")
     scales: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(1.0,), description="Sizes of nested sets, in units of count."
+        default=(1.0,),
+        description="Sizes of nested sets as multiples of `count`; each smaller set is the beginning of the "
+        "larger ones.",
     )
-    groups: tuple[str, ...] = Field(default=(), description="Groups of nouns; none is all. Not for the lab.")
-    against: list[Path] = Field(default=[], description="Test sets whose prompts are left out.")
-    seed: int = Field(default=0, ge=0)
-    paraphrase: ParaphraseSettings | None = Field(default=None, description="A language model that finds other words.")
+    groups: tuple[str, ...] = Field(
+        default=(),
+        description="Groups of nouns that prompts are made of, such as animals; empty takes all. The lab's "
+        "styles take none.",
+    )
+    against: list[Path] = Field(default=[], description="Test sets that must stay unseen: their prompts are left out.")
+    seed: int = Field(
+        default=0, ge=0, description="Seed by which prompts are drawn; the same seed gives the same files."
+    )
+    paraphrase: ParaphraseSettings | None = Field(
+        default=None,
+        description="Put a share of the prompts into other words, by a language model behind an endpoint; null "
+        "leaves all as they are.",
+    )
 
     @field_validator("scales")
     @classmethod

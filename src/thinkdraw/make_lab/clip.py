@@ -53,26 +53,55 @@ MAX_LOGIT_SCALE = math.log(100.0)
 
 
 class ClipConfig(StrictModel):
-    recipe: str = "clip"
-    out: Path = Path("runs/lab_clip")
-    init: Path | None = Field(default=None, description="Go on from this CLIP directory instead of from nothing.")
-    minutes: float = Field(default=20.0, gt=0, description="Training time; the learning rate falls to zero over it.")
-    max_steps: int | None = Field(default=None, ge=1, description="Train this many steps instead of `minutes`.")
-    pairs: int = Field(default=32, ge=1, description="Scenes per step, each with its changed twin.")
-    told_pairs: int = Field(default=8, ge=1, description="How many of the pairs are described by rationales as well.")
-    learning_rate: float = Field(default=2e-3, gt=0)
-    told_weight: float = Field(default=0.5, ge=0)
-    patch_weight: float = Field(default=0.5, ge=0)
-    place_weight: float = Field(default=1.0, ge=0)
-    embedding: int = Field(default=128, ge=1, description="Dimensions that pictures and texts share.")
-    vision_hidden: int = Field(default=160, ge=1)
-    vision_layers: int = Field(default=4, ge=1)
-    text_hidden: int = Field(default=128, ge=1)
-    text_layers: int = Field(default=3, ge=1)
+    recipe: str = Field(default="clip", description="Names the recipe that this configuration is for; always `clip`.")
+    out: Path = Field(
+        default=Path("runs/lab_clip"), description="Folder of the run; the checkpoint is its folder `clip`."
+    )
+    init: Path | None = Field(
+        default=None,
+        description="CLIP checkpoint folder whose weights training goes on from; null starts from nothing.",
+    )
+    minutes: float = Field(
+        default=20.0,
+        gt=0,
+        description="Minutes of training, in the last 60 % of which the learning rate falls to zero.",
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Train this many steps in place of `minutes`; null trains by the clock."
+    )
+    pairs: int = Field(
+        default=32, ge=1, description="Scenes per step, each beside a twin in which one fact is changed."
+    )
+    told_pairs: int = Field(
+        default=8, ge=1, description="How many of the pairs are described by rationales as well as by prompts."
+    )
+    learning_rate: float = Field(
+        default=2e-3, gt=0, description="Highest learning rate of Muon and AdamW, reached after 100 steps."
+    )
+    told_weight: float = Field(
+        default=0.5, ge=0, description="Weight of the loss on rationales, beside that on prompts."
+    )
+    patch_weight: float = Field(
+        default=0.5,
+        ge=0,
+        description="Weight of the loss on labels of each patch, which helps the vision tower to learn.",
+    )
+    place_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of the loss on where things stand, so that embeddings hold places and relations.",
+    )
+    embedding: int = Field(default=128, ge=1, description="Dimensions of the space that pictures and texts share.")
+    vision_hidden: int = Field(default=160, ge=1, description="Width of the vision tower; each attention head has 32.")
+    vision_layers: int = Field(default=4, ge=1, description="Number of layers of the vision tower.")
+    text_hidden: int = Field(default=128, ge=1, description="Width of the text tower; each attention head has 32.")
+    text_layers: int = Field(default=3, ge=1, description="Number of layers of the text tower.")
     save_every: int = Field(default=500, ge=1, description="Steps between writings of the checkpoint.")
-    test_scenes: int = Field(default=1000, ge=3, description="Scenes of the test split that are judged at the end.")
-    threads: int = Field(default=2, ge=1)
-    seed: int = Field(default=0, ge=0)
+    test_scenes: int = Field(
+        default=1000, ge=3, description="Scenes of the test split that measure the trained model at the end."
+    )
+    threads: int = Field(default=2, ge=1, description="CPU threads that torch uses.")
+    seed: int = Field(default=0, ge=0, description="Seed of scenes, words and first weights.")
 
 
 class PlaceHead(nn.Module):

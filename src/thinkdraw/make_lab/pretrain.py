@@ -50,45 +50,94 @@ from thinkdraw.runtime.tracking import MetricsLog
 
 
 class PretrainConfig(StrictModel):
-    recipe: str = "pretrain"
-    out: Path = Path("runs/lab_pretrain")
+    recipe: str = Field(
+        default="pretrain", description="Names the recipe that this configuration is for; always `pretrain`."
+    )
+    out: Path = Field(
+        default=Path("runs/lab_pretrain"),
+        description="Folder of the run, which goes on where it stopped; the checkpoint is its folder `janus`.",
+    )
     tokenizer: Path = Field(
-        default=Path("runs/lab_tokenizer/tokenizer"), description="The picture tokenizer's directory."
+        default=Path("runs/lab_tokenizer/tokenizer"),
+        description="Folder of the picture tokenizer, as recipe `tokenizer` trains it.",
     )
     init: Path | None = Field(
-        default=None, description="Go on from this Janus directory's weights instead of from nothing."
+        default=None,
+        description="Janus checkpoint folder whose weights training goes on from; null starts from nothing.",
     )
-    minutes: float = Field(default=60.0, gt=0)
-    max_steps: int | None = Field(default=None, ge=1, description="Train this many steps instead of `minutes`.")
+    minutes: float = Field(
+        default=60.0,
+        gt=0,
+        description="Minutes of training, in the last 60 % of which the learning rate falls to zero.",
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Train this many steps in place of `minutes`; null trains by the clock."
+    )
     num_scenes: int = Field(
-        default=30_000, ge=1, description="Scenes drawn and tokenised once, then told in ever new words."
+        default=30_000,
+        ge=1,
+        description="Scenes that are drawn and tokenised once, and then described in ever new words.",
     )
-    draw_rows: int = Field(default=48, ge=0, description="Drawing rows per step, half of them with a thought.")
-    write_rows: int = Field(default=16, ge=0, description="Careless thoughts written per step.")
-    ask_rows: int = Field(default=16, ge=0, description="Rendered pictures described and asked about per step.")
-    drawn_rows: int = Field(default=16, ge=0, description="Pictures of its own that are asked about per step.")
-    drawings: int = Field(default=1600, ge=4, description="How many of its own pictures are kept to ask about.")
+    draw_rows: int = Field(
+        default=48,
+        ge=0,
+        description="Sequences per step that learn to draw: two fifths from the prompt alone, three fifths after "
+        "a faithful thought.",
+    )
+    write_rows: int = Field(default=16, ge=0, description="Sequences per step that learn to write careless thoughts.")
+    ask_rows: int = Field(
+        default=16, ge=0, description="Rendered pictures per step that are described and asked about."
+    )
+    drawn_rows: int = Field(
+        default=16,
+        ge=0,
+        description="Pictures of the policy's own per step that are asked about, so that it knows a failed drawing.",
+    )
+    drawings: int = Field(default=1600, ge=4, description="How many of its own newest pictures are kept to ask about.")
     redraw_steps: int = Field(
-        default=250, ge=1, description="After so many steps it is saved and draws a quarter anew."
+        default=250, ge=1, description="Steps between savings; each time a quarter of `drawings` is drawn anew."
     )
     twin_frac: float = Field(
-        default=0.7, ge=0, le=1, description="Pictures asked about that show two things of one shape."
+        default=0.7,
+        ge=0,
+        le=1,
+        description="Share of the pictures asked about that show two things of one shape, which only a close "
+        "look tells apart.",
     )
-    questions_per_picture: int = Field(default=10, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    thought_weight: float = Field(default=0.15, ge=0)
-    answer_weight: float = Field(default=1.0, ge=0)
-    describe_weight: float = Field(default=0.5, ge=0)
-    patch_weight: float = Field(default=0.5, ge=0)
+    questions_per_picture: int = Field(
+        default=10, ge=1, description="Yes/no questions asked about each picture, in one pass over it."
+    )
+    learning_rate: float = Field(
+        default=2e-3, gt=0, description="Highest learning rate of Muon and AdamW, reached after 100 steps."
+    )
+    thought_weight: float = Field(
+        default=0.15,
+        ge=0,
+        description="Weight of the loss on thoughts; small, so that the base does not think well yet.",
+    )
+    answer_weight: float = Field(
+        default=1.0, ge=0, description="Weight of the loss on answers to questions about pictures."
+    )
+    describe_weight: float = Field(default=0.5, ge=0, description="Weight of the loss on descriptions of pictures.")
+    patch_weight: float = Field(
+        default=0.5,
+        ge=0,
+        description="Weight of the loss on labels of each patch, which helps the vision tower to learn.",
+    )
     blank_frac: float = Field(
-        ge=0, le=1, default=0.1, description="Drawing rows whose prompt and thought are blanked, for guidance."
+        ge=0,
+        le=1,
+        default=0.1,
+        description="Share of the drawing sequences whose prompt and thought are blanked, for guidance.",
     )
-    hidden: int = Field(default=256, ge=1)
-    layers: int = Field(default=6, ge=1)
-    vision_hidden: int = Field(default=128, ge=1)
-    vision_layers: int = Field(default=4, ge=1)
-    threads: int = Field(default=2, ge=1)
-    seed: int = Field(default=0, ge=0)
+    hidden: int = Field(
+        default=256, ge=1, description="Width of the language model, a multiple of 64: each attention head has 64."
+    )
+    layers: int = Field(default=6, ge=1, description="Number of layers of the language model.")
+    vision_hidden: int = Field(default=128, ge=1, description="Width of the vision tower; each attention head has 32.")
+    vision_layers: int = Field(default=4, ge=1, description="Number of layers of the vision tower.")
+    threads: int = Field(default=2, ge=1, description="CPU threads that torch uses.")
+    seed: int = Field(default=0, ge=0, description="Seed of scenes, words and first weights.")
 
 
 def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVAE) -> JanusForConditionalGeneration:

@@ -31,25 +31,63 @@ JANUS = builder_of("janus")
 
 
 class TokenizerConfig(StrictModel):
-    recipe: str = "tokenizer"
-    out: Path = Path("runs/lab_tokenizer")
-    codes: int = Field(default=1024, ge=1, description="Codebook size.")
-    minutes: float = Field(default=15.0, gt=0, description="Training time; the learning rate falls to zero over it.")
-    max_steps: int | None = Field(default=None, ge=1, description="Train this many steps instead of `minutes`.")
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=2e-3, gt=0)
-    commitment: float = Field(default=0.5, ge=0)
+    recipe: str = Field(
+        default="tokenizer", description="Names the recipe that this configuration is for; always `tokenizer`."
+    )
+    out: Path = Field(
+        default=Path("runs/lab_tokenizer"), description="Folder of the run; the tokenizer is its folder `tokenizer`."
+    )
+    codes: int = Field(
+        default=1024,
+        ge=1,
+        description="Codebook size: how many different image tokens there are. More draw finer and are harder to "
+        "predict.",
+    )
+    minutes: float = Field(
+        default=15.0, gt=0, description="Minutes of training, over which the learning rate falls to zero."
+    )
+    max_steps: int | None = Field(
+        default=None, ge=1, description="Train this many steps in place of `minutes`; null trains by the clock."
+    )
+    batch_size: int = Field(default=16, ge=1, description="Pictures that each step learns from.")
+    learning_rate: float = Field(
+        default=2e-3,
+        gt=0,
+        description="Highest learning rate of AdamW; it rises over 50 steps and falls to zero in a cosine.",
+    )
+    commitment: float = Field(
+        default=0.5,
+        ge=0,
+        description="Weight of the term that pulls latents towards their codes, beside the one that pulls codes "
+        "to latents.",
+    )
     blank_pull: float = Field(
-        default=1.0, ge=0, description="Weight of the pull of plain background patches towards their common latent."
+        default=1.0,
+        ge=0,
+        description="Weight of the term that pulls patches of plain background together, so that they share few codes.",
     )
-    warmup_steps: int = Field(default=300, ge=0, description="Steps without quantisation before the codebook is drawn.")
+    warmup_steps: int = Field(
+        default=300,
+        ge=0,
+        description="Steps without quantisation, after which the codebook starts from the encoder's outputs.",
+    )
     exact_frac: float = Field(
-        default=0.25, ge=0, le=1, description="Last share of training in fp32; before it bf16 autocast."
+        default=0.25,
+        ge=0,
+        le=1,
+        description="Share of the training, its end, that runs in fp32; before it bf16 autocast.",
     )
-    crowded_frac: float = Field(default=0.5, ge=0, le=1)
-    init: Path | None = Field(default=None, description="Go on from this tokenizer's weights instead of from nothing.")
-    threads: int = Field(default=2, ge=1)
-    seed: int = Field(default=0, ge=0)
+    crowded_frac: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Share of the pictures that show six to ten things, so that little of them is background.",
+    )
+    init: Path | None = Field(
+        default=None, description="Tokenizer folder whose weights training goes on from; null starts from nothing."
+    )
+    threads: int = Field(default=2, ge=1, description="CPU threads that torch uses.")
+    seed: int = Field(default=0, ge=0, description="Seed of the scenes and of the first weights.")
 
 
 def tokenizer_config(codes: int) -> JanusVQVAEConfig:

@@ -15,12 +15,20 @@ from thinkdraw.config import StrictModel
 class LoraSettings(StrictModel):
     """Hu et al. 2021 (arXiv 2106.09685). Only the adapters are trained; switched off they leave the reference."""
 
-    rank: int = Field(16, ge=1)
-    alpha: float = Field(32.0, gt=0, description="The update is scaled by alpha / rank.")
-    dropout: float = Field(0.0, ge=0, lt=1, description="Above 0, likelihoods in training differ from the sampler's.")
+    rank: int = Field(16, ge=1, description="Rank of the adapters. Higher can learn more, and needs more memory.")
+    alpha: float = Field(
+        32.0, gt=0, description="Size of the adapters' effect: what they add is scaled by alpha / rank."
+    )
+    dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="Share of the adapters' inputs set to 0 in training. Above 0, likelihoods in training differ "
+        "from the sampler's.",
+    )
     targets: tuple[str, ...] = Field(
         ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
-        description="Linear layers of the language model that get an adapter.",
+        description="Names of the language model's linear layers that get an adapter.",
     )
 
 

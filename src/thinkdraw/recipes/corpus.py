@@ -37,20 +37,42 @@ from thinkdraw.types import Policy, Prompt, Questioner, Reward, Rollouts, Sampli
 class DrawSettings(StrictModel):
     """Pictures for prompts that have none: from the teacher's rationale, several each, the best kept."""
 
-    policy: str = Field(default="lab", description="Checkpoint folder, run folder, model id, or `lab`.")
-    reward: RewardSettings = RewardSettings()
-    candidates: int = Field(default=4, ge=1, description="Pictures per rationale.")
-    sampling: Sampling = Sampling.model_validate({"max_thought_tokens": 96})
-    batch: int = Field(default=16, ge=1, description="Rationales drawn together; what a kill can cost.")
+    policy: str = Field(
+        default="lab",
+        description="The policy that draws: checkpoint folder, run folder (its best checkpoint), model id, or `lab`.",
+    )
+    reward: RewardSettings = Field(
+        default=RewardSettings(),
+        description="The reward that chooses the best of the pictures: its name and what it is made with.",
+    )
+    candidates: int = Field(default=4, ge=1, description="Pictures drawn for each rationale; the best one is kept.")
+    sampling: Sampling = Field(
+        default=Sampling.model_validate({"max_thought_tokens": 96}),
+        description="How the pictures are sampled; the thought is the teacher's rationale.",
+    )
+    batch: int = Field(
+        default=16,
+        ge=1,
+        description="Rationales whose pictures are drawn together; it is also what a killed run loses.",
+    )
 
 
 class CorpusConfig(CorpusSettings):
-    recipe: Literal["corpus"] = "corpus"
-    draw: DrawSettings | None = Field(
-        default=None, description="For prompts without a picture; null leaves them without."
+    recipe: Literal["corpus"] = Field(
+        default="corpus", description="Names the recipe that this configuration is for; always `corpus`."
     )
-    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
-    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
+    draw: DrawSettings | None = Field(
+        default=None,
+        description="Draw pictures for rows that have none, from the teacher's rationale; null leaves these rows "
+        "without.",
+    )
+    device: str = Field(
+        default="auto",
+        description="Where the network runs: auto, cpu, cuda or mps. auto takes an accelerator where there is one.",
+    )
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads that torch uses; null follows OMP_NUM_THREADS."
+    )
 
 
 def run(config: CorpusConfig) -> Path:

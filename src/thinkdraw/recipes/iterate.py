@@ -22,22 +22,44 @@ from thinkdraw.runtime.files import holds_out
 class RoundSettings(StrictModel):
     """Overrides of the loop's configurations for one round, as on the command line: its prompts, say."""
 
-    grpo: list[str] = []
-    rejection: list[str] = []
+    grpo: list[str] = Field(
+        default=[], description="Settings of this round's RL as key.sub=value, in place of those of its configuration."
+    )
+    rejection: list[str] = Field(
+        default=[], description="Settings of the SFT that follows this round's RL, as key.sub=value."
+    )
 
 
 class IterateConfig(StrictModel):
-    recipe: Literal["iterate"] = "iterate"
-    out: Path = Path("runs/lab_iterate")
-    policy: str = Field(default="lab", description="The original policy.")
-    rounds: list[RoundSettings] = Field(default=[RoundSettings(), RoundSettings()], min_length=1)
-    grpo: str = Field(default="lab_grpo", description="Configuration of the RL part.")
-    rejection: str = Field(default="lab_rejection", description="Configuration of the SFT part.")
+    recipe: Literal["iterate"] = Field(
+        default="iterate", description="Names the recipe that this configuration is for; always `iterate`."
+    )
+    out: Path = Field(
+        default=Path("runs/lab_iterate"),
+        description="Folder of the loop; each round has folders for RL, store and SFT in it, and what is "
+        "finished is not run again.",
+    )
+    policy: str = Field(
+        default="lab",
+        description="The original policy, which every round's SFT starts from again: checkpoint folder, run "
+        "folder (its best checkpoint), model id, or `lab`.",
+    )
+    rounds: list[RoundSettings] = Field(
+        default=[RoundSettings(), RoundSettings()],
+        min_length=1,
+        description="One entry for each round of RL, with the settings that it changes (OpenVLThinker, arXiv "
+        "2503.17352).",
+    )
+    grpo: str = Field(default="lab_grpo", description="Configuration of the RL: a shipped name or a YAML file.")
+    rejection: str = Field(
+        default="lab_rejection", description="Configuration of the SFT on good rollouts: a shipped name or a YAML file."
+    )
     sample: SampleConfig = Field(
         default=SampleConfig(rewards=["lab-detector"]),
-        description="What each round keeps from; its out, policy and seed.",
+        description="How the reinforced policy samples the rollouts that SFT chooses from. Its out, policy and "
+        "seed are set by the loop.",
     )
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="Seed of the first round; each later round adds to it.")
 
 
 @holds_out

@@ -39,31 +39,102 @@ from thinkdraw.types import Policy
 
 
 class PreferenceConfig(TrainSettings):
-    recipe: Literal["preference"] = "preference"
-    out: Path = Field(default=Path("runs/lab_dpo"), description="The run folder.")
-    store: Path | None = Field(default=None, description="Judged rollouts to begin with; null: the policy's own.")
-    judge: str = Field(default="lab-detector", description="Whose scores of the store make the pairs.")
-    rounds: int = Field(default=1, ge=1, description="Later rounds sample anew; max_steps is shared out evenly.")
+    recipe: Literal["preference"] = Field(
+        default="preference", description="Names the recipe that this configuration is for; always `preference`."
+    )
+    out: Path = Field(
+        default=Path("runs/lab_dpo"),
+        description="Folder of the run: configuration, metrics, checkpoints and the stores of its rounds. A "
+        "stopped run goes on there.",
+    )
+    store: Path | None = Field(
+        default=None,
+        description="Store of judged rollouts that the first round learns from; null samples one from the policy.",
+    )
+    judge: str = Field(
+        default="lab-detector", description="Judge whose scores in the store rank the rollouts of a pair."
+    )
+    rounds: int = Field(
+        default=1,
+        ge=1,
+        description="Rounds of sampling and learning; each round after the first samples anew, and max_steps is "
+        "divided evenly among them.",
+    )
     sample: SampleConfig = Field(
         default=SampleConfig(),
-        description="How a round samples; its out, policy and seed are the round's own, rewards by default the judge.",
+        description="How a round samples its store. Its out, policy and seed are set by the round; empty rewards "
+        "means `judge`.",
     )
     refresh_reference: bool = Field(
-        default=True, description="Compare with the policy at the round's start, not the run's."
+        default=True,
+        description="Compare pairs with the policy as the round began; false compares with the policy as the run "
+        "began. rebel needs true.",
     )
-    objective: Literal["dpo", "rebel"] = "dpo"
-    loss_type: Literal["sigmoid", "hinge", "ipo", "sigmoid_norm"] = Field(default="sigmoid", description="Of dpo.")
-    beta: float = Field(default=0.1, gt=0, description="Of dpo: weight of the distance to the reference.")
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5, description="Of dpo.")
-    sft_weight: float = Field(default=0.0, ge=0, description="Of dpo: weight of the better rollout's likelihood.")
-    eta: float = Field(default=1.0, gt=0, description="Of rebel: log-ratio per unit of reward.")
-    scaling: Literal["eta_on_reward", "inv_eta_on_log_ratio"] = Field(default="eta_on_reward", description="Of rebel.")
-    length_normalised: bool = Field(default=False, description="Of rebel: means over tokens in place of sums.")
-    pairs: Literal["best_worst", "all"] = Field(default="best_worst", description="Of each group.")
-    min_margin: float = Field(default=0.0, ge=0, description="Pairs whose scores differ by less are left out.")
-    text_weight: float = Field(default=1.0, ge=0)
-    image_weight: float = Field(default=1.0, ge=0)
-    pairs_per_step: int = Field(default=32, ge=1, description="Over all processes.")
+    objective: Literal["dpo", "rebel"] = Field(
+        default="dpo",
+        description="Loss on pairs: dpo learns which is better (arXiv 2305.18290); rebel regresses the "
+        "difference of rewards (arXiv 2404.16767).",
+    )
+    loss_type: Literal["sigmoid", "hinge", "ipo", "sigmoid_norm"] = Field(
+        default="sigmoid",
+        description="Form of dpo's loss: sigmoid 2305.18290, hinge 2305.10425, ipo 2310.12036; sigmoid_norm "
+        "2411.15124 takes means over tokens (arXiv numbers).",
+    )
+    beta: float = Field(
+        default=0.1,
+        gt=0,
+        description="dpo: larger keeps the policy nearer to the reference. ipo and sigmoid_norm, which use means "
+        "over tokens, need a larger one than sigmoid.",
+    )
+    label_smoothing: float = Field(
+        default=0.0,
+        ge=0,
+        lt=0.5,
+        description="dpo: share of pairs assumed to be labelled the wrong way round, below 0.5; only sigmoid and "
+        "sigmoid_norm take it.",
+    )
+    sft_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="dpo: weight of the better rollout's negative log-likelihood, so that it does not become "
+        "less likely; 0 leaves it out.",
+    )
+    eta: float = Field(
+        default=1.0,
+        gt=0,
+        description="rebel: nats of log-ratio that one unit of reward is worth. Larger moves the policy further "
+        "(arXiv 2404.16767).",
+    )
+    scaling: Literal["eta_on_reward", "inv_eta_on_log_ratio"] = Field(
+        default="eta_on_reward",
+        description="rebel: eta multiplies the reward (the published code), or divides the log-ratio (the "
+        "paper): the same optimum, the loss divided by eta².",
+    )
+    length_normalised: bool = Field(
+        default=False,
+        description="rebel: log-ratios are means over the tokens of each modality in place of sums, so that long "
+        "rollouts do not weigh more.",
+    )
+    pairs: Literal["best_worst", "all"] = Field(
+        default="best_worst",
+        description="Pairs made of each group: the best with the worst rollout, or every two of different scores.",
+    )
+    min_margin: float = Field(
+        default=0.0, ge=0, description="Least difference of scores within a pair; pairs closer together are left out."
+    )
+    text_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of thought tokens in the log-probs that are compared; 0 learns from pictures alone.",
+    )
+    image_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of image tokens in the log-probs that are compared; 0 learns from thoughts alone.",
+    )
+    pairs_per_step: int = Field(
+        default=32, ge=1, description="Pairs that each optimiser step learns from, over all processes."
+    )
 
     @model_validator(mode="after")
     def _settings_fit_the_objective(self) -> "PreferenceConfig":

@@ -24,17 +24,47 @@ from thinkdraw.types import Policy
 
 
 class RejectionConfig(TrainSettings):
-    recipe: Literal["rejection"] = "rejection"
-    out: Path = Field(default=Path("runs/lab_rejection"), description="The run folder.")
-    store: Path = Field(default=Path("runs/store"), description="Judged rollouts.")
-    judge: str = Field(default="lab-detector", description="Whose scores of the store decide.")
-    threshold: float | None = Field(default=None, description="Keep rollouts with a higher score.")
-    best_of_group: bool = Field(default=True, description="Keep the best of each group only, if above the threshold.")
-    batch_rows: int = Field(default=64, ge=1, description="Sequences per optimiser step, over all processes.")
-    text_weight: float = Field(default=0.35, ge=0)
-    image_weight: float = Field(default=1.0, ge=0)
-    reduction: Literal["segment", "token"] = "segment"
-    optimiser: OptimiserSettings = OptimiserSettings(learning_rate=1e-4, warmup_steps=5, schedule="cosine")
+    recipe: Literal["rejection"] = Field(
+        default="rejection", description="Names the recipe that this configuration is for; always `rejection`."
+    )
+    out: Path = Field(
+        default=Path("runs/lab_rejection"),
+        description="Folder of the run: configuration, metrics and checkpoints. A stopped run goes on there.",
+    )
+    store: Path = Field(
+        default=Path("runs/store"), description="Store of judged rollouts, the good ones of which are imitated."
+    )
+    judge: str = Field(
+        default="lab-detector", description="Judge whose scores in the store decide which rollouts are good."
+    )
+    threshold: float | None = Field(
+        default=None,
+        description="Keep only rollouts whose score is above this; null sets no limit, and then best_of_group "
+        "must be true.",
+    )
+    best_of_group: bool = Field(
+        default=True,
+        description="Keep only the best rollout of each group, and only if it passes the threshold; false keeps "
+        "all that pass it.",
+    )
+    batch_rows: int = Field(
+        default=64, ge=1, description="Sequences that each optimiser step learns from, over all processes."
+    )
+    text_weight: float = Field(
+        default=0.35, ge=0, description="Weight of the loss on thought tokens; 0 learns pictures alone."
+    )
+    image_weight: float = Field(
+        default=1.0, ge=0, description="Weight of the loss on image tokens; 0 learns thoughts alone."
+    )
+    reduction: Literal["segment", "token"] = Field(
+        default="segment",
+        description="segment: thoughts and pictures each have a mean of their own. token: one mean over the "
+        "tokens of both.",
+    )
+    optimiser: OptimiserSettings = Field(
+        default=OptimiserSettings(learning_rate=1e-4, warmup_steps=5, schedule="cosine"),
+        description="AdamW, its learning rate and its schedule.",
+    )
 
     @model_validator(mode="after")
     def _something_is_rejected(self) -> "RejectionConfig":

@@ -35,28 +35,64 @@ MAY_CHANGE = {"count", "rewards", "device", "num_threads", "log_every", "changed
 
 
 class SampleConfig(StrictModel):
-    recipe: Literal["sample"] = "sample"
-    out: Path = Field(default=Path("runs/store"), description="The store's folder.")
+    recipe: Literal["sample"] = Field(
+        default="sample", description="Names the recipe that this configuration is for; always `sample`."
+    )
+    out: Path = Field(default=Path("runs/store"), description="Folder of the rollout store; a stopped one goes on.")
     policy: str = Field(
-        default="lab", description="Checkpoint folder, run folder (its best checkpoint), model id, or `lab`."
+        default="lab",
+        description="The policy that samples: checkpoint folder, run folder (its best checkpoint), model id, or `lab`.",
     )
-    prompts: DataSettings = DataSettings()
+    prompts: DataSettings = Field(
+        default=DataSettings(), description="Prompts to sample for: where they come from and how many."
+    )
     count: int | None = Field(
-        default=None, ge=1, description="Groups: prompts in order, and around again; null is each prompt once."
+        default=None,
+        ge=1,
+        description="Groups to sample: the prompts in order, and around again where there are fewer; null is "
+        "each prompt once.",
     )
-    sampling: Sampling = Sampling.model_validate({})
-    group_size: int = Field(default=8, ge=1, description="Rollouts per prompt; 1 is enough for filtering only.")
-    prompts_per_shard: int = Field(default=32, ge=1, description="Sampled together; what a kill can cost.")
-    seed: int = Field(default=0, ge=0)
-    rewards: list[str] = Field(default=[], description="Names of rewards that score each shard at once.")
+    sampling: Sampling = Field(
+        default=Sampling.model_validate({}), description="How thoughts and pictures are sampled."
+    )
+    group_size: int = Field(
+        default=8,
+        ge=1,
+        description="Rollouts per prompt. Learning from differences needs at least 2; 1 is enough to filter by score.",
+    )
+    prompts_per_shard: int = Field(
+        default=32,
+        ge=1,
+        description="Prompts whose groups are sampled together and written as one file; a killed run loses at "
+        "most one.",
+    )
+    seed: int = Field(
+        default=0, ge=0, description="Seed of the rollouts: each follows from it and its prompt's place alone."
+    )
+    rewards: list[str] = Field(
+        default=[], description="Names of rewards that score each shard as soon as it is sampled; empty scores nothing."
+    )
     changed_inputs: ChangedInputs = Field(default="refuse", description=CHANGED_INPUTS)
-    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
-    dtype: Literal["fp32", "bf16"] = Field(default="fp32", description="Of the weights.")
-    precision: Literal["fp32", "bf16"] = Field(
-        default="bf16", description="Of the forward pass. In fp32 a trainer's log-probs equal the stored ones to 1e-4."
+    device: str = Field(
+        default="auto",
+        description="Where the network runs: auto, cpu, cuda or mps. auto takes an accelerator where there is one.",
     )
-    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
-    log_every: int = Field(default=1, ge=1, description="Shards per printed line where there is no terminal.")
+    dtype: Literal["fp32", "bf16"] = Field(
+        default="fp32", description="Type of the weights in memory; bf16 needs half of fp32's."
+    )
+    precision: Literal["fp32", "bf16"] = Field(
+        default="bf16",
+        description="Type of the forward pass. With fp32 a trainer repeats the stored log-probs to 1e-4; bf16 is "
+        "faster.",
+    )
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads that torch uses; null follows OMP_NUM_THREADS."
+    )
+    log_every: int = Field(
+        default=1,
+        ge=1,
+        description="Shards per printed line where the output is no terminal; a terminal shows a progress bar.",
+    )
 
 
 @holds_out

@@ -27,16 +27,40 @@ from thinkdraw.types import Policy, Reward, Verdicts
 
 
 class ScoreConfig(StrictModel):
-    recipe: Literal["score"] = "score"
-    store: Path = Field(default=Path("runs/store"), description="The store's folder.")
-    reward: RewardSettings = RewardSettings()
-    name: str | None = Field(default=None, description="Of the scores in the store; null is the reward's own.")
-    policy: str | None = Field(default=None, description="Decodes the pictures; null is the one that drew them.")
-    chunk: int = Field(default=256, ge=1, description="Pictures decoded and judged at once, in whole groups.")
-    skip_damaged: bool = Field(default=False, description="Leave damaged shards out.")
-    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
-    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
-    log_every: int = Field(default=1, ge=1, description="Shards per printed line where there is no terminal.")
+    recipe: Literal["score"] = Field(
+        default="score", description="Names the recipe that this configuration is for; always `score`."
+    )
+    store: Path = Field(default=Path("runs/store"), description="Folder of the rollout store that gets the scores.")
+    reward: RewardSettings = Field(
+        default=RewardSettings(), description="The reward that scores the rollouts: its name and what it is made with."
+    )
+    name: str | None = Field(
+        default=None, description="Name that the scores have in the store; null is the reward's own."
+    )
+    policy: str | None = Field(
+        default=None,
+        description="Checkpoint that decodes the image tokens into pictures; null is the one that drew them.",
+    )
+    chunk: int = Field(
+        default=256,
+        ge=1,
+        description="Pictures decoded and judged at once, rounded down to whole groups. Smaller needs less memory.",
+    )
+    skip_damaged: bool = Field(
+        default=False, description="Leave damaged shards out and score the rest; false stops at the first one."
+    )
+    device: str = Field(
+        default="auto",
+        description="Where the network runs: auto, cpu, cuda or mps. auto takes an accelerator where there is one.",
+    )
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads that torch uses; null follows OMP_NUM_THREADS."
+    )
+    log_every: int = Field(
+        default=1,
+        ge=1,
+        description="Shards per printed line where the output is no terminal; a terminal shows a progress bar.",
+    )
 
 
 def run(config: ScoreConfig, reward: Reward | None = None) -> Path:

@@ -27,27 +27,58 @@ from thinkdraw.types import Policy, Sampling, ThoughtFormat
 
 class SftConfig(TrainSettings):
     can_shard: ClassVar[bool] = True
-    recipe: Literal["sft"] = "sft"
-    out: Path = Field(default=Path("runs/lab_sft"), description="The run folder.")
-    data: DataSettings = DataSettings()
-    batch_rows: int = Field(default=64, ge=1, description="Sequences per optimiser step, over all processes.")
+    recipe: Literal["sft"] = Field(
+        default="sft", description="Names the recipe that this configuration is for; always `sft`."
+    )
+    out: Path = Field(
+        default=Path("runs/lab_sft"),
+        description="Folder of the run: configuration, metrics and checkpoints. A stopped run goes on there.",
+    )
+    data: DataSettings = Field(
+        default=DataSettings(),
+        description="Rows to imitate, each a prompt, a thought and a picture: where they come from and how many.",
+    )
+    batch_rows: int = Field(
+        default=64, ge=1, description="Sequences that each optimiser step learns from, over all processes."
+    )
     bucket_batches: int = Field(
-        default=4, ge=1, description="Rows are sorted by length within this many batches; 1 mixes lengths."
+        default=4,
+        ge=1,
+        description="Rows are sorted by length within this many batches. More means less padding, and batches of "
+        "more even length; 1 does not sort.",
     )
     thought: ThoughtFormat = Field(
-        default="inline", description="Where the thought stands; `off` trains pictures only."
+        default="inline",
+        description="inline: the thought stands between prompt and picture; rewrite: the picture follows prompt "
+        "and thought in a fresh context; off: pictures only.",
     )
     max_thought_tokens: int = Field(
-        default=96, ge=1, description="A longer thought is cut; a corpus says where, or leaves it out."
+        default=96,
+        ge=1,
+        description="Longest thought in tokens. A longer one is cut there; corpus.over_long says what happens to "
+        "a corpus's.",
     )
-    text_weight: float = Field(default=0.35, ge=0)
-    image_weight: float = Field(default=1.0, ge=0)
+    text_weight: float = Field(
+        default=0.35, ge=0, description="Weight of the loss on thought tokens; 0 learns pictures alone."
+    )
+    image_weight: float = Field(
+        default=1.0, ge=0, description="Weight of the loss on image tokens; 0 learns thoughts alone."
+    )
     reduction: Literal["segment", "token"] = Field(
-        default="segment", description="segment: a mean per modality; token: one over both."
+        default="segment",
+        description="segment: thoughts and pictures each have a mean of their own. token: one mean over the "
+        "tokens of both.",
     )
-    drop_frac: float = Field(default=0.1, ge=0, lt=1, description="Rows with prompt and thought blanked, for guidance.")
-    optimiser: OptimiserSettings = OptimiserSettings(
-        learning_rate=3e-4, warmup_steps=20, schedule="cosine", weight_decay=0.01
+    drop_frac: float = Field(
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="Share of rows whose prompt and thought are blanked, which trains the unconditional branch "
+        "of guidance; 0 for a policy drawn without guidance.",
+    )
+    optimiser: OptimiserSettings = Field(
+        default=OptimiserSettings(learning_rate=3e-4, warmup_steps=20, schedule="cosine", weight_decay=0.01),
+        description="AdamW, its learning rate and its schedule.",
     )
 
     def too_many_processes(self, size: int) -> str | None:

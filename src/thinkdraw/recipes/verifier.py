@@ -55,15 +55,37 @@ QUESTIONS: dict[Task, str] = {
 
 
 class VerifierConfig(TrainSettings):
-    recipe: Literal["verifier"] = "verifier"
-    out: Path = Field(default=Path("runs/lab_verifier"), description="The run folder.")
-    data: Path = Field(
-        default=Path("runs/lab_verifier_data"), description="What `thinkdraw corpus write` made of labels."
+    recipe: Literal["verifier"] = Field(
+        default="verifier", description="Names the recipe that this configuration is for; always `verifier`."
     )
-    tasks: list[Task] = Field(default=["orm"], min_length=1, description="Which of its questions to learn.")
-    test_frac: float = Field(default=0.2, gt=0, lt=1, description="Of the prompts; held out.")
-    batch_rows: int = Field(default=32, ge=1, description="Over all processes.")
-    optimiser: OptimiserSettings = OptimiserSettings(learning_rate=2e-4, warmup_steps=10, schedule="cosine")
+    out: Path = Field(
+        default=Path("runs/lab_verifier"),
+        description="Folder of the run: configuration, metrics, checkpoints and calibration. A stopped run goes "
+        "on there.",
+    )
+    data: Path = Field(
+        default=Path("runs/lab_verifier_data"),
+        description="Folder of labelled pictures, as `thinkdraw corpus write lab_verifier_data` writes them.",
+    )
+    tasks: list[Task] = Field(
+        default=["orm"],
+        min_length=1,
+        description="Questions to learn (PARM, arXiv 2501.13926): orm, is the picture right; clarity, can it be "
+        "judged yet; potential, will it become right.",
+    )
+    test_frac: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="Share of the prompts that are held out, to measure AUROC and calibration before and after.",
+    )
+    batch_rows: int = Field(
+        default=32, ge=1, description="Questions that each optimiser step learns from, over all processes."
+    )
+    optimiser: OptimiserSettings = Field(
+        default=OptimiserSettings(learning_rate=2e-4, warmup_steps=10, schedule="cosine"),
+        description="AdamW, its learning rate and its schedule.",
+    )
 
 
 @dataclass(frozen=True)

@@ -68,23 +68,49 @@ BATCH = 16
 
 
 class VerifierDataConfig(StrictModel):
-    recipe: Literal["verifier_data"] = "verifier_data"
-    out: Path = Field(default=Path("runs/verifier_data"), description="The folder of parquet shards and card.")
+    recipe: Literal["verifier_data"] = Field(
+        default="verifier_data", description="Names the recipe that this configuration is for; always `verifier_data`."
+    )
+    out: Path = Field(
+        default=Path("runs/verifier_data"), description="Folder of the labelled pictures: parquet shards and a card."
+    )
     sample: SampleConfig = Field(
         default=SampleConfig(out=Path("runs/verifier_store"), rewards=["lab-detector"]),
-        description="The rollout store.",
+        description="How the pictures are sampled and judged: the settings of a rollout store, which a stopped "
+        "run goes on with.",
     )
-    judge: str = Field(default="lab-detector", description="Whose scores are the labels; one of sample.rewards.")
-    min_yes: float = Field(default=0.999, description="A score from here on is a yes.")
+    judge: str = Field(
+        default="lab-detector", description="Judge whose scores become the labels; it must be one of sample.rewards."
+    )
+    min_yes: float = Field(
+        default=0.999,
+        description="Least score of a finished picture that is labelled yes; anything lower is labelled no.",
+    )
     fractions: tuple[Annotated[float, Field(gt=0, le=1)], ...] = Field(
-        default=(0.25, 0.5, 0.75), description="How much of an unfinished picture is drawn."
+        default=(0.25, 0.5, 0.75),
+        description="Shares of the image tokens that are drawn in the unfinished pictures, one picture for each.",
     )
-    clear_above: float = Field(default=11 / 18, ge=0, le=1)
-    unclear_below: float = Field(default=10 / 18, ge=0, le=1)
-    balance: Balance = Field(default="prompt", description="As many yes as no: of each prompt, or over all.")
-    seed: int = Field(default=0, ge=0, description="Which rows of the larger side stay.")
-    licence: str = "unknown"
-    rows_per_shard: int = Field(default=2000, ge=1)
+    clear_above: float = Field(
+        default=11 / 18,
+        ge=0,
+        le=1,
+        description="An unfinished picture with more than this share drawn is labelled clear enough to judge "
+        "(PARM: 11 of 18 steps, arXiv 2501.13926).",
+    )
+    unclear_below: float = Field(
+        default=10 / 18,
+        ge=0,
+        le=1,
+        description="An unfinished picture with less than this share drawn is labelled not clear; between both "
+        "bounds it gets no label (PARM: 10 of 18 steps).",
+    )
+    balance: Balance = Field(
+        default="prompt",
+        description="As many yes as no labels: within each prompt, so that the prompt alone says nothing, or over all.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed by which rows of the more frequent label are chosen to stay.")
+    licence: str = Field(default="unknown", description="Licence that the card names: an identifier such as cc-by-4.0.")
+    rows_per_shard: int = Field(default=2000, ge=1, description="Labelled pictures in each parquet file.")
 
 
 @dataclass(frozen=True)

@@ -31,8 +31,12 @@ USUAL_JUDGE = {"lab-judge": ("questioner", "policy", "policy"), "lab-clip": ("sc
 class RewardSettings(StrictModel):
     """A reward by name, and what it is made with."""
 
-    name: str = Field(default="lab-detector", description="A registry name or my_pkg.mine:MyReward.")
-    settings: dict[str, Any] = Field(default={}, description="Passed to it.")
+    name: str = Field(
+        default="lab-detector", description="A name of `thinkdraw list rewards`, or pkg.mod:Reward of your own."
+    )
+    settings: dict[str, Any] = Field(
+        default={}, description="What the reward is made with; `thinkdraw explain reward.NAME` lists its settings."
+    )
 
 
 def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Reward:

@@ -1,5 +1,7 @@
 """What a store's rollouts have in common, and what a policy must have to learn from them."""
 
+from pydantic import Field
+
 from thinkdraw.config import StrictModel
 from thinkdraw.types import Policy, ThoughtFormat
 
@@ -12,10 +14,10 @@ class Codec(StrictModel):
     tokenizer: SHA-256 of the vocabulary with its ids. pad_id: what contexts are padded with.
     """
 
-    tokenizer: str
-    num_image_tokens: int
-    num_codes: int
-    pad_id: int
+    tokenizer: str = Field(description="SHA-256 of the vocabulary with its ids.")
+    num_image_tokens: int = Field(description="How many tokens make up one picture.")
+    num_codes: int = Field(description="Size of the picture tokenizer's codebook.")
+    pad_id: int = Field(description="Token that contexts are padded with.")
 
     @staticmethod
     def of(policy: Policy) -> "Codec":
@@ -28,7 +30,9 @@ class Codec(StrictModel):
 class Header(StrictModel):
     """`store.json`. precision: of the sampling, fp32 or bf16: log-probs and pictures are exact in that one only."""
 
-    format: int = FORMAT
-    codec: Codec
-    thought: ThoughtFormat
-    precision: str
+    format: int = Field(default=FORMAT, description="Version of the store's file format.")
+    codec: Codec = Field(description="What turns prompts, thoughts and pictures into tokens.")
+    thought: ThoughtFormat = Field(description="Where the thoughts of all rollouts stand.")
+    precision: str = Field(
+        description="Type of the sampling's forward pass, fp32 or bf16; log-probs are exact in that one only."
+    )

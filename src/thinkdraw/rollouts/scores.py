@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from pydantic import Field
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
@@ -31,9 +32,11 @@ SCHEMA = {"row": "int64", "score": "float", "components": "string"}
 class Judge(StrictModel):
     """Which reward a column of scores is of, made with which settings; revision: of a model behind it, where known."""
 
-    reward: str
-    settings: dict[str, Any] = {}
-    revision: str | None = None
+    reward: str = Field(description="Name of the reward that gave these scores.")
+    settings: dict[str, Any] = Field(default={}, description="What the reward was made with.")
+    revision: str | None = Field(
+        default=None, description="Digest of all that the verdicts follow from, weights among them; null where unknown."
+    )
 
     @property
     def without_addresses(self) -> "Judge":

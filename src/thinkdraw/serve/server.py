@@ -61,36 +61,60 @@ _MOST_BUSY_S = 30.0  # of waiting for room
 
 
 class ServeConfig(StrictModel):
-    reward: RewardSettings = RewardSettings()
-    host: str = Field(default="127.0.0.1", description="Address to listen at; all but loopback need a token.")
-    port: int = Field(default=8421, ge=0, le=65535, description="0 takes a free one.")
-    token_env: str = Field(default="THINKDRAW_TOKEN", description="Environment variable that holds the token.")
+    reward: RewardSettings = Field(
+        default=RewardSettings(), description="The reward that is served: its name and what it is made with."
+    )
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen at; any but the machine's own loopback needs a token."
+    )
+    port: int = Field(default=8421, ge=0, le=65535, description="Port to listen at; 0 takes a free one and prints it.")
+    token_env: str = Field(
+        default="THINKDRAW_TOKEN", description="Environment variable that holds the token which clients must send."
+    )
     max_batch: int = Field(
-        default=64, ge=1, description="Rows that the judge sees at once; a larger group stays whole."
+        default=64, ge=1, description="Rows that the judge gets at once; a group that is larger stays whole."
     )
-    max_wait_s: float = Field(default=0.005, ge=0, description="How long a batch that is not full waits for others.")
-    max_waiting: int = Field(default=2048, ge=1, description="Rows that may wait; more are refused with 429.")
+    max_wait_s: float = Field(
+        default=0.005,
+        ge=0,
+        description="Seconds that a batch which is not full waits for more rows. Longer makes larger batches and "
+        "slower answers.",
+    )
+    max_waiting: int = Field(
+        default=2048,
+        ge=1,
+        description="Most rows that may wait for the judge; further requests are refused with 429 and tried "
+        "again by clients.",
+    )
     max_waiting_bytes: int = Field(
-        default=2_000_000_000, ge=1, description="Of their pictures; more are refused with 429."
+        default=2_000_000_000,
+        ge=1,
+        description="Most bytes of pictures that may wait for the judge; further requests are refused with 429.",
     )
-    limits: Limits = Limits()
+    limits: Limits = Field(default=Limits(), description="Most that one request may hold.")
     max_connections: int = Field(
         default=512,
         ge=1,
-        description="At once; the longest idle one gives way to a new one, and more requests get 503.",
+        description="Most connections at a time. A new one takes the place of the longest idle one; requests beyond it get 503.",
     )
     silent_s: float = Field(
         default=10.0,
         gt=0,
-        description="Of a client that owes a request, its next part, or room for an answer; then it is dropped.",
+        description="Seconds that a client may be silent in the middle of a request or an answer before its "
+        "connection is dropped.",
     )
     hung_s: float = Field(
         default=120.0,
         gt=0,
-        description="A batch that takes longer has hung: /health and requests get 503, so that it is restarted.",
+        description="Seconds after which a batch counts as hung: /health and all requests then get 503, so that "
+        "the server is restarted.",
     )
-    shutdown_s: int = Field(default=60, ge=1, description="For the answers that are due when it is told to stop.")
-    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
+    shutdown_s: int = Field(
+        default=60, ge=1, description="Seconds that the server, told to stop, still takes for answers that are due."
+    )
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads that torch uses; null follows OMP_NUM_THREADS."
+    )
 
 
 class Service:

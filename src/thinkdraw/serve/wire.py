@@ -50,39 +50,47 @@ class Limits(StrictModel):
     tokens: of all rows, each as long as the longest, as they are padded. pixels: of all pictures, unpacked.
     """
 
-    rows: int = Field(default=256, ge=1)
-    bytes: int = Field(default=128_000_000, ge=1)
-    side: int = Field(default=2048, ge=1)
-    tokens: int = Field(default=1_048_576, ge=1)
-    pixels: int = Field(default=256 * 512 * 512, ge=1)
+    rows: int = Field(default=256, ge=1, description="Most rollouts in one request.")
+    bytes: int = Field(default=128_000_000, ge=1, description="Most bytes of a request's body.")
+    side: int = Field(default=2048, ge=1, description="Longest side of a picture, in pixels.")
+    tokens: int = Field(
+        default=1_048_576, ge=1, description="Most tokens of a request: rows times the longest row, as they are padded."
+    )
+    pixels: int = Field(
+        default=256 * 512 * 512, ge=1, description="Most pixels of all pictures of a request together, unpacked."
+    )
 
 
 class About(StrictModel):
     """Who answers: the reward's name, the revision of its settings and weights, its components (null until they are
     known), and their weights where it has such."""
 
-    api: int
-    version: str
-    reward: str
-    revision: str
-    components: list[str] | None
-    weights: dict[str, float] | None
-    limits: Limits
+    api: int = Field(description="Version of the message format.")
+    version: str = Field(description="Version of thinkdraw that serves.")
+    reward: str = Field(description="Name of the reward that is served.")
+    revision: str = Field(description="Digest of the reward's settings and weights.")
+    components: list[str] | None = Field(description="Names of the reward's components; null until they are known.")
+    weights: dict[str, float] | None = Field(description="Weight of each component; null for a reward without such.")
+    limits: Limits = Field(description="Most that one request may hold.")
 
 
 class WirePicture(StrictModel):
     """base64 of a PNG, or of the bytes of a uint8 array and its shape (H, W, 3)."""
 
-    png: str | None = None
-    raw: str | None = None
-    shape: tuple[int, int, int] | None = None
+    png: str | None = Field(default=None, description="The picture as a PNG file, in base64; null where it is raw.")
+    raw: str | None = Field(
+        default=None, description="Bytes of a uint8 array (H, W, 3), in base64; null where it is a PNG."
+    )
+    shape: tuple[int, int, int] | None = Field(default=None, description="Height, width and channels of a raw picture.")
 
 
 class WireSegment(StrictModel):
     """What a segment is, see `Segment`; contexts do not travel."""
 
-    kind: Literal["text", "drawn", "shown"]
-    picture: int
+    kind: Literal["text", "drawn", "shown"] = Field(
+        description="What the segment is: text, a picture that is drawn, or one that is shown."
+    )
+    picture: int = Field(description="Number of the segment's picture within its row.")
 
 
 class WireRow(StrictModel):
@@ -91,47 +99,57 @@ class WireRow(StrictModel):
     segments: what they are, where they are more than a thought and a picture.
     """
 
-    prompt: int = Field(ge=0)
-    thought: str
-    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], FailFast()]
-    segment: Annotated[list[Annotated[int, Field(ge=0, lt=2**7)]], FailFast()]
-    is_image: Annotated[list[bool], FailFast()]
-    mask: Annotated[list[bool], FailFast()]
-    segments: list[WireSegment] | None = None
-    picture: WirePicture
+    prompt: int = Field(ge=0, description="Index of the row's prompt in the request.")
+    thought: str = Field(description="Text of the thought, in words.")
+    tokens: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], FailFast()] = Field(
+        description="Ids of all tokens, without padding."
+    )
+    segment: Annotated[list[Annotated[int, Field(ge=0, lt=2**7)]], FailFast()] = Field(
+        description="Segment that each token belongs to."
+    )
+    is_image: Annotated[list[bool], FailFast()] = Field(description="Whether each token is an image token.")
+    mask: Annotated[list[bool], FailFast()] = Field(description="Whether each token is trained.")
+    segments: list[WireSegment] | None = Field(
+        default=None, description="What each segment is; null for one thought and one picture."
+    )
+    picture: WirePicture = Field(description="The finished picture, as PNG or raw bytes.")
 
 
 class JudgeRequest(StrictModel):
     """Whole groups of rollouts: `group_size` rows of each."""
 
-    api: Literal[1]
-    id: str
-    group_size: int = Field(ge=1)
-    sampling: Sampling
-    prompts: list[Prompt]
-    rows: list[WireRow] = Field(min_length=1)
+    api: Literal[1] = Field(description="Version of the message format.")
+    id: str = Field(description="The client's own name for the request, which the reply repeats.")
+    group_size: int = Field(ge=1, description="Rollouts of each prompt that stand together.")
+    sampling: Sampling = Field(description="How the rollouts were sampled.")
+    prompts: list[Prompt] = Field(description="Prompts of the rows, each once, with their structure.")
+    rows: list[WireRow] = Field(min_length=1, description="Rollouts to judge, whole groups in order.")
 
 
 class Verdict(StrictModel):
     """hash: of the row that was judged, as the server holds it. reward, component: null is no verdict, for that reason,
     or, where `applies` is false, that there was nothing to judge. component_applies: those that are not named apply."""
 
-    hash: str
-    reward: _Number | None
-    applies: bool = True
-    components: dict[str, _Number | None] = {}
-    component_applies: dict[str, bool] = {}
-    reason: str | None = None
+    hash: str = Field(description="Digest of the row that was judged, as the server holds it.")
+    reward: _Number | None = Field(description="The row's reward; null is no verdict.")
+    applies: bool = Field(default=True, description="Whether there was anything to judge.")
+    components: dict[str, _Number | None] = Field(
+        default={}, description="Value of each component of the reward; null is no verdict."
+    )
+    component_applies: dict[str, bool] = Field(
+        default={}, description="Whether each component had anything to judge; those not named had."
+    )
+    reason: str | None = Field(default=None, description="Why there is no verdict, in words; null where there is one.")
 
 
 class JudgeReply(StrictModel):
     """A verdict for each row, in their order, and the reward and revision that gave them."""
 
-    api: Literal[1]
-    id: str
-    reward: str
-    revision: str
-    rows: list[Verdict]
+    api: Literal[1] = Field(description="Version of the message format.")
+    id: str = Field(description="Name of the request that this answers.")
+    reward: str = Field(description="Name of the reward that judged.")
+    revision: str = Field(description="Digest of the settings and weights that judged.")
+    rows: list[Verdict] = Field(description="A verdict for each row, in their order.")
 
 
 def row_hashes(rollouts: Rollouts) -> list[str]:

@@ -52,28 +52,54 @@ Folders = dict[Split, Path]
 class JudgingSettings(StrictModel):
     """How every run of a comparison is judged."""
 
-    best_of: int | None = Field(default=4, ge=2, description="Also judge best-of-N of the untrained policy.")
-    reward: RewardSettings = Field(default=RewardSettings(), description="What best-of-N chooses by.")
+    best_of: int | None = Field(
+        default=4,
+        ge=2,
+        description="Also judge the untrained policy drawing N pictures per prompt and keeping the best; null "
+        "leaves that out.",
+    )
+    reward: RewardSettings = Field(
+        default=RewardSettings(), description="The reward by which best-of-N chooses its picture."
+    )
     best_of_by: dict[str, RewardSettings] = Field(
-        default={}, description="A row of best-of-N for each of these, in place of the one by `reward`."
+        default={},
+        description="Several rows of best-of-N, {label: reward}, in place of the one by `reward`; empty makes one row.",
     )
     select: Select = Field(
         default="last",
-        description="The checkpoint that is judged of every run: its last, or the best by validation, which all must have "
-        "done with the same settings.",
+        description="Checkpoint of every run that is judged: its last, or the best by validation, which all must "
+        "have done alike.",
     )
-    evaluation: EvaluationSettings = EvaluationSettings(questions_per_type=0)
-    out_of_domain_prompts: int = Field(default=192, ge=0, description="0 leaves it out.")
+    evaluation: EvaluationSettings = Field(
+        default=EvaluationSettings(questions_per_type=0),
+        description="Test prompts, pictures and seeds that every run is judged with.",
+    )
+    out_of_domain_prompts: int = Field(
+        default=192, ge=0, description="Out-of-domain prompts that every run is judged with besides; 0 leaves them out."
+    )
     axes: list[Cost] = Field(
-        default=["pictures_sampled", "sequences_trained"], min_length=1, description="Costs that the plot is against."
+        default=["pictures_sampled", "sequences_trained"],
+        min_length=1,
+        description="Costs on the horizontal axis of the plot, one panel for each.",
     )
 
 
 class CompareConfig(JudgingSettings):
-    recipe: Literal["compare"] = "compare"
-    out: Path = Path("runs/compare")
-    runs: list[Path] = Field(min_length=1)
-    allow: list[Fact] = Field(default=[], description="In what the runs may differ although they are compared.")
+    recipe: Literal["compare"] = Field(
+        default="compare", description="Names the recipe that this configuration is for; always `compare`."
+    )
+    out: Path = Field(
+        default=Path("runs/compare"),
+        description="Folder of table, plot and summary; what is judged already is not judged again.",
+    )
+    runs: list[Path] = Field(
+        min_length=1, description="Run folders to compare; those that differ only in the seed make one row."
+    )
+    allow: list[Fact] = Field(
+        default=[],
+        description="Compare runs although they differ in this: base (the policy they began with), prompts, "
+        "sampling or validation.",
+    )
 
 
 @dataclass(frozen=True)

@@ -28,43 +28,90 @@ OBJECT_NAMES = "object_names.txt"
 
 
 class EvaluateConfig(StrictModel):
-    benchmarks: list[str] = Field(min_length=1, description="Names of `thinkdraw list benchmarks`, or pkg.mod:Class.")
+    benchmarks: list[str] = Field(
+        min_length=1,
+        description="Benchmarks to run: names of `thinkdraw list benchmarks`, or pkg.mod:Class of your own.",
+    )
     policy: str | None = Field(
-        default=None, description="Draws the pictures: checkpoint, run folder, model id or `lab`."
+        default=None,
+        description="The policy that draws the pictures: checkpoint folder, run folder (its best checkpoint), "
+        "model id, or `lab`. null judges the pictures of `images`.",
     )
-    images: Path | None = Field(default=None, description="In place of a policy: pictures in the official layout.")
-    prompts: Path | None = Field(default=None, description="The official prompt file, or a folder with it.")
-    judges: dict[str, JsonObject] = Field(default={}, description="Role → name of a judge and its settings.")
-    settings: JsonObject = Field(default={}, description="The benchmark's own.")
-    split: str = Field(default="test", description="Of the lab's prompts.")
+    images: Path | None = Field(
+        default=None,
+        description="Folder of finished pictures in the benchmark's official layout, in place of a policy.",
+    )
+    prompts: Path | None = Field(
+        default=None,
+        description="The benchmark's official prompt file, or a folder that holds it; null looks below "
+        "$THINKDRAW_BENCHMARKS.",
+    )
+    judges: dict[str, JsonObject] = Field(
+        default={},
+        description="Other judges than the usual ones, {role: {name: …, and its settings}}; name none leaves a "
+        "role out.",
+    )
+    settings: JsonObject = Field(
+        default={},
+        description="What the benchmark's class is made with; `thinkdraw explain benchmark.NAME` lists its settings.",
+    )
+    split: str = Field(
+        default="test", description="Split of the lab's prompts: test, ood (out of domain) or validation."
+    )
     count: int | None = Field(
-        default=None, ge=1, description="So many prompts, spread evenly over the file; null is all."
+        default=None,
+        ge=1,
+        description="How many prompts, spread evenly over the file; null is all, and 384 for the lab.",
     )
-    samples: int | None = Field(default=None, ge=1, description="Pictures per prompt; null is the official number.")
-    sampling: Sampling = Sampling()
-    seed: int = Field(default=0, ge=0)
+    samples: int | None = Field(
+        default=None, ge=1, description="Pictures drawn for each prompt; null is the benchmark's official number."
+    )
+    sampling: Sampling = Field(default=Sampling(), description="How thoughts and pictures are sampled.")
+    seed: int = Field(default=0, ge=0, description="Seed of the pictures; the same seed draws the same ones.")
     out: Path | None = Field(
-        default=None, description="Null is runs/eval/ and the checkpoint's or picture folder's name."
+        default=None,
+        description="Folder of the results; null is runs/eval/ and the name of the checkpoint or picture folder.",
     )
-    export_official: Path | None = Field(default=None, description="Also write the layout of the original scorer here.")
-    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
-    precision: str = Field(default="bf16", description="fp32 or bf16.")
-    chunk: int = Field(default=64, ge=1, description="Pictures drawn at once.")
-    prompts_at_once: int = Field(default=8, ge=1, description="Prompts whose pictures are judged at once.")
+    export_official: Path | None = Field(
+        default=None,
+        description="Folder that also gets the pictures in the layout of the benchmark's original scorer; null "
+        "writes none.",
+    )
+    device: str = Field(
+        default="auto",
+        description="Where the network runs: auto, cpu, cuda or mps. auto takes an accelerator where there is one.",
+    )
+    precision: str = Field(default="bf16", description="Type of the forward pass that draws: fp32 or bf16.")
+    chunk: int = Field(default=64, ge=1, description="Pictures drawn at once. Fewer need less memory.")
+    prompts_at_once: int = Field(
+        default=8, ge=1, description="Prompts whose pictures are judged at once. Fewer need less memory."
+    )
     max_no_verdict_frac: float = Field(
-        default=0.1, ge=0, le=1, description="More pictures without verdict stop the run."
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Stop if the judges have no verdict on more than this share of the pictures.",
     )
     latency_pictures: int = Field(
-        default=4, ge=0, description="Drawn one by one, with and without a thought; 0 is none."
+        default=4,
+        ge=0,
+        description="Pictures drawn one by one, with and without a thought, to measure how long one takes; 0 "
+        "measures nothing.",
     )
     questions_per_type: int = Field(
-        default=16, ge=0, multiple_of=2, description="Of the lab's understanding set; 0 asks none."
+        default=16,
+        ge=0,
+        multiple_of=2,
+        description="Questions of each type from the lab's understanding set, half with yes for an answer; 0 "
+        "asks none.",
     )
     pictures: PictureReading = Field(
-        default=PictureReading(), description="How picture files of --images and of vqa are read."
+        default=PictureReading(), description="How picture files of `images` and `vqa` are read."
     )
     vqa: Path | None = Field(
-        default=None, description="Yes/no and multiple-choice questions, one JSON object per line."
+        default=None,
+        description="File of yes/no and multiple-choice questions about pictures, one JSON object a line; null "
+        "asks none.",
     )
 
 

@@ -32,16 +32,30 @@ SPLITS: tuple[Split, ...] = ("test", "ood")
 
 
 class EvidenceConfig(StrictModel):
-    recipe: str = "evidence"
-    out: Path = Path("runs/evidence")
-    policy: str = "lab"
-    evaluation: EvaluationSettings = EvaluationSettings(questions_per_type=0)
-    out_of_domain_prompts: int = Field(default=192, ge=6, description="Drawn `evaluation.samples` times each.")
-    agreement_prompts: int = Field(
-        default=96, ge=1, description="Drawn once each, to measure lab-judge against the detector."
+    recipe: str = Field(
+        default="evidence", description="Names the recipe that this configuration is for; always `evidence`."
     )
-    sft: list[str] = Field(default=[], description="Overrides of lab_sft.yaml in every part.")
-    grpo: list[str] = Field(default=[], description="Overrides of lab_grpo.yaml in every part.")
+    out: Path = Field(default=Path("runs/evidence"), description="Folder of the runs; finished ones are not run again.")
+    policy: str = Field(
+        default="lab",
+        description="The base policy of all parts: checkpoint folder, run folder (its best checkpoint), model "
+        "id, or `lab`.",
+    )
+    evaluation: EvaluationSettings = Field(
+        default=EvaluationSettings(questions_per_type=0),
+        description="Test prompts, pictures and seeds that every part is judged with.",
+    )
+    out_of_domain_prompts: int = Field(
+        default=192,
+        ge=6,
+        description="Out-of-domain prompts that every part is judged with besides, with evaluation.samples "
+        "pictures of each.",
+    )
+    agreement_prompts: int = Field(
+        default=96, ge=1, description="Prompts drawn once each, on which lab-judge is compared with the exact detector."
+    )
+    sft: list[str] = Field(default=[], description="Settings of lab_sft that every part changes, as key.sub=value.")
+    grpo: list[str] = Field(default=[], description="Settings of lab_grpo that every part changes, as key.sub=value.")
 
 
 PAIRS = {

@@ -28,25 +28,45 @@ STAGES = ("base", "sft", "rl")
 class EvaluationSettings(StrictModel):
     """The same for every stage: prompts, seeds, thought format, guidance."""
 
-    family: Family = "geneval"
-    prompts: int = Field(default=384, ge=6)
-    samples: int = Field(default=4, ge=1, description="Pictures per prompt.")
-    sampling: Sampling = Sampling()
-    questions_per_type: int = Field(
-        default=40, ge=0, multiple_of=2, description="Understanding, beside the drawing; 0 leaves it out."
+    family: Family = Field(
+        default="geneval", description="Family of the lab's test prompts: geneval, compbench or dense."
     )
-    seed: int = Field(default=0, ge=0)
+    prompts: int = Field(
+        default=384, ge=6, description="How many test prompts. More make the intervals narrower and take longer."
+    )
+    samples: int = Field(default=4, ge=1, description="Pictures drawn for each prompt.")
+    sampling: Sampling = Field(default=Sampling(), description="How thoughts and pictures are sampled.")
+    questions_per_type: int = Field(
+        default=40,
+        ge=0,
+        multiple_of=2,
+        description="Understanding questions of each type, half with yes for an answer; 0 asks none.",
+    )
+    seed: int = Field(default=0, ge=0, description="Seed of the pictures; the same for everything that is compared.")
 
 
 class QuickstartConfig(StrictModel):
-    recipe: str = "quickstart"
-    out: Path = Path("runs/quickstart")
-    policy: str = Field(default="lab", description="The base checkpoint.")
-    sft: list[str] = Field(default=[], description="Overrides of lab_sft.yaml, as on the command line.")
-    grpo: list[str] = Field(default=[], description="Overrides of lab_grpo.yaml.")
-    evaluation: EvaluationSettings = EvaluationSettings()
-    precision: str = Field(default="bf16", description="Of sampling in the evaluations.")
-    seed: int = Field(default=0, ge=0)
+    recipe: str = Field(
+        default="quickstart", description="Names the recipe that this configuration is for; always `quickstart`."
+    )
+    out: Path = Field(
+        default=Path("runs/quickstart"),
+        description="Folder of both runs, evaluations and report; a stopped quickstart goes on there.",
+    )
+    policy: str = Field(
+        default="lab",
+        description="The base policy: checkpoint folder, run folder (its best checkpoint), model id, or `lab`.",
+    )
+    sft: list[str] = Field(default=[], description="Settings of lab_sft to change, as key.sub=value.")
+    grpo: list[str] = Field(default=[], description="Settings of lab_grpo to change, as key.sub=value.")
+    evaluation: EvaluationSettings = Field(
+        default=EvaluationSettings(),
+        description="Test prompts, pictures and seeds that base, SFT and RL are judged with.",
+    )
+    precision: str = Field(default="bf16", description="Type of the forward pass in the evaluations: fp32 or bf16.")
+    seed: int = Field(
+        default=0, ge=0, description="Seed of both trainings; test prompts and picture seeds stay the same."
+    )
 
 
 @holds_out

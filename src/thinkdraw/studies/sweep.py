@@ -25,23 +25,43 @@ from thinkdraw.studies.compare import Fact, FinishedRun, JudgingSettings, compar
 
 
 class Cell(StrictModel):
-    config: str = Field(description="A shipped configuration's name, or a YAML file.")
-    settings: list[str] = Field(default=[], description="key.sub=value; {store} is the rollout store of the seed.")
+    config: str = Field(description="Configuration that the cell trains: a shipped name or a YAML file.")
+    settings: list[str] = Field(
+        default=[],
+        description="Settings that the cell changes, as key.sub=value; {store} stands for the rollout store of "
+        "the seed.",
+    )
 
 
 class SweepConfig(JudgingSettings):
-    recipe: Literal["sweep"] = "sweep"
-    out: Path = Path("runs/sweep")
-    policy: str = Field(default="lab", description="Where every cell starts from.")
-    store: SampleConfig | None = Field(
-        default=None, description="Sampled from the policy once for each seed, for cells that name it."
+    recipe: Literal["sweep"] = Field(
+        default="sweep", description="Names the recipe that this configuration is for; always `sweep`."
     )
-    cells: dict[str, Cell] = Field(min_length=1)
+    out: Path = Field(
+        default=Path("runs/sweep"),
+        description="Folder of cells, stores, table and plot; finished cells are not run again.",
+    )
+    policy: str = Field(
+        default="lab",
+        description="The policy that every cell starts from: checkpoint folder, run folder (its best "
+        "checkpoint), model id, or `lab`.",
+    )
+    store: SampleConfig | None = Field(
+        default=None,
+        description="How a rollout store is sampled for each seed, for cells that name {store}; null samples none.",
+    )
+    cells: dict[str, Cell] = Field(
+        min_length=1, description="Name of each cell, and the configuration and settings it trains with."
+    )
     seeds: list[Annotated[int, Field(ge=0)]] = Field(
-        default=[0, 1, 2], min_length=1, description="Of training, and of the stores."
+        default=[0, 1, 2],
+        min_length=1,
+        description="Seeds of training and of the stores; every cell runs once with each.",
     )
     varies: list[Fact] = Field(
-        default=[], description="What the cells may differ in: prompts, for one that varies them."
+        default=[],
+        description="What the cells may differ in although they are compared: base (the policy they began with), "
+        "prompts, sampling or validation.",
     )
 
 

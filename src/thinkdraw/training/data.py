@@ -43,50 +43,71 @@ class DataSettings(StrictModel):
 
     source: str = Field(
         default="lab",
-        description="`lab`, or a file: for prompts .txt (one a line), rows (.jsonl, .json, .csv, .parquet) or a public set's; for SFT "
-        "rows, a folder of `save_to_disk`, or of a corpus of rationales.",
+        description="`lab`; or prompts as .txt, .jsonl, .json, .csv, .parquet or a public prompt set; or SFT "
+        "rows, a `save_to_disk` folder, or a corpus of rationales.",
     )
     families: dict[Family, Annotated[float, Field(ge=0)]] = Field(
-        default={"geneval": 1.0}, min_length=1, description="The lab's mix, as shares."
+        default={"geneval": 1.0},
+        min_length=1,
+        description="Share of each family of the lab's prompts, in any unit; for source=lab.",
     )
-    split: Literal["train", "validation"] = Field(default="train", description="Of the lab.")
+    split: Literal["train", "validation"] = Field(
+        default="train",
+        description="Split of the lab's prompts. Its test splits cannot be named here: they are for `thinkdraw eval`.",
+    )
     count: int = Field(
         default=4096,
         ge=1,
-        description="Of the lab: different prompts, or SFT examples. Of a validation file: at most so many, spread evenly.",
+        description="source=lab: how many different prompts or examples. A validation file: use at most so many, "
+        "spread evenly over it.",
     )
-    seed: int = Field(default=0, ge=0, description="Of the lab's set; it does not change with the run's seed.")
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Seed by which the lab's prompts are drawn; it does not change with the run's seed.",
+    )
     over_long: OverLong | None = Field(
         default=None,
-        description="What there is no room for: refuse, naming it; cut, a prompt at a word, a thought at its budget; or drop "
-        "the row. null refuses prompts and cuts thoughts. A corpus has corpus.over_long for its thoughts.",
+        description="Rows that do not fit: refuse names the first; cut shortens; drop leaves them out. null "
+        "refuses prompts and cuts thoughts. A corpus: see corpus.over_long.",
     )
     against: list[Path] = Field(
         default=[],
-        description="Test sets to keep out besides those below $THINKDRAW_BENCHMARKS; their prompts must not be trained on.",
+        description="Test sets whose prompts must not be trained on, besides those below $THINKDRAW_BENCHMARKS.",
     )
     leaks: Literal["refuse", "drop"] = Field(
-        default="refuse", description="What happens to a prompt that is in one: stop before training, or leave it out."
+        default="refuse",
+        description="What happens to a prompt that is in such a test set: refuse stops before training, drop "
+        "leaves the prompt out.",
     )
     structure: StructureBy = Field(
         default="off",
-        description="Who finds nouns, counts and a relation in prompts that bring none, for rewards that read them.",
+        description="Who finds nouns, counts and relations in prompts that bring none, for rewards that read "
+        "them: rules (templates only), spacy, or a model that writes.",
     )
     structure_settings: JsonObject = Field(
-        default={}, description="spacy: its `model`; writer: the `name` of a judge that writes, and its settings."
+        default={},
+        description="spacy: {model: …}. writer: {name: a judge that writes, and that judge's settings}. off and "
+        "rules take none.",
     )
     structure_cache: Path | None = Field(
-        default=None, description="A file of what was found; null is structure.jsonl in the run's folder."
+        default=None,
+        description="File that keeps what was found, so that it is looked for once; null is structure.jsonl in "
+        "the run's folder.",
     )
     corpus: CorpusReading | None = Field(
         default=None,
-        description="How a corpus of rationales is read, for SFT; null is each row once, in any prompt style.",
+        description="How SFT reads a corpus of rationales; null reads each row once, with its dense rationale "
+        "and any style of prompt but the brief one.",
     )
     picture_folder: Path | None = Field(
         default=None,
-        description="Of the picture files that SFT rows name, which lie in it; null is the folder of the rows' file.",
+        description="Folder that the picture files named by SFT rows lie in; null is the folder of the rows' own file.",
     )
-    pictures: PictureReading = Field(default=PictureReading(), description="How picture files are read, for SFT.")
+    pictures: PictureReading = Field(
+        default=PictureReading(),
+        description="How SFT reads picture files: ground behind transparency, and the largest size.",
+    )
 
 
 def lab_examples(settings: DataSettings) -> list[Example]:

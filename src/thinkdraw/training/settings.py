@@ -14,22 +14,43 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimiserSettings(StrictModel):
-    learning_rate: float = Field(default=1e-4, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[Beta, Beta] = (0.9, 0.95)
-    eps: float = Field(default=1e-8, gt=0)
-    warmup_steps: int = Field(default=5, ge=0, description="Optimiser steps over which the rate rises from 0.")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, description="Highest learning rate of AdamW, reached at the end of the warm-up."
+    )
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="Decoupled weight decay of AdamW (arXiv 1711.05101); 0 is none."
+    )
+    betas: tuple[Beta, Beta] = Field(
+        default=(0.9, 0.95),
+        description="Decay rates of AdamW's running means of the gradient and of its square; nearer to 1 "
+        "averages over more steps.",
+    )
+    eps: float = Field(
+        default=1e-8,
+        gt=0,
+        description="Added to the denominator of AdamW's step, so that a tiny gradient makes no huge step.",
+    )
+    warmup_steps: int = Field(
+        default=5, ge=0, description="Optimiser steps over which the learning rate rises from 0 to its highest."
+    )
     schedule: Literal["constant", "linear", "cosine"] = Field(
-        default="constant", description="After the warm-up, over the run's progress."
+        default="constant",
+        description="Course of the learning rate after the warm-up, over the run's progress: constant, or "
+        "falling in a line or a cosine.",
     )
     final_frac: float = Field(
-        default=0.1, ge=0, le=1, description="Where linear and cosine end, as a share of learning_rate."
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Learning rate at the end of a linear or cosine schedule, as a share of learning_rate.",
     )
-    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_grad_norm: float = Field(
+        default=1.0, gt=0, description="Largest norm of a step's gradient; one that is longer is scaled down to it."
+    )
     offload: bool = Field(
         default=False,
-        description="Keep fp32 weights, gradients and moments in the machine's memory, and step there: slower, and an "
-        "accelerator holds hardly more than the weights in use.",
+        description="Keep fp32 weights, gradients and moments in the machine's memory and step there. Slower, "
+        "but an accelerator then holds little beside the weights in use.",
     )
 
     def rate(self, step: int, progress: float) -> float:
@@ -47,46 +68,92 @@ class TrainSettings(StrictModel):
     can_shard: ClassVar[bool] = False
     chooses_best: ClassVar[bool] = False  # by a validation score; else the newest checkpoint is the result
 
-    recipe: str
-    out: Path = Field(description="The run folder.")
-    policy: str = Field(
-        default="lab", description="Checkpoint folder, run folder (its best checkpoint), model id, or `lab`."
+    recipe: str = Field(description="Names the recipe that this configuration is for, as in `thinkdraw list recipes`.")
+    out: Path = Field(
+        description="Folder of the run: configuration, metrics and checkpoints. A stopped run goes on there."
     )
-    seed: int = Field(default=0, ge=0)
-    device: str = Field(default="auto", description="auto, cpu, cuda or mps.")
+    policy: str = Field(
+        default="lab",
+        description="The policy that training starts from: checkpoint folder, run folder (its best checkpoint), "
+        "model id, or `lab`.",
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        description="Seed of all random choices of the run: order, sampling, first weights of adapters.",
+    )
+    device: str = Field(
+        default="auto",
+        description="Where the network runs: auto, cpu, cuda or mps. auto takes an accelerator where there is one.",
+    )
     dtype: Literal["fp32", "bf16"] = Field(
-        default="fp32", description="Of the weights in use; the optimiser's copy is fp32."
+        default="fp32",
+        description="Type of the weights in memory; bf16 needs half of fp32's. The optimiser's copy is fp32 in "
+        "any case.",
     )
     precision: Literal["fp32", "bf16"] = Field(
-        default="bf16", description="Of the forward pass; bf16 is torch's autocast."
+        default="bf16",
+        description="Type of the forward pass: bf16 is torch's autocast, fp32 is slower and rounds less.",
     )
-    lora: LoraSettings | None = Field(default=None, description="Train adapters instead of all weights.")
+    lora: LoraSettings | None = Field(
+        default=None,
+        description="Train low-rank adapters of the language model in place of all weights (LoRA, arXiv "
+        "2106.09685); null trains all weights.",
+    )
     gradient_checkpointing: bool = Field(
-        default=False, description="Recompute layers in the backward pass to save memory."
+        default=False,
+        description="Compute each layer a second time in the backward pass: much less memory, and one more "
+        "forward pass of time.",
     )
-    optimiser: OptimiserSettings = OptimiserSettings()
+    optimiser: OptimiserSettings = Field(
+        default=OptimiserSettings(), description="AdamW, its learning rate and its schedule."
+    )
     micro_rows: int = Field(
-        default=64, ge=1, description="Sequences per forward pass; any value gives the same gradient."
+        default=64,
+        ge=1,
+        description="Sequences per forward and backward pass. Fewer need less memory; any number gives the same "
+        "gradient.",
     )
-    max_steps: int = Field(default=100, ge=1, description="Optimiser steps.")
+    max_steps: int = Field(default=100, ge=1, description="Optimiser steps after which the run ends.")
     max_seconds: float | None = Field(
-        default=None, gt=0, description="Stop here if sooner; the learning rate then follows the clock."
+        default=None,
+        gt=0,
+        description="Seconds of training after which the run ends, if max_steps is not reached before; the "
+        "learning rate then follows the clock. null: no limit.",
     )
-    save_every: int = Field(default=20, ge=1, description="Optimiser steps between checkpoints.")
-    keep_checkpoints: int = Field(default=2, ge=1, description="The newest ones; the best one is kept besides.")
-    resume: bool = Field(default=True, description="Continue the run that `out` holds.")
+    save_every: int = Field(
+        default=20,
+        ge=1,
+        description="Optimiser steps between checkpoints; it is also the most that a killed run loses.",
+    )
+    keep_checkpoints: int = Field(
+        default=2, ge=1, description="How many of the newest checkpoints stay on disk; the best one stays besides."
+    )
+    resume: bool = Field(
+        default=True, description="Go on with a run that `out` holds already; false refuses such a folder."
+    )
     changed_inputs: ChangedInputs = Field(default="refuse", description=CHANGED_INPUTS)
-    log_every: int = Field(default=10, ge=1, description="Steps per printed line where there is no terminal.")
-    num_threads: int | None = Field(default=None, ge=1, description="CPU threads; null follows OMP_NUM_THREADS.")
+    log_every: int = Field(
+        default=10,
+        ge=1,
+        description="Steps per printed line where the output is no terminal; a terminal shows a progress bar.",
+    )
+    num_threads: int | None = Field(
+        default=None, ge=1, description="CPU threads that torch uses; null follows OMP_NUM_THREADS."
+    )
     num_processes: int | None = Field(
-        default=None, ge=1, description="Refuse to start with another number; null: WORLD_SIZE."
+        default=None,
+        ge=1,
+        description="Number of processes that the run must have, or it refuses to start; null takes what "
+        "WORLD_SIZE says.",
     )
     sharding: Literal["none", "fsdp2"] = Field(
         default="none",
-        description="fsdp2: trained weights, gradients and optimiser state are spread over the processes.",
+        description="fsdp2 spreads trained weights, gradients and optimiser state over the processes (recipes "
+        "sft and grpo); none keeps all of them in each.",
     )
     patience_s: float = Field(
-        default=600, gt=0, description="Seconds that a process waits for a silent one before it stops."
+        default=600, gt=0, description="Seconds that a process waits for a silent one before it stops with an error."
     )
 
     def too_many_processes(self, size: int) -> str | None:

@@ -15,8 +15,10 @@ from thinkdraw.types import Prompt
 
 
 class ShapeSettings(StrictModel):
-    min_side: int = Field(default=64, ge=1, description="Pixels of the shorter side.")
-    max_aspect: float = Field(default=3.0, ge=1, description="Longer side over shorter side.")
+    min_side: int = Field(default=64, ge=1, description="Fewest pixels of a picture's shorter side.")
+    max_aspect: float = Field(
+        default=3.0, ge=1, description="Largest ratio of a picture's longer side to its shorter one."
+    )
 
 
 Language = Literal["English", "German", "French", "Spanish", "Italian", "Portuguese", "Dutch"]

@@ -28,24 +28,44 @@ _NEVER = {400, 413, 422}
 class EndpointSettings(StrictModel):
     """OpenAI's own service, vLLM, SGLang, `transformers serve`, or anything else that speaks chat completions."""
 
-    kind: Literal["endpoint"] = "endpoint"
-    base_url: str | None = Field(default=None, description="Such as http://localhost:8000/v1; null is OpenAI's.")
-    model: str = Field(description="Name of the model there.")
+    kind: Literal["endpoint"] = Field(
+        default="endpoint",
+        description="A model behind an OpenAI-compatible endpoint: OpenAI, vLLM, SGLang, `transformers serve`.",
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="Address of the endpoint, such as http://localhost:8000/v1; null is OPENAI_BASE_URL if set, "
+        "else OpenAI's own.",
+    )
+    model: str = Field(description="Name of the model at the endpoint.")
     key_env: str | None = Field(
         default=None,
-        description="The environment variable that holds the key; null is OPENAI_API_KEY for OpenAI's own address, else none.",
+        description="Environment variable that holds the API key; null is OPENAI_API_KEY for OpenAI's own "
+        "address and no key for any other.",
     )
-    language: str = "English"
+    language: str = Field(default="English", description="Language that the teacher is told to write in.")
     structured: Literal["json_schema", "json_object", "none"] = Field(
-        default="json_schema", description="How the endpoint is told to answer in JSON; none where it cannot be."
+        default="json_schema",
+        description="How the endpoint is made to answer in JSON: by a schema, as any JSON object, or not at all "
+        "where it knows neither.",
     )
-    temperature: float | None = Field(default=0.7, ge=0, description="null leaves it to the endpoint.")
-    max_answer_tokens: int = Field(default=2000, ge=16)
-    max_side: int = Field(default=1024, ge=32, description="A larger picture is sent smaller.")
-    concurrency: int = Field(default=16, ge=1, description="Requests under way at a time.")
-    timeout_s: float = Field(default=120.0, gt=0, description="For a whole answer.")
+    temperature: float | None = Field(
+        default=0.7, ge=0, description="Sampling temperature of the answers; null leaves it to the endpoint."
+    )
+    max_answer_tokens: int = Field(
+        default=2000, ge=16, description="Longest answer in tokens; an answer that is cut there is asked for again."
+    )
+    max_side: int = Field(
+        default=1024,
+        ge=32,
+        description="Longest side in pixels of a picture that is sent; a larger picture is sent smaller.",
+    )
+    concurrency: int = Field(default=16, ge=1, description="Requests under way at the same time.")
+    timeout_s: float = Field(default=120.0, gt=0, description="Seconds that a request may take for its whole answer.")
     extra_body: dict[str, Any] = Field(
-        default={}, description="Further fields of every request; one that is null is taken out."
+        default={},
+        description="Further fields of every request, passed on as they are; a field set to null is taken out of "
+        "the request.",
     )
 
 

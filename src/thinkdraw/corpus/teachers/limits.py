@@ -12,17 +12,42 @@ from thinkdraw.runtime.endpoints import doubled_s
 
 
 class LimitSettings(StrictModel):
-    attempts: int = Field(default=3, ge=1, description="Answers asked for before a row is set aside.")
-    requests_per_minute: float | None = Field(default=None, gt=0)
-    tokens_per_minute: float | None = Field(default=None, gt=0)
-    first_wait_s: float = Field(default=0.5, gt=0, description="After a failure; it doubles up to a minute.")
-    give_up_after_s: float = Field(
-        default=600.0, gt=0, description="Without any answer for so long the run stops; it can go on."
+    attempts: int = Field(
+        default=3, ge=1, description="Answers that are asked for, if they are malformed, before a row is set aside."
     )
-    max_tokens: int | None = Field(default=None, ge=1, description="Budget over all runs of this corpus, in and out.")
-    max_money: float | None = Field(default=None, gt=0, description="Budget in the currency of the prices.")
-    price_in: float = Field(default=0.0, ge=0, description="Per million tokens sent.")
-    price_out: float = Field(default=0.0, ge=0, description="Per million tokens written.")
+    requests_per_minute: float | None = Field(
+        default=None, gt=0, description="Most requests a minute, spread evenly; null sets no limit."
+    )
+    tokens_per_minute: float | None = Field(
+        default=None, gt=0, description="Most tokens a minute, sent and written together; null sets no limit."
+    )
+    first_wait_s: float = Field(
+        default=0.5,
+        gt=0,
+        description="Seconds to wait after a request's first failure; the wait doubles with each further one, up "
+        "to a minute.",
+    )
+    give_up_after_s: float = Field(
+        default=600.0,
+        gt=0,
+        description="Seconds without any answer after which the run stops; started again it goes on.",
+    )
+    max_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        description="Budget of tokens, sent and written, over all runs of this corpus; null sets none.",
+    )
+    max_money: float | None = Field(
+        default=None,
+        gt=0,
+        description="Budget in the currency of price_in and price_out, over all runs of this corpus; null sets none.",
+    )
+    price_in: float = Field(
+        default=0.0, ge=0, description="Price of a million tokens sent, for the budget and the card."
+    )
+    price_out: float = Field(
+        default=0.0, ge=0, description="Price of a million tokens written, for the budget and the card."
+    )
 
     def money(self, tokens_in: int, tokens_out: int) -> float:
         return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6

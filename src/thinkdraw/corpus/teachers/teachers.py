@@ -72,17 +72,23 @@ class Teacher(Protocol):
 class GrammarSettings(StrictModel):
     """The lab's grammar; it writes about the lab's pictures and prompts only."""
 
-    kind: Literal["grammar"] = "grammar"
+    kind: Literal["grammar"] = Field(
+        default="grammar", description="The lab's grammar, which writes about the lab's pictures and prompts only."
+    )
 
 
 class WriterSettings(StrictModel):
     """A local model that looks and writes, by its name among the judges or as pkg.mod:Class."""
 
-    kind: Literal["writer"] = "writer"
-    name: str = Field(description="A name of `thinkdraw list judges`, or pkg.mod:Class.")
-    settings: dict = Field(default={}, description="What the class is made with.")
-    batch: int = Field(default=8, ge=1, description="Requests written together.")
-    language: str = "English"
+    kind: Literal["writer"] = Field(
+        default="writer", description="A model on this machine that looks at pictures and writes."
+    )
+    name: str = Field(description="Judge that writes: a name of `thinkdraw list judges`, or pkg.mod:Class of your own.")
+    settings: dict = Field(default={}, description="What the judge is made with: its constructor's parameters.")
+    batch: int = Field(
+        default=8, ge=1, description="Requests that the model answers together. More are faster and need more memory."
+    )
+    language: str = Field(default="English", description="Language that the teacher is told to write in.")
 
 
 class GrammarTeacher:

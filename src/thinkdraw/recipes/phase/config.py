@@ -23,76 +23,179 @@ class GrpoConfig(TrainSettings):
 
     can_shard: ClassVar[bool] = True
     chooses_best: ClassVar[bool] = True
-    recipe: Literal["grpo"] = "grpo"
-    out: Path = Field(default=Path("runs/lab_grpo"), description="The run folder.")
-    prompts: DataSettings = DataSettings()
-    stages: list[MixSettings] = Field(default=[], description="Other prompts first, each mix for some phases (SRPO).")
-    history: HistorySettings | None = Field(default=None, description="Skip prompts that are solved (SRPO).")
+    recipe: Literal["grpo"] = Field(
+        default="grpo", description="Names the recipe that this configuration is for; always `grpo`."
+    )
+    out: Path = Field(
+        default=Path("runs/lab_grpo"),
+        description="Folder of the run: configuration, metrics, checkpoints, rollouts. A stopped run goes on there.",
+    )
+    prompts: DataSettings = Field(
+        default=DataSettings(),
+        description="Training prompts: where they come from, how many, and which test sets are kept out.",
+    )
+    stages: list[MixSettings] = Field(
+        default=[],
+        description="Mixes of prompts that come first, each for some phases, before `prompts` for good (SRPO, "
+        "arXiv 2504.14286).",
+    )
+    history: HistorySettings | None = Field(
+        default=None,
+        description="Skip prompts that every rollout of their last group solved (SRPO, arXiv 2504.14286); null "
+        "skips none.",
+    )
     rewrites: Literal["off", "pool"] = Field(
-        default="off", description="pool: a group spans rewrites of its prompt that ask for the same (PeRL)."
+        default="off",
+        description="pool: a group spans the prompt and rewrites of it that ask for the same, with one baseline "
+        "(as PeRL, arXiv 2506.14907). off: one wording.",
     )
-    validation: ValidationSettings = ValidationSettings()
-    reward: RewardSettings = RewardSettings()
-    sampling: Sampling = Sampling.model_validate({})
-    prompts_per_phase: int = Field(default=32, ge=1, description="Over all processes.")
-    group_size: int = Field(default=8, ge=2, description="Rollouts per prompt, which are compared with each other.")
+    validation: ValidationSettings = Field(
+        default=ValidationSettings(),
+        description="Fixed prompts and rewards that measure the run every few phases and choose its best checkpoint.",
+    )
+    reward: RewardSettings = Field(
+        default=RewardSettings(), description="The reward that is optimised: its name and what it is made with."
+    )
+    sampling: Sampling = Field(
+        default=Sampling.model_validate({}),
+        description="How thoughts and pictures are sampled, in training and in validation.",
+    )
+    prompts_per_phase: int = Field(
+        default=32,
+        ge=1,
+        description="Prompts that a phase samples, over all processes; it has group_size rollouts of each.",
+    )
+    group_size: int = Field(
+        default=8,
+        ge=2,
+        description="Rollouts per prompt, whose rewards are compared with each other. Larger: a steadier "
+        "baseline, and more sampling for a step.",
+    )
     minibatches: int = Field(
-        default=1, ge=1, description="Optimiser steps per pass over a phase, each on a part of its groups."
+        default=1,
+        ge=1,
+        description="Optimiser steps per pass over a phase, each on its own share of the groups. Above 1 the "
+        "later steps are off-policy.",
     )
-    passes: int = Field(default=1, ge=1, description="Passes over a phase (GRPO's μ).")
+    passes: int = Field(
+        default=1,
+        ge=1,
+        description="How often each phase's rollouts are learned from (GRPO's μ, arXiv 2402.03300). Above 1 "
+        "ratios leave 1 and the clip acts.",
+    )
     refill_rounds: int = Field(
-        default=0, ge=0, description="Times that groups without spread are replaced by new prompts' groups."
+        default=0,
+        ge=0,
+        description="Rounds in which groups of equal rewards are replaced by groups of new prompts (DAPO's "
+        "dynamic sampling, arXiv 2503.14476); 0 keeps them.",
     )
     keep_extremes: int | None = Field(
-        default=None, ge=1, description="Learn from this many best and as many worst rollouts of a group only (PeRL)."
+        default=None,
+        ge=1,
+        description="Learn from this many best and as many worst rollouts of each group only (PeRL, arXiv "
+        "2506.14907); null learns from all.",
     )
-    variant: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = "grpo"
+    variant: Literal["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"] = Field(
+        default="grpo",
+        description="Loss, by arXiv number: grpo 2402.03300, dapo and its alias bnpo 2503.14476, dr_grpo "
+        "2503.20783, gspo 2507.18071, cispo 2506.13585.",
+    )
     advantage: Literal["group", "dr_grpo", "rloo", "reinforce++", "reinforce++_baseline"] | None = Field(
-        default=None, description="Rewards to advantages; null: the variant's own, dr_grpo's or the group's."
+        default=None,
+        description="group: (reward − mean)/std; dr_grpo: without std; rloo: minus the others' mean; "
+        "reinforce++: over the batch. null: dr_grpo for that variant, else group.",
     )
     combine: Literal["sum", "gdpo", "weighted_sum"] = Field(
         default="sum",
-        description="A reward of several parts: its own sum; gdpo, each part normalised in the group; or parts scaled by ranges.",
+        description="A reward of several parts: sum takes its own total; gdpo normalises each part in its group "
+        "(arXiv 2601.05242); weighted_sum first scales parts by `ranges`.",
     )
-    ranges: dict[str, tuple[float, float]] = Field(default={}, description="Of each part, for weighted_sum.")
+    ranges: dict[str, tuple[float, float]] = Field(
+        default={},
+        description="Lowest and highest value of each part of the reward, {part: [low, high]}; "
+        "combine=weighted_sum needs them.",
+    )
     token_weights: TokenWeights | None = Field(
-        default=None, description="Spread a rollout's advantage over its tokens."
+        default=None,
+        description="Spread an advantage over tokens, by arXiv number: stage 2509.25027, critical 2509.22485, "
+        "entropy_guided 2604.02355, guidance_contrast 2605.29198; null: evenly.",
     )
     clip_low: float | None = Field(
-        default=None, gt=0, description="How far a ratio may fall; null: the variant's own, 3e-4 for gspo, else 0.2."
+        default=None,
+        gt=0,
+        description="Lower clip of the ratio π/π_old: 1 − clip_low. Larger lets bad tokens shrink faster; null: "
+        "3e-4 for gspo, else 0.2. cispo takes none.",
     )
     clip_high: float | None = Field(
-        default=None, gt=0, description="How far a ratio may rise; null: the variant's own, 4e-4 for gspo, else 0.2."
+        default=None,
+        gt=0,
+        description="Upper clip of the ratio π/π_old: 1 + clip_high. Larger lets unlikely good tokens grow "
+        "faster (DAPO 0.28, arXiv 2503.14476); null: 4e-4 for gspo, else 0.2.",
     )
     cispo_max: float | None = Field(
-        default=None, gt=0, description="The highest weight that cispo gives a token's gradient; null: 5."
+        default=None,
+        gt=0,
+        description="Cap on the ratio π/π_old that weighs a token's gradient with variant=cispo (arXiv "
+        "2506.13585); null: 5. No other variant takes it.",
     )
-    text_weight: float = Field(default=1.0, ge=0)
-    image_weight: float = Field(default=1.0, ge=0)
-    beta: float = Field(default=0.0, ge=0, description="Weight of the KL to the reference; 0 needs no reference.")
+    text_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of the loss on thought tokens, which have a mean of their own; 0 learns from "
+        "pictures alone.",
+    )
+    image_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="Weight of the loss on image tokens, which have a mean of their own; 0 learns from thoughts alone.",
+    )
+    beta: float = Field(
+        default=0.0,
+        ge=0,
+        description="Weight of the KL distance to the reference. Larger keeps the policy nearer to it; 0 needs "
+        "no reference and no memory for one.",
+    )
     kl: Literal["k1", "k2", "k3"] = Field(
-        default="k3", description="k2, k3: in the loss; k1: inside the reward, summed over a rollout's tokens."
+        default="k3",
+        description="Estimate of the KL distance: k2 and k3 are terms of the loss; k1 is taken off the reward, "
+        "summed over a rollout's tokens.",
     )
     refresh_reference_every: int | None = Field(
-        default=None, ge=1, description="Phases after which the policy becomes the reference; null: never."
+        default=None,
+        ge=1,
+        description="Phases after which the policy becomes the new reference; null keeps the policy that the run "
+        "began with.",
     )
     old_log_probs: Literal["sampled", "recomputed"] = Field(
-        default="sampled", description="recomputed: in training geometry, one more forward."
+        default="sampled",
+        description="π_old of the ratio: `sampled` takes the sampler's own log-probs; `recomputed` scores again "
+        "in training's shapes, up to one more forward pass.",
     )
-    entropy: EntropySettings = EntropySettings()
+    entropy: EntropySettings = Field(
+        default=EntropySettings(),
+        description="Entropy term of the loss, with a coefficient for each modality (ReasonGen-R1, arXiv 2505.24875).",
+    )
     judge_chunks: int = Field(
         default=1,
         ge=1,
-        description="Parts in which a phase is drawn, each judged while the next is drawn; before it where both compute on a CPU.",
+        description="Parts in which a phase is sampled; each is judged while the next is sampled, unless both "
+        "would use the same CPU. 1 judges after sampling.",
     )
     max_no_verdict_frac: float = Field(
-        default=0.1, ge=0, le=1, description="Stop if more rewards of a phase than this are NaN."
+        default=0.1,
+        ge=0,
+        le=1,
+        description="Stop the run if the reward has no verdict (NaN) on more than this share of a phase's rollouts.",
     )
     log_rollouts_every: int = Field(
-        default=10, ge=0, description="Phases between parquet files of rollouts; 0 is never."
+        default=10, ge=0, description="Phases between parquet files of rollouts that people can read; 0 writes none."
     )
-    store: bool = Field(default=True, description="Keep the rollouts with their rewards in the run's `store`.")
-    log_groups: int = Field(default=2, ge=1, description="Groups per file.")
+    store: bool = Field(
+        default=True,
+        description="Keep all rollouts with their rewards in the folder `store` of the run, to look at or to "
+        "learn from again.",
+    )
+    log_groups: int = Field(default=2, ge=1, description="Groups in each file that log_rollouts_every writes.")
 
     @property
     def refreshes_reference(self) -> bool:

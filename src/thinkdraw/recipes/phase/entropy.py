@@ -12,20 +12,51 @@ from thinkdraw.runtime.checkpoint import State
 class EntropySettings(StrictModel):
     """loss += coefficient · mean entropy, per modality; a negative coefficient rewards entropy."""
 
-    mode: Literal["adaptive", "fixed", "off"] = "adaptive"
+    mode: Literal["adaptive", "fixed", "off"] = Field(
+        default="adaptive",
+        description="adaptive: a controller holds the entropy near its target. fixed: constant coefficients. "
+        "off: no entropy term.",
+    )
     target_text: float | None = Field(
-        default=None, ge=0, description="Nats; null: the policy's own at the first update."
+        default=None,
+        ge=0,
+        description="Entropy of thought tokens to hold, in nats; null takes the policy's own at the first "
+        "update. ReasonGen-R1: 2.0 (arXiv 2505.24875).",
     )
     target_image: float | None = Field(
-        default=None, ge=0, description="Nats; null: the policy's own at the first update."
+        default=None,
+        ge=0,
+        description="Entropy of image tokens to hold, in nats; null takes the policy's own at the first update. "
+        "ReasonGen-R1: 7.0 (arXiv 2505.24875).",
     )
     band: float = Field(
-        default=0.2, ge=0, description="Nats around the target to stay within; in its inner half the coefficient rests."
+        default=0.2,
+        ge=0,
+        description="Nats around the target within which entropy is to stay; nearer than half of it the "
+        "coefficient decays to 0. ReasonGen-R1: 0.",
     )
-    lr: float = Field(default=1e-3, gt=0)
-    cap: float = Field(default=5e-2, gt=0, description="Of the coefficient's size.")
-    fixed_text: float = Field(default=0.0, description="The coefficient of `fixed`; `adaptive` adds its own to it.")
-    fixed_image: float = Field(default=0.0, description="The coefficient of `fixed`; `adaptive` adds its own to it.")
+    lr: float = Field(
+        default=1e-3,
+        gt=0,
+        description="Step of the controller per optimiser step. Larger reacts sooner and overshoots more. "
+        "ReasonGen-R1: 5e-5 (arXiv 2505.24875).",
+    )
+    cap: float = Field(
+        default=5e-2,
+        gt=0,
+        description="Largest size of the controller's coefficient, of either sign. ReasonGen-R1: 5e-3 (arXiv "
+        "2505.24875).",
+    )
+    fixed_text: float = Field(
+        default=0.0,
+        description="Constant coefficient of the entropy of thoughts in the loss: above 0 it lowers entropy, "
+        "below 0 it raises it. `adaptive` adds its own.",
+    )
+    fixed_image: float = Field(
+        default=0.0,
+        description="Constant coefficient of the entropy of image tokens in the loss: above 0 it lowers entropy, "
+        "below 0 it raises it. `adaptive` adds its own.",
+    )
 
 
 class EntropyControl:

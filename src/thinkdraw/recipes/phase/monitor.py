@@ -20,7 +20,10 @@ OPTIMISED = "validation_score"  # the column of the optimised reward; a monitor'
 class MonitorSettings(RewardSettings):
     """A reward to watch."""
 
-    label: str | None = Field(default=None, description="What its column is called; null: the reward's name.")
+    label: str | None = Field(
+        default=None,
+        description="Name of this monitor's column in metrics.jsonl, monitor/LABEL; null takes the reward's name.",
+    )
 
     @property
     def column(self) -> str:
@@ -31,16 +34,33 @@ class ValidationSettings(StrictModel):
     """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
 
     every: int = Field(
-        default=10, ge=0, description="Phases between evaluations, and one after the last phase; 0 is never."
+        default=10,
+        ge=0,
+        description="Phases between validations, and one more after the last phase; 0 never validates, and then "
+        "no checkpoint is best.",
     )
-    prompts: DataSettings = DataSettings(split="validation", count=64)
-    monitors: list[MonitorSettings] = Field(default=[], description="Rewards to watch; they are never optimised.")
+    prompts: DataSettings = Field(
+        default=DataSettings(split="validation", count=64),
+        description="Validation prompts, each drawn once and always with the same seeds; never a test set.",
+    )
+    monitors: list[MonitorSettings] = Field(
+        default=[],
+        description="Rewards that are measured and never optimised; the first one is watched for over-optimisation.",
+    )
     best_by: str | None = Field(
-        default=None, description="The monitor that chooses the best checkpoint; null: the optimised reward."
+        default=None,
+        description="Label of the monitor whose score chooses the best checkpoint; null: the optimised reward chooses.",
     )
-    margin: float = Field(default=0.02, ge=0, description="How far the first monitor must fall for a parting.")
+    margin: float = Field(
+        default=0.02,
+        ge=0,
+        description="How far the first monitor must fall from its peak, while the reward does not, to count as "
+        "over-optimisation; in the monitor's units.",
+    )
     stop_after: int | None = Field(
-        default=None, ge=1, description="Stop after so many validations in a row that are parted; null: only warn."
+        default=None,
+        ge=1,
+        description="Stop the run after this many over-optimised validations in a row; null only warns.",
     )
 
     @model_validator(mode="after")

@@ -23,15 +23,26 @@ from thinkdraw.types import Policy, Prompt, Sampling
 class MixSettings(StrictModel):
     """Prompts for some phases; the mix that is named next follows."""
 
-    phases: int = Field(ge=1, description="How long.")
-    prompts: DataSettings = DataSettings()
+    phases: int = Field(
+        ge=1, description="Number of phases that take their prompts from here, before the next stage follows."
+    )
+    prompts: DataSettings = Field(
+        default=DataSettings(), description="Prompts of this stage: where they come from and how many."
+    )
 
 
 class HistorySettings(StrictModel):
     solved_reward: float = Field(
-        description="A prompt whose rollouts all got at least this is solved, and skipped when it comes again."
+        description="Reward that counts as solved. A prompt whose last group reached it with every rollout is "
+        "skipped when its turn comes."
     )
-    readmit_frac: float = Field(default=0.05, ge=0, le=1, description="Share of the solved ones drawn all the same.")
+    readmit_frac: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Share of solved prompts that are drawn all the same, to notice what is forgotten; 0 skips "
+        "all of them.",
+    )
 
 
 class PromptOrder:

@@ -44,43 +44,65 @@ Count = Annotated[int, BeforeValidator(_count)]
 
 
 class Alternative(BaseModel):
-    token: str
-    logprob: float = Field(le=1e-3)  # nats; more than rounding above 0 is no log-probability, and NaN neither
+    token: str = Field(description="Text of a token that could have stood here.")
+    # More than rounding above 0 is no log-probability, and NaN is none either.
+    # More than rounding above 0 is no log-probability, and NaN is none either.
+    logprob: float = Field(le=1e-3, description="Its log-probability in nats; at most rounding above 0.")
 
 
 class TokenLogProbs(BaseModel):
-    top_logprobs: Annotated[list[Alternative], BeforeValidator(lambda given: given or [])] = []
+    top_logprobs: Annotated[list[Alternative], BeforeValidator(lambda given: given or [])] = Field(
+        default=[], description="The likeliest tokens at this place, with their log-probabilities."
+    )
 
 
 class LogProbs(BaseModel):
-    content: list[TokenLogProbs] | None = None
+    content: list[TokenLogProbs] | None = Field(
+        default=None, description="One entry for each token of the answer; null where the server gives none."
+    )
 
 
 class Message(BaseModel):
-    content: Annotated[str | None, BeforeValidator(_joined)] = None
-    refusal: Text = None
-    reasoning_content: Text = None
-    reasoning: Text = None
+    content: Annotated[str | None, BeforeValidator(_joined)] = Field(
+        default=None, description="Text of the answer, its parts joined; null where there is none."
+    )
+    refusal: Text = Field(default=None, description="Why the model refused to answer; null where it did not.")
+    reasoning_content: Text = Field(
+        default=None, description="The model's thoughts before its answer, as vLLM and SGLang name them."
+    )
+    reasoning: Text = Field(
+        default=None, description="The model's thoughts before its answer, as other servers name them."
+    )
 
 
 class Choice(BaseModel):
-    message: Message
-    logprobs: LogProbs | None = None
-    finish_reason: Text = None
+    message: Message = Field(description="The answer and what came with it.")
+    logprobs: LogProbs | None = Field(
+        default=None, description="Log-probabilities of its tokens, where they were asked for."
+    )
+    finish_reason: Text = Field(
+        default=None, description="Why the answer ended: stop, length, content_filter or the server's own word."
+    )
 
 
 class Usage(BaseModel):
-    prompt_tokens: Count = 0
-    completion_tokens: Count = 0
+    prompt_tokens: Count = Field(default=0, description="Tokens that were sent, as the server counts.")
+    completion_tokens: Count = Field(default=0, description="Tokens that were written, as the server counts.")
 
 
 class ChatCompletion(BaseModel):
     """The part of a chat completion that is read; a reply of another form is a failure, not half a reply."""
 
-    choices: list[Choice] = Field(min_length=1)
-    model: Annotated[str, BeforeValidator(lambda given: given or "")] = ""
-    system_fingerprint: Text = None
-    usage: Annotated[Usage, BeforeValidator(lambda given: given if isinstance(given, dict) else {})] = Usage()
+    choices: list[Choice] = Field(min_length=1, description="Answers to the request; the first one is read.")
+    model: Annotated[str, BeforeValidator(lambda given: given or "")] = Field(
+        default="", description="Name of the model that answered."
+    )
+    system_fingerprint: Text = Field(
+        default=None, description="The server's mark of its own configuration; null where it gives none."
+    )
+    usage: Annotated[Usage, BeforeValidator(lambda given: given if isinstance(given, dict) else {})] = Field(
+        default=Usage(), description="How many tokens the request took."
+    )
 
     @cached_property
     def text(self) -> str:

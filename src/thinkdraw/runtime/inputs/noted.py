@@ -13,7 +13,8 @@ from thinkdraw.runtime.inputs.hashing import content_digest
 INPUTS = "inputs.json"
 ChangedInputs = Literal["refuse", "take"]
 CHANGED_INPUTS = (
-    "A run goes on and reads other content than it began with: refuse, naming it; or take it up and say so."
+    "What to do if a run goes on and its prompts, rows or pictures are no longer those it began "
+    "with: refuse and name them, or take them and say so."
 )
 
 

@@ -1,0 +1,100 @@
+"""Everything that has settings: recipes, studies and verbs, each with its configuration class."""
+
+from dataclasses import dataclass
+from importlib import import_module
+
+from pydantic import BaseModel
+
+from thinkdraw.recipes.catalog import RECIPES
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a configuration configures.
+
+    module, model: where the configuration class is. about: one sentence. command: how it is started.
+    """
+
+    module: str
+    model: str
+    about: str
+    command: str
+
+    def open(self) -> type[BaseModel]:
+        """Import the configuration class, and with it whatever the recipe needs: seconds, for torch."""
+        return getattr(import_module(self.module), self.model)
+
+
+_ABOUT = {
+    "tokenizer": "Train the lab's picture tokenizer from nothing.",
+    "pretrain": "Train the lab's Janus from nothing: to draw, to write thoughts, to answer about pictures.",
+    "clip": "Train the lab's CLIP from nothing: it scores how well a picture fits a text.",
+    "sft": "Supervised fine-tuning: imitate prompt, thought and picture (ReasonGen-R1, arXiv 2505.24875).",
+    "grpo": "Reinforcement learning from groups of judged rollouts (GRPO, arXiv 2402.03300).",
+    "preference": "Learn from pairs of judged rollouts: DPO (arXiv 2305.18290) or REBEL (arXiv 2404.16767).",
+    "rejection": "Supervised fine-tuning on the rollouts of a store that a judge found good.",
+    "iterate": "RL, then SFT of the original policy on the best rollouts, and again (arXiv 2503.17352).",
+    "corpus": "Write a corpus of rationales: a teacher looks at pictures, or plans prompts.",
+    "verifier_data": "Make labelled pictures, finished and unfinished, to train a verifier on.",
+    "verifier": "Train a judge that says whether a picture shows its prompt, or an unfinished one will.",
+    "sweep": "Train several cells of settings with several seeds, and compare them at stated cost.",
+}
+_STARTED_BY = {
+    "corpus": "thinkdraw corpus write CONFIG",
+    "verifier_data": "thinkdraw corpus write CONFIG",
+    "sweep": "thinkdraw sweep CONFIG",
+}
+_OTHERS = {
+    "sample": Target(
+        "thinkdraw.recipes.sample",
+        "SampleConfig",
+        "Sample groups of thoughts and pictures into a rollout store.",
+        "thinkdraw sample CHECKPOINT",
+    ),
+    "score": Target(
+        "thinkdraw.recipes.score",
+        "ScoreConfig",
+        "Add a judge's scores to a rollout store.",
+        "thinkdraw score STORE REWARD",
+    ),
+    "eval": Target(
+        "thinkdraw.studies.evaluate_open",
+        "EvaluateConfig",
+        "Judge a checkpoint, or finished pictures, on benchmarks.",
+        "thinkdraw eval CHECKPOINT BENCHMARK",
+    ),
+    "compare": Target(
+        "thinkdraw.studies.compare",
+        "CompareConfig",
+        "Judge runs on the same test prompts, and say what each gained at what cost.",
+        "thinkdraw compare RUN RUN",
+    ),
+    "quickstart": Target(
+        "thinkdraw.studies.quickstart",
+        "QuickstartConfig",
+        "Base, SFT on rationales and GRPO on a laptop, each evaluated.",
+        "thinkdraw quickstart",
+    ),
+    "evidence": Target(
+        "thinkdraw.studies.evidence",
+        "EvidenceConfig",
+        "The controls behind the quickstart's claim.",
+        "thinkdraw evidence",
+    ),
+    "serve": Target(
+        "thinkdraw.serve.server",
+        "ServeConfig",
+        "Serve a reward over HTTP.",
+        "thinkdraw serve REWARD",
+    ),
+    "prompts": Target(
+        "thinkdraw.data.prompt_sets",
+        "PromptSetConfig",
+        "Write a set of prompts with clauses and questions.",
+        "thinkdraw prompts make",
+    ),
+}
+TARGETS: dict[str, Target] = {
+    name: Target(module, model, _ABOUT[name], _STARTED_BY.get(name, "thinkdraw train CONFIG"))
+    for name, (module, model) in RECIPES.items()
+} | _OTHERS
