@@ -1,4 +1,4 @@
-"""Everything that has settings: recipes, studies and verbs, each with its configuration class."""
+"""What has settings: recipes, studies and verbs, each with its configuration class."""
 
 from dataclasses import dataclass
 from importlib import import_module
