@@ -1,4 +1,4 @@
-"""What has settings: recipes, studies and verbs, each with its configuration class."""
+"""What has settings: recipes, studies and verbs, with their configuration classes."""
 
 from dataclasses import dataclass
 from importlib import import_module
@@ -21,7 +21,7 @@ class Target:
     command: str
 
     def open(self) -> type[BaseModel]:
-        """Import the configuration class, and with it whatever the recipe needs: seconds, for torch."""
+        """Import the configuration class, and with it torch, which takes seconds."""
         return getattr(import_module(self.module), self.model)
 
 
