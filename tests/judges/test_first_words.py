@@ -58,7 +58,7 @@ def served(*replies):
     judge = object.__new__(OpenAIWords)
     judge.top_logprobs, judge.model, judge.extra_body = 20, "m", {}
     judge.bodies = []
-    judge._ask_all = lambda bodies: judge.bodies.extend(body() for body in bodies) or list(replies)
+    judge._send_all = lambda bodies: judge.bodies.extend(body() for body in bodies) or list(replies)
     return judge
 
 

@@ -1,6 +1,7 @@
-"""Frozen models that look at pictures, behind the protocols `Detector`, `Questioner` and `Scorer` of `thinkdraw.types`.
+"""Frozen models that look at pictures: detectors, questioners, scorers, writers.
 
-A judge reports what it sees, raw; what that is worth is for `thinkdraw.rewards` to say. A judge that fails answers NaN.
+A judge reports what it sees, raw; `thinkdraw.rewards` decides what that is worth. A judge that fails answers NaN.
+The protocols `Detector`, `Questioner`, `Scorer` and `Writer` are in `thinkdraw.types`.
 """
 
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from thinkdraw.judges.user_judges import with_checked_answers
 from thinkdraw.runtime.registry import make
 
-# Name → class; a string, so that a judge's libraries are imported when it is used and not before.
+# Name → class. The class is a string, so that a judge's libraries are imported only when the judge is used.
 JUDGES = {
     "aesthetic": "thinkdraw.judges.scorers.aesthetic:AestheticScorer",
     "blip-vqa": "thinkdraw.judges.questioners.blip_vqa:BlipVqaJudge",
@@ -35,8 +36,9 @@ JUDGES = {
 
 
 def load_judge(name: str, **settings: Any) -> Any:
-    """The judge called `name`, or of the class at a dotted path `pkg.mod:Class`, made with its settings.
+    """Make the judge called `name`, or of the class at a dotted path `pkg.mod:Class`.
 
+    settings: arguments of its class.
     Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
     """
     judge = make("judge", JUDGES, name, settings)

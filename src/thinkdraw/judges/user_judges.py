@@ -1,4 +1,4 @@
-"""A judge of the user's own, held to its protocol: whatever it raises or gives is one line that names it."""
+"""Checks what a user's own judge returns; an error is one line that names it."""
 
 import functools
 from collections.abc import Callable, Sequence, Sized
@@ -12,7 +12,7 @@ from thinkdraw.types import Detection
 
 J = TypeVar("J")
 Check = Callable[[object, int], object]
-"""(what came, for how many things) → the answer as its callers use it. Raises ValueError with what came."""
+"""(answer, number of things asked about) → the answer as callers use it. Raises ValueError that says what it was."""
 
 
 def _numbers(answer: object, count: int) -> torch.Tensor:
@@ -39,19 +39,19 @@ def _list_of(kind: Callable[[object], bool]) -> Check:
         if isinstance(answer, str | bytes) or not isinstance(answer, Sequence):
             raise ValueError(f"something of type {type(answer).__name__}")
         if len(answer) != count:
-            raise ValueError(f"{len(answer)} of them")
+            raise ValueError(f"{len(answer)} items")
         if wrong := next((value for value in answer if not (value is None or kind(value))), None):
-            raise ValueError(f"one of type {type(wrong).__name__}")
+            raise ValueError(f"an item of type {type(wrong).__name__}")
         return answer
 
     return check
 
 
 def _are_detections(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(found, Detection) for found in value)
+    return isinstance(value, list) and all(isinstance(item, Detection) for item in value)
 
 
-# Method → what is wanted of it, and how that is checked.
+# Method → what it has to give, in words, and the check of it.
 METHODS: dict[str, tuple[str, Check]] = {
     "answer": ("P(yes), a number in 0..1 or NaN, for each question", _probabilities),
     "score": ("a number or NaN for each pair of picture and text", _numbers),
@@ -62,32 +62,36 @@ METHODS: dict[str, tuple[str, Check]] = {
 
 
 def with_checked_answers(name: str, judge: J) -> J:
-    """The judge itself, whose answers are checked from now on, and whose errors are OwnCodeError.
+    """Make the judge check its answers and raise its errors as OwnCodeError.
 
-    name: as the user calls it. A judge of this package, or one that is guarded already, stays as it is.
+    Returns the same object. name: as the user calls it. A judge of this package stays as it is, and so does one that is
+    checked already.
     """
     kind = type(judge)
     if kind.__module__.partition(".")[0] == "thinkdraw" or getattr(kind, "has_checked_answers", False):
         return judge
     methods = {m: _with_check(f"judge {name}", getattr(kind, m), *METHODS[m]) for m in METHODS if hasattr(kind, m)}
-    about = {
+    # A subclass made here replaces the object's class, so that isinstance, attributes and identity stay what they were.
+    attributes = {
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
         "__doc__": kind.__doc__,
         "has_checked_answers": True,
     }
     try:
-        object.__setattr__(judge, "__class__", type(kind.__name__, (kind,), about | methods))
-    except TypeError:  # an object of fixed layout: its errors stay what they are
+        object.__setattr__(judge, "__class__", type(kind.__name__, (kind,), attributes | methods))
+    except (
+        TypeError
+    ):  # an object of fixed layout (slots, C types) cannot change its class; its errors stay what they are
         return judge
     return judge
 
 
-def _with_check(who: str, method: Callable[..., object], wanted: str, check: Check) -> Callable[..., object]:
+def _with_check(who: str, method: Callable[..., object], expected: str, check: Check) -> Callable[..., object]:
     @functools.wraps(method)
     def ask(self: object, first: Sized, *others: Sized, **named: object) -> object:
         count = len(others[0]) if method.__name__ == "answer" and others else len(first)
-        rule = f"{who}.{method.__name__} has to give {wanted}: {count} here."
+        rule = f"{who}.{method.__name__} has to give {expected}: {count} here."
         with own_code(f"{who}.{method.__name__}", rule):
             answer = method(self, first, *others, **named)
         try:

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, CLIPModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from thinkdraw.errors import UserError
-from thinkdraw.judges.detectors.colour import COLORS, ClipColour, NoVerdict, cut_out, see
+from thinkdraw.judges.detectors.colour import COLORS, ClipColour, NoVerdict, cut_out, preprocess
 from thinkdraw.rewards import rules
 from thinkdraw.types import Detection
 
@@ -81,7 +81,7 @@ def test_a_crop_is_seen_as_the_published_processor_sees_it(folder, size):
     # the long side becomes 28, 28, 42, 42 and 84: 0, 0, 14, 14 and 56 pixels too many, so the middle is exact
     crop = Image.fromarray(pictures(1, size[1], size[0])[0].numpy())
     expected = CLIPImageProcessorPil.from_pretrained(folder)([crop], return_tensors="pt").pixel_values[0]
-    assert torch.allclose(see(crop, 28), expected, atol=1e-5)
+    assert torch.allclose(preprocess(crop, 28), expected, atol=1e-5)
 
 
 def test_an_odd_surplus_is_cut_as_geneval_does_and_not_as_transformers_does(folder):
@@ -89,7 +89,7 @@ def test_an_odd_surplus_is_cut_as_geneval_does_and_not_as_transformers_does(fold
     columns = np.broadcast_to(np.arange(31, dtype=np.uint8)[None, :, None], (28, 31, 3))
     crop = Image.fromarray(np.ascontiguousarray(columns))
     mean, std = 0.48145466, 0.26862954
-    assert see(crop, 28)[0, 0, 0].item() == pytest.approx((2 / 255 - mean) / std, abs=1e-5)
+    assert preprocess(crop, 28)[0, 0, 0].item() == pytest.approx((2 / 255 - mean) / std, abs=1e-5)
     theirs = CLIPImageProcessorPil.from_pretrained(folder)([crop], return_tensors="pt").pixel_values[0]
     assert theirs[0, 0, 0].item() == pytest.approx((1 / 255 - mean) / std, abs=1e-5)
 

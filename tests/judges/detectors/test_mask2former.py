@@ -233,10 +233,10 @@ def test_genevals_own_names_fit(folder, shared_dir):
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["a"] * 80, "has 80 lines, 1 distinct names"),
-        ([f"{i}" for i in range(79)], "has 79 lines, 79 distinct names"),
+        (["a"] * 80, "has 80 lines and 1 distinct names"),
+        ([f"{i}" for i in range(79)], "has 79 lines and 79 distinct names"),
         ([*(f"{i}" for i in range(79)), ""], "has 79 lines"),
-        ([*(f"{i}" for i in range(79)), "", "x"], "has 81 lines, 80 distinct names"),
+        ([*(f"{i}" for i in range(79)), "", "x"], "has 81 lines and 80 distinct names"),
     ],
 )
 def test_a_names_file_that_does_not_fit_is_refused(folder, tmp_path, lines, message):

@@ -83,7 +83,7 @@ def test_a_number_that_is_not_finite_is_no_verdict_and_the_others_keep_theirs(sc
         ({"layers.0.weight": None}, "layers.0.weight is not as in a head of five linear layers"),
         # the variant with activations between its layers counts them: 0, 3, 6, 9, 11
         ({"layers.2.weight": None, "layers.3.weight": torch.zeros(128, 1024)}, "layers.2.weight is not as in"),
-        (head(768), "reads 768 numbers, and .*clip gives 32. Give the CLIP that it was made for"),
+        (head(768), "reads 768 numbers, and .*clip gives 32. Set clip to the CLIP that it was made for"),
     ],
 )
 def test_a_head_that_is_not_right_is_named_in_one_line(folder, tmp_path, change, message):

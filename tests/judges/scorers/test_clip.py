@@ -90,15 +90,17 @@ def test_a_text_that_is_too_long_is_cut_counted_and_said_once(folder, recwarn):
 
 def test_a_picture_that_breaks_the_model_has_no_verdict_and_the_others_keep_theirs(folder, monkeypatch):
     scorer = ClipScorer(folder)
-    see, expected = scorer._see, scorer.score(pictures(3), TEXTS[:3])
-    monkeypatch.setattr(scorer, "_see", lambda seen: see(seen) * torch.tensor([[1.0], [torch.nan], [torch.inf]]))
+    see, expected = scorer._embed_pictures, scorer.score(pictures(3), TEXTS[:3])
+    monkeypatch.setattr(
+        scorer, "_embed_pictures", lambda seen: see(seen) * torch.tensor([[1.0], [torch.nan], [torch.inf]])
+    )
     scores = scorer.score(pictures(3), TEXTS[:3])
     assert scores[0] == expected[0] and scores[1:].isnan().all()
 
 
 def test_a_groups_text_is_read_once(folder, monkeypatch):
     scorer, read = ClipScorer(folder), []
-    monkeypatch.setattr(scorer, "_read", lambda texts: read.extend(texts) or torch.ones(len(texts), 128))
+    monkeypatch.setattr(scorer, "_embed_texts", lambda texts: read.extend(texts) or torch.ones(len(texts), 128))
     scorer.score(pictures(4), ["a cup", "a cup", "a fish", "a cup"])
     assert read == ["a cup", "a fish"]
 

@@ -69,7 +69,7 @@ def test_a_picture_whose_longer_side_fits_is_padded_too():
 
 def test_token_ids_are_those_of_the_original_tokenizer_with_its_quotes_and_entities(scorer):
     for text, expected in zip(TEXTS, ORIGINAL["ids"], strict=True):
-        ids = scorer.tokenizer(scorer._prepared(text), truncation=True, max_length=16).input_ids
+        ids = scorer.tokenizer(scorer._prepare(text), truncation=True, max_length=16).input_ids
         assert ids == [token for token in expected if token]
 
 
@@ -104,8 +104,8 @@ def test_weights_in_half_precision_and_in_safetensors_are_read(folder, tmp_path,
 
 
 def test_a_picture_that_breaks_the_model_has_no_verdict_and_the_others_keep_theirs(folder, scorer, monkeypatch):
-    see = scorer._see
-    monkeypatch.setattr(scorer, "_see", lambda seen: see(seen) * torch.tensor([[torch.inf], [1.0]]))
+    see = scorer._embed_pictures
+    monkeypatch.setattr(scorer, "_embed_pictures", lambda seen: see(seen) * torch.tensor([[torch.inf], [1.0]]))
     scores = scorer.score(pictures(28, 28), TEXTS[:2])
     assert scores[0].isnan() and scores[1] == pytest.approx(ORIGINAL["scores"]["28x28"][1][1], abs=1e-5)
 

@@ -107,7 +107,7 @@ def test_capitals_make_no_difference_and_a_pairs_score_does_not_depend_on_the_pa
 
 def test_a_groups_text_is_read_once(siglip, monkeypatch):
     scorer, read = SiglipScorer(siglip), []
-    monkeypatch.setattr(scorer, "_read", lambda texts: read.extend(texts) or torch.ones(len(texts), 32))
+    monkeypatch.setattr(scorer, "_embed_texts", lambda texts: read.extend(texts) or torch.ones(len(texts), 32))
     scorer.score(pictures(24, 24, 4), ["a", "b", "a", "a"])
     assert read == ["a", "b"]
 
@@ -123,8 +123,8 @@ def test_a_text_that_is_too_long_is_cut_counted_and_said_once(siglip, recwarn):
 
 def test_a_picture_that_breaks_the_model_has_no_verdict(siglip, monkeypatch):
     scorer = SiglipScorer(siglip)
-    see, expected = scorer._see, scorer.score(pictures(24, 24), TEXTS)
-    monkeypatch.setattr(scorer, "_see", lambda seen: see(seen) * torch.tensor([[1.0], [torch.nan]]))
+    see, expected = scorer._embed_pictures, scorer.score(pictures(24, 24), TEXTS)
+    monkeypatch.setattr(scorer, "_embed_pictures", lambda seen: see(seen) * torch.tensor([[1.0], [torch.nan]]))
     scores = scorer.score(pictures(24, 24), TEXTS)
     assert scores[0] == expected[0] and scores[1].isnan()
 

@@ -69,7 +69,7 @@ def test_p_yes_equals_the_local_one_and_a_word_that_is_not_returned_has_the_most
         top = model(body)["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
         returned.append((body["messages"], [(a["token"].strip().lower(), math.exp(a["logprob"])) for a in top]))
     for row, (picture, question) in enumerate(zip(pictures, QUESTIONS)):
-        messages = few._question(picture.numpy(), question)["messages"]
+        messages = few._question_body(picture.numpy(), question)["messages"]
         top = next(top for sent, top in returned if sent == messages)
         # as much as the least likely that is returned, and no more than these leave
         unseen = min(min(p for _, p in top), 1 - sum(p for _, p in top))
@@ -328,7 +328,7 @@ def test_what_is_wrong_with_the_server_is_one_line_at_construction(misbehaving, 
         stub.reply = lambda body: JSONResponse({"error": {"message": text}}, status_code=status)
 
     refuse(401, "expired: sk-secret")
-    refusal = r"refuses the key \(HTTP 401: .*expired: \*\*\*.*a valid key into JUDGE_KEY\."
+    refusal = r"refuses the key \(HTTP 401: .*expired: \*\*\*.*a valid key into the environment variable JUDGE_KEY\."
     with pytest.raises(UserError, match=refusal) as caught:
         judge_at(url, api_key_env="JUDGE_KEY")
     assert "sk-secret" not in str(caught.value) and "\n" not in str(caught.value)

@@ -1,4 +1,7 @@
-"""The colour of an object as GenEval asks for it: a CLIP chooses among ten colours for the object cut out on grey."""
+"""GenEval's colour classifier: CLIP picks one of ten colours for an object.
+
+The object is cut out and put on grey before CLIP sees it.
+"""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -21,14 +24,15 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class NoVerdict(Exception):
-    """Raised where a rule needs a colour and CLIP has none: whoever judges the picture counts it as no verdict."""
+    """CLIP has no colour where a rule needs one; it counts as no verdict."""
 
 
 class ClipColour(FrozenJudge):
-    """GenEval's colour classifier: the nearest of ten colours by CLIP, over three templates.
+    """Names an object's colour, one of ten, by CLIP: GenEval's classifier.
 
-    path: a `CLIPModel` folder or a Hugging Face model id; GenEval takes OpenAI's ViT-L/14, in half precision on a GPU,
-    where this computes in float32. max_crops: per forward pass.
+    An object is compared with three sentences for each colour.
+    path: a `CLIPModel` folder or a Hugging Face model id. GenEval takes OpenAI's ViT-L/14, in half precision on a GPU;
+    this computes in float32. max_crops: per forward pass.
     Raises UserError for a checkpoint that is absent, another model, damaged or without a tokenizer.
     Ghosh et al. 2023 (arXiv 2310.11513).
     """
@@ -37,17 +41,18 @@ class ClipColour(FrozenJudge):
 
     def __init__(self, path: Path | str = "openai/clip-vit-large-patch14", device: str = "auto", max_crops: int = 64):
         super().__init__(path, device)
-        self.max_crops = self.at_once(max_crops)
+        self.max_crops = self.checked_count(max_crops)
         self.model = read_model(self.path, {"clip": CLIPModel}).to(self.device)
         self.tokenizer = read_tokenizer(self.path)
         self.side = self.model.config.vision_config.image_size
         self._queries: dict[str, Tensor] = {}
 
     def color_of(self, picture: Tensor | np.ndarray) -> Callable[[str, Sequence[Detection]], list[str]]:
-        """The `ColorOf` of one picture, for the rules of `thinkdraw.rewards`. picture: (H, W, 3) uint8.
+        """Return a function that names the colours of objects in one picture.
 
-        (class name, detections) → a colour of `COLORS` for each. Raises NoVerdict where CLIP's numbers are not finite
-        and where a box holds no pixel; ValueError for a mask of another size than the picture.
+        picture: (H, W, 3) uint8. The function is the `ColorOf` of `thinkdraw.rewards`: (class name, detections) → a
+        colour of `COLORS` for each detection. It raises NoVerdict where CLIP's numbers are not finite or a box holds no
+        pixel, and ValueError for a mask whose size is not the picture's.
         """
         pixels = torch.as_tensor(picture).cpu()
         if pixels.dtype != torch.uint8 or pixels.ndim != 3 or pixels.shape[-1] != 3:
@@ -57,12 +62,12 @@ class ClipColour(FrozenJudge):
 
     @torch.no_grad()
     def logits(self, image: Image.Image, label: str, detections: Sequence[Detection]) -> Tensor:
-        """(N, 10) on the CPU, 100 × cosine of each object with each of `COLORS`."""
-        crops = torch.stack([see(cut_out(image, detection), self.side) for detection in detections])
-        seen = [
-            self.model.get_image_features(part.to(self.device)).pooler_output for part in crops.split(self.max_crops)
+        """Compare each object with each colour: (N, 10) on the CPU, 100 × cosine."""
+        crops = torch.stack([preprocess(cut_out(image, detection), self.side) for detection in detections])
+        embeddings = [
+            self.model.get_image_features(chunk.to(self.device)).pooler_output for chunk in crops.split(self.max_crops)
         ]
-        return (100.0 * torch.nn.functional.normalize(torch.cat(seen), dim=-1) @ self._query(label).T).cpu()
+        return (100.0 * torch.nn.functional.normalize(torch.cat(embeddings), dim=-1) @ self._query(label).T).cpu()
 
     def _colors(self, image: Image.Image, label: str, detections: Sequence[Detection]) -> list[str]:
         if not detections:
@@ -73,19 +78,24 @@ class ClipColour(FrozenJudge):
         return [COLORS[k] for k in logits.argmax(1).tolist()]
 
     def _query(self, label: str) -> Tensor:
-        """(10, D), one direction per colour."""
+        """Embed a class name in all colours: (10, D), one direction per colour."""
         if label not in self._queries:
             texts = [template.format(color=color, label=label) for color in COLORS for template in TEMPLATES]
             longest = self.model.config.text_config.max_position_embeddings
             ids = self.tokenizer(texts, padding=True, truncation=True, max_length=longest, return_tensors="pt")
-            read = self.model.get_text_features(**ids.to(self.device)).pooler_output
-            read = torch.nn.functional.normalize(read, dim=-1).unflatten(0, (len(COLORS), len(TEMPLATES))).mean(1)
-            self._queries[label] = torch.nn.functional.normalize(read, dim=-1)
+            directions = torch.nn.functional.normalize(
+                self.model.get_text_features(**ids.to(self.device)).pooler_output, dim=-1
+            )
+            means = directions.unflatten(0, (len(COLORS), len(TEMPLATES))).mean(1)
+            self._queries[label] = torch.nn.functional.normalize(means, dim=-1)
         return self._queries[label]
 
 
 def cut_out(image: Image.Image, detection: Detection) -> Image.Image:
-    """The object on flat grey, cut to its box; box edges are rounded, halves to even. Without a mask, the box as it is."""
+    """Cut an object to its box, on flat grey where it has a mask.
+
+    Box edges are rounded, halves to even.
+    """
     if detection.mask is not None:
         if detection.mask.shape != image.size[::-1]:
             raise ValueError(f"mask of {detection.mask.shape} on a picture of {image.size[::-1]} (height, width).")
@@ -97,10 +107,11 @@ def cut_out(image: Image.Image, detection: Detection) -> Image.Image:
     return crop
 
 
-def see(crop: Image.Image, side: int) -> Tensor:
-    """(3, side, side) float32 as OpenAI's CLIP sees it: short side to `side`, bicubic; centre cut out; normalised.
+def preprocess(crop: Image.Image, side: int) -> Tensor:
+    """Prepare a crop for OpenAI's CLIP: (3, side, side) float32, normalised.
 
-    The centre is at round((long − side) / 2), halves to even, where transformers' processor rounds down.
+    The short side becomes `side` (bicubic), then the centre is cut out. The centre is at round((long − side) / 2),
+    halves to even; transformers' processor rounds down instead.
     """
     width, height = crop.size
     short = min(width, height)

@@ -1,4 +1,4 @@
-"""Grounding DINO: finds things by their names, with one prompt for all the names of a picture."""
+"""Grounding DINO: finds things by name, with one prompt for all names."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,24 +10,30 @@ from transformers import GroundingDinoForObjectDetection, MMGroundingDinoForObje
 from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
 
 from thinkdraw.errors import UserError
-from thinkdraw.judges.detectors.labels import Found, OpenVocabularyDetector, best_first, check_fractions, corners
+from thinkdraw.judges.detectors.labels import (
+    DetectionsPerPicture,
+    OpenVocabularyDetector,
+    best_first,
+    check_fractions,
+    corners,
+)
 from thinkdraw.judges.loading import read_image_processor, read_model, read_tokenizer
 from thinkdraw.types import Detection
 
 MODELS = {"grounding-dino": GroundingDinoForObjectDetection, "mm-grounding-dino": MMGroundingDinoForObjectDetection}
-_ENDS_A_PHRASE = str.maketrans(".?", "  ")  # the model cuts its prompt into phrases at these
+_PHRASE_ENDS = str.maketrans(".?", "  ")  # the model cuts its prompt into phrases at these marks
 
 
 class GroundingDino(OpenVocabularyDetector):
-    """Grounding DINO or MM-Grounding-DINO as a `Detector`; score in 0..1, higher = surer.
+    """Finds named objects with Grounding DINO or MM-Grounding-DINO; score in 0..1.
 
     path: a folder or a Hugging Face model id. max_pictures: per forward pass.
-    box_threshold: a box is looked at where its best token of the prompt scores above this. text_threshold: it shows
-    every label whose own tokens score above this; so one box may be found under two labels. Both as first published.
-    pooling: a label's score from those of its tokens, "max" or "mean". T2I-R1 (arXiv 2505.00703) uses "mean", over the
-    first and the last word of a name, and 0.3 for both thresholds.
-    Labels that differ only in case, full stops or question marks are one: it is found under the first.
-    Boxes are not clipped to the picture and not suppressed where they overlap, as published.
+    box_threshold: a box counts where its best prompt token scores above this. text_threshold: the box then gets every
+    label whose own tokens score above this, so one box may have two labels. Both defaults are the published ones.
+    pooling: how a label's score is made of its tokens' scores, "max" or "mean". T2I-R1 (arXiv 2505.00703) uses "mean"
+    over the first and the last word of a name, and 0.3 for both thresholds.
+    Labels that differ only in case, full stops or question marks are one label: detections carry the first of them.
+    As published, boxes are not clipped to the picture, and overlapping boxes all stay.
     Raises UserError for a checkpoint that is absent, another model, damaged or without tokenizer or image processor;
     without labels; and for labels that together are longer than the model reads.
     Liu et al. 2023 (arXiv 2303.05499), github.com/IDEA-Research/GroundingDINO.
@@ -53,8 +59,8 @@ class GroundingDino(OpenVocabularyDetector):
         self.tokenizer = read_tokenizer(self.path)
         self.image_processor = read_image_processor(self.path, GroundingDinoImageProcessorPil)
 
-    def _find(self, pictures: Tensor, asked: Sequence[list[str]]) -> Found:
-        prompts = [_distinct_phrases(names) for names in asked]
+    def _detect_named(self, pictures: Tensor, labels: Sequence[list[str]]) -> DetectionsPerPicture:
+        prompts = [_distinct_phrases(names) for names in labels]
         texts = ["".join(f"{phrase}. " for phrase in prompt).rstrip() for prompt in prompts]
         encoded = self.tokenizer(texts, padding=True, return_offsets_mapping=True, return_tensors="pt")
         offsets = encoded.pop("offset_mapping")
@@ -62,7 +68,7 @@ class GroundingDino(OpenVocabularyDetector):
         spans = [self._spans(list(prompt), rows) for prompt, rows in zip(prompts, offsets, strict=True)]
         pixels = self.image_processor(list(pictures.numpy()), input_data_format="channels_last", return_tensors="pt")
         out = self.model(**pixels.to(self.device), **encoded.to(self.device))
-        lengths = encoded.attention_mask.sum(1).tolist()  # behind its prompt, a row's logits are −∞
+        lengths = encoded.attention_mask.sum(1).tolist()  # beyond its prompt, a row's logits are −∞
         size = float(pictures.shape[2]), float(pictures.shape[1])
         return [
             self._detections(list(prompt.values()), span, logits[:, :length], boxes, size)
@@ -74,7 +80,10 @@ class GroundingDino(OpenVocabularyDetector):
     def _detections(
         self, labels: list[str], spans: Tensor, logits: Tensor, boxes: Tensor, size: tuple[float, float]
     ) -> list[Detection] | None:
-        """spans: (L, T) bool, each label's tokens. logits: (N, T). boxes: (N, 4), centre and size, 0..1."""
+        """List one picture's detections, best first; None = no verdict.
+
+        spans: (L, T) bool, each label's tokens. logits: (N, T). boxes: (N, 4), centre and size, 0..1.
+        """
         if not (logits.isfinite().all() and boxes.isfinite().all()):
             return None
         tokens = logits.sigmoid()
@@ -88,14 +97,19 @@ class GroundingDino(OpenVocabularyDetector):
         return best_first([labels[k] for k in columns], corners(boxes, size)[rows], scores[rows, columns])
 
     def _spans(self, phrases: list[str], offsets: Tensor) -> Tensor:
-        """(L, T) bool: which tokens of the prompt are of which phrase. offsets: (T, 2), each token's place in the text."""
+        """Mark the tokens of each phrase in the prompt: (L, T) bool.
+
+        offsets: (T, 2), where each token begins and ends in the text.
+        """
         spans, start = [], 0
         begins, ends = offsets[:, 0], offsets[:, 1]
         for phrase in phrases:
             stop = start + len(phrase)
             spans.append((begins >= start) & (ends <= stop) & (ends > begins))
             if not spans[-1].any():
-                raise UserError(f"judge {self.name} was asked to find {phrase!r}: its tokenizer sees no word in it.")
+                raise UserError(
+                    f"judge {self.name} was asked to find {phrase!r}: its tokenizer sees no word in it. Use another name."
+                )
             start = stop + len(". ")
         return torch.stack(spans)
 
@@ -104,13 +118,13 @@ class GroundingDino(OpenVocabularyDetector):
         if num_tokens > most:
             raise UserError(
                 f"judge {self.name} reads {most} tokens and was asked for names of {num_tokens}: "
-                f"{max(texts, key=len)[:60]}… Ask for fewer at a time."
+                f"{max(texts, key=len)[:60]}… Name fewer objects per picture."
             )
 
 
 def _distinct_phrases(labels: Sequence[str]) -> dict[str, str]:
-    """Phrase of the prompt → the label that it stands for."""
+    """Map each phrase of the prompt to the label that it stands for."""
     phrases: dict[str, str] = {}
     for label in labels:
-        phrases.setdefault(" ".join(label.lower().translate(_ENDS_A_PHRASE).split()), label)
+        phrases.setdefault(" ".join(label.lower().translate(_PHRASE_ENDS).split()), label)
     return phrases

@@ -1,4 +1,4 @@
-"""OWLv2: finds things by their names, each asked for on its own."""
+"""OWLv2: finds things by name, with a query of its own for each name."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,13 @@ from transformers import Owlv2ForObjectDetection
 from transformers.models.owlv2.image_processing_pil_owlv2 import Owlv2ImageProcessorPil
 
 from thinkdraw.errors import UserError
-from thinkdraw.judges.detectors.labels import Found, OpenVocabularyDetector, best_first, check_fractions, corners
+from thinkdraw.judges.detectors.labels import (
+    DetectionsPerPicture,
+    OpenVocabularyDetector,
+    best_first,
+    check_fractions,
+    corners,
+)
 from thinkdraw.judges.loading import read_image_processor, read_model, read_tokenizer
 from thinkdraw.types import Detection
 
@@ -17,11 +23,11 @@ QUERY = "a photo of a {label}"
 
 
 class Owlv2(OpenVocabularyDetector):
-    """OWLv2 as a `Detector`; score in 0..1, higher = surer. Every box goes to the label that fits it best.
+    """Finds named objects with OWLv2; score in 0..1. A box gets the best label.
 
     path: a folder or a Hugging Face model id. max_pictures: per forward pass.
-    threshold: a box is found where its score is above this. max_overlap: of two boxes with the same label and an IoU
-    above this the surer one is kept; None, as published, keeps both.
+    threshold: a box counts where its score is above this. max_overlap: of two boxes with the same label and an IoU
+    above this, only the surer one stays. None, as published, keeps both.
     Boxes are not clipped to the picture, as published.
     Raises UserError for a checkpoint that is absent, another model, damaged or without tokenizer or image processor;
     without labels; and for a label that is longer than the model reads.
@@ -45,9 +51,9 @@ class Owlv2(OpenVocabularyDetector):
         self.tokenizer = read_tokenizer(self.path)
         self.image_processor = read_image_processor(self.path, Owlv2ImageProcessorPil)
 
-    def _find(self, pictures: Tensor, asked: Sequence[list[str]]) -> Found:
-        distinct = {label: k for k, label in enumerate(dict.fromkeys(label for names in asked for label in names))}
-        queries = self._read(list(distinct))
+    def _detect_named(self, pictures: Tensor, labels: Sequence[list[str]]) -> DetectionsPerPicture:
+        distinct = {label: k for k, label in enumerate(dict.fromkeys(label for names in labels for label in names))}
+        queries = self._embed_queries(list(distinct))
         pixels = self.image_processor(
             list(pictures.numpy()), input_data_format="channels_last", return_tensors="pt"
         ).pixel_values
@@ -56,26 +62,30 @@ class Owlv2(OpenVocabularyDetector):
         boxes = self.model.box_predictor(patches, features)
         # The processor pads a picture to a square on the right and below, so boxes are fractions of the longer side.
         side = float(max(pictures.shape[1:3]))
-        found: Found = []
-        for seen, places, names in zip(patches, boxes.cpu(), asked, strict=True):
-            # Each picture against its own queries: padding them to one number, as transformers does, adds a query " ".
+        results: DetectionsPerPicture = []
+        for features_of_picture, boxes_of_picture, names in zip(patches, boxes.cpu(), labels, strict=True):
+            # Each picture is compared with its own queries alone. transformers pads all pictures to the same number of
+            # queries, and each padding is a query " " that competes for boxes.
             chosen = queries[[distinct[label] for label in names]]
-            logits = self.model.class_predictor(seen[None], chosen[None])[0][0]
-            found.append(self._detections(names, logits.cpu(), places, side))
-        return found
+            logits = self.model.class_predictor(features_of_picture[None], chosen[None])[0][0]
+            results.append(self._detections(names, logits.cpu(), boxes_of_picture, side))
+        return results
 
     def _detections(self, labels: list[str], logits: Tensor, boxes: Tensor, side: float) -> list[Detection] | None:
-        """logits: (N, L). boxes: (N, 4), centre and size, 0..1."""
+        """List one picture's detections, best first; None = no verdict.
+
+        logits: (N, L). boxes: (N, 4), centre and size, 0..1.
+        """
         if not (logits.isfinite().all() and boxes.isfinite().all()):
             return None
         best, which = logits.max(dim=1)
         scores = best.sigmoid()
-        kept = scores > self.threshold
-        found = best_first([labels[k] for k in which[kept]], corners(boxes[kept], (side, side)), scores[kept])
-        return found if self.max_overlap is None else _without_overlaps(found, self.max_overlap)
+        sure = scores > self.threshold
+        ranked = best_first([labels[k] for k in which[sure]], corners(boxes[sure], (side, side)), scores[sure])
+        return ranked if self.max_overlap is None else _without_overlaps(ranked, self.max_overlap)
 
-    def _read(self, labels: list[str]) -> Tensor:
-        """(len(labels), D) of unit length."""
+    def _embed_queries(self, labels: list[str]) -> Tensor:
+        """Embed one query per label: (len(labels), D) of unit length."""
         longest = self.model.config.text_config.max_position_embeddings
         texts = [QUERY.format(label=label) for label in labels]
         encoded = self.tokenizer(texts, padding="max_length", max_length=longest, return_tensors=None)
@@ -83,19 +93,20 @@ class Owlv2(OpenVocabularyDetector):
             if len(ids) > longest:
                 raise UserError(
                     f"judge {self.name} reads {longest} tokens and was asked to find {label!r}, which with the query "
-                    f"around it is {len(ids)}. Ask for a shorter name."
+                    f"around it is {len(ids)}. Use a shorter name."
                 )
         ids, mask = (torch.tensor(encoded[key], device=self.device) for key in ("input_ids", "attention_mask"))
-        found = self.model.owlv2.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
-        return torch.nn.functional.normalize(found, dim=-1)
+        embeddings = self.model.owlv2.get_text_features(input_ids=ids, attention_mask=mask).pooler_output
+        return torch.nn.functional.normalize(embeddings, dim=-1)
 
 
 def _without_overlaps(ranked: Sequence[Detection], max_overlap: float) -> list[Detection]:
-    kept: list[Detection] = []
+    """Leave out every box that overlaps a surer one of its label."""
+    distinct: list[Detection] = []
     for candidate in ranked:
-        if all(d.label != candidate.label or _iou(d.box, candidate.box) <= max_overlap for d in kept):
-            kept.append(candidate)
-    return kept
+        if all(d.label != candidate.label or _iou(d.box, candidate.box) <= max_overlap for d in distinct):
+            distinct.append(candidate)
+    return distinct
 
 
 def _iou(a: Sequence[float], b: Sequence[float]) -> float:

@@ -1,4 +1,4 @@
-"""BLIP's visual question answering as a `Questioner`: the judge of T2I-CompBench's attribute categories."""
+"""BLIP's visual question answering: T2I-CompBench's judge of attributes."""
 
 import re
 from collections.abc import Sequence
@@ -16,19 +16,20 @@ from thinkdraw.judges.questioners.yes_no import single_token
 from thinkdraw.runtime.device import pick_device
 
 MAX_WORDS, MAX_TOKENS = 50, 35
-_DROPPED = re.compile(r"[.!\"()*#:;~]")
+_IGNORED_MARKS = re.compile(r"[.!\"()*#:;~]")
 
 
 class BlipVqaJudge(VqaJudge):
-    """P(yes) as T2I-CompBench's BLIP-VQA: p(yes) / (p(yes) + p(no)) of the answer's first token, in 0..1, never rounded.
+    """Answers P(yes) with BLIP's visual question answering, as T2I-CompBench does.
 
-    The question ("a green bench?") is lower-cased, freed of . ! " ( ) * # : ; ~ and cut to 50 words and 35 tokens, and its
+    P(yes) = p(yes) / (p(yes) + p(no)) of the answer's first token, in 0..1, never rounded.
+    The question ("a green bench?") is lower-cased, loses . ! " ( ) * # : ; ~ and is cut to 50 words and 35 tokens. Its
     first token becomes [ENC], which transformers' class leaves to the caller. The text encoder reads it beside the
-    picture; the text decoder, begun with [DEC] alone, gives the vocabulary of which the two words are taken.
+    picture. The text decoder starts with [DEC] alone; the two words' probabilities are those of its next token.
 
-    path: a `BlipForQuestionAnswering` folder or Hugging Face model id. image_size: the picture becomes a square of this
-    side (bicubic, CLIP's mean and deviation); None takes the checkpoint's. The benchmark uses 480, the published
-    conversion was made for 384: the position embeddings are interpolated. max_pairs: (picture, question) pairs per pass.
+    path: a `BlipForQuestionAnswering` folder or Hugging Face model id. image_size: side of the square that a picture
+    becomes (bicubic, CLIP's mean and deviation); None takes the checkpoint's. The benchmark uses 480; the published
+    conversion was made for 384, so position embeddings are interpolated. max_pairs: (picture, question) pairs per pass.
     Raises UserError for a checkpoint that is absent, damaged, of another kind, or without yes or no.
     Huang et al. 2023 (arXiv 2307.06350); Li et al. 2022 (arXiv 2201.12086).
     """
@@ -50,37 +51,38 @@ class BlipVqaJudge(VqaJudge):
         self.size = {"height": side, "width": side}
         self.yes, self.no = (single_token(self.tokenizer, word, self.path) for word in ("yes", "no"))
         self.dec = self.model.config.text_config.bos_token_id
-        self.enc = self.dec + 1  # the two stand at the end of BERT's vocabulary, and no file names the second
+        self.enc = self.dec + 1  # [DEC] and [ENC] end BERT's vocabulary; no file of the checkpoint names [ENC]
 
     @cached_property
     def revision(self) -> str:
-        """Short hash of the weights and the size that pictures are seen at."""
+        """Short hash of the weights and of the size at which pictures are seen."""
         return digest(f"{self.name} {self.size}", self.model)
 
     def _answer(self, pictures: np.ndarray, questions: Sequence[str]) -> Tensor:
-        seen = self._see(pictures)
-        asked = [self._ids(question) for question in questions]
-        p = torch.empty(len(asked))
-        # Questions of one length at a time, for transformers' BLIP (5.23) does not hand the mask of a padded question to
-        # the cross-attention of its decoder, which then looks at the padding.
-        for length in {len(ids) for ids in asked}:
-            rows = [row for row, ids in enumerate(asked) if len(ids) == length]
-            p[rows] = self._decide(torch.tensor([asked[row] for row in rows], device=self.device), seen[rows])
+        embeddings = self._embed_pictures(pictures)
+        ids = [self._ids(question) for question in questions]
+        p = torch.empty(len(ids))
+        # Questions of one length at a time: transformers' BLIP (5.23) does not hand the mask of a padded question to the
+        # cross-attention of its decoder, which then looks at the padding.
+        for length in set(map(len, ids)):
+            rows = [row for row, tokens in enumerate(ids) if len(tokens) == length]
+            same_length = torch.tensor([ids[row] for row in rows], device=self.device)
+            p[rows] = self._p_yes_of_embeddings(same_length, embeddings[rows])
         return p
 
-    def _decide(self, ids: Tensor, seen: Tensor) -> Tensor:
-        """(B,) of questions (B, L) and image embeddings (B, patches + 1, D)."""
-        read = self.model.text_encoder(input_ids=ids, encoder_hidden_states=seen).last_hidden_state
+    def _p_yes_of_embeddings(self, ids: Tensor, embeddings: Tensor) -> Tensor:
+        """Answer questions (B, L) about image embeddings (B, patches + 1, D): (B,)."""
+        question = self.model.text_encoder(input_ids=ids, encoder_hidden_states=embeddings).last_hidden_state
         begin = torch.full((len(ids), 1), self.dec, device=self.device)
-        logits = self.model.text_decoder(input_ids=begin, encoder_hidden_states=read).logits[:, 0]
+        logits = self.model.text_decoder(input_ids=begin, encoder_hidden_states=question).logits[:, 0]
         return self.p_yes(logits)
 
     def _ids(self, question: str) -> list[int]:
         ids = self.tokenizer(plain_question(question), truncation=True, max_length=MAX_TOKENS).input_ids
         return [self.enc, *ids[1:]]
 
-    def _see(self, pictures: np.ndarray) -> Tensor:
-        """(B, patches + 1, D) image embeddings; a picture with several questions is looked at once."""
+    def _embed_pictures(self, pictures: np.ndarray) -> Tensor:
+        """Embed pictures: (B, patches + 1, D); equal pictures are embedded once."""
         distinct: dict[bytes, int] = {}
         index = [distinct.setdefault(picture.tobytes(), len(distinct)) for picture in pictures]
         firsts = [pictures[index.index(k)] for k in range(len(distinct))]
@@ -89,5 +91,5 @@ class BlipVqaJudge(VqaJudge):
 
 
 def plain_question(text: str) -> str:
-    """The question as BLIP was trained to read it."""
-    return " ".join(_DROPPED.sub("", text.lower()).rstrip(" ").split(" ")[:MAX_WORDS])
+    """Put a question into the form that BLIP was trained to read."""
+    return " ".join(_IGNORED_MARKS.sub("", text.lower()).rstrip(" ").split(" ")[:MAX_WORDS])

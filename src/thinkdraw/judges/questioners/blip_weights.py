@@ -1,4 +1,4 @@
-"""Weights of BLIP's encoders in their first names → transformers' configs and the names of its BLIP models."""
+"""Renames the weights of BLIP's encoders to transformers' names; infers configs."""
 
 import re
 
@@ -7,7 +7,7 @@ from transformers import BlipTextConfig, BlipVisionConfig
 
 from thinkdraw.judges.loading import count_blocks
 
-_HEAD = 64  # dimensions per attention head of BLIP-large and of BERT, which weights do not show
+_HEAD = 64  # dimensions per attention head of BLIP-large and of BERT; the weights do not show it
 _VISION_NAME = re.compile(r"(?:blocks\.(\d+)\.)?(.+?)((?:\.weight|\.bias)?)")
 _VISION_PARTS = {
     "cls_token": "embeddings.class_embedding",
@@ -24,9 +24,9 @@ _VISION_PARTS = {
 
 
 def rename_vision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """timm's names → those of `BlipVisionModel`. Raises KeyError with the first part that it does not have.
+    """Rename weights from timm's names to those of `BlipVisionModel`.
 
-    The text encoder's names are the same in both.
+    The text encoder's names are the same in both. Raises KeyError with the first part that the model does not have.
     """
     renamed = {}
     for name, weight in weights.items():
@@ -36,6 +36,7 @@ def rename_vision(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def infer_vision(weights: dict[str, Tensor]) -> BlipVisionConfig:
+    """Read the picture encoder's sizes from its weights."""
     patches, positions = weights["patch_embed.proj.weight"], weights["pos_embed"]
     return BlipVisionConfig(
         hidden_size=len(patches),
@@ -49,6 +50,7 @@ def infer_vision(weights: dict[str, Tensor]) -> BlipVisionConfig:
 
 
 def infer_text(weights: dict[str, Tensor]) -> BlipTextConfig:
+    """Read the text encoder's sizes from its weights."""
     words = weights["embeddings.word_embeddings.weight"]
     return BlipTextConfig(
         vocab_size=len(words),

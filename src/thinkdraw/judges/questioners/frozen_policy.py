@@ -1,4 +1,4 @@
-"""The policy's own understanding side as its judge, held still while the policy learns."""
+"""The policy as its own judge, frozen while the policy learns."""
 
 import copy
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from thinkdraw.types import Policy
 
 
 class SelfQuestioner(PolicyQuestioner):
-    """P(yes) by the policy as it was, in 0..1.
+    """Answers P(yes), in 0..1, by the policy as it was before this run trained it.
 
-    frozen "copy": a copy of it, taken now, so make the judge before
-    the first update and, when a run resumes, from the checkpoint that the run began with; it costs the policy's memory
-    once more. "adapter-off": the policy itself with its adapter switched off while it answers, which costs nothing.
+    frozen "copy": a copy of the policy, taken now; it needs the policy's memory a second time. Make the judge before
+    the first update, and when a run resumes, from the checkpoint that the run began with.
+    frozen "adapter-off": the policy itself, with its adapter switched off while it answers; this needs no memory.
     max_pairs: (picture, question) pairs per call of the policy.
-    Raises UserError for a policy that cannot see, and for "adapter-off" of one without adapter, which would learn as its
-    own judge.
+    Raises UserError for a policy that cannot see, and for "adapter-off" of a policy without an adapter: such a judge
+    would learn with the policy.
     """
 
     name = "self"
@@ -44,11 +44,13 @@ class SelfQuestioner(PolicyQuestioner):
 
     @cached_property
     def revision(self) -> str:
-        """Short hash of the weights that answer: of the copy, or of the policy's without the adapter."""
+        """Short hash of the weights that answer: the copy's, or those under the adapter."""
         return self.policy.revision
 
 
 class _AdapterOff:
+    """The policy as a judge that answers with its adapter switched off."""
+
     def __init__(self, policy: Policy):
         self._policy = policy
 

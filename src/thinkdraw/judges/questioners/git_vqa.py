@@ -1,4 +1,4 @@
-"""GIT's visual question answering as a `Questioner`: the judge that T2I-R1 asks about attributes."""
+"""GIT's visual question answering: the judge that T2I-R1 asks about attributes."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,10 +18,11 @@ from thinkdraw.runtime.device import pick_device
 
 
 class GitVqaJudge(VqaJudge):
-    """P(yes) as T2I-R1: p(yes) / (p(yes) + p(no)) of the token after [CLS] and the question ("red dog?"), in 0..1.
+    """Answers P(yes) with GIT's visual question answering, as T2I-R1 does.
 
-    The picture stands before the text, prepared as the checkpoint's preprocessor_config.json says. A question longer than
-    the tokenizer's limit is cut there.
+    P(yes) = p(yes) / (p(yes) + p(no)), in 0..1, of the token after [CLS] and the question ("red dog?").
+    The picture stands before the text, prepared as the checkpoint's preprocessor_config.json says. A question longer
+    than the tokenizer's limit is cut there.
 
     path: a `GitForCausalLM` folder or Hugging Face model id. max_pairs: (picture, question) pairs per pass.
     Raises UserError for a checkpoint that is absent, damaged, of another kind, or without yes or no.
@@ -33,7 +34,7 @@ class GitVqaJudge(VqaJudge):
     def __init__(self, path: str = "microsoft/git-large-vqav2", device: str = "auto", max_pairs: int = 32):
         self.path, self.device, self.max_pairs = str(path), pick_device(device), max_pairs
         self.model = read_model(self.path, {"git": GitForCausalLM}).to(self.device)
-        self.tokenizer: Any = read_tokenizer(self.path)  # its ids of special tokens have no type
+        self.tokenizer: Any = read_tokenizer(self.path)  # Any: transformers types its special token ids too widely
         self.image_processor = read_image_processor(self.path, CLIPImageProcessorPil)
         self.yes, self.no = (single_token(self.tokenizer, word, self.path) for word in ("yes", "no"))
 

@@ -1,4 +1,4 @@
-"""Opening any image-text-to-text checkpoint with the parts that pictures and text need, and only these."""
+"""Opens an image-text-to-text checkpoint with only what pictures and texts need."""
 
 import inspect
 from typing import Any
@@ -18,8 +18,9 @@ from thinkdraw.judges.loading import one_line, read_image_processor, read_model,
 
 
 def read_chat_model(path: str) -> tuple[Any, Any]:
-    """(model, processor) in fp32 on the CPU, frozen; the processor pads on the left, where generating needs it.
+    """Read a frozen chat model and its processor: fp32, on the CPU.
 
+    The processor pads on the left, as generation needs it.
     Raises UserError for a checkpoint that is absent, damaged, of another kind, or has no chat template.
     """
     try:
@@ -27,16 +28,19 @@ def read_chat_model(path: str) -> tuple[Any, Any]:
     except (OSError, ValueError):
         model_type = "none"  # read_model says what is wrong
     if model_type != "none" and model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        raise UserError(f"judge {path} has model_type={model_type}, which answers no questions about pictures in text.")
-    made: Any = AutoModelForImageTextToText
-    model = read_model(path, {model_type: made})
+        raise UserError(
+            f"judge {path} has model_type={model_type}, which answers no questions about pictures in text. Give a chat "
+            "model that sees pictures."
+        )
+    auto_class: Any = AutoModelForImageTextToText
+    model = read_model(path, {model_type: auto_class})
     return model, read_processor(path, model.config)
 
 
 def read_processor(path: str, config: PreTrainedConfig) -> ProcessorMixin:
-    """The checkpoint's processor with the PIL image processor, and without parts for videos and sound.
+    """Read the checkpoint's processor without its parts for videos and sound.
 
-    `AutoProcessor` would need torchvision wherever a model can look at videos too.
+    Its image processor is the PIL one. `AutoProcessor` would need torchvision wherever a model can also read videos.
     """
     tokenizer = read_tokenizer(path)
     image_processor = read_image_processor(path, _PilImageProcessor)
@@ -48,30 +52,30 @@ def read_processor(path: str, config: PreTrainedConfig) -> ProcessorMixin:
         accepted = inspect.signature(processor_class.__init__).parameters.keys() - parts.keys()
         settings = {name: value for name, value in settings.items() if name in accepted}
         settings["chat_template"] = settings.get("chat_template") or tokenizer.chat_template
-        processor = type(processor_class.__name__, (_PartsMayBeAbsent, processor_class), {})(**parts, **settings)
+        processor = type(processor_class.__name__, (_PartialProcessor, processor_class), {})(**parts, **settings)
     except (ImportError, OSError, ValueError, TypeError, AttributeError, KeyError) as error:
         raise UserError(
             f"judge {path}: its processor cannot be opened for pictures and text alone ({one_line(error)}). "
-            "Serve the model and use the judge openai."
+            "Serve the model and use the judge openai instead."
         ) from error
     if not processor.chat_template:
         raise UserError(f"judge {path} has no chat template. Put chat_template.jinja beside config.json.")
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token  # hidden by the mask; any token would do
+        tokenizer.pad_token = tokenizer.eos_token  # any token would do: the mask hides padding
     return processor
 
 
 class _PilImageProcessor:
-    """`AutoImageProcessor` that does not ask for torchvision, whether it is installed or not."""
+    """`AutoImageProcessor` that never asks for torchvision."""
 
     @staticmethod
     def from_pretrained(path: str, **settings: Any) -> Any:
         return AutoImageProcessor.from_pretrained(path, backend="pil", **settings)
 
 
-class _PartsMayBeAbsent(ProcessorMixin):
-    """A processor that takes None for a part which is never used."""
+class _PartialProcessor(ProcessorMixin):
+    """A processor that takes None for a part that is never used."""
 
     def check_argument_for_proper_class(self, argument_name: str, argument: object) -> object:
         return None if argument is None else super().check_argument_for_proper_class(argument_name, argument)
@@ -80,5 +84,5 @@ class _PartsMayBeAbsent(ProcessorMixin):
 def _processor_class(name: str | None, config: PreTrainedConfig) -> type[ProcessorMixin]:
     if name is not None and hasattr(transformers, name):
         return getattr(transformers, name)
-    found: Any = PROCESSOR_MAPPING[type(config)]  # typed as a pair, which models have and processors have not
-    return found
+    processor_class: Any = PROCESSOR_MAPPING[type(config)]  # typed as a pair of classes, although it is one class
+    return processor_class

@@ -1,4 +1,4 @@
-"""Any local image-text-to-text model of transformers as a judge: Qwen-VL, LLaVA-OneVision, Janus and their like."""
+"""A local chat model that sees pictures as a judge (Qwen-VL, LLaVA, Janus)."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -14,9 +14,9 @@ from thinkdraw.judges.loading import digest
 from thinkdraw.judges.questioners.picture_chat import read_chat_model
 from thinkdraw.judges.questioners.yes_no import (
     QUESTION_FORMAT,
-    asked,
     check_pairs,
     check_question_format,
+    format_question,
     p_yes,
     yes_no_ids,
 )
@@ -30,16 +30,18 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class VlmJudge:
-    """`Questioner` and `Writer` from a frozen chat model that sees pictures.
+    """Answers P(yes), and writes, with any local chat model that sees pictures.
 
-    P(yes) = p(yes) / (p(yes) + p(no)), each summed over all tokens that spell the word (yes, Yes, " yes", …), at the
-    first token of the reply, from one forward pass. NaN where both together have less than `min_yes_no_mass`: the
-    model meant to say something else. As in VQAScore (Lin et al. 2024, arXiv 2404.01291), normalised over the two words.
+    P(yes) = p(yes) / (p(yes) + p(no)) at the first token of the reply, from one forward pass. Each probability is
+    summed over all tokens that spell the word (yes, Yes, " yes", …). NaN where both together have less than
+    `min_yes_no_mass`: the model was about to say something else. As VQAScore (Lin et al. 2024, arXiv 2404.01291), but
+    normalised over the two words.
 
     path: a folder or Hugging Face model id with a chat template. max_rows: requests per forward pass; a row's number
-    does not depend on the rows beside it. question_format: the chat message, {question} in it; the picture stands before.
-    chat_template_kwargs: for the template, e.g. {"enable_thinking": False}. max_new_tokens: of `write`.
-    Special tokens that a question or request spells out are broken up by a space, so that none can act as one.
+    does not depend on the rows beside it. question_format: the chat message with {question} in it; the picture stands
+    before.
+    chat_template_kwargs: for the template, such as {"enable_thinking": False}. max_new_tokens: of `write`.
+    Special tokens that a question or request spells out are broken up by a space, so that they cannot act as such.
     Raises UserError for a checkpoint that is absent, no such model, damaged, or without chat template, yes or no.
     """
 
@@ -76,15 +78,15 @@ class VlmJudge:
     @cached_property
     def revision(self) -> str:
         """Short hash of the weights, the question's format and the chat template."""
-        asked = f"{self.question_format} {self.processor.chat_template} {sorted(self.chat_template_kwargs.items())}"
-        return digest(f"{self.name} {asked}", self.model)
+        message = f"{self.question_format} {self.processor.chat_template} {sorted(self.chat_template_kwargs.items())}"
+        return digest(f"{self.name} {message}", self.model)
 
     @torch.no_grad()
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """pictures: (B, H, W, 3) uint8. → (B,) float32 P(yes) on the CPU."""
+        """Answer a question about each picture: (B, H, W, 3) uint8 → (B,) float32 P(yes)."""
         check_pairs(pictures, questions)
         array = pictures.cpu().numpy()
-        requests = [Request(asked(self.question_format, q), (p,)) for p, q in zip(array, questions)]
+        requests = [Request(format_question(self.question_format, q), (p,)) for p, q in zip(array, questions)]
         p = torch.full((len(requests),), torch.nan)
         for rows in self._batches(requests):
             logits = self._first_logits([requests[row] for row in rows])
@@ -94,22 +96,25 @@ class VlmJudge:
 
     @torch.no_grad()
     def write(self, requests: Sequence[Request]) -> list[str | None]:
-        """The greedy answer to each request without its thoughts, at most `max_new_tokens` long; None where there is none.
+        """Write the greedy answer to each request; None where there is none.
 
-        One that was cut there lacks the word that it was cut in. What else the checkpoint's generation_config.json sets, a
-        repetition penalty say, holds.
+        Thoughts are taken out. An answer cut at `max_new_tokens` loses the word in which it was cut. Other settings of
+        the checkpoint's generation_config.json, such as a repetition penalty, hold.
         """
         texts: list[str | None] = [None] * len(requests)
         for rows in self._batches(requests):
             replies = self._generate([requests[row] for row in rows], max_new_tokens=self.max_new_tokens)
-            ended = torch.isin(replies, self._ends).any(1).tolist()
-            said = self.processor.tokenizer.batch_decode(replies, skip_special_tokens=True)
-            for row, text, is_whole in zip(rows, map(without_thoughts, said), ended):
+            is_complete = torch.isin(replies, self._ends).any(1).tolist()
+            decoded = self.processor.tokenizer.batch_decode(replies, skip_special_tokens=True)
+            for row, text, is_whole in zip(rows, map(without_thoughts, decoded), is_complete):
                 texts[row] = (text if is_whole else without_last_word(text)) or None
         return texts
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
-        """Rows to judge together: at most `max_rows`, of as many pictures each, for processors cannot mix these."""
+        """Yield rows to judge together: at most `max_rows`, with equally many pictures.
+
+        Processors cannot mix numbers of pictures.
+        """
         by_count: dict[int, list[int]] = {}
         for row, request in enumerate(requests):
             by_count.setdefault(len(request.pictures), []).append(row)
@@ -117,22 +122,25 @@ class VlmJudge:
             yield from (rows[i : i + self.max_rows] for i in range(0, len(rows), self.max_rows))
 
     def _first_logits(self, requests: Sequence[Request]) -> Tensor:
-        """(B, V) of the reply's first token."""
-        return self._generated(requests, max_new_tokens=1, output_logits=True)[0].logits[0]
+        """Return the logits of each reply's first token: (B, V)."""
+        return self._run_generation(requests, max_new_tokens=1, output_logits=True)[0].logits[0]
 
     def _generate(self, requests: Sequence[Request], max_new_tokens: int) -> Tensor:
-        """(B, ≤ max_new_tokens) ids of the replies; no logits are kept, which of a long reply are gigabytes."""
-        output, start = self._generated(requests, max_new_tokens=max_new_tokens)
+        """Generate replies: (B, ≤ max_new_tokens) ids.
+
+        Logits are not stored: for a long reply they are gigabytes.
+        """
+        output, start = self._run_generation(requests, max_new_tokens=max_new_tokens)
         return output.sequences[:, start:]
 
-    def _generated(self, requests: Sequence[Request], **settings: Any) -> tuple[Any, int]:
-        """(what the model generates, the place at which its replies begin)."""
+    def _run_generation(self, requests: Sequence[Request], **settings: Any) -> tuple[Any, int]:
+        """Run `generate` on requests; also return where the replies begin in its output."""
         inputs = self.processor.apply_chat_template(
             [self._conversation(request) for request in requests],
             add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt",
             processor_kwargs={"padding": True}, **self.chat_template_kwargs,
         )  # fmt: skip
-        # generate() also derives the positions that left padding shifts, each model in its own way.
+        # generate() instead of forward(): left padding shifts positions, and each model corrects them in its own way there.
         inputs = inputs.to(self.device, self.model.dtype)
         start = 1 if self.model.config.is_encoder_decoder else inputs["input_ids"].shape[1]
         return self.model.generate(**inputs, return_dict_in_generate=True, **settings), start

@@ -1,4 +1,4 @@
-"""The probability that a local model's reply begins with one of several words, as GenEval 2 asks for it."""
+"""The probability that a local model's reply begins with given words (GenEval 2)."""
 
 from collections.abc import Sequence
 
@@ -11,30 +11,30 @@ from thinkdraw.types import Request
 
 
 class VlmWords(VlmJudge):
-    """`VlmJudge` that also gives the probabilities of other first words than yes and no.
+    """A `VlmJudge` that also gives the probability of any first words of a reply.
 
-    (arXiv 2512.16853): softmax over the whole vocabulary at the first place of the reply.
+    Softmax over the whole vocabulary at the reply's first token, as GenEval 2 (arXiv 2512.16853).
     """
 
     name = "vlm-words"
 
     @torch.no_grad()
     def first_words(self, pictures: Tensor, texts: Sequence[str], strings: Sequence[Sequence[str]]) -> Tensor:
-        """Sum over a row's strings of the probability of each one's first token, as often as it stands there.
+        """Sum the probabilities of the first tokens of each row's strings.
 
-        pictures: (B, H, W, 3) uint8. texts: B messages, sent as they are. strings: B lists. → (B,) float32, NaN where the
-        model's numbers are not finite.
+        A string that is listed twice counts twice. pictures: (B, H, W, 3) uint8. texts: B messages, sent as they are.
+        strings: B lists. → (B,) float32, NaN where the model's numbers are not finite.
         """
         check_pairs(pictures, texts)
         array = pictures.cpu().numpy()
         requests = [Request(text, (picture,)) for picture, text in zip(array, texts)]
-        found = torch.full((len(requests),), torch.nan)
+        sums = torch.full((len(requests),), torch.nan)
         for rows in self._batches(requests):
             logits = self._first_logits([requests[row] for row in rows])
             probs = logits.float().softmax(-1).cpu()
-            for place, row in enumerate(rows):
-                found[row] = probs[place, [self._first_token(text) for text in strings[row]]].sum()
-        return found
+            for index, row in enumerate(rows):
+                sums[row] = probs[index, [self._first_token(text) for text in strings[row]]].sum()
+        return sums
 
     def _first_token(self, text: str) -> int:
         return self.processor.tokenizer.encode(text, add_special_tokens=False)[0]

@@ -1,1 +1,1 @@
-"""Judges that give a picture one number: CLIP and its kin, HPS, ImageReward, aesthetics."""
+"""Judges that give a picture one number: CLIP, SigLIP, HPS, ImageReward, beauty."""

@@ -1,4 +1,4 @@
-"""How beautiful a picture is to the raters of LAION's aesthetic predictor, whatever it was asked to show."""
+"""LAION's aesthetic predictor: how beautiful a picture is, whatever its prompt."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +18,11 @@ FILE = "sac+logos+ava1-l14-linearMSE.pth"
 
 
 class AestheticScorer(PairScorer):
-    """The rating that people would give, about 1..10 and unbounded, higher = more beautiful, as a `Scorer`.
+    """Rates how beautiful a picture is, about 1..10: LAION's aesthetic predictor.
 
-    The texts are not looked at. NaN: an embedding that is not finite.
-    path: the published head, or a folder that has it. clip: the `CLIPModel` whose unit-length picture embeddings it
-    reads, a folder or a Hugging Face model id. max_pairs: pictures per forward pass.
+    The rating is unbounded, higher = more beautiful; texts are ignored. NaN: an embedding that is not finite.
+    path: the published head, or a folder that has it. clip: the `CLIPModel` whose unit-length picture embeddings the
+    head reads, a folder or a Hugging Face model id. max_pairs: pictures per forward pass.
     Raises UserError for files that are absent, damaged, something else or made for another CLIP.
 
     Schuhmann 2022, `simple_inference.py` of github.com/christophschuhmann/improved-aesthetic-predictor, with the
@@ -41,20 +41,20 @@ class AestheticScorer(PairScorer):
         super().__init__(str(path), device, max_pairs)
         file = find_file(self.path, FILE)
         head = read_head(str(file), read_weights(file), "layers.")
-        seer: Any = read_model(clip)
-        if head[0].in_features != seer.projection_dim:
+        clip_model: Any = read_model(clip)
+        if head[0].in_features != clip_model.projection_dim:
             raise UserError(
-                f"judge {file} reads {head[0].in_features} numbers, and {clip} gives {seer.projection_dim}. "
-                "Give the CLIP that it was made for, as clip."
+                f"judge {file} reads {head[0].in_features} numbers, and {clip} gives {clip_model.projection_dim}. "
+                "Set clip to the CLIP that it was made for."
             )
-        parts = {"vision": seer.vision_model, "projection": seer.visual_projection, "head": head}
-        self.model = nn.ModuleDict(parts).to(self.device)
-        self.image_size = seer.config.vision_config.image_size
+        modules = {"vision": clip_model.vision_model, "projection": clip_model.visual_projection, "head": head}
+        self.model = nn.ModuleDict(modules).to(self.device)
+        self.image_size = clip_model.config.vision_config.image_size
 
-    def _numbers(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+    def _compute(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
         return self._in_chunks(pictures, self._rate)
 
     def _rate(self, pictures: Tensor) -> Tensor:
         pixels = resize_and_crop(pictures, self.image_size).to(self.device)
-        seen = self.model["projection"](self.model["vision"](pixel_values=pixels).pooler_output)
-        return self.model["head"](F.normalize(seen, dim=-1)).squeeze(-1)
+        embeddings = self.model["projection"](self.model["vision"](pixel_values=pixels).pooler_output)
+        return self.model["head"](F.normalize(embeddings, dim=-1)).squeeze(-1)

@@ -1,4 +1,4 @@
-"""How well a text fits a picture under a frozen CLIP: the lab's small one, PickScore, or any `CLIPModel`."""
+"""How well a text fits a picture: any `CLIPModel`, the lab's CLIP, PickScore."""
 
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,11 @@ from thinkdraw.lab import clip_path
 
 
 class ClipScorer(EmbeddingScorer):
-    """Cosine similarity of picture and text embeddings, raw, in −1..1, higher = fits better, as a `Scorer`.
+    """Scores how well a text fits a picture: the cosine of their CLIP embeddings.
 
+    Raw, in −1..1, higher = fits better. NaN: an embedding that is not finite.
     path: a `CLIPModel` folder or a Hugging Face model id. max_pairs: pictures or texts per forward pass.
-    processor: where tokenizer and image processor are, if not there. NaN: an embedding that is not finite.
+    processor: folder or model id of tokenizer and image processor, where that is not `path`.
     A text longer than the model reads is cut there; `num_truncated` counts such texts, and the first one warns.
     Raises UserError for a checkpoint that is absent, no CLIP, damaged or without tokenizer or image processor.
     Radford et al. 2021 (arXiv 2103.00020); CLIPScore (arXiv 2104.08718) is this number, cut at 0, times 2.5.
@@ -32,35 +33,36 @@ class ClipScorer(EmbeddingScorer):
         self.tokenizer, self.image_processor = read_processors(processor or self.path)
         self.max_tokens = self.model.config.text_config.max_position_embeddings
 
-    def _see(self, pictures: Tensor) -> Tensor:
+    def _embed_pictures(self, pictures: Tensor) -> Tensor:
         pixels = self.image_processor(list(pictures.numpy()), return_tensors="pt").pixel_values
         return self.model.get_image_features(pixels.to(self.device)).pooler_output
 
-    def _read(self, texts: list[str]) -> Tensor:
+    def _embed_texts(self, texts: list[str]) -> Tensor:
         ids = self.tokenizer(texts, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         return self.model.get_text_features(**ids.to(self.device)).pooler_output
 
 
 class LabClipScorer(ClipScorer):
-    """`ClipScorer` with the lab's own CLIP, which is shipped."""
+    """Scores how well a text fits a lab picture, with the small CLIP in the package."""
 
     name = "lab-clip"
 
     def __init__(self, path: Path | str | None = None, device: str = "auto", max_pairs: int = 256):
         if path is None and not (clip_path() / "config.json").is_file():
             raise UserError(
-                f"the lab's CLIP is not in {clip_path()}: make one with `thinkdraw train lab_clip` "
+                f"the lab's CLIP is not in {clip_path()}. Make one with `thinkdraw train lab_clip` "
                 "and give its folder as path."
             )
         super().__init__(path or clip_path(), device, max_pairs)
 
 
 class PickScorer(ClipScorer):
-    """PickScore, as a `Scorer`: exp(logit_scale) × cosine, so within ±exp(logit_scale); higher = people would pick it.
+    """Scores which picture of a prompt people would pick: PickScore.
 
-    Made to compare pictures of one prompt: a softmax over their scores is the probability that each is picked.
-    path: PickScore_v1's `CLIPModel`. processor: whose tokenizer and picture sizes it takes, the published ones unless
-    given. NaN and UserErrors as `ClipScorer`.
+    exp(logit_scale) × cosine, so within ±exp(logit_scale); higher = people would pick it. Made to compare pictures of
+    one prompt: a softmax over their scores is the probability that each is picked.
+    path: PickScore_v1's `CLIPModel`. processor: folder or model id of its tokenizer and image processor; the default is
+    the published one. NaN and UserErrors as `ClipScorer`.
     Kirstain et al. 2023 (arXiv 2305.01569), github.com/yuvalkirstain/PickScore.
     """
 
@@ -75,15 +77,15 @@ class PickScorer(ClipScorer):
     ):
         super().__init__(path, device, max_pairs, processor)
 
-    def _scaled(self, cosines: Tensor) -> Tensor:
+    def _scale(self, cosines: Tensor) -> Tensor:
         return self.model.logit_scale.exp().cpu() * cosines
 
 
 def read_model(path: str) -> CLIPModel:
-    """CLIPModel in fp32 with every weight present, in eval mode, without gradients."""
+    """Read a `CLIPModel` in fp32, in eval mode, without gradients."""
     return loading.read_model(path, {"clip": CLIPModel})
 
 
 def read_processors(path: str) -> tuple[PreTrainedTokenizerBase, CLIPImageProcessorPil]:
-    """The tokenizer and the PIL image processor, whichever other backend is installed."""
+    """Read the tokenizer and the PIL image processor, whatever else is installed."""
     return loading.read_tokenizer(path), loading.read_image_processor(path, CLIPImageProcessorPil)

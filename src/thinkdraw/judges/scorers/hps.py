@@ -1,4 +1,4 @@
-"""HPS v2.1: which of two pictures of a prompt people prefer, from its published file and without open_clip."""
+"""HPS v2.1: which picture of a prompt people prefer; needs no open_clip."""
 
 import html
 from pathlib import Path
@@ -19,16 +19,17 @@ _STRAIGHT = str.maketrans({**dict.fromkeys("ʼ‘’‚‛", "'"), **dict.fromke
 
 
 class HpsScorer(EmbeddingScorer):
-    """HPS v2.1's score: cosine of picture and text embeddings, in −1..1, higher = people prefer it, as a `Scorer`.
+    """Scores which picture of a prompt people prefer: HPS v2.1, in −1..1.
 
-    Only comparable between pictures of one prompt. NaN: an embedding that is not finite.
-    path: the published file, a folder or a Hugging Face model that has it. tokenizer: where CLIP's byte-pair
-    vocabulary is. max_pairs: pictures or texts per forward pass. A text of more than 77 tokens is cut there;
+    The cosine of picture and text embeddings, higher = preferred; only comparable between pictures of one prompt.
+    NaN: an embedding that is not finite.
+    path: the published file, or a folder or a Hugging Face model that has it. tokenizer: folder or model id of CLIP's
+    byte-pair vocabulary. max_pairs: pictures or texts per forward pass. A text of more than 77 tokens is cut there;
     `num_truncated` counts such texts, and the first one warns.
     Raises UserError for a file that is absent, damaged or no CLIP in open_clip's names, and for another tokenizer.
 
     Wu et al. 2023 (arXiv 2306.09341). Model, preprocessing and `score` of github.com/tgxs002/HPSv2, in float32 where
-    that uses autocast. Texts: its tokenizer also repairs wrongly decoded characters (ftfy), which is not done here.
+    that uses autocast. Its tokenizer also repairs wrongly decoded characters (ftfy), which is not done here.
     """
 
     name = "hps"
@@ -49,33 +50,34 @@ class HpsScorer(EmbeddingScorer):
         except KeyError as error:
             raise UserError(f"judge {file} is no CLIP in open_clip's names ({error}). Give HPS's {FILE}.") from error
         self.model = fill_model(str(file), CLIPModel, config, renamed).to(self.device)
-        self.tokenizer, reading = read_tokenizer(tokenizer), self.model.config.text_config
-        if self.tokenizer.eos_token_id != reading.eos_token_id:
+        self.tokenizer, text_config = read_tokenizer(tokenizer), self.model.config.text_config
+        if self.tokenizer.eos_token_id != text_config.eos_token_id:
             raise UserError(
-                f"judge {file} ends a text with token {reading.eos_token_id}, the tokenizer of {tokenizer} with "
-                f"{self.tokenizer.eos_token_id}. Give the one of laion/CLIP-ViT-H-14-laion2B-s32B-b79K."
+                f"judge {file} ends a text with token {text_config.eos_token_id}, the tokenizer of {tokenizer} with "
+                f"{self.tokenizer.eos_token_id}. Give the tokenizer of laion/CLIP-ViT-H-14-laion2B-s32B-b79K."
             )
-        self.max_tokens = reading.max_position_embeddings
+        self.max_tokens = text_config.max_position_embeddings
 
-    def _see(self, pictures: Tensor) -> Tensor:
+    def _embed_pictures(self, pictures: Tensor) -> Tensor:
         pixels = resize_and_pad(pictures, self.model.config.vision_config.image_size)
         return self.model.get_image_features(pixels.to(self.device)).pooler_output
 
-    def _prepared(self, text: str) -> str:
+    def _prepare(self, text: str) -> str:
         return html.unescape(html.unescape(text.translate(_STRAIGHT)))
 
-    def _read(self, texts: list[str]) -> Tensor:
-        prepared = [self._prepared(text) for text in texts]
+    def _embed_texts(self, texts: list[str]) -> Tensor:
+        prepared = [self._prepare(text) for text in texts]
         ids = self.tokenizer(prepared, padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         return self.model.get_text_features(**ids.to(self.device)).pooler_output
 
 
 def resize_and_pad(pictures: Tensor, size: int) -> Tensor:
-    """uint8 pictures (B, H, W, 3) → float32 pixels (B, 3, size, size): longer side to `size`, black round the other.
+    """Resize the longer side to `size` and pad the shorter one with black.
 
-    `ResizeMaxSize` of HPSv2's open_clip/transform.py: it resizes tensors, not pictures, so bicubic overshoot stays in,
-    and filters against aliasing, torchvision's default since 0.17. That source does not pad a picture whose longer
-    side has `size` already, and its model refuses such a picture unless it is square; here it is padded.
+    uint8 pictures (B, H, W, 3) → float32 pixels (B, 3, size, size). As `ResizeMaxSize` of HPSv2's
+    open_clip/transform.py, which resizes tensors, not pictures: bicubic overshoot stays in, and it filters against
+    aliasing (torchvision's default since 0.17). That source does not pad a picture whose longer side is `size` already,
+    and its model refuses such a picture unless it is square; here it is padded.
     """
     height, width = pictures.shape[1:3]
     scale = size / max(height, width)

@@ -1,4 +1,4 @@
-"""Weights of a CLIP in OpenAI's and open_clip's names → transformers' `CLIPConfig` and the names of its `CLIPModel`."""
+"""Renames OpenAI's CLIP weights to transformers' names and infers the config."""
 
 import re
 from typing import Any
@@ -8,7 +8,7 @@ from transformers import CLIPConfig
 
 from thinkdraw.judges.loading import count_blocks
 
-# OpenAI's name → ours, outside the blocks. A projection is stored as its transpose.
+# OpenAI's and open_clip's name → transformers', outside the blocks. Projections are stored transposed.
 _NAMES = {
     "logit_scale": "logit_scale",
     "visual.class_embedding": "vision_model.embeddings.class_embedding",
@@ -35,7 +35,10 @@ _IN_BLOCK = {
 
 
 def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """By transformers' names. Raises KeyError with the first name that is none of a CLIP's."""
+    """Rename weights from OpenAI's names to those of `CLIPModel`.
+
+    Raises KeyError with the first name that no CLIP has.
+    """
     renamed = {}
     for name, weight in weights.items():
         block = _BLOCK.fullmatch(name)
@@ -46,7 +49,7 @@ def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             tower, index, part, kind = block.groups()
             prefix = f"{'vision' if tower else 'text'}_model.encoder.layers.{index}"
-            if part == "attn.in_proj":  # queries, keys and values one below the other
+            if part == "attn.in_proj":  # queries, keys and values are stacked in one matrix
                 parts = zip("qkv", weight.chunk(3), strict=True)
                 renamed |= {f"{prefix}.self_attn.{letter}_proj.{kind}": third for letter, third in parts}
             else:
@@ -55,9 +58,10 @@ def rename(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def infer_config(weights: dict[str, Tensor], vision_head: int, text_head: int, hidden_act: str) -> CLIPConfig:
-    """The sizes, read off weights in OpenAI's names. Raises KeyError with the first name that is absent.
+    """Read a CLIP's sizes from weights in OpenAI's names.
 
-    vision_head, text_head: dimensions per attention head, which weights do not show; nor do they show hidden_act.
+    vision_head, text_head, hidden_act: dimensions per attention head and the activation, which weights do not show.
+    Raises KeyError with the first name that is absent.
     """
 
     def tower(prefix: str, width: int, head: int) -> dict[str, Any]:
@@ -74,7 +78,7 @@ def infer_config(weights: dict[str, Tensor], vision_head: int, text_head: int, h
     side = round((len(weights["visual.positional_embedding"]) - 1) ** 0.5)  # one position is the class token's
     sizes = {"patch_size": patches.shape[-1], "image_size": side * patches.shape[-1]}
     length = {"vocab_size": len(words), "max_position_embeddings": len(weights["positional_embedding"])}
-    # The two last words open and close a text.
+    # The last two words of the vocabulary open and close a text.
     ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
     return CLIPConfig(
         projection_dim=weights["text_projection"].shape[1],

@@ -1,21 +1,22 @@
-"""The head that turns an embedding into one number in LAION's aesthetic predictor, and in ImageReward after it."""
+"""The head of LAION's aesthetic predictor and of ImageReward: embedding → number."""
 
 from torch import Tensor, nn
 
 from thinkdraw.errors import UserError
 
-_LAYERS = (0, 2, 4, 6, 7)  # the numbers between are dropout, which does nothing here
+_LAYERS = (0, 2, 4, 6, 7)  # the numbers in between are dropout layers, which do nothing in eval mode
 
 
 def read_head(path: str, weights: dict[str, Tensor], prefix: str) -> nn.Sequential:
-    """Five linear layers with nothing between them, in fp32, from `{prefix}{0,2,4,6,7}.{weight,bias}`.
+    """Make five linear layers, without activations, from `{prefix}{0,2,4,6,7}.…`.
 
-    Raises UserError unless these are all the weights with that prefix, and fit together.
+    Each layer has a weight and a bias, in fp32. Raises UserError unless these are all the weights with that prefix, and
+    fit together.
     Schuhmann 2022, `simple_inference.py` of github.com/christophschuhmann/improved-aesthetic-predictor.
     """
     names = [(f"{prefix}{layer}.weight", f"{prefix}{layer}.bias") for layer in _LAYERS]
-    wanted = {name for pair in names for name in pair}
-    if different := sorted(wanted ^ {name for name in weights if name.startswith(prefix)}):
+    expected = {name for pair in names for name in pair}
+    if different := sorted(expected ^ {name for name in weights if name.startswith(prefix)}):
         raise UserError(
             f"judge {path}: {different[0]} is not as in a head of five linear layers. Give the published file."
         )

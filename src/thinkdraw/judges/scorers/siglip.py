@@ -1,4 +1,4 @@
-"""How well a text fits a picture under a frozen SigLIP or SigLIP 2, as the probability that they belong together."""
+"""How well a text fits a picture under SigLIP or SigLIP 2, as a probability."""
 
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ MODELS = {"siglip": SiglipModel, "siglip2": Siglip2Model}
 
 
 class SiglipScorer(EmbeddingScorer):
-    """P(picture and text belong together) = sigmoid(exp(logit_scale) × cosine + logit_bias), in 0..1, as a `Scorer`.
+    """Scores the probability that picture and text belong together, under SigLIP.
 
-    Higher = fits better; each pair by itself, and most pairs are near 0. NaN: an embedding that is not finite.
+    sigmoid(exp(logit_scale) × cosine + logit_bias), in 0..1, higher = fits better. Each pair is scored by itself, and
+    most pairs are near 0. NaN: an embedding that is not finite.
     path: a `SiglipModel` (SigLIP, and SigLIP 2 of fixed size) or `Siglip2Model` (SigLIP 2 NaFlex, which keeps the
     picture's proportions), a folder or a Hugging Face model id. max_pairs: pictures or texts per forward pass.
     Texts are read as the models were trained: in lower case, padded on the right to the full length without a mask.
@@ -39,16 +40,16 @@ class SiglipScorer(EmbeddingScorer):
         self.tokenizer, self.image_processor = read_tokenizer(self.path), read_image_processor(self.path, pil)
         self.max_tokens = self.model.config.text_config.max_position_embeddings
 
-    def _see(self, pictures: Tensor) -> Tensor:
-        seen = self.image_processor(list(pictures.numpy()), return_tensors="pt")
-        return self.model.get_image_features(**seen.to(self.device)).pooler_output
+    def _embed_pictures(self, pictures: Tensor) -> Tensor:
+        pixels = self.image_processor(list(pictures.numpy()), return_tensors="pt")
+        return self.model.get_image_features(**pixels.to(self.device)).pooler_output
 
-    def _prepared(self, text: str) -> str:
+    def _prepare(self, text: str) -> str:
         return text.lower()
 
-    def _read(self, texts: list[str]) -> Tensor:
+    def _embed_texts(self, texts: list[str]) -> Tensor:
         ids = self.tokenizer(
-            [self._prepared(text) for text in texts],
+            [self._prepare(text) for text in texts],
             padding="max_length",
             padding_side="right",
             truncation=True,
@@ -57,5 +58,5 @@ class SiglipScorer(EmbeddingScorer):
         ).input_ids
         return self.model.get_text_features(input_ids=ids.to(self.device)).pooler_output
 
-    def _scaled(self, cosines: Tensor) -> Tensor:
+    def _scale(self, cosines: Tensor) -> Tensor:
         return torch.sigmoid(self.model.logit_scale.exp().cpu() * cosines + self.model.logit_bias.cpu())

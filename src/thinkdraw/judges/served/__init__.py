@@ -1,1 +1,1 @@
-"""Judges behind an OpenAI-compatible server: yes or no with its probability, first words, and texts."""
+"""Judges behind an OpenAI-compatible server: P(yes), first words, and texts."""

@@ -1,4 +1,4 @@
-"""Chat requests to an OpenAI-compatible server: many at once, tried again where that may help, never mixed up."""
+"""Chat requests to an OpenAI-compatible server: many at once, retried, in order."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -12,14 +12,16 @@ from thinkdraw.runtime.json_types import JsonMapping
 
 
 class Endpoint:
-    """One server at `base_url` ("http://127.0.0.1:8000/v1").
+    """One chat server at `base_url` ("http://127.0.0.1:8000/v1").
 
     api_key_env: name of the environment variable that holds the key; None sends none. max_concurrent: requests under
-    way at once. timeout_s: for a whole answer. max_retries: after no connection, a timeout, HTTP 408, 409, 425, 429 and
-    5xx, and a reply that cannot be read, each after about twice the pause of the one before, from `backoff_s` up to a
-    minute. extra_body: further fields of every request; null takes one of ours out. What a server refuses by its name
-    (max_tokens, temperature) is put otherwise, see `runtime.chat`.
-    Raises UserError for an address that cannot be right, or to which the key must not go.
+    way at once. timeout_s: for a whole answer.
+    max_retries: further tries after no connection, a timeout, HTTP 408, 409, 425, 429 and 5xx, and a reply that cannot
+    be read.
+    The pause before a retry starts at `backoff_s` and about doubles each time, up to a minute.
+    extra_body: further fields of every request; null removes one of ours. A field that the server refuses by name
+    (max_tokens, temperature) is sent in another form, see `runtime.chat`.
+    Raises UserError for an address that cannot be right, or that the key must not be sent to.
     """
 
     def __init__(
@@ -39,15 +41,15 @@ class Endpoint:
 
     @property
     def left_out(self) -> list[str]:
-        """Fields that the server refuses and requests are sent without."""
+        """Fields that the server refuses; requests are sent without them."""
         return self._chat.dialect.left_out
 
     def ask(self, body: JsonMapping) -> ChatCompletion:
-        """One chat completion. Raises NoAnswer when the last retry failed too."""
+        """Send one chat request. Raises NoAnswer when the last retry failed too."""
         return self._chat.ask(body)
 
     def ask_all(self, make_bodies: Sequence[Callable[[], JsonMapping]]) -> list[ChatCompletion | NoAnswer]:
-        """The outcome of each request, in the order of the requests."""
+        """Send many requests; return each one's outcome in the order of the requests."""
 
         def outcome(make_body: Callable[[], JsonMapping]) -> ChatCompletion | NoAnswer:
             try:
@@ -59,10 +61,10 @@ class Endpoint:
         try:
             return list(pool.map(outcome, make_bodies))
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # an interrupt does not wait for the queue
+            pool.shutdown(wait=False, cancel_futures=True)  # so that Ctrl-C does not wait for queued requests
 
     def served_models(self) -> list[str]:
-        """What the server lists, empty where it does not say."""
+        """List the models that the server names; empty where it does not say."""
         try:
             models = json.loads(self._chat.client.send("/models"))["data"]
             return [str(model["id"]) for model in models]

@@ -1,4 +1,4 @@
-"""The probability that a served model's reply begins with one of several words, as far as its endpoint shows it."""
+"""The probability that a served model's reply begins with given words (GenEval 2)."""
 
 import math
 from collections.abc import Sequence
@@ -13,10 +13,11 @@ from thinkdraw.judges.served.openai_judge import OpenAIJudge, first_token
 
 
 class OpenAIWords(OpenAIJudge):
-    """`OpenAIJudge` in mode "logprobs" that also gives the probabilities of other first words than yes and no.
+    """An `OpenAIJudge` that also gives the probability of any first words of a reply.
 
-    Only the `top_logprobs` most likely tokens are seen: a word that is not among them, or that is more than one token,
-    adds nothing, so a value may lie below the local one by their probability. Settings are `OpenAIJudge`'s without `mode`.
+    Its mode is "logprobs". Only the `top_logprobs` most likely tokens are seen. A word that is not among them, or that
+    is more than one token, adds nothing, so a value may lie below a local model's by their probability. Settings are
+    `OpenAIJudge`'s without `mode`.
     """
 
     name = "openai-words"
@@ -26,17 +27,17 @@ class OpenAIWords(OpenAIJudge):
         super().__init__(model, base_url, "logprobs", **settings)
 
     def first_words(self, pictures: Tensor, texts: Sequence[str], strings: Sequence[Sequence[str]]) -> Tensor:
-        """Sum over a row's strings of the probability of the token that spells it, as often as it stands there.
+        """Sum the probabilities of the tokens that spell each row's strings.
 
-        pictures: (B, H, W, 3) uint8. texts: B messages, sent as they are. strings: B lists. → (B,) float32, NaN where no
-        answer came.
+        A string that is listed twice counts twice. pictures: (B, H, W, 3) uint8. texts: B messages, sent as they are.
+        strings: B lists. → (B,) float32, NaN where no answer came.
         """
         check_pairs(pictures, texts)
         settings = {"max_tokens": 1, "logprobs": True, "top_logprobs": self.top_logprobs}
         pairs = zip(pictures.cpu().numpy(), texts)
         bodies = [partial(self._body, text, [picture], **settings) for picture, text in pairs]
         sums = []
-        for reply, words in zip(self._ask_all(bodies), strings, strict=True):
+        for reply, words in zip(self._send_all(bodies), strings, strict=True):
             likely = first_token(reply) if reply is not None else ()
             masses = {alternative.token: math.exp(alternative.logprob) for alternative in likely}
             sums.append(sum(masses.get(word, 0.0) for word in words) if masses else math.nan)
