@@ -58,7 +58,7 @@ def test_a_run_that_its_own_policy_judges_goes_on_with_the_policy_it_began_with(
 def test_a_run_goes_on_with_the_judge_of_its_beginning_only(tmp_path, policy):
     config = grpo_config(tmp_path, policy, max_steps=2, **SMALL)
     grpo.run(config.model_copy(update={"max_steps": 1}), reward=Versioned("a1"))
-    with pytest.raises(UserError, match="began with revision a1 of reward versioned, and this is b2") as caught:
+    with pytest.raises(UserError, match="began with revision a1 of reward versioned, and now it has b2") as caught:
         grpo.run(config, reward=Versioned("b2"))
     assert "\n" not in str(caught.value) and len(rows_without_times(config.out)) == 1
     grpo.run(config, reward=Versioned("a1"))

@@ -25,7 +25,7 @@ def test_the_reward_is_the_scorers_number_for_the_picture_and_its_prompts_text()
 
 
 def test_the_reward_needs_pictures_and_a_scorer():
-    with pytest.raises(ValueError, match="without pictures"):
+    with pytest.raises(ValueError, match="have no pictures"):
         load_reward("lab-clip", scorer=Lengths())(rollouts(PROMPTS, None, ["", ""]))
     with pytest.raises(TypeError, match=r"str has no \.score"):
         load_reward("lab-clip", scorer="lab")

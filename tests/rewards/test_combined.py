@@ -73,7 +73,7 @@ def test_parts_and_where_they_apply_are_what_gdpo_takes():
     ("settings", "message"),
     [
         ({"rewards": {}}, "no rewards to combine"),
-        ({"rewards": {"a": None}, "weights": {"b": 1}}, "weights of b, the rewards are a"),
+        ({"rewards": {"a": None}, "weights": {"b": 1}}, "weights for b, but the rewards are a"),
         ({"rewards": {"a": None}, "weights": {"a": 0}}, "all weights are 0"),
     ],
 )

@@ -93,7 +93,7 @@ def test_a_question_counts_only_if_what_it_depends_on_is_true():
     prompt = Prompt("a red ring", tag="dense", questions=(QUESTIONS.questions[0], red))
     verdict = judge(picture(Thing("cup", "red", "large", "solid", 0, 0)), prompt)
     assert verdict.share == 0 and verdict.reason == "no: is there a ring?\nno: is it red?"
-    assert facts_hold(prompt, verdict.found) == [False, True]
+    assert facts_hold(prompt, verdict.contents) == [False, True]
 
 
 def test_places_in_questions_follow_genevals_rule_for_boxes():
@@ -167,7 +167,7 @@ def test_prompts_without_questions_are_refused_by_the_judge():
 
 def test_rewards_need_pictures():
     for reward in (load_reward("lab-detector"), load_reward("lab-judge", questioner=Answers(0.5))):
-        with pytest.raises(ValueError, match="without pictures"):
+        with pytest.raises(ValueError, match="have no pictures"):
             reward(rollouts([QUESTIONS], None, [""]))
 
 

@@ -95,13 +95,13 @@ def test_combined_opens_its_rewards_and_their_judges():
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
-        ("vqa-yes", {"questioner": "lab-detector"}, "reward 'vqa-yes': questioner=lab-detector: that judge is no Questioner"),
+        ("vqa-yes", {"questioner": "lab-detector"}, "reward 'vqa-yes': questioner=lab-detector: this judge is no Questioner"),
         ("vqa-yes", {"questioner": "wlm"}, "unknown judge 'wlm': did you mean vlm"),
         ("vqa-yes", {"questioner": {"path": "x"}}, "questioner has no name of a judge. Write it as {name: …}"),
         ("objects", {"detector": {"name": "lab-detector", "size": 3}}, "judge 'lab-detector': got an unexpected keyword"),
         ("objects", {}, "missing a required argument: 'detector'"),
         ("combined", {"rewards": {"a": {"name": 3}}}, "reward 'a' has no name of a reward"),
-        ("vqa-yes", {"questioner": "self"}, "judge 'self' is the policy in training, and here none is trained"),
+        ("vqa-yes", {"questioner": "self"}, "judge 'self' is the policy that a run trains, and no policy is trained here"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_opened_is_said_in_a_line(name, settings, message):

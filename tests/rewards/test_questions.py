@@ -7,7 +7,7 @@ from tests.rewards.judges import Questions
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards import load_reward
-from thinkdraw.rewards.questions import counted
+from thinkdraw.rewards.questions import question_points
 from thinkdraw.types import Prompt, Question
 
 NAN = math.nan
@@ -38,17 +38,17 @@ def test_the_reward_is_the_mean_of_p_yes_or_their_product():
     ],
 )
 def test_a_question_counts_only_if_what_it_depends_on_is_true(answers, counts):
-    assert counted(DOG, torch.tensor(answers)).tolist() == pytest.approx(counts, nan_ok=True)
+    assert question_points(DOG, torch.tensor(answers)).tolist() == pytest.approx(counts, nan_ok=True)
 
 
 def test_a_no_passes_down_a_chain_whatever_the_order_of_the_questions():
     chain = Prompt("x", questions=(Question(3, "c", (2,)), Question(2, "b", (1,)), Question(1, "a")))
-    assert counted(chain, torch.tensor([0.9, 0.9, 0.1])).tolist() == pytest.approx([0, 0, 0.1])
+    assert question_points(chain, torch.tensor([0.9, 0.9, 0.1])).tolist() == pytest.approx([0, 0, 0.1])
 
 
 def test_of_two_parents_a_no_decides_where_the_other_has_no_verdict():
     both = Prompt("x", questions=(Question(1, "a"), Question(2, "b"), Question(3, "c", (1, 2))))
-    assert counted(both, torch.tensor([NAN, 0.2, 0.9])).tolist() == pytest.approx([NAN, 0.2, 0], nan_ok=True)
+    assert question_points(both, torch.tensor([NAN, 0.2, 0.9])).tolist() == pytest.approx([NAN, 0.2, 0], nan_ok=True)
 
 
 def test_a_prompt_without_questions_is_not_judged_and_is_no_failure():
@@ -72,7 +72,7 @@ def test_an_answer_that_is_missing_makes_its_own_picture_nan_and_no_other():
 def test_a_dependency_on_itself_or_on_nothing_is_named(parents):
     prompt = Prompt("x", questions=(Question(1, "a", parents),))
     with pytest.raises(UserError, match=r"question \d (depends on itself|is none of its questions)"):
-        counted(prompt, torch.tensor([1.0]))
+        question_points(prompt, torch.tensor([1.0]))
 
 
 def test_an_unknown_way_to_combine_is_refused():

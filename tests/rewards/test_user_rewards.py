@@ -167,9 +167,9 @@ def test_an_object_and_types_that_only_a_type_checker_knows_are_opened():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("Uncallable", "gives a Uncallable, which cannot be called"),
+        ("Uncallable", "made a Uncallable, which cannot be called"),
         ("a_number", "has a int as a_number"),
-        ("other_word", "needs pictures. Call it rollouts"),
+        ("other_word", "needs pictures. Name that parameter rollouts"),
     ],
 )
 def test_what_is_no_reward_is_refused_in_a_line(name, says):
@@ -201,7 +201,8 @@ def says(answer):
     "error", [KeyError("score"), RuntimeError("out of\nmemory"), StopIteration(), SystemExit("no")]
 )
 def test_what_a_reward_raises_is_one_line_with_its_name_and_line_also_within_a_sum(error):
-    line = rf"^reward mine raised {type(error).__name__}.*\(test_user_rewards\.py line \d+\)\. Mend it\. Return one number for each of the 2"
+    place, way_out = r"\(test_user_rewards\.py line \d+\)", r"Mend it\. Return one number for each of the 2"
+    line = rf"^reward mine raised {type(error).__name__}.*{place}\. {way_out}"
     whole = CombinedReward({"low": lambda rollouts: torch.zeros(2), "mine": says(error)})
     for reward in (UserReward(says(error), "mine"), whole):
         with pytest.raises(OwnCodeError, match=line) as found:

@@ -173,7 +173,7 @@ class Finder:
 
 
 def parts_of(sizes: Iterable[tuple[_Thing, int]], most: int) -> Iterator[list[_Thing]]:
-    """Things in order, in parts that are held in memory together.
+    """ThingPair in order, in parts that are held in memory together.
 
     sizes: a thing and its pixels. A part has at most `most` things and `PIXELS_AT_ONCE`, or one thing that has more.
     """

@@ -1,7 +1,7 @@
-"""Judges' answers → one number per picture.
+"""Rewards: they turn judges' answers into one number per picture.
 
-`rules.py` holds the published rules of benchmarks (counts, colours, relations) as pure functions, so that a metric and
-a reward can never disagree about what a correct picture is.
+Published rules of benchmarks (counts, colours, relations) are pure functions, such as those in `rules.py`. Benchmarks
+and rewards both call them, so they cannot disagree about what a correct picture is.
 """
 
 import inspect
@@ -43,28 +43,30 @@ REWARDS = {
 
 
 def load_reward(name: str, **settings: Any) -> Reward:
-    """The reward called `name`, or of the class at a dotted path `pkg.mod:Class`, made with its settings.
+    """Make the reward with this registry name or dotted path `pkg.mod:Class`.
 
-    What stands at a dotted path, is no class and has a first parameter called `rollouts` is the reward itself.
-    Raises UserError for an unknown name, a path without such a class, and settings that the class does not take.
+    A dotted path may also name the reward itself: a function or object whose first parameter is called `rollouts`.
+    Raises UserError for an unknown name, a path that leads nowhere, and settings that the reward does not take.
     """
     from thinkdraw.rewards.user_rewards import as_reward
 
     maker = find("reward", REWARDS, name)
     if not inspect.isclass(maker) and next(iter(inspect.signature(maker).parameters), "") == "rollouts":
         return as_reward(partial(maker, **settings) if settings else maker, getattr(maker, "__name__", name))
-    if inspect.isfunction(maker) and name not in REWARDS and not settings and len(needed := _needed(maker)) == 1:
+    if inspect.isfunction(maker) and name not in REWARDS and not settings and len(required := _required(maker)) == 1:
         raise UserError(
-            f"reward {name!r} needs {needed[0]}. Call it rollouts if the function is the reward itself, or give it as a setting."
+            f"reward {name!r} needs {required[0]}. Name that parameter rollouts if the function is the reward itself, or give "
+            f"the setting {required[0]}."
         )
-    made = make("reward", REWARDS, name, settings)
-    if not callable(made):
+    reward = make("reward", REWARDS, name, settings)
+    if not callable(reward):
         raise UserError(
-            f"reward {name!r} gives a {type(made).__name__}, which cannot be called with rollouts. Give it a __call__(rollouts)."
+            f"reward {name!r} made a {type(reward).__name__}, which cannot be called with rollouts. Give it a __call__(rollouts)."
         )
-    return as_reward(made, name.rpartition(":")[2])
+    return as_reward(reward, name.rpartition(":")[2])
 
 
-def _needed(function: Callable[..., Any]) -> list[str]:
+def _required(function: Callable[..., Any]) -> list[str]:
+    """Return the names of the parameters that have no default."""
     parameters = inspect.signature(function).parameters.values()
     return [p.name for p in parameters if p.default is p.empty and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]

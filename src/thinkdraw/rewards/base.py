@@ -1,4 +1,4 @@
-"""The base class of the shipped rewards: which judges a reward asks, and whether any of them is in another process."""
+"""The base class of the shipped rewards: it lists a reward's judges."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -8,9 +8,10 @@ from thinkdraw.types import Rollouts, Verdicts
 
 
 class BaseReward:
-    """A `types.Reward` whose judges are in its attributes; it has one number, and no weights of parts.
+    """A `types.Reward` whose judges are attributes; it gives one number per rollout.
 
-    asks: names of those attributes, such as ("detector",). A subclass sets it and `name`, and defines `__call__`.
+    asks: names of the attributes that hold judges, such as ("detector",). A subclass sets `asks` and `name` and
+    defines `__call__`.
     """
 
     asks: ClassVar[tuple[str, ...]] = ()

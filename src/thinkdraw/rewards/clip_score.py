@@ -1,4 +1,4 @@
-"""How well a picture fits its prompt's text: a preference-style judge, which needs no clauses and no questions."""
+"""Rewards from a scorer of picture and text, such as CLIP."""
 
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
@@ -6,10 +6,11 @@ from thinkdraw.types import Rollouts, Scorer, Verdicts
 
 
 class ScoreReward(BaseReward):
-    """The scorer's number for a picture and its prompt's text, raw: a CLIP's cosine similarity in −1..1, ImageReward's
-    unbounded one, whatever the scorer says of itself; higher is better. NaN where the scorer has no verdict.
+    """How well the picture fits its prompt's text, by a scorer such as CLIP.
 
-    scorer: a `Scorer`, for instance `ClipScorer`. One call scores a batch.
+    It needs a scorer, and neither clauses nor questions in the prompt. The scorer's number is passed on as it is: a
+    cosine similarity in −1..1 from CLIP, an unbounded number from ImageReward. Higher is better. NaN = no verdict.
+    scorer: a `Scorer`, for instance `ClipScorer`; it is called once for the whole batch.
     """
 
     name = "score"
@@ -26,6 +27,9 @@ class ScoreReward(BaseReward):
 
 
 class ClipScoreReward(ScoreReward):
-    """`ScoreReward` with the lab's CLIP."""
+    """How well the picture fits its prompt's text, by the lab's own CLIP.
+
+    It is `ScoreReward` under the name `lab-clip`, which opens the lab's CLIP where no scorer is named.
+    """
 
     name = "lab-clip"

@@ -1,4 +1,4 @@
-"""Several rewards at once: their raw numbers for the objective that combines them, and a plain sum where one is asked for."""
+"""Several rewards at once: each one's raw numbers, and their weighted sum."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -12,12 +12,13 @@ from thinkdraw.types import Reward, Rollouts, Verdicts
 
 
 class CombinedReward(BaseReward):
-    """The sum of weight · value over the rewards that apply to a rollout, on whatever scale that gives; higher is better.
+    """Weighted sum of several rewards; the raw number of each is kept beside it.
 
-    NaN where a reward that applies, and has a weight, has no verdict; and where none applies. A reward of weight 0 is
-    looked at and not counted. rewards: name → reward. weights: name → number, 1 where it is not named.
-    The verdicts' `parts` are the raw values, for the log and for `objectives.combine`, which balances them by `gdpo` or by
-    declared ranges, given `part_applies` as its `applies`.
+    It needs `rewards`, name → reward; `weights` are 1 where none is named. A rollout's sum is over the rewards that
+    apply to it, on whatever scale that gives; higher is better. NaN where one of them has a weight and no verdict, or
+    where none applies. A reward of weight 0 is computed and logged, and does not count.
+    The verdicts' `parts` are the raw values. `objectives.combine` may balance these instead of taking the sum: by
+    `gdpo` or by declared ranges, with `part_applies` as its `applies`.
     """
 
     def __init__(
@@ -28,12 +29,12 @@ class CombinedReward(BaseReward):
             raise UserError(f"{name} has no rewards to combine. Name at least one.")
         if unknown := sorted(weights.keys() - rewards.keys()):
             raise UserError(
-                f"{name}: weights of {', '.join(unknown)}, the rewards are {', '.join(rewards)}. Correct them."
+                f"{name}: there are weights for {', '.join(unknown)}, but the rewards are {', '.join(rewards)}. Correct the names."
             )
         self.name = name
         self.weights: Mapping[str, float] = {part: float(weights.get(part, 1.0)) for part in rewards}
         if not any(self.weights.values()):
-            raise UserError(f"{name}: all weights are 0, so that every picture would be as good. Raise one.")
+            raise UserError(f"{name}: all weights are 0, so every picture would get the same reward. Raise one.")
         self.rewards = {part: as_reward(reward, part) for part, reward in rewards.items()}
 
     @property
@@ -46,11 +47,11 @@ class CombinedReward(BaseReward):
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         verdicts = {part: reward(rollouts) for part, reward in self.rewards.items()}
-        weighed = {part: weight for part, weight in self.weights.items() if weight}
+        weights = {part: weight for part, weight in self.weights.items() if weight}
         total = torch.zeros(len(rollouts))
-        for part, weight in weighed.items():
+        for part, weight in weights.items():
             total = total + torch.where(verdicts[part].applies, weight * verdicts[part].rewards, 0.0)
-        applies = torch.stack([verdicts[part].applies for part in weighed]).any(0)
+        applies = torch.stack([verdicts[part].applies for part in weights]).any(0)
         return Verdicts(
             total.masked_fill(~applies, torch.nan), applies, {part: v.rewards for part, v in verdicts.items()},
             {part: v.applies for part, v in verdicts.items()}, sum((v.notes for v in verdicts.values()), Counter()),

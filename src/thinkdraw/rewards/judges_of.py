@@ -1,6 +1,6 @@
 """The judges that a reward asks, with their names, revisions and failures.
 
-Only this module looks for the optional attributes of a judge (`types.Judge`), of which ours and users' have some.
+Only this module looks for the optional attributes of a judge (`types.Judge`), of which a judge may have some or none.
 """
 
 from collections import Counter
@@ -14,9 +14,9 @@ _DEPTH = 8  # judges are searched for this many attributes deep
 
 
 class AnyJudge:
-    """Anything that a reward asks, as a `types.Judge`: what it does not declare is filled in.
+    """Anything that a reward asks, as a `types.Judge` with every attribute filled in.
 
-    target: a judge, ours or a user's, or any other object in a user's reward.
+    target: a judge, shipped or a user's, or any other object in a user's reward.
     """
 
     def __init__(self, target: object) -> None:
@@ -33,7 +33,7 @@ class AnyJudge:
 
     @property
     def former_revision(self) -> str | None:
-        """Its revision as older versions wrote it, where that differs."""
+        """The revision as older versions wrote it; today's where the two are the same."""
         former = getattr(self.target, "former_revision", None)
         return former if isinstance(former, str) else self.revision
 
@@ -43,7 +43,10 @@ class AnyJudge:
 
     @property
     def failures(self) -> Counter[str]:
-        """Reason for no verdict → count so far; a user's own reward may call them `problems`."""
+        """Reason for no verdict → count so far.
+
+        A user's own reward may call the attribute `problems`.
+        """
         counters = (getattr(self.target, name, None) for name in ("failures", "problems"))
         return sum((counter for counter in counters if isinstance(counter, Counter)), Counter())
 
@@ -62,34 +65,34 @@ def judges_of(reward: Reward, *, within_revisions: bool = True) -> Iterator[tupl
 
 
 def _with_attributes(
-    thing: object, path: str, depth: int, seen: set[int], within_revisions: bool
+    target: object, path: str, depth: int, seen: set[int], within_revisions: bool
 ) -> Iterator[tuple[str, AnyJudge]]:
-    """Yield the thing as a judge, then what is in its attributes.
+    """Yield the object as a judge, then whatever its attributes hold.
 
     seen: ids of the objects that have been yielded.
     """
-    if id(thing) in seen or depth == 0 or isinstance(thing, type | Rollouts):
+    if id(target) in seen or depth == 0 or isinstance(target, type | Rollouts):
         return
-    seen.add(id(thing))
-    judge = AnyJudge(thing)
+    seen.add(id(target))
+    judge = AnyJudge(target)
     yield path, judge
-    if isinstance(thing, nn.Module) or (judge.revision and not within_revisions):
+    if isinstance(target, nn.Module) or (judge.revision and not within_revisions):
         return
-    if isinstance(thing, dict):
-        attributes = {str(key): value for key, value in thing.items()}
-    elif isinstance(thing, list | tuple):
-        attributes = {str(index): value for index, value in enumerate(thing)}
+    if isinstance(target, dict):
+        attributes = {str(key): value for key, value in target.items()}
+    elif isinstance(target, list | tuple):
+        attributes = {str(index): value for index, value in enumerate(target)}
     else:
-        attributes = getattr(thing, "__dict__", {})
+        attributes = getattr(target, "__dict__", {})
     for name, value in sorted(attributes.items()):
         yield from _with_attributes(value, f"{path}.{name}", depth - 1, seen, within_revisions)
 
 
 def failure_summary(reward: Reward, notes: Counter[str] | None = None) -> str:
-    """Say in one line why judges gave no verdict so far, or "" if all did.
+    """Say in one line why judges gave no verdict so far; "" if all did.
 
-    Each judge shows its two most frequent reasons with their counts.
-    notes: of the reward's `Verdicts`, used where no judge counts its failures.
+    Each judge's two most frequent reasons are named, with their counts. notes: those of the reward's `Verdicts`, used
+    where no judge counts its failures.
     """
     counts = [(judge.name, judge.failures) for _, judge in judges_of(reward) if judge.failures]
     if not counts and notes:

@@ -1,7 +1,7 @@
-"""What rewards share: the pictures of rollouts, and judges asked about many rows at once and held to their protocol.
+"""What rewards share: pictures of rollouts, and checked calls to judges.
 
-A reward that has nothing to say about some prompts, because they lack what it looks at, says in its `Verdicts` that it
-does not apply to them; its value is NaN there, which is no failure. Every other NaN is: a judge gave no verdict.
+Some prompts lack what a reward looks at. Its `Verdicts` then say that it does not apply; the value is NaN there,
+which is no failure. Every other NaN is a failure: a judge gave no verdict.
 """
 
 import math
@@ -18,114 +18,136 @@ from thinkdraw.rewards.judges_of import AnyJudge
 from thinkdraw.runtime.chat.thoughts import without_thoughts
 from thinkdraw.types import Detection, Detector, Questioner, Request, Rollouts, Writer
 
-PAIRS_AT_ONCE = 512  # pictures repeated in memory at a time, one for each question
+PAIRS_AT_ONCE = 512  # pairs of picture and question held in memory at once: a picture is repeated for each question
 _Judge = TypeVar("_Judge")
 
 
-def held_to(protocol: type[_Judge], judge: object) -> _Judge:
-    """The judge; the answers of a user's own are checked. Raises TypeError where it lacks the protocol's method."""
+def check_judge(protocol: type[_Judge], judge: object) -> _Judge:
+    """Check that the judge follows the protocol; guard a user's own judge.
+
+    Raises TypeError where it lacks the protocol's method.
+    """
     if not isinstance(judge, protocol):
-        raise TypeError(f"{type(judge).__name__} is no {protocol.__name__}, which this reward asks.")
+        raise TypeError(f"{type(judge).__name__} is no {protocol.__name__}, which this reward needs. Give one.")
     return with_checked_answers(AnyJudge(judge).name, judge)
 
 
 def pictures_of(rollouts: Rollouts) -> Tensor:
-    """(B, H, W, 3) uint8. Raises ValueError where they were not decoded."""
+    """Return the decoded pictures, (B, H, W, 3) uint8.
+
+    Raises ValueError if the rollouts were not decoded.
+    """
     if rollouts.pictures is None:
-        raise ValueError("rollouts without pictures: sample with decode=True, or decode before the reward.")
+        raise ValueError("these rollouts have no pictures. Sample with decode=True, or decode them before the reward.")
     return rollouts.pictures
 
 
 def thoughts_of(rollouts: Rollouts) -> tuple[str, ...]:
-    """A text for each row, empty where the policy did not think."""
+    """Return a text for each rollout, empty where the policy did not think."""
     return rollouts.thoughts or ("",) * len(rollouts)
 
 
-def fill_template(template: str, text: str, place: str = "{prompt}") -> str:
-    """The template with the text in its place; other braces stay as they are."""
-    return template.replace(place, text)
+def fill_template(template: str, text: str, field: str = "{prompt}") -> str:
+    """Put the text where the template has the field; leave other braces alone."""
+    return template.replace(field, text)  # not str.format: a template may show JSON, whose braces stay
 
 
-def check_template(name: str, template: str, place: str = "{prompt}") -> str:
-    """The template. Raises UserError where the text has no place in it. name: of reward and setting."""
-    if place not in template:
-        raise UserError(f"{name}={template[:60]!r} has no {place}, so the judge cannot know what to look for. Add it.")
+def check_template(name: str, template: str, field: str = "{prompt}") -> str:
+    """Return the template after checking that it has the field.
+
+    name: of reward and setting, for the UserError.
+    """
+    if field not in template:
+        raise UserError(f"{name}={template[:60]!r} has no {field}, so the judge cannot know what to look for. Add it.")
     return template
 
 
 def p_yes(questioner: Questioner, pictures: Tensor, questions: Sequence[Sequence[str]]) -> list[Tensor]:
-    """P(yes) of each row's questions, float32 on the CPU; a row without questions is not shown to the judge.
+    """Ask each picture its questions; give P(yes) per picture, float32 on the CPU.
 
-    Raises ValueError for answers that are not one number in 0..1, or NaN, for each question.
+    questions: a list for each picture. A picture without questions is not shown to the judge.
+    Raises ValueError unless the judge answers each question with one number in 0..1, or NaN.
     """
     counts = [len(texts) for texts in questions]
     rows = [row for row, count in enumerate(counts) for _ in range(count)]
-    every = [text for texts in questions for text in texts]
+    all_questions = [text for texts in questions for text in texts]
     answers = [torch.zeros(0)]
     for start in range(0, len(rows), PAIRS_AT_ONCE):
         chosen = torch.tensor(rows[start : start + PAIRS_AT_ONCE], device=pictures.device)
-        texts = every[start : start + PAIRS_AT_ONCE]
+        texts = all_questions[start : start + PAIRS_AT_ONCE]
         p = questioner.answer(pictures[chosen], texts).float().cpu()
         if p.shape != (len(texts),) or bool(((p < -1e-5) | (p > 1 + 1e-5)).any()):
             raise ValueError(
-                f"{AnyJudge(questioner).name} answered {len(texts)} questions with {tuple(p.shape)} numbers, "
-                f"{p.flatten()[:3].tolist()} first: P(yes) is one number in 0..1 for each, or NaN."
+                f"{AnyJudge(questioner).name} answered {len(texts)} questions with numbers of shape {tuple(p.shape)}, "
+                f"the first ones {p.flatten()[:3].tolist()}. It must give P(yes) for each: one number in 0..1, or NaN."
             )
         answers.append(p.clamp(0, 1))
     return list(torch.cat(answers).split(counts))
 
 
-def requests_about(rollouts: Rollouts, instruction: str) -> list[Request]:
-    """The instruction about each row's picture, with the row's prompt in its place."""
+def picture_requests(rollouts: Rollouts, instruction: str) -> list[Request]:
+    """Write a request about each picture: the instruction with its prompt filled in."""
     rows = zip(rollouts.prompts, pictures_of(rollouts).cpu().numpy(), strict=True)
     return [Request(fill_template(instruction, prompt.text), (picture,)) for prompt, picture in rows]
 
 
-def written(writer: Writer, requests: Sequence[Request], parse: Callable[[str], float]) -> Tensor:
-    """What `parse` reads in the writer's replies, (len(requests),) float32; NaN without a reply."""
+def scores_from_replies(writer: Writer, requests: Sequence[Request], parse: Callable[[str], float]) -> Tensor:
+    """Send the requests to the writer and parse its replies, (len(requests),) float32.
+
+    NaN where there is no reply.
+    """
     replies = writer.write(requests)
     if len(replies) != len(requests):
         raise ValueError(
-            f"{AnyJudge(writer).name} wrote {len(replies)} replies to {len(requests)} requests: one for each."
+            f"{AnyJudge(writer).name} wrote {len(replies)} replies to {len(requests)} requests. It must write one for each."
         )
     return torch.tensor([math.nan if reply is None else parse(reply) for reply in replies], dtype=torch.float32)
 
 
 def last_line_after(mark: str, reply: str) -> str | None:
-    """What a judge wrote after the last `mark:`, on the first line that is not empty; None where it did not write it.
+    """Return what a judge wrote after the last `mark:`, or None without the mark.
 
-    A mark in another case or with another colon counts where there is none as asked for. Markup is taken off: asterisks,
-    quotes, tags, a closing full stop. Thoughts are not looked at.
+    The text is the first line after the mark that is not empty, without markup: asterisks, quotes, tags, a closing
+    full stop. Only if the exact mark is absent, one in another case or with another colon counts. Thoughts are not
+    searched.
     """
-    said = without_thoughts(reply)
-    marks = [*re.finditer(rf"{re.escape(mark)}:", said)] or [
-        *re.finditer(rf"\b{re.escape(mark)}[\s*_]*[:：]", said, re.IGNORECASE)
+    text = without_thoughts(reply)
+    marks = [*re.finditer(rf"{re.escape(mark)}:", text)] or [
+        *re.finditer(rf"\b{re.escape(mark)}[\s*_]*[:：]", text, re.IGNORECASE)
     ]
     if not marks:
         return None
-    line = said[marks[-1].end() :].strip(" \t\n*_").partition("\n")[0]
+    line = text[marks[-1].end() :].strip(" \t\n*_").partition("\n")[0]
     return re.sub(r"</?[A-Za-z_]\w*>|<\|\w+\|>", " ", line).lstrip(" \t*_\"'`“").rstrip(" \t*_.\"'`”")
 
 
-def detected(detector: Detector, rollouts: Rollouts, labels: Sequence[Sequence[str]]) -> list[list[Detection] | None]:
-    """What the detector finds of each row's labels; None = no verdict. A row without labels is not shown to it."""
+def detect_labels(
+    detector: Detector, rollouts: Rollouts, labels: Sequence[Sequence[str]]
+) -> list[list[Detection] | None]:
+    """Look for each picture's labels; None = no verdict.
+
+    A picture without labels is not shown to the detector and has no detections.
+    """
     pictures = pictures_of(rollouts)
     rows = [i for i, names in enumerate(labels) if names]
-    of_rows: list[list[Detection] | None] = [[] for _ in labels]
+    detections_of_rows: list[list[Detection] | None] = [[] for _ in labels]
     if rows:
         shown = pictures[torch.tensor(rows, device=pictures.device)]
-        for row, detections in zip(rows, found_in(detector, shown, [labels[i] for i in rows])):
-            of_rows[row] = detections
-    return of_rows
+        for row, detections in zip(rows, run_detector(detector, shown, [labels[i] for i in rows])):
+            detections_of_rows[row] = detections
+    return detections_of_rows
 
 
-def found_in(
+def run_detector(
     detector: Detector, pictures: Tensor, labels: Sequence[Sequence[str]] | None
 ) -> Sequence[list[Detection] | None]:
-    """What the detector finds in each picture. Raises ValueError where it answers for another number of them."""
+    """Run the detector on the pictures and check that each has a result.
+
+    Raises ValueError for another number of results than pictures.
+    """
     detections = detector.detect(pictures, labels)
     if len(detections) != len(pictures):
         raise ValueError(
-            f"{AnyJudge(detector).name} gave detections of {len(detections)} pictures, and was shown {len(pictures)}."
+            f"{AnyJudge(detector).name} gave detections of {len(detections)} pictures, but it was shown {len(pictures)}."
         )
     return detections

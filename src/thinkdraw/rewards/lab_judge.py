@@ -1,4 +1,4 @@
-"""Mean P(yes) over a prompt's yes/no questions: a learned judge in place of the exact detector."""
+"""A learned judge in place of the lab's exact detector."""
 
 import torch
 
@@ -10,9 +10,10 @@ from thinkdraw.types import Questioner, Rollouts, Verdicts
 
 
 class LabJudgeReward(BaseReward):
-    """The mean over a prompt's questions of P(yes), in 0..1; NaN if one of its questions got no verdict.
+    """Mean P(yes) of a learned judge over the prompt's yes/no questions.
 
-    questioner: a `Questioner`, for instance a frozen copy of the policy. One call answers all questions of a batch.
+    It needs prompts with questions, and a questioner: by default the lab's policy, frozen. 0..1, higher is better.
+    NaN if one of a prompt's questions got no verdict. All questions of a batch are asked in one call.
     """
 
     name = "lab-judge"
@@ -26,7 +27,7 @@ class LabJudgeReward(BaseReward):
         for prompt in rollouts.prompts:
             if not prompt.questions:
                 raise UserError(
-                    f"prompt {prompt.text[:60]!r} has no questions: lab-judge needs prompts that carry them."
+                    f"prompt {prompt.text[:60]!r} has no questions, which lab-judge needs. Use prompts with questions."
                 )
         counts = torch.tensor([len(prompt.questions) for prompt in rollouts.prompts])
         row = torch.arange(len(rollouts)).repeat_interleave(counts)

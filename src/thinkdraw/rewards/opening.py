@@ -1,8 +1,10 @@
-"""Open a reward and the frozen judges that it asks by their names, as configurations give them.
+"""Open a reward and its frozen judges by their names, as configurations give them.
 
-A reward's setting names a judge if that parameter's type, in the reward's signature, is a judge's protocol: `Scorer`,
-`Questioner`, `Detector`, `Writer` or one of the reward's own. Its value is a judge's name, or a mapping of that name and the
-judge's settings: `{questioner: {name: vlm, path: …}}`. In this file `own` is the policy that a run trains, for the judge `self`.
+A reward's setting names a judge if the parameter's type, in the reward's signature, is a judge's protocol: `Scorer`,
+`Questioner`, `Detector`, `Writer` or one that the reward defines. The setting's value is a judge's name, or a mapping
+of
+its name and settings: `{questioner: {name: vlm, path: …}}`.
+Throughout this file, `own` is the policy that a run trains, which the judge `self` refers to.
 """
 
 import inspect
@@ -23,8 +25,8 @@ from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.registry import find
 from thinkdraw.types import Policy, Reward
 
-# Reward → (its setting for a judge, which judge if that is left out, that judge's setting for a checkpoint). So the setting
-# may be left out, or be a checkpoint's path alone.
+# Reward → (its setting for a judge, the judge that it asks by default, that judge's setting for a checkpoint).
+# So the setting may be left out, or be just a checkpoint's path.
 USUAL_JUDGE = {"lab-judge": ("questioner", "policy", "policy"), "lab-clip": ("scorer", "lab-clip", "path")}
 
 
@@ -40,10 +42,10 @@ class RewardSettings(StrictModel):
 
 
 def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Reward:
-    """Open a reward: open the judges, and the rewards of `combined`, that its settings name; then `load_reward`.
+    """Open the judges and rewards that the settings name, then make the reward.
 
-    own: the policy that a run trains, for judge `self`. Raises UserError for what cannot be found or opened, and for a judge
-    that is not of the kind the reward asks.
+    own: the policy that a run trains, for judge `self`.
+    Raises UserError for what cannot be found or opened, and for a judge of another kind than the reward asks.
     """
     if name in USUAL_JUDGE:
         setting, judge, checkpoint = USUAL_JUDGE[name]
@@ -60,17 +62,17 @@ def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Rew
 
 
 def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
-    """Open a judge: for the judges `policy` and `self`, which are policies that answer, open the policy; then `load_judge`.
+    """Make a judge; for the judges `policy` and `self`, open the policy first.
 
-    The setting `policy` may be `lab`, a checkpoint or a run folder, which is opened frozen on the setting `device`. Without it
-    judge `policy` is the lab's, and judge `self` is `own`, or a copy of it as it is now. Raises UserError. Device and
-    precision of a judge that computes here are said in a line.
+    Their setting `policy` may be `lab`, a checkpoint or a run folder, which is opened frozen on the setting `device`.
+    Without it, judge `policy` is the lab's, and judge `self` is `own`, or a copy of it as it is now.
+    Prints on standard error where a judge computes in this process, and in which precision. Raises UserError.
     """
     if name in ("policy", "self"):
         policy = settings.get("policy", "lab" if name == "policy" else own)
         if policy is None:
             raise UserError(
-                "judge 'self' is the policy in training, and here none is trained. Name a checkpoint: "
+                "judge 'self' is the policy that a run trains, and no policy is trained here. Name a checkpoint: "
                 "{name: policy, policy: PATH}."
             )
         if isinstance(policy, str):
@@ -83,13 +85,13 @@ def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
 
 
 def on_device(name: str, settings: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """A judge's settings with `device` in them, where it takes one and is given none."""
+    """Add `device` to a judge's settings, if the judge takes one and none is set."""
     takes = name == "policy" or "device" in inspect.signature(find("judge", JUDGES, name)).parameters
     return {"device": device, **settings} if takes else dict(settings)
 
 
 def _say_where(name: str, judge: Any) -> None:
-    """Say on standard error where a judge that is a network computes, and in which precision."""
+    """Print on standard error where a judge's network computes, and its precision."""
     network = getattr(judge, "model", None) or getattr(getattr(judge, "policy", None), "network", None)
     weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None
     if weight is not None and os.environ.get("RANK", "0") == "0":
@@ -97,37 +99,40 @@ def _say_where(name: str, judge: Any) -> None:
 
 
 def _named_settings(maker: Any) -> dict[str, Any]:
-    """Parameter → the judge's protocol that it takes, or `Reward` if it takes a mapping of rewards; no other parameters.
+    """Map each parameter that names judges or rewards to what it takes.
 
-    maker: the reward's class or function.
+    That is the judge's protocol, or `Reward` for a mapping of rewards. maker: the reward's class or function.
     """
     try:
         hints = get_type_hints(maker.__init__ if inspect.isclass(maker) else maker)
-    except (NameError, TypeError):  # a user's own may name types that only a type checker imports, or be an object
+    except (NameError, TypeError):  # a user's reward may be an object, or name types that only a type checker imports
         return {}
     kinds = {}
     for name, hint in hints.items():
         if get_origin(hint) is Mapping and get_args(hint)[-1] is Reward:
             kinds[name] = Reward
-        # The type itself, or those of `Scorer | None`. Only what can be checked at run time is a judge's protocol.
+        # The type itself, or the members of `Scorer | None`. A judge's protocol can be checked at run time.
         elif protocols := [kind for kind in (hint, *get_args(hint)) if getattr(kind, "_is_runtime_protocol", False)]:
             kinds[name] = protocols[0]
     return kinds
 
 
 def _open_judge_of_kind(kind: Any, spec: str | Mapping[str, Any], own: Policy | None, where: str) -> Any:
-    """Open the judge that a setting names. kind: the protocol that it must have. where: the setting, for errors."""
+    """Open the judge that a setting names, and check that it is of the right kind.
+
+    kind: the protocol that it must follow. where: the setting, for errors.
+    """
     name, settings = _name_and_settings(spec, f"{where} has no name of a judge")
     judge = open_judge(name, own, **settings)
     if not isinstance(judge, kind):
-        raise UserError(f"{where}={name}: that judge is no {kind.__name__}. Name one that is.")
+        raise UserError(f"{where}={name}: this judge is no {kind.__name__}, which the reward needs. Name one that is.")
     return judge
 
 
 def _open_part(part: str, spec: Any, own: Policy | None) -> Reward:
     """Open one of the rewards of `combined`, which calls it `part`.
 
-    spec: its name; or its settings, with its name among them unless that is `part`; or the reward itself.
+    spec: its name; its settings, with the name among them unless that is `part`; or the reward itself.
     """
     if not isinstance(spec, str | Mapping):
         return spec
@@ -137,6 +142,7 @@ def _open_part(part: str, spec: Any, own: Policy | None) -> Reward:
 
 
 def _name_and_settings(spec: str | Mapping[str, Any], complaint: str) -> tuple[str, dict[str, Any]]:
+    """Split a judge's or reward's entry into its name and its settings."""
     settings = {"name": spec} if isinstance(spec, str) else dict(spec)
     name = settings.pop("name", None)
     if not isinstance(name, str):

@@ -1,4 +1,4 @@
-"""Which judge exactly: a short hash of a reward's settings and weights, so that verdicts of two are never mixed."""
+"""Which judge exactly: short hashes, so that verdicts of two judges never mix."""
 
 import hashlib
 import inspect
@@ -18,11 +18,14 @@ from thinkdraw.runtime.inputs.hashing import content_digest
 from thinkdraw.runtime.registry import is_own_code
 from thinkdraw.types import Reward
 
-_PLACES = 4096  # looked at in each tensor, as a policy's revision does: fine-tuning moves all of them
+_SAMPLES = 4096  # weights that are hashed of each tensor, as in a policy's revision: fine-tuning moves all of them
 
 
 def revision_of(reward: Reward, settings: dict[str, Any]) -> str:
-    """12 hex digits of name, settings, version and judges. settings: what the reward was made with."""
+    """Hash a reward's name, settings, version and judges; 12 hex digits.
+
+    settings: those that the reward was made with.
+    """
     kind = type(reward.call if isinstance(reward, UserReward) else reward).__qualname__
     facts = [reward.name, kind, settings, thinkdraw.__version__]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
@@ -31,9 +34,10 @@ def revision_of(reward: Reward, settings: dict[str, Any]) -> str:
 
 
 def judges_revision(reward: Reward, *, former: bool = False) -> str | None:
-    """The reward's own `revision`, else a hash of its judges' revisions and of weights; None where there are neither.
+    """Return the reward's own `revision`, or hash its judges' revisions and weights.
 
-    Rules have none. A judge that is not in this process has the revision that it reports. former: as older versions had it.
+    None where there are neither, as for pure rules. A judge in another process has the revision that it reports.
+    former: as older versions wrote it.
     """
     if reward.revision:
         return reward.revision
@@ -46,7 +50,7 @@ def judges_revision(reward: Reward, *, former: bool = False) -> str | None:
             for name, tensor in sorted(judge.target.state_dict().items()):
                 flat = tensor.flatten()
                 digest.update(f"{name}{tuple(tensor.shape)}".encode())
-                digest.update(flat[:: max(1, len(flat) // _PLACES)].float().cpu().numpy().tobytes())
+                digest.update(flat[:: max(1, len(flat) // _SAMPLES)].float().cpu().numpy().tobytes())
         else:
             continue
         is_empty = False
@@ -54,28 +58,34 @@ def judges_revision(reward: Reward, *, former: bool = False) -> str | None:
 
 
 def judges_and_code_revision(reward: Reward) -> str | None:
-    """A hash of all that the reward's verdicts follow from beside its settings: its judges, and code of the user's own.
+    """Hash what decides the verdicts besides settings: judges and the user's own code.
 
-    None where there is neither: shipped rules.
+    None where there is neither, as for shipped rules.
     """
-    parts = [judges_revision(reward), *(file.read_bytes() for file in user_code_files(reward))]
-    return content_digest(parts)[:12] if parts[1:] else judges_revision(reward)
+    contents = [judges_revision(reward), *(file.read_bytes() for file in user_code_files(reward))]
+    return content_digest(contents)[:12] if contents[1:] else judges_revision(reward)
 
 
 def user_code_files(reward: Reward) -> list[Path]:
-    """The files of the user's own code among a reward and its judges: of neither this package nor an installed one."""
-    things = [judge.target for _, judge in judges_of(reward)]
-    made_by = [thing if inspect.isroutine(thing) else type(thing) for thing in things]
-    modules = {sys.modules.get(str(getattr(maker, "__module__", ""))) for maker in made_by}
+    """Return the files of the user's own code among a reward and its judges.
+
+    They belong neither to this package nor to an installed one.
+    """
+    targets = [judge.target for _, judge in judges_of(reward)]
+    makers = [thing if inspect.isroutine(thing) else type(thing) for thing in targets]
+    modules = {sys.modules.get(str(getattr(maker, "__module__", ""))) for maker in makers}
     files = {Path(file) for module in modules if (file := getattr(module, "__file__", None))}
     return sorted(file for file in files if is_own_code(file))
 
 
 def refuse_changed_judges(before: Mapping[str, str | None], now: Mapping[str, str | None], where: Any) -> None:
-    """Raise UserError if a reward that a run goes on with has another revision than it began with. where: the run's folder."""
+    """Raise UserError if a resumed run's reward has changed its revision.
+
+    where: the run's folder.
+    """
     for name, revision in now.items():
         if revision != before.get(name, revision):
             raise UserError(
-                f"{where} began with revision {before[name]} of reward {name}, and this is {revision}: other weights or "
-                "settings. Give it the former judge, or choose another out=."
+                f"{where} began with revision {before[name]} of reward {name}, and now it has {revision}: its judges have "
+                "other weights or settings. Give it the former judges, or choose another out=."
             )

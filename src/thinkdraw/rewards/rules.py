@@ -1,4 +1,4 @@
-"""GenEval's rules as pure functions: which detections count, and whether a picture shows what its prompt asks for.
+"""GenEval's rules as pure functions: which detections count, and what is correct.
 
 Constants, order of checks and wordings are those of github.com/djghosh13/geneval (arXiv 2310.11513).
 """
@@ -17,8 +17,11 @@ RELATIONS = ("left of", "right of", "above", "below")
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Whether a picture is correct, and GenEval's reason lines joined by newlines (empty when correct)."""
+class GenEvalVerdict:
+    """Whether a picture is correct, and GenEval's reasons if not.
+
+    reason: lines joined by newlines, empty when correct.
+    """
 
     correct: bool
     reason: str
@@ -27,16 +30,16 @@ class Verdict:
 ColorOf = Callable[[str, Sequence[Detection]], list[str]]
 """(class name, detections of it) → one colour per detection, in the same order."""
 
-Kept = Mapping[str, Sequence[Detection]]
-"""Class name → kept detections, best first; a class without any is absent."""
+DetectionsByClass = Mapping[str, Sequence[Detection]]
+"""Class name → its detections, best first; a class without any is absent."""
 
 Clause = Mapping[str, Any]
 Groups = list[Sequence[Detection] | None]
-"""Per include clause so far, the objects that met it; None where it failed."""
+"""For each include clause so far, the objects that meet it; None where it failed."""
 
 
 def keep_detections(
-    detections: Kept,
+    detections: DetectionsByClass,
     *,
     tag: str,
     threshold: float = 0.3,
@@ -44,27 +47,29 @@ def keep_detections(
     max_per_class: int = 16,
     max_overlap: float = 1.0,
 ) -> dict[str, list[Detection]]:
-    """Detections that GenEval looks at, per class, best first.
+    """Select the detections that GenEval looks at, per class, best first.
 
-    detections: class name → detections in the detector's order.  tag: "counting" uses `counting_threshold`.
+    detections: class name → detections in the detector's order.
+    tag: "counting" uses `counting_threshold`, because its numbers are exact and must not count doubtful objects.
     max_overlap: greedy suppression at IoU ≥ this value; 1.0 switches it off, as in the official protocol.
     """
     limit = np.float32(counting_threshold if tag == "counting" else threshold)
     kept = {}
-    for name, found in detections.items():
+    for name, of_class in detections.items():
         # Upstream compares and sorts float32: a score stored as float32(0.3) is not above the threshold 0.3.
-        scores = np.array([d.score for d in found], dtype=np.float32)
-        best_first = np.argsort(scores, kind="stable")[::-1]  # of equal scores the later one leads
-        ranked = [found[i] for i in best_first if scores[i] > limit][:max_per_class]
+        scores = np.array([d.score for d in of_class], dtype=np.float32)
+        best_first = np.argsort(scores, kind="stable")[::-1]  # as upstream: of equal scores the later one leads
+        ranked = [of_class[i] for i in best_first if scores[i] > limit][:max_per_class]
         if ranked:
             kept[name] = ranked if max_overlap == 1.0 else _suppress_overlaps(ranked, max_overlap)
     return kept
 
 
 def relative_position(box_a: Sequence[float], box_b: Sequence[float], margin: float = 0.1) -> set[str]:
-    """Relations of `RELATIONS` that hold for A seen from B: none, one, or two on a far diagonal.
+    """List the relations of `RELATIONS` in which A stands to B: none, one, or two.
 
-    box_a, box_b: (x1, y1, x2, y2) in pixels, y down.  margin: share of the two sizes by which the offset is shortened.
+    Two hold on a far diagonal. box_a, box_b: (x1, y1, x2, y2) in pixels, y down.
+    margin: share of the two sizes by which the offset between the centres is shortened.
     """
     boxes = np.array([box_a, box_b], dtype=np.float32).reshape(2, 2, 2)
     size = np.abs(boxes[:, 1] - boxes[:, 0])
@@ -76,63 +81,65 @@ def relative_position(box_a: Sequence[float], box_b: Sequence[float], margin: fl
     # Upstream divides the shortened offset by the norm of the full one, so a near diagonal may give no relation.
     x, y = shortened / np.linalg.norm(offset)
     holds = (x < -0.5, x > 0.5, y < -0.5, y > 0.5)
-    return {relation for relation, held in zip(RELATIONS, holds, strict=True) if held}
+    return {relation for relation, is_true in zip(RELATIONS, holds, strict=True) if is_true}
 
 
-def judge_picture(metadata: Mapping[str, Any], kept: Kept, color_of: ColorOf) -> Verdict:
-    """GenEval's verdict on one picture.
+def judge_picture(metadata: Mapping[str, Any], kept: DetectionsByClass, color_of: ColorOf) -> GenEvalVerdict:
+    """Judge one picture by GenEval's rules.
 
     metadata: a line of GenEval's metadata; `include` and `exclude` clauses are read.
-    kept: what `keep_detections` returns.  color_of: called for clauses with a colour and enough objects.
+    kept: the detections that `keep_detections` selects. color_of: called for clauses with a colour and enough
+    objects.
     Raises ValueError if a position points at no earlier clause or `color_of` returns the wrong number of colours.
     """
     reasons: list[str] = []
     groups: Groups = []
     for index, clause in enumerate(metadata.get("include", ())):
-        found = kept.get(clause["class"], ())[: clause["count"]]
-        reason = _include_failure(index, clause, found, groups, color_of)
-        groups.append(found if reason is None else None)
+        objects = kept.get(clause["class"], ())[: clause["count"]]
+        reason = _include_failure(index, clause, objects, groups, color_of)
+        groups.append(objects if reason is None else None)
         if reason is not None:
             reasons.append(reason)
     for clause in metadata.get("exclude", ()):
-        num_found = len(kept.get(clause["class"], ()))
-        if num_found >= clause["count"]:
-            reasons.append(f"expected {clause['class']}<{clause['count']}, found {num_found}")
-    return Verdict(not reasons, "\n".join(reasons))
+        num_objects = len(kept.get(clause["class"], ()))
+        if num_objects >= clause["count"]:
+            reasons.append(f"expected {clause['class']}<{clause['count']}, found {num_objects}")
+    return GenEvalVerdict(not reasons, "\n".join(reasons))
 
 
-def fact_share(metadata: Mapping[str, Any], kept: Kept, color_of: ColorOf) -> float:
-    """Fraction of the prompt's facts that hold, in [0, 1]; 1.0 exactly when `judge_picture` says correct.
+def fact_share(metadata: Mapping[str, Any], kept: DetectionsByClass, color_of: ColorOf) -> float:
+    """Compute the fraction of the prompt's facts that hold, in [0, 1].
 
-    Facts: per include clause that `count` objects exist, their colour if it has one, their position if it has one; and
-    each exclude clause. Unlike in the verdict, an object of the wrong colour can still stand in the right place.
-    Arguments and errors as `judge_picture`.
+    It is 1.0 exactly when `judge_picture` says correct. Facts: for each include clause that `count` objects exist,
+    that they have its colour if it names one, and its position if it names one; and each exclude clause. Unlike in
+    the verdict, an object of the wrong colour can still stand in the right place. Arguments and errors as for
+    `judge_picture`.
     """
     facts: list[bool] = []
     groups: Groups = []
     for index, clause in enumerate(metadata.get("include", ())):
-        found = kept.get(clause["class"], ())[: clause["count"]]
-        exists = len(found) >= clause["count"]
+        objects = kept.get(clause["class"], ())[: clause["count"]]
+        exists = len(objects) >= clause["count"]
         facts.append(exists)
         if "color" in clause:
-            facts.append(exists and _colors(clause, found, color_of).count(clause["color"]) >= clause["count"])
+            facts.append(exists and _colors(clause, objects, color_of).count(clause["color"]) >= clause["count"])
         if "position" in clause:
             targets = _targets(index, clause, groups)
-            facts.append(exists and targets is not None and _violation(clause, found, targets) is None)
-        groups.append(found if exists else None)
+            facts.append(exists and targets is not None and _violation(clause, objects, targets) is None)
+        groups.append(objects if exists else None)
     facts += [len(kept.get(clause["class"], ())) < clause["count"] for clause in metadata.get("exclude", ())]
     return sum(facts) / len(facts) if facts else 1.0
 
 
 def _include_failure(
-    index: int, clause: Clause, found: Sequence[Detection], groups: Groups, color_of: ColorOf
+    index: int, clause: Clause, objects: Sequence[Detection], groups: Groups, color_of: ColorOf
 ) -> str | None:
-    """Reason line of the first check that the clause fails, None if it holds."""
+    """Return the reason line of the first check that the clause fails, if any."""
     name, count = clause["class"], clause["count"]
-    if len(found) < count:
-        return f"expected {name}>={count}, found {len(found)}"
+    if len(objects) < count:
+        return f"expected {name}>={count}, found {len(objects)}"
     if "color" in clause:
-        color, colors = clause["color"], _colors(clause, found, color_of)
+        color, colors = clause["color"], _colors(clause, objects, color_of)
         if colors.count(color) < count:
             seen = ", ".join(f"{colors.count(c)} {c}" for c in COLORS if c in colors)
             return f"expected {color} {name}>={count}, found {colors.count(color)} {color}; and {seen}"
@@ -140,7 +147,7 @@ def _include_failure(
         relation, targets = clause["position"][0], _targets(index, clause, groups)
         if targets is None:
             return f"no target for {name} to be {relation}"
-        seen_relations = _violation(clause, found, targets)
+        seen_relations = _violation(clause, objects, targets)
         if seen_relations is not None:
             # Upstream joins an unordered set; the fixed order makes our files repeatable.
             seen = " and ".join(r for r in RELATIONS if r in seen_relations)
@@ -148,10 +155,12 @@ def _include_failure(
     return None
 
 
-def _colors(clause: Clause, found: Sequence[Detection], color_of: ColorOf) -> list[str]:
-    colors = list(color_of(clause["class"], found))
-    if len(colors) != len(found):
-        raise ValueError(f"color_of gave {len(colors)} colours for {len(found)} objects; it must give one per object.")
+def _colors(clause: Clause, objects: Sequence[Detection], color_of: ColorOf) -> list[str]:
+    colors = list(color_of(clause["class"], objects))
+    if len(colors) != len(objects):
+        raise ValueError(
+            f"color_of gave {len(colors)} colours for {len(objects)} objects; it must give one per object."
+        )
     return colors
 
 
@@ -162,9 +171,12 @@ def _targets(index: int, clause: Clause, groups: Groups) -> Sequence[Detection] 
     return groups[target]
 
 
-def _violation(clause: Clause, found: Sequence[Detection], targets: Sequence[Detection]) -> set[str] | None:
-    """Relations of the first (object, target) pair that lacks the asked one; None if all pairs have it."""
-    for subject, target in product(found, targets):
+def _violation(clause: Clause, objects: Sequence[Detection], targets: Sequence[Detection]) -> set[str] | None:
+    """Find the first (object, target) pair without the required relation.
+
+    Returns the relations that this pair has; None if all pairs have the required one.
+    """
+    for subject, target in product(objects, targets):
         relations = relative_position(subject.box, target.box)
         if clause["position"][0] not in relations:
             return relations

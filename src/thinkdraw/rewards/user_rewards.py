@@ -1,6 +1,6 @@
-"""A user's own reward, any function or object that makes a number of each rollout, wrapped as a `types.Reward`.
+"""A user's own reward, a function or object, wrapped as a `types.Reward`.
 
-This is the one place that looks for optional attributes of a reward; everything else reads what `types.Reward` declares.
+Only this module looks for optional attributes of a reward; everything else reads what `types.Reward` declares.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ from thinkdraw.types import Reward, Rollouts, Verdicts
 
 
 def as_reward(thing: Reward | Callable[[Rollouts], Any], name: str = "") -> Reward:
-    """Return a shipped reward as it is, and anything else that can be called with rollouts wrapped.
+    """Wrap whatever can be called with rollouts; return shipped rewards unchanged.
 
-    name: for a thing that has none. Raises TypeError for what cannot be called.
+    name: for an object that has none. Raises TypeError for an object that cannot be called.
     """
     if isinstance(thing, BaseReward):
         return thing
@@ -33,10 +33,11 @@ def as_reward(thing: Reward | Callable[[Rollouts], Any], name: str = "") -> Rewa
 class UserReward(BaseReward):
     """A user's reward as a `types.Reward`.
 
-    call: the user's. It takes rollouts and gives (B,) numbers, a tensor or a sequence, NaN = no verdict; or `Verdicts`.
-    It may have attributes: `name`; `weights`, `revision`, `elsewhere` as in `types.Reward`; `components(rollouts)` and
-    `component_applies(rollouts)`, part → (B,); `applies(rollouts)`, (B,) bool; `problems`, a Counter of why rows got no
-    verdict. Its judges are found among its attributes.
+    call: the user's function or object. It takes rollouts and returns (B,) numbers, a tensor or a sequence, with NaN
+    = no verdict; or it returns `Verdicts`.
+    It may have attributes: `name`; `weights`, `revision`, `elsewhere` as in `types.Reward`; `components(rollouts)`
+    and `component_applies(rollouts)`, part → (B,); `applies(rollouts)`, (B,) bool; `problems`, a Counter of reasons
+    for no verdict. Its judges are searched for among its attributes.
     """
 
     def __init__(self, call: Callable[[Rollouts], Any], name: str = "") -> None:
@@ -56,7 +57,7 @@ class UserReward(BaseReward):
         with own_code(f"reward {self.name}", _rule(rollouts)):
             answer = self.call(rollouts)
         if isinstance(answer, Verdicts):
-            return _finite(self._checked(answer, rollouts))
+            return _without_infinity(self._check(answer, rollouts))
         applies = self._ask("applies", rollouts)
         verdicts = Verdicts.of(
             self._column("rewards", answer, rollouts),
@@ -64,17 +65,17 @@ class UserReward(BaseReward):
             self._columns("components", rollouts),
             self._columns("component_applies", rollouts, torch.bool),
         )
-        return _finite(verdicts)
+        return _without_infinity(verdicts)
 
-    def _checked(self, given: Verdicts, rollouts: Rollouts) -> Verdicts:
-        """The user's `Verdicts`, each of whose columns is held to the same as a plain answer."""
+    def _check(self, verdicts: Verdicts, rollouts: Rollouts) -> Verdicts:
+        """Check each column of the user's `Verdicts` like a plain answer."""
         flags = torch.bool
         return Verdicts.of(
-            self._column("rewards", given.rewards, rollouts),
-            self._column("applies", given.applies, rollouts, flags),
-            self._each("parts", given.parts, rollouts),
-            self._each("part_applies", given.part_applies, rollouts, flags),
-            given.notes if isinstance(given.notes, Counter) else None,
+            self._column("rewards", verdicts.rewards, rollouts),
+            self._column("applies", verdicts.applies, rollouts, flags),
+            self._each("parts", verdicts.parts, rollouts),
+            self._each("part_applies", verdicts.part_applies, rollouts, flags),
+            verdicts.notes if isinstance(verdicts.notes, Counter) else None,
         )
 
     def _columns(self, method: str, rollouts: Rollouts, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -90,7 +91,7 @@ class UserReward(BaseReward):
         return {str(part): self._column(f"{what}[{part}]", v, rollouts, dtype) for part, v in columns.items()}
 
     def _column(self, what: str, values: Any, rollouts: Rollouts, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(B,). Raises OwnCodeError for anything else."""
+        """Convert to a (B,) tensor. Raises OwnCodeError where that is impossible."""
         rule = _rule(rollouts)
         try:
             column = torch.as_tensor(values).detach()
@@ -105,20 +106,23 @@ class UserReward(BaseReward):
         return column
 
     def _ask(self, method: str, rollouts: Rollouts) -> Any:
-        """What an optional method of the user's reward gives; None where it has none."""
-        ask: Callable[[Rollouts], Any] | None = getattr(self.call, method, None)
-        if not callable(ask):
+        """Call an optional method of the user's reward; None where it has none."""
+        optional: Callable[[Rollouts], Any] | None = getattr(self.call, method, None)
+        if not callable(optional):
             return None
         with own_code(f"reward {self.name}: {method}", _rule(rollouts)):
-            return ask(rollouts)
+            return optional(rollouts)
 
 
 def _rule(rollouts: Rollouts) -> str:
     return f"Return one number for each of the {len(rollouts)} rollouts, NaN for no verdict."
 
 
-def _finite(verdicts: Verdicts) -> Verdicts:
-    """The same, where an infinite number, which nothing can be compared with, is no verdict and is noted."""
+def _without_infinity(verdicts: Verdicts) -> Verdicts:
+    """Turn infinite numbers into no verdict, and note how many there were.
+
+    An infinite number cannot be compared with others: it would make the whole group's advantages NaN.
+    """
     infinite = verdicts.rewards.isinf()
     if not infinite.any():
         return verdicts

@@ -1,9 +1,12 @@
-"""One question about the whole prompt: does the picture show it? The outcome reward model (ORM) of the papers."""
+"""One question about the whole prompt: does the picture show it?
+
+Papers call such a judge an outcome reward model (ORM).
+"""
 
 import torch
 
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, fill_template, held_to, p_yes, pictures_of
+from thinkdraw.rewards.judging import check_judge, check_template, fill_template, p_yes, pictures_of
 from thinkdraw.types import Questioner, Rollouts, Verdicts
 
 ORM_QUESTION = (
@@ -13,19 +16,20 @@ ORM_QUESTION = (
 
 
 class VqaYesReward(BaseReward):
-    """P(yes) to one question about the whole prompt, in 0..1, higher is better; NaN where the questioner has no verdict.
+    """P(yes) to one question: does the picture show the whole prompt?
 
-    question: with `{prompt}` in it. The default is the ORM's, of the zero-shot and of the fine-tuned one alike, in Guo et
-    al. 2025 (PARM, arXiv 2501.13926) and T2I-R1 (arXiv 2505.00703); VQAScore (arXiv 2404.01291) asks
-    `Does this figure show "{prompt}"? Please answer yes or no.` Both say how to answer, so that a judge which adds that to
-    questions should not: `question_format="{question}"`.
+    It needs a questioner. 0..1, higher is better. NaN = the questioner gave no verdict.
+    question: with `{prompt}` in it. The default is the ORM's, zero-shot and fine-tuned alike, in Guo et al. 2025
+    (PARM, arXiv 2501.13926) and T2I-R1 (arXiv 2505.00703). VQAScore (arXiv 2404.01291) asks `Does this figure show
+    "{prompt}"? Please answer yes or no.` Both say how to answer, so a judge that adds this to its questions should
+    not: `question_format="{question}"`.
     """
 
     name = "vqa-yes"
     asks = ("questioner",)
 
     def __init__(self, questioner: Questioner, question: str = ORM_QUESTION):
-        self.questioner = held_to(Questioner, questioner)
+        self.questioner = check_judge(Questioner, questioner)
         self.question = check_template("vqa-yes: question", question)
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
@@ -34,7 +38,10 @@ class VqaYesReward(BaseReward):
 
 
 class OrmReward(VqaYesReward):
-    """`VqaYesReward` with the question that an ORM is trained on."""
+    """P(yes) that the picture shows its prompt, by an outcome reward model (ORM).
+
+    It needs a questioner. It is `VqaYesReward` with the question that an ORM is trained on.
+    """
 
     name = "orm"
 

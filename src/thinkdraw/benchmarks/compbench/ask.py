@@ -18,7 +18,7 @@ from thinkdraw.benchmarks.compbench.words import (
     without_adjectives,
 )
 from thinkdraw.errors import UserError
-from thinkdraw.rewards.spatial import Things
+from thinkdraw.rewards.spatial import ThingPair
 from thinkdraw.types import Prompt
 
 ATTRIBUTES = ("color", "shape", "texture")
@@ -36,7 +36,7 @@ class PromptQuestions:
     kind: ComplexKind | None = None
     questions: Sequence[str] = ()
     word: str | None = None
-    things: Things = None
+    things: ThingPair = None
     counts: Sequence[tuple[str, int]] = ()
     text: str = ""
 

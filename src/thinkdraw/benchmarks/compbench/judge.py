@@ -18,7 +18,7 @@ from thinkdraw.benchmarks.compbench.complex import attribute_score, needs, three
 from thinkdraw.benchmarks.compbench.numeracy import numeracy_score
 from thinkdraw.benchmarks.compbench.scales import Depth, as_unidet, depth_map
 from thinkdraw.errors import UserError
-from thinkdraw.rewards.judging import found_in, p_yes
+from thinkdraw.rewards.judging import p_yes, run_detector
 from thinkdraw.rewards.spatial import mean_depth, score_2d, score_3d
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Detection, Detector, Prompt, Questioner, Scorer
@@ -95,7 +95,7 @@ class CompBenchJudge:
 
         def look(rows: list[int]) -> list[list[Detection] | None]:
             labels = [asks[row].labels() for row in rows]
-            found = found_in(_given("detector", self.detector), pictures[rows], labels)
+            found = run_detector(_given("detector", self.detector), pictures[rows], labels)
             return [None if seen is None else as_unidet(seen, width, height) for seen in found]
 
         return _where([bool(ask.labels()) for ask in asks], look, None)

@@ -8,7 +8,7 @@ import torch
 from thinkdraw.benchmarks.dpg.rules import DroppedItem, crop_score
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import held_to, p_yes, pictures_of
+from thinkdraw.rewards.judging import check_judge, p_yes, pictures_of
 from thinkdraw.types import Prompt, Questioner, Rollouts, Verdicts
 
 
@@ -22,7 +22,7 @@ class DpgMetric(BaseReward):
     asks = ("questioner",)
 
     def __init__(self, questioner: Questioner):
-        self.questioner = held_to(Questioner, questioner)
+        self.questioner = check_judge(Questioner, questioner)
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         texts = [[question.text for question in prompt.questions] for prompt in rollouts.prompts]

@@ -8,7 +8,7 @@ import torch
 
 from thinkdraw.benchmarks.geneval.verdict import ColorJudge, judgement_on, labels_for
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import found_in, held_to, pictures_of
+from thinkdraw.rewards.judging import check_judge, pictures_of, run_detector
 from thinkdraw.types import Detection, Detector, Prompt, Rollouts, Verdicts
 
 
@@ -22,13 +22,13 @@ class GenEvalMetric(BaseReward):
     asks = ("detector", "colors")
 
     def __init__(self, detector: Detector, colors: ColorJudge | None = None):
-        self.detector, self.colors = held_to(Detector, detector), colors
+        self.detector, self.colors = check_judge(Detector, detector), colors
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         applies = torch.tensor([bool(prompt.include) for prompt in rollouts.prompts])
         rows = applies.nonzero().flatten().tolist()
         prompts, pictures = [rollouts.prompts[row] for row in rows], pictures_of(rollouts)[rows]
-        found = found_in(self.detector, pictures, labels_for(self.detector, prompts)) if rows else []
+        found = run_detector(self.detector, pictures, labels_for(self.detector, prompts)) if rows else []
         scores = torch.full((len(rollouts),), math.nan)
         shown = zip(prompts, pictures.cpu().numpy(), found, strict=True)
         scores[rows] = torch.tensor([self._score(*row) for row in shown])

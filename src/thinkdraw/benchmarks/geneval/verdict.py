@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from thinkdraw.errors import UserError
-from thinkdraw.rewards.rules import ColorOf, Verdict, judge_picture, keep_detections
+from thinkdraw.rewards.rules import ColorOf, GenEvalVerdict, judge_picture, keep_detections
 from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Detection, Detector, Prompt
 
@@ -31,7 +31,7 @@ class Judgement:
 
     kept: Mapping[str, Sequence[Detection]]
     colors: Mapping[str, Sequence[str]] | None
-    verdict: Verdict | None
+    verdict: GenEvalVerdict | None
 
 
 def judgement_on(
@@ -46,7 +46,9 @@ def judgement_on(
     return Judgement(kept, named, None if named is None else verdict_on(metadata, found, named))
 
 
-def verdict_on(metadata: JsonMapping, found: Sequence[Detection], colors: Mapping[str, Sequence[str]]) -> Verdict:
+def verdict_on(
+    metadata: JsonMapping, found: Sequence[Detection], colors: Mapping[str, Sequence[str]]
+) -> GenEvalVerdict:
     """The verdict on one picture, without any model.
 
     metadata: an official record. found: all detections of the picture, in the detector's order. colors: class → colours

@@ -183,7 +183,7 @@ def _row(drawing: DrawnPicture, verdict: LabVerdict) -> Row:
         "prompt_index": drawing.prompt_index, "prompt_id": prompt.id or prompt.text, "prompt": prompt.text,
         "tag": prompt.tag, "sample": drawing.sample, "seed": drawing.seed, "correct": verdict.correct,
         "fact_share": verdict.share, "reason": verdict.reason, "thought": drawing.thought,
-        "background": verdict.found.background,
+        "background": verdict.contents.background,
         "detections": [
             {"label": d.label, "box": d.box, "score": round(d.score, 6), **d.attributes} for d in verdict.detections
         ],

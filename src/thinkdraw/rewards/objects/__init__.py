@@ -1,1 +1,1 @@
-"""Rewards for what a detector finds of a prompt's things: that they are there, how many, and where they stand."""
+"""Rewards from a detector: the prompt's things are there, in number and in place."""

@@ -1,7 +1,7 @@
-"""What a detector finds of a prompt's things: whether they are there, how many, and where they stand.
+"""Rewards for what a detector sees of a prompt's things: presence, number, place.
 
-They read `nouns`, `counts` and `relation` of a `Prompt`, which T2I-R1's training prompts bring along and `data/structure/`
-fills for others.
+They read `nouns`, `counts` and `relation` of a `Prompt`. T2I-R1's training prompts bring these along, and
+`data/structure/` fills them in for others.
 """
 
 import math
@@ -11,95 +11,124 @@ import torch
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import detected, held_to, pictures_of
+from thinkdraw.rewards.judging import check_judge, detect_labels, pictures_of
 from thinkdraw.rewards.objects.relations import Rule, relation_of, relation_score
 from thinkdraw.rewards.rules import keep_detections
 from thinkdraw.types import Detection, Detector, Prompt, Relation, Rollouts, Verdicts
 
 THRESHOLD = 0.3
-SAME_THING = 0.5  # two boxes of one noun with this IoU are one thing
-Kept = Mapping[str, Sequence[Detection]]
+SAME_THING = 0.5  # two boxes of one noun with at least this IoU are one thing
+DetectionsByNoun = Mapping[str, Sequence[Detection]]
 
 
-def things(found: Sequence[Detection], nouns: Sequence[str], threshold: float = THRESHOLD) -> Kept:
-    """Noun → what was found of it, best first: scores above the threshold, one detection per thing. Others are absent."""
-    of = {noun: [d for d in found if d.label.casefold() == noun.casefold()] for noun in nouns}
-    return keep_detections(of, tag="", threshold=threshold, max_per_class=len(found), max_overlap=SAME_THING)
+def detections_by_noun(
+    detections: Sequence[Detection], nouns: Sequence[str], threshold: float = THRESHOLD
+) -> DetectionsByNoun:
+    """Sort the detections above the threshold by noun, best first, one for each thing.
+
+    Nouns without any are absent.
+    """
+    of_noun = {noun: [d for d in detections if d.label.casefold() == noun.casefold()] for noun in nouns}
+    return keep_detections(of_noun, tag="", threshold=threshold, max_per_class=len(detections), max_overlap=SAME_THING)
 
 
-def objects_share(nouns: Sequence[str], kept: Kept) -> float:
-    """Fraction of the nouns that were found, 0..1."""
-    return sum(noun in kept for noun in nouns) / len(nouns)
+def objects_share(nouns: Sequence[str], by_noun: DetectionsByNoun) -> float:
+    """Compute the fraction of the nouns that were detected, 0..1."""
+    return sum(noun in by_noun for noun in nouns) / len(nouns)
 
 
-def counts_share(counts: Sequence[tuple[str, int]], kept: Kept, wrong_number: float = 0.0) -> float:
-    """Mean over the counted nouns of 1 for the right number, `wrong_number` for another one, 0 for none at all."""
-    found = [(len(kept.get(noun, ())), number) for noun, number in counts]
-    return sum(1.0 if n == number else wrong_number if n else 0.0 for n, number in found) / len(counts)
+def counts_share(counts: Sequence[tuple[str, int]], by_noun: DetectionsByNoun, wrong_number: float = 0.0) -> float:
+    """Average over the counted nouns: 1 for the right number, 0 for none at all.
+
+    Another number scores `wrong_number`.
+    """
+    counted = [(len(by_noun.get(noun, ())), number) for noun, number in counts]
+    return sum(1.0 if n == number else wrong_number if n else 0.0 for n, number in counted) / len(counts)
 
 
 def relation_share(
-    relation: Relation, kept: Kept, side: float, rule: Rule = "t2i-compbench", each: float = 0.25, place: float = 0.5
+    relation: Relation,
+    by_noun: DetectionsByNoun,
+    side: float,
+    rule: Rule = "t2i-compbench",
+    thing_weight: float = 0.25,
+    relation_weight: float = 0.5,
 ) -> float:
-    """`each` for the subject, `each` for the object, and if both were found `place` times how well they stand.
+    """Score a relation's two things and how they stand to each other.
 
-    The most confident of each is looked at; where both have one name, the two most confident in the better order.
+    `thing_weight` for each thing that was detected, and for two `relation_weight` times how well they stand. The most
+    confident detection of each counts; where both have one name, the two most confident in the better order.
     """
-    subjects, objects = kept.get(relation.subject, ()), kept.get(relation.object, ())
+    subjects, objects = by_noun.get(relation.subject, ()), by_noun.get(relation.object, ())
     if relation.subject == relation.object:
         pairs = [(subjects[0].box, subjects[1].box), (subjects[1].box, subjects[0].box)] if len(subjects) > 1 else []
         num_found = min(2, len(subjects))
     else:
         pairs = [(subjects[0].box, objects[0].box)] if subjects and objects else []
         num_found = bool(subjects) + bool(objects)
-    placed = [relation_score(relation.word, a, b, side, rule) or 0.0 for a, b in pairs]
-    return each * num_found + place * max(placed, default=0.0)
+    scores = [relation_score(relation.word, a, b, side, rule) or 0.0 for a, b in pairs]
+    return thing_weight * num_found + relation_weight * max(scores, default=0.0)
 
 
-def verdicts_of(
+def verdicts_from_detector(
     detector: Detector, rollouts: Rollouts, labels: Sequence[Sequence[str]],
     value: Callable[[Prompt, Sequence[Detection]], float],
 ) -> Verdicts:  # fmt: skip
-    """Of `value`, which applies where there are labels; NaN elsewhere, and where the detector has no verdict."""
-    detections = detected(detector, rollouts, labels)
+    """Apply `value` to the detections of each picture with labels.
+
+    It does not apply to pictures without labels. NaN there, and where the detector has no verdict.
+    """
+    detections = detect_labels(detector, rollouts, labels)
     rows = zip(rollouts.prompts, labels, detections, strict=True)
-    values = [value(p, found) if names and found is not None else math.nan for p, names, found in rows]
+    values = [
+        value(p, detections_of_row) if names and detections_of_row is not None else math.nan
+        for p, names, detections_of_row in rows
+    ]
     return Verdicts.of(torch.tensor(values), torch.tensor([bool(names) for names in labels]))
 
 
 class _DetectorReward(BaseReward):
-    """What the three rewards share. threshold: detections with a lower or equal score are not looked at."""
+    """What the three rewards share.
+
+    threshold: detections with this score or a lower one are ignored.
+    """
 
     asks = ("detector",)
 
     def __init__(self, detector: Detector, threshold: float = THRESHOLD):
         if not 0 <= threshold < 1:
-            raise UserError(f"threshold={threshold}: detections have scores in 0..1. Choose a lower one.")
-        self.detector, self.threshold = held_to(Detector, detector), threshold
+            raise UserError(
+                f"threshold={threshold} must lie in 0..1, below 1: detections have such scores. Choose a lower one."
+            )
+        self.detector, self.threshold = check_judge(Detector, detector), threshold
 
 
 class ObjectsReward(_DetectorReward):
-    """Fraction of the prompt's nouns that the detector finds, in 0..1, higher is better.
+    """Share of the prompt's nouns that a detector sees in the picture.
 
-    It does not apply to a prompt without nouns: NaN there, and no failure. Elsewhere NaN = the detector has no verdict.
-    T2I-R1 (arXiv 2505.00703), threshold 0.3 over Grounding DINO.
+    It needs a detector, and prompts with nouns; it does not apply to others. 0..1, higher is better. NaN where it
+    does not apply, and where the detector has no verdict. T2I-R1 (arXiv 2505.00703), threshold 0.3 over Grounding
+    DINO.
     """
 
     name = "objects"
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
-        return verdicts_of(
+        return verdicts_from_detector(
             self.detector, rollouts, [prompt.nouns for prompt in rollouts.prompts],
-            lambda prompt, found: objects_share(prompt.nouns, things(found, prompt.nouns, self.threshold)),
+            lambda prompt, detections: objects_share(
+                prompt.nouns, detections_by_noun(detections, prompt.nouns, self.threshold)
+            ),
         )  # fmt: skip
 
 
 class CountReward(_DetectorReward):
-    """Fraction of the counted nouns of which there are exactly as many as asked, in 0..1, higher is better.
+    """Share of the prompt's counted nouns that the picture shows in the exact number.
 
-    It does not apply to a prompt without counts: NaN there, and no failure. Elsewhere NaN = the detector has no verdict.
-    wrong_number: what a noun counts of which there are some, but not as many. GenEval's counting is exact, too (arXiv
-    2310.11513); T2I-R1's code has wrong_number 0.2.
+    It needs a detector, and prompts with counts; it does not apply to others. 0..1, higher is better. NaN where it
+    does not apply, and where the detector has no verdict.
+    wrong_number: the score of a noun that is there in another number. GenEval's counting is exact, too (arXiv
+    2310.11513); T2I-R1's code scores 0.2.
     """
 
     name = "count"
@@ -109,21 +138,22 @@ class CountReward(_DetectorReward):
         self.wrong_number = wrong_number
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
-        def value(prompt: Prompt, found: Sequence[Detection]) -> float:
+        def value(prompt: Prompt, detections: Sequence[Detection]) -> float:
             nouns = [noun for noun, _ in prompt.counts]
-            return counts_share(prompt.counts, things(found, nouns, self.threshold), self.wrong_number)
+            return counts_share(prompt.counts, detections_by_noun(detections, nouns, self.threshold), self.wrong_number)
 
         labels = [list(dict.fromkeys(noun for noun, _ in prompt.counts)) for prompt in rollouts.prompts]
-        return verdicts_of(self.detector, rollouts, labels, value)
+        return verdicts_from_detector(self.detector, rollouts, labels, value)
 
 
 class RelationReward(_DetectorReward):
-    """A quarter for each of the relation's two things, and a half for how they stand, in 0..1, higher is better.
+    """Whether a detector sees the prompt's two things, and sees them stand as it says.
 
-    It does not apply to a prompt without a relation, nor to one whose word cannot be told from boxes (see
-    `relations.relation_of`): NaN there, and no failure. Elsewhere NaN = the detector has no verdict.
-    rule: `t2i-compbench`, graded, or `geneval`, 1 or 0 and directions only. Weights as T2I-CompBench's (arXiv 2307.06350),
-    whose quarters are the detector's confidences.
+    It needs a detector, and prompts with a relation that boxes can tell (`relations.relation_of`); it does not apply
+    to others. 0..1, higher is better: a quarter for each thing, a half for how they stand. NaN where it does not
+    apply, and where the detector has no verdict.
+    rule: `t2i-compbench`, graded, or `geneval`, 1 or 0 and directions only. The weights are T2I-CompBench's (arXiv
+    2307.06350), whose quarters are multiplied by the detector's confidence.
     """
 
     name = "relation"
@@ -135,6 +165,7 @@ class RelationReward(_DetectorReward):
         self.rule: Rule = rule
 
     def _things(self, prompt: Prompt) -> list[str]:
+        """Name the relation's two things; none where the reward does not apply."""
         relation = prompt.relation
         if relation is None or relation_of(relation.word, self.rule) is None:
             return []
@@ -143,9 +174,11 @@ class RelationReward(_DetectorReward):
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         side = min(pictures_of(rollouts).shape[1:3])
 
-        def value(prompt: Prompt, found: Sequence[Detection]) -> float:
+        def value(prompt: Prompt, detections: Sequence[Detection]) -> float:
             assert prompt.relation is not None
-            kept = things(found, self._things(prompt), self.threshold)
-            return relation_share(prompt.relation, kept, side, self.rule)
+            by_noun = detections_by_noun(detections, self._things(prompt), self.threshold)
+            return relation_share(prompt.relation, by_noun, side, self.rule)
 
-        return verdicts_of(self.detector, rollouts, [self._things(prompt) for prompt in rollouts.prompts], value)
+        return verdicts_from_detector(
+            self.detector, rollouts, [self._things(prompt) for prompt in rollouts.prompts], value
+        )

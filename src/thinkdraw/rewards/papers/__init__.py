@@ -1,1 +1,1 @@
-"""Rewards of papers: judges that write, read strictly, compared pairwise or summed, and the policy as its own judge."""
+"""Rewards of papers: judges that write or compare, an ensemble, the policy itself."""

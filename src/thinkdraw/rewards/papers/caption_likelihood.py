@@ -1,4 +1,4 @@
-"""The policy as its own judge: how likely its understanding side finds the prompt as a caption of the picture."""
+"""The policy as its own judge, through its understanding side."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -6,33 +6,34 @@ from typing import Protocol, runtime_checkable
 from torch import Tensor
 
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import held_to, pictures_of
+from thinkdraw.rewards.judging import check_judge, pictures_of
 from thinkdraw.types import Rollouts, Verdicts
 
 
 @runtime_checkable
 class Captioner(Protocol):
-    """Mean log-likelihood of a text's tokens given the picture, nats per token; NaN = no verdict. → (B,) float32.
+    """Mean log-likelihood of a text's tokens given a picture, nats per token.
 
-    pictures: (B, H, W, 3) uint8, B texts.
+    pictures: (B, H, W, 3) uint8, with B texts → (B,) float32; NaN = no verdict.
     """
 
     def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor: ...
 
 
 class CaptionLikelihoodReward(BaseReward):
-    """Mean log-likelihood per token of the prompt's text as a caption of the picture, in nats, −∞..0, higher is better.
+    """How likely the policy itself finds the prompt as a caption of the picture.
 
-    NaN where the captioner has no verdict. captioner: a frozen copy of the policy; one that learns would move its own goal.
-    It compares pictures of one prompt and not prompts, whose texts are more or less likely in themselves. Without a KL
-    penalty it collapses. As the self-reward of SUDER (arXiv 2506.07963) and of showlab's UniRL (arXiv 2505.23380).
+    It needs a captioner: a frozen copy of the policy, since one that learns would move its own goal. Mean
+    log-likelihood per token in nats, −∞..0, higher is better. NaN = the captioner gave no verdict.
+    It compares pictures of one prompt only: texts are more or less likely in themselves. Without a KL penalty it
+    collapses. It is the self-reward of SUDER (arXiv 2506.07963) and of showlab's UniRL (arXiv 2505.23380).
     """
 
     name = "caption-likelihood"
     asks = ("captioner",)
 
     def __init__(self, captioner: Captioner):
-        self.captioner = held_to(Captioner, captioner)
+        self.captioner = check_judge(Captioner, captioner)
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         texts = [prompt.text for prompt in rollouts.prompts]

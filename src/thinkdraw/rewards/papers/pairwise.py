@@ -1,4 +1,4 @@
-"""Win rate within the group: a judge that writes is shown two pictures of one prompt at a time, in both orders."""
+"""Win rate within the group, by a judge that writes and compares two pictures."""
 
 import itertools
 import math
@@ -8,7 +8,14 @@ import torch
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, fill_template, held_to, last_line_after, pictures_of, written
+from thinkdraw.rewards.judging import (
+    check_judge,
+    check_template,
+    fill_template,
+    last_line_after,
+    pictures_of,
+    scores_from_replies,
+)
 from thinkdraw.types import Request, Rollouts, Verdicts, Writer
 
 INSTRUCTION = """You are shown two images, the first and the second, that were generated for this text prompt: "{prompt}"
@@ -21,28 +28,29 @@ _FIRST_WINS = {"1": 1.0, "2": 0.0, "tie": 0.5}
 
 
 def first_wins(reply: str) -> float:
-    """1 if the first picture is better, 0 if the second is, 0.5 for a tie; NaN without a verdict.
+    """Parse which picture is better: 1 the first, 0 the second, 0.5 for a tie.
 
-    The verdict stands alone on its line after the last `Better:` (`last_line_after`); `Image 1` is one, too.
+    NaN = no verdict: it must stand alone on its line after the last `Better:` (`last_line_after`), or be `Image 1`.
     """
     choice = _CHOICE.fullmatch(last_line_after("Better", reply) or "")
     return _FIRST_WINS[(choice[1] or choice[2]).lower()] if choice else math.nan
 
 
 class PairwiseReward(BaseReward):
-    """Share of its comparisons within the group that a picture wins, in 0..1, higher is better; a tie counts half.
+    """Share of the comparisons within its group that a picture wins.
 
-    Every pair is shown in both orders and its result is the mean of the two, so that a judge that always prefers the
-    first picture gives a tie. A pair with a missing verdict is left out; a picture all of whose pairs are has NaN.
-    G(G − 1) requests per group. Raises UserError for rollouts that are not in groups, for which there is nothing to compare.
-    Wang et al. 2025 (Pref-GRPO, arXiv 2508.20751, the win rate; the two orders are ours).
+    It needs a writer, and groups of at least 2 rollouts; else UserError. 0..1, higher is better; a tie counts half.
+    Every pair is shown in both orders, and its result is the mean of the two. So a judge that always prefers the
+    first picture gives a tie. A pair with a missing verdict is left out; a picture without any pair is NaN.
+    It makes G(G − 1) requests per group. The win rate is Pref-GRPO's (Wang et al. 2025, arXiv 2508.20751); the two
+    orders are ours.
     """
 
     name = "pairwise"
     asks = ("writer",)
 
     def __init__(self, writer: Writer, instruction: str = INSTRUCTION):
-        self.writer = held_to(Writer, writer)
+        self.writer = check_judge(Writer, writer)
         self.instruction = check_template("pairwise: instruction", instruction)
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
@@ -50,7 +58,7 @@ class PairwiseReward(BaseReward):
         if size < 2:
             raise UserError(
                 "pairwise compares rollouts of one prompt, and these are in groups of 1. Raise group_size, or use another "
-                "reward here."
+                "reward."
             )
         pictures = pictures_of(rollouts).cpu().numpy()
         orders = list(itertools.permutations(range(size), 2))
@@ -62,6 +70,6 @@ class PairwiseReward(BaseReward):
         # wins[g, a, b]: how far a beat b when it was shown first; NaN on the diagonal and without a verdict
         wins = torch.full((len(rollouts) // size, size, size), math.nan)
         first, second = torch.tensor(orders).T
-        wins[:, first, second] = written(self.writer, requests, first_wins).reshape(-1, len(orders))
+        wins[:, first, second] = scores_from_replies(self.writer, requests, first_wins).reshape(-1, len(orders))
         both = (wins + 1 - wins.transpose(1, 2)) / 2
         return Verdicts.of(both.nanmean(2).flatten())

@@ -1,10 +1,10 @@
-r"""ReasonGen-R1's reward: the judge describes the picture first and then gives a strict verdict, `\boxed{1}` or `\boxed{0}`."""
+"""ReasonGen-R1's reward: a judge describes the picture, then gives a verdict."""
 
 import math
 import re
 
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, held_to, requests_about, written
+from thinkdraw.rewards.judging import check_judge, check_template, picture_requests, scores_from_replies
 from thinkdraw.runtime.chat.thoughts import without_thoughts
 from thinkdraw.types import Rollouts, Verdicts, Writer
 
@@ -23,9 +23,11 @@ _VERDICT = re.compile(r"\s*(?:\\(?:text|mathbf|mathrm|textbf)\{\s*([01])(?:\.0)?
 
 
 def boxed_verdict(reply: str) -> float:
-    r"""1.0 or 0.0, or NaN: what stands in the last `\boxed{…}` must be a 1 or a 0 (1.0, \text{1}) and nothing else.
+    r"""Parse the verdict in the last `\boxed{…}`: 1.0 or 0.0, else NaN.
 
-    An unfinished last box is no verdict, whatever an earlier one says: the reply was cut.
+    The box must hold a 1 or a 0 (1.0, \text{1}) and nothing else. An unfinished last box is no verdict, whatever an
+    earlier
+    one says: the reply was cut.
     """
     _, box, rest = without_thoughts(reply).rpartition(_BOX)
     verdict = _VERDICT.match(rest) if box else None
@@ -33,19 +35,22 @@ def boxed_verdict(reply: str) -> float:
 
 
 class ReasonGenReward(BaseReward):
-    """Whether a judge that describes first finds every demand of the prompt met: 1 or 0, higher is better.
+    """1 if a strict judge that first describes the picture finds every demand met.
 
-    NaN where the writer gave no reply or its reply no verdict by `boxed_verdict`; ReasonGen-R1's code counts such replies
-    as 0. instruction: with `{prompt}` in it; the default says in other words what theirs does. Zhang et al. 2025
-    (ReasonGen-R1, arXiv 2505.24875), judge Qwen2.5-VL-7B-Instruct, greedy, up to 1,024 new tokens.
+    It needs a writer. 1 or 0, higher is better. NaN where the writer gave no reply, or one without a verdict by
+    `boxed_verdict`; ReasonGen-R1's code counts such replies as 0.
+    instruction: with `{prompt}` in it; the default says the same as theirs in other words. Zhang et al. 2025
+    (ReasonGen-R1, arXiv 2505.24875): judge Qwen2.5-VL-7B-Instruct, greedy, up to 1,024 new tokens.
     """
 
     name = "reasongen"
     asks = ("writer",)
 
     def __init__(self, writer: Writer, instruction: str = INSTRUCTION):
-        self.writer = held_to(Writer, writer)
+        self.writer = check_judge(Writer, writer)
         self.instruction = check_template("reasongen: instruction", instruction)
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
-        return Verdicts.of(written(self.writer, requests_about(rollouts, self.instruction), boxed_verdict))
+        return Verdicts.of(
+            scores_from_replies(self.writer, picture_requests(rollouts, self.instruction), boxed_verdict)
+        )

@@ -1,4 +1,4 @@
-"""T2I-R1's ensemble of judges (Jiang et al. 2025, arXiv 2505.00703, section 3.3): the sum over those that are given."""
+"""T2I-R1's ensemble of judges (Jiang et al. 2025, arXiv 2505.00703, section 3.3)."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,24 @@ from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.clip_score import ScoreReward
 from thinkdraw.rewards.combined import CombinedReward
-from thinkdraw.rewards.judging import held_to, p_yes, pictures_of
+from thinkdraw.rewards.judging import check_judge, p_yes, pictures_of
 from thinkdraw.rewards.objects.relations import relation_of
-from thinkdraw.rewards.objects.rewards import counts_share, objects_share, relation_share, things, verdicts_of
+from thinkdraw.rewards.objects.rewards import (
+    counts_share,
+    detections_by_noun,
+    objects_share,
+    relation_share,
+    verdicts_from_detector,
+)
 from thinkdraw.rewards.vqa_yes import OrmReward
 from thinkdraw.types import Detection, Detector, Prompt, Questioner, Reward, Rollouts, Scorer, Verdicts
 
-# The `task_type`s of its training file. Without one of these the structure of the prompt tells.
+# The `task_type`s of its training file. A prompt without one is told by its structure.
 TASKS = ("spatial", "numeracy", "object", "color", "shape", "texture", "complex", "non")
 
 
 def task_of(prompt: Prompt) -> str:
-    """spatial, numeracy or object: by which of the three the detector judges the prompt."""
+    """Tell by which rule the detector judges the prompt: spatial, numeracy or object."""
     task = prompt.tag if prompt.tag in TASKS else "spatial" if prompt.relation else "numeracy" if prompt.counts else ""
     if task == "spatial" and prompt.relation and relation_of(prompt.relation.word):
         return "spatial"
@@ -27,18 +33,19 @@ def task_of(prompt: Prompt) -> str:
 
 
 class AttributesReward(BaseReward):
-    """Mean P(yes) to "red dog?" over the prompt's attribute phrases, or its nouns where it has none; 0..1, higher is better.
+    """Mean P(yes) to "red dog?" over the prompt's attribute phrases.
 
-    It does not apply to prompts that ask for a place or for numbers, nor to those without nouns: NaN there, and no failure
-    (the published code gives all of a group the same 0 or 1, which changes no advantage). Elsewhere NaN = no verdict on one
-    of the phrases. The paper's questioner is GIT-large, tuned on VQAv2.
+    Its nouns take their place where it has none. 0..1, higher is better. It does not apply to prompts about places or
+    numbers, nor to those without nouns: NaN there, and no failure. The published code gives all of a group the same 0
+    or 1 there, which changes no advantage. Elsewhere NaN = no verdict on one of the phrases.
+    The paper's questioner is GIT-large, tuned on VQAv2.
     """
 
     name = "attributes"
     asks = ("questioner",)
 
     def __init__(self, questioner: Questioner):
-        self.questioner = held_to(Questioner, questioner)
+        self.questioner = check_judge(Questioner, questioner)
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         questions = [[f"{phrase}?" for phrase in _phrases(prompt)] for prompt in rollouts.prompts]
@@ -53,37 +60,38 @@ def _phrases(prompt: Prompt) -> Sequence[str]:
 
 
 class GroundingReward(BaseReward):
-    """By task: 0.2 for each of two things and 0.5 for how they stand (0..0.9); mean over counted nouns of 1 for the right
-    number, 0.2 for a wrong one and 0 for none; or the fraction of nouns that are found. Higher is better.
+    """How far a detector sees the prompt's things, by the rule of the prompt's task.
 
-    It does not apply to prompts without nouns: NaN there, and no failure. Elsewhere NaN = the detector has no verdict.
-    The paper's detector is Grounding DINO-T, threshold 0.3. Where its code slips, this does what was meant: "above" and
-    "on top of" have a rule; "next to" compares pixels with pixels, so that it can fail; overlaps of counted boxes are
-    those of corners, not of centres and sizes taken for corners.
+    spatial: 0.2 for each of two things and 0.5 for how they stand (0..0.9). numeracy: mean over the counted nouns of
+    1 for the right number, 0.2 for a wrong one and 0 for none. object: the fraction of nouns that were detected.
+    Higher is better. It does not apply to prompts without nouns: NaN there, and no failure. Elsewhere NaN = the
+    detector has no verdict. The paper's detector is Grounding DINO-T, threshold 0.3. Where the paper's code slips,
+    this does what was meant: "above" and "on top of" have a rule; "next to" compares pixels with pixels, so that it
+    can fail; overlaps of counted boxes are taken from corners, where the code takes centres and sizes for corners.
     """
 
     name = "grounding"
     asks = ("detector",)
 
     def __init__(self, detector: Detector):
-        self.detector = held_to(Detector, detector)
+        self.detector = check_judge(Detector, detector)
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         side = min(pictures_of(rollouts).shape[1:3])
 
-        def value(prompt: Prompt, found: Sequence[Detection]) -> float:
-            kept, task = things(found, _sought(prompt)), task_of(prompt)
+        def value(prompt: Prompt, detections: Sequence[Detection]) -> float:
+            by_noun, task = detections_by_noun(detections, _sought(prompt)), task_of(prompt)
             if task == "spatial" and prompt.relation:
-                return relation_share(prompt.relation, kept, side, each=0.2, place=0.5)
+                return relation_share(prompt.relation, by_noun, side, thing_weight=0.2, relation_weight=0.5)
             if task == "numeracy":
-                return counts_share(prompt.counts, kept, wrong_number=0.2)
-            return objects_share(prompt.nouns, kept)
+                return counts_share(prompt.counts, by_noun, wrong_number=0.2)
+            return objects_share(prompt.nouns, by_noun)
 
-        return verdicts_of(self.detector, rollouts, [_sought(prompt) for prompt in rollouts.prompts], value)
+        return verdicts_from_detector(self.detector, rollouts, [_sought(prompt) for prompt in rollouts.prompts], value)
 
 
 def _sought(prompt: Prompt) -> list[str]:
-    """What the detector is to look for."""
+    """List the labels that the detector is to look for."""
     task = task_of(prompt)
     if task == "spatial" and prompt.relation:
         return list(dict.fromkeys((prompt.relation.subject, prompt.relation.object)))
@@ -96,11 +104,13 @@ def t2i_r1(
     grounding: Detector | None = None,
     orm: Questioner | None = None,
 ) -> CombinedReward:
-    """The unweighted sum of what the given judges say; NaN where one that applies has no verdict. Higher is better.
+    """Add up the scores of T2I-R1's judges: preference, attributes, grounding, ORM.
 
-    preference: HPS v2.1, raw, about 0.2..0.35. attributes: GIT-VQA, see `AttributesReward`. grounding: Grounding DINO, see
-    `GroundingReward`. orm: a tuned LLaVA-OneVision-7B, see `OrmReward`. The paper's best has the first three; its shipped
-    script all four. Raises UserError without any.
+    It needs at least one of the four; their scores have equal weight. NaN where a judge that applies has no verdict.
+    Higher is better.
+    preference: HPS v2.1, raw, about 0.2..0.35. attributes: GIT-VQA, see `AttributesReward`.
+    grounding: Grounding DINO, see `GroundingReward`. orm: a tuned LLaVA-OneVision-7B, see `OrmReward`.
+    The paper's best has the first three; its published script has all four. Raises UserError without any.
     """
     rewards: dict[str, Reward] = {}
     if preference is not None:

@@ -1,1 +1,1 @@
-"""Rewards for the thought itself: its form and length, and whether the picture keeps what it announced."""
+"""Rewards for the thought itself: its form, its length, and its truth."""

@@ -1,4 +1,7 @@
-"""Whether a picture shows what its own thought announced, right or wrong as that may be for the prompt."""
+"""Rewards for pictures that show what their own thought announced.
+
+The thought may be right or wrong for the prompt; only the picture is compared with it.
+"""
 
 import math
 import re
@@ -9,25 +12,29 @@ from thinkdraw.errors import UserError
 from thinkdraw.judges.lab import LabDetector
 from thinkdraw.lab.claims import claim_holds, claims
 from thinkdraw.rewards.base import BaseReward
-from thinkdraw.rewards.judging import check_template, fill_template, held_to, p_yes, pictures_of, thoughts_of
+from thinkdraw.rewards.judging import check_judge, check_template, fill_template, p_yes, pictures_of, thoughts_of
 from thinkdraw.types import Questioner, Rollouts, Verdicts
 
 QUESTION = 'Does this image agree with the following statement about it? "{sentence}" Please answer yes or no.'
 
 
 def sentences(thought: str) -> list[str]:
-    """The thought's sentences, in order: what full stops, semicolons, !, ? and line ends part, with a letter in it."""
-    parts = (part.strip() for part in re.split(r"(?<=[.!?;])\s+|\n", thought))
-    return [part for part in parts if re.search(r"[^\W\d_]", part)]
+    """Split a thought into sentences at full stops, semicolons, !, ? and line ends.
+
+    Pieces without a letter are left out.
+    """
+    pieces = (piece.strip() for piece in re.split(r"(?<=[.!?;])\s+|\n", thought))
+    return [piece for piece in pieces if re.search(r"[^\W\d_]", piece)]
 
 
 class ThoughtFaithfulReward(BaseReward):
-    """Mean P(yes) over the thought's sentences, each asked for alone, in 0..1, higher is better.
+    """Mean P(yes) that the picture shows what each sentence of its thought says.
 
-    It does not apply to a rollout whose thought has no sentence: NaN there, and no failure; elsewhere NaN = no verdict on
-    one of them. A policy can please it by announcing little, so that it belongs beside `thought-format` or
-    `thought-length`. question: with `{sentence}` in it. max_sentences: of a longer thought the first ones. Sentences that
-    say nothing of the picture ("let me think.") are asked for as well.
+    It needs a questioner, and a policy that thinks: it does not apply to a thought without a sentence. 0..1, higher
+    is better. NaN where it does not apply, and where a sentence got no verdict.
+    A policy can please it by announcing little, so use it beside `thought-format` or `thought-length`.
+    question: with `{sentence}` in it. max_sentences: only so many first sentences are asked. Sentences that say
+    nothing about the picture ("let me think.") are asked, too.
     """
 
     name = "thought-faithful"
@@ -35,8 +42,8 @@ class ThoughtFaithfulReward(BaseReward):
 
     def __init__(self, questioner: Questioner, question: str = QUESTION, max_sentences: int = 8):
         if max_sentences < 1:
-            raise UserError(f"thought-faithful: max_sentences={max_sentences}: at least 1.")
-        self.questioner, self.max_sentences = held_to(Questioner, questioner), max_sentences
+            raise UserError(f"thought-faithful: max_sentences={max_sentences} must be at least 1. Raise it.")
+        self.questioner, self.max_sentences = check_judge(Questioner, questioner), max_sentences
         self.question = check_template("thought-faithful: question", question, "{sentence}")
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
@@ -54,10 +61,10 @@ class ThoughtFaithfulReward(BaseReward):
 
 
 class LabThoughtFaithfulReward(BaseReward):
-    """Share of the thought's claims that the lab's exact detector finds true, in 0..1, higher is better.
+    """Share of the thought's claims that the lab's exact detector finds true.
 
-    A claim is a thing, the place it is said to stand at, or the background. It does not apply to a thought without claims:
-    NaN there, and no failure; elsewhere it always has a verdict.
+    It needs lab pictures, and a policy that thinks. A claim is a thing, the place where it is said to stand, or the
+    background. 0..1, higher is better. It does not apply to a thought without claims: NaN there, and never elsewhere.
     """
 
     name = "lab-thought-faithful"

@@ -1,4 +1,4 @@
-"""The form of a thought, whatever the picture shows: that it is there and complete, and how long it is. No judge needed."""
+"""Rewards for the form of a thought, whatever the picture shows."""
 
 import re
 
@@ -12,19 +12,21 @@ from thinkdraw.types import Rollouts, Verdicts
 
 
 def has_thoughts(rollouts: Rollouts) -> Tensor:
-    """(B,) bool: whether the policy was to think before it drew."""
+    """Tell for each rollout whether the policy was to think before it drew, (B,) bool."""
     return torch.full((len(rollouts),), rollouts.sampling.thought != "off")
 
 
 def _where_it_thinks(values: Tensor, rollouts: Rollouts) -> Verdicts:
+    """Make verdicts that apply where the policy thinks, and are NaN elsewhere."""
     thinks = has_thoughts(rollouts)
     return Verdicts.of(values.masked_fill(~thinks, torch.nan), thinks)
 
 
 class ThoughtFormatReward(BaseReward):
-    """1 for a thought that is there, ended by itself and has the asked form, else 0. Never NaN where the policy thinks.
+    """1 for a complete thought of the required form, else 0.
 
-    It does not apply to rollouts without thoughts (`off`): NaN there, and no failure.
+    It needs no judge. It does not apply to rollouts without thoughts (`thought=off`): NaN there, and never elsewhere.
+    A thought is complete if it is not empty and the policy ended it itself.
     pattern: a regular expression that the whole thought must match, for instance `The picture shows .*`. The idea is
     DeepSeek-R1's format reward (arXiv 2501.12948).
     """
@@ -40,22 +42,25 @@ class ThoughtFormatReward(BaseReward):
             ) from error
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
-        formed = torch.tensor([bool(t.strip() and self.pattern.fullmatch(t)) for t in thoughts_of(rollouts)])
-        return _where_it_thinks((formed & ~rollouts.text_was_cut().cpu()).float(), rollouts)
+        matches = torch.tensor([bool(t.strip() and self.pattern.fullmatch(t)) for t in thoughts_of(rollouts)])
+        return _where_it_thinks((matches & ~rollouts.text_was_cut().cpu()).float(), rollouts)
 
 
 class ThoughtLengthReward(BaseReward):
-    """1 for a thought of `low` to `high` words, falling to 0 over `fade` words on both sides. Never NaN where the policy thinks.
+    """1 for a thought of `low` to `high` words; less for shorter and longer ones.
 
-    It does not apply to rollouts without thoughts (`off`): NaN there, and no failure. Words are what blanks part. The
-    linear edge is that of DAPO's soft punishment of overlong replies (arXiv 2503.14476).
+    It needs no judge. It does not apply to rollouts without thoughts (`thought=off`): NaN there, and never elsewhere.
+    The reward falls to 0 over `fade` words on both sides. Words are separated by blanks. The linear edge is that of
+    DAPO's soft punishment of overlong replies (arXiv 2503.14476).
     """
 
     name = "thought-length"
 
     def __init__(self, low: int = 5, high: int = 50, fade: int = 5):
         if not 0 <= low <= high or fade < 1:
-            raise UserError(f"thought-length: low={low}, high={high}, fade={fade}: 0 ≤ low ≤ high and fade ≥ 1.")
+            raise UserError(
+                f"thought-length: low={low}, high={high}, fade={fade} must satisfy 0 ≤ low ≤ high and fade ≥ 1. Correct them."
+            )
         self.low, self.high, self.fade = low, high, fade
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
