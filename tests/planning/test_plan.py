@@ -302,7 +302,7 @@ def test_a_policy_without_a_shape_is_one_line(tmp_path: Path):
     with pytest.raises(UserError, match="no folder with a config"):
         find_shape(str(tmp_path / "nothing"))
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
-    with pytest.raises(UserError, match="model_type=llama; the planner knows janus only"):
+    with pytest.raises(UserError, match="model_type=llama; the planner knows janus, multi_modality only"):
         find_shape(str(tmp_path))
     assert find_shape("deepseek-community/Janus-Pro-7B").layers == 30
 

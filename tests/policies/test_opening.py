@@ -31,10 +31,3 @@ def test_what_is_no_whole_checkpoint_is_said_of_every_folder_of_weights(tmp_path
         (adapter / "adapter_config.json").write_text(settings if isinstance(settings, str) else json.dumps(settings))
         with pytest.raises(UserError, match=rf"holds adapters .* {base}\. Merge them into it"):
             open_it(str(adapter))
-
-
-@pytest.mark.parametrize("open_it", [load_policy, find_shape])
-def test_the_original_layout_of_janus_says_where_the_one_that_is_read_can_be_had(tmp_path, open_it):
-    (tmp_path / "config.json").write_text('{"model_type": "multi_modality"}')
-    with pytest.raises(UserError, match=r"model_type=multi_modality.*deepseek-community/Janus-Pro-1B.*convert"):
-        open_it(str(tmp_path))

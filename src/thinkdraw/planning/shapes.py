@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies import OTHER_LAYOUTS, SHAPES, model_type_of, split_name
+from thinkdraw.policies import SHAPES, model_type_of, split_name
 from thinkdraw.policies.shape import Shape, Shapes
 from thinkdraw.runtime.checkpoint import refuse_incomplete
 from thinkdraw.runtime.registry import find
@@ -26,9 +26,8 @@ def find_shape(name: str) -> Shape:
             f"policy={' or policy='.join(published)}."
         )
     if (model_type := model_type_of(path)) not in families:
-        way_out = OTHER_LAYOUTS.get(model_type, "Give a checkpoint of these.")
         raise UserError(
-            f"policy={name} has model_type={model_type}; the planner knows {', '.join(SHAPES)} only. {way_out}"
+            f"policy={name} has model_type={model_type}; the planner knows {', '.join(SHAPES)} only. Give a checkpoint of these."
         )
     try:
         return families[model_type].of_checkpoint(path)

@@ -18,17 +18,13 @@ if TYPE_CHECKING:
     from thinkdraw.types import Policy
 
 # config.model_type → the class; a string, so that transformers is imported when a policy is loaded and not before.
-POLICIES = {"janus": "thinkdraw.policies.janus.policy:JanusPolicy"}
-# What else a family may have: sizes for `thinkdraw plan` (shape.py), and a way to make a small checkpoint (building.py).
-SHAPES = {"janus": "thinkdraw.policies.janus.shape:JanusShape"}
-BUILDERS = {"janus": "thinkdraw.policies.janus.building:JanusBuilder"}
-
-
-# Layouts of a family's weights under another model_type → where the one that is read can be had.
-OTHER_LAYOUTS = {
-    "multi_modality": "That is DeepSeek's own layout of Janus, and transformers' is read: take the same weights from "
-    "deepseek-community/Janus-Pro-1B (or -7B), or convert yours with transformers' convert_janus_weights_to_hf.py.",
+POLICIES = {
+    "janus": "thinkdraw.policies.janus.policy:JanusPolicy",
+    "multi_modality": "thinkdraw.policies.janus.policy:JanusPolicy",  # DeepSeek's own layout of the same weights
 }
+# What else a family may have: sizes for `thinkdraw plan` (shape.py), and a way to make a small checkpoint (building.py).
+SHAPES = {name: "thinkdraw.policies.janus.shape:JanusShape" for name in POLICIES}
+BUILDERS = {"janus": "thinkdraw.policies.janus.building:JanusBuilder"}
 
 
 class Family(Protocol):
@@ -56,11 +52,9 @@ def load_policy(
     if name is None:
         name = model_type_of(str(checkpoint))
         if name not in POLICIES:
-            way_out = OTHER_LAYOUTS.get(name) or (
-                f"Give a checkpoint of one of these families, or name a class of your own: policy=pkg.mod:Class@{path}."
-            )
             raise UserError(
-                f"policy {path} has model_type={name}, which is not one that draws: {', '.join(POLICIES)}. {way_out}"
+                f"policy {path} has model_type={name}, which is not one that draws: {', '.join(POLICIES)}. Give a checkpoint "
+                f"of one of these families, or name a class of your own: policy=pkg.mod:Class@{path}."
             )
     family: Any = find("policy", POLICIES, name)
     if not hasattr(family, "load"):

@@ -1,4 +1,4 @@
-"""Reads a run folder, or a folder of runs such as the quickstart's, for the page."""
+"""Reads a run folder, or a folder of runs such as the quickstart's, into what the page shows."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,16 +12,13 @@ from thinkdraw.runtime.formats import parse_yaml, read_parquet, reading
 from thinkdraw.runtime.json_types import JsonMapping
 
 MAX_INSPECTED_STEPS = 40
-MAX_INSPECTED_ROWS = 128  # rollouts of one step
+MAX_INSPECTED_ROWS = 128  # of one step
 _RUN_ORDER = ("sft", "grpo")
 
 
 @dataclass(frozen=True)
-class ReportSegment:
-    """A segment of a rollout. kind: text, drawn or shown.
-
-    picture: data URI, None for a text.
-    """
+class SegmentShown:
+    """A segment of a rollout. kind: text, drawn or shown. picture: data URI, None for a text."""
 
     kind: str
     text: str
@@ -29,10 +26,9 @@ class ReportSegment:
 
 
 @dataclass(frozen=True)
-class GroupMember:
-    """One rollout of a group. reward and advantage: NaN = no verdict.
+class Member:
+    """One rollout of a group. reward and advantage: NaN = no verdict. picture: data URI or None.
 
-    picture: data URI or None.
     segments: all that was written, drawn and shown, in order; () for a thought and then a picture.
     """
 
@@ -42,7 +38,7 @@ class GroupMember:
     advantage: float
     components: Mapping[str, float]
     seed: str
-    segments: Sequence[ReportSegment] = ()
+    segments: Sequence[SegmentShown] = ()
 
 
 @dataclass(frozen=True)
@@ -52,12 +48,12 @@ class Group:
     step: int
     prompt: str
     tag: str
-    members: Sequence[GroupMember]
+    members: Sequence[Member]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. config: resolved, nested. metrics: rows of metrics.jsonl."""
+    """One run folder. config: resolved, nested.  metrics: rows of metrics.jsonl."""
 
     name: str
     config: JsonMapping
@@ -68,26 +64,23 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What kind of run it is, told by its metrics: "grpo", "sft" or ""."""
-        metrics = {key for row in self.metrics for key in row}
-        return "grpo" if "reward_mean" in metrics else "sft" if "text_nats" in metrics else ""
+        """What the run did, from what it measured: "grpo", "sft" or ""."""
+        seen = {key for row in self.metrics for key in row}
+        return "grpo" if "reward_mean" in seen else "sft" if "text_nats" in seen else ""
 
     @property
     def title(self) -> str:
         return {"grpo": "GRPO", "sft": "SFT"}.get(self.kind, self.name)
 
     def last(self, key: str) -> float:
-        """Return the last known value of a metric, or NaN."""
+        """The last known value of a metric, or NaN."""
         known = (value for row in reversed(self.metrics) if (value := number(row.get(key))) == value)
         return next(known, number(None))
 
 
 @dataclass(frozen=True)
-class ReportData:
-    """Everything on the page. notes: what could not be read.
-
-    seconds, peak_memory_gb: NaN if not recorded.
-    """
+class Material:
+    """Everything on the page. seconds, peak_memory_gb: NaN if not recorded. notes: what could not be read."""
 
     name: str
     stages: Sequence[Stage]
@@ -104,21 +97,19 @@ class ReportData:
         return next((run.environment for run in reversed(self.runs) if run.environment), {})
 
 
-def collect(folder: Path) -> ReportData:
-    """Read `folder`. Raises UserError if it holds neither a run nor an evaluation."""
+def collect(folder: Path) -> Material:
+    """Read `folder`. Raises UserError if it is missing or holds neither a run nor an evaluation."""
     if not folder.is_dir():
-        raise UserError(
-            f"{folder} is not a folder: a report is made of a run folder. Name one, for example runs/quickstart."
-        )
+        raise UserError(f"{folder} is not a folder: a report is made from a run folder. Name one, runs/quickstart say.")
     notes: list[str] = []
     summary = read_json(folder / "summary.json", notes)
-    folders = [folder] if _is_run(folder) else sorted((p for p in folder.iterdir() if _is_run(p)), key=_run_rank)
+    folders = [folder] if _is_run(folder) else sorted((p for p in folder.iterdir() if _is_run(p)), key=_place)
     runs = [_run(path, notes) for path in folders]
     stages = read_stages(folder / "eval", summary, notes)
     if not runs and not stages:
         raise UserError(
-            f"{folder} holds no run: it has no metrics.jsonl, no runs below it, and no eval/. "
-            "Name the folder that a training wrote, for example runs/quickstart."
+            f"{folder} holds no run: neither metrics.jsonl, nor runs below it, nor eval/. "
+            "Name the folder that a training wrote, runs/quickstart say."
         )
     seconds, peak = (number(summary.get(key)) for key in ("seconds", "peak_memory_gb"))
     if seconds != seconds:
@@ -127,7 +118,7 @@ def collect(folder: Path) -> ReportData:
     if peak != peak:
         peak = max((v for run in runs if (v := run.last("peak_memory_gb")) == v), default=peak)
     seeds = dict.fromkeys(text(run.config["seed"]) for run in runs if run.config.get("seed") is not None)
-    return ReportData(
+    return Material(
         name=folder.resolve().name,
         stages=stages,
         differences=read_differences(stages, summary),
@@ -144,7 +135,7 @@ def _is_run(path: Path) -> bool:
     return (path / "metrics.jsonl").is_file()
 
 
-def _run_rank(path: Path) -> tuple[int, str]:
+def _place(path: Path) -> tuple[int, str]:
     return (_RUN_ORDER.index(path.name) if path.name in _RUN_ORDER else len(_RUN_ORDER), path.name)
 
 
@@ -155,7 +146,7 @@ def _run(folder: Path, notes: list[str]) -> Run:
         config = mapping(parse_yaml(config_text) if config_text else {})
     except ValueError:
         config = {}
-        notes.append(f"config.yaml in {folder.name}/ is not YAML. The page shows it unread.")
+        notes.append(f"config.yaml in {folder.name}/ is not YAML; it is shown as it is.")
     return Run(
         name=folder.resolve().name,
         config=config,
@@ -167,10 +158,7 @@ def _run(folder: Path, notes: list[str]) -> Run:
 
 
 def _groups(folder: Path, notes: list[str]) -> list[Group]:
-    """Read the groups of at most MAX_INSPECTED_STEPS steps.
-
-    The steps are evenly spread; the first and the last are among them.
-    """
+    """Groups of at most MAX_INSPECTED_STEPS steps, evenly spread, the first and the last among them."""
     paths = sorted(folder.glob("step_*.parquet"))
     if len(paths) > MAX_INSPECTED_STEPS:
         spread = (len(paths) - 1) / (MAX_INSPECTED_STEPS - 1)
@@ -189,19 +177,19 @@ def _groups(folder: Path, notes: list[str]) -> list[Group]:
 
 
 def _groups_of(rows: Sequence[JsonMapping]) -> list[Group]:
-    groups: dict[tuple[int, str], list[JsonMapping]] = {}
+    found: dict[tuple[int, str], list[JsonMapping]] = {}
     for row in rows:
         step = number(row.get("step"))
-        groups.setdefault((int(step) if step == step else 0, text(row.get("group"))), []).append(row)
+        found.setdefault((int(step) if step == step else 0, text(row.get("group"))), []).append(row)
     return [
         Group(step, text(members[0].get("prompt")), text(members[0].get("tag")), _members(members))
-        for (step, _), members in groups.items()
+        for (step, _), members in found.items()
     ]
 
 
-def _members(rows: Sequence[JsonMapping]) -> list[GroupMember]:
+def _members(rows: Sequence[JsonMapping]) -> list[Member]:
     members = [
-        GroupMember(
+        Member(
             picture=data_uri(row.get("png")),
             thought=text(row.get("thought")),
             reward=number(row.get("reward")),
@@ -215,6 +203,6 @@ def _members(rows: Sequence[JsonMapping]) -> list[GroupMember]:
     return sorted(members, key=lambda m: -m.reward if m.reward == m.reward else float("inf"))
 
 
-def _segments(value: object) -> list[ReportSegment]:
+def _segments(value: object) -> list[SegmentShown]:
     segments = [mapping(segment) for segment in value] if isinstance(value, list) else []
-    return [ReportSegment(text(s.get("kind")), text(s.get("text")), data_uri(s.get("png"))) for s in segments]
+    return [SegmentShown(text(s.get("kind")), text(s.get("text")), data_uri(s.get("png"))) for s in segments]

@@ -1,4 +1,4 @@
-"""The rollout store: rollouts are sampled once, judged and learned from often."""
+"""Rollouts that are kept: sampled once, judged many times, learned from in many ways."""
 
 from thinkdraw.rollouts.files import DamagedError
 from thinkdraw.rollouts.scores import Judge

@@ -1,4 +1,4 @@
-"""Export of a store to one flat file for other tools, with pictures on request."""
+"""A store as one flat file, for other tools; with pictures on request."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -21,12 +21,10 @@ def export(
     pictures: Callable[[StoredShard], Tensor] | None = None,
     skip_damaged: bool = False,
 ) -> Path:
-    """Write `out`/rollouts.parquet or .jsonl and return its path.
+    """Write `out`/rollouts.parquet or .jsonl: the columns of the shards, then score_<judge> and components_<judge>.
 
-    Columns are those of the shards, then score_<judge> and components_<judge> for each judge.
-    pictures: returns a shard's pictures (B, H, W, 3) uint8. They become png/<row>.png, named in the column
-        `picture`.
-    Raises UserError for a damaged shard, unless skip_damaged.
+    pictures: gives a shard's (B, H, W, 3) uint8, written as png/<row>.png and named in the column `picture`.
+    Returns the file. Raises UserError for a damaged shard, unless skip_damaged.
     """
     tables = _tables(store, out, pictures, skip_damaged)
     path = out / ("rollouts.jsonl" if as_jsonl else "rollouts.parquet")
@@ -37,7 +35,7 @@ def export(
                     file.writelines(json.dumps(r, ensure_ascii=False, default=str) + "\n" for r in table.to_pylist())
         else:
             first = next(tables, None)
-            with arrow.table_writer(temporary, first) as writer:
+            with arrow.written_in_parts(temporary, first) as writer:
                 for table in (*([] if first is None else [first]), *tables):
                     writer.write_table(table)
     return path
@@ -46,14 +44,11 @@ def export(
 def _tables(
     store: RolloutStore, out: Path, pictures: Callable[[StoredShard], Tensor] | None, skip_damaged: bool
 ) -> Iterator[arrow.Table]:
-    """Yield the shards' tables, all with the same columns.
-
-    Segment columns are null in shards that do not describe their segments, if another shard does.
-    """
-    describes_segments = store.describes_segments()
+    """The shards with the same columns each: null where a shard does not say what its segments are, and others do."""
+    says_segments = store.says_segments()
     for shard in store.shards(skip_damaged=skip_damaged):
         table = arrow.with_metadata(shard.table, None)
-        for name, kind in rows.SEGMENTS.items() if describes_segments else ():
+        for name, kind in rows.SEGMENTS.items() if says_segments else ():
             if name not in table.column_names:
                 table = arrow.with_column(table, name, None, kind)
         for judge in store.judges:

@@ -1,4 +1,4 @@
-"""The segments of a rollout as texts and pictures, for people to look at."""
+"""What the segments of a rollout say and show, for whoever looks at it."""
 
 from dataclasses import dataclass, field
 
@@ -11,29 +11,22 @@ from thinkdraw.types.segments import as_ints
 
 @dataclass(frozen=True)
 class ReadableSegment:
-    """A segment as a text or a picture.
-
-    kind: text, drawn or shown.
-    picture: (H, W, 3) uint8 on the CPU, as far as it was drawn by then; None for a text.
-    """
+    """kind: text, drawn or shown. text: of a text. picture: (H, W, 3) uint8 on the CPU, as far as it was drawn by then."""
 
     kind: str
     text: str = ""
     picture: Tensor | None = field(default=None, compare=False, repr=False)
 
 
-def readable_segments(rollouts: Rollouts, row: int, policy: Policy) -> list[ReadableSegment]:
-    """Convert a row's segments, in order.
-
-    Consecutive segments of one picture, such as its scales, become one.
-    """
+def readable(rollouts: Rollouts, row: int, policy: Policy) -> list[ReadableSegment]:
+    """A row's segments in order; parts of one picture with nothing between them, scales for instance, are one."""
     segments = rollouts.segments_of(row)
     drawn: dict[int, list[Tensor]] = {}
-    readables: list[ReadableSegment] = []
+    found: list[ReadableSegment] = []
     for index, segment in enumerate(segments):
         tokens = rollouts.segment_tokens(row, index)
         if segment.kind == "text":
-            readables.append(ReadableSegment("text", text=policy.text.thought_text(as_ints(tokens))))
+            found.append(ReadableSegment("text", text=policy.text.thought_text(as_ints(tokens))))
             continue
         if segment.kind == "drawn":
             parts = drawn.setdefault(segment.picture, [])
@@ -41,5 +34,5 @@ def readable_segments(rollouts: Rollouts, row: int, policy: Policy) -> list[Read
             if any((s.kind, s.picture) == ("drawn", segment.picture) for s in segments[index + 1 : index + 2]):
                 continue
             tokens = torch.cat(parts)
-        readables.append(ReadableSegment(segment.kind, picture=policy.decode_tokens(tokens[None])[0].cpu()))
-    return readables
+        found.append(ReadableSegment(segment.kind, picture=policy.decode_tokens(tokens[None])[0].cpu()))
+    return found

@@ -1,7 +1,4 @@
-"""The types that all rooms share.
-
-Prompts, rollouts and verdicts are data; policies, judges and rewards are protocols.
-"""
+"""The types that travel between rooms: prompts, rollouts, verdicts, and the protocols of policies, judges and rewards."""
 
 from thinkdraw.types.judges import (
     Detection,

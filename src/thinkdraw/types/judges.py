@@ -1,7 +1,4 @@
-"""Judges look at pictures; rewards turn their answers into numbers.
-
-There are four kinds of judge: detectors, questioners, scorers and writers.
-"""
+"""Judges, which look at pictures (detectors, questioners, scorers, writers), and rewards, which make numbers of their answers."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,13 +14,10 @@ from thinkdraw.types.rollouts import Rollouts
 
 @dataclass(frozen=True)
 class Detection:
-    """One object that a detector found.
+    """One found object.
 
-    box: (x1, y1, x2, y2) pixels, float32.
-    score: 0..1.
-    attributes: what the detector says about the object besides its label. The lab's detector gives color, size,
-        texture.
-    mask: (H, W) bool, True = object, or None.
+    box: (x1, y1, x2, y2) pixels, float32. score: 0..1. attributes: what else the detector says of it (the lab's: color,
+    size, texture). mask: (H, W) bool or None.
     """
 
     label: str
@@ -35,49 +29,34 @@ class Detection:
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds objects in pictures.
+    """Finds objects: pictures (B, H, W, 3) uint8 → per picture a list of detections, or None = no verdict.
 
-    labels: B lists of names to look for. An open-vocabulary detector needs them and declares `needs_labels = True`.
-    A detector with a fixed list of names finds all of those without labels, and only the named ones with labels.
+    labels: B lists of names to look for. A detector with an open vocabulary needs them, and says so by
+    `needs_labels = True`. One with a fixed list of names finds all of these without, and only the named ones with them.
     """
 
     def detect(
         self, pictures: Tensor, labels: Sequence[Sequence[str]] | None = None
-    ) -> Sequence[list[Detection] | None]:
-        """Detect the objects of each picture; None = no verdict on that picture.
-
-        pictures: (B, H, W, 3) uint8.
-        """
-        ...
+    ) -> Sequence[list[Detection] | None]: ...
 
 
 @runtime_checkable
 class Questioner(Protocol):
-    """Answers yes/no questions about pictures."""
+    """P(yes) in 0..1 for (picture, question) pairs; NaN = no verdict. pictures (B, H, W, 3) uint8, B questions → (B,)."""
 
-    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """Return P(yes) (B,) for B pairs of picture and question; NaN = no verdict.
-
-        pictures: (B, H, W, 3) uint8.
-        """
-        ...
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor: ...
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Rates how well pictures fit texts."""
+    """A number for (picture, text) pairs; NaN = no verdict. → (B,) float32."""
 
-    def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
-        """Score B pairs of picture and text, (B,) float32; NaN = no verdict.
-
-        pictures: (B, H, W, 3) uint8.
-        """
-        ...
+    def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a `Writer` receives: an instruction, and pictures (H, W, 3) uint8."""
+    """What a `Writer` is asked: an instruction, and the pictures that it is about, each (H, W, 3) uint8."""
 
     text: str
     pictures: tuple[np.ndarray, ...] = field(default=(), compare=False, repr=False)
@@ -85,24 +64,18 @@ class Request:
 
 @runtime_checkable
 class Writer(Protocol):
-    """Answers requests in words."""
+    """Answers in words: a text for each request; None = no answer (a failure, never an empty text)."""
 
-    def write(self, requests: Sequence[Request]) -> list[str | None]:
-        """Write a text for each request; None = no answer.
-
-        A failure is None and never an empty text.
-        """
-        ...
+    def write(self, requests: Sequence[Request]) -> list[str | None]: ...
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """A reward's answer for B rollouts, on the CPU.
+    """What a reward says of B rollouts. All tensors are on the CPU.
 
     rewards: (B,) float32, higher is better; NaN = no verdict, or nothing to judge.
-    applies: (B,) bool. False where the prompt holds nothing that this reward can judge; a NaN there is no failure.
-    parts: name → (B,) float32, the terms that the reward is made of.
-    part_applies: name → (B,) bool, like `applies`, for the parts that need a mask of their own.
+    applies: (B,) bool, False where the prompt has nothing for this reward to judge: there NaN is no failure.
+    parts: name → (B,) float32, what the reward is made of. part_applies: the same as `applies` for a part, where it has one.
     notes: reason → number of rows without a verdict, as far as the reward knows.
     """
 
@@ -120,16 +93,13 @@ class Verdicts:
         part_applies: Mapping[str, Tensor] | None = None,
         notes: Counter[str] | None = None,
     ) -> "Verdicts":
-        """Make verdicts of tensors on any device and of any float type.
-
-        applies: None = to all rows.
-        """
+        """Make verdicts of tensors on any device and of any float type. applies: None = to all rows."""
         rewards = rewards.float().cpu()
         return Verdicts(
             rewards,
             torch.ones(len(rewards), dtype=torch.bool) if applies is None else applies.cpu(),
             {name: values.float().cpu() for name, values in (parts or {}).items()},
-            {name: mask.cpu() for name, mask in (part_applies or {}).items()},
+            {name: where.cpu() for name, where in (part_applies or {}).items()},
             Counter() if notes is None else notes,
         )
 
@@ -138,44 +108,38 @@ class Verdicts:
 
     @property
     def missing(self) -> Tensor:
-        """(B,) bool, True = a verdict was due and did not come."""
+        """(B,) bool: a verdict was due and none came."""
         return self.rewards.isnan() & self.applies
 
     def select(self, rows: Tensor) -> "Verdicts":
-        """Select rows, in the order of `rows`. The notes stay those of all rows."""
+        """Some rows, in the given order; the notes stay those of all."""
         return Verdicts(
             self.rewards[rows],
             self.applies[rows],
             {name: values[rows] for name, values in self.parts.items()},
-            {name: mask[rows] for name, mask in self.part_applies.items()},
+            {name: where[rows] for name, where in self.part_applies.items()},
             self.notes,
         )
 
     @staticmethod
     def join(batches: "Sequence[Verdicts]") -> "Verdicts":
-        """Join the rows of several batches by one reward, in order.
-
-        Where a batch lacks a part that others have, its rows get NaN.
-        """
+        """The rows of several batches by one reward, one batch after the other; a part that a batch lacks is NaN in its rows."""
         parts = dict.fromkeys(name for v in batches for name in v.parts)
-        masks = dict.fromkeys(name for v in batches for name in v.part_applies)
+        where = dict.fromkeys(name for v in batches for name in v.part_applies)
         return Verdicts(
             torch.cat([v.rewards for v in batches]),
             torch.cat([v.applies for v in batches]),
             {n: torch.cat([v.parts.get(n, torch.full_like(v.rewards, torch.nan)) for v in batches]) for n in parts},
-            {n: torch.cat([v.part_applies.get(n, v.applies & (n in v.parts)) for v in batches]) for n in masks},
+            {n: torch.cat([v.part_applies.get(n, v.applies & (n in v.parts)) for v in batches]) for n in where},
             sum((v.notes for v in batches), Counter[str]()),
         )
 
 
 class Judge(Protocol):
-    """What a judge tells about itself, besides its answers.
+    """What a judge says of itself, beside what it answers. All of it is optional, see `rewards.judges_of`.
 
-    All of it is optional: see `rewards.judges_of`.
-
-    revision: short hash of its weights and settings, None where it has none.
-    elsewhere: the judge is reached over a network, so this process can sample while it waits.
-    failures: reason for a missing verdict → how often, so far.
+    revision: short hash of its weights and settings, None where it has none. elsewhere: it is asked over a network, so
+    that this process can sample while it waits. failures: why it gave no verdict so far → how often.
     """
 
     @property
@@ -192,17 +156,16 @@ class Judge(Protocol):
 
 
 class Reward(Protocol):
-    """Gives each of B rollouts one number, as `Verdicts`.
+    """Judges rollouts: rewards of B rollouts as `Verdicts`, one number each.
 
-    name: in logs and stores.
-    weights: part → weight where the reward is a weighted sum of parts, so that an objective may combine them
-        differently; else None.
-    judges: role → the model or detector that answers. A role is a path of attributes, such as "questioner" or
-        "rewards.facts.detector". It is "" where the reward is its own judge.
-    revision: short hash of everything the verdicts depend on. None where the reward does not know it; then
-        `rewards.revision` makes one of the judges' revisions.
-    elsewhere: another process judges, so this one can sample while it waits.
-    A user's reward may also be a plain function or class that returns a tensor: see `rewards.user_rewards`.
+    name: in logs and stores. weights: part → weight, if the reward is a weighted sum of parts, which the objective may
+        combine otherwise; else None.
+    judges: role → the model or detector that is asked. The role is a path of attributes, such as "questioner" or
+        "rewards.facts.detector", and "" where the reward is its own judge.
+    revision: short hash of all that the verdicts depend on, if the reward knows it, as one on a server does; with None it
+        is made of the judges' (`rewards.revision`).
+    elsewhere: another process judges, so that this one can sample while it waits.
+    A user's own reward may be a plain function or class that returns a tensor: see `rewards.user_rewards`.
     """
 
     @property
@@ -220,6 +183,4 @@ class Reward(Protocol):
     @property
     def judges(self) -> Mapping[str, object]: ...
 
-    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
-        """Judge the rollouts."""
-        ...
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts: ...

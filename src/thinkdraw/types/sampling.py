@@ -1,4 +1,4 @@
-"""Sampling settings of a policy."""
+"""How a policy samples."""
 
 from typing import Literal
 
@@ -12,10 +12,7 @@ ThoughtFormat = Literal["inline", "rewrite", "off"]
 
 
 class Sampling(StrictModel):
-    """Sampling settings.
-
-    Guidance applies to image tokens only; temperature, top-k and top-p apply to text and image tokens.
-    """
+    """How a policy samples. Guidance applies to image tokens only; temperature, top-k and top-p to both modalities."""
 
     thought: ThoughtFormat = Field(
         default="inline",

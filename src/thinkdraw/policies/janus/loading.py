@@ -5,15 +5,26 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import JanusForConditionalGeneration
+from transformers import JanusConfig, JanusForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies import speed
+from thinkdraw.policies import model_type_of, speed
+from thinkdraw.policies.janus.deepseek import reading, writing
 from thinkdraw.policies.lora import merged_weights
 from thinkdraw.runtime.files import atomic_directory
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def is_deepseek(path: str) -> bool:
+    """Tell DeepSeek's layout of a checkpoint from transformers'."""
+    return model_type_of(path) == "multi_modality"
+
+
+def read_config(path: str) -> JanusConfig:
+    """Read the sizes of a checkpoint, and none of its weights."""
+    return reading.read_config(path) if is_deepseek(path) else JanusConfig.from_pretrained(path)
 
 
 def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
@@ -21,9 +32,13 @@ def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
     disable_progress_bar()  # it is gone in a second, and would stand between a user and the line that matters
     if dtype not in DTYPES:
         raise UserError(f"dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
+    source: dict[str, Any] = {"pretrained_model_name_or_path": path}
+    if is_deepseek(path):
+        config, weights = reading.read_weights(reading.folder_of(path))
+        source = {"pretrained_model_name_or_path": None, "config": config, "state_dict": weights}
     try:
         loaded: Any = JanusForConditionalGeneration.from_pretrained(
-            path,
+            **source,
             dtype=DTYPES[dtype],
             attn_implementation="sdpa",
             output_loading_info=True,
@@ -45,17 +60,29 @@ def read_processor(path: str, num_image_tokens: int) -> Any:
     from transformers import AutoTokenizer, JanusProcessor
     from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
+    if is_deepseek(path):
+        return reading.read_processor(reading.folder_of(path), num_image_tokens)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
         image_processor = JanusImageProcessorPil.from_pretrained(path, trust_remote_code=False)
+        settings = JanusProcessor.get_processor_dict(path)[0]
     except (OSError, ValueError) as error:
         raise UserError(f"policy {path}: tokenizer or image processor cannot be read ({_line(error)}).") from error
     for name in ("boi_token", "eoi_token", "image_token", "bos_token", "eos_token", "pad_token"):
         if getattr(tokenizer, name, None) is None:
             raise UserError(f"policy {path}: its tokenizer names no {name}. Add it to tokenizer_config.json.")
     return JanusProcessor(
-        image_processor, tokenizer, chat_template=tokenizer.chat_template, num_image_tokens=num_image_tokens
+        image_processor,
+        tokenizer,
+        chat_template=tokenizer.chat_template,
+        use_default_system_prompt=bool(settings.get("use_default_system_prompt", False)),
+        num_image_tokens=num_image_tokens,
     )
+
+
+def write_deepseek(model: JanusForConditionalGeneration, processor: Any, directory: Path) -> None:
+    """Write a directory in DeepSeek's layout; adapters are merged into the weights."""
+    writing.write_checkpoint(model, merged_weights(model), processor, directory)
 
 
 def write_checkpoint(model: JanusForConditionalGeneration, processor: Any, directory: Path) -> None:

@@ -62,7 +62,10 @@ class JanusPolicy:
         self.picture = PictureSpec(size, size, config.vision_config.num_image_tokens, config.vq_config.num_embeddings)
         self.max_positions = config.text_config.max_position_embeddings
         vocabulary = config.text_config.vocab_size
-        self.text = JanusText(processor.tokenizer, config.image_token_id, vocabulary, self.picture.num_tokens)
+        self.text = JanusText(
+            processor.tokenizer, config.image_token_id, vocabulary, self.picture.num_tokens,
+            system_prompt=processor.use_default_system_prompt,
+        )  # fmt: skip
         if lora:
             add_lora(model, lora)
         self.has_adapters = lora is not None
@@ -209,9 +212,7 @@ class JanusPolicy:
         tokens = torch.where(drop, blank(rollouts.tokens, rollouts.is_image | (rollouts.segment < 0)), rollouts.tokens)
         changes: dict[str, Any] = {"tokens": tokens, "mask": rollouts.mask & (rollouts.is_image | ~drop)}
         changes["prompt_ids"] = torch.where(drop, blank(rollouts.prompt_ids), rollouts.prompt_ids)
-        changes["fresh_contexts"] = tuple(
-            Context(torch.where(drop, blank(c.ids), c.ids), c.mask) for c in rollouts.fresh_contexts
-        )
+        changes["fresh"] = tuple(Context(torch.where(drop, blank(c.ids), c.ids), c.mask) for c in rollouts.fresh)
         return dataclasses.replace(rollouts, **changes)
 
     def _prompt_ids(self, text: str, sampling: Sampling) -> list[int]:
@@ -247,7 +248,7 @@ class JanusPolicy:
         partial = PartialRollouts.of_prefix(
             prefix.to(self.device), lengths.to(self.device), budget, self.picture.num_tokens
         )
-        return partial.select(rows.to(self.device))
+        return partial.rows(rows.to(self.device))
 
     def _rewritten_contexts(self, prompts: Sequence[Prompt], thoughts: Sequence[list[int]]) -> list[list[int]]:
         """The fresh contexts that `rewrite` pictures are drawn in, of prompts and thoughts' ids."""
@@ -264,7 +265,7 @@ class JanusPolicy:
         texts, prompt = partial.texts(), padded(contexts)
         fresh = (padded(self._rewritten_contexts(prompts, texts)),) if sampling.thought == "rewrite" else ()
         return Rollouts(
-            prompts=prompts, prompt_ids=prompt.ids, prompt_mask=prompt.mask, fresh_contexts=fresh,
+            prompts=prompts, prompt_ids=prompt.ids, prompt_mask=prompt.mask, fresh=fresh,
             seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision,
             pictures=pictures, thoughts=tuple(self.text.thought_text(ids) for ids in texts), **partial.token_axis(),
         )  # fmt: skip

@@ -14,6 +14,7 @@ from transformers import (
 )
 
 from thinkdraw.policies import speed
+from thinkdraw.policies.janus import loading
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.policies.sampling import memory
 from thinkdraw.policies.shape import Weights
@@ -47,7 +48,7 @@ class JanusShape:
 
     @classmethod
     def of_checkpoint(cls, path: str) -> "JanusShape":
-        return cls(JanusConfig.from_pretrained(path))
+        return cls(loading.read_config(path))
 
     def weights(self, lora: LoraSettings | None) -> Weights:
         frozen: Any = lora  # hashable, which pyright does not see

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers.models.janus.processing_janus import DEFAULT_SYSTEM_PROMPT
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.control_tokens import token_escaper
@@ -19,11 +20,15 @@ class JanusText:
     """The tokenizer of a Janus checkpoint, with its special tokens by name.
 
     bos, eos, pad: begin and end of text, padding. boi, eoi: begin and end of image. image: stands for a patch of a picture
-    that is shown. suppressed: (vocabulary,) bool, ids that are never sampled in a thought.
+    that is shown. system_prompt: whether questions begin with Janus's, as the published checkpoints' do; drawing never does.
+    suppressed: (vocabulary,) bool, ids that are never sampled in a thought.
     """
 
-    def __init__(self, tokenizer, image_token_id: int, vocabulary: int, num_image_tokens: int):
+    def __init__(
+        self, tokenizer, image_token_id: int, vocabulary: int, num_image_tokens: int, system_prompt: bool = False
+    ):
         self.tokenizer, self.num_image_tokens = tokenizer, num_image_tokens
+        self.before_questions = DEFAULT_SYSTEM_PROMPT if system_prompt else ""
         self.bos, self.eos, self.pad = tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id
         self.boi, self.eoi = tokenizer.boi_token_id, tokenizer.eoi_token_id
         self.image = image_token_id
@@ -70,7 +75,7 @@ class JanusText:
         picture = [self.boi, *[self.image] * self.num_image_tokens, self.eoi]
         before, after = PROMPT_FORM.split("{text}")
         asked = f"\n{self._escape(text.strip())}{after}"
-        return [self.bos, *self.encode(before), *picture, *self.encode(asked)]
+        return [self.bos, *self.encode(self.before_questions + before), *picture, *self.encode(asked)]
 
     def answer(self, text: str) -> list[int]:
         """Ids of a text as the answer to a `question`; special tokens in it are broken up, too."""

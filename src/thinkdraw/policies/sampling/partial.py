@@ -76,7 +76,7 @@ class PartialRollouts:
             partial.allowed.append(torch.stack([row, image.long(), index, rollouts.allowed.indices.long()])[:, stays])
         return partial
 
-    def select(self, rows: Tensor) -> "PartialRollouts":
+    def rows(self, rows: Tensor) -> "PartialRollouts":
         """A copy of some rows; `allowed` parts follow them."""
         parts = []
         for part in self.allowed:
