@@ -28,7 +28,7 @@ def parting(run: Path, rows: list[dict]) -> int | None:
     """The first step at which the two are apart at this validation and at the next."""
     settings = yaml.safe_load((run / "config.yaml").read_text())["validation"]
     watch = OveroptimisationMonitor(ValidationSettings.model_validate(settings))
-    apart = [row["step"] for row in rows if watch.update(row, row["step"]) and watch.parted == 2]
+    apart = [row["step"] for row in rows if watch.update(row, row["step"]) and watch.num_diverged == 2]
     return None if not apart else max(row["step"] for row in rows if row["step"] < apart[0])
 
 

@@ -112,7 +112,7 @@ def overlap(phase: Phase, reward: Reward, repeats: int) -> list[tuple[float, flo
     """(overlapped, one after the other, of which judging) seconds."""
     found = []
     for _ in range(repeats):
-        beside = timed(lambda: draw_and_judge(phase.draw(), reward, beside=reward.elsewhere))
+        beside = timed(lambda: draw_and_judge(phase.draw(), reward, in_parallel=reward.elsewhere))
         began = time.monotonic()
         judged = [judge(reward, rollouts).seconds for rollouts in phase.draw()]
         found.append((beside, time.monotonic() - began, sum(judged)))

@@ -36,7 +36,7 @@ from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.tracking import environment
 from thinkdraw.training.batch import Batch
-from thinkdraw.training.judged_store import load_judged
+from thinkdraw.training.judged_store import load_judged_rollouts
 from thinkdraw.training.optimiser import Optimiser
 from thinkdraw.training.run import backward, open_policy
 from thinkdraw.training.world import World
@@ -63,21 +63,21 @@ def write_store(asked: argparse.Namespace, path: Path) -> None:
 
 def gradient(policy: JanusPolicy, optimiser: Optimiser, config: grpo.GrpoConfig, store: Path) -> tuple[float, dict]:
     """Loss and gradients of the store, over all processes. Scores are ranked, so that every group has a spread."""
-    judged, world = load_judged(store, JUDGE, policy), optimiser.world
+    judged, world = load_judged_rollouts(store, JUDGE, policy), optimiser.world
     size = judged.group_size
     mine = world.share(len(judged) // size)
     rows = torch.arange(mine.start * size, mine.stop * size)
     rewards = judged.rewards[rows] + torch.arange(len(rows)) % size / size
     advantages = ADVANTAGES["group"](rewards, size)
     batch = Batch(judged.rollouts.select(rows, size), advantages=advantages)
-    counts = SegmentCounts(**world.add(dataclasses.asdict(batch.counts())))
+    counts = SegmentCounts(**world.sum(dataclasses.asdict(batch.counts())))
     loss = partial(grpo.grpo_loss, policy, counts=counts, entropy_coefs=(0.0, 0.0), config=config)
     with optimiser.learning(batch.num_micro(config.micro_rows), config.sampling):
         sums, _ = backward(loss, batch, config.micro_rows)
     optimiser.reduce_gradients()
     grads: dict[str, Any] = {name: master.grad for name, master in optimiser.masters.items()}
     optimiser.optimizer.zero_grad(set_to_none=True)
-    return world.add(sums)["loss"], {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
+    return world.sum(sums)["loss"], {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
 
 
 def work(asked: argparse.Namespace) -> None:
@@ -88,7 +88,7 @@ def work(asked: argparse.Namespace) -> None:
     policy = open_policy(config, world)
     optimiser = Optimiser(policy, config.optimiser, world)
     with optimiser.full_weights():  # the store asks for the policy's vocabulary, and so warms up
-        load_judged(folder / "store", JUDGE, policy)
+        load_judged_rollouts(folder / "store", JUDGE, policy)
     loss, grads = gradient(policy, optimiser, config, folder / "store")
     prompts = [e.prompt for e in prompt_set("geneval", "validation", asked.prompts)]
     seconds: list[float] = []

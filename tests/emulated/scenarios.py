@@ -13,7 +13,7 @@ from tests.emulated import device
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.fast import cpu_kernels, cpu_operations, cuda_graphs
 from thinkdraw.policies.janus.tiny import random_janus
-from thinkdraw.recipes.phase.judging import Judging
+from thinkdraw.recipes.phase.judging import JudgingThread
 from thinkdraw.runtime import device as runtime_device
 from thinkdraw.types import Prompt, Sampling
 
@@ -84,7 +84,7 @@ def judge_across_the_beginning_of(record: cuda_graphs.CudaGraphs, numbers: torch
         recording.wait()
         return rollouts + 1
 
-    with Judging(cast(Any, reward), device=GPU) as judging:
+    with JudgingThread(cast(Any, reward), device=GPU) as judging:
         judged = judging.submit(cast(Any, numbers))
 
         def step() -> None:

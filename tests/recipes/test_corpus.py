@@ -22,7 +22,7 @@ from thinkdraw.picture_reader import read_picture
 from thinkdraw.policies import load_policy
 from thinkdraw.recipes import corpus, sft, verifier_data
 from thinkdraw.recipes.catalog import read_config
-from thinkdraw.recipes.corpus import CorpusConfig, Drawing, DrawSettings
+from thinkdraw.recipes.corpus import CorpusConfig, DrawSettings, RationaleDrawer
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.training.data import DataSettings, load_examples
@@ -158,7 +158,7 @@ def test_prompts_without_pictures_get_the_best_of_several_that_the_policy_draws(
             self.thoughts += rollouts.thoughts
             return (rollouts.image_tokens() < 16).float().mean(1)
 
-    drawing = Drawing(DrawSettings.model_validate(draw), "cpu", reward := Asked())
+    drawing = RationaleDrawer(DrawSettings.model_validate(draw), "cpu", reward := Asked())
     answers = [(item, GOOD) for item in list(config.source.items())[:2]]
     assert len(drawing._drawn(answers)) == 2
     # three candidates of two rows, each drawn from the teacher's rationale as far as the budget goes

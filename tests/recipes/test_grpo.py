@@ -188,7 +188,7 @@ def test_groups_without_spread_are_refilled_a_bounded_number_of_times(tmp_path, 
     phase = sample_phase(model, as_reward(reward), order, config, 0, world)
     # Group 0 was flat, so group 3 of the prompt that comes next stands in for it.
     assert phase.batch.groups.unique().tolist() == [1, 2, 3] and order.cursor == 4
-    row = phase_stats(phase, config, world)
+    row = phase_stats(phase.batch, phase.verdicts, config, world)
     assert row["zero_variance_frac"] == 0 and row["reward_mean"] > row["reward_mean_trained"]
     grads, _ = grpo_gradients(config, model, phase.batch)
     assert grads

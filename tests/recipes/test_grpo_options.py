@@ -1,5 +1,7 @@
 """Options of GRPO: kinds of advantage and of KL, a reference that follows, and what is not paid for when it is off."""
 
+import dataclasses
+
 import pytest
 import torch
 from tests.training.helpers import LowCodes, flat, grpo_config, grpo_gradients, policy_dir, rows_without_times
@@ -8,10 +10,11 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.recipes import grpo
+from thinkdraw.recipes.phase.advantages import finish_advantages
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
 from thinkdraw.recipes.phase.rollout import sample_phase
 from thinkdraw.recipes.phase.stats import phase_stats
-from thinkdraw.recipes.phase.token_credit import token_credit
+from thinkdraw.recipes.phase.token_credit import compute_token_weights
 from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.training.run import open_policy
@@ -27,7 +30,9 @@ def policy(tmp_path_factory) -> str:
 def phase_of(config, model=None, reward=None):
     world = World(config)
     order = PromptOrder.of(config.prompts, [], 0, None)
-    return sample_phase(model or open_policy(config, world), as_reward(reward or LowCodes()), order, config, 0, world)
+    model = model or open_policy(config, world)
+    phase = sample_phase(model, as_reward(reward or LowCodes()), order, config, 0, world)
+    return dataclasses.replace(phase, batch=finish_advantages(model, phase.batch, config, world))
 
 
 @pytest.mark.parametrize("name", ADVANTAGES)
@@ -101,7 +106,7 @@ def test_a_reference_that_follows_survives_a_restart(tmp_path, policy):
 
 
 def test_adapters_have_no_reference_to_refresh(tmp_path, policy):
-    with pytest.raises(ValueError, match="refresh_reference_every with lora"):
+    with pytest.raises(ValueError, match="refresh_reference_every cannot be used with lora"):
         grpo_config(tmp_path, policy, beta=0.1, refresh_reference_every=1, lora={"rank": 2})
 
 
@@ -183,7 +188,7 @@ def test_weighted_sum_asks_for_ranges_and_uses_them(tmp_path, policy):
 
 
 def test_combining_needs_parts_and_says_so(tmp_path, policy):
-    with pytest.raises(UserError, match=r"combine=gdpo needs a reward of several parts, and low-codes is one"):
+    with pytest.raises(UserError, match=r"combine=gdpo needs a reward of several parts, but low-codes is a single one"):
         phase_of(grpo_config(tmp_path, policy, combine="gdpo"))
 
 
@@ -193,8 +198,8 @@ def test_combining_needs_parts_and_says_so(tmp_path, policy):
         ({"variant": "gspo", "token_weights": "stage"}, "one advantage per segment"),
         ({"variant": "gspo", "clip_low": 0.2, "clip_high": 0.2}, "never acts"),
         ({"variant": "cispo", "clip_high": 0.2}, "clips no ratio"),
-        ({"variant": "grpo", "cispo_max": 3.0}, "read by variant=cispo alone"),
-        ({"combine": "gdpo", "advantage": "rloo"}, "leave advantage out"),
+        ({"variant": "grpo", "cispo_max": 3.0}, "for variant=cispo alone"),
+        ({"combine": "gdpo", "advantage": "rloo"}, "leave out advantage"),
         ({"combine": "gdpo", "beta": 0.1, "kl": "k1"}, "use k2 or k3"),
     ],
 )
@@ -207,7 +212,7 @@ def test_guidance_contrast_weighs_tokens_by_what_the_prompt_changes(tmp_path, po
     config = grpo_config(tmp_path, policy)
     model = open_policy(config, World(config))
     part = phase_of(config, model).batch
-    found = token_credit("guidance_contrast", model, part, 8)
+    found = compute_token_weights("guidance_contrast", model, part, 8)
     picture = part.rollouts.is_image & part.rollouts.mask
     assert torch.equal(found.advantage[~picture], torch.ones(int((~picture).sum())))
     sums = (found.advantage * picture).sum(1) / picture.sum(1)
@@ -238,7 +243,7 @@ def test_what_does_not_apply_is_no_missing_verdict(tmp_path, policy):
     config = grpo_config(tmp_path, policy, prompts_per_phase=8)
     phase = phase_of(config, reward=ForSomePrompts())
     assert bool(phase.verdicts.rewards.isnan().any()) and not bool(phase.verdicts.rewards.isnan().all())
-    assert phase_stats(phase, config, World(config))["no_verdict_frac"] == 0
+    assert phase_stats(phase.batch, phase.verdicts, config, World(config))["no_verdict_frac"] == 0
 
 
 @pytest.mark.parametrize("coefficients", [(0.1, 0.0), (0.0, 0.1)], ids=["text", "image"])

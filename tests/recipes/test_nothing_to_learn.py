@@ -11,16 +11,16 @@ from tests.training.helpers import LowCodes, grpo_config, rows_without_times
 
 from thinkdraw.objectives import Pairs, SegmentCounts
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase.advantages import extremes, finish_credit, summed_log_ratio, with_advantages
+from thinkdraw.recipes.phase.advantages import add_group_advantages, finish_advantages, keep_extremes, summed_log_ratio
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
-from thinkdraw.recipes.phase.rollout import Phase, sample_phase
+from thinkdraw.recipes.phase.rollout import sample_phase
 from thinkdraw.recipes.phase.stats import phase_stats
 from thinkdraw.recipes.phase.token_credit import batched_log_probs
 from thinkdraw.recipes.preference import PairBatch, PreferenceConfig
-from thinkdraw.recipes.verifier import Labelled
+from thinkdraw.recipes.verifier import LabelledQuestions
 from thinkdraw.rewards.user_rewards import as_reward
-from thinkdraw.training.batch import Batch, parts_of
-from thinkdraw.training.judged_store import with_log_probs_before
+from thinkdraw.training.batch import Batch, split_rows
+from thinkdraw.training.judged_store import with_cached_log_probs
 from thinkdraw.training.run import backward, open_policy
 from thinkdraw.training.world import World
 from thinkdraw.types import Rollouts, Verdicts
@@ -53,12 +53,13 @@ def model(config):
 
 def drawn(config, model, reward=None) -> Batch:
     order = PromptOrder.of(config.prompts, [], 0, None)
-    return sample_phase(model, as_reward(reward or LowCodes()), order, config, 0, World(config)).batch
+    phase = sample_phase(model, as_reward(reward or LowCodes()), order, config, 0, World(config))
+    return finish_advantages(model, phase.batch, config, World(config))
 
 
 def test_rows_come_in_parts_and_no_rows_in_none():
-    assert [part.tolist() for part in parts_of(torch.arange(5), 2)] == [[0, 1], [2, 3], [4]]
-    assert list(parts_of(NOBODY, 2)) == []
+    assert [part.tolist() for part in split_rows(torch.arange(5), 2)] == [[0, 1], [2, 3], [4]]
+    assert list(split_rows(NOBODY, 2)) == []
 
 
 @pytest.mark.parametrize("changes", [{"judge_chunks": 3}, {"minibatches": 3}, {"judge_chunks": 2, "minibatches": 2}])
@@ -78,10 +79,10 @@ def test_a_process_whose_groups_were_all_left_out_does_what_the_others_do_with_n
         assert len(minibatch) == 0
     assert batched_log_probs(model, empty.rollouts, 4).log_probs.shape == empty.rollouts.tokens.shape
     assert summed_log_ratio(model, empty.rollouts, 4).shape == (0,)
-    assert len(extremes(empty, 1)) == 0
+    assert len(keep_extremes(empty, 1)) == 0
     assert empty.rollouts.image_tokens().shape == (0, 0) == empty.rollouts.all_image_tokens().shape
     assert empty.rollouts.text_was_cut().shape == (0,)
-    again = with_advantages(model, as_reward(LowCodes()), empty, config)
+    again = add_group_advantages(model, as_reward(LowCodes()), empty, config)
     assert again.advantages is not None and len(again.advantages.values) == 0
     loss = partial(grpo.grpo_loss, model, counts=whole.counts(), entropy_coefs=(0.1, 0.1), config=config)
     assert backward(loss, empty, 4) == ({}, {})
@@ -93,15 +94,18 @@ def test_every_kind_of_token_weights_passes_a_process_without_rows_and_one_witho
     config = config.model_copy(update={"token_weights": name, "keep_extremes": 1, "advantage": "reinforce++_baseline"})
     silent = drawn(config, model, lambda rollouts: torch.full((len(rollouts),), math.nan))
     assert len(silent) == 12 and silent.num_micro(4) == 0
-    assert len(finish_credit(model, silent.select_groups(torch.zeros(3, dtype=torch.bool)), config, World(config))) == 0
+    assert (
+        len(finish_advantages(model, silent.select_groups(torch.zeros(3, dtype=torch.bool)), config, World(config)))
+        == 0
+    )
 
 
 def test_a_phase_of_which_nothing_is_left_here_is_counted_as_nothing(config, model):
     whole = drawn(config, model)
     empty = whole.select_groups(torch.zeros(3, dtype=torch.bool))
     world = World(config)
-    world.add = lambda sums: {k: v + (k in ("groups", "trained_rows")) for k, v in sums.items()}  # another's row
-    row = phase_stats(Phase(empty, Verdicts.of(whole.rewards), 12, {}), config, world)
+    world.sum = lambda sums: {k: v + (k in ("groups", "trained_rows")) for k, v in sums.items()}  # another's row
+    row = phase_stats(empty, Verdicts.of(whole.rewards), config, world)
     assert row["advantage_std"] is None and row["reward_mean"] is not None and row["thought_tokens_mean"] == 0
 
 
@@ -127,12 +131,12 @@ def test_a_step_of_fewer_pairs_than_processes_and_log_probs_of_no_row(config, mo
     assert list(other.micro(4)) == [] and other.num_micro(4) == 0
     world = World(config)
     world.share = lambda count: range(count, count)  # the others have all rows
-    before = with_log_probs_before(
+    before = with_cached_log_probs(
         lambda: model, judged, torch.tensor([0, 1]), 4, world, tmp_path / "before.safetensors", "rows"
     )
     assert before.old_log_probs is not None and not before.old_log_probs.any()
 
 
 def test_questions_of_no_row_have_no_micro_batch():
-    empty = Labelled(torch.zeros(2, 4, 4, 3), ["a", "b"], torch.ones(2), ["a", "b"]).select([])
+    empty = LabelledQuestions(torch.zeros(2, 4, 4, 3), ["a", "b"], torch.ones(2), ["a", "b"]).select([])
     assert list(empty.micro(4)) == [] and empty.num_micro(4) == 0

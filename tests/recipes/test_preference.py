@@ -19,7 +19,7 @@ from thinkdraw.recipes.preference import PairBatch, PreferenceConfig, pairs_of
 from thinkdraw.recipes.rejection import RejectionConfig
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.training.batch import Batch
-from thinkdraw.training.judged_store import load_judged
+from thinkdraw.training.judged_store import load_judged_rollouts
 from thinkdraw.training.optimiser import Optimiser
 from thinkdraw.training.run import open_policy
 from thinkdraw.training.world import World
@@ -69,7 +69,7 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, 
     for micro_rows in (64, 2, 5):
         config = preference_config(tmp_path, policy, store, objective=objective, micro_rows=micro_rows)
         model = open_policy(config, World(config))
-        judged = load_judged(store, "low-codes", model)
+        judged = load_judged_rollouts(store, "low-codes", model)
         pairs = pairs_from_rewards(judged.rewards, judged.group_size)
         # not the policy's own log-probs, so that every pair has another gradient
         before = judged.rollouts.log_probs + 0.1 * torch.sin(torch.arange(judged.rollouts.tokens.shape[1]))
@@ -131,7 +131,7 @@ def test_rejection_makes_the_kept_rollouts_likelier(tmp_path, policy, store):
     rows = rows_without_times(run)
     assert rows[-1]["kept_frac"] == 0.25 and rows[-1]["sequences_trained"] == 48
     before, after = load_policy(policy, precision="fp32"), load_trained(run, precision="fp32")
-    judged = load_judged(store, "low-codes", before)
+    judged = load_judged_rollouts(store, "low-codes", before)
     kept = judged.rollouts.select(kept_rows(judged.rewards, 4, best_of=True))
     with torch.no_grad():
         gain = after.log_probs(kept).log_probs - before.log_probs(kept).log_probs

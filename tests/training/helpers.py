@@ -55,7 +55,7 @@ def gradients(config: Any, policy: Any, loss: Any, batch: Any) -> tuple[dict[str
 
 def counts_of(batch: Batch, world: World) -> SegmentCounts:
     """Trained tokens over all processes."""
-    return SegmentCounts(**world.add(dataclasses.asdict(batch.counts())))
+    return SegmentCounts(**world.sum(dataclasses.asdict(batch.counts())))
 
 
 def grpo_gradients(

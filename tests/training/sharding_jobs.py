@@ -102,7 +102,7 @@ def gradient(folder: Path, name: str, sharding: str) -> tuple[float, dict[str, T
                 p.add_(0.02 * torch.randn(p.shape, generator=torch.Generator().manual_seed(len(n))))
     optimiser = Optimiser(policy, config.optimiser, world)
     part = part_of(rollouts, world.share(3))
-    counts = SegmentCounts(**world.add(dataclasses.asdict(part.counts())))
+    counts = SegmentCounts(**world.sum(dataclasses.asdict(part.counts())))
     loss = partial(grpo.grpo_loss, policy, counts=counts, entropy_coefs=(0.01, -0.02), config=config)
     at_once = 64 * 5 if name == "reference" else chunked_head.CHUNK_ELEMENTS  # a head's backward pass in parts
     with (
@@ -116,7 +116,7 @@ def gradient(folder: Path, name: str, sharding: str) -> tuple[float, dict[str, T
     assert all(n not in optimiser.weights and policy.network.get_parameter(n).grad is None for n in frozen)
     assert all(isinstance(g, DTensor) == (sharding == "fsdp2") for g in grads.values())
     whole = {n: g.full_tensor() if isinstance(g, DTensor) else g for n, g in grads.items()}
-    return world.add(sums)["loss"], whole
+    return world.sum(sums)["loss"], whole
 
 
 def gradients(folder: Path, world: World) -> None:

@@ -60,7 +60,7 @@ def test_sums_add_up_over_micro_batches_and_the_highest_is_kept(tmp_path, policy
     with Run.open(config) as run:
         run.begin()
         update = run.update(loss_of(run), Numbers((1.0, 5.0, 2.0)))
-        assert update.sums["count"] == 3 and update.highest == {"largest": 5.0} and run.step == 1
+        assert update.sums["count"] == 3 and update.maxima == {"largest": 5.0} and run.step == 1
 
 
 def test_what_is_remembered_is_there_again_and_nothing_else_is_written_before_the_run_begins(tmp_path, policy):

@@ -11,13 +11,13 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes import grpo, sft
-from thinkdraw.recipes.catalog import shipped
+from thinkdraw.recipes.catalog import shipped_configs
 from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.training import world
 from thinkdraw.training.settings import OptimiserSettings
 
-CONFIGS = sorted(shipped().values())
+CONFIGS = sorted(shipped_configs().values())
 
 
 def test_learning_rate_warms_up_and_decays_with_progress():

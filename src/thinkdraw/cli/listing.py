@@ -26,9 +26,9 @@ def list_(
 def _registry(what: str) -> list[str]:
     match what:
         case "configs":
-            from thinkdraw.recipes.catalog import shipped
+            from thinkdraw.recipes.catalog import shipped_configs
 
-            return list(shipped())
+            return list(shipped_configs())
         case "recipes":
             from thinkdraw.recipes.catalog import RECIPES
 

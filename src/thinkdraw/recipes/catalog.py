@@ -28,7 +28,7 @@ RECIPES = {
 CONFIGS = Path(__file__).parent.parent / "configs"
 
 
-def shipped() -> dict[str, Path]:
+def shipped_configs() -> dict[str, Path]:
     """Name → file of the configurations inside the package."""
     return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
 
@@ -37,7 +37,7 @@ def find_config(name: str | Path) -> Path:
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return path
-    known = shipped()
+    known = shipped_configs()
     if str(name) in known:
         return known[str(name)]
     near = difflib.get_close_matches(str(name), known, n=1)

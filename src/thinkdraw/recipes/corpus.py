@@ -109,14 +109,14 @@ def open_helpers(config: CorpusConfig) -> Helpers:
         )
     if scorer is not None and not isinstance(scorer, Scorer):
         raise UserError(f"filters.aesthetic.scorer={rated and rated.scorer} gives no scores. Choose another.")
-    return Helpers(questioner, scorer, Drawing(config.draw, config.device) if config.draw else None)
+    return Helpers(questioner, scorer, RationaleDrawer(config.draw, config.device) if config.draw else None)
 
 
 def _open_judge(name: str, settings: dict[str, Any], device: str) -> Any:
     return open_judge(name, **on_device(name, settings, device))
 
 
-class Drawing:
+class RationaleDrawer:
     """See `writing.Draw`: best of N pictures of each rationale; what has one already is left alone."""
 
     def __init__(self, settings: DrawSettings, device: str, reward: Reward | None = None) -> None:
@@ -134,7 +134,7 @@ class Drawing:
         """PNG files; empty for a prompt that is too long for the policy."""
         thoughts = [answer["detailed_caption"] for _, answer in rows]
         seeds = [2 * item.index * self.settings.candidates for item, _ in rows]
-        drawing: Any = _FromThoughts(self.policy, thoughts)  # of a policy it has what best-of-N asks for
+        drawing: Any = _FixedThoughtPolicy(self.policy, thoughts)  # of a policy it has what best-of-N asks for
         best = BestOfN(drawing, self.reward, self.settings.candidates)
         try:
             drawn = best.sample([item.prompt for item, _ in rows], self.settings.sampling, seeds=seeds)
@@ -144,7 +144,7 @@ class Drawing:
         return [to_png(picture) for picture in drawn.pictures.cpu()]
 
 
-class _FromThoughts:
+class _FixedThoughtPolicy:
     """A policy whose thoughts are given: it only draws."""
 
     def __init__(self, policy: Policy, thoughts: Sequence[str]) -> None:

@@ -24,14 +24,14 @@ from thinkdraw.objectives import Pairs, PreferenceLoss, dpo_loss, pairs_from_rew
 from thinkdraw.recipes import sample
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.runtime.checkpoint import latest_checkpoint
-from thinkdraw.training.batch import Batch, parts_of
+from thinkdraw.training.batch import Batch, split_rows
 from thinkdraw.training.data import shuffled_index
 from thinkdraw.training.judged_store import (
-    load_judged,
+    load_judged_rollouts,
     log_probs_key,
     sampling_cost,
     store_input,
-    with_log_probs_before,
+    with_cached_log_probs,
 )
 from thinkdraw.training.run import Loss, Run, open_policy
 from thinkdraw.training.settings import TrainSettings
@@ -165,7 +165,7 @@ def run(config: PreferenceConfig) -> Path:
             judged = open_round(run, config, number, is_begun)
             run.describe(judged.rollouts.prompts, judged.rollouts.sampling)
             pairs = pairs_of(judged, config, number)
-            judged = compared(run, judged, pairs, config, number, is_begun)
+            judged = with_reference_log_probs(run, judged, pairs, config, number, is_begun)
             if not is_begun:
                 state.round = number
                 forwards = len(torch.cat([pairs.better, pairs.worse]).unique())
@@ -198,7 +198,9 @@ def open_round(run: Run[Policy], config: PreferenceConfig, number: int, is_begun
     is_begun: the round has trained, so that its store is whole, and the policy no longer the one that sampled.
     """
     if number == 0 and config.store is not None:
-        judged = load_judged(config.store, config.judge, run.policy, own=config.objective == "rebel" and not is_begun)
+        judged = load_judged_rollouts(
+            config.store, config.judge, run.policy, own=config.objective == "rebel" and not is_begun
+        )
         run.note("store", store_input(config.store, config.judge, judged))
         return judged
     path = run.path / "stores" / f"round_{number:03d}"
@@ -219,7 +221,7 @@ def open_round(run: Run[Policy], config: PreferenceConfig, number: int, is_begun
             shutil.rmtree(path)
             sample.run(sampling)
     run.world.wait()
-    return load_judged(path, config.judge, run.policy)
+    return load_judged_rollouts(path, config.judge, run.policy)
 
 
 def pairs_of(judged: Batch, config: PreferenceConfig, number: int) -> Pairs:
@@ -242,7 +244,7 @@ def pairs_of(judged: Batch, config: PreferenceConfig, number: int) -> Pairs:
     return pairs
 
 
-def compared(
+def with_reference_log_probs(
     run: Run[Policy], judged: Batch, pairs: Pairs, config: PreferenceConfig, number: int, is_begun: bool
 ) -> Batch:
     """The batch with the log-probs that pairs are compared with: at the start of the round, or of the run.
@@ -256,7 +258,7 @@ def compared(
         open_before = lambda: run.policy  # noqa: E731
     rows = torch.cat([pairs.better, pairs.worse]).unique()
     key = log_probs_key(judged, rows, run.base)
-    return with_log_probs_before(open_before, judged, rows, config.micro_rows, run.world, cache, key)
+    return with_cached_log_probs(open_before, judged, rows, config.micro_rows, run.world, cache, key)
 
 
 @dataclass(frozen=True)
@@ -283,7 +285,7 @@ class PairBatch:
 
     def micro(self, rows: int) -> Iterator[Batch]:
         size = max(1, rows // 2)
-        for pairs in parts_of(torch.arange(len(self.better)), size):
+        for pairs in split_rows(torch.arange(len(self.better)), size):
             yield PairBatch(self.judged, self.better[pairs], self.worse[pairs]).rows()
 
     def num_micro(self, rows: int) -> int:

@@ -17,7 +17,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import SegmentCounts, kept_rows, masked_modality_mean, segment_loss
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.data import shuffled_index
-from thinkdraw.training.judged_store import load_judged, sampling_cost, store_input
+from thinkdraw.training.judged_store import load_judged_rollouts, sampling_cost, store_input
 from thinkdraw.training.run import Loss, Run
 from thinkdraw.training.settings import OptimiserSettings, TrainSettings
 from thinkdraw.types import Policy
@@ -76,7 +76,7 @@ class RejectionConfig(TrainSettings):
 def run(config: RejectionConfig) -> Path:
     """Train, and return the run folder; its newest checkpoint is the result. Raises UserError."""
     with Run.open(config) as run:
-        judged = load_judged(config.store, config.judge, run.policy)
+        judged = load_judged_rollouts(config.store, config.judge, run.policy)
         kept = kept_rows(judged.rewards, judged.group_size, threshold=config.threshold, best_of=config.best_of_group)
         if len(kept) < config.batch_rows:
             raise UserError(

@@ -18,7 +18,7 @@ from thinkdraw.config import StrictModel, load_config, save_config
 from thinkdraw.errors import HeldError, UserError
 from thinkdraw.policies.opening import load_trained, policy_path
 from thinkdraw.recipes.phase.rollout import draw_seeds
-from thinkdraw.recipes.score import judge_of, score_missing, shown
+from thinkdraw.recipes.score import display_row, judge_of, score_missing
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.device import pick_device, set_threads
@@ -116,7 +116,7 @@ def run(config: SampleConfig) -> Path:
         display = opened.enter_context(Display("sample", shards, config.log_every))
         for reward in rewards.values():
             for index, scores in score_missing(store, reward.name, reward, lambda _: policy):
-                display.show(index + 1, shown(reward.name, scores), (reward.name,))
+                display.show(index + 1, display_row(reward.name, scores), (reward.name,))
         while (cursor := store.num_groups) < count:
             size = min(config.prompts_per_shard, count - cursor)
             chosen = [prompts[(cursor + i) % len(prompts)] for i in range(size)]
@@ -128,7 +128,7 @@ def run(config: SampleConfig) -> Path:
             scores = {name: v.rewards for name, v in verdicts.items()}
             components = {name: v.parts for name, v in verdicts.items()}
             index = store.append(rollouts, scores, _lasting(config.policy), components=components, at_group=cursor)
-            row = {key: value for name in scores for key, value in shown(name, scores[name]).items()}
+            row = {key: value for name in scores for key, value in display_row(name, scores[name]).items()}
             display.show(index + 1, row, tuple(row))
     return config.out
 

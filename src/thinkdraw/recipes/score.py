@@ -73,10 +73,10 @@ def run(config: ScoreConfig, reward: Reward | None = None) -> Path:
     reward = as_reward(reward) if reward else open_reward(config.reward.name, **config.reward.settings)
     name = config.name or reward.name
     column = store.add_judge(name, judge_of(reward, config.reward))
-    decoder = Decoder(store, config.policy, config.device)
+    decoder = StoreDecoder(store, config.policy, config.device)
     with only_writer(column.folder), Display("score", store.num_shards, config.log_every) as display:
         for index, scores in score_missing(store, name, reward, decoder.policy, config.chunk, config.skip_damaged):
-            display.show(index + 1, shown(name, scores), (name, "no_verdict_frac"))
+            display.show(index + 1, display_row(name, scores), (name, "no_verdict_frac"))
     return config.store
 
 
@@ -112,14 +112,14 @@ def judge_of(reward: Reward, settings: RewardSettings) -> Judge:
     return Judge(reward=settings.name, settings=settings.settings, revision=judges_and_code_revision(reward))
 
 
-def shown(name: str, scores: Tensor) -> dict[str, float | None]:
+def display_row(name: str, scores: Tensor) -> dict[str, float | None]:
     """What the display shows of some scores."""
     missing = scores.isnan()
     mean = None if bool(missing.all()) else float(scores.nanmean())
     return {name: mean, "no_verdict_frac": float(missing.float().mean()) or None}
 
 
-class Decoder:
+class StoreDecoder:
     """Pictures of a store's rows, by the policy that drew them or a given one, in the store's precision."""
 
     def __init__(self, store: RolloutStore, policy: str | None = None, device: str = "auto") -> None:

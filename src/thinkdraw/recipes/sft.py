@@ -111,7 +111,7 @@ def run(config: SftConfig) -> Path:
             began = time.monotonic()
             with run.clock("seconds_learning"):
                 batch = step_batch(run.policy, examples, config, sampling, run.step, run.world)
-                counts = SegmentCounts(**run.world.add(dataclasses.asdict(batch.counts())))
+                counts = SegmentCounts(**run.world.sum(dataclasses.asdict(batch.counts())))
                 update = run.update(partial(sft_loss, run.policy, counts=counts, config=config), batch, sampling)
             tokens = counts.text + counts.image
             run.ledger.add(sequences_trained=counts.sequences, tokens_trained=tokens)

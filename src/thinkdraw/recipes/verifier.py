@@ -89,7 +89,7 @@ class VerifierConfig(TrainSettings):
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelledQuestions:
     """R questions. pictures: (R, H, W, 3) uint8. labels: (R,) float32, 1 = yes. prompts: what each is about."""
 
     pictures: Tensor
@@ -97,23 +97,23 @@ class Labelled:
     labels: Tensor
     prompts: list[str]
 
-    def select(self, rows: Sequence[int] | np.ndarray) -> "Labelled":
+    def select(self, rows: Sequence[int] | np.ndarray) -> "LabelledQuestions":
         index = np.asarray(rows, dtype=np.int64)
-        return Labelled(
+        return LabelledQuestions(
             self.pictures[index], [self.questions[i] for i in index], self.labels[index], [self.prompts[i] for i in index]
         )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.questions)
 
-    def micro(self, rows: int) -> "Iterator[Labelled]":
+    def micro(self, rows: int) -> "Iterator[LabelledQuestions]":
         for part in np.array_split(np.arange(len(self)), self.num_micro(rows)) if len(self) else ():
             yield self.select(part)
 
     def num_micro(self, rows: int) -> int:
         return math.ceil(len(self) / rows)
 
-    def split(self, test_frac: float) -> tuple["Labelled", "Labelled"]:
+    def split(self, test_frac: float) -> tuple["LabelledQuestions", "LabelledQuestions"]:
         """(train, test); all questions about a prompt are on one side, and which one does not change with the seed."""
         texts = sorted(set(self.prompts))
         tested = {texts[i] for i in np.random.default_rng(0).permutation(len(texts))[: round(test_frac * len(texts))]}
@@ -170,7 +170,7 @@ def open_verifier(config: VerifierConfig, world: World) -> Learner:
     return learner
 
 
-def verifier_loss(learner: Learner, micro: Labelled, *, count: int) -> Loss:
+def verifier_loss(learner: Learner, micro: LabelledQuestions, *, count: int) -> Loss:
     """Cross-entropy on yes and no. count: rows of the whole step."""
     logits = learner.yes_logits(micro.pictures, micro.questions).float()
     labels = micro.labels.to(logits.device)
@@ -180,14 +180,14 @@ def verifier_loss(learner: Learner, micro: Labelled, *, count: int) -> Loss:
 
 
 @torch.no_grad()
-def measure(learner: Learner, rows: Labelled, config: VerifierConfig) -> Calibration:
+def measure(learner: Learner, rows: LabelledQuestions, config: VerifierConfig) -> Calibration:
     size = config.micro_rows
     parts = [rows.select(np.arange(i, min(i + size, len(rows.questions)))) for i in range(0, len(rows.questions), size)]
     p_yes = torch.cat([torch.sigmoid(learner.yes_logits(p.pictures, p.questions).float()).cpu() for p in parts])
     return calibration(p_yes.numpy(), rows.labels.numpy() > 0.5, rows.prompts)
 
 
-def read_labels(folder: Path, tasks: Sequence[Task]) -> Labelled:
+def read_labels(folder: Path, tasks: Sequence[Task]) -> LabelledQuestions:
     """Rows of image, prompt, task and label. Raises UserError for what is missing, or of another size."""
     files = sorted(Path(folder).glob("data/*.parquet"))
     if not files:
@@ -204,7 +204,7 @@ def read_labels(folder: Path, tasks: Sequence[Task]) -> Labelled:
         raise UserError(f"{folder} has pictures of several sizes. Make the labels of one policy's pictures.")
     if not rows:
         raise UserError(f"{folder} has no row of the tasks {', '.join(tasks)}. Name others, or make them.")
-    return Labelled(
+    return LabelledQuestions(
         torch.from_numpy(np.stack(pictures)), [fill_template(QUESTIONS[row["task"]], row["prompt"]) for row in rows],
         torch.tensor([float(row["label"]) for row in rows]), [row["prompt"] for row in rows],
     )  # fmt: skip

@@ -25,7 +25,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.sample import SampleConfig
-from thinkdraw.recipes.score import Decoder
+from thinkdraw.recipes.score import StoreDecoder
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.files import atomic_directory, atomic_write_text, holds_out
 from thinkdraw.types import Policy, Prompt
@@ -114,7 +114,7 @@ class VerifierDataConfig(StrictModel):
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabelRow:
     """A row to write: which rollout, how much of its picture, and what is said of it."""
 
     row: int
@@ -139,7 +139,7 @@ def run(config: VerifierDataConfig) -> Path:
             f"{len(scores)} pictures give no balanced labels: every prompt's are all right, all wrong or without verdict. Sample "
             "more per prompt, or use balance=overall."
         )
-    by_row: dict[int, list[Labelled]] = {}
+    by_row: dict[int, list[LabelRow]] = {}
     for labelled in rows:
         by_row.setdefault(labelled.row, []).append(labelled)
     if (config.out / "data").exists() and not (config.out / "config.yaml").exists():
@@ -151,11 +151,11 @@ def run(config: VerifierDataConfig) -> Path:
     return config.out
 
 
-def choose(config: VerifierDataConfig, scores: list[float], groups: list[int]) -> list[Labelled]:
+def choose(config: VerifierDataConfig, scores: list[float], groups: list[int]) -> list[LabelRow]:
     """What is written, balanced task by task, in the store's order."""
     right = right_labels(scores, config.min_yes)
     chosen = [
-        Labelled(row, "orm", 1.0, bool(right[row])) for row in balanced(right, groups, config.balance, config.seed)
+        LabelRow(row, "orm", 1.0, bool(right[row])) for row in balanced(right, groups, config.balance, config.seed)
     ]
     places = [(row, fraction) for row in range(len(scores)) for fraction in config.fractions]
     owners = [groups[row] for row, _ in places]
@@ -163,7 +163,7 @@ def choose(config: VerifierDataConfig, scores: list[float], groups: list[int]) -
     potential = [right[row] if is_clear else None for (row, _), is_clear in zip(places, clear)]
     for number, (task, labels) in enumerate((("clarity", clear), ("potential", potential)), start=1):
         kept = balanced(labels, owners, config.balance, config.seed + number)
-        chosen += [Labelled(*places[i][:1], task, places[i][1], bool(labels[i])) for i in kept]
+        chosen += [LabelRow(*places[i][:1], task, places[i][1], bool(labels[i])) for i in kept]
     return sorted(chosen, key=lambda labelled: (labelled.row, labelled.task, labelled.fraction))
 
 
@@ -172,9 +172,9 @@ def _groups(footer: Any) -> list[int]:
 
 
 def _written(
-    store: RolloutStore, config: VerifierDataConfig, by_row: dict[int, list[Labelled]], scores: list[float]
+    store: RolloutStore, config: VerifierDataConfig, by_row: dict[int, list[LabelRow]], scores: list[float]
 ) -> Iterator[dict[str, Any]]:
-    decoder = Decoder(store, None, config.sample.device)
+    decoder = StoreDecoder(store, None, config.sample.device)
     for shard in store.shards():
         mine = [row for row in shard.row_ids if row in by_row]
         if not mine:
@@ -221,7 +221,7 @@ def _write(folder: Path, rows: Iterator[dict[str, Any]], count: int, rows_per_sh
         )
 
 
-def _card(config: VerifierDataConfig, rows: list[Labelled], scores: list[float]) -> str:
+def _card(config: VerifierDataConfig, rows: list[LabelRow], scores: list[float]) -> str:
     head = {
         "license": config.licence,
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],

@@ -13,7 +13,7 @@ from thinkdraw.objectives.token_weights import StageWeights
 from thinkdraw.types import Rollouts, Verdicts
 
 
-def parts_of(rows: Tensor, size: int) -> Iterator[Tensor]:
+def split_rows(rows: Tensor, size: int) -> Iterator[Tensor]:
     """Up to `size` of the rows at a time, in order; no part of no rows, where `split` has an empty one."""
     yield from rows.split(size) if len(rows) else ()
 
@@ -110,7 +110,7 @@ class Batch:
         """Micro-batches of up to `rows` rows; sorted by length for little padding, and without rows that are not in the loss."""
         trained = self._trained_rows()
         lengths = (self.rollouts.segment[trained] >= 0).sum(1) + self.rollouts.prompt_mask[trained].sum(1)
-        for chosen in parts_of(trained[torch.argsort(lengths, stable=True)], rows):
+        for chosen in split_rows(trained[torch.argsort(lengths, stable=True)], rows):
             yield self.select(chosen)
 
     def num_micro(self, rows: int) -> int:

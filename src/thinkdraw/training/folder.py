@@ -46,13 +46,13 @@ class RunFolder:
         self.config, self.world, self.path = config, world, config.out
         self.log = MetricsLog(config.out / "metrics.jsonl")
         self._seconds_before, self._start = 0.0, time.monotonic()
-        self._unfinished: _Unfinished | None = None
+        self._pending: _PendingCheckpoint | None = None
         self.inputs = Inputs(config.out, config.changed_inputs)
         self._steered: list[str] = []  # settings that are others than before, and change what is learned from here on
 
     @classmethod
     @contextmanager
-    def held(cls, path: Path, world: World) -> Iterator[None]:
+    def lock(cls, path: Path, world: World) -> Iterator[None]:
         """Hold the folder of a run: the main process for all. Raises UserError, in all, where another run writes to it."""
         with ExitStack() as held:
             refusal = ""
@@ -61,7 +61,7 @@ class RunFolder:
                     held.enter_context(only_writer(path))
                 except UserError as error:
                     refusal = str(error)
-            if refusal := world.tell(refusal):
+            if refusal := world.broadcast(refusal):
                 raise UserError(refusal)
             yield
 
@@ -149,14 +149,14 @@ class RunFolder:
     def seconds(self) -> float:
         """Seconds since the run began, interruptions left out, by the main process's clock."""
         mine = self._seconds_before + time.monotonic() - self._start
-        return self.world.add({"seconds": mine if self.world.is_main else 0.0})["seconds"]
+        return self.world.sum({"seconds": mine if self.world.is_main else 0.0})["seconds"]
 
     def progress(self, step: int) -> float:
         """0..1; with max_seconds by whichever of steps and seconds is further.
 
         Every process calls it between steps, so it also completes a checkpoint that has been written in the meantime.
         """
-        if self._unfinished and self._unfinished.writing and self._unfinished.writing.done():
+        if self._pending and self._pending.writing and self._pending.writing.done():
             self._publish()
         by_steps = step / self.config.max_steps
         return min(
@@ -189,10 +189,10 @@ class RunFolder:
                 if folder:
                     policy.save(folder)
             if optimiser.sharded:  # every process writes into the main one's folder
-                folder = Path(self.world.tell(str(folder)))
+                folder = Path(self.world.broadcast(str(folder)))
             if folder:
                 writing = checkpoint.save_trainer_state(folder, full, self.world.is_main)
-            self._unfinished = _Unfinished(opened.pop_all(), writing, best)
+            self._pending = _PendingCheckpoint(opened.pop_all(), writing, best)
         if writing is None:
             self.finish()
 
@@ -214,9 +214,9 @@ class RunFolder:
 
     def _publish(self) -> None:
         """Complete the checkpoint that is being written, if any, and remove those that are no longer kept."""
-        if self._unfinished is None:
+        if self._pending is None:
             return
-        unfinished, self._unfinished = self._unfinished, None
+        unfinished, self._pending = self._pending, None
         with unfinished.folder:
             if unfinished.writing:
                 unfinished.writing.wait()
@@ -227,7 +227,7 @@ class RunFolder:
 
 
 @dataclass(frozen=True)
-class _Unfinished:
+class _PendingCheckpoint:
     """A checkpoint that is complete when the main process closes `folder`, which has to wait for `writing`.
 
     writing: of the shards, by all processes; None where the state is whole.

@@ -14,14 +14,14 @@ from thinkdraw.rollouts.store import RolloutStore
 from thinkdraw.runtime.inputs.hashing import MADE_OF, content_digest
 from thinkdraw.runtime.inputs.kept_tensors import read_tensors, write_tensors
 from thinkdraw.runtime.inputs.noted import Input
-from thinkdraw.training.batch import Batch, parts_of
+from thinkdraw.training.batch import Batch, split_rows
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Rollouts, Verdicts
 
 logger = logging.getLogger(__name__)
 
 
-def load_judged(path: Path, judge: str, policy: Policy, *, own: bool = False) -> Batch:
+def load_judged_rollouts(path: Path, judge: str, policy: Policy, *, own: bool = False) -> Batch:
     """All rollouts of a store as the policy can score them, whole groups in order, with one judge's verdicts.
 
     own: also demand that this very policy sampled them. Raises UserError for a store of another tokenizer, damaged or
@@ -67,7 +67,7 @@ def log_probs_key(judged: Batch, rows: Tensor, base: str) -> str:
     return content_digest([rollouts.tokens, rollouts.mask, rollouts.prompt_ids, rows, sampling, base])
 
 
-def with_log_probs_before(
+def with_cached_log_probs(
     open_before: Callable[[], Policy] | None, judged: Batch, rows: Tensor, micro_rows: int, world: World, cache: Path,
     made_of: str,
 ) -> Batch:  # fmt: skip
@@ -87,7 +87,7 @@ def with_log_probs_before(
     policy = open_before()
     log_probs = torch.zeros_like(judged.rollouts.log_probs)
     mine = world.share(len(rows))
-    for chosen in parts_of(rows[mine.start : mine.stop], micro_rows):
+    for chosen in split_rows(rows[mine.start : mine.stop], micro_rows):
         micro = judged.rollouts.select(chosen)
         with torch.no_grad():
             log_probs[chosen, : micro.tokens.shape[1]] = policy.log_probs(micro).log_probs.cpu()

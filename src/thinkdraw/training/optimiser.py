@@ -16,7 +16,7 @@ from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.fingerprint import fingerprints
 from thinkdraw.runtime.sharded_state import restore
 from thinkdraw.training.settings import OptimiserSettings
-from thinkdraw.training.sharding import Sharded
+from thinkdraw.training.sharding import ShardedPolicy
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Sampling
 
@@ -50,7 +50,7 @@ class Optimiser:
         # Frozen ones too, and before they are in shards, which would be each process's part of weights of its own.
         self._refuse_differences("the weights at the start", dict(policy.network.named_parameters()))
         self.micro_rows: int | None = None  # rows per micro-batch that memory held, once it has run out
-        self.sharded = Sharded(_whole_policy(policy), world.size) if world.sharding == "fsdp2" else None
+        self.sharded = ShardedPolicy(_whole_policy(policy), world.size) if world.sharding == "fsdp2" else None
         self.weights = {n: p for n, p in policy.network.named_parameters() if p.requires_grad}
         self.masters = {n: _master(p, settings.offload) for n, p in self.weights.items()}
         for name, weight in self.weights.items():
@@ -82,7 +82,7 @@ class Optimiser:
             self.world.refuse_differences(what, fingerprints(weights), way_out)
 
     def full_weights(self) -> AbstractContextManager[None]:
-        """Inside, the weights are whole on every process, to sample with, to score and to save; see `Sharded`."""
+        """Inside, the weights are whole on every process, to sample with, to score and to save; see `ShardedPolicy`."""
         return self.sharded.full_weights() if self.sharded else nullcontext()
 
     @contextmanager
@@ -91,12 +91,12 @@ class Optimiser:
 
         passes: how many this process will make there. In shards all processes make the same number, the last ones empty.
         """
-        most = int(self.world.highest(passes)) if self.sharded else passes
+        most = int(self.world.maximum(passes)) if self.sharded else passes
         self.policy.network.train()
         yield
         if self.sharded:
             assert sampling is not None, "recipes that can shard say how rollouts are sampled"
-            self.sharded.empty_passes(most - passes, sampling)
+            self.sharded.run_empty_passes(most - passes, sampling)
         self.policy.network.eval()
 
     def collect(

@@ -59,20 +59,20 @@ class Loss:
     """What a recipe's loss function gives for a micro-batch.
 
     loss: its share of the step's loss, with gradient: shares add up, so it is divided by the whole step's counts.
-    sums: numbers to log that add up over micro-batches and processes. highest: numbers of which the largest is logged.
+    sums: numbers to log that add up over micro-batches and processes. maxima: numbers of which the largest is logged.
     """
 
     loss: Tensor
     sums: Mapping[str, Tensor | float]
-    highest: Mapping[str, float] = field(default_factory=dict)
+    maxima: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Update:
-    """What an optimiser step did, over all processes. sums, highest: see `Loss`. grad_norm: before clipping."""
+    """What an optimiser step did, over all processes. sums, maxima: see `Loss`. grad_norm: before clipping."""
 
     sums: dict[str, float]
-    highest: dict[str, float]
+    maxima: dict[str, float]
     grad_norm: float
     learning_rate: float
 
@@ -84,17 +84,17 @@ class Update:
 def backward(
     loss: Callable[[Rows], Loss], batch: Divisible[Rows], rows: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Run loss and backward pass on each micro-batch of up to `rows` rows; returns the sums and the highest of `Loss`."""
+    """Run loss and backward pass on each micro-batch of up to `rows` rows; returns the sums and the maxima of `Loss`."""
     sums: dict[str, Tensor | float] = {}
-    highest: dict[str, float] = {}
+    maxima: dict[str, float] = {}
     for micro in batch.micro(rows):
         part = loss(micro)
         part.loss.backward()
         for name, value in part.sums.items():
             sums[name] = sums.get(name, 0.0) + (value.detach() if isinstance(value, Tensor) else value)
-        for name, value in part.highest.items():
-            highest[name] = max(highest.get(name, 0.0), value)
-    return {name: float(value) for name, value in sums.items()}, highest
+        for name, value in part.maxima.items():
+            maxima[name] = max(maxima.get(name, 0.0), value)
+    return {name: float(value) for name, value in sums.items()}, maxima
 
 
 def open_policy(config: TrainSettings, world: World) -> Policy:
@@ -166,7 +166,7 @@ class Run(Generic[Trained]):
         world = World(config)
         if why := config.too_many_processes(world.size):
             raise UserError(why)
-        with RunFolder.held(config.out, world):
+        with RunFolder.lock(config.out, world):
             seed_initial_weights(config.seed)
             run = cls(config, world, open_trained(config, world), reference=reference)
             with run.display:
@@ -267,17 +267,17 @@ class Run(Generic[Trained]):
         loss: micro-batch → `Loss`. sampling: how the rollouts were sampled, needed where weights may be sharded.
         may_be_flat: do not warn of a gradient of 0, as of groups whose rewards are all equal.
         """
-        sums, highest = self.optimiser.collect(
+        sums, maxima = self.optimiser.collect(
             lambda rows: backward(loss, batch, rows), self.config.micro_rows, batch.num_micro, sampling
         )
-        sums, highest = self.world.add_by_name(sums), self.world.highest_by_name(highest)
+        sums, maxima = self.world.sum_by_name(sums), self.world.maximum_by_name(maxima)
         grad_norm, rate = self.optimiser.step(self.step, self.progress)
         self.step += 1
         if grad_norm == 0 and not may_be_flat:
             self.display.warn(
                 "gradient", "the gradient norm is 0: nothing is learned. Are both weights 0, or all weights frozen?"
             )
-        return Update(sums, highest, grad_norm, rate)
+        return Update(sums, maxima, grad_norm, rate)
 
     def skip(self, why: str) -> None:
         """Count a step without an update, for there is nothing to learn from; the run still comes to its end."""

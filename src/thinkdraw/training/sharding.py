@@ -21,7 +21,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.types import Policy, Prompt, Sampling
 
 
-class Sharded:
+class ShardedPolicy:
     """Shards the trained weights of `policy` over `size` processes; its network is then torch's FSDP module.
 
     The shards are fp32, and gathered in the dtype that the weights had. Raises UserError for what cannot be sharded.
@@ -69,7 +69,7 @@ class Sharded:
             weight.data = self._shards[name].detach().to(self._dtype).full_tensor()
             torch.autograd.graph.increment_version(weight)  # the policy's revision looks for it
 
-    def empty_passes(self, passes: int, sampling: Sampling) -> None:
+    def run_empty_passes(self, passes: int, sampling: Sampling) -> None:
         """Make forward and backward passes that add nothing to the gradient.
 
         Every pass of any process gathers weights from all of them: who has fewer micro-batches has to take part all the same.

@@ -59,24 +59,24 @@ class World:
         """Which of `count` things in order are this process's: contiguous, the processes' shares equal up to one."""
         return range(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
-    def add(self, values: dict[str, float]) -> dict[str, float]:
+    def sum(self, values: dict[str, float]) -> dict[str, float]:
         """Sums over processes; the keys must be the same everywhere."""
         total = self.reduce(torch.tensor(list(values.values()), dtype=torch.float64))
         return dict(zip(values, total.tolist()))
 
-    def add_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
+    def sum_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
         """Sums over processes; one that had nothing to do may lack names, and adds 0 to them."""
-        return self.add({name: float(values.get(name, 0.0)) for name in self._names(values)})
+        return self.sum({name: float(values.get(name, 0.0)) for name in self._names(values)})
 
-    def highest_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
+    def maximum_by_name(self, values: Mapping[str, float]) -> dict[str, float]:
         """The largest of each over processes; values are ≥ 0, and a name that a process lacks counts as 0 there."""
-        return {name: self.highest(values.get(name, 0.0)) for name in self._names(values)}
+        return {name: self.maximum(values.get(name, 0.0)) for name in self._names(values)}
 
     def _names(self, values: Mapping[str, float]) -> list[str]:
         """The names that any process has, in the same order everywhere."""
         return list(dict.fromkeys(name for names in self.gather(list(values)) for name in names))
 
-    def highest(self, value: float) -> float:
+    def maximum(self, value: float) -> float:
         """The largest value of any process."""
         return float(self.reduce(torch.tensor([value], dtype=torch.float64), dist.ReduceOp.MAX))
 
@@ -101,12 +101,12 @@ class World:
             f"{what}: {who} others than process 0, in {len(differing)} of {len(keys)}, {differing[0]} first ({first}). {way_out}"
         )
 
-    def add_rows(self, rows: Tensor | None, mine: range, count: int) -> Tensor:
+    def gather_rows(self, rows: Tensor | None, mine: range, count: int) -> Tensor:
         """(count, G), the same everywhere: each process fills in its own lines and gets those of all.
 
         mine: this one's lines, of `share`. rows: (len(mine) · G,), their numbers one after the other; None without any.
         """
-        width = int(self.highest(0 if rows is None else len(rows) // len(mine)))
+        width = int(self.maximum(0 if rows is None else len(rows) // len(mine)))
         table = torch.zeros(count, width, dtype=torch.float64)
         if rows is not None:
             table[mine.start : mine.stop] = rows.reshape(len(mine), width).double()
@@ -120,7 +120,7 @@ class World:
             tensor.copy_(moved)
         return tensor
 
-    def tell(self, text: str) -> str:
+    def broadcast(self, text: str) -> str:
         """Broadcast the main process's text to all of them."""
         box = [text]
         if self.size > 1:

@@ -6,7 +6,7 @@ import torch
 from tests.serve.serving import Brightness, noise
 
 from thinkdraw.errors import UserError
-from thinkdraw.recipes.phase.judging import Judging, draw_and_judge, judge
+from thinkdraw.recipes.phase.judging import JudgingThread, draw_and_judge, judge
 from thinkdraw.rewards.combined import CombinedReward
 from thinkdraw.rewards.user_rewards import as_reward
 
@@ -76,7 +76,7 @@ def test_on_the_same_cores_a_chunk_is_judged_before_the_next_is_drawn():
             happened.append("drawn")
             yield noise(2, seed=seed)
 
-    found = draw_and_judge(draw(), as_reward(Noting()), beside=False)
+    found = draw_and_judge(draw(), as_reward(Noting()), in_parallel=False)
     # The component asks once more per chunk.
     assert happened == ["drawn", "judged", "judged"] * 2
     assert found.seconds_wait == found.seconds_judge == sum(chunk.seconds for chunk in found.chunks)
@@ -107,7 +107,7 @@ def test_batches_are_judged_one_at_a_time():
             finally:
                 busy.release()
 
-    with Judging(as_reward(Alone(seconds=0.005))) as judging:
+    with JudgingThread(as_reward(Alone(seconds=0.005))) as judging:
         futures = [judging.submit(noise(2, seed=seed)) for seed in range(5)]
     assert all(len(future.result().verdicts) == 2 for future in futures)
 
@@ -139,7 +139,7 @@ def test_an_error_while_drawing_drops_what_waits_for_the_judge():
             assert gate.wait(20)
             return super().__call__(rollouts)
 
-    with pytest.raises(RuntimeError, match="out of memory"), Judging(as_reward(Held())) as judging:
+    with pytest.raises(RuntimeError, match="out of memory"), JudgingThread(as_reward(Held())) as judging:
         first, second = judging.submit(noise(2)), judging.submit(noise(2, seed=1))
         assert begun.wait(20)
         second.add_done_callback(lambda _: gate.set())  # the first is let go when the second is dropped

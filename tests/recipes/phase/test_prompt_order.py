@@ -9,7 +9,7 @@ from tests.training.helpers import LowCodes, grpo_config, policy_dir, rows_witho
 
 from thinkdraw.objectives import combine, group_normalized
 from thinkdraw.recipes import grpo
-from thinkdraw.recipes.phase.advantages import extremes
+from thinkdraw.recipes.phase.advantages import keep_extremes
 from thinkdraw.recipes.phase.prompt_order import HistorySettings, PromptOrder
 from thinkdraw.recipes.phase.rollout import prompt_wordings, sample_phase
 from thinkdraw.rewards.user_rewards import as_reward
@@ -131,7 +131,7 @@ def test_only_the_best_and_worst_of_a_group_are_learned_from(tmp_path, keep):
     ).batch
     rewards = torch.tensor([0.3, 0.1, 0.5, 0.2, 0.4, math.nan, 0.9, 0.1, 0.2, 0.3])
     judged = Batch(batch.rollouts, Verdicts.of(rewards), group_normalized(rewards, 5))
-    filtered = extremes(judged, keep)
+    filtered = keep_extremes(judged, keep)
     wanted = {1: [1, 2, 6, 7], 2: [1, 2, 3, 4, 6, 7, 8, 9]}[keep]
     assert filtered.advantages.valid.nonzero().flatten().tolist() == wanted
     assert torch.equal(filtered.advantages.values, judged.advantages.values)
@@ -142,7 +142,7 @@ def test_the_extremes_are_those_of_the_advantages_and_not_of_a_sum_that_is_not_l
     parts = {"clip": torch.tensor([0.30, 0.20, 0.29, 0.21]), "human": torch.tensor([0.0, 10.0, 9.0, 1.0])}
     advantages = combine(parts, 4, {"clip": 1.0, "human": 1.0}, how="gdpo")
     rollouts = SimpleNamespace(group_size=4)  # all that is read of them
-    filtered = extremes(Batch(rollouts, Verdicts.of(parts["clip"] + parts["human"]), advantages), 1)
+    filtered = keep_extremes(Batch(rollouts, Verdicts.of(parts["clip"] + parts["human"]), advantages), 1)
     assert filtered.advantages.valid.tolist() == [False, False, True, True]
 
 

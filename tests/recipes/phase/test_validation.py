@@ -39,9 +39,9 @@ def test_they_part_when_the_monitor_has_fallen_from_its_peak_and_the_reward_has_
 
 def test_a_run_stops_after_so_many_partings_in_a_row_and_a_recovery_starts_the_count_anew():
     watch, _ = watch_of([(0.1, 0.5), (0.2, 0.4), (0.3, 0.5), (0.4, 0.4)], stop_after=2)
-    assert watch.parted == 1 and not watch.stops
+    assert watch.num_diverged == 1 and not watch.should_stop
     watch, _ = watch_of([(0.1, 0.5), (0.2, 0.4), (0.3, 0.4)], stop_after=2)
-    assert watch.stops and watch.peak["step"] == 0
+    assert watch.should_stop and watch.peak["step"] == 0
 
 
 def test_no_verdict_is_no_parting():
@@ -53,8 +53,8 @@ def test_no_verdict_is_no_parting():
     ("settings", "says"),
     [
         ({"stop_after": 1}, "needs a monitor"),
-        ({"monitors": [MONITOR], "best_by": "lab-clip"}, "none of the monitors"),
-        ({"monitors": [MONITOR, MONITOR]}, "share one column: give each a label"),
+        ({"monitors": [MONITOR], "best_by": "lab-clip"}, "not one of the monitors"),
+        ({"monitors": [MONITOR, MONITOR]}, "share a column: give each its own label"),
     ],
 )
 def test_a_watch_without_its_monitor_is_refused(settings, says):
@@ -87,11 +87,7 @@ def test_a_monitor_moves_nothing_and_a_hacked_run_ends_at_its_peak(tmp_path, pol
     watched = grpo.run(hacked(tmp_path / "watched", policy, validation={"stop_after": 2, "best_by": MONITOR["name"]}))
     rows, alone = (rows_without_times(run) for run in (watched, plain))
     assert [row["loss"] for row in rows[:2]] == [row["loss"] for row in alone]
-    assert (
-        len(rows) < 12
-        and rows[-1]["parted"] == 2
-        and "what is paid for is not what was meant" in capsys.readouterr().err
-    )
+    assert len(rows) < 12 and rows[-1]["parted"] == 2 and "exploiting mistakes of the judge" in capsys.readouterr().err
     peak = max(rows, key=lambda row: row[KEY])
     assert (watched / "checkpoints" / "best").read_text().strip() == f"step_{peak['step']:06d}"
     assert rows[-1]["validation_score"] > peak["validation_score"] and rows[-1][KEY] < peak[KEY] - 0.02
@@ -115,7 +111,7 @@ def test_a_validation_file_is_used_as_far_as_count_says_and_prompts_of_both_are_
     validation = Validation(config)
     assert [prompt.text.split()[3] for prompt in validation.prompts] == ["0", "2", "5", "7"]
     assert "validation prompts of" in (said := capsys.readouterr().err) and "10 read, 4 used, spread evenly" in said
-    validation.say_shared([Prompt("a photo of 2 cats"), Prompt("a photo of 3 cats")])
+    validation.warn_of_shared_prompts([Prompt("a photo of 2 cats"), Prompt("a photo of 3 cats")])
     assert "4 read, 1 of them trained on" in capsys.readouterr().err
-    validation.say_shared([Prompt("a photo of 3 cats")])
+    validation.warn_of_shared_prompts([Prompt("a photo of 3 cats")])
     assert not capsys.readouterr().err

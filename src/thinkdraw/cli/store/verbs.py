@@ -32,10 +32,10 @@ def store(
         raise UserError(f"store {action!r}: one of info, export.")
     if out is None:
         raise UserError("store export needs --out FOLDER.")
-    from thinkdraw.recipes.score import Decoder
+    from thinkdraw.recipes.score import StoreDecoder
     from thinkdraw.rollouts import RolloutStore
     from thinkdraw.rollouts.export import export
 
     opened = RolloutStore.open(path)
-    pictures = Decoder(opened, policy).pictures if png else None
+    pictures = StoreDecoder(opened, policy).pictures if png else None
     print(export(opened, out, as_jsonl=jsonl, pictures=pictures, skip_damaged=skip_damaged))

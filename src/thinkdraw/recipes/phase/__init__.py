@@ -1,1 +1,1 @@
-"""The parts of a GRPO phase: rollouts, judging, advantages, and what is logged of them."""
+"""The parts of a GRPO phase: sampling, judging, advantages, validation and its log."""

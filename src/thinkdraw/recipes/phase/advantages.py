@@ -1,4 +1,7 @@
-"""Rewards → advantages, in two stages: within each group as it is sampled, then what needs all groups of the phase."""
+"""Rewards → advantages: within each group as soon as it is judged, then over all groups of the phase.
+
+The first stage tells which groups have no spread, which a phase may replace; the second needs all groups, and so comes last.
+"""
 
 import dataclasses
 import math
@@ -9,18 +12,18 @@ from torch import Tensor
 from thinkdraw.errors import UserError
 from thinkdraw.objectives import ADVANTAGES, Advantages, BatchMoments, batch_moments, batch_normalized, combine, kl_k1
 from thinkdraw.recipes.phase.config import GrpoConfig
-from thinkdraw.recipes.phase.token_credit import token_credit
-from thinkdraw.training.batch import Batch, parts_of
+from thinkdraw.recipes.phase.token_credit import compute_token_weights
+from thinkdraw.training.batch import Batch, split_rows
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Reward, Rollouts, Verdicts
 
 OVER_THE_BATCH = ("reinforce++", "reinforce++_baseline")  # advantages that are normalised over the whole phase
-# For `batch_stats`: mean and std that change nothing. Groups come a few at a time; `finish_credit` normalises over all.
+# `batch_stats` that change nothing (mean 0, std 1): a few groups come at a time, and `finish_advantages` normalises over all.
 NOT_YET_NORMALISED = (0.0, 1.0)
 
 
-def with_advantages(policy: Policy, reward: Reward, batch: Batch, config: GrpoConfig) -> Batch:
-    """Add advantages to a batch of whole groups; see `finish_credit` for those that are normalised over the phase."""
+def add_group_advantages(policy: Policy, reward: Reward, batch: Batch, config: GrpoConfig) -> Batch:
+    """Add advantages to a batch of whole groups, as far as these groups alone decide them."""
     verdicts = batch.verdicts
     assert verdicts is not None
     if config.beta > 0 and config.kl == "k1":
@@ -29,7 +32,7 @@ def with_advantages(policy: Policy, reward: Reward, batch: Batch, config: GrpoCo
         advantages = _from_rewards(verdicts.rewards, config)
     else:
         advantages = _from_parts(reward, verdicts, config)
-    device = policy.device  # verdicts are on the CPU, the loss is not
+    device = policy.device  # verdicts stay on the CPU; advantages go where the loss is computed
     moved = dataclasses.replace(
         advantages, values=advantages.values.to(device), valid=advantages.valid.to(device),
         zero_variance=advantages.zero_variance.to(device), dropped=advantages.dropped.to(device),
@@ -37,40 +40,44 @@ def with_advantages(policy: Policy, reward: Reward, batch: Batch, config: GrpoCo
     return dataclasses.replace(batch, verdicts=verdicts, advantages=moved)
 
 
-def finish_credit(policy: Policy, batch: Batch, config: GrpoConfig, world: World) -> Batch:
-    """Do what needs all groups of the phase: normalise over processes, weigh tokens, leave rows out."""
+def finish_advantages(policy: Policy, batch: Batch, config: GrpoConfig, world: World) -> Batch:
+    """Finish the advantages of a phase: normalise over all processes, weigh tokens, leave rows out of the loss."""
     assert batch.advantages is not None
     if config.advantage in OVER_THE_BATCH or config.combine == "gdpo":
-        moments = BatchMoments(**world.add(dataclasses.asdict(batch_moments(batch.advantages))))
+        moments = BatchMoments(**world.sum(dataclasses.asdict(batch_moments(batch.advantages))))
         batch = dataclasses.replace(batch, advantages=batch_normalized(batch.advantages, moments.stats()))
     if config.token_weights and len(batch):
-        weights = token_credit(config.token_weights, policy, batch.to(policy.device), config.micro_rows)
+        weights = compute_token_weights(config.token_weights, policy, batch.to(policy.device), config.micro_rows)
         batch = dataclasses.replace(batch, token_weights=weights)
-    return batch if config.keep_extremes is None else extremes(batch, config.keep_extremes)
+    return batch if config.keep_extremes is None else keep_extremes(batch, config.keep_extremes)
 
 
-def extremes(batch: Batch, keep: int) -> Batch:
-    """Learn from the `keep` best and `keep` worst rollouts of each group only, by their advantages, which stay as they are.
+def keep_extremes(batch: Batch, keep: int) -> Batch:
+    """Keep the `keep` best and `keep` worst rollouts of each group in the loss, by advantage.
 
-    Not by their rewards: the sum of several parts can rank a group in another order than what is learned from.
+    The advantages themselves stay as they are. Rewards would not do for the ranking: with several parts, their sum can
+    rank a group in another order than the advantages that are learned from.
     """
     advantages = batch.advantages
     assert advantages is not None
     judged = advantages.valid.reshape(-1, batch.group_size)
     values = advantages.values.reshape(-1, batch.group_size).masked_fill(~judged, -math.inf)
-    # The argsort of an argsort is the place of each rollout in its group's order, here from the worst to the best.
-    place = values.argsort(dim=1, stable=True).argsort(1)
+    # The argsort of an argsort is each rollout's rank in its group, here from the worst to the best.
+    rank = values.argsort(dim=1, stable=True).argsort(1)
     num_verdicts = judged.sum(1, keepdim=True)
-    rank = place - (batch.group_size - num_verdicts)  # rows without a verdict come first, with a negative rank
+    rank = rank - (batch.group_size - num_verdicts)  # rows without a verdict come first: their ranks become negative
     kept = (rank < keep) | (rank >= num_verdicts - keep)
     valid = advantages.valid & kept.reshape(-1)
     return dataclasses.replace(batch, advantages=dataclasses.replace(advantages, valid=valid))
 
 
 def summed_log_ratio(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Tensor:
-    """Sum log_probs − the reference's over each row's trained tokens: (B,), k1, an unbiased estimate of its KL, nats."""
+    """Estimate each rollout's KL to the reference by k1: lp − lp_ref, summed over its trained tokens.
+
+    Returns (B,) nats: unbiased, but a single rollout's estimate may be negative.
+    """
     parts = [torch.zeros(0)]
-    for rows in parts_of(torch.arange(len(rollouts)), micro_rows):
+    for rows in split_rows(torch.arange(len(rollouts)), micro_rows):
         micro = rollouts.select(rows)
         with torch.no_grad(), policy.reference():
             reference = policy.log_probs(micro).log_probs
@@ -80,7 +87,7 @@ def summed_log_ratio(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Ten
 
 
 def _with_kl_penalty(policy: Policy, rollouts: Rollouts, verdicts: Verdicts, config: GrpoConfig) -> Verdicts:
-    """Take beta times each row's KL to the reference off its reward; the KL is logged as a part of the reward."""
+    """Subtract beta times each row's KL to the reference from its reward; log the KL as a part of the reward."""
     kl = summed_log_ratio(policy, rollouts, config.micro_rows)
     return dataclasses.replace(
         verdicts, rewards=verdicts.rewards - config.beta * kl, parts={**verdicts.parts, "kl": kl}
@@ -88,18 +95,21 @@ def _with_kl_penalty(policy: Policy, rollouts: Rollouts, verdicts: Verdicts, con
 
 
 def _from_rewards(rewards: Tensor, config: GrpoConfig) -> Advantages:
-    """Advantages of whole groups from one reward per rollout."""
+    """Compute advantages of whole groups from one reward per rollout."""
     name = config.advantage or ("dr_grpo" if config.variant == "dr_grpo" else "group")
     batch_stats = {"batch_stats": NOT_YET_NORMALISED} if name in OVER_THE_BATCH else {}
     return ADVANTAGES[name](rewards, config.group_size, **batch_stats)
 
 
 def _from_parts(reward: Reward, verdicts: Verdicts, config: GrpoConfig) -> Advantages:
-    """Advantages from a reward of several parts. Raises UserError for one that does not say how its parts are weighed."""
+    """Compute advantages from a reward of several parts.
+
+    Raises UserError for a reward without weights for its parts.
+    """
     weights = reward.weights
     if weights is None or config.combine == "sum":  # never "sum" here, which the type checker cannot know
         raise UserError(
-            f"combine={config.combine} needs a reward of several parts, and {reward.name} is one. Set "
+            f"combine={config.combine} needs a reward of several parts, but {reward.name} is a single one. Set "
             "reward.name=combined with reward.settings.rewards, or combine=sum."
         )
     try:

@@ -1,4 +1,4 @@
-"""The settings of `recipes/grpo.py`; those of one part of a phase stand in the file of that part, and are named here."""
+"""Settings of `recipes/grpo.py`; those of one part of a phase are in that part's file."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,7 +19,7 @@ OWN_CLIP = 0.2  # of every variant but gspo and cispo
 
 
 class GrpoConfig(TrainSettings):
-    """A GRPO run. Policy, precision, steps and checkpoints are among the fields of every recipe, `TrainSettings`."""
+    """Settings of a GRPO run; `TrainSettings` has those that all recipes share (policy, precision, steps, …)."""
 
     can_shard: ClassVar[bool] = True
     chooses_best: ClassVar[bool] = True
@@ -199,7 +199,7 @@ class GrpoConfig(TrainSettings):
 
     @property
     def refreshes_reference(self) -> bool:
-        """Whether the reference follows the policy, and is not the starting policy for good."""
+        """Whether the reference follows the policy, instead of staying the starting policy."""
         return self.beta > 0 and self.refresh_reference_every is not None
 
     def too_many_processes(self, size: int) -> str | None:
@@ -207,13 +207,16 @@ class GrpoConfig(TrainSettings):
             return None
         return (
             f"prompts_per_phase={self.prompts_per_phase} in {self.minibatches} minibatches over {size} processes leaves "
-            "one without a group. Raise prompts_per_phase."
+            "a process without a group. Raise prompts_per_phase."
         )
 
     @model_validator(mode="before")
     @classmethod
     def _own_clips_are_null(cls, values: object) -> object:
-        """Take a clip of 0.2 out where it is the variant's own: so an older run, whose file says it, is the same run."""
+        """Treat a clip of 0.2 as null where it is the variant's own.
+
+        Older versions wrote the default into config.yaml: with this a run of theirs is recognised and goes on.
+        """
         if isinstance(values, dict) and values.get("variant", "grpo") not in ("gspo", "cispo"):
             return {k: v for k, v in values.items() if k not in ("clip_low", "clip_high") or v != OWN_CLIP}
         return values
@@ -221,27 +224,27 @@ class GrpoConfig(TrainSettings):
     @model_validator(mode="after")
     def _settings_fit_each_other(self) -> "GrpoConfig":
         if self.variant == "cispo" and (self.clip_low is not None or self.clip_high is not None):
-            raise ValueError("variant=cispo clips no ratio: leave clip_low and clip_high out, and set cispo_max")
+            raise ValueError("variant=cispo clips no ratio: leave out clip_low and clip_high, and set cispo_max")
         if self.variant != "cispo" and self.cispo_max is not None:
-            raise ValueError(f"cispo_max is read by variant=cispo alone, not by {self.variant}: leave it out")
+            raise ValueError(f"cispo_max is for variant=cispo alone, not for {self.variant}: leave it out")
         if self.variant == "gspo" and max(self.clip_low or 0, self.clip_high or 0) > MAX_GSPO_CLIP:
             raise ValueError(
-                f"clip_low={self.clip_low}, clip_high={self.clip_high} with variant=gspo: its ratio is a mean over a segment, "
-                f"which moves so little that a clip above {MAX_GSPO_CLIP} never acts. Leave both out for 3e-4 and 4e-4"
+                f"clip_low={self.clip_low}, clip_high={self.clip_high} with variant=gspo: its ratio is a mean over a segment "
+                f"and moves little, so a clip above {MAX_GSPO_CLIP} never acts. Leave both out for 3e-4 and 4e-4"
             )
         if self.token_weights and self.variant == "gspo":
             raise ValueError(
-                "token_weights with variant=gspo, which has one advantage per segment: choose another variant"
+                "token_weights cannot be used with variant=gspo, which has one advantage per segment: choose another variant"
             )
         if self.refreshes_reference and self.lora:
             raise ValueError(
-                "refresh_reference_every with lora: the reference is the policy without its adapters, which does not "
-                "change. Set refresh_reference_every=null, or train all weights"
+                "refresh_reference_every cannot be used with lora: the reference is the policy without its adapters, and "
+                "never changes. Set refresh_reference_every=null, or train all weights"
             )
         if self.combine != "sum" and self.advantage is not None:
-            raise ValueError(f"combine={self.combine} makes the advantages itself: leave advantage out")
+            raise ValueError(f"combine={self.combine} computes the advantages itself: leave out advantage")
         if self.combine != "sum" and self.beta > 0 and self.kl == "k1":
             raise ValueError(
-                f"kl=k1 is part of the reward, which combine={self.combine} does not look at: use k2 or k3"
+                f"kl=k1 lowers the reward's sum, and combine={self.combine} reads the parts instead: use k2 or k3"
             )
         return self

@@ -1,4 +1,4 @@
-"""The entropy term of GRPO: one coefficient per modality, adaptive, fixed or none."""
+"""The entropy term of GRPO: one coefficient α per modality; adaptive, fixed or off."""
 
 from typing import Literal
 
@@ -60,9 +60,9 @@ class EntropySettings(StrictModel):
 
 
 class EntropyControl:
-    """The coefficients of the entropy term from step to step: constant, or moved by a controller per modality.
+    """The coefficients of the entropy term: constant, or moved from step to step by a controller per modality.
 
-    Controllers are made at the first update, for their targets may be measured there.
+    A controller is made at its first update, because its target may be the entropy that is measured there.
     """
 
     def __init__(self, settings: EntropySettings) -> None:
@@ -71,7 +71,7 @@ class EntropyControl:
 
     @property
     def coefficients(self) -> tuple[float, float]:
-        """Those of text and image that the next optimiser step is made with."""
+        """Coefficients α of text and of image for the next optimiser step."""
         s = self.settings
         if s.mode == "off":
             return 0.0, 0.0
@@ -82,10 +82,12 @@ class EntropyControl:
         )
 
     def update(self, means: dict[str, float], counts: SegmentCounts) -> dict[str, float]:
-        """Move the coefficients after an optimiser step; returns those that the step was made with, for metrics.jsonl.
+        """Move the coefficients once after an optimiser step.
 
-        means: the step's, over all processes, `entropy_text` and `entropy_image` among them, nats.
-        counts: its trained tokens; a modality without any stays as it is.
+        means: of the step, over all processes, with `entropy_text` and `entropy_image` in nats. One update per
+        micro-batch or per process instead would move the controllers many times a step, and saturate them.
+        counts: the step's trained tokens; a modality without any keeps its coefficient.
+        Returns the coefficients that the step was made with, for metrics.jsonl.
         """
         used: dict[str, float] = dict(zip(("entropy_coef_text", "entropy_coef_image"), self.coefficients))
         if self.settings.mode == "adaptive":
@@ -95,7 +97,7 @@ class EntropyControl:
         return used
 
     def _controller(self, name: str, entropy: float) -> AdaptiveEntropy:
-        """The controller of a modality, made if there is none yet. entropy: its target where the settings name none."""
+        """Return a modality's controller, or make it. entropy: its target where the settings name none."""
         if name not in self._controllers:
             target = getattr(self.settings, f"target_{name}")
             s = self.settings

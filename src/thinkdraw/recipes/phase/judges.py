@@ -1,4 +1,4 @@
-"""The rewards of a run: the one that is optimised, and the monitors, which never are."""
+"""The rewards of a run: the optimised one, and monitors that are only watched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ from thinkdraw.types import Policy, Reward, Verdicts
 
 @dataclass(frozen=True)
 class Judges:
-    """The opened rewards, and what they are known by in checkpoints.
+    """The opened rewards of a run; their judges' revisions are saved in its checkpoints.
 
-    optimised: the reward that is learned from. watched: column of metrics.jsonl → reward to validate with, the optimised
-    one among them. run_folder: for the error of a run that goes on with other judges.
+    optimised: the reward that is learned from. watched: column of metrics.jsonl → reward to validate with, including the
+    optimised one. run_folder: for the error of a run that goes on with other judges.
     """
 
     optimised: Reward
@@ -34,8 +34,8 @@ class Judges:
     def open(config: GrpoConfig, policy: Policy, reward: Reward | None = None) -> "Judges":
         """Open the rewards that the configuration names.
 
-        reward: to optimise in place of the one that is named. policy: as the run began, for the judge `self`, a copy of it.
-        Raises UserError for a reward, or a judge of it, that cannot be opened.
+        policy: the starting policy, for the judge `self`, which is a copy of it. reward: replaces the optimised one.
+        Raises UserError for a reward or judge that cannot be opened.
         """
         optimised = as_reward(reward) if reward else open_reward(config.reward.name, policy, **config.reward.settings)
         monitors = {
@@ -43,8 +43,8 @@ class Judges:
         }
         return Judges(optimised, {OPTIMISED: optimised, **monitors}, config.out)
 
-    def note(self, run: Run[Policy]) -> None:
-        """Have the run note the user's own code among the rewards: another reward is another run."""
+    def note_user_code(self, run: Run[Policy]) -> None:
+        """Note the user's own reward code as an input of the run: a run that goes on must have the same."""
         for name, reward in self.watched.items():
             if files := user_code_files(reward):
                 setting = "reward.name" if name == OPTIMISED else f"validation.monitors {reward.name}"
@@ -52,7 +52,7 @@ class Judges:
                 run.note(setting, Input.of(named, (file.read_bytes() for file in files)))
 
     def state_dict(self) -> State:
-        """Name of each reward → the revision of the judges that it asks; None where it asks none, as rules do."""
+        """Map each reward's name to the revision of its judges; None for rewards without judges, such as rules."""
         return self._revisions(former=False)
 
     def _revisions(self, former: bool) -> State:
@@ -62,18 +62,22 @@ class Judges:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Raise UserError if a reward's judges are others than the run began with: their verdicts are not comparable."""
+        """Raise UserError if a reward's judges have changed since the run began: verdicts would not be comparable."""
+        # Older versions computed revisions in another way (`former`): a revision of theirs that still fits is the same judge.
         now, former = self.state_dict(), self._revisions(former=True)
         began = {name: now.get(name) if revision == former.get(name) else revision for name, revision in state.items()}
         refuse_changed_judges(began, now, self.run_folder)
 
     def refuse_missing_verdicts(self, verdicts: Verdicts, config: GrpoConfig, world: World) -> None:
-        """Raise UserError if more than `max_no_verdict_frac` of a phase's rollouts, over all processes, have no verdict."""
-        rows = world.add({"missing": float(verdicts.missing.sum()), "all": len(verdicts)})
+        """Raise UserError if more than `max_no_verdict_frac` of the phase's rollouts have no verdict.
+
+        Counted over all processes. Such rows are left out of the loss, so a broken judge would otherwise go unnoticed.
+        """
+        rows = world.sum({"missing": float(verdicts.missing.sum()), "all": len(verdicts)})
         if (frac := rows["missing"] / rows["all"]) > config.max_no_verdict_frac:
-            said = failure_summary(self.optimised, verdicts.notes)
+            reasons = failure_summary(self.optimised, verdicts.notes)
             raise UserError(
                 f"reward {self.optimised.name} gave no verdict (NaN) for {frac:.0%} of a phase's rollouts, more than "
-                f"max_no_verdict_frac={config.max_no_verdict_frac:g}{f' ({said})' if said else ''}. Look at its judge, or "
-                "raise the limit."
+                f"max_no_verdict_frac={config.max_no_verdict_frac:g}{f' ({reasons})' if reasons else ''}. Look at its "
+                "judge, or raise the limit."
             )

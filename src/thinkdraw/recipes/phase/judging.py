@@ -1,4 +1,4 @@
-"""Sampling and judging at the same time: one chunk of rollouts is judged while the next is sampled, where that helps."""
+"""Sampling and judging in parallel: one chunk is judged while the next is sampled."""
 
 import time
 from collections.abc import Callable, Iterable
@@ -14,8 +14,8 @@ from thinkdraw.types import Reward, Rollouts, Verdicts
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Rollouts and what the reward says of them. seconds: that the reward took."""
+class JudgedChunk:
+    """Rollouts with the reward's verdicts. seconds: how long the reward took."""
 
     rollouts: Rollouts
     verdicts: Verdicts
@@ -23,38 +23,40 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Overlapped:
-    """What `draw_and_judge` gives: chunks in the order in which they were sampled, and where the time went.
+class JudgedChunks:
+    """Judged chunks in the order in which they were sampled, and where the time went.
 
-    seconds_sample: until the last chunk was sampled. seconds_judge: of the reward alone, at the same time or not.
-    seconds_wait: for the reward after the last chunk was sampled: the part of its time that sampling did not hide.
+    seconds_sample: until the last chunk was sampled. seconds_judge: all that the reward took, in parallel or not.
+    seconds_wait: waiting for the reward after the last chunk was sampled, the part that sampling did not hide.
     """
 
-    chunks: list[Judged]
+    chunks: list[JudgedChunk]
     seconds_sample: float
     seconds_judge: float
     seconds_wait: float
 
 
 @torch.no_grad()
-def judge(reward: Reward, rollouts: Rollouts) -> Judged:
-    """Ask the reward, and take the time."""
+def judge(reward: Reward, rollouts: Rollouts) -> JudgedChunk:
+    """Ask the reward for verdicts, and time it."""
     began = time.monotonic()
     verdicts = reward(rollouts)
-    return Judged(rollouts, verdicts, time.monotonic() - began)
+    return JudgedChunk(rollouts, verdicts, time.monotonic() - began)
 
 
 Decode = Callable[[Rollouts], Rollouts]
 
 
 def unchanged(rollouts: Rollouts) -> Rollouts:
+    """Return the rollouts: the `Decode` of rollouts that have their pictures."""
     return rollouts
 
 
-class Judging:
-    """A thread that judges what is submitted, one batch after the other. Left by an error, it drops what is waiting.
+class JudgingThread:
+    """A thread that judges submitted batches in order; an error inside its block drops those still waiting.
 
-    decode: gives rollouts their pictures first. device: that of the rollouts; on a GPU the thread has a stream of its own.
+    decode: adds pictures to rollouts before they are judged. device: of the rollouts. On a GPU the thread has a CUDA
+    stream of its own: on the default stream its kernels would queue behind those of sampling.
     """
 
     def __init__(self, reward: Reward, decode: Decode = unchanged, device: torch.device | None = None) -> None:
@@ -62,15 +64,15 @@ class Judging:
         self._stream = SideStream(device or torch.device("cpu"))
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judging")
 
-    def submit(self, rollouts: Rollouts) -> Future[Judged]:
-        """The answer to come; its `result()` raises what the reward raised."""
+    def submit(self, rollouts: Rollouts) -> Future[JudgedChunk]:
+        """Queue rollouts for judging; the future's `result()` raises what the reward raised."""
         return self._thread.submit(self._judge, rollouts, self._stream.queued())
 
-    def _judge(self, rollouts: Rollouts, queued: Any) -> Judged:
+    def _judge(self, rollouts: Rollouts, queued: Any) -> JudgedChunk:
         with self._stream.after(queued):
             return judge(self._reward, self._decode(rollouts))
 
-    def __enter__(self) -> "Judging":
+    def __enter__(self) -> "JudgingThread":
         return self
 
     def __exit__(
@@ -80,29 +82,29 @@ class Judging:
 
 
 def draw_and_judge(
-    chunks: Iterable[Rollouts], reward: Reward, *, beside: bool = True, decode: Decode = unchanged,
+    chunks: Iterable[Rollouts], reward: Reward, *, in_parallel: bool = True, decode: Decode = unchanged,
     device: torch.device | None = None,
-) -> Overlapped:  # fmt: skip
+) -> JudgedChunks:  # fmt: skip
     """Decode and judge each chunk while the next one is sampled.
 
-    chunks: a generator that samples a chunk whenever the next is asked for.
-    beside: false judges each before the next is sampled, which is quicker where both would compute on the same cores.
-    decode, device: see `Judging`.
-    Raises what drawing or the reward raises; after a reward's error no further chunk is drawn.
+    chunks: a generator that samples each chunk when it is asked for.
+    in_parallel: False judges each chunk before the next is sampled: faster where both would share the same CPU cores.
+    decode, device: see `JudgingThread`.
+    Raises what sampling or the reward raises; after an error of the reward no further chunk is sampled.
     """
     began = time.monotonic()
-    if not beside:
+    if not in_parallel:
         judged = [judge(reward, decode(rollouts)) for rollouts in chunks]
         seconds = sum(chunk.seconds for chunk in judged)
-        return Overlapped(judged, time.monotonic() - began - seconds, seconds, seconds)
-    futures: list[Future[Judged]] = []
-    with Judging(reward, decode, device) as judging:
+        return JudgedChunks(judged, time.monotonic() - began - seconds, seconds, seconds)
+    futures: list[Future[JudgedChunk]] = []
+    with JudgingThread(reward, decode, device) as judging:
         for rollouts in chunks:
             futures.append(judging.submit(rollouts))
             for future in futures:
                 if future.done():
-                    future.result()  # raises the reward's error now, and not after all chunks are sampled
+                    future.result()  # raises the reward's error now rather than after all chunks are sampled
         drawn = time.monotonic()
         judged = [future.result() for future in futures]
     waited = time.monotonic() - drawn
-    return Overlapped(judged, drawn - began, sum(chunk.seconds for chunk in judged), waited)
+    return JudgedChunks(judged, drawn - began, sum(chunk.seconds for chunk in judged), waited)

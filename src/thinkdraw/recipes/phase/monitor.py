@@ -1,7 +1,8 @@
-"""When to stop believing the reward: a monitor that is watched and never optimised.
+"""Detection of overoptimisation (reward hacking) by a monitor, a reward that is only watched.
 
-A policy learns whatever its judge pays for. Where that is no longer what was meant, the optimised reward goes on rising while
-a monitor falls: here the two *part*. The first time is worth a warning, and with `stop_after` so many in a row end the run.
+A policy learns whatever its reward pays for, mistakes of the judge included. When it exploits these, the optimised reward
+goes on rising while a monitor falls: the two have *diverged* (column `parted` of metrics.jsonl). The first divergence is a
+warning; `stop_after` validations in a row that diverge end the run.
 """
 
 import math
@@ -18,7 +19,7 @@ OPTIMISED = "validation_score"  # the column of the optimised reward; a monitor'
 
 
 class MonitorSettings(RewardSettings):
-    """A reward to watch."""
+    """A reward that is watched, and never optimised."""
 
     label: str | None = Field(
         default=None,
@@ -27,6 +28,7 @@ class MonitorSettings(RewardSettings):
 
     @property
     def column(self) -> str:
+        """The name after `monitor/` in its column of metrics.jsonl."""
         return self.label or self.name
 
 
@@ -68,31 +70,34 @@ class ValidationSettings(StrictModel):
         names = [monitor.column for monitor in self.monitors]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(
-                f"several monitors are called {twice[0]}, and share one column: give each a label of its own"
+                f"several monitors are called {twice[0]} and would share a column: give each its own label"
             )
         if self.best_by is not None and self.best_by not in names:
-            raise ValueError(f"best_by={self.best_by} is none of the monitors ({', '.join(names) or 'there are none'})")
+            raise ValueError(
+                f"best_by={self.best_by} is not one of the monitors ({', '.join(names) or 'there are none'}): add it there"
+            )
         if self.stop_after is not None and not names:
-            raise ValueError("stop_after needs a monitor to part from: name one in monitors")
+            raise ValueError("stop_after needs a monitor to compare the reward with: name one in monitors")
         return self
 
 
 class OveroptimisationMonitor:
     """Compares the optimised reward with the first monitor since that monitor's peak.
 
-    peak: the values and the optimiser step of the validation at which the monitor was highest. parted: for how many
-    validations in a row the two have parted.
+    peak: both values and the optimiser step of the validation at which the monitor was highest. num_diverged: latest
+    validations in a row at which the two had diverged.
     """
 
     def __init__(self, settings: ValidationSettings) -> None:
         self.settings = settings
         self.peak = {"monitor": -math.inf, "optimised": -math.inf, "step": 0}
-        self.parted = 0
+        self.num_diverged = 0
 
     def update(self, scores: Scores, step: int) -> str | None:
-        """Compare the scores of one more validation; returns a warning if the reward and the monitor have parted.
+        """Take in the scores of a validation; return a warning if reward and monitor have diverged.
 
-        They have if, since the monitor's peak, it fell by more than `margin` and the optimised reward did not.
+        They have if, since the monitor's peak, the monitor fell by more than `margin` and the optimised reward did not
+        fall.
         """
         if not self.settings.monitors:
             return None
@@ -103,21 +108,21 @@ class OveroptimisationMonitor:
         if monitor > self.peak["monitor"]:
             self.peak = {"monitor": monitor, "optimised": optimised, "step": step}
         fell = monitor < self.peak["monitor"] - self.settings.margin
-        self.parted = self.parted + 1 if fell and optimised >= self.peak["optimised"] else 0
-        if not self.parted:
+        self.num_diverged = self.num_diverged + 1 if fell and optimised >= self.peak["optimised"] else 0
+        if not self.num_diverged:
             return None
         return (
-            f"the reward rose from {self.peak['optimised']:.3f} to {optimised:.3f} since step {self.peak['step']:.0f}, and "
-            f"{name} fell from {self.peak['monitor']:.3f} to {monitor:.3f}: what is paid for is not what was meant."
+            f"since step {self.peak['step']:.0f} the reward rose from {self.peak['optimised']:.3f} to {optimised:.3f} while "
+            f"{name} fell from {self.peak['monitor']:.3f} to {monitor:.3f}: the policy may be exploiting mistakes of the judge."
         )
 
     @property
-    def stops(self) -> bool:
-        """Whether the run should end."""
-        return self.settings.stop_after is not None and self.parted >= self.settings.stop_after
+    def should_stop(self) -> bool:
+        """Whether the two have diverged often enough to end the run."""
+        return self.settings.stop_after is not None and self.num_diverged >= self.settings.stop_after
 
     def state_dict(self) -> State:
-        return {"peak": dict(self.peak), "parted": self.parted}
+        return {"peak": dict(self.peak), "parted": self.num_diverged}
 
     def load_state_dict(self, state: State) -> None:
-        self.peak, self.parted = dict(state["peak"]), state["parted"]
+        self.peak, self.num_diverged = dict(state["peak"]), state["parted"]

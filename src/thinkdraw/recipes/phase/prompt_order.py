@@ -1,7 +1,7 @@
-"""Which prompts a phase takes: an endless shuffled order, mixes that follow each other, and a memory of what is solved.
+"""The order of a run's prompts: shuffled without end, in staged mixes, without solved prompts.
 
-Staged mixes and history resampling: SRPO (arXiv 2504.14286), whose second stage trains on another kind of prompts and whose
-later epochs leave out prompts that every rollout solves.
+Staged mixes and history resampling come from SRPO (arXiv 2504.14286): its second stage trains on another kind of prompt, and
+its later epochs leave out prompts that every rollout solves.
 """
 
 import math
@@ -21,7 +21,7 @@ from thinkdraw.types import Policy, Prompt, Sampling
 
 
 class MixSettings(StrictModel):
-    """Prompts for some phases; the mix that is named next follows."""
+    """Prompts for a number of phases; the next mix in the list follows."""
 
     phases: int = Field(
         ge=1, description="Number of phases that take their prompts from here, before the next stage follows."
@@ -32,6 +32,8 @@ class MixSettings(StrictModel):
 
 
 class HistorySettings(StrictModel):
+    """When a prompt counts as solved, and how often a solved one is drawn again."""
+
     solved_reward: float = Field(
         description="Reward that counts as solved. A prompt whose last group reached it with every rollout is "
         "skipped when its turn comes."
@@ -46,11 +48,11 @@ class HistorySettings(StrictModel):
 
 
 class PromptOrder:
-    """The prompts of a run in the order in which phases take them: the same order for the same seed and rewards.
+    """The prompts of a run in the order in which phases take them; seed and rewards decide it.
 
-    mixes: (phases that it is taken from, prompts), one after the other; the last one, with None, is taken for good.
-    sources: setting → where the mix of that place is from.
-    cursor: place in the endless order that comes next. skipped: how often a solved prompt was left out.
+    mixes: (number of phases, prompts), in order; the last one has None and lasts to the end of the run.
+    sources: setting → settings of the mix at the same index.
+    cursor: index in the endless order that comes next. skipped: how often a solved prompt was left out.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class PromptOrder:
         self.mixes, self.seed, self.history = list(mixes), seed, history
         self.sources: dict[str, DataSettings] = {}
         self.cursor, self.skipped = 0, 0
-        # Prompt → mean, std, min and max of its last group's rewards, and the phase that group was of.
+        # Prompt → mean, std, min and max of its last group's rewards, and the phase of that group.
         self.table: dict[str, dict[str, float]] = {}
 
     @staticmethod
@@ -67,48 +69,52 @@ class PromptOrder:
         prompts: DataSettings, stages: Sequence[MixSettings], seed: int, history: HistorySettings | None,
         folder: Path | None = None,
     ) -> "PromptOrder":  # fmt: skip
-        """`stages` in turn, then `prompts` for good. folder: of the run."""
+        """Read the prompts: those of `stages` in turn, then `prompts` to the end. folder: of the run."""
         mixes: list[tuple[int | None, list[Prompt]]] = [
             (stage.phases, load_prompts(stage.prompts, folder)) for stage in stages
         ]
         order = PromptOrder([*mixes, (None, load_prompts(prompts, folder))], seed, history)
-        named = {f"stages.{place}.prompts": stage.prompts for place, stage in enumerate(stages)}
-        order.sources = {**named, "prompts": prompts}
+        staged = {f"stages.{index}.prompts": stage.prompts for index, stage in enumerate(stages)}
+        order.sources = {**staged, "prompts": prompts}
         return order
 
-    def keep_what_fits(self, run: Run[Policy], sampling: Sampling) -> None:
-        """Leave out, or cut, prompts that the policy has no room for, and have the run note what is left.
+    def fit_to_policy(self, run: Run[Policy], sampling: Sampling) -> None:
+        """Drop or cut prompts that are too long for the policy, and note the rest as inputs of the run.
 
-        Raises UserError where that is to be refused.
+        Raises UserError for one that is too long, where the settings neither drop nor cut.
         """
-        for place, (key, settings) in enumerate(self.sources.items()):
-            phases, prompts = self.mixes[place]
+        for index, (key, settings) in enumerate(self.sources.items()):
+            phases, prompts = self.mixes[index]
             prompts = prompts_that_fit(run.policy, prompts, settings, sampling, key)
-            self.mixes[place] = phases, prompts
+            self.mixes[index] = phases, prompts
             run.note(f"{key}.source", prompts_input(prompts, settings.source))
 
     def all_prompts(self) -> list[Prompt]:
+        """Return the prompts of all mixes."""
         return [prompt for _, prompts in self.mixes for prompt in prompts]
 
     def take(self, count: int, phase: int) -> list[Prompt]:
-        """The next `count` prompts, for the phase of that number. A mix of solved prompts only is drawn all the same."""
+        """Take the next `count` prompts, for this phase. Solved ones are skipped, unless all of the mix are."""
         prompts = self._mix(phase)
         taken: list[Prompt] = []
-        in_a_row = 0  # solved ones; after a whole pass of them there are no others
+        num_skipped = 0  # in a row; after a whole pass of solved prompts there are no others
         while len(taken) < count:
-            place, self.cursor = self.cursor, self.cursor + 1
-            prompt = prompts[shuffled_index(place, len(prompts), self.seed)]
-            if self._is_solved(prompt) and not self._readmitted(place) and in_a_row < len(prompts):
-                in_a_row, self.skipped = in_a_row + 1, self.skipped + 1
+            index, self.cursor = self.cursor, self.cursor + 1
+            prompt = prompts[shuffled_index(index, len(prompts), self.seed)]
+            if self._is_solved(prompt) and not self._is_readmitted(index) and num_skipped < len(prompts):
+                num_skipped, self.skipped = num_skipped + 1, self.skipped + 1
             else:
                 taken.append(prompt)
-                in_a_row = 0
+                num_skipped = 0
         return taken
 
     def record(self, prompts: Sequence[Prompt], rewards: Tensor, phase: int) -> None:
-        """Remember the rewards (P, G) of the prompts' groups; NaN = no verdict, and a group without any changes nothing."""
-        for prompt, row in zip(prompts, rewards.tolist(), strict=True):
-            known = [value for value in row if not math.isnan(value)]
+        """Remember the rewards (P, G) of the prompts' groups; NaN = no verdict.
+
+        A group without any verdict leaves the memory as it is.
+        """
+        for prompt, group in zip(prompts, rewards.tolist(), strict=True):
+            known = [value for value in group if not math.isnan(value)]
             if known:
                 self.table[_key(prompt)] = {
                     "mean": float(np.mean(known)), "std": float(np.std(known)), "min": min(known), "max": max(known),
@@ -116,15 +122,16 @@ class PromptOrder:
                 }  # fmt: skip
 
     def progress(self) -> dict[str, int]:
-        """For metrics.jsonl: prompts that are solved, and how often one was skipped; empty without a history."""
+        """Count solved prompts and skips so far, for metrics.jsonl; empty without a history."""
         return {"prompts_solved": self.num_solved, "prompts_skipped": self.skipped} if self.history else {}
 
     @property
     def num_solved(self) -> int:
+        """Prompts whose last group was solved by every rollout."""
         return sum(self.history is not None and row["min"] >= self.history.solved_reward for row in self.table.values())
 
     def _mix(self, phase: int) -> list[Prompt]:
-        """The prompts that are taken from in the phase of that number."""
+        """Select the mix of a phase."""
         for phases, prompts in self.mixes[:-1]:
             if phases is None or phase < phases:
                 return prompts
@@ -135,10 +142,13 @@ class PromptOrder:
         row = self.table.get(_key(prompt)) if self.history else None
         return row is not None and self.history is not None and row["min"] >= self.history.solved_reward
 
-    def _readmitted(self, place: int) -> bool:
-        """Whether a solved prompt is taken all the same: by lot, which follows from its place in the endless order."""
+    def _is_readmitted(self, index: int) -> bool:
+        """Decide whether a solved prompt is taken all the same.
+
+        A random number decides that depends on seed and index alone, so that a run that goes on decides the same.
+        """
         assert self.history is not None
-        rng = np.random.default_rng([self.seed, 7, place])  # 7 keeps it apart from the run's other random numbers
+        rng = np.random.default_rng([self.seed, 7, index])  # 7 separates it from the run's other random streams
         return bool(rng.random() < self.history.readmit_frac)
 
     def state_dict(self) -> State:
@@ -157,5 +167,5 @@ class PromptOrder:
 
 
 def _key(prompt: Prompt) -> str:
-    """What a prompt is known by in the table: its text, for an id may be a line's number, and files follow each other."""
+    """Return a prompt's key in the table: its text, since an id may be a line number of one of several files."""
     return prompt.text

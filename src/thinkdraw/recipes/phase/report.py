@@ -1,4 +1,4 @@
-"""What a phase of GRPO writes down besides its numbers: a few groups to look at, and warnings."""
+"""What a GRPO phase reports besides its metrics: a few groups to look at, and warnings."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from thinkdraw.training.display import Display
 from thinkdraw.training.run import Run
 from thinkdraw.types import Policy
 
-BF16_RATIO_LIMIT = 1e-2  # of max |ratio − 1| at the first update of a phase; fp32 has `fp32_limit`
+BF16_RATIO_LIMIT = 1e-2  # for max |ratio − 1| at the first update of a phase; for fp32 see `fp32_limit`
 
 
 def log_groups(run: Run[Policy], batch: Batch, num_groups: int) -> None:
-    """Write the first groups of a phase to `rollouts/step_000010.parquet`, for the report and for people."""
+    """Write the first groups of a phase to `rollouts/step_000010.parquet`, for the report and its readers."""
     if len(batch) == 0:
         return
     assert batch.advantages is not None and batch.verdicts is not None
@@ -25,19 +25,20 @@ def log_groups(run: Run[Policy], batch: Batch, num_groups: int) -> None:
 
 
 def warn_of_trouble(display: Display, row: Mapping[str, float | None], flat_phases: int, config: GrpoConfig) -> None:
-    """Warn of what an expert would see in a phase's row of metrics.jsonl; every warning comes once a run.
+    """Warn of signs of trouble in a phase's row of metrics.jsonl, each once per run.
 
-    flat_phases: how many phases in a row, up to this one, had no reward variance in any group.
+    flat_phases: latest phases in a row without reward variance in any group.
     """
     if flat_phases >= 3:
         display.warn(
             "variance",
-            "three phases without reward variance in any group: nothing can be learned. Is the reward constant, "
+            "three phases in a row without reward variance in any group: nothing can be learned. Is the reward constant, "
             "too hard or too easy?",
         )
     if row.get("grad_norm") == 0 and flat_phases == 0:
         display.warn(
-            "gradient", "the gradient norm is 0 although rewards differ. Are all weights frozen, or both weights 0?"
+            "gradient",
+            "the gradient norm is 0 although rewards differ. Are all weights frozen, or text_weight and image_weight 0?",
         )
     deviation = row.get("ratio_max_deviation") or 0.0
     is_fp32 = config.precision == config.dtype == "fp32"
@@ -47,5 +48,5 @@ def warn_of_trouble(display: Display, row: Mapping[str, float | None], flat_phas
             "ratio",
             f"max |ratio − 1| is {deviation:.2g} at the first update of a phase (limit {limit:.2g} in "
             f"{config.precision}): sampler and trainer disagree. With bf16 set old_log_probs=recomputed; in fp32 "
-            "this is an error of the policy.",
+            "the policy has a bug: run `thinkdraw check`.",
         )

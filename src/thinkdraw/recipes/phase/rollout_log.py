@@ -1,4 +1,4 @@
-"""`rollouts/step_000010.parquet`: a few whole groups of a phase, for the report and for people."""
+"""`rollouts/step_000010.parquet`: a few whole groups of a phase, for the report and its readers."""
 
 import json
 import math
@@ -25,17 +25,17 @@ def write_rollouts(
     num_groups: int,
     policy: Policy | None = None,
 ) -> None:
-    """Write the first `num_groups` groups.
+    """Write the first `num_groups` groups to a parquet file.
 
     rewards, advantages and each component (part of the reward): (B,); NaN becomes null.
-    policy: needed for rollouts that are more than a thought and a picture, to spell their texts and draw their pictures.
+    policy: needed for rollouts of several segments, to detokenise their texts and decode their pictures.
     """
     rows: list[JsonObject] = []
     assert rollouts.pictures is not None
     schema = SCHEMA.append(SEGMENTS) if rollouts.segments else SCHEMA
     if rollouts.segments and policy is None:
         raise ValueError(
-            "rollouts of several segments need the policy that reads their texts and draws their pictures."
+            "rollouts of several segments need the policy that detokenises their texts and decodes their pictures: pass it."
         )
     for i in range(min(len(rollouts), num_groups * rollouts.group_size)):
         prompt = rollouts.prompts[i]
@@ -78,13 +78,13 @@ SCHEMA = pa.schema(
         ("png", pa.binary()),
     ]
 )
-# Only in files of rollouts that say what their segments are.
+# A column only in files of rollouts that describe their segments: older files stay readable.
 SEGMENTS = pa.field(
     "segments", pa.list_(pa.struct([("kind", pa.string()), ("text", pa.string()), ("png", pa.binary())]))
 )
 
 
 def _number(value: Tensor) -> float | None:
-    """A scalar as JSON has it: null for NaN and infinity."""
+    """Convert a scalar for JSON: null for NaN and infinity."""
     number = float(value)
     return number if math.isfinite(number) else None

@@ -1,4 +1,4 @@
-"""`RUN/store`: every rollout that a run learned from, with its reward, for other recipes to learn from once more."""
+"""`RUN/store`: every rollout that a run learned from, with its reward, for other recipes."""
 
 import re
 from pathlib import Path
@@ -14,11 +14,11 @@ from thinkdraw.types import Policy, Reward, ThoughtFormat
 
 
 class RunStore:
-    """The rollout store of a run, a column of it the optimised reward's. Groups that a refill replaced are not in it.
+    """The rollout store of a run, with the optimised reward's scores; without groups that a refill replaced.
 
-    decodes: name of a policy whose picture tokenizer is the run's, for readers who want the pictures again.
-    num_shards: how many the run's checkpoint knows of; the shards after these are of phases that will be sampled again,
-    and are dropped.
+    decodes: name of a policy with the run's picture tokenizer, for readers who decode the pictures again.
+    num_shards: shards that the run's checkpoint counts. Later shards are dropped: they come from phases after that
+    checkpoint, which the run samples again.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class RunStore:
         world: World,
     ) -> None:
         self.path, self.decodes, self.world = path, decodes, world
-        # A column of scores is a folder, so its name has to be a file's.
+        # A column of scores is a folder, so its name may only have characters of a file name.
         self.column = re.sub(r"[^A-Za-z0-9._-]", "-", judge.reward).lstrip(".-")
         if world.is_main:
             exists = (path / "store.json").exists()
@@ -45,13 +45,16 @@ class RunStore:
 
     @classmethod
     def of(cls, run: Run[Policy], reward: Reward, config: GrpoConfig, num_shards: int) -> "RunStore":
-        """The store of a GRPO run, new or to go on with."""
+        """Open the store of a GRPO run, or create it."""
         judge = Judge(reward=reward.name, settings=config.reward.settings, revision=reward.revision)
         decodes = policy_path(config.policy)
         return cls(run.path / "store", run.policy, config.sampling.thought, judge, decodes, num_shards, run.world)
 
     def append(self, batch: Batch) -> int:
-        """Write a shard per process; returns how many shards there are. In turn, so that equal runs write equal stores."""
+        """Write one shard per process, one process after the other, so that equal runs write equal stores.
+
+        Returns the number of shards in the store.
+        """
         for rank in range(self.world.size):
             if rank == self.world.rank and len(batch) and batch.verdicts is not None:
                 self.store.append(

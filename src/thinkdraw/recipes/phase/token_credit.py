@@ -1,4 +1,7 @@
-"""How a rollout's advantage is spread over its tokens: what the formulas in `objectives/token_weights.py` are given."""
+"""Token weights: how a rollout's advantage is spread over its tokens.
+
+The formulas are in `objectives/token_weights.py`; here are the forward passes and code vectors that they need.
+"""
 
 import dataclasses
 from typing import Literal
@@ -7,17 +10,17 @@ import torch
 
 from thinkdraw.objectives import critical_mask, entropy_guided_mask, guidance_contrast_weights, stage_weights
 from thinkdraw.objectives.token_weights import StageWeights
-from thinkdraw.training.batch import Batch, parts_of
+from thinkdraw.training.batch import Batch, split_rows
 from thinkdraw.types import Policy, Rollouts, TokenLogProbs
 
 TokenWeights = Literal["stage", "critical", "entropy_guided", "guidance_contrast"]
 
 
-def token_credit(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: int) -> StageWeights:
-    """What each token's advantage and KL term are multiplied by.
+def compute_token_weights(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: int) -> StageWeights:
+    """Compute what each token's advantage and KL term are multiplied by, (B, T) each.
 
-    batch: all of this process's groups with their advantages, for some weights compare the rollouts of a group.
-    `critical` and `entropy_guided` cost one more forward pass, `guidance_contrast` two.
+    batch: whole groups with their advantages, since some weights compare the rollouts of a group.
+    `critical` and `entropy_guided` cost one extra forward pass, `guidance_contrast` two.
     """
     rollouts, trained, advantages = batch.rollouts, batch.trained_mask(), batch.advantages
     assert advantages is not None
@@ -26,15 +29,13 @@ def token_credit(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: i
         codes = policy.code_vectors(rollouts.all_image_tokens())
         return stage_weights(codes, advantages.values, trained, is_image, rollouts.group_size)
     if name == "guidance_contrast":
-        with_prompt, without = (
-            batched_log_probs(policy, _guided(rollouts, scale), micro_rows).log_probs for scale in (1.0, 0.0)
+        conditional, unconditional = (
+            batched_log_probs(policy, _at_guidance(rollouts, scale), micro_rows).log_probs for scale in (1.0, 0.0)
         )
-        weights = guidance_contrast_weights(with_prompt, without, trained, is_image)
+        weights = guidance_contrast_weights(conditional, unconditional, trained, is_image)
     elif name == "critical":
-        codes, entropy = (
-            policy.code_vectors(rollouts.all_image_tokens()),
-            batched_log_probs(policy, rollouts, micro_rows).entropy,
-        )
+        codes = policy.code_vectors(rollouts.all_image_tokens())
+        entropy = batched_log_probs(policy, rollouts, micro_rows).entropy
         weights = critical_mask(codes, entropy, trained, is_image, rollouts.group_size).float()
     else:
         weights = entropy_guided_mask(
@@ -43,10 +44,10 @@ def token_credit(name: TokenWeights, policy: Policy, batch: Batch, micro_rows: i
     return StageWeights(weights, torch.ones_like(weights))
 
 
-def _guided(rollouts: Rollouts, scale: float) -> Rollouts:
-    """The same tokens, to be scored as if they were sampled at another guidance scale: at 0 without their prompt.
+def _at_guidance(rollouts: Rollouts, scale: float) -> Rollouts:
+    """Prepare the same tokens for scoring at another guidance scale; 0 scores them without their prompt.
 
-    `allowed`, what top-k and top-p left, is of the scale that was sampled with, and does not hold for another.
+    `kept` is dropped: it lists what top-k and top-p left at the scale of sampling, which another scale would not leave.
     """
     sampling = rollouts.sampling.model_copy(update={"guidance_scale": scale, "top_k": None, "top_p": None})
     return dataclasses.replace(rollouts, sampling=sampling, allowed=None)
@@ -54,10 +55,11 @@ def _guided(rollouts: Rollouts, scale: float) -> Rollouts:
 
 @torch.no_grad()
 def batched_log_probs(policy: Policy, rollouts: Rollouts, micro_rows: int) -> TokenLogProbs:
-    """Score rollouts under the policy as it is, without gradient: log-probs and entropies (B, T)."""
+    """Score rollouts under the policy as it is, without gradient: log-probs and entropies, (B, T) nats."""
     log_probs, entropy = (torch.zeros(rollouts.tokens.shape, device=policy.device) for _ in range(2))
-    for rows in parts_of(torch.arange(len(rollouts)), micro_rows):
+    for rows in split_rows(torch.arange(len(rollouts)), micro_rows):
         micro = rollouts.select(rows)
-        part, length = policy.log_probs(micro), micro.tokens.shape[1]
-        log_probs[rows, :length], entropy[rows, :length] = part.log_probs, part.entropy
+        # `select` cuts padding that none of its rows needs, so a micro-batch may have fewer columns.
+        scores, length = policy.log_probs(micro), micro.tokens.shape[1]
+        log_probs[rows, :length], entropy[rows, :length] = scores.log_probs, scores.entropy
     return TokenLogProbs(log_probs, entropy)

@@ -1,4 +1,4 @@
-"""Validation on fixed prompts and seeds, by the reward that is optimised and by monitors, which never are."""
+"""Validation on fixed prompts and seeds, by the optimised reward and by monitors."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,10 +17,10 @@ from thinkdraw.types import Policy, Prompt, Reward, Sampling
 
 
 class Validation:
-    """Fixed prompts, drawn every few phases with the same seeds and judged by all of a run's rewards."""
+    """Fixed prompts, drawn every few phases with the same seeds, and judged by all rewards of the run."""
 
     def __init__(self, config: GrpoConfig) -> None:
-        """Raises UserError for prompts that cannot be read."""
+        """Read the prompts. Raises UserError for prompts that cannot be read."""
         self.config, self.settings = config, config.validation
         self.prompts = load_prompts(self.settings.prompts, config.out) if self.settings.every else []
         source, count, read = self.settings.prompts.source, self.settings.prompts.count, len(self.prompts)
@@ -29,9 +29,12 @@ class Validation:
             say_counts(f"validation prompts of {source}", {"read": read, "used, spread evenly": count})
         self.monitor = OveroptimisationMonitor(self.settings)
 
-    def say_shared(self, training: Sequence[Prompt]) -> None:
-        """Say how many of the validation's prompts are trained on: they choose the checkpoint that has learnt them."""
-        if self.settings.prompts.source == "lab":  # its splits have none in common
+    def warn_of_shared_prompts(self, training: Sequence[Prompt]) -> None:
+        """Warn of validation prompts that are also trained on.
+
+        They favour the checkpoint that has memorised them, and validation chooses the best checkpoint.
+        """
+        if self.settings.prompts.source == "lab":  # its splits share no prompt
             return
         trained = {text_key(prompt.text) for prompt in training}
         if shared := sum(text_key(prompt.text) in trained for prompt in self.prompts):
@@ -41,21 +44,23 @@ class Validation:
                 {"read": len(self.prompts), "of them trained on: the best checkpoint is chosen by these too": shared},
             )
 
-    def keep_what_fits(self, run: Run[Policy]) -> None:
-        """Do as `PromptOrder.keep_what_fits` does, with the validation's prompts."""
+    def fit_to_policy(self, run: Run[Policy]) -> None:
+        """Drop or cut prompts that are too long for the policy, and note the rest as inputs of the run."""
         if self.prompts:
             key, settings = "validation.prompts", self.settings.prompts
             self.prompts = prompts_that_fit(run.policy, self.prompts, settings, self.config.sampling, key)
             run.note(f"{key}.source", prompts_input(self.prompts, settings.source))
 
     @property
-    def stops(self) -> bool:
-        return self.monitor.stops
+    def should_stop(self) -> bool:
+        """Whether reward and monitor have diverged often enough to end the run."""
+        return self.monitor.should_stop
 
     def validate(self, run: Run[Policy], rewards: Mapping[str, Reward], phase: int) -> dict[str, float | None]:
-        """Validate if it is due after this phase; returns its columns of metrics.jsonl, and warns where the two part.
+        """Validate if it is due after this phase, and warn if the optimised reward and the monitor have diverged.
 
-        It is due every few phases and after the last one: what the run ends with can be its best, too.
+        It is due every few phases and after the last one, so that the last checkpoint can be chosen as the best.
+        Returns columns of metrics.jsonl.
         """
         if not self.settings.every or (run.goes_on and phase % self.settings.every):
             return {}
@@ -64,10 +69,10 @@ class Validation:
         run.ledger.add(pictures_validated=len(self.prompts))
         if warning := self.monitor.update(scores, run.step):
             run.display.warn("parted", warning)
-        return scores | ({"parted": self.monitor.parted} if self.settings.monitors else {})
+        return scores | ({"parted": self.monitor.num_diverged} if self.settings.monitors else {})
 
     def score(self, row: Mapping[str, float | None]) -> float | None:
-        """The score by which this row's checkpoint is compared with others; None in a phase without validation."""
+        """Return the score that chooses the best checkpoint; None in a phase without validation."""
         return row.get(f"monitor/{self.settings.best_by}" if self.settings.best_by else OPTIMISED)
 
     def state_dict(self) -> State:
@@ -85,16 +90,16 @@ def mean_rewards(
     seed: int,
     world: World,
 ) -> Scores:
-    """Mean of each reward over one rollout per prompt, always with the same seeds; None without any verdict."""
+    """Average each reward over one rollout per prompt, always with the same seeds; None without any verdict."""
     mine = world.share(len(prompts))
     sums = {f"{name}/{what}": 0.0 for name in rewards for what in ("total", "count")}
     if len(mine):
-        # Three words: those of training phases are [seed, phase], so that no rollout is drawn for both.
+        # Three words, where training phases have two, [seed, phase]: validation never draws a training rollout.
         base = np.random.SeedSequence([seed, 0, 1]).generate_state(1)[0]
         seeds = derive_seeds(int(base), len(prompts), 1)[mine.start : mine.stop]
         rollouts = policy.sample([prompts[i] for i in mine], sampling, seeds=seeds)
         for name, reward in rewards.items():
             values = reward(rollouts).rewards.double()
             sums[f"{name}/total"], sums[f"{name}/count"] = float(values.nansum()), int((~values.isnan()).sum())
-    sums = world.add(sums)
+    sums = world.sum(sums)
     return {name: sums[f"{name}/total"] / n if (n := sums[f"{name}/count"]) else None for name in rewards}
