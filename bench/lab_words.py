@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, STEP, Scene, Thing, draw
+from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, STEP, Scene, SceneObject, draw
 from thinkdraw.lab.shapes import CELL, SHAPES, TEXTURES
 
 COLUMNS = 8
@@ -24,7 +24,7 @@ def tile(
     shape: str, color: str = "blue", size: str = "large", texture: str = "solid", ground: str = "white"
 ) -> np.ndarray:
     """One object with a margin of its background, enlarged."""
-    picture = draw(Scene((Thing(shape, color, size, texture, row=1, col=1),), ground))
+    picture = draw(Scene((SceneObject(shape, color, size, texture, row=1, col=1),), ground))
     crop = picture[STEP - MARGIN : STEP + CELL + MARGIN, STEP - MARGIN : STEP + CELL + MARGIN]
     return crop.repeat(4, axis=0).repeat(4, axis=1)
 

@@ -9,7 +9,14 @@ from PIL import Image, ImageCms, features
 from pydantic import ValidationError
 
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import PictureReading, UnreadableError, read_picture, read_with_notes, said, size_of
+from thinkdraw.picture_reader import (
+    PictureReaderConfig,
+    UnreadableError,
+    format_counts,
+    picture_size,
+    read_picture,
+    read_with_notes,
+)
 
 GREYS = np.array([[0, 100, 200, 255]], dtype=np.uint8)
 SCENE = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8))
@@ -33,7 +40,7 @@ def framed(name: bytes, data: bytes) -> bytes:
 
 
 def pixels_of(data: bytes, **reading) -> list[list[int]]:
-    return read_picture(data, PictureReading(**reading)).reshape(-1, 3).tolist()
+    return read_picture(data, PictureReaderConfig(**reading)).reshape(-1, 3).tolist()
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -174,13 +181,13 @@ def test_a_picture_of_too_many_pixels_is_refused_before_it_is_unpacked(monkeypat
         with pytest.raises(
             UnreadableError, match=r"^row 3 cannot be read as a picture: .*max_megapixels=0\.002 allows"
         ):
-            read_picture(data, PictureReading(max_megapixels=0.002), "row 3")
+            read_picture(data, PictureReaderConfig(max_megapixels=0.002), "row 3")
 
 
 def test_a_larger_limit_is_kept_to_by_pillow_too(monkeypatch):
     data = file_of(Image.new("1", (100, 100)))
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)
-    assert read_picture(data, PictureReading(max_megapixels=400)).shape == (100, 100, 3)
+    assert read_picture(data, PictureReaderConfig(max_megapixels=400)).shape == (100, 100, 3)
     assert Image.MAX_IMAGE_PIXELS == 400_000_000
 
 
@@ -235,13 +242,15 @@ def test_any_exception_of_a_decoder_is_that_error(monkeypatch):
 
 
 def test_only_the_header_is_read_for_a_size():
-    assert size_of(file_of(SCENE)[:60]) == (30, 40)
+    assert picture_size(file_of(SCENE)[:60]) == (30, 40)
 
 
 def test_a_ground_that_is_no_colour_is_refused():
     with pytest.raises(ValidationError, match="'transparent-ish' is no colour: give a name or #rrggbb"):
-        PictureReading(ground="transparent-ish")
+        PictureReaderConfig(ground="transparent-ish")
 
 
 def test_notes_are_said_with_their_counts_the_most_frequent_first():
-    assert said({"more than 8 bits": 1, "turned as EXIF says": 3}) == "3 turned as EXIF says, 1 more than 8 bits"
+    assert (
+        format_counts({"more than 8 bits": 1, "turned as EXIF says": 3}) == "3 turned as EXIF says, 1 more than 8 bits"
+    )

@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from thinkdraw.errors import UserError, printable
-from thinkdraw.runtime.endpoints import read_secret, without_secrets
+from thinkdraw.runtime.endpoints import mask_secrets, read_secret
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.runtime.formats import YamlDumper, parse_yaml, read_yaml_object
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
@@ -99,7 +99,7 @@ def _refuse_secrets(value: object, key: str = "") -> None:
         for number, inner in enumerate(value):
             _refuse_secrets(inner, f"{key}.{number}")
     elif isinstance(value, str) and value:
-        is_secret = _SECRET.fullmatch(key.rpartition(".")[2]) or without_secrets(value) != value
+        is_secret = _SECRET.fullmatch(key.rpartition(".")[2]) or mask_secrets(value) != value
         if not is_secret and key.endswith("_env"):
             read_secret(value, key)  # for its error about what is no variable's name
         if is_secret:

@@ -50,7 +50,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
 
-class PictureReading(StrictModel):
+class PictureReaderConfig(StrictModel):
     """How picture files are read."""
 
     ground: str = Field(default="white", description="Colour behind what is transparent: a CSS name or #rrggbb.")
@@ -70,7 +70,7 @@ class PictureReading(StrictModel):
         return value
 
 
-DEFAULT = PictureReading()
+DEFAULT_CONFIG = PictureReaderConfig()
 
 
 class UnreadableError(UserError, ValueError):
@@ -84,12 +84,14 @@ class ReadPicture(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_picture(file: Path | str | bytes, reading: PictureReading = DEFAULT, name: str = "") -> np.ndarray:
+def read_picture(file: Path | str | bytes, reading: PictureReaderConfig = DEFAULT_CONFIG, name: str = "") -> np.ndarray:
     """Read a picture as (H, W, 3) uint8, sRGB; see `read_with_notes`."""
     return read_with_notes(file, reading, name).pixels
 
 
-def read_with_notes(file: Path | str | bytes, reading: PictureReading = DEFAULT, name: str = "") -> ReadPicture:
+def read_with_notes(
+    file: Path | str | bytes, reading: PictureReaderConfig = DEFAULT_CONFIG, name: str = ""
+) -> ReadPicture:
     """Read a picture and say what was done to it.
 
     file: a path, or the bytes of a file. name: of the bytes, for the error. Raises UnreadableError, and nothing else, whatever
@@ -102,7 +104,9 @@ def read_with_notes(file: Path | str | bytes, reading: PictureReading = DEFAULT,
         raise UnreadableError(_line(error, file, name)) from error
 
 
-def size_of(file: Path | str | bytes, reading: PictureReading = DEFAULT, name: str = "") -> tuple[int, int]:
+def picture_size(
+    file: Path | str | bytes, reading: PictureReaderConfig = DEFAULT_CONFIG, name: str = ""
+) -> tuple[int, int]:
     """(width, height) in pixels as the file stores them; only the header is read. Raises UnreadableError."""
     try:
         with _opened(file, reading) as image:
@@ -111,12 +115,12 @@ def size_of(file: Path | str | bytes, reading: PictureReading = DEFAULT, name: s
         raise UnreadableError(_line(error, file, name)) from error
 
 
-def said(counts: Mapping[str, int]) -> str:
+def format_counts(counts: Mapping[str, int]) -> str:
     """Counts of notes as a list in words: "3 turned as EXIF says, 1 more than 8 bits"."""
     return ", ".join(f"{count} {note}" for note, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _opened(file: Path | str | bytes, reading: PictureReading) -> Image.Image:
+def _opened(file: Path | str | bytes, reading: PictureReaderConfig) -> Image.Image:
     """The picture, its size checked and nothing of it unpacked. Raises whatever Pillow raises, and ValueError."""
     if not isinstance(file, bytes) and not stat.S_ISREG(Path(file).stat().st_mode):
         raise ValueError("it is not a file")  # a pipe would wait for ever
@@ -143,7 +147,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
-def _read(image: Image.Image, reading: PictureReading) -> ReadPicture:
+def _read(image: Image.Image, reading: PictureReaderConfig) -> ReadPicture:
     notes = []
     if image.format != "MPO" and getattr(image, "is_animated", False):  # an MPO's others are views of the same
         notes.append("the first of several frames")
@@ -154,8 +158,8 @@ def _read(image: Image.Image, reading: PictureReading) -> ReadPicture:
         notes.append("more than 8 bits")
     colour, alpha = _colour_and_alpha(image, stored)
     profile = image.info.get("icc_profile") if image.mode != "LAB" else None  # which Pillow has turned into sRGB
-    colour, said = _to_srgb(colour, profile if isinstance(profile, bytes) else b"")
-    notes += [said] if said else []
+    colour, note = _to_srgb(colour, profile if isinstance(profile, bytes) else b"")
+    notes += [note] if note else []
     if alpha is not None and np.asarray(alpha).min() < 255:
         ground = Image.new("RGB", colour.size, ImageColor.getrgb(reading.ground)[:3])
         colour = Image.composite(colour, ground, alpha)

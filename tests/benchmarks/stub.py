@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from thinkdraw.lab.claims import claims
-from thinkdraw.lab.detector import look
-from thinkdraw.lab.rationales import COLUMNS, ROWS, write
-from thinkdraw.lab.scenes import Scene, Thing, draw, random_scene
+from thinkdraw.lab.detector import detect_objects
+from thinkdraw.lab.rationales import COLUMNS, ROWS, write_rationale
+from thinkdraw.lab.scenes import Scene, SceneObject, draw, random_scene
 from thinkdraw.types import PictureSpec, Rollouts
 
 CENTERS = {"top": 0, "middle": 3, "bottom": 6, "left": 0, "center": 3, "right": 6}
@@ -23,7 +23,7 @@ def scene_of(thought):
         else:
             row, col = ("middle center" if claim.name == "center" else claim.name).split()
             assert row in ROWS and col in COLUMNS
-            things.append(Thing(**attributes, row=CENTERS[row], col=CENTERS[col]))
+            things.append(SceneObject(**attributes, row=CENTERS[row], col=CENTERS[col]))
     return Scene(tuple(things), background)
 
 
@@ -46,7 +46,7 @@ class StubPolicy:
             rng = np.random.default_rng(int(seed))
             blind = rng.random() < self.mistakes or sampling.thought == "off"
             scene = random_scene(2, rng) if blind else self.specs[prompt.text].scene(rng)
-            thought = "" if sampling.thought == "off" else write(scene, rng)
+            thought = "" if sampling.thought == "off" else write_rationale(scene, rng)
             if prefix is not None:
                 thought = prefix.thoughts[i]
                 scene = scene_of(thought) if thought else random_scene(2, rng)
@@ -66,7 +66,7 @@ class StubPolicy:
 
 def answer(picture, question):
     if question.startswith("is the background"):
-        return 0.9 if question == f"is the background {look(picture).background}?" else 0.1
+        return 0.9 if question == f"is the background {detect_objects(picture).background}?" else 0.1
     return 0.5 + (sum(question.encode()) % 7 - 3) / 100
 
 

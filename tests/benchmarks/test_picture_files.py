@@ -17,7 +17,7 @@ from thinkdraw.benchmarks.geneval2.benchmark import GenEval2
 from thinkdraw.benchmarks.picture_files import PIXELS_AT_ONCE, by_reason, list_pictures, parts_of, read_set
 from thinkdraw.benchmarks.unigenbench.benchmark import UniGenBench
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import PictureReading
+from thinkdraw.picture_reader import PictureReaderConfig
 from thinkdraw.types import Prompt
 
 DOGS = [geneval_prompt("dog", i) for i in range(3)]
@@ -146,7 +146,7 @@ def test_pictures_that_cannot_be_read_have_no_verdict_and_are_no_failure_of_the_
     for name in ("00000/samples/0000.png", "00001/samples/0001.png"):
         (tmp_path / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
     Image.new("1", (3000, 1000)).save(tmp_path / "00002/samples/0000.png")
-    listing = list_pictures(tmp_path, find_pictures(tmp_path, DOGS), range(3), 2, PictureReading(max_megapixels=1))
+    listing = list_pictures(tmp_path, find_pictures(tmp_path, DOGS), range(3), 2, PictureReaderConfig(max_megapixels=1))
     rows = score_pictures(
         GenEval(PixelDetector()), dict(enumerate(DOGS)), listing, None, samples=2, max_no_verdict_frac=0
     )  # half of the pictures
@@ -162,7 +162,7 @@ def test_what_was_done_to_pictures_on_reading_is_in_their_rows_and_counted(tmp_p
     array = np.full((8, 8, 4), 1, dtype=np.uint8)
     for sample in (0, 2):
         Image.fromarray(array).save(tmp_path / f"00000/samples/000{sample}.png")
-    listing = list_pictures(tmp_path, find_pictures(tmp_path, DOGS), [0], 3, PictureReading(ground="black"))
+    listing = list_pictures(tmp_path, find_pictures(tmp_path, DOGS), [0], 3, PictureReaderConfig(ground="black"))
     rows = score_pictures(GenEval(PixelDetector()), {0: DOGS[0]}, listing, None, samples=3)
     assert [row.get("read") for row in rows] == [
         ["transparency composed on black"],

@@ -16,8 +16,8 @@ from thinkdraw.corpus.teachers.teachers import GrammarTeacher, TeacherReply, Wri
 from thinkdraw.corpus.writing import DATA, FILTERED_FILE, REJECTED_FILE, write
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
-from thinkdraw.lab.scenes import Scene, Thing, draw
-from thinkdraw.picture_reader import PictureReading, read_picture
+from thinkdraw.lab.scenes import Scene, SceneObject, draw
+from thinkdraw.picture_reader import PictureReaderConfig, read_picture
 
 
 class Slow:
@@ -171,13 +171,16 @@ def test_the_grammar_sees_in_a_picture_the_scene_that_was_drawn():
     for example in prompt_set("dense", "train", 4):
         scene = example.scene(np.random.default_rng(1))
         seen = scene_of(draw(scene))
-        assert seen.background == scene.background and set(seen.things) == set(scene.things)
+        assert seen.background == scene.background and set(seen.objects) == set(scene.objects)
     with pytest.raises(UserError, match="not the lab's"):
         scene_of(np.zeros((30, 30, 3), dtype=np.uint8))
 
 
 def test_a_dense_rationale_follows_the_caption_as_often_as_the_picture():
-    scene = Scene((Thing("star", "red", "small", "solid", 0, 0), Thing("cup", "blue", "large", "solid", 6, 6)), "white")
+    scene = Scene(
+        (SceneObject("star", "red", "small", "solid", 0, 0), SceneObject("cup", "blue", "large", "solid", 6, 6)),
+        "white",
+    )
     rng = np.random.default_rng(0)
     said = [describe(scene, "a photo of a cup and a star", rng)["detailed_caption"] for _ in range(200)]
     # of 200 fair choices 100 ± 4 standard deviations (7) are reversed
@@ -260,7 +263,7 @@ def test_the_card_counts_what_was_done_to_pictures_and_one_that_cannot_be_read_i
         "ground" not in config.read_text()
         and write(settings, WriterTeacher(Sees(), WriterSettings(name="local"))) == out
     )
-    black = settings.model_copy(update={"pictures": PictureReading(ground="black")})
+    black = settings.model_copy(update={"pictures": PictureReaderConfig(ground="black")})
     with pytest.raises(UserError, match="another config: pictures"):
         write(black, WriterTeacher(Sees(), WriterSettings(name="local")))
 

@@ -11,17 +11,17 @@ from PIL import Image
 
 from thinkdraw.data import corpus_rows
 from thinkdraw.data.corpus_rows import (
-    CorpusReading,
+    CorpusReaderConfig,
     cut_at_sentence,
     draw_prompt,
     draw_rationale,
+    flatten_texts,
     is_corpus,
-    parsed,
+    parse_cell,
     read_texts,
-    texts_in,
 )
 from thinkdraw.data.picture_bytes import bytes_of
-from thinkdraw.picture_reader import UnreadableError, read_picture, size_of
+from thinkdraw.picture_reader import UnreadableError, picture_size, read_picture
 
 CELL = {
     "brief_caption": "brief.",
@@ -69,11 +69,11 @@ def test_styles_are_drawn_evenly_and_one_that_is_missing_is_not_drawn():
 )  # fmt: skip
 def test_each_rationale_style_reads_its_field_and_the_dense_one_stands_in(style, text):
     rng = np.random.default_rng(0)
-    assert draw_rationale(CELL, CorpusReading(rationales=(style,)), rng) == text
+    assert draw_rationale(CELL, CorpusReaderConfig(rationales=(style,)), rng) == text
 
 
 def test_a_style_tag_says_which_rationale_it_is():
-    found = draw_rationale(CELL, CorpusReading(rationales=("objects",), style_tags=True), np.random.default_rng(0))
+    found = draw_rationale(CELL, CorpusReaderConfig(rationales=("objects",), style_tags=True), np.random.default_rng(0))
     assert found == "<object_centric> Cat. Dog."
 
 
@@ -86,12 +86,12 @@ def test_a_style_tag_says_which_rationale_it_is():
     ],
 )  # fmt: skip
 def test_lists_are_read_in_any_spelling(value, found):
-    assert texts_in(value) == found
+    assert flatten_texts(value) == found
 
 
 def test_nothing_in_a_row_is_run(tmp_path):
     trap = f"[__import__('pathlib').Path({str(tmp_path / 'ran')!r}).touch()]"
-    assert parsed(trap) == trap and not (tmp_path / "ran").exists()
+    assert parse_cell(trap) == trap and not (tmp_path / "ran").exists()
     assert "eval(" not in Path(corpus_rows.__file__).read_text().replace("literal_eval(", "")
 
 
@@ -123,18 +123,18 @@ def test_what_cannot_be_used_is_counted_and_left_out(tmp_path):
         CELL | {"brief_caption": "long " * 50, "augmented_prompts": None},
     ]
     write(tmp_path / "c", rows)
-    texts = read_texts(tmp_path / "c", CorpusReading(), lambda t: len(t) <= 40, lambda t: len(t) <= 40, seed=0)
+    texts = read_texts(tmp_path / "c", CorpusReaderConfig(), lambda t: len(t) <= 40, lambda t: len(t) <= 40, seed=0)
     assert [t.row for t in texts.rows] == [0, 2] and texts.rows[1].thought == "Short."
     assert texts.counts == {
         "truncated": 1, "rationale does not fit": 1, "no rationale": 1, "no prompt": 1, "prompt does not fit": 1,
     }  # fmt: skip
-    dropping = CorpusReading(over_long="drop")
+    dropping = CorpusReaderConfig(over_long="drop")
     assert len(read_texts(tmp_path / "c", dropping, lambda t: len(t) <= 40, lambda t: len(t) <= 40, seed=0).rows) == 1
 
 
 def test_a_row_may_be_drawn_several_times_and_the_seed_decides(tmp_path):
     write(tmp_path / "c", [CELL] * 6)
-    read = lambda seed: read_texts(tmp_path / "c", CorpusReading(draws=4), lambda t: True, lambda t: True, seed)  # noqa: E731
+    read = lambda seed: read_texts(tmp_path / "c", CorpusReaderConfig(draws=4), lambda t: True, lambda t: True, seed)  # noqa: E731
     first = [t.prompt.text for t in read(0).rows]
     assert len(first) == 24 and first == [t.prompt.text for t in read(0).rows] != [t.prompt.text for t in read(1).rows]
 
@@ -161,7 +161,7 @@ def test_a_picture_comes_as_bytes_struct_data_uri_or_base64():
         text[:40] + "\n" + text[40:],
     ):
         found = bytes_of(cell)
-        assert found and read_picture(found).shape == (3, 5, 3) and size_of(found) == (5, 3)
+        assert found and read_picture(found).shape == (3, 5, 3) and picture_size(found) == (5, 3)
     assert bytes_of(None) is None and bytes_of({"bytes": None}) is None and bytes_of("") is None
     for broken in ("https://x/y.png", "data:image/png;base64,@@"):
         with pytest.raises(UnreadableError):

@@ -11,7 +11,7 @@ from PIL import Image
 from thinkdraw.data.corpus_tokens import Encoder, read_tokens, tokenise, tokens_folder
 from thinkdraw.data.picture_bytes import centre_crop
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import PictureReading
+from thinkdraw.picture_reader import PictureReaderConfig
 
 
 def png(picture: np.ndarray) -> bytes:
@@ -84,7 +84,7 @@ def test_what_was_done_to_pictures_is_kept_with_their_tokens_and_another_reading
     made = [tokens for _, tokens in tokenise(corpus, folder, encoder)][1]
     kept = read_tokens(corpus, folder, encoder)
     assert kept is not None and made.notes == kept[1].notes == {"transparency composed on white": 1}
-    black = replace(encoder, reading=PictureReading(ground="black"))
+    black = replace(encoder, reading=PictureReaderConfig(ground="black"))
     assert read_tokens(corpus, folder, black) is None
     assert [int(t.image_tokens.long()[0, 0]) for _, t in tokenise(corpus, folder, black)][1] == 0
     assert int(kept[1].image_tokens.long()[0, 0]) == 255 * 200

@@ -5,7 +5,7 @@ from thinkdraw.data.leak_guard import (
     SAME_TEXT,
     Leak,
     clause_key,
-    leaks,
+    find_leaks,
     normalise,
     refuse_leaks,
     text_key,
@@ -56,7 +56,7 @@ def test_normalisation(text, normal):
 )
 def test_which_texts_are_the_same(one, other, same):
     assert (text_key(one) == text_key(other)) == same
-    assert [leak.reason for leak in leaks([Prompt(one)], [Prompt(other)])] == [SAME_TEXT] * same
+    assert [leak.reason for leak in find_leaks([Prompt(one)], [Prompt(other)])] == [SAME_TEXT] * same
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_which_texts_are_the_same(one, other, same):
 )
 def test_which_clauses_are_the_same(one, other, same):
     train, test = [Prompt("this", include=one.include, exclude=one.exclude)], [other]
-    assert [leak.reason for leak in leaks(train, test)] == [SAME_CLAUSES] * same
+    assert [leak.reason for leak in find_leaks(train, test)] == [SAME_CLAUSES] * same
 
 
 def test_near_copies_leak_only_between_prompts_of_twenty_words():
@@ -92,19 +92,19 @@ def test_near_copies_leak_only_between_prompts_of_twenty_words():
     end = " ".join([*words[:-1], "x"])
     middle = " ".join([*words[:15], "x", *words[16:]])
     two = " ".join([*words[:10], "x", *words[11:20], "y", *words[21:]])  # 22 / 34 = 0.65
-    found = leaks([Prompt(end), Prompt(two), Prompt(middle)], [Prompt("a cat"), Prompt(" ".join(words))])
+    found = find_leaks([Prompt(end), Prompt(two), Prompt(middle)], [Prompt("a cat"), Prompt(" ".join(words))])
     assert [(leak.train, leak.test) for leak in found] == [(0, 1), (2, 1)]
     assert [leak.reason for leak in found] == ["0.93 of the word triples shared", "0.81 of the word triples shared"]
     # 19 words, one of them other: 16 / 18 = 0.89, but too short
-    assert leaks([Prompt(" ".join([*words[:18], "x"]))], [Prompt(" ".join(words[:19]))]) == []
-    assert leaks([Prompt(" ".join([*words[:19], "x"]))], [Prompt(" ".join(words[:20]))]) != []
+    assert find_leaks([Prompt(" ".join([*words[:18], "x"]))], [Prompt(" ".join(words[:19]))]) == []
+    assert find_leaks([Prompt(" ".join([*words[:19], "x"]))], [Prompt(" ".join(words[:20]))]) != []
 
 
 def test_each_training_prompt_is_reported_once_with_the_first_test_prompt():
     test = [Prompt("a dog"), Prompt("a cat", include=(CAT,)), Prompt("the cat", include=(CAT,))]
-    found = leaks([Prompt("an owl"), Prompt("Cat!"), Prompt("one cat", include=(CAT,)), Prompt("a dog")], test)
+    found = find_leaks([Prompt("an owl"), Prompt("Cat!"), Prompt("one cat", include=(CAT,)), Prompt("a dog")], test)
     assert found == [Leak(1, 1, SAME_TEXT), Leak(2, 1, SAME_CLAUSES), Leak(3, 0, SAME_TEXT)]
-    assert leaks([], test) == leaks([Prompt("a cat")], []) == []
+    assert find_leaks([], test) == find_leaks([Prompt("a cat")], []) == []
 
 
 def test_refusing_names_the_number_the_first_three_and_the_way_out():
@@ -121,8 +121,8 @@ def test_refusing_names_the_number_the_first_three_and_the_way_out():
 def test_the_labs_splits_do_not_leak_into_each_other(family):
     train = [e.prompt for e in prompt_set(family, "train", 400, seed=3)]
     for split in ("test", "validation"):
-        assert leaks(train, [e.prompt for e in prompt_set(family, split, 150)]) == []
-    assert len(leaks(train, train)) == len(train)
+        assert find_leaks(train, [e.prompt for e in prompt_set(family, split, 150)]) == []
+    assert len(find_leaks(train, train)) == len(train)
 
 
 def test_the_published_training_prompts_hold_the_known_leaks(shared_dir):
@@ -135,9 +135,9 @@ def test_the_published_training_prompts_hold_the_known_leaks(shared_dir):
         test = read_prompts(benchmarks / "t2i_compbench" / f"{category}_val.txt")
         exact = {p.text.lower().rstrip(". ") for p in test}
         overlap = {i for i, p in enumerate(train) if p.text.lower().rstrip(". ") in exact}
-        assert len(overlap) == known and overlap <= {leak.train for leak in leaks(train, test)}
+        assert len(overlap) == known and overlap <= {leak.train for leak in find_leaks(train, test)}
     geneval = read_prompts(benchmarks / "geneval")
-    assert [leak.train for leak in leaks(geneval, geneval)] == list(range(553))
+    assert [leak.train for leak in find_leaks(geneval, geneval)] == list(range(553))
     assert len({clause_key(p) for p in geneval}) == 552  # two of its prompts say one relation from both sides
     # What exact matching misses: parts around "and" in another order, and counts without "a photo of".
-    assert len(leaks(train, geneval)) == 10
+    assert len(find_leaks(train, geneval)) == 10

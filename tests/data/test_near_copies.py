@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from thinkdraw.data.near_copies import NearCopy, jaccard, near_copies, signatures_of
+from thinkdraw.data.near_copies import NearCopy, find_near_copies, jaccard, signatures_of
 
 
 def random_texts(rng: np.random.Generator, count: int, length: int = 40) -> list[str]:
@@ -25,7 +25,7 @@ def test_every_pair_above_the_limit_is_found_and_none_below():
         left.append(" ".join(words))
     wanted = [(i, j) for i in range(120) for j in range(120) if jaccard(left[i], right[j]) >= 0.8]
     assert 20 < len(wanted) < 110
-    found = near_copies(left, right, 0.8)
+    found = find_near_copies(left, right, 0.8)
     assert sorted((c.left, c.right) for c in found) == wanted
     assert all(c.jaccard == jaccard(left[c.left], right[c.right]) for c in found)
 
@@ -43,14 +43,16 @@ def test_equal_entries_of_signatures_estimate_jaccard():
 
 def test_the_first_of_several_copies_is_reported_and_short_texts_have_none():
     (text,) = random_texts(np.random.default_rng(2), 1)
-    assert near_copies(["a b", text, ""], ["", "a b", text, text], 0.8) == [NearCopy(1, 2, 1.0)]
-    assert near_copies([], ["a b c"], 0.8) == near_copies(["a b c"], [], 0.8) == []
+    assert find_near_copies(["a b", text, ""], ["", "a b", text, text], 0.8) == [NearCopy(1, 2, 1.0)]
+    assert find_near_copies([], ["a b c"], 0.8) == find_near_copies(["a b c"], [], 0.8) == []
 
 
 def test_parts_of_a_long_list_give_what_the_whole_gives(monkeypatch):
     rng = np.random.default_rng(3)
     left = random_texts(rng, 30)
     right = [left[29], left[3], left[11]]
-    whole = near_copies(left, right, 0.8)
-    monkeypatch.setattr("thinkdraw.data.near_copies.PART", 7)
-    assert near_copies(left, right, 0.8) == whole == [NearCopy(3, 1, 1.0), NearCopy(11, 2, 1.0), NearCopy(29, 0, 1.0)]
+    whole = find_near_copies(left, right, 0.8)
+    monkeypatch.setattr("thinkdraw.data.near_copies.CHUNK", 7)
+    assert (
+        find_near_copies(left, right, 0.8) == whole == [NearCopy(3, 1, 1.0), NearCopy(11, 2, 1.0), NearCopy(29, 0, 1.0)]
+    )

@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 
-from thinkdraw.data.paraphrases import ParaphraseSettings, paraphrase, what_changed
+from thinkdraw.data.paraphrases import ParaphraseSettings, find_change, paraphrase
 from thinkdraw.data.templates import Vocabulary, compbench_prompt, geneval_prompt
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
@@ -77,20 +77,20 @@ FREE = Prompt("four grey clouds over a lake")
     ],
 )
 def test_what_a_paraphrase_may_not_change(prompt, text, reason):
-    assert what_changed(prompt, text) == reason
+    assert find_change(prompt, text) == reason
 
 
 def test_a_made_prompt_with_another_opening_passes_its_own_check():
     rng, words = np.random.default_rng(0), Vocabulary.of(())
     for task in ("counting", "colors", "position", "color_attr"):
         prompt = geneval_prompt(task, rng, words)
-        assert what_changed(prompt, "In this drawing one sees " + prompt.text.removeprefix("a photo of ")) is None
+        assert find_change(prompt, "In this drawing one sees " + prompt.text.removeprefix("a photo of ")) is None
     for task in ("color", "shape", "texture", "spatial", "numeracy", "complex"):
         prompt = compbench_prompt(task, rng, words)
-        assert what_changed(prompt, "We see " + prompt.text) is None, prompt.text
+        assert find_change(prompt, "We see " + prompt.text) is None, prompt.text
     for family in ("geneval", "compbench", "dense"):
         for example in prompt_set(family, "train", 30):
-            assert what_changed(example.prompt, "We see " + example.prompt.text) is None, example.prompt.text
+            assert find_change(example.prompt, "We see " + example.prompt.text) is None, example.prompt.text
 
 
 def test_accepted_replies_replace_the_text_alone_and_refused_ones_are_counted():

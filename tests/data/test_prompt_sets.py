@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from thinkdraw.cli import app
 from thinkdraw.config import load_config
-from thinkdraw.data.leak_guard import clause_key, leaks, text_key
+from thinkdraw.data.leak_guard import clause_key, find_leaks, text_key
 from thinkdraw.data.paraphrases import ParaphraseSettings
 from thinkdraw.data.prompt_files import read_prompts, write_prompts
-from thinkdraw.data.prompt_sets import PromptSetConfig, candidates, collect, content_hash, make
+from thinkdraw.data.prompt_sets import PromptSetConfig, candidates, collect, content_hash, make_prompt_set
 from thinkdraw.data.structure.words import GROUPS
 from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
@@ -32,7 +32,7 @@ def run(*arguments: str):
 
 @pytest.mark.parametrize("style", STYLES)
 def test_smaller_sets_are_the_beginning_of_larger_ones_and_no_prompt_comes_twice(tmp_path, style):
-    report = make(config(tmp_path / "set", style=style, scales=(4, 0.25, 0.5, 2)))
+    report = make_prompt_set(config(tmp_path / "set", style=style, scales=(4, 0.25, 0.5, 2)))
     assert [(f.file, f.count) for f in report.files] == [
         ("prompts_x0.25.jsonl", 15), ("prompts_x0.5.jsonl", 30), ("prompts.jsonl", 60), ("prompts_x2.jsonl", 120),
         ("prompts_x4.jsonl", 240),
@@ -49,12 +49,12 @@ def test_smaller_sets_are_the_beginning_of_larger_ones_and_no_prompt_comes_twice
 
 
 def test_the_same_configuration_gives_the_same_files_and_another_seed_others(tmp_path):
-    first, second = (make(config(tmp_path / name)) for name in ("a", "b"))
+    first, second = (make_prompt_set(config(tmp_path / name)) for name in ("a", "b"))
     for name in ("prompts.jsonl", "card.json"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
-    other = make(config(tmp_path / "c", seed=1))
+    other = make_prompt_set(config(tmp_path / "c", seed=1))
     assert first.files[0].sha256 == second.files[0].sha256 != other.files[0].sha256
-    longer = make(config(tmp_path / "d", count=90))  # a larger count goes on where the smaller ended
+    longer = make_prompt_set(config(tmp_path / "d", count=90))  # a larger count goes on where the smaller ended
     assert read_prompts(longer.folder)[:60] == read_prompts(first.folder)
 
 
@@ -66,16 +66,16 @@ def test_the_hash_is_of_normalised_lines_in_their_order():
 
 
 def test_prompts_of_test_sets_are_left_out_replaced_and_counted(tmp_path):
-    free = make(config(tmp_path / "free"))
+    free = make_prompt_set(config(tmp_path / "free"))
     prompts = read_prompts(free.folder)
     write_prompts(tmp_path / "one.jsonl", prompts[3:8])
     write_prompts(tmp_path / "two.jsonl", [prompts[20], Prompt("a cat in a tree")])
     against = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
-    report = make(config(tmp_path / "held", against=against))
+    report = make_prompt_set(config(tmp_path / "held", against=against))
     assert list(report.dropped.values()) == [5, 1]
     kept = read_prompts(report.folder)
     test = read_prompts(against[0]) + read_prompts(against[1])
-    assert len(kept) == 60 and leaks(kept, test) == []
+    assert len(kept) == 60 and find_leaks(kept, test) == []
     assert {p.text for p in prompts} - {p.text for p in kept} == {p.text for p in [*prompts[3:8], prompts[20]]}
     card = json.loads((report.folder / "card.json").read_text())
     assert [row["dropped"] for row in card["against"]] == [5, 1] and card["against"][1]["prompts"] == 2
@@ -88,15 +88,15 @@ def test_a_set_made_against_the_published_benchmarks_has_none_of_their_prompts(s
     if not (benchmarks / "geneval").is_dir() or not (benchmarks / "t2i_compbench").is_dir():
         pytest.skip(f"{benchmarks} lacks GenEval or T2I-CompBench")
     against = [benchmarks / "geneval", benchmarks / "t2i_compbench"]
-    report = make(config(tmp_path / "set", count=600, against=against))
+    report = make_prompt_set(config(tmp_path / "set", count=600, against=against))
     assert report.dropped[str(against[0])] > 0
     for path in against:
-        assert leaks(read_prompts(report.folder), read_prompts(path)) == []
+        assert find_leaks(read_prompts(report.folder), read_prompts(path)) == []
 
 
 def test_a_task_that_runs_out_leaves_the_turn_to_the_others(tmp_path):
     # 13 plants: 13 single objects and 13 · 3 counts; the other four tasks share the rest, (300 − 13 − 39) / 4 = 62 each.
-    tasks = make(config(tmp_path, groups=("plants",), count=300)).files[0].per_task
+    tasks = make_prompt_set(config(tmp_path, groups=("plants",), count=300)).files[0].per_task
     assert tasks["single_object"] == len(GROUPS["plants"]) == 13 and tasks["counting"] == 39
     assert {tasks[name] for name in ("two_object", "colors", "position", "color_attr")} == {62}
 
@@ -108,7 +108,7 @@ def test_a_source_that_ends_before_the_count_is_a_user_error():
 
 
 def test_paraphrases_keep_clauses_and_those_that_leak_or_repeat_are_taken_back(tmp_path):
-    plain = read_prompts(make(config(tmp_path / "plain", count=12)).folder)
+    plain = read_prompts(make_prompt_set(config(tmp_path / "plain", count=12)).folder)
     counting = next(p for p in plain if p.tag == "counting")
     said = f"Here one sees {counting.text.removeprefix('a photo of ')}"
     (tmp_path / "test.txt").write_text(said + "\n")
@@ -121,7 +121,7 @@ def test_paraphrases_keep_clauses_and_those_that_leak_or_repeat_are_taken_back(t
     client = SimpleNamespace(ask=ask)
     settings = ParaphraseSettings(base_url="http://x/v1", model="m", frac=1.0, attempts=1)
     changes = {"count": 12, "paraphrase": settings, "against": [tmp_path / "test.txt"]}
-    report = make(config(tmp_path / "said", **changes), client)
+    report = make_prompt_set(config(tmp_path / "said", **changes), client)
     new = read_prompts(report.folder)
     assert [(p.id, p.include, p.questions) for p in new] == [(p.id, p.include, p.questions) for p in plain]
     assert (
@@ -129,17 +129,17 @@ def test_paraphrases_keep_clauses_and_those_that_leak_or_repeat_are_taken_back(t
         == report.paraphrases["accepted"] - report.paraphrases["taken_back"]
     )
     assert report.paraphrases["accepted"] + sum(report.paraphrases["refused"].values()) == 12
-    assert leaks(new, [Prompt(said)]) == []
+    assert find_leaks(new, [Prompt(said)]) == []
 
 
 def test_a_folder_that_is_no_prompt_set_is_not_replaced(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="is not a prompt set"):
-        make(config(tmp_path))
+        make_prompt_set(config(tmp_path))
     assert (tmp_path / "notes.txt").read_text() == "mine"
     for _ in range(2):  # an older set is
-        make(config(tmp_path / "set", count=6, scales=(2,)))
-    make(config(tmp_path / "set", count=6))
+        make_prompt_set(config(tmp_path / "set", count=6, scales=(2,)))
+    make_prompt_set(config(tmp_path / "set", count=6))
     assert sorted(p.name for p in (tmp_path / "set").iterdir()) == ["card.json", "prompts.jsonl"]
 
 

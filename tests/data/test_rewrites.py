@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from thinkdraw.data.rewrites import INVERSE, rewrites
-from thinkdraw.lab.prompts import example, stream, words
-from thinkdraw.lab.specs import OPPOSITE, RELATIONS, Spec, Wanted
+from thinkdraw.lab.prompts import make_example, prompt_text, stream
+from thinkdraw.lab.specs import OPPOSITE, RELATIONS, ObjectSpec, Spec
 from thinkdraw.types import Prompt
 
-CUP, RING = Wanted("cup", "red", "small", "striped"), Wanted("ring", count=2)
+CUP, RING = ObjectSpec("cup", "red", "small", "striped"), ObjectSpec("ring", count=2)
 
 
 def prompt(text, *include):
@@ -19,8 +19,8 @@ def prompt(text, *include):
 
 @pytest.mark.parametrize("relation", RELATIONS)
 def test_every_relation_is_inverted_with_its_things_swapped(relation):
-    spec = Spec((CUP, Wanted("star")), ((1, relation, 0),))
-    made = example(spec, "geneval", "position", np.random.default_rng(0)).prompt
+    spec = Spec((CUP, ObjectSpec("star")), ((1, relation, 0),))
+    made = make_example(spec, "geneval", "position", np.random.default_rng(0)).prompt
     assert made.text == f"a photo of a star {relation} a small striped red cup"
     assert rewrites(made) == (f"a photo of a small striped red cup {OPPOSITE[relation]} a star",)
 
@@ -65,9 +65,9 @@ def test_what_the_structure_does_not_show_is_not_rewritten(text):
 def retold(spec: Spec) -> list[Spec]:
     """The spec with its things in every order and each relation either way round."""
     out = []
-    for order in itertools.permutations(range(len(spec.things))):
+    for order in itertools.permutations(range(len(spec.objects))):
         place = {old: new for new, old in enumerate(order)}
-        things = tuple(spec.things[i] for i in order)
+        things = tuple(spec.objects[i] for i in order)
         straight = tuple((place[i], relation, place[j]) for i, relation, j in spec.relations)
         inverted = tuple((j, OPPOSITE[relation], i) for i, relation, j in straight)
         out += [Spec(things, relations, spec.background) for relations in (straight, inverted)]
@@ -80,7 +80,7 @@ def test_rewrites_of_the_lab_are_what_it_says_of_the_same_spec_retold(family):
     for made in itertools.islice(examples, 24):
         found = rewrites(made.prompt)
         said = {
-            words(spec, family, np.random.default_rng(k))
+            prompt_text(spec, family, np.random.default_rng(k))
             for spec in retold(made.spec)
             for k in range(60 if found else 0)
         }

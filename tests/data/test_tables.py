@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from thinkdraw.data.prompt_files import read_prompts
-from thinkdraw.data.tables import counts_line, inside, table_rows
+from thinkdraw.data.tables import counts_line, resolve_inside, table_rows
 from thinkdraw.errors import UserError
 
 ROWS = [
@@ -135,9 +135,12 @@ def test_what_a_data_set_names_lies_inside_it_links_too(tmp_path, name):
     (own / "loop").symlink_to(own / "loop")
     (own / "folder").symlink_to(tmp_path)
     with pytest.raises(UserError, match="outside the data set's folder"):
-        inside(own, name, "row 1")
+        resolve_inside(own, name, "row 1")
     (own / "fine").symlink_to(own / "sub" / "x")
-    assert inside(own, "fine", "row 1") == own / "fine" and inside(own, str(own / "x"), "row 1") == own / "x"
+    assert (
+        resolve_inside(own, "fine", "row 1") == own / "fine"
+        and resolve_inside(own, str(own / "x"), "row 1") == own / "x"
+    )
 
 
 def test_counts_are_one_line_that_leaves_out_what_did_not_happen():

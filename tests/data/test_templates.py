@@ -4,16 +4,16 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from thinkdraw.data.demands import Demand, DemandedThing, clauses, questions
+from thinkdraw.data.demands import Demand, ObjectDemand, clauses, questions
 from thinkdraw.data.structure.words import COLORS, GENEVAL_RELATIONS, GROUPS, NUMBERS, SHAPES, WORDINGS, article, plural
 from thinkdraw.data.templates import (
     COMPBENCH_TASKS,
     GENEVAL_TASKS,
     Vocabulary,
     compbench_prompt,
+    draw_nouns,
     geneval_prompt,
-    listed,
-    some_nouns,
+    join_phrases,
 )
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.rules import judge_picture
@@ -32,14 +32,14 @@ def draws(make, task: str, count: int = 300) -> list[Prompt]:
 @pytest.mark.parametrize(
     ("thing", "text"),
     [
-        (DemandedThing("owl"), "an owl"),
-        (DemandedThing("owl", color="orange"), "an orange owl"),
-        (DemandedThing("owl", color="red", texture="fluffy"), "a fluffy red owl"),
-        (DemandedThing("unicycle", color="red", texture="metal"), "a red metal unicycle"),
-        (DemandedThing("clock", color="red", texture="shiny", shape="oval"), "a shiny oval red clock"),
-        (DemandedThing("mouse", 3, color="white"), "three white mice"),
-        (DemandedThing("coffee table", 2, texture="wooden"), "two wooden coffee tables"),
-        (DemandedThing("sheep", 8), "eight sheep"),
+        (ObjectDemand("owl"), "an owl"),
+        (ObjectDemand("owl", color="orange"), "an orange owl"),
+        (ObjectDemand("owl", color="red", texture="fluffy"), "a fluffy red owl"),
+        (ObjectDemand("unicycle", color="red", texture="metal"), "a red metal unicycle"),
+        (ObjectDemand("clock", color="red", texture="shiny", shape="oval"), "a shiny oval red clock"),
+        (ObjectDemand("mouse", 3, color="white"), "three white mice"),
+        (ObjectDemand("coffee table", 2, texture="wooden"), "two wooden coffee tables"),
+        (ObjectDemand("sheep", 8), "eight sheep"),
     ],
 )
 def test_a_thing_is_counted_in_english(thing, text):
@@ -47,12 +47,16 @@ def test_a_thing_is_counted_in_english(thing, text):
 
 
 def test_lists_have_commas_and_one_and():
-    things = (DemandedThing("dog"), DemandedThing("cat", 2), DemandedThing("owl"))
-    assert [listed(things[:n]) for n in (1, 2, 3)] == ["a dog", "a dog and two cats", "a dog, two cats and an owl"]
+    things = (ObjectDemand("dog"), ObjectDemand("cat", 2), ObjectDemand("owl"))
+    assert [join_phrases(things[:n]) for n in (1, 2, 3)] == [
+        "a dog",
+        "a dog and two cats",
+        "a dog, two cats and an owl",
+    ]
 
 
 def test_clauses_and_questions_of_a_demand():
-    demand = Demand((DemandedThing("dog", color="red"), DemandedThing("mouse", 2, texture="wooden")), "left of")
+    demand = Demand((ObjectDemand("dog", color="red"), ObjectDemand("mouse", 2, texture="wooden")), "left of")
     include, exclude = clauses(demand)
     assert include == (
         {"class": "dog", "count": 1, "color": "red"},
@@ -68,7 +72,7 @@ def test_clauses_and_questions_of_a_demand():
         (6, "are the mice left of the dog?", (1, 3)),
     ]
     # GenEval's rules do not know "behind", which therefore has a key of its own.
-    assert clauses(Demand((DemandedThing("dog"), DemandedThing("cat")), "behind"))[0][1]["relation"] == ["behind", 0]
+    assert clauses(Demand((ObjectDemand("dog"), ObjectDemand("cat")), "behind"))[0][1]["relation"] == ["behind", 0]
 
 
 @pytest.mark.parametrize(("make", "task"), MAKERS, ids=lambda x: x if isinstance(x, str) else x.__name__)
@@ -109,7 +113,7 @@ def test_genevals_tasks_have_its_words_and_clauses():
             assert len(prompt.exclude) == (task == "counting")
     last = draws(geneval_prompt, "position", 1)[0]
     relation, target = last.include[1]["position"]
-    assert target == 0 and last.text.endswith(f"{relation} {DemandedThing(last.include[0]['class']).counted()}")
+    assert target == 0 and last.text.endswith(f"{relation} {ObjectDemand(last.include[0]['class']).counted()}")
 
 
 def test_genevals_rules_judge_the_clauses():
@@ -150,7 +154,7 @@ def test_a_noun_is_not_paired_with_one_that_shares_a_word_nor_said_of_itself():
     rng = np.random.default_rng(0)
     nouns = ("table", "coffee table", "tree", "palm tree", "tree house", "house", "cat", "dog")
     for _ in range(100):
-        a, b = some_nouns(rng, nouns, 2)
+        a, b = draw_nouns(rng, nouns, 2)
         assert not set(a.split()) & set(b.split())
     colors = {geneval_prompt("colors", rng, Vocabulary((*nouns, "orange"), (), ())).text for _ in range(300)}
     assert any("orange" in text for text in colors) and not any("orange orange" in text for text in colors)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from thinkdraw.data.prompt_files import read_prompts
-from thinkdraw.data.text_files import csv_rows, cut, json_rows, text_file, text_lines
+from thinkdraw.data.text_files import csv_rows, json_rows, shorten, text_file, text_lines
 from thinkdraw.errors import UserError
 
 TEXT = "a café\nthe artist’s 猫\n"
@@ -119,8 +119,8 @@ def test_odd_json_is_one_short_line(tmp_path, line, says):
 
 
 def test_a_message_shows_80_characters_and_no_bytes():
-    assert len(cut("x" * 5000)) == 80 and len(cut(["y" * 50] * 9)) == 80
-    assert cut({"bytes": b"\x89PNG" * 9, "path": None}) == "{'bytes': <36 bytes>, 'path': None}"
+    assert len(shorten("x" * 5000)) == 80 and len(shorten(["y" * 50] * 9)) == 80
+    assert shorten({"bytes": b"\x89PNG" * 9, "path": None}) == "{'bytes': <36 bytes>, 'path': None}"
 
 
 @pytest.mark.parametrize("text", ["a\ud800cat", "a\0cat"])

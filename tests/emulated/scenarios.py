@@ -113,7 +113,7 @@ def memory_that_runs_out_beside_a_recording_is_freed_after_it() -> None:
     from thinkdraw.policies.sampling.memory import until_it_fits
 
     watched: Any = WatchedLock()
-    cuda_graphs.ONE_RECORDS = runtime_device.ONE_RECORDS = watched
+    cuda_graphs.GRAPH_CAPTURE_LOCK = runtime_device.GRAPH_CAPTURE_LOCK = watched
     record, numbers, errors = cuda_graphs.CudaGraphs(GPU), torch.zeros(2, device=GPU), []
 
     def work(size: int) -> None:

@@ -25,7 +25,7 @@ from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
 from thinkdraw.config import dump_config, load_config
 from thinkdraw.corpus.show import write_page
 from thinkdraw.corpus.stats import corpus_stats
-from thinkdraw.data.corpus_rows import CorpusReading, read_texts
+from thinkdraw.data.corpus_rows import CorpusReaderConfig, read_texts
 from thinkdraw.data.prompt_files import read_prompts
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.picture_reader import read_picture
@@ -243,7 +243,7 @@ def _make_corpus(folder: Path) -> None:
 def _read_corpus(folder: Path) -> Any:
     stats = corpus_stats(folder / "corpus")
     write_page(folder / "corpus", folder / "page.html", 4, 0)
-    texts = read_texts(folder / "corpus", CorpusReading(), lambda text: True, lambda text: True, 0)
+    texts = read_texts(folder / "corpus", CorpusReaderConfig(), lambda text: True, lambda text: True, 0)
     return [stats["rows"], stats["fields"], [(row.row, row.prompt.text, row.thought) for row in texts.rows]]
 
 

@@ -9,7 +9,7 @@ import torch
 from thinkdraw.benchmarks.lab.understanding import agreement_on_drawn, evaluate_understanding
 from thinkdraw.images import to_pixels
 from thinkdraw.lab import checkpoint_path
-from thinkdraw.lab.facts import Seen, is_true
+from thinkdraw.lab.facts import PictureContents, is_true
 from thinkdraw.lab.prompts import SPECS, prompt_set
 from thinkdraw.lab.scenes import draw
 from thinkdraw.policies import load_policy
@@ -76,6 +76,6 @@ def test_its_answers_about_pictures_it_drew_agree_with_the_detector(policy: Janu
 def test_facts_of_a_prompt_are_true_of_its_scene():
     rng = np.random.default_rng(1)
     for e in prompt_set("dense", "validation", 20):
-        seen = Seen.of_scene(e.scene(rng))
+        seen = PictureContents.of_scene(e.scene(rng))
         assert all(is_true(q.fact, seen) for q in e.prompt.questions if q.fact)
     assert to_pixels(draw(e.scene(rng))[None]).shape == (1, 3, 64, 64)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from thinkdraw.lab.detector import background_of, look, squared_distances
+from thinkdraw.lab.detector import background_of, detect_objects, squared_distances
 from thinkdraw.lab.prompts import SPECS, stream
-from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene, Thing, draw
+from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene, SceneObject, draw
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import change_one_fact
 from thinkdraw.rewards.lab_detector import judge
@@ -31,14 +31,14 @@ def test_every_look_is_recognised_on_every_background():
         for index, color in enumerate(COLORS):
             size, texture = SIZES[index % 2], TEXTURES[index % 3]
             for background in BACKGROUNDS:
-                found = look(draw(Scene((Thing(shape, color, size, texture, 2, 3),), background)))
+                found = detect_objects(draw(Scene((SceneObject(shape, color, size, texture, 2, 3),), background)))
                 (seen,) = found.detections
                 assert (seen.label, seen.attributes) == (shape, {"color": color, "size": size, "texture": texture})
                 assert found.background == background and seen.score == 1.0
 
 
 def test_boxes_and_masks_are_tight():
-    (seen,) = look(draw(Scene((Thing("square", "red", "large", "striped", 1, 2),)))).detections
+    (seen,) = detect_objects(draw(Scene((SceneObject("square", "red", "large", "striped", 1, 2),)))).detections
     assert seen.box == (16, 8, 32, 24)
     assert seen.mask is not None and seen.mask.sum() == 16 * 16 and seen.mask[8:24, 16:32].all()
 
@@ -46,12 +46,12 @@ def test_boxes_and_masks_are_tight():
 def test_an_empty_picture_has_a_background_and_nothing_else():
     for name in BACKGROUNDS:
         picture = draw(Scene((), name))
-        assert background_of(picture) == name and look(picture).detections == []
+        assert background_of(picture) == name and detect_objects(picture).detections == []
 
 
 def test_noise_is_not_a_thing():
     rng = np.random.default_rng(0)
-    seen = [look(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(10)]
+    seen = [detect_objects(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)) for _ in range(10)]
     assert sum(d.score > 0.3 for found in seen for d in found.detections) == 0
 
 

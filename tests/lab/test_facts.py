@@ -1,23 +1,23 @@
 import numpy as np
 import pytest
 
-from thinkdraw.lab.detector import look
+from thinkdraw.lab.detector import detect_objects
 from thinkdraw.lab.facts import (
     QUESTION_TYPES,
-    Seen,
+    PictureContents,
     balanced_question,
+    frac_of_true_facts,
     is_true,
     question_text,
     random_question,
-    share_of_facts,
 )
 from thinkdraw.lab.prompts import SPECS, stream
-from thinkdraw.lab.scenes import Scene, Thing, draw, random_scene
+from thinkdraw.lab.scenes import Scene, SceneObject, draw, random_scene
 
 SCENE = Scene((
-    Thing("ring", "red", "small", "striped", 0, 0),
-    Thing("ring", "red", "large", "solid", 6, 6),
-    Thing("cup", "blue", "large", "solid", 0, 6),
+    SceneObject("ring", "red", "small", "striped", 0, 0),
+    SceneObject("ring", "red", "large", "solid", 6, 6),
+    SceneObject("cup", "blue", "large", "solid", 0, 6),
 ), "gray")  # fmt: skip
 RING, CUP = {"shape": "ring"}, {"shape": "cup"}
 
@@ -38,15 +38,15 @@ RING, CUP = {"shape": "ring"}, {"shape": "cup"}
     ],
 )
 def test_facts(fact, expected):
-    assert is_true(fact, Seen.of_scene(SCENE)) is expected
-    assert is_true(fact, Seen.of_detections(look(draw(SCENE)))) is expected
+    assert is_true(fact, PictureContents.of_scene(SCENE)) is expected
+    assert is_true(fact, PictureContents.of_detections(detect_objects(draw(SCENE)))) is expected
 
 
 def test_the_share_of_facts_and_an_unknown_kind():
     facts = [{"kind": "background", "name": "gray"}, {"kind": "count", "thing": RING, "count": 3}]
-    assert share_of_facts(facts, Seen.of_scene(SCENE)) == 0.5
+    assert frac_of_true_facts(facts, PictureContents.of_scene(SCENE)) == 0.5
     with pytest.raises(ValueError, match="fact kind 'smell'"):
-        is_true({"kind": "smell"}, Seen.of_scene(SCENE))
+        is_true({"kind": "smell"}, PictureContents.of_scene(SCENE))
 
 
 @pytest.mark.parametrize("family", SPECS)
@@ -56,7 +56,10 @@ def test_facts_of_any_prompt_are_the_same_on_a_scene_and_on_what_is_detected_in_
     facts = [question.fact for example in some for question in example.prompt.questions]
     for example in some:
         scene = example.scene(rng)
-        on_scene, on_picture = Seen.of_scene(scene), Seen.of_detections(look(draw(scene)))
+        on_scene, on_picture = (
+            PictureContents.of_scene(scene),
+            PictureContents.of_detections(detect_objects(draw(scene))),
+        )
         chosen = [facts[i] for i in rng.integers(len(facts), size=30)]
         assert [is_true(fact, on_scene) for fact in chosen] == [is_true(fact, on_picture) for fact in chosen]
 
@@ -78,9 +81,9 @@ def test_a_balanced_question_is_true_of_the_scene_and_false_of_the_changed_one(k
     for scene, pair in found:
         if pair is not None:
             text, changed = pair
-            assert text.endswith("?") and changed != scene and len(changed.things) == len(scene.things)
-            places = {(t.row, t.col) for t in scene.things}
-            assert {(t.row, t.col) for t in changed.things} == places
+            assert text.endswith("?") and changed != scene and len(changed.objects) == len(scene.objects)
+            places = {(t.row, t.col) for t in scene.objects}
+            assert {(t.row, t.col) for t in changed.objects} == places
 
 
 def test_the_words_of_questions():

@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from thinkdraw.errors import UserError
-from thinkdraw.lab.facts import Seen, is_true
+from thinkdraw.lab.facts import PictureContents, is_true
 from thinkdraw.lab.prompts import (
     GENEVAL_TASKS,
     HELD_OUT_OPENINGS,
     HELD_OUT_WORDINGS,
     SPECS,
     clauses,
-    counted,
+    noun_phrase,
     prompt_set,
     stream,
 )
-from thinkdraw.lab.specs import HELD_OUT_PAIRS, Spec, Wanted
+from thinkdraw.lab.specs import HELD_OUT_PAIRS, ObjectSpec, Spec
 
 NUM = 400
 
@@ -43,7 +43,7 @@ def test_training_names_and_shows_no_held_out_pair_and_no_held_out_count(family)
     rng = np.random.default_rng(0)
     for example in take(family, "train"):
         assert not example.spec.has_held_out_pair() and not example.spec.has_held_out_count()
-        assert not any((t.shape, t.color) in HELD_OUT_PAIRS for t in example.scene(rng).things)
+        assert not any((t.shape, t.color) in HELD_OUT_PAIRS for t in example.scene(rng).objects)
 
 
 @pytest.mark.parametrize("family", SPECS)
@@ -75,14 +75,14 @@ def test_a_prompt_set_is_fixed_numbered_and_without_repetition():
 def test_all_questions_of_a_prompt_are_true_of_its_scenes(family):
     rng = np.random.default_rng(0)
     for example in take(family, "train", count=100):
-        seen = Seen.of_scene(example.scene(rng))
+        seen = PictureContents.of_scene(example.scene(rng))
         for question in example.prompt.questions:
             assert question.fact is not None and is_true(question.fact, seen)
             assert all(parent < question.id for parent in question.depends_on)
 
 
 def test_clauses_are_genevals():
-    spec = Spec((Wanted("ring", size="small", texture="striped"), Wanted("cup", "red")), ((1, "left of", 0),))
+    spec = Spec((ObjectSpec("ring", size="small", texture="striped"), ObjectSpec("cup", "red")), ((1, "left of", 0),))
     assert clauses(spec) == (
         (
             {"class": "small striped ring", "count": 1},
@@ -90,16 +90,16 @@ def test_clauses_are_genevals():
         ),
         (),
     )
-    assert clauses(Spec((Wanted("fish", count=3),))) == (
+    assert clauses(Spec((ObjectSpec("fish", count=3),))) == (
         ({"class": "fish", "count": 3},),
         ({"class": "fish", "count": 4},),
     )
 
 
 def test_counted_phrases():
-    assert counted(Wanted("arrow", "orange")) == "an orange arrow"
-    assert counted(Wanted("cross", size="small", count=2)) == "two small crosses"
-    assert counted(Wanted("fish", count=4)) == "four fish"
+    assert noun_phrase(ObjectSpec("arrow", "orange")) == "an orange arrow"
+    assert noun_phrase(ObjectSpec("cross", size="small", count=2)) == "two small crosses"
+    assert noun_phrase(ObjectSpec("fish", count=4)) == "four fish"
 
 
 def test_where_small_tasks_run_out_the_others_fill_up_and_what_there_is_not_is_said(monkeypatch):

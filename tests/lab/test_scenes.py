@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, MIN_GAP, Scene, Thing, draw, random_scene
+from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, MIN_GAP, Scene, SceneObject, draw, random_scene
 from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES, ink, silhouette
 
 
@@ -11,21 +11,21 @@ from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES, ink, silhouette
 def test_objects_of_a_random_scene_keep_their_distance_on_one_axis(count):
     rng = np.random.default_rng(0)
     for _ in range(50):
-        things = random_scene(count, rng).things
+        things = random_scene(count, rng).objects
         assert len(things) == count
         for a, b in itertools.combinations(things, 2):
             assert max(abs(a.row - b.row), abs(a.col - b.col)) >= MIN_GAP
 
 
 def test_a_thing_covers_its_own_cell_only():
-    thing = Thing("square", "red", "large", "solid", row=2, col=4)
+    thing = SceneObject("square", "red", "large", "solid", row=2, col=4)
     changed = (draw(Scene((thing,))) != draw(Scene(()))).any(-1)
     rows, cols = np.nonzero(changed)
     assert (rows.min(), rows.max() + 1) == (16, 16 + CELL) and (cols.min(), cols.max() + 1) == (32, 32 + CELL)
 
 
 def test_a_solid_thing_has_its_palette_colour_on_its_silhouette():
-    picture = draw(Scene((Thing("ring", "blue", "small", "solid", 0, 0),)))
+    picture = draw(Scene((SceneObject("ring", "blue", "small", "solid", 0, 0),)))
     assert (picture[:CELL, :CELL][silhouette("ring", "small")] == COLORS["blue"]).all()
 
 

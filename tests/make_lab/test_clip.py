@@ -13,12 +13,12 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from thinkdraw.images import to_pixels
 from thinkdraw.judges.scorers.clip import ClipScorer
-from thinkdraw.lab.prompts import SPECS, stream, words
-from thinkdraw.lab.rationales import write
+from thinkdraw.lab.prompts import SPECS, prompt_text, stream
+from thinkdraw.lab.rationales import write_rationale
 from thinkdraw.lab.scenes import draw, random_scene
 from thinkdraw.lab.specs import HELD_OUT_PAIRS, satisfies
 from thinkdraw.make_lab import clip
-from thinkdraw.make_lab.clip_rows import batches, change_together, truth
+from thinkdraw.make_lab.clip_rows import batches, make_counterexample, truth_table
 from thinkdraw.recipes.catalog import read_config
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.runtime.tracking import MetricsLog
@@ -71,7 +71,7 @@ def test_the_shipped_configuration_makes_at_most_4_mb():
 
 def test_no_text_of_the_lab_is_cut():
     tokenizer, rng = clip.build_tokenizer(), np.random.default_rng(0)
-    texts = [write(random_scene(5, rng), rng) for _ in range(300)]
+    texts = [write_rationale(random_scene(5, rng), rng) for _ in range(300)]
     texts += [
         e.prompt.text for family in SPECS for split in ("train", "ood") for e in islice(stream(family, split, 0), 100)
     ]
@@ -96,19 +96,20 @@ def test_a_twin_differs_in_one_stated_fact_that_makes_the_old_prompt_false(famil
     rng, facts = np.random.default_rng(0), set()
     for made in islice(stream(family, "train", 0), 600):
         scene = made.scene(rng)
-        twin = change_together(made.spec, scene, rng)
+        twin = make_counterexample(made.spec, scene, rng)
         facts.add(twin.fact)
         assert satisfies(twin.spec, twin.scene) and not satisfies(made.spec, twin.scene)
         assert twin.spec.split() == "train" and not twin.spec.has_held_out_pair() and not twin.spec.has_held_out_count()
-        assert len(twin.scene.things) <= 5
-        assert not any((t.shape, t.color) in HELD_OUT_PAIRS for t in twin.scene.things)
+        assert len(twin.scene.objects) <= 5
+        assert not any((t.shape, t.color) in HELD_OUT_PAIRS for t in twin.scene.objects)
         old, new = (
-            words(s, family, np.random.default_rng(1)).replace("an ", "a ").split() for s in (made.spec, twin.spec)
+            prompt_text(s, family, np.random.default_rng(1)).replace("an ", "a ").split()
+            for s in (made.spec, twin.spec)
         )
         assert old != new
         if twin.fact in ("color", "size", "texture", "background"):  # one word, whatever the wording
             assert sum(a != b for a, b in zip(old, new, strict=True)) == 1
-        changed = sum(a != b for a, b in zip(made.spec.things, twin.spec.things, strict=True))
+        changed = sum(a != b for a, b in zip(made.spec.objects, twin.spec.objects, strict=True))
         assert changed == (0 if twin.fact in ("relation", "background") else 1)
     expected = {"shape", "color", "size", "texture"} | {"geneval": {"count", "relation"}}.get(family, {"relation"})
     assert facts >= (expected | {"background"} if family == "dense" else expected)
@@ -116,7 +117,7 @@ def test_a_twin_differs_in_one_stated_fact_that_makes_the_old_prompt_false(famil
 
 def test_batches_stand_in_pairs_and_their_prompts_are_true_of_their_own_pictures():
     batch = next(batches(pairs=8, told_pairs=2, seed=0))
-    true = truth(batch.specs, batch.scenes)
+    true = truth_table(batch.specs, batch.scenes)
     assert true.shape == (16, 16) and true.diagonal().all() and len(batch.rationales) == 4
     assert not true[torch.arange(0, 16, 2), torch.arange(1, 16, 2)].any()
     assert len(set(next(batches(8, 2, 1)).prompts) & set(batch.prompts)) < 4

@@ -6,14 +6,14 @@ import torch
 from tests.benchmarks.stub import rollouts
 
 from thinkdraw.errors import UserError
-from thinkdraw.lab.scenes import Scene, Thing, draw
+from thinkdraw.lab.scenes import Scene, SceneObject, draw
 from thinkdraw.rewards import REWARDS, load_reward
 from thinkdraw.rewards.lab_detector import LabDetectorReward, facts_hold, judge
 from thinkdraw.runtime.registry import find
 from thinkdraw.types import Prompt, Question
 
-RING = Thing("ring", "red", "small", "striped", 3, 0)
-CUP = Thing("cup", "blue", "large", "solid", 3, 6)
+RING = SceneObject("ring", "red", "small", "striped", 3, 0)
+CUP = SceneObject("cup", "blue", "large", "solid", 3, 6)
 CLAUSES = Prompt(
     "a small striped ring left of a blue cup", tag="position",
     include=(
@@ -44,10 +44,10 @@ def batch(prompts, pictures):
     [
         ((RING, CUP), 4 / 4, ""),
         ((RING,), 1 / 4, "expected cup>=1, found 0\nno target for small striped ring to be left of"),
-        ((Thing("ring", "red", "large", "striped", 3, 0), CUP), 2 / 4, "expected small striped ring>=1, found 0"),
-        ((RING, Thing("cup", "red", "large", "solid", 3, 6)), 3 / 4, None),
+        ((SceneObject("ring", "red", "large", "striped", 3, 0), CUP), 2 / 4, "expected small striped ring>=1, found 0"),
+        ((RING, SceneObject("cup", "red", "large", "solid", 3, 6)), 3 / 4, None),
         (
-            (Thing("ring", "red", "small", "striped", 3, 6), Thing("cup", "blue", "large", "solid", 3, 0)), 3 / 4,
+            (SceneObject("ring", "red", "small", "striped", 3, 6), SceneObject("cup", "blue", "large", "solid", 3, 0)), 3 / 4,
             "expected small striped ring left of target, found right of target",
         ),
     ],
@@ -70,7 +70,7 @@ def test_counts_are_exact():
     prompt = Prompt(
         "two rings", tag="counting", include=({"class": "ring", "count": 2},), exclude=({"class": "ring", "count": 3},)
     )
-    rings = [Thing("ring", "red", "large", "solid", row, col) for row, col in ((0, 0), (0, 6), (6, 0))]
+    rings = [SceneObject("ring", "red", "large", "solid", row, col) for row, col in ((0, 0), (0, 6), (6, 0))]
     assert [judge(picture(*rings[:n]), prompt).share for n in (1, 2, 3)] == [0.5, 1.0, 0.5]
 
 
@@ -78,7 +78,7 @@ def test_counts_are_exact():
     ("made", "share"),
     [
         (picture(RING, background="gray"), 3 / 3),
-        (picture(Thing("ring", "blue", "small", "solid", 0, 0), background="gray"), 2 / 3),
+        (picture(SceneObject("ring", "blue", "small", "solid", 0, 0), background="gray"), 2 / 3),
         (picture(CUP, background="gray"), 1 / 3),
         (picture(CUP), 0 / 3),
     ],
@@ -91,7 +91,7 @@ def test_a_question_counts_only_if_what_it_depends_on_is_true():
     # no ring: "is there something red?" is true and does not count
     red = Question(1, "is it red?", (0,), {"kind": "exists", "thing": {"color": "red"}})
     prompt = Prompt("a red ring", tag="dense", questions=(QUESTIONS.questions[0], red))
-    verdict = judge(picture(Thing("cup", "red", "large", "solid", 0, 0)), prompt)
+    verdict = judge(picture(SceneObject("cup", "red", "large", "solid", 0, 0)), prompt)
     assert verdict.share == 0 and verdict.reason == "no: is there a ring?\nno: is it red?"
     assert facts_hold(prompt, verdict.contents) == [False, True]
 
@@ -100,14 +100,16 @@ def test_places_in_questions_follow_genevals_rule_for_boxes():
     # 48 px right, 32 down: (48 − 3.2) / 57.7 > 0.5 is left of, though the lab draws it only where |dx| ≥ 2 |dy|
     place = {"kind": "relation", "thing": {"shape": "ring"}, "relation": "left of", "other": {"shape": "square"}}
     prompt = Prompt("x", questions=(Question(0, "is the ring left of the square?", (), place),))
-    ring = Thing("ring", "red", "large", "solid", 0, 0)
-    made = [picture(ring, Thing("square", "blue", "large", "solid", row, col)) for row, col in ((4, 6), (6, 1))]
+    ring = SceneObject("ring", "red", "large", "solid", 0, 0)
+    made = [picture(ring, SceneObject("square", "blue", "large", "solid", row, col)) for row, col in ((4, 6), (6, 1))]
     assert [judge(p, prompt).correct for p in made] == [True, False]
 
 
 @pytest.mark.parametrize(("weight", "values"), [(0.5, [1.0, 0.375]), (0.0, [1.0, 0.75]), (1.0, [1.0, 0.0])])
 def test_the_reward_mixes_the_share_of_facts_with_the_strict_verdict(weight, values):
-    swapped = picture(Thing("ring", "red", "small", "striped", 3, 6), Thing("cup", "blue", "large", "solid", 3, 0))
+    swapped = picture(
+        SceneObject("ring", "red", "small", "striped", 3, 6), SceneObject("cup", "blue", "large", "solid", 3, 0)
+    )
     rows = batch([CLAUSES, CLAUSES], [picture(RING, CUP), swapped])
     reward = load_reward("lab-detector", strict_weight=weight)
     assert isinstance(reward, LabDetectorReward)

@@ -10,14 +10,14 @@ from tests.benchmarks.stub import rollouts
 from thinkdraw.errors import UserError
 from thinkdraw.judges import JUDGES, load_judge
 from thinkdraw.judges.lab import LabDetector, PolicyQuestioner
-from thinkdraw.lab.scenes import Scene, Thing, draw
+from thinkdraw.lab.scenes import Scene, SceneObject, draw
 from thinkdraw.rewards import opening as rewards
 from thinkdraw.rewards.opening import on_device, open_judge, open_reward
 from thinkdraw.runtime.registry import find
 from thinkdraw.types import Prompt
 
 HERE = "tests.rewards.test_opening"
-RING = Thing("ring", "red", "small", "solid", 0, 0)
+RING = SceneObject("ring", "red", "small", "solid", 0, 0)
 PROMPT = Prompt("a ring and a cup", nouns=("ring", "cup"), counts=(("ring", 1),))
 
 

@@ -7,13 +7,13 @@ from tests.benchmarks.stub import rollouts
 from tests.rewards.judges import Questions
 
 from thinkdraw.errors import UserError
-from thinkdraw.lab.scenes import Scene, Thing, draw
+from thinkdraw.lab.scenes import Scene, SceneObject, draw
 from thinkdraw.rewards import load_reward
 from thinkdraw.rewards.thoughts.faithful import QUESTION, sentences
 from thinkdraw.types import Prompt, Sampling
 
 NAN = math.nan
-RING = draw(Scene((Thing("ring", "red", "small", "solid", 0, 0),), "gray"))
+RING = draw(Scene((SceneObject("ring", "red", "small", "solid", 0, 0),), "gray"))
 
 
 def batch(*thoughts, sampling=None):

@@ -3,20 +3,20 @@ import pytest
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.endpoints import (
     OPENAI,
-    TRUSTED,
-    checked_url,
-    is_near,
-    key_for,
-    openai_key_for,
+    TRUSTED_HOSTS,
+    check_url,
+    is_trusted,
+    key_for_url,
+    mask_secrets,
+    openai_key_for_url,
     read_secret,
     retry_after_s,
-    without_secrets,
 )
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1/", "https://example.org/v1"])
 def test_an_address_stays_as_it_is_but_for_a_slash_at_its_end(url):
-    assert checked_url(url) == url.rstrip("/")
+    assert check_url(url) == url.rstrip("/")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_an_address_stays_as_it_is_but_for_a_slash_at_its_end(url):
 )
 def test_an_address_that_is_none_or_holds_a_secret_is_refused_without_repeating_it(url, message):
     with pytest.raises(UserError, match=message) as caught:
-        checked_url(url)
+        check_url(url)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -62,33 +62,37 @@ def keys(monkeypatch):
         ("OPENAI_BASE_URL", ""),
     ):
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv(TRUSTED, raising=False)
+    monkeypatch.delenv(TRUSTED_HOSTS, raising=False)
     return monkeypatch
 
 
 def test_a_key_goes_to_the_address_that_it_was_given_for_and_nowhere_else(keys):
     for url in (NEAR, FAR, TLS, "https://api.openai.com.example.org/v1", "https://example.org/api.openai.com"):
-        assert openai_key_for(url, "key_env", None) == ""
-    assert openai_key_for(OPENAI, "key_env", None) == openai_key_for(TLS, "key_env", "OPENAI_API_KEY") == "sk-usual"
+        assert openai_key_for_url(url, "key_env", None) == ""
+    assert (
+        openai_key_for_url(OPENAI, "key_env", None)
+        == openai_key_for_url(TLS, "key_env", "OPENAI_API_KEY")
+        == "sk-usual"
+    )
     keys.setenv("OPENAI_BASE_URL", TLS)
-    assert openai_key_for(TLS, "key_env", None) == "sk-usual"
-    assert key_for(NEAR, "key_env", "JUDGE_KEY") == key_for(TLS, "key_env", "JUDGE_KEY") == "sk-judge"
+    assert openai_key_for_url(TLS, "key_env", None) == "sk-usual"
+    assert key_for_url(NEAR, "key_env", "JUDGE_KEY") == key_for_url(TLS, "key_env", "JUDGE_KEY") == "sk-judge"
 
 
 def test_no_key_travels_in_clear_beyond_this_machine_unless_the_host_is_trusted(keys):
     for url in (FAR, "http://10.0.0.7:8000", "http://0.0.0.0:8000", "http://api.openai.com/v1"):
-        with pytest.raises(UserError, match=f"in clear.*export {TRUSTED}=") as caught:
-            key_for(url, "key_env", "JUDGE_KEY")
-        assert "sk-judge" not in str(caught.value) and not is_near(url)
-    keys.setenv(TRUSTED, "node7, Judge.Example.org")
-    assert key_for(FAR, "key_env", "JUDGE_KEY") == "sk-judge" and is_near(FAR) and is_near("http://node7:1")
-    assert not is_near("http://node77:1") and not is_near("http://node7.example.org")
+        with pytest.raises(UserError, match=f"in clear.*export {TRUSTED_HOSTS}=") as caught:
+            key_for_url(url, "key_env", "JUDGE_KEY")
+        assert "sk-judge" not in str(caught.value) and not is_trusted(url)
+    keys.setenv(TRUSTED_HOSTS, "node7, Judge.Example.org")
+    assert key_for_url(FAR, "key_env", "JUDGE_KEY") == "sk-judge" and is_trusted(FAR) and is_trusted("http://node7:1")
+    assert not is_trusted("http://node77:1") and not is_trusted("http://node7.example.org")
 
 
 def test_a_named_key_that_is_not_set_is_refused_but_on_this_machine(keys):
     with pytest.raises(UserError, match="key_env=UNSET: that environment variable is not set"):
-        key_for(TLS, "key_env", "UNSET")
-    assert key_for(NEAR, "key_env", "UNSET") == ""
+        key_for_url(TLS, "key_env", "UNSET")
+    assert key_for_url(NEAR, "key_env", "UNSET") == ""
 
 
 @pytest.mark.parametrize("value", ["sk-proj-secret", "AIzaSyB2secret8fd9s0a7f", "a b", ""])
@@ -108,4 +112,4 @@ def test_a_key_that_no_header_carries_is_refused(monkeypatch, value):
 
 def test_addresses_in_texts_lose_their_secrets_and_nothing_else():
     text = "a: 'https://me:pw@h/v1?api_key=sk-1&x=2' b: http://h:8000/v1?x=1 c: mail me@h"
-    assert without_secrets(text) == "a: 'https://***@h/v1?api_key=***&x=2' b: http://h:8000/v1?x=1 c: mail me@h"
+    assert mask_secrets(text) == "a: 'https://***@h/v1?api_key=***&x=2' b: http://h:8000/v1?x=1 c: mail me@h"

@@ -7,7 +7,7 @@ from thinkdraw.runtime.fingerprint import fingerprint, fingerprints
 
 
 def test_one_bit_anywhere_and_the_order_of_elements_change_it(monkeypatch):
-    monkeypatch.setattr(module, "PART", 8)  # three parts
+    monkeypatch.setattr(module, "CHUNK", 8)  # three parts
     weight = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     seen = {fingerprint(weight), fingerprint(weight.flip(0)), fingerprint(weight.roll(8)), fingerprint(weight.t())}
     for place in range(20):

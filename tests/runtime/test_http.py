@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from thinkdraw.runtime import http
-from thinkdraw.runtime.http import AsyncHttpClient, Breaker, HttpClient, NoAnswer, Patience
+from thinkdraw.runtime.http import AsyncHttpClient, CircuitBreaker, HttpClient, NoAnswer, RetryPolicy
 
-QUICK = Patience(timeout_s=10, retries=2, backoff_s=0.0)
+QUICK = RetryPolicy(timeout_s=10, retries=2, backoff_s=0.0)
 Reply = tuple[int, bytes, dict[str, str]]
 
 
@@ -78,7 +78,7 @@ def test_the_pause_is_at_least_what_the_server_asks_and_bounded(monkeypatch):
     monkeypatch.setattr(http.time, "sleep", pauses.append)
     with server(lambda n: (429, b"", {"retry-after": ("7", "500")[n] if n < 2 else "soon"})) as (url, _):
         with pytest.raises(NoAnswer):
-            HttpClient(url, None, Patience(timeout_s=10, retries=2, backoff_s=0.5)).ask("/x", bytes.decode)
+            HttpClient(url, None, RetryPolicy(timeout_s=10, retries=2, backoff_s=0.5)).ask("/x", bytes.decode)
     assert [pause for pause in pauses if pause > 0.5] == [7.0, 60.0]
 
 
@@ -222,13 +222,13 @@ def dripping(beginning: bytes) -> Iterator[str]:
 )
 def test_the_time_holds_for_the_whole_answer_however_it_drips(beginning):
     with dripping(beginning) as url, pytest.raises(NoAnswer, match=r"timeout: no whole answer in 0\.2 s"):
-        HttpClient(url, None, Patience(timeout_s=0.2)).send("/x")
+        HttpClient(url, None, RetryPolicy(timeout_s=0.2)).send("/x")
 
 
 @pytest.mark.parametrize("beginning", [b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\ncontent-length: -3\r\n\r\n"])
 def test_what_is_not_http_is_no_connection(beginning):
     with dripping(beginning) as url, pytest.raises(NoAnswer, match=r"no connection|timeout"):
-        HttpClient(url, None, Patience(timeout_s=0.5)).send("/x")
+        HttpClient(url, None, RetryPolicy(timeout_s=0.5)).send("/x")
 
 
 def test_an_answer_without_end_is_none(monkeypatch):
@@ -244,13 +244,13 @@ def test_nobody_there_and_no_byte_in_time_are_told_apart():
     silence = threading.Event()
     with server(lambda n: (200, b"", {}) if silence.wait(20) else (500, b"", {})) as (url, _):
         with pytest.raises(NoAnswer) as caught:
-            HttpClient(url, None, Patience(timeout_s=0.1)).send("/x")
+            HttpClient(url, None, RetryPolicy(timeout_s=0.1)).send("/x")
         silence.set()
     assert caught.value.reason == "timeout"
 
 
 def test_a_server_that_is_gone_is_left_alone_for_a_while():
-    client = HttpClient("http://127.0.0.1:9", None, Patience(10, retries=0, break_after=2, break_s=60))
+    client = HttpClient("http://127.0.0.1:9", None, RetryPolicy(10, retries=0, break_after=2, break_s=60))
     for _ in range(2):
         with pytest.raises(NoAnswer, match="no connection"):
             client.ask("/x", bytes.decode)
@@ -273,7 +273,7 @@ def test_the_loops_client_says_the_same():
 
 
 def test_the_breaker_opens_after_failures_in_a_row_and_one_answer_closes_it():
-    breaker = Breaker(Patience(timeout_s=1, retries=0, backoff_s=0, break_after=3, break_s=60))
+    breaker = CircuitBreaker(RetryPolicy(timeout_s=1, retries=0, backoff_s=0, break_after=3, break_s=60))
     for answered in (False, False, True, False, False):
         breaker.count(answered)
     assert not breaker.is_open
@@ -286,7 +286,7 @@ def test_the_breaker_opens_after_failures_in_a_row_and_one_answer_closes_it():
 
 
 def test_pauses_double_within_half_to_all_and_end_at_a_bound():
-    patience = Patience(timeout_s=1, retries=9, backoff_s=0.5, max_pause_s=20)
+    patience = RetryPolicy(timeout_s=1, retries=9, backoff_s=0.5, max_pause_s=20)
     for tries, whole in ((0, 0.5), (1, 1.0), (3, 4.0), (9, 20.0)):
         pauses = [patience.pause_s(tries) for _ in range(50)]
         assert whole / 2 <= min(pauses) < max(pauses) <= whole

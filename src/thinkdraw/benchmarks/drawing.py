@@ -10,7 +10,7 @@ import numpy as np
 
 from thinkdraw.benchmarks import row_log
 from thinkdraw.runtime.files import atomic_write_text
-from thinkdraw.runtime.formats.sealed import sealed_line
+from thinkdraw.runtime.formats.sealed import seal_line
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Drawer, Prompt, Sampling
 
@@ -75,4 +75,4 @@ def read_rows(folder: Path | str) -> list[JsonObject]:
 
 def write_rows(folder: Path | str, rows: Sequence[JsonObject]) -> None:
     """Write all rows to results.jsonl, or none."""
-    atomic_write_text(Path(folder) / RESULTS, "".join(map(sealed_line, rows)))
+    atomic_write_text(Path(folder) / RESULTS, "".join(map(seal_line, rows)))

@@ -19,7 +19,7 @@ from thinkdraw.benchmarks.picture_files import ABSENT, Listing, parts_of, pixels
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.statistics import Score, mean_interval
 from thinkdraw.errors import OwnCodeError, UserError
-from thinkdraw.picture_reader import said
+from thinkdraw.picture_reader import format_counts
 from thinkdraw.runtime.files import only_writer
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.runtime.registry import own_code
@@ -78,7 +78,7 @@ def report_on(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str] = 
             more = " …" if len(problems) > _MAX_NAMED else ""
             notes.append(f"{len(problems)} pictures {title}: {'; '.join(problems[:_MAX_NAMED])}{more}")
     if read := read_notes(rows):
-        notes.append(f"pictures as the judges saw them: {said(read)}")
+        notes.append(f"pictures as the judges saw them: {format_counts(read)}")
     return dataclasses.replace(report, notes=notes)
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from thinkdraw.benchmarks.base import Layout, PictureFile, PictureSet
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import (
-    DEFAULT,
+    DEFAULT_CONFIG,
     SUFFIXES,
-    PictureReading,
+    PictureReaderConfig,
     ReadPicture,
     UnreadableError,
+    picture_size,
     read_with_notes,
-    size_of,
 )
 from thinkdraw.types import Prompt
 
@@ -46,7 +46,7 @@ class Listing:
     extra: Mapping[str, str]
     sizes: Mapping[str, int]
     layout_notes: Sequence[str] = ()
-    reading: PictureReading = DEFAULT
+    reading: PictureReaderConfig = DEFAULT_CONFIG
 
     def notes(self) -> list[str]:
         """How the layout was read and what is wrong, with names, one line each."""
@@ -71,7 +71,11 @@ class ReadSet:
 
 
 def list_pictures(
-    folder: Path, layout: Layout, indices: Iterable[int], pictures_per_prompt: int, reading: PictureReading = DEFAULT
+    folder: Path,
+    layout: Layout,
+    indices: Iterable[int],
+    pictures_per_prompt: int,
+    reading: PictureReaderConfig = DEFAULT_CONFIG,
 ) -> Listing:
     """Compare what a layout holds with what a benchmark asks for.
 
@@ -113,7 +117,7 @@ def read_set(index: int, prompt: Prompt, listing: Listing, pictures_per_prompt: 
     return ReadSet(PictureSet(index, prompt, tuple(pictures), tuple(pictures.values())), problems, notes)
 
 
-def read_place(place: PictureFile, reading: PictureReading = DEFAULT) -> ReadPicture:
+def read_place(place: PictureFile, reading: PictureReaderConfig = DEFAULT_CONFIG) -> ReadPicture:
     """One picture. Raises UnreadableError for a file that is no picture, or no 2×2 grid."""
     read = read_with_notes(place.path, reading)
     if place.cell is None:
@@ -189,7 +193,7 @@ def parts_of(sizes: Iterable[tuple[_Thing, int]], most: int) -> Iterator[list[_T
         yield part
 
 
-def pixels_of(path: Path, reading: PictureReading) -> int:
+def pixels_of(path: Path, reading: PictureReaderConfig) -> int:
     """0 for a file that cannot be read."""
     width, height = _size_of(path, reading) or (0, 0)
     return width * height
@@ -206,9 +210,9 @@ def stamp(place: PictureFile | None) -> list[int] | None:
     return [found.st_size, found.st_mtime_ns]
 
 
-def _size_of(path: Path, reading: PictureReading) -> tuple[int, int] | None:
+def _size_of(path: Path, reading: PictureReaderConfig) -> tuple[int, int] | None:
     try:
-        return size_of(path, reading)
+        return picture_size(path, reading)
     except UnreadableError:
         return None
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import write_error
-from thinkdraw.runtime.formats import one_line, reading
-from thinkdraw.runtime.formats.sealed import sealed_line, unsealed_line
+from thinkdraw.runtime.formats import name_file_in_errors, one_line
+from thinkdraw.runtime.formats.sealed import seal_line, unseal_line
 from thinkdraw.runtime.json_types import JsonObject
 
 Row = JsonObject
@@ -28,7 +28,7 @@ class RowLog:
 
     def append(self, rows: Sequence[Row]) -> None:
         """Add rows, and return when they are on the disk."""
-        lines = "".join(map(sealed_line, rows))
+        lines = "".join(map(seal_line, rows))
         try:
             with self.path.open("ab") as file:
                 file.write(lines.encode("utf-8"))
@@ -47,10 +47,10 @@ def read_rows(path: Path) -> list[Row]:
     rows: list[Row] = []
     if not path.exists():
         return rows
-    with reading(path, AGAIN), path.open("rb") as file:
+    with name_file_in_errors(path, AGAIN), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                rows.append(unsealed_line(line))
+                rows.append(unseal_line(line))
             except ValueError as error:
                 raise UserError(f"{path} line {number} is damaged ({one_line(error)}). {AGAIN}") from error
     return rows

@@ -15,11 +15,11 @@ from torch import Tensor
 from thinkdraw.benchmarks.base import Row, null_for_nan, number_or_nan
 from thinkdraw.benchmarks.picture_files import parts_of, pixels_of
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
-from thinkdraw.data.prompt_files import given_id, text_of
-from thinkdraw.data.tables import inside
+from thinkdraw.data.prompt_files import id_of, text_of
+from thinkdraw.data.tables import resolve_inside
 from thinkdraw.data.text_files import json_rows
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import DEFAULT, PictureReading, UnreadableError, read_picture
+from thinkdraw.picture_reader import DEFAULT_CONFIG, PictureReaderConfig, UnreadableError, read_picture
 from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Questioner
 
@@ -60,8 +60,8 @@ def read_vqa(path: Path) -> list[VqaItem]:
         choices = tuple(str(choice) for choice in row.get("choices") or ())
         items.append(
             VqaItem(
-                given_id(row, "id", where) or str(line),
-                inside(path.parent, image, where),
+                id_of(row, "id", where) or str(line),
+                resolve_inside(path.parent, image, where),
                 question,
                 choices,
                 _answer(row, choices, where),
@@ -75,7 +75,7 @@ def read_vqa(path: Path) -> list[VqaItem]:
 
 
 def evaluate_vqa(
-    questioner: Questioner, items: Sequence[VqaItem], *, seed: int = 0, at_once: int = 32, reading: PictureReading = DEFAULT
+    questioner: Questioner, items: Sequence[VqaItem], *, seed: int = 0, at_once: int = 32, reading: PictureReaderConfig = DEFAULT_CONFIG
 ) -> VqaReport:  # fmt: skip
     """Ask each question of its picture. Yes where P(yes) > 0.5; of choices the one for which P(yes) of
     "QUESTION Is it CHOICE?" is highest. A picture that cannot be read and a NaN give no verdict, which is counted."""
@@ -104,7 +104,7 @@ def vqa_difference(rows_a: Sequence[Row], rows_b: Sequence[Row], *, seed: int = 
 
 
 def _ask(
-    questioner: Questioner, items: Sequence[VqaItem], problems: list[str], reading: PictureReading
+    questioner: Questioner, items: Sequence[VqaItem], problems: list[str], reading: PictureReaderConfig
 ) -> list[Tensor | None]:
     """P(yes) of each item's choices, of a yes/no question alone; None = no verdict, with a line in `problems`."""
     by_size: dict[tuple[int, ...], list[tuple[int, Tensor, str]]] = {}

@@ -26,7 +26,7 @@ from thinkdraw.cli.store.verbs import store
 from thinkdraw.cli.sweep import sweep
 from thinkdraw.cli.train import train
 from thinkdraw.errors import UserError, printable, refuse_several_processes
-from thinkdraw.runtime.endpoints import without_secrets
+from thinkdraw.runtime.endpoints import mask_secrets
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -61,5 +61,5 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"thinkdraw: {printable(without_secrets(str(error)))}", file=sys.stderr)
+        print(f"thinkdraw: {printable(mask_secrets(str(error)))}", file=sys.stderr)
         sys.exit(2)

@@ -53,6 +53,6 @@ def generate(
 
 def _argument_text(text: str) -> str:
     """What was typed, which is UTF-8, also under a locale in which Python did not read it as such."""
-    from thinkdraw.data.text_files import sound
+    from thinkdraw.data.text_files import check_text
 
-    return sound(os.fsencode(text).decode("utf-8", "surrogateescape"), f"prompt {printable(text)[:80]!r}")
+    return check_text(os.fsencode(text).decode("utf-8", "surrogateescape"), f"prompt {printable(text)[:80]!r}")

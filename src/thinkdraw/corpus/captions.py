@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from thinkdraw.data.tables import table_rows
-from thinkdraw.data.text_files import cut, decoded, json_value, sound
+from thinkdraw.data.text_files import check_text, decode_text, json_value, shorten
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.json_types import JsonObject
 
@@ -35,9 +35,9 @@ def caption_beside(files: Mapping[str, tuple[str, bytes]], counts: Counter[str])
     for suffix in BESIDE:
         if suffix in files:
             where, data = files[suffix]
-            found: object = decoded(data, where)
+            found: object = decode_text(data, where)
             if suffix == ".json":
-                found = _field_of(json_value(decoded(data, where) or "null", where))
+                found = _field_of(json_value(decode_text(data, where) or "null", where))
             if caption := caption_of(found, where, counts):
                 return caption
     return ""
@@ -59,7 +59,9 @@ def metadata_captions(folder: Path, files: Sequence[Path], pictures: set[str], c
             if picture not in pictures:
                 counts[f"rows of {file.name} about no picture"] += 1
             elif found.setdefault(picture, caption) != caption:
-                raise UserError(f"{row.where}: {cut(name)} has another caption in a row before. Leave one of them out.")
+                raise UserError(
+                    f"{row.where}: {shorten(name)} has another caption in a row before. Leave one of them out."
+                )
     return found
 
 
@@ -70,7 +72,9 @@ def _field_of(row: object) -> object:
 
 def _text_of(value: object, where: str) -> str:
     if isinstance(value, bytes):
-        value = decoded(value, where)
+        value = decode_text(value, where)
     if value is not None and not isinstance(value, str):
-        raise UserError(f"{where}: the caption is {cut(value)}, and not a text or a list of texts. Write one as text.")
-    return sound(value.strip(), f"{where}: the caption") if value else ""
+        raise UserError(
+            f"{where}: the caption is {shorten(value)}, and not a text or a list of texts. Write one as text."
+        )
+    return check_text(value.strip(), f"{where}: the caption") if value else ""

@@ -11,7 +11,7 @@ from thinkdraw.corpus.sources import LabSource, SourceSettings
 from thinkdraw.corpus.teachers.endpoint import EndpointSettings
 from thinkdraw.corpus.teachers.limits import LimitSettings
 from thinkdraw.corpus.teachers.teachers import GrammarSettings, WriterSettings
-from thinkdraw.picture_reader import PictureReading
+from thinkdraw.picture_reader import PictureReaderConfig
 from thinkdraw.runtime.json_types import JsonObject
 
 TeacherSettings = Annotated[EndpointSettings | WriterSettings | GrammarSettings, Field(discriminator="kind")]
@@ -110,8 +110,8 @@ class CorpusSettings(StrictModel):
     limits: LimitSettings = Field(
         default=LimitSettings(), description="Pace, retries and budget of the requests to the teacher."
     )
-    pictures: PictureReading = Field(
-        default=PictureReading(),
+    pictures: PictureReaderConfig = Field(
+        default=PictureReaderConfig(),
         description="How picture files are read: ground behind transparency, and the largest size.",
     )
     filters: FilterSettings = Field(

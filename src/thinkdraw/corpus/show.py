@@ -7,7 +7,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from thinkdraw.corpus.stats import check_corpus
-from thinkdraw.data.corpus_rows import COLUMNS, cells, parsed, shards_of, texts_in
+from thinkdraw.data.corpus_rows import COLUMNS, flatten_texts, parse_cell, read_rows, shards_of
 from thinkdraw.data.picture_bytes import bytes_of
 from thinkdraw.images import to_data_uri, to_pil
 from thinkdraw.picture_reader import UnreadableError, read_picture
@@ -34,11 +34,11 @@ class Shown:
 def write_page(folder: Path, out: Path, count: int, seed: int) -> Path:
     """`count` rows at random, in the corpus's order. Raises UserError where there is no corpus."""
     check_corpus(folder)
-    total = sum(1 for shard in shards_of(folder) for _ in cells(shard, ("detailed_caption",)))
+    total = sum(1 for shard in shards_of(folder) for _ in read_rows(shard, ("detailed_caption",)))
     chosen = set(np.random.default_rng(seed).permutation(total)[:count].tolist())
     rows, number = [], 0
     for shard in shards_of(folder):
-        for cell in cells(shard, ("image", *COLUMNS)):
+        for cell in read_rows(shard, ("image", *COLUMNS)):
             if number in chosen:
                 rows.append(_shown(number, cell))
             number += 1
@@ -57,15 +57,15 @@ def _shown(number: int, cell: JsonObject) -> Shown:
         picture, problem = (_small(read_picture(data)), "") if data else ("", "no picture")
     except UnreadableError as error:
         problem = f"unreadable picture: {error}"
-    prompts, cots = (parsed(cell.get(name)) for name in ("augmented_prompts", "augmented_cots"))
+    prompts, cots = (parse_cell(cell.get(name)) for name in ("augmented_prompts", "augmented_cots"))
     return Shown(
-        number, str(cell.get("id") or ""), picture, problem, " ".join(texts_in(cell.get("brief_caption"))),
-        " ".join(texts_in(cell.get("detailed_caption"))), _lists(prompts), _lists(cots),
+        number, str(cell.get("id") or ""), picture, problem, " ".join(flatten_texts(cell.get("brief_caption"))),
+        " ".join(flatten_texts(cell.get("detailed_caption"))), _lists(prompts), _lists(cots),
     )  # fmt: skip
 
 
 def _lists(value: object) -> dict[str, list[str]]:
-    return {str(name): texts_in(texts) for name, texts in value.items()} if isinstance(value, dict) else {}
+    return {str(name): flatten_texts(texts) for name, texts in value.items()} if isinstance(value, dict) else {}
 
 
 def _small(picture: np.ndarray) -> str:

@@ -15,8 +15,8 @@ from thinkdraw.config import StrictModel
 from thinkdraw.corpus.captions import BARE, BESIDE, METADATA, READ, caption_beside, caption_of, metadata_captions
 from thinkdraw.corpus.files import files_below, not_read, tar_samples, texts_of
 from thinkdraw.data.prompt_files import read_prompts
-from thinkdraw.data.tables import inside
-from thinkdraw.data.text_files import cut, file_bytes
+from thinkdraw.data.tables import resolve_inside
+from thinkdraw.data.text_files import file_bytes, shorten
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.lab.prompts import Example, Family, prompt_set
@@ -82,7 +82,7 @@ class FolderSource(StrictModel):
         counts["texts of no picture"] += sum(len(texts) for stem, texts in beside.items() if stem not in stems)
 
     def picture(self, item: Item) -> bytes:
-        return inside(self.path, item.ref, item.id).read_bytes()
+        return resolve_inside(self.path, item.ref, item.id).read_bytes()
 
 
 class WebdatasetSource(StrictModel):
@@ -159,8 +159,8 @@ class DatasetSource(StrictModel):
         # A path in a data set is a stranger's: it is read in the data set's own folder and in what was downloaded of it.
         for folder in (Path(self.path), *_downloads()):
             with suppress(UserError, FileNotFoundError):
-                return inside(folder, cell["path"], item.id).read_bytes()
-        raise OSError(f"{cut(cell['path'])} is not a file of the data set {self.path}")
+                return resolve_inside(folder, cell["path"], item.id).read_bytes()
+        raise OSError(f"{shorten(cell['path'])} is not a file of the data set {self.path}")
 
     def fingerprint(self) -> str:
         """What the library calls this content; it changes with the files."""

@@ -5,11 +5,11 @@ from pathlib import Path
 import numpy as np
 
 from thinkdraw.corpus.writing import CARD, FILTERED_FILE, REJECTED_FILE
-from thinkdraw.data.corpus_rows import COLUMNS, cells, draw_prompt, is_corpus, parsed, shards_of, texts_in
+from thinkdraw.data.corpus_rows import COLUMNS, draw_prompt, flatten_texts, is_corpus, parse_cell, read_rows, shards_of
 from thinkdraw.data.text_diversity import text_diversity
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.formats import reading
-from thinkdraw.runtime.formats.sealed import unsealed_line
+from thinkdraw.runtime.formats import name_file_in_errors
+from thinkdraw.runtime.formats.sealed import unseal_line
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
@@ -32,18 +32,18 @@ def corpus_stats(folder: Path) -> JsonObject:
     pictures, rationales, prompts = 0, [], []
     rng = np.random.default_rng(0)
     for shard in shards:
-        pictures += sum(bool(cell.get("image")) for cell in cells(shard, ("image",)))
-        for cell in cells(shard, COLUMNS):
+        pictures += sum(bool(cell.get("image")) for cell in read_rows(shard, ("image",)))
+        for cell in read_rows(shard, COLUMNS):
             fields = {"brief_caption": cell.get("brief_caption"), "detailed_caption": cell.get("detailed_caption")}
             for column in ("augmented_prompts", "augmented_cots"):
-                found = parsed(cell.get(column))
+                found = parse_cell(cell.get(column))
                 fields |= {f"{column}.{k}": v for k, v in found.items()} if isinstance(found, dict) else {}
             for name, value in fields.items():
-                texts = texts_in(value)
+                texts = flatten_texts(value)
                 words.setdefault(name, []).append(sum(len(text.split()) for text in texts))
                 values.setdefault(name, []).append(len(texts))
             if len(rationales) < SAMPLE:
-                rationales.append(Prompt(" ".join(texts_in(cell.get("detailed_caption"))) or "-"))
+                rationales.append(Prompt(" ".join(flatten_texts(cell.get("detailed_caption"))) or "-"))
                 prompts.append(Prompt(draw_prompt(cell, ("plain", "paraphrase", "varied"), rng) or "-"))
     return {
         "rows": len(words.get("detailed_caption", ())),
@@ -74,8 +74,8 @@ def _lines(path: Path) -> dict[str, int]:
     """Reason → how many, of a file of rows that were set aside; empty without one."""
     found: dict[str, int] = {}
     if path.is_file():
-        with reading(path, "`corpus write` writes it anew."), path.open("rb") as file:
+        with name_file_in_errors(path, "`corpus write` writes it anew."), path.open("rb") as file:
             for line in file:
-                reason = str(unsealed_line(line)["reason"]).partition(":")[0]
+                reason = str(unseal_line(line)["reason"]).partition(":")[0]
                 found[reason] = found.get(reason, 0) + 1
     return found

@@ -20,7 +20,7 @@ from thinkdraw.corpus.sources import Item
 from thinkdraw.corpus.teachers.answers import Answer
 from thinkdraw.corpus.teachers.asking import Status, ask_all
 from thinkdraw.corpus.teachers.teachers import Teacher
-from thinkdraw.data.tables import counts_line, say_counts
+from thinkdraw.data.tables import counts_line, print_counts
 from thinkdraw.errors import UserError, printable
 from thinkdraw.picture_reader import read_picture
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_text, only_writer
@@ -61,7 +61,7 @@ def write(
         counts, source = Counter[str](), f"source {settings.source.kind}"
         if not queue.fill(settings.source.items(counts), counts):
             raise UserError(f"{source} holds nothing to write about ({counts_line('files', counts)}). Check its path.")
-        say_counts(source, queue.source_counts())
+        print_counts(source, queue.source_counts())
         save_config(settings, settings.out / CONFIG)
         is_whole = ask_all(
             queue, settings.source, teacher, settings.limits, settings.filters.shape, show, settings.pictures
@@ -80,7 +80,7 @@ def write(
         )
     filtered = {f"left out by filters ({reason})": count for reason, count in made.filtered.items()}
     rejected = {f"set aside ({kind})": count for kind, count in made.rejected.items()}
-    say_counts(f"corpus {settings.out}", {"rows": made.kept, **filtered, **rejected})
+    print_counts(f"corpus {settings.out}", {"rows": made.kept, **filtered, **rejected})
     return settings.out
 
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from thinkdraw.config import StrictModel
 from thinkdraw.data.prompt_files import prompt_of
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.formats import reading
+from thinkdraw.runtime.formats import name_file_in_errors
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
@@ -42,7 +42,7 @@ MAX_LITERAL = 200_000
 PARQUET = "It has to be parquet: restore that file."
 
 
-class CorpusReading(StrictModel):
+class CorpusReaderConfig(StrictModel):
     """How rows become examples. A style that a row does not have is not drawn for it."""
 
     prompts: tuple[PromptStyle, ...] = Field(
@@ -80,7 +80,7 @@ class CorpusText:
 
 
 @dataclass
-class Texts:
+class CorpusTexts:
     """rows: in order. counts: what was truncated, and why rows were left out."""
 
     rows: list[CorpusText] = field(default_factory=list)
@@ -104,15 +104,15 @@ def is_corpus(path: Path) -> bool:
     return "detailed_caption" in names and bool({"brief_caption", "augmented_prompts"} & names)
 
 
-def cells(shard: Path, columns: Sequence[str]) -> Iterator[JsonObject]:
+def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[JsonObject]:
     """Rows of one file, of the columns it has, a few at a time in memory. Raises UserError for a damaged file."""
     with ExitStack() as opened:
-        with reading(shard, PARQUET):
+        with name_file_in_errors(shard, PARQUET):
             file = opened.enter_context(pq.ParquetFile(shard, page_checksum_verification=True))
             found = [name for name in columns if name in file.schema_arrow.names]
             batches = file.iter_batches(batch_size=100, columns=found)
         while True:
-            with reading(shard, PARQUET):
+            with name_file_in_errors(shard, PARQUET):
                 batch = next(batches, None)
                 rows = batch.to_pylist() if batch is not None else []
             if batch is None:
@@ -121,32 +121,32 @@ def cells(shard: Path, columns: Sequence[str]) -> Iterator[JsonObject]:
 
 
 def read_texts(
-    path: Path, reading: CorpusReading, thought_fits: Callable[[str], bool], prompt_fits: Callable[[str], bool], seed: int
-) -> Texts:  # fmt: skip
+    path: Path, config: CorpusReaderConfig, thought_fits: Callable[[str], bool], prompt_fits: Callable[[str], bool], seed: int
+) -> CorpusTexts:  # fmt: skip
     """Prompts and thoughts of all rows. thought_fits, prompt_fits: whether a policy can take a text."""
-    texts = Texts()
+    texts = CorpusTexts()
     row = -1
     for shard in shards_of(path):
-        for cell in cells(shard, COLUMNS):
+        for cell in read_rows(shard, COLUMNS):
             row += 1
-            for draw in range(reading.draws):
+            for draw in range(config.draws):
                 rng = np.random.default_rng([seed, row, draw])
-                _add_example(texts, row, cell, reading, rng, thought_fits, prompt_fits)
+                _add_example(texts, row, cell, config, rng, thought_fits, prompt_fits)
     return texts
 
 
 def _add_example(
-    texts: Texts, row: int, cell: JsonObject, reading: CorpusReading, rng: np.random.Generator,
+    texts: CorpusTexts, row: int, cell: JsonObject, config: CorpusReaderConfig, rng: np.random.Generator,
     thought_fits: Callable[[str], bool], prompt_fits: Callable[[str], bool],
 ) -> None:  # fmt: skip
-    prompt, thought = draw_prompt(cell, reading.prompts, rng), draw_rationale(cell, reading, rng)
+    prompt, thought = draw_prompt(cell, config.prompts, rng), draw_rationale(cell, config, rng)
     if not prompt or not thought:
         texts.counts["no rationale" if prompt else "no prompt"] += 1
     elif not prompt_fits(prompt):
         texts.counts["prompt does not fit"] += 1
     else:
         used = thought if thought_fits(thought) else None
-        if used is None and reading.over_long == "truncate":
+        if used is None and config.over_long == "truncate":
             used = cut_at_sentence(thought, thought_fits)
             texts.counts["truncated"] += used is not None
         if used is None:
@@ -155,7 +155,7 @@ def _add_example(
             texts.rows.append(CorpusText(row, _prompt(cell, prompt, row), used))
 
 
-def parsed(value: Any) -> Any:
+def parse_cell(value: Any) -> Any:
     """A cell that may be a text of JSON or of Python literals, as the list or mapping that it stands for."""
     if not isinstance(value, str) or value.strip()[:1] not in ("[", "{", "(") or len(value) > MAX_LITERAL:
         return value
@@ -169,14 +169,14 @@ def parsed(value: Any) -> Any:
         return value
 
 
-def texts_in(value: object) -> list[str]:
+def flatten_texts(value: object) -> list[str]:
     """The texts of a cell: of a list, of the values of a mapping, or the cell itself; blanks are made single."""
-    value = parsed(value)
+    value = parse_cell(value)
     if isinstance(value, dict):
         found = [f"{k}: {v}" for k, v in value.items() if isinstance(v, str) and v.strip()]
     else:
         found = list(value) if isinstance(value, list | tuple) else [value]
-    parts = [text for part in found for text in (texts_in(part) if isinstance(part, dict) else [part])]
+    parts = [text for part in found for text in (flatten_texts(part) if isinstance(part, dict) else [part])]
     lines = [" ".join(text.split()) for text in parts if isinstance(text, str)]
     return [line for line in lines if line]
 
@@ -186,10 +186,10 @@ def draw_prompt(cell: JsonObject, styles: Sequence[PromptStyle], rng: np.random.
 
     A single sentence loses its full stop, as ReasonGen-R1 strips it; a prompt of several is left as it is.
     """
-    given = parsed(cell.get("augmented_prompts"))
+    given = parse_cell(cell.get("augmented_prompts"))
     given = given if isinstance(given, dict) else {}
     choices = [found for style in styles if (found := _prompts(cell, given, style))]
-    choices = choices or [texts_in(cell.get("brief_caption"))]
+    choices = choices or [flatten_texts(cell.get("brief_caption"))]
     of_style = choices[rng.integers(len(choices))]
     text = of_style[rng.integers(len(of_style))] if of_style else ""
     return text if len(_SENTENCE_END.findall(text)) > 1 else text.removesuffix(".")
@@ -197,35 +197,35 @@ def draw_prompt(cell: JsonObject, styles: Sequence[PromptStyle], rng: np.random.
 
 def all_prompts(cell: JsonObject) -> list[str]:
     """Everything that `draw_prompt` can draw, of any style."""
-    given = parsed(cell.get("augmented_prompts"))
+    given = parse_cell(cell.get("augmented_prompts"))
     given = given if isinstance(given, dict) else {}
     return [text for style in get_args(PromptStyle) for text in _prompts(cell, given, style)]
 
 
 def _prompts(cell: JsonObject, given: JsonObject, style: PromptStyle) -> list[str]:
     if style == "brief":
-        return texts_in(cell.get("brief_caption"))
+        return flatten_texts(cell.get("brief_caption"))
     if style == "tags":
-        return [", ".join(tags)] if (tags := texts_in(given.get("tags"))) else []
+        return [", ".join(tags)] if (tags := flatten_texts(given.get("tags"))) else []
     if style == "objects":
-        objects = [text.removesuffix(".") for text in texts_in(given.get("object_prompts"))]
+        objects = [text.removesuffix(".") for text in flatten_texts(given.get("object_prompts"))]
         return [" and ".join((", ".join(objects[:-1]), objects[-1]) if objects[1:] else objects)] if objects else []
-    return texts_in(given.get(_KEY_OF_PROMPT[style]))
+    return flatten_texts(given.get(_KEY_OF_PROMPT[style]))
 
 
-def draw_rationale(cell: JsonObject, reading: CorpusReading, rng: np.random.Generator) -> str:
+def draw_rationale(cell: JsonObject, config: CorpusReaderConfig, rng: np.random.Generator) -> str:
     """A rationale of one style; the dense one where the row has none of them; "" without any."""
-    given = parsed(cell.get("augmented_cots"))
+    given = parse_cell(cell.get("augmented_cots"))
     given = given if isinstance(given, dict) else {}
     found: list[tuple[str, str]] = []
-    for style in (*reading.rationales, "dense"):
+    for style in (*config.rationales, "dense"):
         value = cell.get("detailed_caption") if style == "dense" else given.get(_KEY_OF_COT[style])
-        if (text := " ".join(texts_in(value))) and (style in reading.rationales or not found):
+        if (text := " ".join(flatten_texts(value))) and (style in config.rationales or not found):
             found.append((style, text))
     if not found:
         return ""
     style, text = found[rng.integers(len(found))]
-    return f"<{_TAG_OF[style]}> {text}" if reading.style_tags else text
+    return f"<{_TAG_OF[style]}> {text}" if config.style_tags else text
 
 
 def cut_at_sentence(text: str, fits: Callable[[str], bool]) -> str | None:
@@ -240,7 +240,7 @@ def cut_at_sentence(text: str, fits: Callable[[str], bool]) -> str | None:
 
 def _prompt(cell: JsonObject, text: str, row: int) -> Prompt:
     id = str(cell.get("id") or f"{row:07d}")
-    structure = parsed(cell.get("structure"))
+    structure = parse_cell(cell.get("structure"))
     try:
         return prompt_of({**structure, "prompt": text, "id": id}, f"row {row}", row) if structure else Prompt(text, id)
     except (UserError, TypeError):

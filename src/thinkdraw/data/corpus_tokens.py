@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from thinkdraw.data.corpus_rows import cells, shards_of
+from thinkdraw.data.corpus_rows import read_rows, shards_of
 from thinkdraw.data.picture_bytes import bytes_of, centre_crop
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import DEFAULT, RULES, PictureReading, UnreadableError, read_with_notes
+from thinkdraw.picture_reader import DEFAULT_CONFIG, RULES, PictureReaderConfig, UnreadableError, read_with_notes
 from thinkdraw.runtime.inputs.hashing import Digests
-from thinkdraw.runtime.inputs.kept_tensors import CONTENT, read_tensors, write_tensors
+from thinkdraw.runtime.inputs.tensor_files import CONTENT, read_tensors, write_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Encoder:
     width: int
     num_tokens: int
     digest: str
-    reading: PictureReading = DEFAULT
+    reading: PictureReaderConfig = DEFAULT_CONFIG
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
             waiting.clear()
 
     blank = np.zeros((encoder.height, encoder.width, 3), dtype=np.uint8)
-    for cell in cells(shard, ("image",)):
+    for cell in read_rows(shard, ("image",)):
         picture, crop = _crop(cell.get("image"), encoder, notes)
         crops.append(crop)
         waiting.append(blank if picture is None else picture)

@@ -8,7 +8,7 @@ from thinkdraw.types import Question
 
 
 @dataclass(frozen=True)
-class DemandedThing:
+class ObjectDemand:
     """count > 1 asks for exactly that many. texture: a word of `TEXTURES` or `MATERIALS`."""
 
     noun: str
@@ -33,7 +33,7 @@ class DemandedThing:
 class Demand:
     """relation: of the second thing to the first (GenEval names the target first)."""
 
-    things: tuple[DemandedThing, ...]
+    objects: tuple[ObjectDemand, ...]
     relation: str | None = None
 
 
@@ -43,13 +43,13 @@ def clauses(demand: Demand) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, .
     Its rules do not read the keys `texture` and `shape`, nor `relation`, which stands for `position` where they do not know the relation.
     """
     include: list[JsonObject] = []
-    for index, thing in enumerate(demand.things):
+    for index, thing in enumerate(demand.objects):
         clause: JsonObject = {"class": thing.noun, "count": thing.count}
         clause |= {k: v for k in ("color", "texture", "shape") if (v := getattr(thing, k))}
         if index == 1 and demand.relation:
             clause["position" if demand.relation in GENEVAL_RELATIONS else "relation"] = [demand.relation, 0]
         include.append(clause)
-    exclude = tuple({"class": t.noun, "count": t.count + 1} for t in demand.things if t.count > 1)
+    exclude = tuple({"class": t.noun, "count": t.count + 1} for t in demand.objects if t.count > 1)
     return tuple(include), exclude
 
 
@@ -62,7 +62,7 @@ def questions(demand: Demand) -> tuple[Question, ...]:
         return len(out)
 
     exists = []
-    for thing in demand.things:
+    for thing in demand.objects:
         one = thing.count == 1
         noun = thing.noun if one else plural(thing.noun)
         there = ask(f"is there {article(noun)}?" if one else f"are there any {noun}?")
@@ -73,7 +73,7 @@ def questions(demand: Demand) -> tuple[Question, ...]:
             if word:
                 ask(f"{'is' if one else 'are'} the {noun} {MATERIALS.get(word, word)}?", there)
     if demand.relation:
-        target, subject = (t.noun if t.count == 1 else plural(t.noun) for t in demand.things[:2])
-        verb = "is" if demand.things[1].count == 1 else "are"
+        target, subject = (t.noun if t.count == 1 else plural(t.noun) for t in demand.objects[:2])
+        verb = "is" if demand.objects[1].count == 1 else "are"
         ask(f"{verb} the {subject} {demand.relation} the {target}?", exists[0], exists[1])
     return tuple(out)

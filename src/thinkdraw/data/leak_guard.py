@@ -2,7 +2,7 @@
 
 Three rules, the first that fires is the reason: equal texts after normalisation; the same clauses with the same nouns and
 attributes; and, between prompts of 20 words or more only, at least 0.8 of the word triples shared (short prompts of one template
-share most of theirs and are still different). `near_copies` finds the last.
+share most of theirs and are still different). `find_near_copies` finds the last.
 """
 
 import re
@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
-from thinkdraw.data.near_copies import near_copies
+from thinkdraw.data.near_copies import find_near_copies
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Prompt
@@ -79,7 +79,7 @@ def _related(thing: Hashable, relation: str, target: Hashable) -> Hashable:
     return (_INVERSE[relation], target, thing) if relation in _INVERSE else (relation, thing, target)
 
 
-def leaks(train: Sequence[Prompt], test: Sequence[Prompt]) -> list[Leak]:
+def find_leaks(train: Sequence[Prompt], test: Sequence[Prompt]) -> list[Leak]:
     """At most one leak per training prompt, in their order, with the first test prompt that it repeats."""
     if not test:
         return []
@@ -97,7 +97,7 @@ def leaks(train: Sequence[Prompt], test: Sequence[Prompt]) -> list[Leak]:
             found[index] = Leak(index, same, SAME_CLAUSES)
     long_train = [i for i, p in enumerate(train) if i not in found and len(p.text.split()) >= MIN_WORDS]
     long_test = [i for i, p in enumerate(test) if len(p.text.split()) >= MIN_WORDS]
-    copies = near_copies(
+    copies = find_near_copies(
         [normalise(train[i].text) for i in long_train], [normalise(test[i].text) for i in long_test], MIN_JACCARD
     )
     for copy in copies:
@@ -108,7 +108,7 @@ def leaks(train: Sequence[Prompt], test: Sequence[Prompt]) -> list[Leak]:
 
 def refuse_leaks(train: Sequence[Prompt], test: Sequence[Prompt], key: str = "prompts.leaks") -> None:
     """Raise UserError if any training prompt is a test prompt. key: the configuration key that is the way out."""
-    found = leaks(train, test)
+    found = find_leaks(train, test)
     if not found:
         return
     shown = "; ".join(

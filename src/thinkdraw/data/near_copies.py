@@ -15,7 +15,7 @@ NUM_BANDS, BAND_SIZE = 32, 5
 SCREEN_MARGIN = 0.15
 """How far below the limit an estimate of 160 hashes may lie: 4.7 standard deviations at 0.8."""
 
-PART = 4096
+CHUNK = 4096
 
 _MIXERS = np.random.default_rng(0).integers(1, 1 << 62, size=(4, NUM_BANDS * BAND_SIZE), dtype=np.uint64) | np.uint64(1)
 
@@ -29,14 +29,14 @@ class NearCopy:
     jaccard: float
 
 
-def near_copies(left: Sequence[str], right: Sequence[str], min_jaccard: float) -> list[NearCopy]:
+def find_near_copies(left: Sequence[str], right: Sequence[str], min_jaccard: float) -> list[NearCopy]:
     """For each text of `left` that has one, its first copy in `right`. Texts of fewer than three words have no triple."""
     if not left or not right:
         return []
     known = signatures_of(right)
     out: dict[int, NearCopy] = {}
-    for at in range(0, len(left), PART):  # in parts, so that memory does not grow with the number of pairs
-        for i, j in candidates(signatures_of(left[at : at + PART], at), known, min_jaccard - SCREEN_MARGIN):
+    for at in range(0, len(left), CHUNK):  # in parts, so that memory does not grow with the number of pairs
+        for i, j in candidates(signatures_of(left[at : at + CHUNK], at), known, min_jaccard - SCREEN_MARGIN):
             if at + i not in out and (share := jaccard(left[at + i], right[j])) >= min_jaccard:
                 out[at + i] = NearCopy(at + i, j, share)
     return list(out.values())

@@ -17,7 +17,7 @@ from thinkdraw.data.leak_guard import normalise
 from thinkdraw.data.structure.words import MATERIALS, MORE_COLORS, NUMBERS, OPPOSITE, WORDINGS, plural
 from thinkdraw.data.text_diversity import split_label
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.endpoints import checked_url, openai_key_for
+from thinkdraw.runtime.endpoints import check_url, openai_key_for_url
 from thinkdraw.types import Prompt
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ParaphraseSettings(StrictModel):
 
 
 @dataclass(frozen=True)
-class Paraphrased:
+class ParaphraseResult:
     """prompts: in order, those without an accepted paraphrase unchanged. refused: what refused replies lacked → how many."""
 
     prompts: list[Prompt]
@@ -70,7 +70,7 @@ class Paraphrased:
 def paraphrase(
     prompts: Sequence[Prompt], settings: ParaphraseSettings, client: "HttpClient | None" = None,
     chosen: Sequence[bool] | None = None,
-) -> Paraphrased:  # fmt: skip
+) -> ParaphraseResult:  # fmt: skip
     """New texts for the `chosen` prompts (all if None), clauses and questions kept.
 
     client: of the endpoint; None makes one. Raises UserError if its package is missing or the endpoint fails.
@@ -81,7 +81,7 @@ def paraphrase(
         reasons = []
         for _ in range(settings.attempts):
             text = _cleaned(ask(INSTRUCTION.format(prompt.text)))
-            reason = what_changed(prompt, text)
+            reason = find_change(prompt, text)
             if reason is None:
                 return replace(prompt, text=text), reasons
             reasons.append(reason)
@@ -100,10 +100,10 @@ def paraphrase(
     for i, (new, _) in zip(rows, answers):
         out[i] = new or out[i]
     refused = Counter(reason for _, reasons in answers for reason in reasons)
-    return Paraphrased(out, sum(new is not None for new, _ in answers), dict(refused))
+    return ParaphraseResult(out, sum(new is not None for new, _ in answers), dict(refused))
 
 
-def what_changed(prompt: Prompt, text: str) -> str | None:
+def find_change(prompt: Prompt, text: str) -> str | None:
     """What a paraphrase lacks, adds or mixes up: noun, number, color, attribute, binding, relation; or "nothing new"; None if it holds.
 
     A prompt without clauses must keep its numbers and colours.
@@ -190,12 +190,12 @@ def _asker(settings: ParaphraseSettings, client: "HttpClient | None") -> Callabl
     """A function from an instruction to the model's reply."""
     from thinkdraw.runtime.chat.client import Chat
     from thinkdraw.runtime.chat.completion import NO_CHOICES
-    from thinkdraw.runtime.http import HttpClient, NoAnswer, Patience
+    from thinkdraw.runtime.http import HttpClient, NoAnswer, RetryPolicy
 
-    url = checked_url(settings.base_url)
+    url = check_url(settings.base_url)
     if client is None:
-        key = openai_key_for(url, "key_env", settings.key_env)
-        client = HttpClient(url, key, Patience(settings.timeout_s, retries=2), settings.parallel)
+        key = openai_key_for_url(url, "key_env", settings.key_env)
+        client = HttpClient(url, key, RetryPolicy(settings.timeout_s, retries=2), settings.parallel)
     chat = Chat(client, url, settings.extra_body)
 
     def ask(instruction: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from thinkdraw.data.tables import inside
+from thinkdraw.data.tables import resolve_inside
 from thinkdraw.images import to_pil
 from thinkdraw.picture_reader import UnreadableError
 
@@ -47,7 +47,7 @@ def file_of(cell: object, folder: Path, where: str) -> Path | bytes | None:
         raise UnreadableError(
             f"a picture is a path, bytes, a data URI or a struct of bytes and path, not a {type(cell).__name__}"
         )
-    return inside(folder, cell, where, "Move it there, or name the folder of the pictures: data.picture_folder")
+    return resolve_inside(folder, cell, where, "Move it there, or name the folder of the pictures: data.picture_folder")
 
 
 def centre_crop(picture: np.ndarray, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int]]:

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from thinkdraw.data.tables import TABLE_SUFFIXES, is_table, table_rows
-from thinkdraw.data.text_files import csv_rows, cut, json_rows, names_in, sound, text_file, text_lines
+from thinkdraw.data.text_files import check_text, column_names, csv_rows, json_rows, shorten, text_file, text_lines
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.runtime.json_types import JsonObject
@@ -31,17 +31,17 @@ def read_table(path: Path) -> list[Prompt]:
     `spatial_info` and `numeracy_info` are read under their published names, which `write_prompts` keeps.
     """
     rows = ((row.where, prompt_of(row.cells, row.where, row.number)) for row in table_rows(path, PICTURE_COLUMNS))
-    return with_own_ids(rows)
+    return check_unique_ids(rows)
 
 
-def with_own_ids(rows: Iterable[tuple[str, Prompt]]) -> list[Prompt]:
+def check_unique_ids(rows: Iterable[tuple[str, Prompt]]) -> list[Prompt]:
     """The prompts of (file and line, prompt). Raises UserError where two have one id: results are kept under it."""
     places: dict[str, str] = {}
     prompts = []
     for where, prompt in rows:
         if prompt.id in places:
             raise UserError(
-                f"{where} has the id {cut(prompt.id)} of {places[prompt.id]}. Give each prompt an id of its own."
+                f"{where} has the id {shorten(prompt.id)} of {places[prompt.id]}. Give each prompt an id of its own."
             )
         places[prompt.id] = where
         prompts.append(prompt)
@@ -51,7 +51,7 @@ def with_own_ids(rows: Iterable[tuple[str, Prompt]]) -> list[Prompt]:
 def read_text(path: Path) -> list[Prompt]:
     """A prompt a line; empty lines are skipped. Ids are the file's name and the line, counted from 0."""
     lines = [(n, line.strip()) for n, line in text_lines(path)]
-    return [Prompt(sound(line, f"{path} line {n}"), f"{path.stem}-{n - 1:05d}") for n, line in lines if line]
+    return [Prompt(check_text(line, f"{path} line {n}"), f"{path.stem}-{n - 1:05d}") for n, line in lines if line]
 
 
 def read_geneval(path: Path) -> list[Prompt]:
@@ -92,13 +92,12 @@ def read_dpg(path: Path) -> list[Prompt]:
         rows = [(f"{file}", file.stem, text_file(file)) for file in sorted(path.glob("*.txt"))]
     else:
         rows = [
-            (r.where, given_id(r.cells, "item_id", r.where), text_of(r.cells, "prompt", r.where))
-            for r in table_rows(path)
+            (r.where, id_of(r.cells, "item_id", r.where), text_of(r.cells, "prompt", r.where)) for r in table_rows(path)
         ]
     for where, _, text in rows:
         if not text.strip():
             raise UserError(f"{where} is empty. Write the prompt into it, or remove it.")
-    return with_own_ids((where, Prompt(text.strip(), id, "dpg")) for where, id, text in rows)
+    return check_unique_ids((where, Prompt(text.strip(), id, "dpg")) for where, id, text in rows)
 
 
 def _dpg_table(path: Path) -> list[Prompt]:
@@ -108,7 +107,9 @@ def _dpg_table(path: Path) -> list[Prompt]:
     for line, row in csv_rows(path, columns):
         item = row["item_id"]
         if texts.setdefault(item, text := row["text"].strip()) != text:
-            raise UserError(f"{path} line {line}: item {cut(item)} has another text than before. Correct one of them.")
+            raise UserError(
+                f"{path} line {line}: item {shorten(item)} has another text than before. Correct one of them."
+            )
         try:
             parents = [int(parent) for parent in row["dependency"].split(",")]
             number = int(row["proposition_id"])
@@ -128,7 +129,7 @@ def _dpg_table(path: Path) -> list[Prompt]:
 def read_unigenbench(path: Path) -> list[Prompt]:
     """UniGenBench's English tables (`test_prompts_en.csv`, short or long); their test points are not read."""
     rows = csv_rows(path, ("index", "prompt_en"))
-    return with_own_ids(
+    return check_unique_ids(
         (f"{path} line {n}", Prompt(text_of(row, "prompt_en", f"{path} line {n}").strip(), row["index"], "unigenbench"))
         for n, row in rows
     )
@@ -218,8 +219,8 @@ def prompt_of(row: JsonObject, where: str, number: int) -> Prompt:
         ) from error
     if not all(_is_whole(q.id) and isinstance(q.text, str) and all(map(_is_whole, q.depends_on)) for q in questions):
         raise UserError(f"{where}: questions must have whole numbers as id and depends_on, and a text. Correct them.")
-    text, id = text_of(row, "prompt", where), given_id(row, "id", where) or f"{number:05d}"
-    tag = given_id(row, "tag", where) or given_id(row, "task_type", where)
+    text, id = text_of(row, "prompt", where), id_of(row, "id", where) or f"{number:05d}"
+    tag = id_of(row, "tag", where) or id_of(row, "task_type", where)
     return Prompt(text, id, tag, **structure, questions=questions, **_named_things(row, where))
 
 
@@ -227,13 +228,13 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, int) and not isinstance(number, bool)
 
 
-def given_id(row: JsonObject, name: str, where: str) -> str:
+def id_of(row: JsonObject, name: str, where: str) -> str:
     """An id as it is written, leading zeros and all; "" where there is none."""
     given = row.get(name)
     if given is None or isinstance(given, str) or _is_whole(given):
-        return "" if given is None else sound(str(given), f"{where}: `{name}`")
+        return "" if given is None else check_text(str(given), f"{where}: `{name}`")
     raise UserError(
-        f"{where}: `{name}` is {cut(given)}, neither a text nor a whole number. Correct it, or leave it out."
+        f"{where}: `{name}` is {shorten(given)}, neither a text nor a whole number. Correct it, or leave it out."
     )
 
 
@@ -244,7 +245,7 @@ def _named_things(row: JsonObject, where: str) -> JsonObject:
         nouns = row.get(key) or []
         if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
             raise UserError(
-                f"{where}: nouns and attr_nouns must be lists of texts, and {key} is {cut(nouns)}. Correct them."
+                f"{where}: nouns and attr_nouns must be lists of texts, and {key} is {shorten(nouns)}. Correct them."
             )
         found[name] = tuple(nouns)
     try:
@@ -254,11 +255,11 @@ def _named_things(row: JsonObject, where: str) -> JsonObject:
     except (TypeError, KeyError) as error:
         raise UserError(
             f"{where}: numeracy_info or spatial_info are not of T2I-R1's form, a list of {{obj_name, num}} and one "
-            f"{{obj1, locality, obj2}}: they are {cut(row.get('numeracy_info'))} and {cut(row.get('spatial_info'))}. Correct them."
+            f"{{obj1, locality, obj2}}: they are {shorten(row.get('numeracy_info'))} and {shorten(row.get('spatial_info'))}. Correct them."
         ) from error
     if not all(isinstance(noun, str) and _is_whole(number) for noun, number in found["counts"]):
         raise UserError(
-            f"{where}: numeracy_info must name things and whole numbers, not {cut(row['numeracy_info'])}. Correct it."
+            f"{where}: numeracy_info must name things and whole numbers, not {shorten(row['numeracy_info'])}. Correct it."
         )
     return found
 
@@ -289,7 +290,9 @@ def text_of(row: JsonObject, name: str, where: str) -> str:
     value = row.get(name)
     if not isinstance(value, str) or (name == "prompt" and not value.strip()):
         what = (
-            f"has no `{name}`" if value is None or value == "" else f"has no `{name}` that is a text, but {cut(value)}"
+            f"has no `{name}`"
+            if value is None or value == ""
+            else f"has no `{name}` that is a text, but {shorten(value)}"
         )
-        raise UserError(f"{where} {what}; its columns are {names_in(row)}. Add it.")
-    return sound(value, f"{where}: `{name}`")
+        raise UserError(f"{where} {what}; its columns are {column_names(row)}. Add it.")
+    return check_text(value, f"{where}: `{name}`")

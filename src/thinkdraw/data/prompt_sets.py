@@ -16,14 +16,14 @@ import numpy as np
 from pydantic import Field, field_validator
 
 from thinkdraw.config import StrictModel
-from thinkdraw.data.leak_guard import clause_key, leaks, normalise, text_key
-from thinkdraw.data.paraphrases import Paraphrased, ParaphraseSettings, paraphrase
+from thinkdraw.data.leak_guard import clause_key, find_leaks, normalise, text_key
+from thinkdraw.data.paraphrases import ParaphraseResult, ParaphraseSettings, paraphrase
 from thinkdraw.data.prompt_files import read_prompts, write_prompts
 from thinkdraw.data.structure.words import GROUPS
 from thinkdraw.data.templates import COMPBENCH_TASKS, GENEVAL_TASKS, Vocabulary, compbench_prompt, geneval_prompt
 from thinkdraw.data.text_diversity import TextDiversity, text_diversity
 from thinkdraw.errors import UserError
-from thinkdraw.lab.prompts import SPECS, example, family_of
+from thinkdraw.lab.prompts import SPECS, family_of, make_example
 from thinkdraw.runtime.files import atomic_directory, atomic_write_json
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
@@ -110,7 +110,7 @@ class PromptSetReport:
     paraphrases: JsonObject
 
 
-def make(config: PromptSetConfig, client: "HttpClient | None" = None) -> PromptSetReport:
+def make_prompt_set(config: PromptSetConfig, client: "HttpClient | None" = None) -> PromptSetReport:
     """Write the set and its card, all of it or nothing. client: for paraphrases, see `paraphrase`. Raises UserError."""
     out = config.out
     if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
@@ -139,7 +139,7 @@ def make(config: PromptSetConfig, client: "HttpClient | None" = None) -> PromptS
 
 def candidates(config: PromptSetConfig) -> Iterator[Prompt]:
     """Different prompts, tasks in turn; a task that has run out is left out of the turn. Ends when all have."""
-    draw, tasks = source(config.style, config.groups)
+    draw, tasks = draw_function(config.style, config.groups)
     streams = [
         _different(draw, task, np.random.default_rng([config.seed, n, *config.style.encode()]))
         for n, task in enumerate(tasks)
@@ -174,7 +174,7 @@ def _key(prompt: Prompt) -> Hashable:
     return clause_key(prompt) or text_key(prompt.text)
 
 
-def source(style: Style, groups: Sequence[str] = ()) -> tuple[Draw, tuple[str, ...]]:
+def draw_function(style: Style, groups: Sequence[str] = ()) -> tuple[Draw, tuple[str, ...]]:
     """How a style draws a prompt, and its tasks. The lab's are of its training split."""
     if style in ("geneval", "compbench"):
         words = Vocabulary.of(groups)
@@ -186,7 +186,7 @@ def source(style: Style, groups: Sequence[str] = ()) -> tuple[Draw, tuple[str, .
 
     def draw(task: str, rng: np.random.Generator) -> Prompt | None:
         spec = make_spec(task, rng)
-        return example(spec, family, task, rng).prompt if spec.split() == "train" else None
+        return make_example(spec, family, task, rng).prompt if spec.split() == "train" else None
 
     return draw, tasks
 
@@ -206,7 +206,7 @@ def collect(stream: Iterator[Prompt], count: int, test: Sequence[Prompt]) -> tup
                 f"there are only {len(kept)} different prompts of this style that no test set has, and {count} are asked "
                 "for. Lower count or the largest scale."
             )
-        found = {leak.train: leak.test for leak in leaks(part, test)}
+        found = {leak.train: leak.test for leak in find_leaks(part, test)}
         for index, prompt in enumerate(part):
             if index in found:
                 dropped.append(found[index])
@@ -218,10 +218,10 @@ def collect(stream: Iterator[Prompt], count: int, test: Sequence[Prompt]) -> tup
 
 
 def _without_leaking_words(
-    before: Sequence[Prompt], said: Paraphrased, test: Sequence[Prompt]
+    before: Sequence[Prompt], said: ParaphraseResult, test: Sequence[Prompt]
 ) -> tuple[list[Prompt], int]:
     """A paraphrase that is a test prompt, or another prompt's text, goes back to what it was."""
-    taken_back = {leak.train for leak in leaks(said.prompts, test)}
+    taken_back = {leak.train for leak in find_leaks(said.prompts, test)}
     texts = {text_key(prompt.text) for prompt in before}
     for index, (old, new) in enumerate(zip(before, said.prompts)):
         if new is not old:

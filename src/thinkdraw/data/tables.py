@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from thinkdraw.data.text_files import csv_rows, cut, json_array, json_object, object_in, text_file, text_lines
+from thinkdraw.data.text_files import csv_rows, json_array, json_object, object_in, shorten, text_file, text_lines
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.json_types import JsonObject
 
@@ -137,12 +137,12 @@ def _arrow_files(folder: Path) -> list[Path]:
     """The arrow files of a split."""
     state = json_object(text_file(folder / "state.json"), str(folder / "state.json"))
     try:
-        return [inside(folder, file["filename"], str(folder / "state.json")) for file in state["_data_files"]]
+        return [resolve_inside(folder, file["filename"], str(folder / "state.json")) for file in state["_data_files"]]
     except (KeyError, TypeError) as error:
         raise UserError(f"{folder / 'state.json'} names no data files ({error!r}). Save the data set again.") from error
 
 
-def inside(folder: Path, name: str, where: str, way_out: str = "Move it there") -> Path:
+def resolve_inside(folder: Path, name: str, where: str, way_out: str = "Move it there") -> Path:
     """The path of a file that a data set names; links count as what they lead to.
 
     Raises UserError for one outside `folder`: who wrote the data set would choose what is read on this machine.
@@ -153,7 +153,7 @@ def inside(folder: Path, name: str, where: str, way_out: str = "Move it there") 
     except (OSError, RuntimeError, ValueError):  # a circle of links, a NUL byte
         is_inside = False
     if not is_inside:
-        raise UserError(f"{where}: {cut(name)} is, or leads, outside the data set's folder {folder}. {way_out}.")
+        raise UserError(f"{where}: {shorten(name)} is, or leads, outside the data set's folder {folder}. {way_out}.")
     return path
 
 
@@ -163,7 +163,7 @@ def counts_line(what: str, counts: Mapping[str, int]) -> str:
     return f"{what}: {', '.join(parts)}"
 
 
-def say_counts(what: str, counts: Mapping[str, int]) -> None:
+def print_counts(what: str, counts: Mapping[str, int]) -> None:
     """Print the line on standard error, in the first process of a run only."""
     if os.environ.get("RANK", "0") == "0":
         print(counts_line(what, counts), file=sys.stderr, flush=True)

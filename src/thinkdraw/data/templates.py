@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thinkdraw.data.demands import Demand, DemandedThing, clauses, questions
+from thinkdraw.data.demands import Demand, ObjectDemand, clauses, questions
 from thinkdraw.data.structure.words import (
     COLORS,
     GENEVAL_RELATIONS,
@@ -43,11 +43,11 @@ class Vocabulary:
         return Vocabulary(pick(GROUPS), pick(MADE), pick(SHAPEABLE))
 
 
-def one(rng: np.random.Generator, items: Sequence[str]) -> str:
+def draw_one(rng: np.random.Generator, items: Sequence[str]) -> str:
     return items[int(rng.integers(len(items)))]
 
 
-def some_nouns(rng: np.random.Generator, nouns: Sequence[str], count: int) -> list[str]:
+def draw_nouns(rng: np.random.Generator, nouns: Sequence[str], count: int) -> list[str]:
     """Different nouns that share no word: not a table and a coffee table. Raises UserError where the list has too few."""
     if len(nouns) < 8:
         raise UserError(
@@ -60,9 +60,9 @@ def some_nouns(rng: np.random.Generator, nouns: Sequence[str], count: int) -> li
             return found
 
 
-def attribute(rng: np.random.Generator, words: Sequence[str], noun: str, used: Sequence[str | None] = ()) -> str:
+def draw_attribute(rng: np.random.Generator, words: Sequence[str], noun: str, used: Sequence[str | None] = ()) -> str:
     """A word that the noun does not have already, and none of `used`."""
-    return one(rng, [word for word in words if word not in noun.split() and word not in used])
+    return draw_one(rng, [word for word in words if word not in noun.split() and word not in used])
 
 
 def prompt_of_demand(text: str, task: str, demand: Demand) -> Prompt:
@@ -72,28 +72,28 @@ def prompt_of_demand(text: str, task: str, demand: Demand) -> Prompt:
 
 def geneval_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> Prompt:
     """One of GenEval's tasks: "a photo of …", two to four of a kind, its ten colours and four relations."""
-    a, b = some_nouns(rng, words.nouns, 2)
-    color = attribute(rng, COLORS, a)
+    a, b = draw_nouns(rng, words.nouns, 2)
+    color = draw_attribute(rng, COLORS, a)
     match task:
         case "single_object":
-            demand = Demand((DemandedThing(a),))
+            demand = Demand((ObjectDemand(a),))
         case "two_object":
-            demand = Demand((DemandedThing(a), DemandedThing(b)))
+            demand = Demand((ObjectDemand(a), ObjectDemand(b)))
         case "counting":
-            demand = Demand((DemandedThing(a, count=int(rng.integers(2, 5))),))
+            demand = Demand((ObjectDemand(a, count=int(rng.integers(2, 5))),))
         case "colors":
-            demand = Demand((DemandedThing(a, color=color),))
+            demand = Demand((ObjectDemand(a, color=color),))
         case "position":
-            demand = Demand((DemandedThing(a), DemandedThing(b)), one(rng, GENEVAL_RELATIONS))
-            subject, target = demand.things[1].counted(), demand.things[0].counted()
+            demand = Demand((ObjectDemand(a), ObjectDemand(b)), draw_one(rng, GENEVAL_RELATIONS))
+            subject, target = demand.objects[1].counted(), demand.objects[0].counted()
             return prompt_of_demand(f"a photo of {subject} {demand.relation} {target}", task, demand)
         case "color_attr":
             demand = Demand(
-                (DemandedThing(a, color=color), DemandedThing(b, color=attribute(rng, COLORS, b, (color,))))
+                (ObjectDemand(a, color=color), ObjectDemand(b, color=draw_attribute(rng, COLORS, b, (color,))))
             )
         case _:
             raise ValueError(f"task={task!r}: one of {', '.join(GENEVAL_TASKS)}.")
-    return prompt_of_demand("a photo of " + listed(demand.things), task, demand)
+    return prompt_of_demand("a photo of " + join_phrases(demand.objects), task, demand)
 
 
 def compbench_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> Prompt:
@@ -106,19 +106,21 @@ def compbench_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> 
         case "texture":
             return _two_attributes(rng, task, words.made, "texture", (*MATERIALS, *TEXTURES))
         case "spatial":
-            a, b = some_nouns(rng, words.nouns, 2)
-            demand = Demand((DemandedThing(a), DemandedThing(b)), one(rng, tuple(WORDINGS)))
-            wording = one(rng, WORDINGS[demand.relation or ""])
+            a, b = draw_nouns(rng, words.nouns, 2)
+            demand = Demand((ObjectDemand(a), ObjectDemand(b)), draw_one(rng, tuple(WORDINGS)))
+            wording = draw_one(rng, WORDINGS[demand.relation or ""])
             if rng.random() < 0.25:
                 text = f"The {b} is {wording} the {a}."
             else:
-                text = one(rng, OPENINGS).format(f"{demand.things[1].counted()} {wording} {demand.things[0].counted()}")
+                text = draw_one(rng, OPENINGS).format(
+                    f"{demand.objects[1].counted()} {wording} {demand.objects[0].counted()}"
+                )
             return prompt_of_demand(text, task, demand)
         case "numeracy":
-            nouns = some_nouns(rng, words.nouns, int(rng.integers(1, 4)))
+            nouns = draw_nouns(rng, words.nouns, int(rng.integers(1, 4)))
             counts = [int(rng.integers(2, max(NUMBERS) + 1)), *(int(rng.integers(1, 5)) for _ in nouns[1:])]
-            demand = Demand(tuple(DemandedThing(noun, count) for noun, count in zip(nouns, counts)))
-            return prompt_of_demand(one(rng, OPENINGS).format(listed(demand.things)), task, demand)
+            demand = Demand(tuple(ObjectDemand(noun, count) for noun, count in zip(nouns, counts)))
+            return prompt_of_demand(draw_one(rng, OPENINGS).format(join_phrases(demand.objects)), task, demand)
         case "complex":
             return _complex(rng, words)
     raise ValueError(f"task={task!r}: one of {', '.join(COMPBENCH_TASKS)}.")
@@ -127,36 +129,36 @@ def compbench_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> 
 def _two_attributes(
     rng: np.random.Generator, task: str, nouns: Sequence[str], kind: str, values: Sequence[str]
 ) -> Prompt:
-    a, b = some_nouns(rng, nouns, 2)
-    first = attribute(rng, values, a)
-    second = attribute(rng, values, b, (first,))
-    demand = Demand((replace(DemandedThing(a), **{kind: first}), replace(DemandedThing(b), **{kind: second})))
+    a, b = draw_nouns(rng, nouns, 2)
+    first = draw_attribute(rng, values, a)
+    second = draw_attribute(rng, values, b, (first,))
+    demand = Demand((replace(ObjectDemand(a), **{kind: first}), replace(ObjectDemand(b), **{kind: second})))
     if rng.random() < 0.25:
         say = [f"the {noun} is {MATERIALS.get(word, word)}" for noun, word in ((a, first), (b, second))]
         return prompt_of_demand(f"T{say[0][1:]} and {say[1]}.", task, demand)
-    return prompt_of_demand(one(rng, OPENINGS).format(listed(demand.things)), task, demand)
+    return prompt_of_demand(draw_one(rng, OPENINGS).format(join_phrases(demand.objects)), task, demand)
 
 
 def _complex(rng: np.random.Generator, words: Vocabulary) -> Prompt:
     """A coloured thing of some texture in relation to another coloured thing; half of the time with a third kind, counted."""
-    a, b = some_nouns(rng, words.made, 2)
-    color = attribute(rng, MORE_COLORS, a)
-    target = DemandedThing(a, color=color, texture=attribute(rng, (*MATERIALS, *TEXTURES), a))
-    subject = DemandedThing(b, color=attribute(rng, MORE_COLORS, b, (color,)))
-    relation = one(rng, tuple(WORDINGS))
-    wording = one(rng, WORDINGS[relation])
+    a, b = draw_nouns(rng, words.made, 2)
+    color = draw_attribute(rng, MORE_COLORS, a)
+    target = ObjectDemand(a, color=color, texture=draw_attribute(rng, (*MATERIALS, *TEXTURES), a))
+    subject = ObjectDemand(b, color=draw_attribute(rng, MORE_COLORS, b, (color,)))
+    relation = draw_one(rng, tuple(WORDINGS))
+    wording = draw_one(rng, WORDINGS[relation])
     things = [target, subject]
     if rng.random() < 0.5:
         taken = {*a.split(), *b.split()}
         free = [noun for noun in words.nouns if not taken & set(noun.split())]
-        things.append(DemandedThing(one(rng, free), count=int(rng.integers(2, 5))))
+        things.append(ObjectDemand(draw_one(rng, free), count=int(rng.integers(2, 5))))
         text = f"{subject.counted()} {wording} {target.counted()}, and {things[2].counted()}"
     else:
         text = f"The {subject.phrase()} is {wording} the {target.phrase()}."
     return prompt_of_demand(text, "complex", Demand(tuple(things), relation))
 
 
-def listed(things: Sequence[DemandedThing]) -> str:
+def join_phrases(things: Sequence[ObjectDemand]) -> str:
     """'a dog', 'a dog and two cats', 'a dog, two cats and an owl'."""
     counted = [thing.counted() for thing in things]
     return " and ".join([", ".join(counted[:-1]), counted[-1]] if len(counted) > 1 else counted)

@@ -35,7 +35,7 @@ _OTHER_FILES = {
 
 def text_file(path: Path) -> str:
     """The whole file with LF as its line ends; a byte order mark is dropped, also where joined files have one inside."""
-    return decoded(file_bytes(path), str(path))
+    return decode_text(file_bytes(path), str(path))
 
 
 def file_bytes(path: Path) -> bytes:
@@ -46,7 +46,7 @@ def file_bytes(path: Path) -> bytes:
         raise UserError(f"{path} cannot be read as a text file: {error.strerror or error}. Check the path.") from error
 
 
-def decoded(data: bytes, where: str) -> str:
+def decode_text(data: bytes, where: str) -> str:
     """See `text_file`. where: names the file in errors."""
     mark, codec = next(((m, c) for m, c in _MARKS if data.startswith(m)), (b"", "utf-8"))
     data = data[len(mark) :]
@@ -75,7 +75,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
     return enumerate(text_file(path).removesuffix("\n").split("\n"), start=1)
 
 
-def cut(value: object) -> str:
+def shorten(value: object) -> str:
     """A value as a message shows it: at most 80 characters, bytes only by their number."""
     text = repr(_without_bytes(value))
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
@@ -102,13 +102,13 @@ def _without_bytes(value: object) -> object:
     return [_without_bytes(inner) for inner in value[:SHOWN]] if isinstance(value, list | tuple) else value
 
 
-def names_in(row: Mapping[str, object]) -> str:
+def column_names(row: Mapping[str, object]) -> str:
     """The keys of a row for a message: "prompt, id"."""
     text = ", ".join(map(str, list(row)[:SHOWN]))
     return (text if len(text) <= SHOWN else text[: SHOWN - 1] + "…") or "nothing"
 
 
-def sound(text: str, where: str) -> str:
+def check_text(text: str, where: str) -> str:
     """The text itself. Raises UserError for control characters other than blanks, and for halves of surrogate pairs."""
     if odd := re.search("[\0-\x08\x0e-\x1b\x7f\ud800-\udfff]", text):
         raise UserError(f"{where} holds U+{ord(odd[0]):04X}, which is no character of a text. Remove it.")
@@ -168,7 +168,7 @@ def json_value(text: str, where: str) -> Any:
 def object_in(value: object, where: str) -> JsonObject:
     """The value itself. Raises UserError where it is no object."""
     if not isinstance(value, dict):
-        raise UserError(f"{where} is not a JSON object, but {cut(value)}. Write {{'key': value, …}}.")
+        raise UserError(f"{where} is not a JSON object, but {shorten(value)}. Write {{'key': value, …}}.")
     return value
 
 
@@ -188,11 +188,11 @@ def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
     names = [name.strip() for name in _next_row(reader, path) or ()]
     if missing := [name for name in columns if name not in names]:
         raise UserError(
-            f"{path} has no column {', '.join(missing)}; its first line is {cut(text.partition(chr(10))[0])}. Check that it is "
+            f"{path} has no column {', '.join(missing)}; its first line is {shorten(text.partition(chr(10))[0])}. Check that it is "
             "the right table."
         )
     if twice := [name for name in names if name and names.count(name) > 1]:
-        raise UserError(f"{path} has the column {cut(twice[0])} twice. Name each column once.")
+        raise UserError(f"{path} has the column {shorten(twice[0])} twice. Name each column once.")
     while (cells := _next_row(reader, path)) is not None:
         line = reader.line_num + blank + (named is not None)
         if not cells:
@@ -231,7 +231,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> JsonObject:
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"key {cut(next(name for name in names if names.count(name) > 1))} is given twice")
+        raise ValueError(f"key {shorten(next(name for name in names if names.count(name) > 1))} is given twice")
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from thinkdraw.lab.detector import Found, look
+from thinkdraw.lab.detector import DetectorOutput, detect_objects
 from thinkdraw.types import Detection, Questioner
 
 
@@ -27,11 +27,11 @@ class LabDetector:
             return detections
         return [[d for d in objects if d.label in shapes] for objects, shapes in zip(detections, labels, strict=True)]
 
-    def look(self, pictures: Tensor) -> list[Found]:
+    def look(self, pictures: Tensor) -> list[DetectorOutput]:
         """Detect objects and background of each picture: (B, H, W, 3) uint8."""
         if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
             raise ValueError(f"pictures of {pictures.dtype} {tuple(pictures.shape)}: expected uint8 (B, H, W, 3).")
-        return [look(picture) for picture in pictures.cpu().numpy()]
+        return [detect_objects(picture) for picture in pictures.cpu().numpy()]
 
 
 class PolicyQuestioner:

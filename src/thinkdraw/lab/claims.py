@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from thinkdraw.lab.detector import Found
+from thinkdraw.lab.detector import DetectorOutput
 from thinkdraw.lab.rationales import COLUMNS, ROWS, place_name
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, LATTICE, STEP
 from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES
@@ -50,7 +50,7 @@ def claims(thought: str) -> Iterator[Claim]:
                 yield Claim("place", thing, "center" if place[0] == "middle center" else place[0])
 
 
-def claim_holds(claim: Claim, found: Found) -> bool:
+def claim_holds(claim: Claim, found: DetectorOutput) -> bool:
     """Whether a claim is true of what the detector sees; a place, if a thing with all that was said stands there."""
     if claim.kind == "background":
         return found.background == claim.name

@@ -45,7 +45,7 @@ _FLAT = _MASKS.reshape(len(_KINDS), -1).astype(np.float32)
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectorOutput:
     """What the detector sees in one picture."""
 
     background: str
@@ -66,7 +66,7 @@ def background_of(picture: np.ndarray) -> str:
     return _BACKGROUND_NAMES[int(counts.argmax())]
 
 
-def look(picture: np.ndarray) -> Found:
+def detect_objects(picture: np.ndarray) -> DetectorOutput:
     """Background and objects of one picture, (H, W, 3) uint8; objects by falling score."""
     background = background_of(picture)
     behind = [_BACKGROUNDS[_BACKGROUND_NAMES.index(name)] for name in ("white", background)]
@@ -82,7 +82,7 @@ def look(picture: np.ndarray) -> Found:
             detection = _identify(component, nearest[box], box, picture.shape[:2])
             if detection is not None:
                 detections.append(detection)
-    return Found(background, sorted(detections, key=lambda d: -d.score))
+    return DetectorOutput(background, sorted(detections, key=lambda d: -d.score))
 
 
 def _identify(

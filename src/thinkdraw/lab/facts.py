@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thinkdraw.lab.detector import Found
+from thinkdraw.lab.detector import DetectorOutput
 from thinkdraw.lab.prompts import NUMBERS, article
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES, TEXTURES
-from thinkdraw.lab.specs import RELATIONS, holds
+from thinkdraw.lab.specs import RELATIONS, relation_holds
 from thinkdraw.runtime.json_types import JsonObject
 
 VALUES: dict[str, tuple[str, ...]] = {"shape": SHAPES, "color": tuple(COLORS), "size": SIZES, "texture": TEXTURES}
@@ -21,32 +21,34 @@ QUESTION_TYPES = ("exists", "color", "size", "texture", "count", "relation", "ba
 
 
 @dataclass(frozen=True)
-class Seen:
+class PictureContents:
     """What stands in a picture: attributes and centre (x, y) of each object, and the background."""
 
-    things: tuple[tuple[dict[str, str], tuple[float, float]], ...]
+    objects: tuple[tuple[dict[str, str], tuple[float, float]], ...]
     background: str
 
     @staticmethod
-    def of_scene(scene: Scene) -> "Seen":
+    def of_scene(scene: Scene) -> "PictureContents":
         names = ("shape", "color", "size", "texture")
-        return Seen(tuple(({n: getattr(t, n) for n in names}, t.center) for t in scene.things), scene.background)
+        return PictureContents(
+            tuple(({n: getattr(t, n) for n in names}, t.center) for t in scene.objects), scene.background
+        )
 
     @staticmethod
-    def of_detections(found: Found, threshold: float = 0.3) -> "Seen":
+    def of_detections(found: DetectorOutput, threshold: float = 0.3) -> "PictureContents":
         things = []
         for d in found.detections:
             if d.score > threshold:
                 x1, y1, x2, y2 = d.box
                 things.append(({"shape": d.label, **d.attributes}, ((x1 + x2) / 2, (y1 + y2) / 2)))
-        return Seen(tuple(things), found.background)
+        return PictureContents(tuple(things), found.background)
 
     def fitting(self, wanted: dict[str, str]) -> list[tuple[float, float]]:
         """Centres of the things that have all the wanted attributes."""
-        return [center for thing, center in self.things if all(thing[k] == v for k, v in wanted.items())]
+        return [center for thing, center in self.objects if all(thing[k] == v for k, v in wanted.items())]
 
 
-def is_true(fact: JsonObject, seen: Seen) -> bool:
+def is_true(fact: JsonObject, seen: PictureContents) -> bool:
     match fact["kind"]:
         case "exists":
             return bool(seen.fitting(fact["thing"]))
@@ -56,7 +58,7 @@ def is_true(fact: JsonObject, seen: Seen) -> bool:
             return seen.background == fact["name"]
         case "relation":
             pairs = [(a, b) for a in seen.fitting(fact["thing"]) for b in seen.fitting(fact["other"]) if a != b]
-            return any(holds(fact["relation"], _whole(a), _whole(b)) for a, b in pairs)
+            return any(relation_holds(fact["relation"], _whole(a), _whole(b)) for a, b in pairs)
     raise ValueError(f"fact kind {fact['kind']!r}: one of exists, count, relation, background.")
 
 
@@ -90,7 +92,7 @@ def question_text(fact: JsonObject) -> str:
 
 def random_question(scene: Scene, kind: str, answer: bool, rng: np.random.Generator) -> str | None:
     """A question of the given type whose true answer is `answer`, or None where the scene allows none."""
-    seen = Seen.of_scene(scene)
+    seen = PictureContents.of_scene(scene)
     for _ in range(20):
         fact, text = _propose(seen, kind, rng)
         if fact is not None and is_true(fact, seen) == answer:
@@ -104,14 +106,14 @@ def balanced_question(scene: Scene, kind: str, rng: np.random.Generator) -> tupl
     Every question asked of both has each answer once, so that nobody can answer it without looking (as VQA v2's pairs,
     Goyal et al. 2017, arXiv 1612.00837).
     """
-    seen = Seen.of_scene(scene)
+    seen = PictureContents.of_scene(scene)
     for _ in range(20):
         fact, text = _propose(seen, kind, rng)
         if fact is None or not is_true(fact, seen):
             continue
         for _ in range(50):
             changed = _with_one_change(scene, kind, rng)
-            if not is_true(fact, Seen.of_scene(changed)):
+            if not is_true(fact, PictureContents.of_scene(changed)):
                 return text, changed
     return None
 
@@ -120,7 +122,7 @@ def _with_one_change(scene: Scene, kind: str, rng: np.random.Generator) -> Scene
     """Another background, two things in each other's places, or a thing with one other attribute: what the kind asks for."""
     if kind == "background":
         return replace(scene, background=tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))])
-    things = list(scene.things)
+    things = list(scene.objects)
     i, j = rng.integers(len(things), size=2)
     if kind == "relation":
         places = (things[i].row, things[i].col), (things[j].row, things[j].col)
@@ -133,12 +135,12 @@ def _with_one_change(scene: Scene, kind: str, rng: np.random.Generator) -> Scene
         present = [thing.shape for thing in things]
         other = present[j] if kind == "count" and rng.random() < 0.5 else _other(name, rng)
         things[i] = replace(things[i], **{name: other})
-    return replace(scene, things=tuple(things))
+    return replace(scene, objects=tuple(things))
 
 
-def _propose(seen: Seen, kind: str, rng: np.random.Generator) -> tuple[JsonObject | None, str]:
-    index = rng.integers(len(seen.things))
-    thing = seen.things[index][0]
+def _propose(seen: PictureContents, kind: str, rng: np.random.Generator) -> tuple[JsonObject | None, str]:
+    index = rng.integers(len(seen.objects))
+    thing = seen.objects[index][0]
     match kind:
         case "exists":
             chosen = {"shape": thing["shape"]} | {
@@ -162,7 +164,7 @@ def _propose(seen: Seen, kind: str, rng: np.random.Generator) -> tuple[JsonObjec
             }
             return fact, question_text(fact)
         case "relation":
-            other = seen.things[rng.integers(len(seen.things))][0]
+            other = seen.objects[rng.integers(len(seen.objects))][0]
             if other["shape"] == thing["shape"]:
                 return None, ""
             relation = RELATIONS[rng.integers(len(RELATIONS))]
@@ -185,6 +187,6 @@ def _other(name: str, rng: np.random.Generator) -> str:
     return VALUES[name][rng.integers(len(VALUES[name]))]
 
 
-def share_of_facts(facts: Sequence[JsonObject], seen: Seen) -> float:
+def frac_of_true_facts(facts: Sequence[JsonObject], seen: PictureContents) -> float:
     """Fraction of facts that hold, 0..1."""
     return float(np.mean([is_true(f, seen) for f in facts]))

@@ -14,7 +14,7 @@ import numpy as np
 from thinkdraw.errors import UserError
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES
-from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS, Spec, Wanted, scene_for
+from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS, ObjectSpec, Spec, scene_for
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Question
 
@@ -58,7 +58,7 @@ def article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def counted(wanted: Wanted) -> str:
+def noun_phrase(wanted: ObjectSpec) -> str:
     """'a red circle', 'three small hearts'."""
     phrase = wanted.phrase()
     if wanted.count == 1:
@@ -91,20 +91,20 @@ def geneval_spec(
     task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = (2, 3, 4)
 ) -> Spec:
     shapes = _shapes(rng, 2)
-    things = [Wanted(shape, **_modifiers(rng)) for shape in shapes]
+    things = [ObjectSpec(shape, **_modifiers(rng)) for shape in shapes]
     match task:
         case "single_object":
             return Spec((things[0],))
         case "two_object":
             return Spec(tuple(things))
         case "counting":
-            return Spec((Wanted(shapes[0], **_modifiers(rng), count=_pick(rng, counts)),))
+            return Spec((ObjectSpec(shapes[0], **_modifiers(rng), count=_pick(rng, counts)),))
         case "colors":
-            return Spec((Wanted(shapes[0], _color(rng, shapes[0], held_out_pair), **_modifiers(rng)),))
+            return Spec((ObjectSpec(shapes[0], _color(rng, shapes[0], held_out_pair), **_modifiers(rng)),))
         case "position":
             return Spec(tuple(things), ((1, _pick(rng, RELATIONS), 0),))
         case "color_attr":
-            return Spec(tuple(Wanted(s, _color(rng, s, held_out_pair)) for s in shapes))
+            return Spec(tuple(ObjectSpec(s, _color(rng, s, held_out_pair)) for s in shapes))
     raise ValueError(f"task={task!r}: one of {', '.join(GENEVAL_TASKS)}.")
 
 
@@ -114,18 +114,18 @@ def compbench_spec(
     a, b = _shapes(rng, 2)
     match task:
         case "color":
-            return Spec((Wanted(a, _color(rng, a, held_out_pair)), Wanted(b, _color(rng, b, held_out_pair))))
+            return Spec((ObjectSpec(a, _color(rng, a, held_out_pair)), ObjectSpec(b, _color(rng, b, held_out_pair))))
         case "shape":
-            return Spec((Wanted(a, size=_pick(rng, SIZES)), Wanted(b, size=_pick(rng, SIZES))))
+            return Spec((ObjectSpec(a, size=_pick(rng, SIZES)), ObjectSpec(b, size=_pick(rng, SIZES))))
         case "texture":
-            return Spec(tuple(Wanted(s, texture=_pick(rng, ("striped", "dotted"))) for s in (a, b)))
+            return Spec(tuple(ObjectSpec(s, texture=_pick(rng, ("striped", "dotted"))) for s in (a, b)))
         case "spatial":
-            return Spec((Wanted(a), Wanted(b)), ((1, _pick(rng, RELATIONS), 0),))
+            return Spec((ObjectSpec(a), ObjectSpec(b)), ((1, _pick(rng, RELATIONS), 0),))
         case "numeracy":
-            return Spec((Wanted(a, count=_pick(rng, counts)), Wanted(b, count=_pick(rng, (1, 2)))))
+            return Spec((ObjectSpec(a, count=_pick(rng, counts)), ObjectSpec(b, count=_pick(rng, (1, 2)))))
         case "complex":
             full = [
-                Wanted(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None)))
+                ObjectSpec(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None)))
                 for s in (a, b)
             ]
             return Spec(tuple(full), ((1, _pick(rng, RELATIONS), 0),))
@@ -137,34 +137,34 @@ def dense_spec(
 ) -> Spec:
     shapes = _shapes(rng, int(rng.integers(3, 5)))
     things = tuple(
-        Wanted(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None, None)))
+        ObjectSpec(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None, None)))
         for s in shapes
     )
     return Spec(things, ((1, _pick(rng, RELATIONS), 0),), _pick(rng, tuple(BACKGROUNDS)))
 
 
-def words(spec: Spec, family: Family, rng: np.random.Generator, *, held_out_words: bool = False) -> str:
+def prompt_text(spec: Spec, family: Family, rng: np.random.Generator, *, held_out_words: bool = False) -> str:
     """The sentence of a prompt."""
     wordings = HELD_OUT_WORDINGS if held_out_words else WORDINGS
     openings = HELD_OUT_OPENINGS if held_out_words else OPENINGS if family == "geneval" else SENTENCES
     if family == "dense":
         i, relation, j = spec.relations[0]
-        placed = f"the {spec.things[i].shape} is {_pick(rng, wordings[relation])} the {spec.things[j].shape}"
-        listed = ", ".join(counted(w) for w in spec.things[:-1]) + f" and {counted(spec.things[-1])}"
+        placed = f"the {spec.objects[i].shape} is {_pick(rng, wordings[relation])} the {spec.objects[j].shape}"
+        listed = ", ".join(noun_phrase(w) for w in spec.objects[:-1]) + f" and {noun_phrase(spec.objects[-1])}"
         return f"{_pick(rng, openings).format(listed)} on a {spec.background} background. {placed}."
     if spec.relations:
         i, relation, j = spec.relations[0]
         wording = wordings[relation][0] if family == "geneval" else _pick(rng, wordings[relation])
-        body = f"{counted(spec.things[i])} {wording} {counted(spec.things[j])}"
+        body = f"{noun_phrase(spec.objects[i])} {wording} {noun_phrase(spec.objects[j])}"
     else:
-        body = " and ".join(counted(w) for w in spec.things)
+        body = " and ".join(noun_phrase(w) for w in spec.objects)
     return _pick(rng, openings).format(body)
 
 
 def clauses(spec: Spec) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]:
     """GenEval's include and exclude clauses."""
     include: list[JsonObject] = []
-    for k, wanted in enumerate(spec.things):
+    for k, wanted in enumerate(spec.objects):
         clause: JsonObject = {"class": wanted.label(), "count": wanted.count}
         if wanted.color:
             clause["color"] = wanted.color
@@ -172,7 +172,7 @@ def clauses(spec: Spec) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]
             if i == k:
                 clause["position"] = [relation, j]
         include.append(clause)
-    exclude = tuple({"class": w.label(), "count": w.count + 1} for w in spec.things if w.count > 1)
+    exclude = tuple({"class": w.label(), "count": w.count + 1} for w in spec.objects if w.count > 1)
     return tuple(include), exclude
 
 
@@ -180,7 +180,7 @@ def questions(spec: Spec) -> tuple[Question, ...]:
     """DPG's form: one question per fact; attributes and relations depend on the existence of their things."""
     out: list[Question] = []
     exists: list[int] = []
-    for wanted in spec.things:
+    for wanted in spec.objects:
         whole = {"shape": wanted.shape}
         exists.append(len(out))
         if wanted.count == 1:
@@ -199,7 +199,7 @@ def questions(spec: Spec) -> tuple[Question, ...]:
                 }
                 out.append(Question(len(out), f"is the {wanted.shape} {value}?", (exists[-1],), fact))
     for i, relation, j in spec.relations:
-        a, b = spec.things[i], spec.things[j]
+        a, b = spec.objects[i], spec.objects[j]
         fact = {"kind": "relation", "thing": {"shape": a.shape}, "relation": relation, "other": {"shape": b.shape}}
         out.append(Question(len(out), f"is the {a.shape} {relation} the {b.shape}?", (exists[i], exists[j]), fact))
     if spec.background:
@@ -218,11 +218,11 @@ SPECS: dict[Family, tuple[Callable[..., Spec], tuple[str, ...]]] = {
 }
 
 
-def example(
+def make_example(
     spec: Spec, family: Family, task: str, rng: np.random.Generator, *, held_out_words: bool = False, id: str = ""
 ) -> Example:
     include, exclude = clauses(spec)
-    text = words(spec, family, rng, held_out_words=held_out_words)
+    text = prompt_text(spec, family, rng, held_out_words=held_out_words)
     return Example(Prompt(text, id, task, include, exclude, questions(spec)), spec)
 
 
@@ -242,7 +242,7 @@ def stream(family: Family, split: PromptSplit, seed: int) -> Iterator[Example]:
             made = _held_out(make, family, task, rng)
         else:
             spec = make(task, rng)
-            made = example(spec, family, task, rng) if spec.split() == split else None
+            made = make_example(spec, family, task, rng) if spec.split() == split else None
         if made is not None:
             yield made
             index += 1
@@ -251,10 +251,10 @@ def stream(family: Family, split: PromptSplit, seed: int) -> Iterator[Example]:
 def _held_out(make: Callable[..., Spec], family: Family, task: str, rng: np.random.Generator) -> Example | None:
     """Either a held-out pair, a held-out count or held-out words, whichever the task has."""
     if task in ("colors", "color_attr", "color", "complex", "dense") and rng.random() < 0.5:
-        return example(make(task, rng, held_out_pair=True), family, task, rng)
+        return make_example(make(task, rng, held_out_pair=True), family, task, rng)
     if task in ("counting", "numeracy") and rng.random() < 0.5:
-        return example(make(task, rng, counts=(5,)), family, task, rng)
-    return example(make(task, rng), family, task, rng, held_out_words=True)
+        return make_example(make(task, rng, counts=(5,)), family, task, rng)
+    return make_example(make(task, rng), family, task, rng, held_out_words=True)
 
 
 def prompt_set(family: Family, split: PromptSplit, count: int, seed: int = 0) -> list[Example]:

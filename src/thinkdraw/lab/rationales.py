@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from thinkdraw.lab.prompts import NUMBERS, article
-from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, LATTICE, Scene, Thing
+from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, LATTICE, Scene, SceneObject
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
 
 ROWS = ("top", "top", "middle", "middle", "middle", "bottom", "bottom")
@@ -51,18 +51,18 @@ def place_name(row: int, col: int) -> str:
     return "center" if name == "middle center" else name
 
 
-def thing_name(thing: Thing) -> str:
+def object_name(thing: SceneObject) -> str:
     texture = () if thing.texture == "solid" else (thing.texture,)
     return article(" ".join((thing.size, *texture, thing.color, thing.shape)))
 
 
-def write(scene: Scene, rng: np.random.Generator) -> str:
+def write_rationale(scene: Scene, rng: np.random.Generator) -> str:
     """A faithful rationale of the scene, things in reading order or as listed."""
-    things = list(scene.things)
+    things = list(scene.objects)
     if rng.random() < 0.5:
         things.sort(key=lambda t: (t.row, t.col))
     clause = CLAUSES[rng.integers(len(CLAUSES))]
-    said = "; ".join(clause.format(thing=thing_name(t), place=place_name(t.row, t.col)) for t in things) + "."
+    said = "; ".join(clause.format(thing=object_name(t), place=place_name(t.row, t.col)) for t in things) + "."
     ground = GROUNDS[rng.integers(len(GROUNDS))].format(ground=scene.background) + "."
     number = NUMBERS[len(things)] + (" object" if len(things) == 1 else " objects")
     least = 1 if len(things) == 1 else 0  # one object alone would make too short a thought without an opener
@@ -72,7 +72,7 @@ def write(scene: Scene, rng: np.random.Generator) -> str:
     return " ".join(part for part in (opener, *body, style) if part)
 
 
-def careless(
+def write_careless_rationale(
     scene: Scene, stated: list[set[str]], rng: np.random.Generator, slip: float = 0.04, guess: float = 0.3
 ) -> str:
     """A rationale whose open facts are guesses with probability `guess` and whose demanded facts slip with probability `slip`.
@@ -82,11 +82,11 @@ def careless(
     pools: dict[str, tuple] = {"shape": SHAPES, "color": tuple(COLORS), "size": SIZES, "texture": TEXTURES}
     pools |= {"row": tuple(range(LATTICE)), "col": tuple(range(LATTICE))}
     things = []
-    for thing, fixed in zip(scene.things, stated, strict=True):
+    for thing, fixed in zip(scene.objects, stated, strict=True):
         changes = {}
         for name, pool in pools.items():
             if rng.random() < (slip if name in fixed or name == "shape" else guess):
                 changes[name] = pool[rng.integers(len(pool))]
         things.append(replace(thing, **changes))
     background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))] if rng.random() < guess else scene.background
-    return write(Scene(tuple(things), background), rng)
+    return write_rationale(Scene(tuple(things), background), rng)

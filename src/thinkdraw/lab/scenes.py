@@ -39,7 +39,7 @@ WHITE = BACKGROUNDS["white"]
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """One object: what it is and its lattice place (row and column in 0..6, top left is 0, 0)."""
 
     shape: str
@@ -57,7 +57,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     background: str = "white"
 
 
@@ -67,7 +67,7 @@ def draw(scene: Scene) -> np.ndarray:
     picture[:] = BACKGROUNDS[scene.background]
     picture[::STEP] = WHITE
     picture[:, ::STEP] = WHITE
-    for thing in scene.things:
+    for thing in scene.objects:
         y, x = thing.row * STEP, thing.col * STEP
         cell = picture[y : y + CELL, x : x + CELL]
         mask = silhouette(thing.shape, thing.size)
@@ -76,7 +76,7 @@ def draw(scene: Scene) -> np.ndarray:
     return picture
 
 
-def far_enough(place: tuple[int, int], others: Sequence[tuple[int, int]], gap: int = MIN_GAP) -> bool:
+def is_far_enough(place: tuple[int, int], others: Sequence[tuple[int, int]], gap: int = MIN_GAP) -> bool:
     return all(max(abs(place[0] - r), abs(place[1] - c)) >= gap for r, c in others)
 
 
@@ -86,13 +86,13 @@ def random_places(count: int, rng: np.random.Generator, gap: int = MIN_GAP) -> l
         places: list[tuple[int, int]] = []
         for index in rng.permutation(LATTICE * LATTICE):
             place = (int(index) // LATTICE, int(index) % LATTICE)
-            if far_enough(place, places, gap):
+            if is_far_enough(place, places, gap):
                 places.append(place)
                 if len(places) == count:
                     return places
 
 
-def random_look(rng: np.random.Generator) -> dict[str, str]:
+def random_attributes(rng: np.random.Generator) -> dict[str, str]:
     """Shape, colour, size and texture; half of all objects are solid."""
     return {
         "shape": SHAPES[rng.integers(len(SHAPES))],
@@ -110,5 +110,5 @@ def random_background(rng: np.random.Generator) -> str:
 
 def random_scene(count: int, rng: np.random.Generator, gap: int = MIN_GAP) -> Scene:
     places = random_places(count, rng, gap)
-    things = tuple(Thing(**random_look(rng), row=r, col=c) for r, c in places)
+    things = tuple(SceneObject(**random_attributes(rng), row=r, col=c) for r, c in places)
     return Scene(things, random_background(rng))

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from thinkdraw.lab.scenes import COLORS, LATTICE, STEP, Scene, Thing, far_enough, random_background
+from thinkdraw.lab.scenes import COLORS, LATTICE, STEP, Scene, SceneObject, is_far_enough, random_background
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
 
 Split = Literal["train", "validation", "test"]
@@ -23,7 +23,7 @@ HELD_OUT_PAIRS = frozenset((SHAPES[i], tuple(COLORS)[(3 * i + 1) % len(COLORS)])
 
 
 @dataclass(frozen=True)
-class Wanted:
+class ObjectSpec:
     """One demanded thing; None = the prompt leaves it open. count > 1 asks for exactly that many of the kind."""
 
     shape: str
@@ -39,7 +39,7 @@ class Wanted:
     def phrase(self) -> str:
         return " ".join(word for word in (self.size, self.texture, self.color, self.shape) if word)
 
-    def fits(self, thing: Thing) -> bool:
+    def fits(self, thing: SceneObject) -> bool:
         return (
             thing.shape == self.shape
             and self.color in (None, thing.color)
@@ -50,15 +50,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Spec:
-    """things: what must be there. relations: (i, relation, j) = thing i is `relation` thing j."""
+    """objects: what must be there. relations: (i, relation, j) = thing i is `relation` thing j."""
 
-    things: tuple[Wanted, ...]
+    objects: tuple[ObjectSpec, ...]
     relations: tuple[tuple[int, str, int], ...] = ()
     background: str | None = None
 
     def key(self) -> str:
         """Canonical text: equal for paraphrases, permuted clauses and inverted relations."""
-        names = [f"{w.count}x{w.size}/{w.texture}/{w.color}/{w.shape}" for w in self.things]
+        names = [f"{w.count}x{w.size}/{w.texture}/{w.color}/{w.shape}" for w in self.objects]
         related = []
         for i, relation, j in self.relations:
             if relation in ("right of", "below"):
@@ -71,13 +71,13 @@ class Spec:
         return "test" if bucket < 2 else "validation" if bucket == 2 else "train"
 
     def has_held_out_pair(self) -> bool:
-        return any((w.shape, w.color) in HELD_OUT_PAIRS for w in self.things)
+        return any((w.shape, w.color) in HELD_OUT_PAIRS for w in self.objects)
 
     def has_held_out_count(self) -> bool:
-        return any(w.count > 4 for w in self.things)
+        return any(w.count > 4 for w in self.objects)
 
 
-def holds(relation: str, a: tuple[int, int], b: tuple[int, int]) -> bool:
+def relation_holds(relation: str, a: tuple[int, int], b: tuple[int, int]) -> bool:
     """Whether centre a (x, y) is `relation` centre b under GenEval's rule for boxes of lattice objects (both 16 px wide),
     and it is the only relation that holds."""
     dx, dy = a[0] - b[0], a[1] - b[1]
@@ -93,11 +93,13 @@ def holds(relation: str, a: tuple[int, int], b: tuple[int, int]) -> bool:
     raise ValueError(f"relation={relation!r}: the lab knows {', '.join(RELATIONS)}.")
 
 
-def _filled(wanted: Wanted, place: tuple[int, int], avoid: tuple[Wanted, ...], rng: np.random.Generator) -> Thing:
+def _filled(
+    wanted: ObjectSpec, place: tuple[int, int], avoid: tuple[ObjectSpec, ...], rng: np.random.Generator
+) -> SceneObject:
     """A thing that fits `wanted` and none of `avoid`, open attributes drawn at random, held-out pairs only when asked for."""
     while True:
         color = wanted.color or tuple(COLORS)[rng.integers(len(COLORS))]
-        thing = Thing(
+        thing = SceneObject(
             wanted.shape,
             color,
             wanted.size or SIZES[rng.integers(len(SIZES))],
@@ -112,26 +114,26 @@ def _filled(wanted: Wanted, place: tuple[int, int], avoid: tuple[Wanted, ...], r
 
 def scene_for(spec: Spec, rng: np.random.Generator) -> Scene:
     """A random scene that satisfies the spec and shows nothing else, at least three lattice steps between objects."""
-    count = sum(w.count for w in spec.things)
-    owners = [k for k, w in enumerate(spec.things) for _ in range(w.count)]
+    count = sum(w.count for w in spec.objects)
+    owners = [k for k, w in enumerate(spec.objects) for _ in range(w.count)]
     for _ in range(10_000):
         places: list[tuple[int, int]] = []
         for index in rng.permutation(LATTICE * LATTICE):
             place = (int(index) // LATTICE, int(index) % LATTICE)
-            if far_enough(place, places):
+            if is_far_enough(place, places):
                 places.append(place)
                 if len(places) == count:
                     break
         if len(places) < count:
             continue
-        first = [places[owners.index(k)] for k in range(len(spec.things))]
-        if all(holds(rel, _xy(first[i]), _xy(first[j])) for i, rel, j in spec.relations):
+        first = [places[owners.index(k)] for k in range(len(spec.objects))]
+        if all(relation_holds(rel, _xy(first[i]), _xy(first[j])) for i, rel, j in spec.relations):
             break
     else:
         raise ValueError(f"no scene satisfies {spec.key()}: its relations contradict each other.")
     things = []
-    for k, wanted in enumerate(spec.things):
-        avoid = tuple(other for other in spec.things if other != wanted and not _implies(wanted, other))
+    for k, wanted in enumerate(spec.objects):
+        avoid = tuple(other for other in spec.objects if other != wanted and not _implies(wanted, other))
         things += [_filled(wanted, places[i], avoid, rng) for i, owner in enumerate(owners) if owner == k]
     return Scene(tuple(things), spec.background or random_background(rng))
 
@@ -140,7 +142,7 @@ def _xy(place: tuple[int, int]) -> tuple[int, int]:
     return place[1] * STEP, place[0] * STEP
 
 
-def _implies(narrow: Wanted, wide: Wanted) -> bool:
+def _implies(narrow: ObjectSpec, wide: ObjectSpec) -> bool:
     """Whether everything that fits `narrow` fits `wide`."""
     return narrow.shape == wide.shape and all(
         getattr(wide, name) in (None, getattr(narrow, name)) for name in ("color", "size", "texture")
@@ -151,17 +153,17 @@ def change_one_fact(spec: Spec, scene: Scene, rng: np.random.Generator) -> Scene
     """The scene with one demanded fact broken: the negative that a correct detector must reject."""
     choices = [
         (k, name)
-        for k, w in enumerate(spec.things)
+        for k, w in enumerate(spec.objects)
         for name in ("shape", "color", "size", "texture")
         if getattr(w, name)
     ]
-    choices += [(k, "count") for k, w in enumerate(spec.things) if w.count > 1]
+    choices += [(k, "count") for k, w in enumerate(spec.objects) if w.count > 1]
     choices += [(-1, "relation")] * bool(spec.relations) + [(-2, "background")] * bool(spec.background)
     pools = {"shape": SHAPES, "color": tuple(COLORS), "size": SIZES, "texture": TEXTURES}
-    owners = [k for k, w in enumerate(spec.things) for _ in range(w.count)]
+    owners = [k for k, w in enumerate(spec.objects) for _ in range(w.count)]
     while True:
         index, name = choices[rng.integers(len(choices))]
-        things = list(scene.things)
+        things = list(scene.objects)
         background = scene.background
         if name == "count":
             del things[owners.index(index)]
@@ -188,11 +190,11 @@ def satisfies(spec: Spec, scene: Scene) -> bool:
     fitting pair, background."""
     if spec.background and scene.background != spec.background:
         return False
-    fitting = [[t for t in scene.things if w.fits(t)] for w in spec.things]
-    for wanted, found in zip(spec.things, fitting, strict=True):
+    fitting = [[t for t in scene.objects if w.fits(t)] for w in spec.objects]
+    for wanted, found in zip(spec.objects, fitting, strict=True):
         if len(found) < wanted.count or (wanted.count > 1 and len(found) != wanted.count):
             return False
     return all(
-        any(holds(relation, a.center, b.center) for a in fitting[i] for b in fitting[j] if a is not b)
+        any(relation_holds(relation, a.center, b.center) for a in fitting[i] for b in fitting[j] if a is not b)
         for i, relation, j in spec.relations
     )

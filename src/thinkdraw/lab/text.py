@@ -6,7 +6,7 @@ import numpy as np
 
 from thinkdraw.lab.facts import QUESTION_TYPES, random_question
 from thinkdraw.lab.prompts import HELD_OUT_OPENINGS, HELD_OUT_WORDINGS, SPECS, stream
-from thinkdraw.lab.rationales import write
+from thinkdraw.lab.rationales import write_rationale
 
 
 def sentences(count: int, seed: int = 0) -> Iterator[str]:
@@ -17,7 +17,7 @@ def sentences(count: int, seed: int = 0) -> Iterator[str]:
         made = next(streams[index % len(streams)])
         scene = made.scene(rng)
         yield f": {made.prompt.text}\n\n"
-        yield f" {write(scene, rng)}"
+        yield f" {write_rationale(scene, rng)}"
         question = random_question(scene, QUESTION_TYPES[index % len(QUESTION_TYPES)], index % 2 == 0, rng)
         yield f"\n{question}\n\n: yes no Yes No"
     for wording in (*HELD_OUT_OPENINGS, *(w for words in HELD_OUT_WORDINGS.values() for w in words)):

@@ -36,15 +36,15 @@ from thinkdraw.benchmarks.statistics import wilson
 from thinkdraw.config import StrictModel
 from thinkdraw.images import to_pixels
 from thinkdraw.judges.scorers.clip import ClipScorer, read_model, read_processors
-from thinkdraw.lab.prompts import Example, Family, prompt_set, words
+from thinkdraw.lab.prompts import Example, Family, prompt_set, prompt_text
 from thinkdraw.lab.scenes import PIXELS, STEP, Scene, draw
 from thinkdraw.lab.shapes import SHAPES
 from thinkdraw.lab.specs import satisfies
 from thinkdraw.lab.text import sentences
-from thinkdraw.make_lab.clip_rows import FAMILIES, Batch, batches, change_together, truth
+from thinkdraw.make_lab.clip_rows import FAMILIES, Batch, batches, make_counterexample, truth_table
 from thinkdraw.make_lab.pretrain import PatchHeads, optimizers
 from thinkdraw.policies.building import builder_of
-from thinkdraw.runtime.files import atomic_directory, atomic_write_text, holds_out
+from thinkdraw.runtime.files import atomic_directory, atomic_write_text, only_writer_of_out
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.types import Scorer
 
@@ -121,8 +121,8 @@ class PlaceHead(nn.Module):
         """
         places = torch.full((len(scenes), len(SHAPES), 2), torch.nan)
         for b, scene in enumerate(scenes):
-            shapes = [thing.shape for thing in scene.things]
-            for thing in scene.things:
+            shapes = [thing.shape for thing in scene.objects]
+            for thing in scene.objects:
                 if shapes.count(thing.shape) == 1:
                     places[b, SHAPES.index(thing.shape)] = torch.tensor([thing.row, thing.col]) / 3 - 1
         known = ~places.isnan()
@@ -130,12 +130,12 @@ class PlaceHead(nn.Module):
         return (read - places)[known].square().mean()
 
 
-TO = {"left of": (0.0, -1.0), "right of": (0.0, 1.0), "above": (-1.0, 0.0), "below": (1.0, 0.0)}
+RELATION_OFFSETS = {"left of": (0.0, -1.0), "right of": (0.0, 1.0), "above": (-1.0, 0.0), "below": (1.0, 0.0)}
 
 
 def relation_error(head, texts, specs):
     rows = [
-        (b, SHAPES.index(s.things[i].shape), SHAPES.index(s.things[j].shape), TO[r])
+        (b, SHAPES.index(s.objects[i].shape), SHAPES.index(s.objects[j].shape), RELATION_OFFSETS[r])
         for b, s in enumerate(specs)
         for i, r, j in s.relations
     ]
@@ -182,7 +182,7 @@ def step_losses(
     rel = relation_error(heads[1], texts, batch.specs)
     logits = texts @ pictures.T
     told = F.normalize(rationales.float(), dim=-1) @ pictures[: len(rationales)].T
-    true = truth(batch.specs, batch.scenes)
+    true = truth_table(batch.specs, batch.scenes)
     place = heads[1](pictures, batch.scenes)
     prompt_loss = contrastive_loss(scale * logits, true)
     told_loss = contrastive_loss(scale * told, torch.eye(len(told), dtype=torch.bool))
@@ -250,7 +250,7 @@ def sine_positions(hidden: int) -> Tensor:
     return torch.cat([rows, columns], dim=-1).flatten(0, 1)
 
 
-@holds_out
+@only_writer_of_out
 def run(config: ClipConfig) -> Path:
     """Train, publish and measure. Returns the checkpoint's folder."""
     torch.set_num_threads(config.threads)
@@ -364,17 +364,17 @@ def caption_accuracy(scorer: Scorer, count: int = 1000, seed: int = 0) -> Captio
     pictures, captions, changed, others, facts = [], [], [], [], []
     for family, made in examples:
         scene, wording = made.scene(rng), int(rng.integers(2**31))
-        twin = change_together(made.spec, scene, rng, trained_only=False)
+        twin = make_counterexample(made.spec, scene, rng, trained_only=False)
         while satisfies(twin.spec, scene):
-            twin = change_together(made.spec, scene, rng, trained_only=False)
+            twin = make_counterexample(made.spec, scene, rng, trained_only=False)
         other = examples[rng.integers(len(examples))][1]
         while satisfies(other.spec, scene):
             other = examples[rng.integers(len(examples))][1]
         pictures.append(draw(scene))
         facts.append(twin.fact)
         others.append(other.prompt.text)
-        captions.append(words(made.spec, family, np.random.default_rng(wording)))
-        changed.append(words(twin.spec, family, np.random.default_rng(wording)))
+        captions.append(prompt_text(made.spec, family, np.random.default_rng(wording)))
+        changed.append(prompt_text(twin.spec, family, np.random.default_rng(wording)))
     shown = torch.from_numpy(np.stack(pictures))
     true, wrong, foreign = (scorer.score(shown, texts) for texts in (captions, changed, others))
     judged = ~(true.isnan() | wrong.isnan() | foreign.isnan())

@@ -36,16 +36,16 @@ from thinkdraw.make_lab.rows import (
     Corpus,
     Ids,
     QuestionRows,
-    Telling,
+    ThoughtKind,
     ask_about_drawings,
     ask_about_scene,
-    asking_batch,
     drawing_batch,
     patch_labels,
-    with_a_twin,
+    question_batch,
+    repeat_a_shape,
 )
 from thinkdraw.runtime.checkpoint import load_trainer_state, save_trainer_state
-from thinkdraw.runtime.files import atomic_directory, atomic_write_text, holds_out
+from thinkdraw.runtime.files import atomic_directory, atomic_write_text, only_writer_of_out
 from thinkdraw.runtime.tracking import MetricsLog
 
 
@@ -207,7 +207,7 @@ class PatchHeads(nn.Module):
         return torch.stack([*losses, behind]).mean()
 
 
-def asking_loss(
+def question_loss(
     model: JanusForConditionalGeneration, batch: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor | None, float, Tensor]:
     """Answer nats, description nats (None without descriptions), the share of questions answered rightly, and the
@@ -245,7 +245,7 @@ def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.op
     ]
 
 
-@holds_out
+@only_writer_of_out
 def run(config: PretrainConfig) -> Path:
     """Train, or go on from `out`/state, which is saved every `redraw_steps`. Returns the checkpoint's folder."""
     torch.set_num_threads(config.threads)
@@ -327,7 +327,7 @@ def step_losses(
         torch.stack([weight * loss for _, weight, loss in parts]).sum().backward()
 
     plain, thoughtful = config.draw_rows * 2 // 5, config.draw_rows - config.draw_rows * 2 // 5
-    tellings: tuple[tuple[str, float, int, Telling], ...] = (
+    tellings: tuple[tuple[str, float, int, ThoughtKind], ...] = (
         ("image_nats", 0.4, plain, "no thought"),
         ("image_nats_after_thought", 0.6, thoughtful, "faithful thought"),
         ("thought_nats", config.thought_weight, config.write_rows, "careless thought"),
@@ -336,9 +336,11 @@ def step_losses(
         batch = drawing_batch(corpus, tokenizer, rows, telling, config.blank_frac)
         learn((name, weight, drawing_loss(model, batch)))
     scenes = [corpus.items[index][2] for index in corpus.pick_evenly(config.ask_rows)]
-    scenes = [with_a_twin(scene, corpus.rng) if corpus.rng.random() < config.twin_frac else scene for scene in scenes]
+    scenes = [
+        repeat_a_shape(scene, corpus.rng) if corpus.rng.random() < config.twin_frac else scene for scene in scenes
+    ]
     asked = [ask_about_scene(scene, config.questions_per_picture, corpus.rng) for scene in scenes]
-    answer, describe, right["answers_right"], features = asking_loss(model, asking_batch(tokenizer, asked))
+    answer, describe, right["answers_right"], features = question_loss(model, question_batch(tokenizer, asked))
     assert describe is not None
     learn(
         ("answer_nats", config.answer_weight, answer),
@@ -347,7 +349,7 @@ def step_losses(
     )
     if drawings:
         chosen = [drawings[i] for i in corpus.rng.integers(len(drawings), size=config.drawn_rows)]
-        answer, _, right["drawing_answers_right"], _ = asking_loss(model, asking_batch(tokenizer, chosen))
+        answer, _, right["drawing_answers_right"], _ = question_loss(model, question_batch(tokenizer, chosen))
         learn(("drawing_answer_nats", config.answer_weight, answer))
     return losses, right
 

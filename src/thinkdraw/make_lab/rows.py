@@ -13,10 +13,10 @@ from torch import Tensor
 from transformers.models.janus.modeling_janus import JanusVQVAE
 
 from thinkdraw.images import to_pixels
-from thinkdraw.lab.detector import look
+from thinkdraw.lab.detector import detect_objects
 from thinkdraw.lab.facts import QUESTION_TYPES, random_question
-from thinkdraw.lab.prompts import Example, Family, stream, words
-from thinkdraw.lab.rationales import careless, write
+from thinkdraw.lab.prompts import Example, Family, prompt_text, stream
+from thinkdraw.lab.rationales import write_careless_rationale, write_rationale
 from thinkdraw.lab.scenes import COLORS, LATTICE, Scene, draw
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import HELD_OUT_PAIRS
@@ -31,7 +31,7 @@ DESCRIBE = "what is in the picture?"
 QUESTION_SHARES = dict(
     zip(QUESTION_TYPES, (0.1, 0.08, 0.12, 0.15, 0.2, 0.3, 0.05), strict=True)
 )  # most of what is hard
-Telling = Literal["no thought", "faithful thought", "careless thought"]
+ThoughtKind = Literal["no thought", "faithful thought", "careless thought"]
 
 
 @dataclass(frozen=True)
@@ -87,20 +87,22 @@ class Corpus:
 
     def text(self, index: int) -> str:
         family, made, _ = self.items[index]
-        return words(made.spec, family, self.rng)
+        return prompt_text(made.spec, family, self.rng)
 
-    def thought(self, index: int, telling: Telling) -> str:
+    def thought(self, index: int, telling: ThoughtKind) -> str:
         _, made, scene = self.items[index]
         if telling == "faithful thought":
-            return write(scene, self.rng)
+            return write_rationale(scene, self.rng)
         stated = [
-            {n for n in ("color", "size", "texture") if getattr(w, n)} for w in made.spec.things for _ in range(w.count)
+            {n for n in ("color", "size", "texture") if getattr(w, n)}
+            for w in made.spec.objects
+            for _ in range(w.count)
         ]
-        return careless(scene, stated, self.rng)
+        return write_careless_rationale(scene, stated, self.rng)
 
 
 def drawing_batch(
-    corpus: Corpus, tokenizer: Tokenizer, rows: int, telling: Telling, blank_frac: float
+    corpus: Corpus, tokenizer: Tokenizer, rows: int, telling: ThoughtKind, blank_frac: float
 ) -> dict[str, Tensor]:
     """Right-padded rows: input ids (text) or codes (image), and of what kind each is as a target (0 none, 1 text, 2 image).
 
@@ -141,13 +143,13 @@ class QuestionRows:
     description: str | None = None
 
 
-def with_a_twin(scene: Scene, rng: np.random.Generator) -> Scene:
+def repeat_a_shape(scene: Scene, rng: np.random.Generator) -> Scene:
     """The scene with one thing in the shape of another, if it has two: without them "exactly one" would nearly always be true."""
-    things = list(scene.things)
+    things = list(scene.objects)
     i, j = rng.integers(len(things), size=2)
     if (things[j].shape, things[i].color) not in HELD_OUT_PAIRS:
         things[i] = replace(things[i], shape=things[j].shape)
-    return replace(scene, things=tuple(things))
+    return replace(scene, objects=tuple(things))
 
 
 def ask_about_scene(scene: Scene, count: int, rng: np.random.Generator) -> QuestionRows:
@@ -158,7 +160,7 @@ def ask_about_scene(scene: Scene, count: int, rng: np.random.Generator) -> Quest
         text = random_question(scene, str(rng.choice(QUESTION_TYPES, p=list(QUESTION_SHARES.values()))), answer, rng)
         if text is not None:
             asked.append((text, answer))
-    return QuestionRows(draw(scene), tuple(asked), write(scene, rng))
+    return QuestionRows(draw(scene), tuple(asked), write_rationale(scene, rng))
 
 
 def ask_about_drawings(checkpoint: Path, prompts: Sequence[Prompt], seed: int) -> list[QuestionRows]:
@@ -170,12 +172,12 @@ def ask_about_drawings(checkpoint: Path, prompts: Sequence[Prompt], seed: int) -
     assert rollouts.pictures is not None
     asked = []
     for prompt, picture in zip(prompts, rollouts.pictures.numpy(), strict=True):
-        held = facts_hold(prompt, look(picture))
+        held = facts_hold(prompt, detect_objects(picture))
         asked.append(QuestionRows(picture, tuple((q.text, h) for q, h in zip(prompt.questions, held, strict=True))))
     return asked
 
 
-def asking_batch(tokenizer: Tokenizer, asked: Sequence[QuestionRows]) -> dict[str, Tensor]:
+def question_batch(tokenizer: Tokenizer, asked: Sequence[QuestionRows]) -> dict[str, Tensor]:
     """Rows of one picture, a description where there is one, and several questions, each blind to the others.
 
     mask4d: (B, 1, L, L) bool, True = may attend. targets: (B, L) the next token where it is to be learned, else -100.
@@ -234,9 +236,9 @@ def patch_labels(scene: Scene) -> Tensor:
     """(64, 5) int64 per patch: shape, colour, size, texture and quarter of the object that covers it; 0 = none."""
     labels = torch.zeros(LATTICE + 1, LATTICE + 1, 5, dtype=torch.long)
     names = (SHAPES, tuple(COLORS), SIZES, TEXTURES)
-    for t in scene.things:
-        look = [1 + pool.index(v) for pool, v in zip(names, (t.shape, t.color, t.size, t.texture), strict=True)]
+    for t in scene.objects:
+        attributes = [1 + pool.index(v) for pool, v in zip(names, (t.shape, t.color, t.size, t.texture), strict=True)]
         for dy in (0, 1):
             for dx in (0, 1):
-                labels[t.row + dy, t.col + dx] = torch.tensor([*look, 1 + 2 * dy + dx])
+                labels[t.row + dy, t.col + dx] = torch.tensor([*attributes, 1 + 2 * dy + dx])
     return labels.flatten(0, 1)

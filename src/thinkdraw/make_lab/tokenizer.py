@@ -24,7 +24,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.images import to_pixels
 from thinkdraw.lab.scenes import BACKGROUNDS, PIXELS, STEP, Scene, draw, random_scene
 from thinkdraw.policies.building import builder_of
-from thinkdraw.runtime.files import holds_out
+from thinkdraw.runtime.files import only_writer_of_out
 from thinkdraw.runtime.tracking import MetricsLog
 
 JANUS = builder_of("janus")
@@ -167,7 +167,7 @@ def reseed(model: JanusVQVAE, unused: Tensor, unit: Tensor, error: Tensor) -> No
 
 
 @torch.no_grad()
-def retire_twins(model: JanusVQVAE, cosine: float = 0.9995) -> int:
+def retire_duplicate_codes(model: JanusVQVAE, cosine: float = 0.9995) -> int:
     """Turn away codes that all but equal an earlier one, so that one patch has one name; returns how many.
 
     Twins look the same, but which of them a patch gets is noise that a generator would have to predict.
@@ -184,7 +184,7 @@ def retire_twins(model: JanusVQVAE, cosine: float = 0.9995) -> int:
     return len(unit) - len(kept)
 
 
-@holds_out
+@only_writer_of_out
 def run(config: TokenizerConfig) -> Path:
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
@@ -241,6 +241,6 @@ def run(config: TokenizerConfig) -> Path:
             log.append(row)
         if step % 500 == 0:
             model.save_pretrained(config.out / "tokenizer")
-    retire_twins(model.eval())
+    retire_duplicate_codes(model.eval())
     model.save_pretrained(config.out / "tokenizer")
     return config.out / "tokenizer"

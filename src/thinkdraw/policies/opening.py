@@ -9,8 +9,8 @@ from typing import Any, Literal
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy, split_name
 from thinkdraw.runtime import checkpoint
-from thinkdraw.runtime.formats import reading
-from thinkdraw.runtime.inputs.noted import Input
+from thinkdraw.runtime.formats import name_file_in_errors
+from thinkdraw.runtime.inputs.run_inputs import Input
 from thinkdraw.types import Policy
 
 
@@ -42,7 +42,7 @@ def run_checkpoint(folder: Path | str, select: Literal["best", "last"]) -> Path 
         if not pointer.is_file():
             return None
         way_out = "It names the best checkpoint's folder: remove it, and the newest one is taken."
-        with reading(pointer, way_out):
+        with name_file_in_errors(pointer, way_out):
             name = pointer.read_text(encoding="utf-8").strip()
         if checkpoint.checkpoint_step(name) is None or not pointer.with_name(name).is_dir():
             raise UserError(f"{pointer} names {name[:80]!r}, which is no checkpoint there. {way_out}")
@@ -67,7 +67,7 @@ def of_policy(name: str, revision: str) -> Input:
         if folder
         else []
     )
-    beside = [file for file in files if file.name not in (checkpoint.MARKER, checkpoint.REST)]
+    beside = [file for file in files if file.name not in (checkpoint.MARKER, checkpoint.STATE_FILE)]
     content = [part for file in beside for part in (file.name, file.read_bytes())]
     return Input.of(name if path == name or name == "lab" else f"{name} ({path})", [revision, *content])
 

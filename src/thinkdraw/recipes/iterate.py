@@ -16,7 +16,7 @@ from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.recipes.sample import SampleConfig
-from thinkdraw.runtime.files import holds_out
+from thinkdraw.runtime.files import only_writer_of_out
 
 
 class RoundSettings(StrictModel):
@@ -62,7 +62,7 @@ class IterateConfig(StrictModel):
     seed: int = Field(default=0, ge=0, description="Seed of the first round; each later round adds to it.")
 
 
-@holds_out
+@only_writer_of_out
 def run(config: IterateConfig) -> Path:
     """Run the rounds, and return the run folder of the last RL. Raises UserError."""
     save_config(config, config.out / "config.yaml")

@@ -22,8 +22,8 @@ from thinkdraw.recipes.score import display_row, judge_of, score_missing
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.device import pick_device, set_threads
-from thinkdraw.runtime.files import holds_out, only_writer, sweep_leftovers
-from thinkdraw.runtime.inputs.noted import CHANGED_INPUTS, ChangedInputs, Input, Inputs
+from thinkdraw.runtime.files import only_writer, only_writer_of_out, sweep_leftovers
+from thinkdraw.runtime.inputs.run_inputs import CHANGED_INPUTS, ChangedInputs, Input, Inputs
 from thinkdraw.training.data import DataSettings, load_prompts, prompts_input, prompts_that_fit
 from thinkdraw.training.display import Display
 from thinkdraw.types import Policy, Prompt, Sampling
@@ -95,7 +95,7 @@ class SampleConfig(StrictModel):
     )
 
 
-@holds_out
+@only_writer_of_out
 def run(config: SampleConfig) -> Path:
     """Fill the store up to `count` groups, and return its folder. Raises UserError, HeldError for another run's store."""
     set_threads(config.num_threads)

@@ -32,8 +32,8 @@ from thinkdraw.rewards.judging import fill_template
 from thinkdraw.rewards.vqa_yes import ORM_QUESTION
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.files import atomic_write_json
-from thinkdraw.runtime.formats import read_parquet, reading
-from thinkdraw.runtime.inputs.noted import Input
+from thinkdraw.runtime.formats import name_file_in_errors, read_parquet
+from thinkdraw.runtime.inputs.run_inputs import Input
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.data import shuffled_index
 from thinkdraw.training.run import Loss, Run, prepare_layers
@@ -212,5 +212,5 @@ def read_labels(folder: Path, tasks: Sequence[Task]) -> LabelledQuestions:
 
 def _rows(file: Path) -> list[JsonObject]:
     table = read_parquet(file, "It holds no labels that can be read: make it again.")
-    with reading(file, "Labels have the columns image, prompt, task and label: make it again."):
+    with name_file_in_errors(file, "Labels have the columns image, prompt, task and label: make it again."):
         return table.select(["image", "prompt", "task", "label"]).to_pylist()

@@ -27,7 +27,7 @@ from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.recipes.score import StoreDecoder
 from thinkdraw.rollouts import RolloutStore
-from thinkdraw.runtime.files import atomic_directory, atomic_write_text, holds_out
+from thinkdraw.runtime.files import atomic_directory, atomic_write_text, only_writer_of_out
 from thinkdraw.types import Policy, Prompt
 
 SCHEMA = pa.schema(
@@ -123,7 +123,7 @@ class LabelRow:
     label: bool
 
 
-@holds_out
+@only_writer_of_out
 def run(config: VerifierDataConfig) -> Path:
     """Sample, judge, label and write. Raises UserError, also where nothing is left after balancing."""
     rewards = config.sample.rewards

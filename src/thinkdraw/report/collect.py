@@ -7,8 +7,8 @@ from pathlib import Path
 from thinkdraw.errors import UserError
 from thinkdraw.report.files import data_uri, mapping, number, read_json, read_rows, text
 from thinkdraw.report.scores import Comparison, Difference, Stage, read_comparisons, read_differences, read_stages
-from thinkdraw.runtime.endpoints import without_secrets
-from thinkdraw.runtime.formats import parse_yaml, read_parquet, reading
+from thinkdraw.runtime.endpoints import mask_secrets
+from thinkdraw.runtime.formats import name_file_in_errors, parse_yaml, read_parquet
 from thinkdraw.runtime.json_types import JsonMapping
 
 MAX_INSPECTED_STEPS = 40
@@ -141,7 +141,7 @@ def _place(path: Path) -> tuple[int, str]:
 
 def _run(folder: Path, notes: list[str]) -> Run:
     path = folder / "config.yaml"
-    config_text = without_secrets(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else ""
+    config_text = mask_secrets(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else ""
     try:
         config = mapping(parse_yaml(config_text) if config_text else {})
     except ValueError:
@@ -167,7 +167,7 @@ def _groups(folder: Path, notes: list[str]) -> list[Group]:
     for path in paths:
         try:
             table = read_parquet(path, "")
-            with reading(path, ""):
+            with name_file_in_errors(path, ""):
                 rows = table.slice(0, MAX_INSPECTED_ROWS).to_pylist()
         except UserError:
             notes.append(f"{path.name} in rollouts/ cannot be read and was left out.")

@@ -11,8 +11,8 @@ from PIL import Image
 
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pil
-from thinkdraw.picture_reader import UnreadableError, read_picture, size_of
-from thinkdraw.runtime.formats.sealed import unsealed_line
+from thinkdraw.picture_reader import UnreadableError, picture_size, read_picture
+from thinkdraw.runtime.formats.sealed import unseal_line
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 
@@ -38,7 +38,7 @@ def read_json(path: Path, notes: list[str]) -> JsonObject:
     if not path.is_file():
         return {}
     try:
-        return unsealed_line(path.read_bytes(), to_show=True)
+        return unseal_line(path.read_bytes(), to_show=True)
     except (OSError, ValueError):
         notes.append(f"{path.name} in {path.parent.name}/ is not JSON as it was written, and was left out.")
         return {}
@@ -68,7 +68,7 @@ def data_uri(png: bytes | None) -> str | None:
     if not isinstance(png, bytes) or not png.startswith(_PNG):
         return None
     try:
-        if max(size_of(png)) > MAX_SIDE:
+        if max(picture_size(png)) > MAX_SIDE:
             image = to_pil(read_picture(png))
             image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS)
             buffer = io.BytesIO()

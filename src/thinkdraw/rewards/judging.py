@@ -15,7 +15,7 @@ from torch import Tensor
 from thinkdraw.errors import UserError
 from thinkdraw.judges.user_judges import with_checked_answers
 from thinkdraw.rewards.judges_of import AnyJudge
-from thinkdraw.runtime.chat.thoughts import without_thoughts
+from thinkdraw.runtime.chat.thoughts import strip_thoughts
 from thinkdraw.types import Detection, Detector, Questioner, Request, Rollouts, Writer
 
 PAIRS_AT_ONCE = 512  # pairs of picture and question held in memory at once: a picture is repeated for each question
@@ -111,7 +111,7 @@ def last_line_after(mark: str, reply: str) -> str | None:
     full stop. Only if the exact mark is absent, one in another case or with another colon counts. Thoughts are not
     searched.
     """
-    text = without_thoughts(reply)
+    text = strip_thoughts(reply)
     marks = [*re.finditer(rf"{re.escape(mark)}:", text)] or [
         *re.finditer(rf"\b{re.escape(mark)}[\s*_]*[:：]", text, re.IGNORECASE)
     ]

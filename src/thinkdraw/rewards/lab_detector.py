@@ -14,8 +14,8 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.judges.lab import LabDetector
-from thinkdraw.lab.detector import Found, look
-from thinkdraw.lab.facts import VALUES, Seen, is_true
+from thinkdraw.lab.detector import DetectorOutput, detect_objects
+from thinkdraw.lab.facts import VALUES, PictureContents, is_true
 from thinkdraw.lab.prompts import GENEVAL_TASKS
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
@@ -38,20 +38,20 @@ class LabVerdict:
     correct: bool
     share: float
     reason: str
-    contents: Found
+    contents: DetectorOutput
 
     @property
     def detections(self) -> list[Detection]:
         return self.contents.detections
 
 
-def judge(picture: np.ndarray | Tensor, prompt: Prompt, contents: Found | None = None) -> LabVerdict:
+def judge(picture: np.ndarray | Tensor, prompt: Prompt, contents: DetectorOutput | None = None) -> LabVerdict:
     """Judge one picture (H, W, 3) uint8 by its prompt.
 
     contents: what the detector saw in it, if it has looked already.
     Raises UserError for a prompt with nothing to check in a lab picture.
     """
-    contents = look(np.asarray(picture)) if contents is None else contents
+    contents = detect_objects(np.asarray(picture)) if contents is None else contents
     if prompt.include and (prompt.tag in GENEVAL_TASKS or not prompt.questions):
         return _by_clauses(prompt, contents)
     if not prompt.questions:
@@ -61,16 +61,16 @@ def judge(picture: np.ndarray | Tensor, prompt: Prompt, contents: Found | None =
     return _by_questions(prompt, contents)
 
 
-def facts_hold(prompt: Prompt, contents: Found) -> list[bool]:
+def facts_hold(prompt: Prompt, contents: DetectorOutput) -> list[bool]:
     """Tell for each question whether its fact holds, whatever the question depends on.
 
     Raises UserError for a question without a fact.
     """
-    things = Seen.of_detections(contents, THRESHOLD)
+    things = PictureContents.of_detections(contents, THRESHOLD)
     return [_holds(_fact(prompt, question.fact), things, contents) for question in prompt.questions]
 
 
-def _by_clauses(prompt: Prompt, contents: Found) -> LabVerdict:
+def _by_clauses(prompt: Prompt, contents: DetectorOutput) -> LabVerdict:
     """Judge the prompt's clauses by GenEval's rules: counts, colours and positions."""
     metadata = prompt.metadata()
     names = {clause["class"] for clause in (*prompt.include, *prompt.exclude)}
@@ -82,7 +82,7 @@ def _by_clauses(prompt: Prompt, contents: Found) -> LabVerdict:
     return LabVerdict(verdict.correct, fact_share(metadata, kept, _colors), verdict.reason, contents)
 
 
-def _by_questions(prompt: Prompt, contents: Found) -> LabVerdict:
+def _by_questions(prompt: Prompt, contents: DetectorOutput) -> LabVerdict:
     """Judge the prompt's questions by DPG-Bench's rule.
 
     A question counts as yes if its fact holds and all that it depends on is yes.
@@ -127,7 +127,7 @@ def _fact(prompt: Prompt, fact: dict[str, Any] | None) -> dict[str, Any]:
     return fact
 
 
-def _holds(fact: dict[str, Any], things: Seen, contents: Found) -> bool:
+def _holds(fact: dict[str, Any], things: PictureContents, contents: DetectorOutput) -> bool:
     """Tell whether a fact holds in a picture.
 
     things, contents: the same detections, in the forms of `lab.facts` and of the detector.

@@ -20,8 +20,8 @@ from thinkdraw.errors import UserError
 from thinkdraw.rollouts import arrow
 from thinkdraw.rollouts.files import DamagedError, TakenError, write_new
 from thinkdraw.rollouts.footer import Footer
-from thinkdraw.runtime.endpoints import without_addresses
-from thinkdraw.runtime.formats import reading
+from thinkdraw.runtime.endpoints import drop_connection_settings
+from thinkdraw.runtime.formats import name_file_in_errors
 from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Judge(StrictModel):
     @property
     def without_addresses(self) -> "Judge":
         """What the scores follow from: a served judge may move."""
-        return self.model_copy(update={"settings": without_addresses(self.settings)})
+        return self.model_copy(update={"settings": drop_connection_settings(self.settings)})
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class ScoreColumn:
         path = self.folder / "judge.json"
         way_out = f"Restore it, or remove {self.folder} and score again."
         found = read_sealed(path, way_out, DamagedError)
-        with reading(path, way_out, DamagedError):
+        with name_file_in_errors(path, way_out, DamagedError):
             return Judge.model_validate(found)
 
     def declare(self, judge: Judge) -> None:

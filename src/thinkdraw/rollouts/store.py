@@ -21,7 +21,7 @@ from thinkdraw.rollouts.header import FORMAT, Codec, Header
 from thinkdraw.rollouts.scores import Judge, ScoreColumn, check_scores
 from thinkdraw.rollouts.shards import Shards, StoredShard
 from thinkdraw.rollouts.summary import summary
-from thinkdraw.runtime.formats import reading
+from thinkdraw.runtime.formats import name_file_in_errors
 from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 from thinkdraw.types import Policy, Rollouts, ThoughtFormat
 
@@ -71,7 +71,7 @@ class RolloutStore:
             raise UserError(
                 f"{path}: store format {there}, and this version reads {FORMAT}. Use the one that wrote it."
             )
-        with reading(file, way_out, DamagedError):
+        with name_file_in_errors(file, way_out, DamagedError):
             return cls(path, Header.model_validate(found))
 
     # Writing

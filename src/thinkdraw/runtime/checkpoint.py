@@ -25,18 +25,18 @@ from torch.distributed.tensor import DTensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_directory, atomic_file, atomic_write_json
-from thinkdraw.runtime.formats import read_json_object, read_safetensors, reading
+from thinkdraw.runtime.formats import name_file_in_errors, read_json_object, read_safetensors
 from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
-from thinkdraw.runtime.sharded_state import Stored, Writing, save_shards
+from thinkdraw.runtime.sharded_state import PendingWrite, StoredTensor, save_shards
 
 State: TypeAlias = dict[str, Any]  # what a checkpoint holds: numbers, texts and tensors, in dicts and lists of these
 MARKER = "complete.json"
 _LFS = b"version https://git-lfs"  # how a file begins that git-lfs has not fetched
-REST = "trainer_state.json"
+STATE_FILE = "trainer_state.json"
 _TENSORS, _SHARDS = "trainer_state.safetensors", "trainer_state"
 
 
-def save_trainer_state(directory: Path | str, state: State, is_main: bool = True) -> Writing | None:
+def save_trainer_state(directory: Path | str, state: State, is_main: bool = True) -> PendingWrite | None:
     """Write nested dicts and lists of tensors, numbers, strings and None: tensors to safetensors, the rest to JSON.
 
     Dict keys: strings or ints. Raises TypeError naming the place of anything else, UserError if the disk refuses.
@@ -60,11 +60,11 @@ def _save_whole(directory: Path, rest: object, tensors: dict[str, torch.Tensor])
         raise UserError(
             f"cannot write {directory / _TENSORS}: {error}. Free space on that disk or choose another folder."
         ) from error
-    atomic_write_json(directory / REST, rest)
+    atomic_write_json(directory / STATE_FILE, rest)
 
 
 def load_trainer_state(directory: Path | str) -> State:
-    """Read what `save_trainer_state` wrote, tensors on the CPU; those that were spread are `Stored`, to be read by `restore`.
+    """Read what `save_trainer_state` wrote, tensors on the CPU; those that were spread are `StoredTensor`, to be read by `restore`.
 
     Raises UserError if it is missing or damaged.
     """
@@ -74,8 +74,8 @@ def load_trainer_state(directory: Path | str) -> State:
         "It holds no readable trainer state: resume from an earlier checkpoint, or start a new run from its weights."
     )
     tensors = read_safetensors(directory / _TENSORS, way_out)
-    rest = read_json_object(directory / REST, way_out)
-    with reading(directory / REST, way_out):
+    rest = read_json_object(directory / STATE_FILE, way_out)
+    with name_file_in_errors(directory / STATE_FILE, way_out):
         return _decode(rest, tensors, directory / _SHARDS)
 
 
@@ -127,7 +127,7 @@ def _decode(value: Any, tensors: dict[str, torch.Tensor], shards: Path) -> Any:
     if "__tensor__" in value:
         return tensors[value["__tensor__"]]
     if "__sharded__" in value:
-        return Stored(shards, value["__sharded__"])
+        return StoredTensor(shards, value["__sharded__"])
     if "__float__" in value:
         return float(value["__float__"])
     if "__tuple__" in value:
@@ -155,7 +155,7 @@ def check_digests(directory: Path | str) -> None:
         return
     way_out = "Go on from an earlier checkpoint: remove this one."
     written = read_sealed(directory / MARKER, way_out).get("files") or {}
-    with reading(directory, way_out):
+    with name_file_in_errors(directory, way_out):
         found = _digests(directory, [name for name in written if (directory / name).is_file()])
     for name, digest in written.items():
         if found.get(name) != digest:

@@ -41,13 +41,13 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
     raise UserError(f"precision={precision}: unknown. Use fp32 or bf16.")
 
 
-def multiplied_in(device: torch.device, dtype: torch.dtype) -> torch.dtype:
+def matmul_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
     """The dtype in which weights of `dtype` are multiplied here: autocast's where that is on."""
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
 
 
 @cache
-def settle_vector_math() -> None:
+def warm_up_vector_math() -> None:
     """Let torch's vector functions get ready on one thread, once per process.
 
     Intel MKL's, which torch calls for them on a CPU, do so when first called. Where two threads did at once, one of them was
@@ -75,7 +75,7 @@ def cpu_has_bf16() -> bool:
     return any(bool(probe()) for name in probes if callable(probe := getattr(torch.cpu, name, None)))
 
 
-ONE_RECORDS = threading.Lock()  # held while a CUDA graph is recorded
+GRAPH_CAPTURE_LOCK = threading.Lock()  # held while a CUDA graph is recorded
 _own_streams: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
 _making_a_stream = threading.Lock()
 
@@ -98,7 +98,7 @@ def own_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
 def free_cached_memory() -> None:
     """Give the memory that torch keeps for itself back to the GPUs; it refuses that while a CUDA graph is recorded."""
     if torch.cuda.is_available():
-        with ONE_RECORDS:
+        with GRAPH_CAPTURE_LOCK:
             torch.cuda.empty_cache()
 
 

@@ -90,7 +90,7 @@ def only_writer(folder: Path | str) -> Iterator[None]:
                 place.rmdir()
 
 
-def holds_out(run: Callable[Concatenate[_C, _P], _R]) -> Callable[Concatenate[_C, _P], _R]:
+def only_writer_of_out(run: Callable[Concatenate[_C, _P], _R]) -> Callable[Concatenate[_C, _P], _R]:
     """Make a recipe the only writer of its configuration's `out`, which it then finds made."""
 
     @wraps(run)

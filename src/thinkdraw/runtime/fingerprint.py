@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-PART = 1 << 22  # elements that are widened to int64 at once
+CHUNK = 1 << 22  # elements that are widened to int64 at once
 INTEGERS = {
     1: torch.int8,
     2: torch.int16,
@@ -23,7 +23,7 @@ def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 def fingerprint(tensor: Tensor) -> int:
     """Sum the bits of each element times the odd number of its place, modulo 2⁶⁴: integers add up alike in any order."""
     total, place = torch.zeros((), dtype=torch.int64, device=tensor.device), 1
-    for part in tensor.detach().flatten().split(PART):
+    for part in tensor.detach().flatten().split(CHUNK):
         bits = part.contiguous().view(INTEGERS[part.itemsize]).long()
         total += (bits * torch.arange(place, place + 2 * len(bits), 2, device=tensor.device)).sum()
         place += 2 * len(bits)

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.endpoints import doubled_s, is_loopback, retry_after_s, without_secrets
+from thinkdraw.runtime.endpoints import backoff_pause_s, is_loopback, mask_secrets, retry_after_s
 
 try:
     import httpx
@@ -44,7 +44,7 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """timeout_s: for a whole answer, however it comes.
 
     retries: more tries of a request, after pauses of about backoff_s · 2^n, at most max_pause_s. final: statuses that are
@@ -65,14 +65,14 @@ class Patience:
 
         Half to all, so that many clients do not come back at once.
         """
-        pause_s = doubled_s(self.backoff_s, tries, self.max_pause_s) * _JITTER.uniform(0.5, 1.0)
+        pause_s = backoff_pause_s(self.backoff_s, tries, self.max_pause_s) * _JITTER.uniform(0.5, 1.0)
         return max(pause_s, min(retry_after_s or 0.0, self.max_pause_s))
 
 
-class Breaker:
+class CircuitBreaker:
     """Closed while answers come; open for break_s after `break_after` failures in a row, and then after each one more."""
 
-    def __init__(self, patience: Patience):
+    def __init__(self, patience: RetryPolicy):
         self._patience, self._lock = patience, threading.Lock()
         self._failures, self._open_until = 0, 0.0
 
@@ -92,9 +92,9 @@ class Breaker:
 class HttpClient:
     """One server at `url`, asked by several threads. token: sent as a bearer's; None or "" sends none."""
 
-    def __init__(self, url: str, token: str | None, patience: Patience, max_connections: int = 8):
+    def __init__(self, url: str, token: str | None, patience: RetryPolicy, max_connections: int = 8):
         self._client = AsyncHttpClient(url, token, patience, max_connections)
-        self.url, self.patience, self.breaker = self._client.url, patience, Breaker(patience)
+        self.url, self.patience, self.breaker = self._client.url, patience, CircuitBreaker(patience)
         self.sends_key = bool(token)
 
     def ask(
@@ -136,7 +136,7 @@ class HttpClient:
 class AsyncHttpClient:
     """As `HttpClient.send`, for a loop that counts, waits and tries again by rules of its own."""
 
-    def __init__(self, url: str, token: str | None, patience: Patience, max_connections: int = 8):
+    def __init__(self, url: str, token: str | None, patience: RetryPolicy, max_connections: int = 8):
         self.url, self._timeout_s, self._masked = url.rstrip("/"), patience.timeout_s, _mask(token)
         bearer = {"authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.AsyncClient(
@@ -156,16 +156,16 @@ class AsyncHttpClient:
             raise NoAnswer("timeout", f"no whole answer in {self._timeout_s:g} s") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             said = self._masked(f"{type(error).__name__} {error}".encode(), False)
-            raise NoAnswer("no connection", in_a_line(said.decode(errors="replace"))) from error
+            raise NoAnswer("no connection", printable_line(said.decode(errors="replace"))) from error
         is_good = response.status_code == 200
         content = self._masked(content, is_good)
         if is_good:
             return content
         status = response.status_code
-        detail = said_by(content) if not _is_page(response) else ""
+        detail = error_message(content) if not _is_page(response) else ""
         if "location" in response.headers:
             where = self._masked(response.headers["location"].encode(errors="replace"), False).decode(errors="replace")
-            detail = f"it sends on to {in_a_line(without_secrets(where).partition('?')[0])}; give that address if it is right"
+            detail = f"it sends on to {printable_line(mask_secrets(where).partition('?')[0])}; give that address if it is right"
         raise NoAnswer(f"HTTP {status}", detail, status, retry_after_s(response.headers))
 
     async def close(self) -> None:
@@ -177,7 +177,9 @@ async def _unpacked(response: httpx.Response) -> bytes:
     packed_as = response.headers.get("content-encoding", "identity").strip().lower()
     unpack = zlib.decompressobj(47) if packed_as in ("gzip", "x-gzip", "deflate") else None  # 47: with either's header
     if unpack is None and packed_as not in ("identity", ""):
-        raise NoAnswer("an answer in an encoding that was not asked for", in_a_line(packed_as), response.status_code)
+        raise NoAnswer(
+            "an answer in an encoding that was not asked for", printable_line(packed_as), response.status_code
+        )
     content = bytearray()
     async for part in response.aiter_raw():
         try:
@@ -191,13 +193,13 @@ async def _unpacked(response: httpx.Response) -> bytes:
     return bytes(content)
 
 
-def said_by(content: bytes) -> str:
+def error_message(content: bytes) -> str:
     """What a server says in an error's body, in a line: the message in its JSON, else how the body begins."""
     try:
         said = _message(json.loads(content))
     except (ValueError, RecursionError):
         said = ""
-    return in_a_line(said or content[:4000].decode(errors="replace"))
+    return printable_line(said or content[:4000].decode(errors="replace"))
 
 
 def _message(value: object, depth: int = 4) -> str:
@@ -215,7 +217,7 @@ def _message(value: object, depth: int = 4) -> str:
     return f"{said} ({field})" if said and isinstance(field, str) and field not in said else said
 
 
-def in_a_line(text: str) -> str:
+def printable_line(text: str) -> str:
     """At most 300 characters that can be printed."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 

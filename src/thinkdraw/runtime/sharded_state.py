@@ -26,7 +26,7 @@ from thinkdraw.errors import UserError
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor in such a folder that has not been read yet."""
 
     folder: Path
@@ -34,7 +34,7 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Writing:
+class PendingWrite:
     """Such a folder while it is being written."""
 
     folder: Path
@@ -52,14 +52,14 @@ class Writing:
             raise UserError(f"cannot write {self.folder}: {_line(error)}. Free space on that disk.") from error
 
 
-def save_shards(folder: Path, tensors: Mapping[str, Tensor]) -> Writing:
+def save_shards(folder: Path, tensors: Mapping[str, Tensor]) -> PendingWrite:
     """Copy this process's part of each tensor, and write the copies to `folder` while the caller goes on.
 
     All processes call this with the same keys.
     """
     writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
     saving: Any = async_save(dict(tensors), storage_writer=writer, process_group=_writers(dist.group.WORLD))
-    return Writing(folder, saving)
+    return PendingWrite(folder, saving)
 
 
 @functools.cache
@@ -69,14 +69,14 @@ def _writers(training: dist.ProcessGroup | None) -> Any:
 
 
 @torch.no_grad()
-def restore(saved: Iterable[tuple[Tensor | Stored, Tensor]]) -> None:
+def restore(saved: Iterable[tuple[Tensor | StoredTensor, Tensor]]) -> None:
     """Copy each saved tensor into the other of its pair, in place, whichever of the two are whole or spread.
 
     All processes call this with the same pairs. Raises UserError if a folder is missing, damaged or of other tensors.
     """
     stored: dict[Path, dict[str, Any]] = {}
     for value, into in saved:
-        if isinstance(value, Stored):
+        if isinstance(value, StoredTensor):
             stored.setdefault(value.folder, {})[value.key] = into.detach()
         elif isinstance(into, DTensor):
             whole = value.to(into.device)

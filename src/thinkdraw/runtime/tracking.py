@@ -16,8 +16,8 @@ import psutil
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text, write_error
-from thinkdraw.runtime.formats import holds_value, one_line, reading
-from thinkdraw.runtime.formats.sealed import sealed_line, unsealed_line
+from thinkdraw.runtime.formats import holds_value, name_file_in_errors, one_line
+from thinkdraw.runtime.formats.sealed import seal_line, unseal_line
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 GB = 1e9  # bytes
@@ -43,7 +43,7 @@ class MetricsLog:
 
     def append(self, row: JsonMapping) -> None:
         """Add one row. Values: numbers, strings, None, scalar tensors and arrays, lists and dicts of them."""
-        line = sealed_line(cast(JsonMapping, self._plain(row, "")))
+        line = seal_line(cast(JsonMapping, self._plain(row, "")))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._drop_torn_line()
@@ -63,14 +63,14 @@ class MetricsLog:
         path = Path(path)
         if not path.exists():
             return []
-        with reading(path, "Restore it, or move it away."):
+        with name_file_in_errors(path, "Restore it, or move it away."):
             lines = path.read_bytes().split(b"\n")
         rows, last = [], -math.inf
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue
             try:
-                rows.append(unsealed_line(line, to_show=to_show))
+                rows.append(unseal_line(line, to_show=to_show))
                 if not to_show:
                     last = _next_step(rows[-1].get("step"), last)
             except ValueError as error:
@@ -86,7 +86,7 @@ class MetricsLog:
         """Drop rows whose "step" is greater than `step`: a resumed run writes them again."""
         if self.path.exists():
             rows = [row for row in self.read(self.path) if not _is_later(row.get("step"), step)]
-            atomic_write_text(self.path, "".join(map(sealed_line, rows)))
+            atomic_write_text(self.path, "".join(map(seal_line, rows)))
 
     def _drop_torn_line(self) -> None:
         if not self.path.exists():
@@ -97,7 +97,7 @@ class MetricsLog:
             torn = size > 0 and file.read(1) != b"\n"
         if torn:
             rows = self.read(self.path)
-            atomic_write_text(self.path, "".join(map(sealed_line, rows)))
+            atomic_write_text(self.path, "".join(map(seal_line, rows)))
 
     def _plain(self, value: object, key: str) -> object:
         if isinstance(value, Mapping):

@@ -5,8 +5,8 @@ from collections import Counter
 from functools import partial
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.endpoints import TRUSTED, checked_url, is_near, key_for
-from thinkdraw.runtime.http import HttpClient, NoAnswer, Patience
+from thinkdraw.runtime.endpoints import TRUSTED_HOSTS, check_url, is_trusted, key_for_url
+from thinkdraw.runtime.http import HttpClient, NoAnswer, RetryPolicy
 from thinkdraw.serve.wire import (
     ABOUT,
     API,
@@ -39,10 +39,10 @@ class RemoteJudge:
     elsewhere = True
 
     def __init__(
-        self, url: str, token_env: str | None, patience: Patience, max_concurrency: int, pictures: PictureForm
+        self, url: str, token_env: str | None, patience: RetryPolicy, max_concurrency: int, pictures: PictureForm
     ):  # fmt: skip
-        url = checked_url(url, "url")
-        token = key_for(url, "token_env", token_env, TOKEN, at_home=is_near(url))
+        url = check_url(url, "url")
+        token = key_for_url(url, "token_env", token_env, TOKEN, at_home=is_trusted(url))
         self.client = HttpClient(url, token, patience, max_concurrency)
         self.pictures: PictureForm = pictures
         self.failures: Counter[str] = Counter()
@@ -109,7 +109,7 @@ class RemoteJudge:
         said = failure.detail or f"{self.url} refused with {failure.reason}."
         if failure.status in (401, 403) and not self.client.sends_key:
             said += (
-                f" No token was sent: {TOKEN} goes to this machine and to the hosts in {TRUSTED}; for another server, "
+                f" No token was sent: {TOKEN} goes to this machine and to the hosts in {TRUSTED_HOSTS}; for another server, "
                 "name the variable with its token in token_env."
             )
         return UserError(said)

@@ -14,7 +14,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
 from thinkdraw.runtime.cache import AnswerCache
-from thinkdraw.runtime.http import NoAnswer, Patience
+from thinkdraw.runtime.http import NoAnswer, RetryPolicy
 from thinkdraw.serve.client import FINAL, MAX_PAUSE_S, RemoteJudge
 from thinkdraw.serve.wire import PictureForm, Verdict, row_hashes
 from thinkdraw.types import Rollouts, Verdicts
@@ -52,7 +52,7 @@ class HttpReward(BaseReward):
                 raise UserError(f"reward http: {name}={value} must be at least {smallest}.")
         if pictures not in get_args(PictureForm):
             raise UserError(f"reward http: pictures={pictures!r}: one of {', '.join(get_args(PictureForm))}.")
-        patience = Patience(timeout_s, retries, backoff_s, break_after, break_s, MAX_PAUSE_S, FINAL)
+        patience = RetryPolicy(timeout_s, retries, backoff_s, break_after, break_s, MAX_PAUSE_S, FINAL)
         self.remote = RemoteJudge(url, token_env, patience, max_concurrency, pictures)
         self.name = self.remote.name
         if revision is not None and revision != self.revision:

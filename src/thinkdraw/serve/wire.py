@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pad_sequence
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
-from thinkdraw.picture_reader import read_picture, size_of
+from thinkdraw.picture_reader import picture_size, read_picture
 from thinkdraw.rewards.judging import pictures_of, thoughts_of
 from thinkdraw.types import Prompt, Rollouts, Sampling, Segment
 
@@ -341,7 +341,7 @@ def _opened(sent: WirePicture) -> tuple[int, int, Callable[[], np.ndarray]]:
     png = binascii.a2b_base64(sent.png, strict_mode=True)
     if not png.startswith(_PNG):
         raise ValueError("it is no PNG")
-    return *size_of(png), partial(read_picture, png)
+    return *picture_size(png), partial(read_picture, png)
 
 
 def _raw(sent: WirePicture) -> np.ndarray:

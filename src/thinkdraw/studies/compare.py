@@ -22,7 +22,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies.opening import load_trained, policy_path, run_checkpoint
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.runtime.checkpoint import checkpoint_step
-from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, holds_out
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, only_writer_of_out
 from thinkdraw.runtime.formats import read_json_object, read_yaml_object
 from thinkdraw.runtime.formats.sealed import read_sealed
 from thinkdraw.runtime.json_types import JsonObject
@@ -146,7 +146,7 @@ class FinishedRun:
         return folder.parent.name if folder.name.startswith("seed_") else folder.name
 
 
-@holds_out
+@only_writer_of_out
 def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
     """Judge what is not judged yet; write summary.json, table.md and comparison.svg. Raises UserError for unlike runs."""
     save_config(config, config.out / "config.yaml")

@@ -32,7 +32,7 @@ from thinkdraw.benchmarks.statistics import Score
 from thinkdraw.benchmarks.vqa import evaluate_vqa, read_vqa
 from thinkdraw.data.over_long import fit_prompts
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import PictureReading
+from thinkdraw.picture_reader import PictureReaderConfig
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.formats.sealed import write_sealed
@@ -129,7 +129,7 @@ def _score(
     keep_settings(
         folder / "settings.json",
         settings,
-        since={"reading": PictureReading().model_dump()},
+        since={"reading": PictureReaderConfig().model_dump()},
         rows=folder / "results.jsonl",
     )
     if config.export_official is not None:

@@ -16,7 +16,7 @@ from thinkdraw.benchmarks.statistics import PromptVerdicts
 from thinkdraw.benchmarks.vqa import vqa_difference
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
-from thinkdraw.runtime.formats.sealed import read_sealed, sealed_line, write_sealed
+from thinkdraw.runtime.formats.sealed import read_sealed, seal_line, write_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.studies.evaluate import Evaluation
 from thinkdraw.studies.evaluate_open import LAB_SUITES, LabSuite, prompt_path
@@ -48,7 +48,7 @@ def import_official(
     folder = out or Path("runs/eval") / file.stem / benchmark.name / "imported"
     summary = summary_of(report, facts)
     write_sealed(folder / "settings.json", facts)
-    atomic_write_text(folder / "results.jsonl", "".join(sealed_line(null_for_nan(row)) for row in rows))
+    atomic_write_text(folder / "results.jsonl", "".join(seal_line(null_for_nan(row)) for row in rows))
     write_sealed(folder / "summary.json", summary)
     return Evaluation(report, summary, folder)
 

@@ -17,7 +17,7 @@ from thinkdraw.benchmarks.settings import git_hash_of, sha256_of_prompts
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, family_of, prompt_set
-from thinkdraw.picture_reader import PictureReading
+from thinkdraw.picture_reader import PictureReaderConfig
 from thinkdraw.rewards.opening import on_device, open_judge
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.training.known_tests import PROMPTS_VARIABLE
@@ -105,8 +105,8 @@ class EvaluateConfig(StrictModel):
         description="Questions of each type from the lab's understanding set, half with yes for an answer; 0 "
         "asks none.",
     )
-    pictures: PictureReading = Field(
-        default=PictureReading(), description="How picture files of `images` and `vqa` are read."
+    pictures: PictureReaderConfig = Field(
+        default=PictureReaderConfig(), description="How picture files of `images` and `vqa` are read."
     )
     vqa: Path | None = Field(
         default=None,

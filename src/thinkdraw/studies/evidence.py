@@ -21,7 +21,7 @@ from thinkdraw.benchmarks.lab.understanding import agreement_on_drawn
 from thinkdraw.config import StrictModel
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies.opening import load_trained
-from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, holds_out
+from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, only_writer_of_out
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.studies import quickstart
@@ -67,7 +67,7 @@ PAIRS = {
 }
 
 
-@holds_out
+@only_writer_of_out
 def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
     """Run what is not finished yet, and write summary.json and table.md."""
     main, second = (_quickstart(config, seed, say) for seed in (0, 1))

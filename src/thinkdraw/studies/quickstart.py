@@ -16,7 +16,7 @@ from thinkdraw.config import StrictModel, save_config
 from thinkdraw.lab.prompts import Family
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes.catalog import read_config, run_config
-from thinkdraw.runtime.files import atomic_write_json, holds_out
+from thinkdraw.runtime.files import atomic_write_json, only_writer_of_out
 from thinkdraw.runtime.formats.sealed import write_sealed
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import PeakMemory, environment
@@ -69,7 +69,7 @@ class QuickstartConfig(StrictModel):
     )
 
 
-@holds_out
+@only_writer_of_out
 def run(config: QuickstartConfig, say: Callable[[str], None] = print) -> Path:
     """Train and evaluate; returns the folder that holds summary.json. say: where a line per stage goes."""
     began, memory = time.monotonic(), PeakMemory()

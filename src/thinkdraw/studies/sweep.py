@@ -19,7 +19,7 @@ from thinkdraw.recipes import sample as sampling
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.recipes.sample import SampleConfig
 from thinkdraw.rollouts import RolloutStore
-from thinkdraw.runtime.files import holds_out
+from thinkdraw.runtime.files import only_writer_of_out
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.studies.compare import Fact, FinishedRun, JudgingSettings, compare_groups
 
@@ -65,7 +65,7 @@ class SweepConfig(JudgingSettings):
     )
 
 
-@holds_out
+@only_writer_of_out
 def run(config: SweepConfig, say: Callable[[str], None] = print) -> Path:
     """Run what is not finished yet, and write summary.json, table.md and comparison.svg. Raises UserError."""
     save_config(config, config.out / "config.yaml")

@@ -7,16 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from thinkdraw.data.corpus_rows import CorpusReading, read_texts
+from thinkdraw.data.corpus_rows import CorpusReaderConfig, read_texts
 from thinkdraw.data.corpus_tokens import Encoder, read_tokens, tokenise, tokens_folder
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import DEFAULT, PictureReading, said
+from thinkdraw.picture_reader import DEFAULT_CONFIG, PictureReaderConfig, format_counts
 from thinkdraw.types import Policy, Prompt
 
 logger = logging.getLogger(__name__)
 
 
-def encoder_of(policy: Policy, pictures: PictureReading = DEFAULT) -> Encoder:
+def encoder_of(policy: Policy, pictures: PictureReaderConfig = DEFAULT_CONFIG) -> Encoder:
     """How this policy turns picture files into tokens. Raises UserError for codes that uint16 does not hold."""
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
@@ -32,8 +32,8 @@ def encoder_of(policy: Policy, pictures: PictureReading = DEFAULT) -> Encoder:
 
 
 def corpus_examples(
-    path: Path, reading: CorpusReading, seed: int, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool,
-    pictures: PictureReading = DEFAULT,
+    path: Path, reading: CorpusReaderConfig, seed: int, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool,
+    pictures: PictureReaderConfig = DEFAULT_CONFIG,
 ) -> tuple[list[Prompt], list[str], Tensor]:  # fmt: skip
     """Prompts, thoughts and image tokens (E, N) uint16. What is left out, and why, is counted in a warning.
 
@@ -67,10 +67,12 @@ def corpus_examples(
     texts.counts["no readable picture"] = len(texts.rows) - len(used)
     counts = {name: count for name, count in texts.counts.items() if count}
     if notes := sum((shard.notes for shard in shards), Counter()):
-        logger.warning("pictures of %s: %s", path, said(notes))
+        logger.warning("pictures of %s: %s", path, format_counts(notes))
     if not used:
-        raise UserError(f"no row of {path} can be trained on: {said(counts) or 'it is empty'}. Give another corpus.")
+        raise UserError(
+            f"no row of {path} can be trained on: {format_counts(counts) or 'it is empty'}. Give another corpus."
+        )
     if counts:
-        logger.warning("%d examples of %s; %s", len(used), path, said(counts))
+        logger.warning("%d examples of %s; %s", len(used), path, format_counts(counts))
     rows = torch.tensor([text.row for text in used])
     return [text.prompt for text in used], [text.thought for text in used], codes[rows]

@@ -13,22 +13,29 @@ from pydantic import Field
 from torch import Tensor
 
 from thinkdraw.config import StrictModel
-from thinkdraw.data.corpus_rows import CorpusReading, is_corpus
+from thinkdraw.data.corpus_rows import CorpusReaderConfig, is_corpus
 from thinkdraw.data.corpus_tokens import CROP
-from thinkdraw.data.leak_guard import leaks, refuse_leaks
+from thinkdraw.data.leak_guard import find_leaks, refuse_leaks
 from thinkdraw.data.over_long import OverLong, fit_prompts
 from thinkdraw.data.picture_bytes import centre_crop, file_of
 from thinkdraw.data.prompt_files import PICTURE_COLUMNS, prompt_of, read_prompts, row_of, text_of
-from thinkdraw.data.tables import TableRow, say_counts, table_rows
-from thinkdraw.data.text_files import cut, names_in
+from thinkdraw.data.tables import TableRow, print_counts, table_rows
+from thinkdraw.data.text_files import column_names, shorten
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import Example, Family, prompt_set
-from thinkdraw.lab.rationales import write
+from thinkdraw.lab.rationales import write_rationale
 from thinkdraw.lab.scenes import draw
-from thinkdraw.picture_reader import DEFAULT, RULES, PictureReading, UnreadableError, read_with_notes, said
-from thinkdraw.runtime.inputs.hashing import MADE_OF, Digests, content_digest
-from thinkdraw.runtime.inputs.kept_tensors import read_tensors, write_tensors
-from thinkdraw.runtime.inputs.noted import Input
+from thinkdraw.picture_reader import (
+    DEFAULT_CONFIG,
+    RULES,
+    PictureReaderConfig,
+    UnreadableError,
+    format_counts,
+    read_with_notes,
+)
+from thinkdraw.runtime.inputs.hashing import SOURCES_HASH, Digests, content_digest
+from thinkdraw.runtime.inputs.run_inputs import Input
+from thinkdraw.runtime.inputs.tensor_files import read_tensors, write_tensors
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.corpus_examples import corpus_examples
 from thinkdraw.training.known_tests import known_test_sets, refuse_published_tests
@@ -95,7 +102,7 @@ class DataSettings(StrictModel):
         description="File that keeps what was found, so that it is looked for once; null is structure.jsonl in "
         "the run's folder.",
     )
-    corpus: CorpusReading | None = Field(
+    corpus: CorpusReaderConfig | None = Field(
         default=None,
         description="How SFT reads a corpus of rationales; null reads each row once, with its dense rationale "
         "and any style of prompt but the brief one.",
@@ -104,8 +111,8 @@ class DataSettings(StrictModel):
         default=None,
         description="Folder that the picture files named by SFT rows lie in; null is the folder of the rows' own file.",
     )
-    pictures: PictureReading = Field(
-        default=PictureReading(),
+    pictures: PictureReaderConfig = Field(
+        default=PictureReaderConfig(),
         description="How SFT reads picture files: ground behind transparency, and the largest size.",
     )
 
@@ -131,7 +138,7 @@ def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Pro
     else:
         prompts = read_prompts(settings.source)
         refuse_published_tests(Path(settings.source), prompts)
-        say_counts(f"prompts of {settings.source}", {"read": len(prompts)})
+        print_counts(f"prompts of {settings.source}", {"read": len(prompts)})
     prompts = [prompts[row] for row in rows_without_leaks(prompts, settings, "prompts.leaks")]
     cache = settings.structure_cache or (folder and folder / "structure.jsonl")
     return with_structure(prompts, settings.structure, settings.structure_settings, cache, settings.source)
@@ -146,7 +153,7 @@ def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: s
     if settings.leaks == "refuse":
         refuse_leaks(prompts, test, key)
         return list(range(len(prompts)))
-    leaking = {leak.train for leak in leaks(prompts, test)}
+    leaking = {leak.train for leak in find_leaks(prompts, test)}
     if len(leaking) == len(prompts):
         raise UserError(f"all {len(prompts)} prompts of {settings.source} are test prompts. Give others.")
     if leaking:
@@ -227,7 +234,7 @@ def load_examples(
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
     sampling = Sampling.model_validate({"thought": thought, "max_thought_tokens": max_thought_tokens})
     if is_corpus(Path(settings.source)):
-        reading, tokens = settings.corpus or CorpusReading(), cache.with_name("corpus_tokens")
+        reading, tokens = settings.corpus or CorpusReaderConfig(), cache.with_name("corpus_tokens")
         prompts, thoughts, codes = corpus_examples(
             Path(settings.source),
             reading,
@@ -239,7 +246,7 @@ def load_examples(
             settings.pictures,
         )
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling, is_corpus=True)
-        say_counts(f"examples of {settings.source}", {"read": len(prompts), "left out": len(prompts) - len(fitting)})
+        print_counts(f"examples of {settings.source}", {"read": len(prompts), "left out": len(prompts) - len(fitting)})
         _refuse_fewer(fitting, at_least)
         return Examples(list(fitting.values()), [thoughts[i] for i in fitting], codes[torch.tensor(list(fitting))])
     digests, notes = Digests(cache.with_name("picture_hashes.jsonl")), Counter[str]()
@@ -248,7 +255,7 @@ def load_examples(
         examples = lab_examples(settings)
         examples = [examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks")]
         scenes = [e.scene(rng) for e in examples]
-        prompts, thoughts = [e.prompt for e in examples], [write(s, rng) for s in scenes]
+        prompts, thoughts = [e.prompt for e in examples], [write_rationale(s, rng) for s in scenes]
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling)
         contents: Iterator[object] = (repr(scenes[i]) for i in fitting)
         pictures: Iterator[np.ndarray] = (draw(scenes[i]) for i in fitting)
@@ -267,7 +274,7 @@ def load_examples(
             _refuse_control_tokens(policy, rows, thoughts)
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling)
         left_out = {"test prompts left out": len(table) - len(kept), "too long, left out": len(kept) - len(fitting)}
-        say_counts(f"examples of {path}", {"read": len(table), **left_out})
+        print_counts(f"examples of {path}", {"read": len(table), **left_out})
         chosen = {kept[i] for i in fitting}
         contents = (_content(row.cells, row.where, folder, policy, digests) for row in _those(path, chosen))
         pictures = (
@@ -280,9 +287,9 @@ def load_examples(
     if codes is None:
         codes = _tokenise(policy, pictures)
         if notes:
-            logger.warning("pictures of %s: %s", settings.source, said(notes))
+            logger.warning("pictures of %s: %s", settings.source, format_counts(notes))
         if is_main:
-            write_tensors(cache, {"image_tokens": codes}, {MADE_OF: made_of})
+            write_tensors(cache, {"image_tokens": codes}, {SOURCES_HASH: made_of})
     if is_main:
         digests.keep()
     return Examples(list(fitting.values()), [thoughts[i] for i in fitting], codes)
@@ -323,7 +330,7 @@ def _refuse_control_tokens(policy: Policy, rows: Sequence[TableRow], thoughts: S
     for row, thought in zip(rows, thoughts):
         if policy.text.controls & set(policy.text.thought(thought)):
             raise UserError(
-                f"{row.where}: `thought` spells a control token of the policy: {cut(thought)}. Write it otherwise."
+                f"{row.where}: `thought` spells a control token of the policy: {shorten(thought)}. Write it otherwise."
             )
 
 
@@ -338,7 +345,7 @@ def _cached(cache: Path, made_of: str, source: str) -> Tensor | None:
         return None
     try:
         tensors, told = read_tensors(cache)
-        about = told.get(MADE_OF)
+        about = told.get(SOURCES_HASH)
         if about == made_of:
             return tensors["image_tokens"]
         why = "does not say what it was made of" if about is None else f"is of other pictures than {source} has now"
@@ -351,7 +358,7 @@ def _cached(cache: Path, made_of: str, source: str) -> Tensor | None:
 def _content(row: JsonObject, where: str, folder: Path, policy: Policy, digests: Digests) -> object:
     """What a row's image tokens follow from: those it brings, or the content of its picture file."""
     if row.get("image_tokens") is not None:
-        return _picture(row, where, folder, policy, DEFAULT, Counter()).tobytes()
+        return _picture(row, where, folder, policy, DEFAULT_CONFIG, Counter()).tobytes()
     file = _file(row, where, folder)
     if isinstance(file, bytes):
         return file
@@ -372,7 +379,7 @@ def _file(row: JsonObject, where: str, folder: Path) -> Path | bytes:
         raise UserError(f"{where}, image: {error}. Correct it.") from error
     if file is None:
         raise UserError(
-            f"{where} has neither `image` (a path, bytes or both) nor `image_tokens`; its columns are {names_in(row)}. Add one."
+            f"{where} has neither `image` (a path, bytes or both) nor `image_tokens`; its columns are {column_names(row)}. Add one."
         )
     return file
 
@@ -405,7 +412,7 @@ def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -
 
 
 def _picture(
-    row: JsonObject, where: str, folder: Path, policy: Policy, reading: PictureReading, notes: Counter[str]
+    row: JsonObject, where: str, folder: Path, policy: Policy, reading: PictureReaderConfig, notes: Counter[str]
 ) -> np.ndarray:
     """A row's picture (H, W, 3) uint8 in the policy's size, or its image tokens (N,) if it brings these.
 

@@ -15,13 +15,13 @@ from thinkdraw.config import dump_config, save_config
 from thinkdraw.errors import HeldError, UserError
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.checkpoint import State
-from thinkdraw.runtime.endpoints import ADDRESSES
+from thinkdraw.runtime.endpoints import CONNECTION_SETTINGS
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, only_writer
 from thinkdraw.runtime.formats import parse_yaml, read_yaml_object
 from thinkdraw.runtime.generators import rng_state, seed_process, set_rng_state
-from thinkdraw.runtime.inputs.noted import Inputs
+from thinkdraw.runtime.inputs.run_inputs import Inputs
 from thinkdraw.runtime.json_types import JsonObject
-from thinkdraw.runtime.sharded_state import Writing
+from thinkdraw.runtime.sharded_state import PendingWrite
 from thinkdraw.runtime.tracking import MetricsLog, environment
 from thinkdraw.training.optimiser import Optimiser, Trainable
 from thinkdraw.training.settings import TrainSettings
@@ -133,7 +133,7 @@ class RunFolder:
         changed = [k for k in sorted((before.keys() | now.keys()) - REMOVED) if before.get(k) != now.get(k)]
         was = {k: f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in changed if k not in MAY_CHANGE}
         self._steered = [f"another value than before: {was[k]}." for k in was if k in STEERING]
-        if fixed := [was[k] for k in was if k not in STEERING and k.rpartition(".")[2] not in ADDRESSES]:
+        if fixed := [was[k] for k in was if k not in STEERING and k.rpartition(".")[2] not in CONNECTION_SETTINGS]:
             raise HeldError(
                 f"{self.path} holds a run with another config: {', '.join(fixed)}. Choose another out=, or the same values."
             )
@@ -234,7 +234,7 @@ class _PendingCheckpoint:
     """
 
     folder: ExitStack
-    writing: Writing | None
+    writing: PendingWrite | None
     best: str
 
 

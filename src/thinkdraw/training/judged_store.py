@@ -11,9 +11,9 @@ from torch import Tensor
 from thinkdraw.data.prompt_files import row_of
 from thinkdraw.errors import UserError
 from thinkdraw.rollouts.store import RolloutStore
-from thinkdraw.runtime.inputs.hashing import MADE_OF, content_digest
-from thinkdraw.runtime.inputs.kept_tensors import read_tensors, write_tensors
-from thinkdraw.runtime.inputs.noted import Input
+from thinkdraw.runtime.inputs.hashing import SOURCES_HASH, content_digest
+from thinkdraw.runtime.inputs.run_inputs import Input
+from thinkdraw.runtime.inputs.tensor_files import read_tensors, write_tensors
 from thinkdraw.training.batch import Batch, split_rows
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Rollouts, Verdicts
@@ -93,7 +93,7 @@ def with_cached_log_probs(
             log_probs[chosen, : micro.tokens.shape[1]] = policy.log_probs(micro).log_probs.cpu()
     log_probs = world.reduce(log_probs)
     if world.is_main:
-        write_tensors(cache, {"log_probs": log_probs}, {MADE_OF: made_of})
+        write_tensors(cache, {"log_probs": log_probs}, {SOURCES_HASH: made_of})
     world.wait()
     return dataclasses.replace(judged, old_log_probs=log_probs)
 
@@ -112,7 +112,7 @@ def _kept(cache: Path, made_of: str, is_needed: bool) -> Tensor | None:
             raise UserError(f"{cache} {error}. Restore it, or choose another out=.") from None
         logger.warning("%s %s: computed anew", cache, error)
         return None
-    about = told.get(MADE_OF)
+    about = told.get(SOURCES_HASH)
     if about == made_of or (about is None and is_needed):
         return tensors["log_probs"]
     logger.warning("%s is of other rollouts, or does not say of which: computed anew", cache)

@@ -19,7 +19,7 @@ from thinkdraw.policies import load_policy
 from thinkdraw.policies.opening import of_policy, policy_path
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.generators import initial_weights, seed_initial_weights
-from thinkdraw.runtime.inputs.noted import Input
+from thinkdraw.runtime.inputs.run_inputs import Input
 from thinkdraw.training.display import Display
 from thinkdraw.training.folder import RunFolder
 from thinkdraw.training.ledger import Ledger

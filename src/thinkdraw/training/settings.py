@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from thinkdraw.config import StrictModel
 from thinkdraw.policies.lora import LoraSettings
-from thinkdraw.runtime.inputs.noted import CHANGED_INPUTS, ChangedInputs
+from thinkdraw.runtime.inputs.run_inputs import CHANGED_INPUTS, ChangedInputs
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

@@ -10,18 +10,18 @@ from thinkdraw.benchmarks.compbench.lab import LabAsker
 from thinkdraw.benchmarks.flow import report_on
 from thinkdraw.errors import UserError
 from thinkdraw.judges.lab import LabDetector
-from thinkdraw.lab.detector import look
-from thinkdraw.lab.facts import Seen
-from thinkdraw.lab.prompts import COMPBENCH_TASKS, example, prompt_set
+from thinkdraw.lab.detector import detect_objects
+from thinkdraw.lab.facts import PictureContents
+from thinkdraw.lab.prompts import COMPBENCH_TASKS, make_example, prompt_set
 from thinkdraw.lab.scenes import draw
-from thinkdraw.lab.specs import Spec, Wanted, change_one_fact
+from thinkdraw.lab.specs import ObjectSpec, Spec, change_one_fact
 from thinkdraw.types import Prompt
 
-RED_RING, BLUE_STAR = Wanted("ring", "red", "small", "striped"), Wanted("star", "blue")
+RED_RING, BLUE_STAR = ObjectSpec("ring", "red", "small", "striped"), ObjectSpec("star", "blue")
 
 
 def prompt(task, spec):
-    return example(spec, "compbench", task, np.random.default_rng(0)).prompt
+    return make_example(spec, "compbench", task, np.random.default_rng(0)).prompt
 
 
 class Knows:
@@ -37,16 +37,16 @@ class Knows:
         kinds = {"size": ("small", "large"), "texture": ("striped", "dotted")}
         wanted = {"shape": words.pop()}
         wanted |= {next((kind for kind, known in kinds.items() if word in known), "color"): word for word in words}
-        return float(bool(Seen.of_detections(look(picture)).fitting(wanted)))
+        return float(bool(PictureContents.of_detections(detect_objects(picture)).fitting(wanted)))
 
 
 def test_noun_chunks_relations_and_counts_are_those_of_the_clauses():
     ask = LabAsker()
     color = ask(prompt("color", Spec((RED_RING, BLUE_STAR))))
     assert color.questions == ["is there a small striped red ring?", "is there a blue star?"]
-    count = ask(prompt("numeracy", Spec((Wanted("ring", count=3), Wanted("star")))))
+    count = ask(prompt("numeracy", Spec((ObjectSpec("ring", count=3), ObjectSpec("star")))))
     assert count.counts == [("ring", 3), ("star", 1)] and not count.questions
-    placed = ask(prompt("spatial", Spec((Wanted("ring"), Wanted("star")), ((1, "above", 0),))))
+    placed = ask(prompt("spatial", Spec((ObjectSpec("ring"), ObjectSpec("star")), ((1, "above", 0),))))
     assert (placed.word, placed.things) == ("on the top of", ("star", "ring"))
     both = ask(prompt("complex", Spec((RED_RING, BLUE_STAR), ((1, "left of", 0),))))
     assert (both.kind, both.word, both.things) == ("spatial", "on the left of", ("star", "ring"))
@@ -54,9 +54,9 @@ def test_noun_chunks_relations_and_counts_are_those_of_the_clauses():
 
 
 def test_words_that_were_held_out_ask_the_same():
-    spec = Spec((Wanted("ring"), Wanted("star")), ((1, "right of", 0),))
+    spec = Spec((ObjectSpec("ring"), ObjectSpec("star")), ((1, "right of", 0),))
     rng = np.random.default_rng(0)
-    plain, held_out = (example(spec, "compbench", "spatial", rng, held_out_words=held) for held in (False, True))
+    plain, held_out = (make_example(spec, "compbench", "spatial", rng, held_out_words=held) for held in (False, True))
     assert plain.prompt.text != held_out.prompt.text and LabAsker()(plain.prompt) == LabAsker()(held_out.prompt)
 
 

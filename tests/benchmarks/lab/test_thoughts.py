@@ -5,14 +5,16 @@ from tests.benchmarks.stub import StubPolicy, scene_of
 
 from thinkdraw.benchmarks.lab.thoughts import draw_from_thoughts, swap_study, thought_precision
 from thinkdraw.lab.claims import Claim, claims
-from thinkdraw.lab.detector import look
+from thinkdraw.lab.detector import detect_objects
 from thinkdraw.lab.prompts import prompt_set
-from thinkdraw.lab.rationales import write
-from thinkdraw.lab.scenes import Scene, Thing, draw, random_scene
+from thinkdraw.lab.rationales import write_rationale
+from thinkdraw.lab.scenes import Scene, SceneObject, draw, random_scene
 from thinkdraw.types import Prompt, Sampling
 
 RING = {"size": "small", "texture": "striped", "color": "red", "shape": "ring"}
-SCENE = Scene((Thing("ring", "red", "small", "striped", 0, 0), Thing("cup", "blue", "large", "solid", 6, 3)), "gray")
+SCENE = Scene(
+    (SceneObject("ring", "red", "small", "striped", 0, 0), SceneObject("cup", "blue", "large", "solid", 6, 3)), "gray"
+)
 
 
 @pytest.mark.parametrize(
@@ -39,27 +41,27 @@ def test_claims(thought, expected):
 def test_precision_by_hand():
     # true: ring, its place, gray. false: a red cup, and so its place
     thought = "a small striped red ring, top left; a red cup, bottom center. gray background."
-    found = thought_precision([thought], [look(draw(SCENE))])
+    found = thought_precision([thought], [detect_objects(draw(SCENE))])
     assert {kind: (score.value, score.pictures) for kind, score in found.items()} == {
         "all": (3 / 5, 5), "thing": (1 / 2, 2), "place": (1 / 2, 2), "background": (1, 1),
     }  # fmt: skip
 
 
 def test_a_thing_in_another_place_keeps_its_own_claim():
-    found = thought_precision(["a blue cup at the top left."], [look(draw(SCENE))])
+    found = thought_precision(["a blue cup at the top left."], [detect_objects(draw(SCENE))])
     assert found["thing"].value == 1 and found["place"].value == 0
 
 
 def test_thoughts_that_claim_nothing_are_left_out_and_kinds_without_claims_are_absent():
-    found = thought_precision(["", "gray background."], [look(draw(SCENE))] * 2)
+    found = thought_precision(["", "gray background."], [detect_objects(draw(SCENE))] * 2)
     assert found.keys() == {"all", "background"} and found["all"].prompts == 1
-    assert thought_precision([""], [look(draw(SCENE))]) == {}
+    assert thought_precision([""], [detect_objects(draw(SCENE))]) == {}
 
 
 def test_the_stub_draws_what_a_thought_says():
     rng = np.random.default_rng(0)
-    told = [write(random_scene(3, rng), rng) for _ in range(30)]
-    found = thought_precision(told, [look(draw(scene_of(text))) for text in told])
+    told = [write_rationale(random_scene(3, rng), rng) for _ in range(30)]
+    found = thought_precision(told, [detect_objects(draw(scene_of(text))) for text in told])
     assert found["thing"].value == found["place"].value == found["background"].value == 1
 
 

@@ -14,10 +14,11 @@ from thinkdraw.benchmarks.lab.understanding import (
     understanding_difference,
 )
 from thinkdraw.errors import UserError
+from thinkdraw.lab.detector import detect_objects
 from thinkdraw.lab.facts import QUESTION_TYPES
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.scenes import draw
-from thinkdraw.rewards.lab_detector import facts_hold, look
+from thinkdraw.rewards.lab_detector import facts_hold
 
 PER_TYPE = 20
 
@@ -125,7 +126,7 @@ class SeesAll:
     def __init__(self, pictures, prompts):
         self.truth = {}
         for picture, prompt in zip(pictures.numpy(), prompts):
-            for question, held in zip(prompt.questions, facts_hold(prompt, look(picture))):
+            for question, held in zip(prompt.questions, facts_hold(prompt, detect_objects(picture))):
                 self.truth[picture.tobytes(), question.text] = held
 
     def answer(self, pictures, questions):

@@ -1,7 +1,7 @@
 import pytest
 
 from thinkdraw.data.prompt_files import read_prompts
-from thinkdraw.data.structure.by_templates import parsed, singular
+from thinkdraw.data.structure.by_templates import parse_template, singular
 from thinkdraw.data.structure.structure import Structure
 from thinkdraw.types import Relation
 
@@ -32,7 +32,7 @@ from thinkdraw.types import Relation
     ],
 )  # fmt: skip
 def test_a_prompt_of_a_template_is_understood(text, structure):
-    assert parsed(text) == structure
+    assert parse_template(text) == structure
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_a_prompt_of_a_template_is_understood(text, structure):
     ],
 )
 def test_a_prompt_that_does_not_fit_a_template_is_left_alone(text):
-    assert parsed(text) is None
+    assert parse_template(text) is None
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_the_singular_of_a_plural(word, one):
 def test_it_agrees_with_the_structure_that_t2i_r1_published(shared_dir):
     """Of its spatial prompts all but the seven whose own record takes "key" for no thing; of counts where it reads any."""
     prompts = read_prompts(shared_dir / "benchmarks" / "t2i_r1_train" / "geneval_and_t2i_data_final.jsonl")
-    spatial = [(parsed(p.text), p) for p in prompts if p.tag == "spatial"]
+    spatial = [(parse_template(p.text), p) for p in prompts if p.tag == "spatial"]
     wrong = [p for found, p in spatial if found is None or found.relation != p.relation]
     assert len(spatial) == 2195 and len(wrong) == 7 and all("key" in p.text for p in wrong)
-    counted = [(found, p) for p in prompts if p.tag == "numeracy" and (found := parsed(p.text))]
+    counted = [(found, p) for p in prompts if p.tag == "numeracy" and (found := parse_template(p.text))]
     assert len(counted) > 1000
     assert sum(sorted(found.counts) == sorted(p.counts) for found, p in counted) / len(counted) > 0.95
-    colored = [(found, p) for p in prompts if p.tag == "color" and (found := parsed(p.text))]
+    colored = [(found, p) for p in prompts if p.tag == "color" and (found := parse_template(p.text))]
     assert sum(set(found.attributed) == set(p.attributed) for found, p in colored) / len(colored) > 0.98

@@ -2,7 +2,7 @@ import warnings
 
 import pytest
 
-from thinkdraw.runtime.chat.dialect import Dialect, with_fields
+from thinkdraw.runtime.chat.dialect import Dialect, merge_fields
 from thinkdraw.runtime.http import NoAnswer
 
 SENT = {"model": "m", "max_tokens": 8, "temperature": 0.0, "seed": 1}
@@ -56,6 +56,6 @@ def test_another_thread_that_learned_first_is_believed_and_it_is_said_once():
 
 
 def test_null_takes_a_field_out_and_one_of_two_names_replaces_the_other():
-    assert with_fields(SENT, {"temperature": None, "seed": None}) == {"model": "m", "max_tokens": 8}
-    assert with_fields(SENT, {"max_completion_tokens": 9})["max_completion_tokens"] == 9
-    assert "max_tokens" not in with_fields(SENT, {"max_completion_tokens": 9})
+    assert merge_fields(SENT, {"temperature": None, "seed": None}) == {"model": "m", "max_tokens": 8}
+    assert merge_fields(SENT, {"max_completion_tokens": 9})["max_completion_tokens"] == 9
+    assert "max_tokens" not in merge_fields(SENT, {"max_completion_tokens": 9})

@@ -1,6 +1,6 @@
 import pytest
 
-from thinkdraw.runtime.chat.thoughts import without_last_word, without_thoughts
+from thinkdraw.runtime.chat.thoughts import drop_last_word, strip_thoughts
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,8 @@ from thinkdraw.runtime.chat.thoughts import without_last_word, without_thoughts
     ],
 )
 def test_what_stands_after_the_last_thought_is_the_answer(text, left):
-    assert without_thoughts(text) == left
+    assert strip_thoughts(text) == left
 
 
 def test_a_cut_text_loses_the_word_that_it_was_cut_in():
-    assert [without_last_word(t) for t in ("Final Score: 4", "one", "", "a b\nc")] == ["Final Score:", "", "", "a b"]
+    assert [drop_last_word(t) for t in ("Final Score: 4", "one", "", "a b\nc")] == ["Final Score:", "", "", "a b"]

@@ -6,10 +6,10 @@ from thinkdraw.errors import UserError
 from thinkdraw.runtime.formats.sealed import (
     SEAL,
     read_sealed,
-    sealed,
-    sealed_line,
-    unsealed,
-    unsealed_line,
+    seal,
+    seal_line,
+    unseal,
+    unseal_line,
     write_sealed,
 )
 
@@ -17,13 +17,13 @@ ROW = {"step": 3, "loss": 0.1, "text": "é\u2028", "parts": {"b": [1, None], "a"
 
 
 def test_what_was_sealed_comes_back_as_it_was():
-    assert unsealed(sealed(ROW)) == ROW == unsealed_line(sealed_line(ROW))
-    assert list(unsealed(sealed(ROW))) == list(ROW)
+    assert unseal(seal(ROW)) == ROW == unseal_line(seal_line(ROW))
+    assert list(unseal(seal(ROW))) == list(ROW)
 
 
 def test_the_digest_is_of_the_values_and_not_of_how_they_are_written():
-    again = json.loads(json.dumps(dict(reversed(sealed(ROW).items())), indent=3))
-    assert unsealed(again) == ROW
+    again = json.loads(json.dumps(dict(reversed(seal(ROW).items())), indent=3))
+    assert unseal(again) == ROW
 
 
 @pytest.mark.parametrize(
@@ -31,11 +31,11 @@ def test_the_digest_is_of_the_values_and_not_of_how_they_are_written():
 )
 def test_another_value_is_refused(change):
     with pytest.raises(ValueError, match="not those that were written"):
-        unsealed({**sealed(ROW), **change})
+        unseal({**seal(ROW), **change})
 
 
 def test_what_was_written_before_there_were_digests_is_taken_as_it_is():
-    assert unsealed(ROW) == ROW
+    assert unseal(ROW) == ROW
 
 
 def test_a_file_is_named_with_the_way_out(tmp_path):
@@ -50,4 +50,4 @@ def test_a_file_is_named_with_the_way_out(tmp_path):
 @pytest.mark.parametrize("line", ["[1]", "3", '{"a": NaN}', '{"a": 1', ""])
 def test_a_line_that_holds_no_object_is_refused(line):
     with pytest.raises(ValueError):
-        unsealed_line(line)
+        unseal_line(line)

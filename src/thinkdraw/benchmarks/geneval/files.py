@@ -7,7 +7,7 @@ from pathlib import Path
 
 from thinkdraw.benchmarks.base import Layout, PictureSet, Row
 from thinkdraw.benchmarks.picture_files import Finder
-from thinkdraw.data.text_files import cut, json_object, json_rows
+from thinkdraw.data.text_files import json_object, json_rows, shorten
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.runtime.files import atomic_write_bytes, atomic_write_text
@@ -113,7 +113,7 @@ def read_results(path: Path, prompts: Sequence[Prompt] | None = None) -> list[Ro
         if prompts is not None:
             if found["prompt"] not in by_text:
                 raise UserError(
-                    f"{where}: {cut(found['prompt'])} is not a prompt of this file of prompts. Give the right one."
+                    f"{where}: {shorten(found['prompt'])} is not a prompt of this file of prompts. Give the right one."
                 )
             index = by_text[found["prompt"]]
         rows.append(
@@ -135,7 +135,7 @@ def _check_metadata(path: Path, prompt: Prompt) -> bool:
     if len(rows) != 1 or rows[0].get("prompt") != prompt.text:
         said = rows[0].get("prompt") if rows else None
         raise UserError(
-            f"{path} says prompt {cut(said)}, the prompt file has {cut(prompt.text)} there. Give the prompt file that was drawn."
+            f"{path} says prompt {shorten(said)}, the prompt file has {shorten(prompt.text)} there. Give the prompt file that was drawn."
         )
     return True
 
@@ -146,5 +146,5 @@ def _check(where: str, row: JsonMapping) -> None:
             raise UserError(f"{where}: the key {key!r} is missing. Give a results file of GenEval's scorer.")
         if not isinstance(row[key], bool | None if key == "correct" else str):
             raise UserError(
-                f"{where}: {key!r} has the wrong type: {cut(row[key])}. Give a results file of GenEval's scorer."
+                f"{where}: {key!r} has the wrong type: {shorten(row[key])}. Give a results file of GenEval's scorer."
             )

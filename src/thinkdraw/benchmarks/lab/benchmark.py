@@ -21,7 +21,7 @@ from thinkdraw.benchmarks.lab.understanding import UnderstandingReport, check_pe
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, per_task, task_mean_score, trained_difference
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
-from thinkdraw.lab.detector import Found
+from thinkdraw.lab.detector import DetectorOutput
 from thinkdraw.lab.prompts import Family, prompt_set
 from thinkdraw.rewards.lab_detector import LabVerdict, judge
 from thinkdraw.runtime.files import atomic_write_bytes, only_writer
@@ -190,10 +190,10 @@ def _row(drawing: DrawnPicture, verdict: LabVerdict) -> Row:
     }  # fmt: skip
 
 
-def _found(row: Row) -> Found:
+def _found(row: Row) -> DetectorOutput:
     """What the detector saw, from a row."""
     names = ("label", "box", "score")
-    return Found(
+    return DetectorOutput(
         row["background"],
         [
             Detection(d["label"], tuple(d["box"]), d["score"], {k: v for k, v in d.items() if k not in names})

@@ -12,14 +12,14 @@ import torch
 from thinkdraw.benchmarks.drawing import picture_seed
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, mean_interval, paired_difference, task_mean_score
 from thinkdraw.lab.claims import CLAIM_KINDS, claim_holds, claims
-from thinkdraw.lab.detector import Found, look
+from thinkdraw.lab.detector import DetectorOutput, detect_objects
 from thinkdraw.rewards.lab_detector import judge
 from thinkdraw.types import Policy, Prompt, Rollouts, Sampling
 
 CONDITIONS = ("own", "other", "empty", "off")
 
 
-def thought_precision(thoughts: Sequence[str], seen: Sequence[Found], *, seed: int = 0) -> dict[str, Score]:
+def thought_precision(thoughts: Sequence[str], seen: Sequence[DetectorOutput], *, seed: int = 0) -> dict[str, Score]:
     """Share of the claims that hold: "all", and each kind that was claimed at all.
 
     seen: what the detector sees in each thought's picture. A Score's `prompts` counts thoughts, its `pictures` claims.
@@ -80,14 +80,14 @@ def swap_study(
         raise ValueError(f"thought={sampling.thought}, {len(prompts)} prompts: a swap needs thoughts and two prompts.")
     correct: dict[str, list[PromptVerdicts]] = {name: [] for name in CONDITIONS}
     facts: dict[str, list[float]] = {name: [] for name in CONDITIONS}
-    held: dict[str, tuple[list[str], list[Found]]] = {name: ([], []) for name in ("own", "other")}
+    held: dict[str, tuple[list[str], list[DetectorOutput]]] = {name: ([], []) for name in ("own", "other")}
     num_chunks = max(1, len(prompts) * samples // max(chunk, 2 * samples))
     for part in _even_parts(prompts, num_chunks):
         rows = [(prompt, k) for prompt in part for k in range(samples)]
         seeds = [picture_seed("swap", p, k, seed) for p, k in rows]
         drawn = _four_ways(policy, [p for p, _ in rows], seeds, samples, sampling)
         for name, (thoughts, pictures) in drawn.items():
-            seen = [look(picture) for picture in pictures.cpu().numpy()]
+            seen = [detect_objects(picture) for picture in pictures.cpu().numpy()]
             verdicts = [judge(picture, p, found) for picture, (p, _), found in zip(pictures, rows, seen)]
             for first in range(0, len(rows), samples):
                 mine = verdicts[first : first + samples]

@@ -21,7 +21,7 @@ from thinkdraw.benchmarks.statistics import (
     task_mean_score,
 )
 from thinkdraw.errors import UserError
-from thinkdraw.lab.detector import look
+from thinkdraw.lab.detector import detect_objects
 from thinkdraw.lab.facts import QUESTION_TYPES, balanced_question
 from thinkdraw.lab.prompts import SPECS, stream
 from thinkdraw.lab.scenes import draw
@@ -181,7 +181,7 @@ def agreement_on_drawn(
     """
     if len(pictures) != len(prompts) or not len(prompts):
         raise ValueError(f"{len(pictures)} pictures and {len(prompts)} prompts: give one prompt per picture.")
-    truth = [facts_hold(prompt, look(picture)) for prompt, picture in zip(prompts, pictures.cpu().numpy())]
+    truth = [facts_hold(prompt, detect_objects(picture)) for prompt, picture in zip(prompts, pictures.cpu().numpy())]
     row = np.repeat(np.arange(len(truth)), [len(facts) for facts in truth])
     questions = [question.text for prompt in prompts for question in prompt.questions]
     p_yes = questioner.answer(pictures[torch.from_numpy(row)], questions).float().cpu().numpy()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from thinkdraw.benchmarks.base import Layout, PictureSet, Row, row_about
 from thinkdraw.benchmarks.picture_files import Finder
-from thinkdraw.data.tables import inside
+from thinkdraw.data.tables import resolve_inside
 from thinkdraw.data.text_files import csv_rows, json_object, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -85,7 +85,7 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> Layout:
 
 def write_pictures(folder: Path, drawn: PictureSet) -> None:
     for sample, picture in zip(drawn.samples, drawn.pictures, strict=True):
-        atomic_write_bytes(inside(folder, f"{drawn.prompt.id}_{sample}.png", "export"), to_png(picture))
+        atomic_write_bytes(resolve_inside(folder, f"{drawn.prompt.id}_{sample}.png", "export"), to_png(picture))
 
 
 def read_results(path: Path) -> list[Row]:

@@ -102,14 +102,16 @@ def tokenise(
     from thinkdraw.config import load_config
     from thinkdraw.data.corpus_tokens import tokenise as tokens_of
     from thinkdraw.data.corpus_tokens import tokens_folder
-    from thinkdraw.picture_reader import PictureReading, said
+    from thinkdraw.picture_reader import PictureReaderConfig, format_counts
     from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
     from thinkdraw.training.corpus_examples import encoder_of
 
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: tokens are kept beside the shards. Give the corpus folder.")
-    reading = load_config(PictureReading, None, [f"ground={json.dumps(ground)}", f"max_megapixels={max_megapixels}"])
+    reading = load_config(
+        PictureReaderConfig, None, [f"ground={json.dumps(ground)}", f"max_megapixels={max_megapixels}"]
+    )
     encoder = encoder_of(load_trained(policy, device=str(pick_device(device)), precision="fp32"), reading)
     rows, missing, notes = 0, 0, Counter[str]()
     for _, tokens in tokens_of(folder, tokens_folder(folder, encoder), encoder):
@@ -118,4 +120,4 @@ def tokenise(
         notes += tokens.notes
     print(f"{rows} rows, {missing} without a readable picture: {tokens_folder(folder, encoder)}")
     if notes:
-        print(f"pictures: {said(notes)}")
+        print(f"pictures: {format_counts(notes)}")

@@ -49,7 +49,7 @@ def make_prompts(
     )
     overrides = [f"{key}={json.dumps(value)}" for key, value in given.items()]
     config = load_config(prompt_sets.PromptSetConfig, None, [*overrides, f"scales=[{scales}]"])
-    report = prompt_sets.make(config)
+    report = prompt_sets.make_prompt_set(config)
     if json_:
         print((report.folder / prompt_sets.CARD).read_text(encoding="utf-8"), end="")
         return
@@ -78,13 +78,13 @@ def check_leaks(
 
     Example: thinkdraw prompts check prompts/mine --against geneval/evaluation_metadata.jsonl
     """
-    from thinkdraw.data.leak_guard import leaks
+    from thinkdraw.data.leak_guard import find_leaks
     from thinkdraw.data.prompt_files import read_prompts
 
     prompts, rows, leaking = read_prompts(train), [], set()
     for path in against:
         test = read_prompts(path)
-        for leak in leaks(prompts, test):
+        for leak in find_leaks(prompts, test):
             ours, theirs = prompts[leak.train], test[leak.test]
             leaking.add(leak.train)
             rows.append(

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from thinkdraw.config import StrictModel
 from thinkdraw.corpus.teachers.answers import REFUSAL
-from thinkdraw.data.leak_guard import leaks, normalise
-from thinkdraw.data.near_copies import near_copies
+from thinkdraw.data.leak_guard import find_leaks, normalise
+from thinkdraw.data.near_copies import find_near_copies
 from thinkdraw.types import Prompt
 
 
@@ -105,7 +105,7 @@ def repeats(rationales: Sequence[str], min_jaccard: float) -> dict[int, int]:
     found = {i: first[text] for i, text in enumerate(texts) if first.setdefault(text, i) != i}
     unique = [i for i in range(len(texts)) if i not in found]
     mine = [texts[i] for i in unique]
-    for copy in near_copies(mine, mine, min_jaccard):
+    for copy in find_near_copies(mine, mine, min_jaccard):
         # The first copy of a text that repeats none is the text itself.
         if copy.right < copy.left:
             found[unique[copy.left]] = unique[copy.right]
@@ -116,6 +116,6 @@ def leaking(rows: Sequence[Sequence[Prompt]], test: Sequence[Prompt]) -> dict[in
     """Row → how one of its texts is a test prompt. rows: all texts that would be trained on, the first with its clauses."""
     flat = [(row, prompt) for row, prompts in enumerate(rows) for prompt in prompts]
     found: dict[int, str] = {}
-    for leak in leaks([prompt for _, prompt in flat], test):
+    for leak in find_leaks([prompt for _, prompt in flat], test):
         found.setdefault(flat[leak.train][0], leak.reason.partition(" of the ")[2] or leak.reason)
     return found

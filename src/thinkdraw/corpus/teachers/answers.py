@@ -8,7 +8,7 @@ from typing import Annotated, Any, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
 
-from thinkdraw.runtime.chat.thoughts import without_thoughts
+from thinkdraw.runtime.chat.thoughts import strip_thoughts
 
 MAX_CHARACTERS = 40_000
 """Of a whole answer."""
@@ -104,7 +104,7 @@ def parse_answer(text: str) -> Answer:
     """
     if len(text) > MAX_CHARACTERS:
         raise MalformedError("too long", f"the answer has {len(text)} characters; at most {MAX_CHARACTERS} are read.")
-    body = without_thoughts(text)
+    body = strip_thoughts(text)
     if not body:
         raise MalformedError("empty", "the answer was empty.")
     if fenced := _FENCE.match(body):

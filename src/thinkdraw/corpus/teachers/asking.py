@@ -16,7 +16,7 @@ from thinkdraw.corpus.teachers.answers import MalformedError, parse_answer
 from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, Room, back_off_s
 from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, Teacher, TeacherReply, TeacherRequest
 from thinkdraw.errors import UserError
-from thinkdraw.picture_reader import DEFAULT, PictureReading, UnreadableError, read_with_notes, size_of
+from thinkdraw.picture_reader import DEFAULT_CONFIG, PictureReaderConfig, UnreadableError, picture_size, read_with_notes
 from thinkdraw.runtime.inputs.hashing import content_digest
 
 PIXELS_AT_ONCE = 1 << 29
@@ -37,7 +37,7 @@ class Status:
 
 def ask_all(
     queue: Queue, source: Source, teacher: Teacher, limits: LimitSettings, shape: ShapeSettings,
-    show: Callable[[Status], None] = lambda status: None, pictures: PictureReading = DEFAULT,
+    show: Callable[[Status], None] = lambda status: None, pictures: PictureReaderConfig = DEFAULT_CONFIG,
 ) -> bool:  # fmt: skip
     """Ask about all that waits; what was done to a picture when it was read is noted in the queue.
 
@@ -51,7 +51,7 @@ def ask_all(
 class _Loop:
     def __init__(
         self, queue: Queue, source: Source, teacher: Teacher, limits: LimitSettings, shape: ShapeSettings,
-        show: Callable[[Status], None], pictures: PictureReading,
+        show: Callable[[Status], None], pictures: PictureReaderConfig,
     ) -> None:  # fmt: skip
         counts = queue.counts()
         self.pictures, self.room = pictures, Room(PIXELS_AT_ONCE)
@@ -101,7 +101,7 @@ class _Loop:
             stamp = stamp_in(self.source, item)  # before it is read: what changes afterwards has another
             data = await asyncio.to_thread(self.source.picture, item)
             self.queue.saw(item.index, stamp, content_digest([data]))
-            width, height = size_of(data, self.pictures)
+            width, height = picture_size(data, self.pictures)
         except (UnreadableError, OSError) as error:
             return self.queue.settle(item.index, REJECTED, reason=f"unreadable picture: {error}")
         async with self.room.hold(width * height):

@@ -15,7 +15,7 @@ from thinkdraw.corpus.teachers import instructions
 from thinkdraw.corpus.teachers.teachers import BusyError, DeclinedError, TeacherReply, TeacherRequest, conversation
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_data_uri, to_pil
-from thinkdraw.runtime.endpoints import OPENAI, checked_url, openai_key_for
+from thinkdraw.runtime.endpoints import OPENAI, check_url, openai_key_for_url
 from thinkdraw.runtime.json_types import JsonObject
 
 if TYPE_CHECKING:
@@ -72,17 +72,17 @@ class EndpointSettings(StrictModel):
 class EndpointTeacher:
     def __init__(self, settings: EndpointSettings) -> None:
         from thinkdraw.runtime.chat.client import AsyncChat
-        from thinkdraw.runtime.http import AsyncHttpClient, NoAnswer, Patience
+        from thinkdraw.runtime.http import AsyncHttpClient, NoAnswer, RetryPolicy
 
         self.name, self.concurrency = settings.model, settings.concurrency
         self._settings, self._no_answer = settings, NoAnswer
         given = "base_url" if settings.base_url else "OPENAI_BASE_URL"
-        self._url = checked_url(settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, given)
-        key = openai_key_for(self._url, "key_env", settings.key_env)
+        self._url = check_url(settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, given)
+        key = openai_key_for_url(self._url, "key_env", settings.key_env)
         if not key and self._url == OPENAI:
             raise UserError("OPENAI_API_KEY is not set. Export the key, or give base_url of a local server.")
         # The loop counts, waits and tries again itself: a hidden retry would be paid and not counted.
-        patience = Patience(settings.timeout_s, retries=0)
+        patience = RetryPolicy(settings.timeout_s, retries=0)
         self._client, self._has_key = AsyncHttpClient(self._url, key, patience, settings.concurrency), bool(key)
         self._chat = AsyncChat(self._client, self._url, settings.extra_body)
 

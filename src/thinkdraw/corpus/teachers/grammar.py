@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from thinkdraw.errors import UserError
-from thinkdraw.lab.detector import look
+from thinkdraw.lab.detector import detect_objects
 from thinkdraw.lab.prompts import NUMBERS, SENTENCES, article
-from thinkdraw.lab.rationales import place_name, thing_name, write
-from thinkdraw.lab.scenes import LATTICE, PIXELS, STEP, Scene, Thing
+from thinkdraw.lab.rationales import object_name, place_name, write_rationale
+from thinkdraw.lab.scenes import LATTICE, PIXELS, STEP, Scene, SceneObject
 from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES
-from thinkdraw.lab.specs import Spec, Wanted, scene_for
+from thinkdraw.lab.specs import ObjectSpec, Spec, scene_for
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
@@ -29,7 +29,7 @@ def grammar_answer(prompt: Prompt, picture: np.ndarray | None, seed: int) -> str
 
 def scene_of(picture: np.ndarray) -> Scene:
     """What the detector sees, as a scene. Raises UserError where it sees nothing."""
-    found = look(picture) if picture.shape == (PIXELS, PIXELS, 3) else None
+    found = detect_objects(picture) if picture.shape == (PIXELS, PIXELS, 3) else None
     if found is None or not found.detections:
         raise UserError(
             f"a picture of {picture.shape} is not the lab's: the grammar cannot describe it. Choose another teacher."
@@ -40,7 +40,7 @@ def scene_of(picture: np.ndarray) -> Scene:
         row, col = (
             min(max(round(((low + high) / 2 - CELL / 2) / STEP), 0), LATTICE - 1) for low, high in ((y1, y2), (x1, x2))
         )
-        things.append(Thing(detection.label, **detection.attributes, row=row, col=col))
+        things.append(SceneObject(detection.label, **detection.attributes, row=row, col=col))
     return Scene(tuple(sorted(things, key=lambda thing: (thing.row, thing.col))), found.background)
 
 
@@ -54,7 +54,7 @@ def spec_of(prompt: Prompt) -> Spec:
             texture = next((word for word in words if word in TEXTURES), None)
             if "position" in clause:
                 relations.append((len(things), clause["position"][0], clause["position"][1]))
-            things.append(Wanted(shape, clause.get("color"), size, texture, clause["count"]))
+            things.append(ObjectSpec(shape, clause.get("color"), size, texture, clause["count"]))
         grounds = [q.fact["name"] for q in prompt.questions if q.fact and q.fact["kind"] == "background"]
         spec = Spec(tuple(things), tuple(relations), grounds[0] if grounds else None)
         if things and spec.key():
@@ -72,11 +72,11 @@ def describe(scene: Scene, caption: str, rng: np.random.Generator) -> JsonObject
     The dense rationale goes through the things in reading order or, as often, in the caption's: SFT on the lab's own
     rationales, which know the prompt, sees both.
     """
-    things = scene.things
+    things = scene.objects
     short = [f"{thing.color} {thing.shape}" for thing in things]
     body = " and ".join(article(name) for name in short)
     plain = caption or f"a picture of {body}"
-    placed = [(thing_name(thing), place_name(thing.row, thing.col)) for thing in things]
+    placed = [(object_name(thing), place_name(thing.row, thing.col)) for thing in things]
     ground = f"{scene.background} background"
     first = "; then ".join(f"{name} at the {place}" for name, place in placed)
     openings = rng.permutation(len(SENTENCES))[:2]
@@ -90,11 +90,11 @@ def describe(scene: Scene, caption: str, rng: np.random.Generator) -> JsonObject
         "step_by_step": f"step by step: first a {ground}; then {first}.",
         "object_centric": [f"{name} sits {place}." for name, place in placed],
         "region_descriptions": [f"{place}: {name}." for name, place in placed],
-        "detailed_caption": write(replace(scene, things=_as_named(things, caption, rng)), rng),
+        "detailed_caption": write_rationale(replace(scene, objects=_as_named(things, caption, rng)), rng),
     }
 
 
-def _as_named(things: Sequence[Thing], caption: str, rng: np.random.Generator) -> tuple[Thing, ...]:
+def _as_named(things: Sequence[SceneObject], caption: str, rng: np.random.Generator) -> tuple[SceneObject, ...]:
     """In the order in which the caption names their shapes; what it does not tell apart by chance, what it does not name last."""
     shuffled = [things[i] for i in rng.permutation(len(things))]
     places = {shape: caption.find(shape) for shape in SHAPES}

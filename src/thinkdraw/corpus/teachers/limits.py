@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pydantic import Field
 
 from thinkdraw.config import StrictModel
-from thinkdraw.runtime.endpoints import doubled_s
+from thinkdraw.runtime.endpoints import backoff_pause_s
 
 
 class LimitSettings(StrictModel):
@@ -78,7 +78,7 @@ class Pace:
 
 def back_off_s(tries: int, seed: int, first_wait_s: float) -> float:
     """Seconds to wait after a request's `tries`-th failure: the first wait doubled each time up to 60 s, times 0.5 to 1 by `seed`."""
-    return doubled_s(first_wait_s, tries - 1, 60.0) * (0.5 + (seed % 1000) / 2000)
+    return backoff_pause_s(first_wait_s, tries - 1, 60.0) * (0.5 + (seed % 1000) / 2000)
 
 
 class Budget:

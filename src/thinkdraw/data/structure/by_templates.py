@@ -66,10 +66,10 @@ class RuleParser:
     name = "rules"
 
     def __call__(self, texts: list[str]) -> list[Structure | None]:
-        return [parsed(text) for text in texts]
+        return [parse_template(text) for text in texts]
 
 
-def parsed(text: str) -> Structure | None:
+def parse_template(text: str) -> Structure | None:
     """The structure of a prompt of GenEval's, T2I-CompBench's or this project's templates; None where it follows none.
 
     An indefinite article is no count: "a dog" is met by two dogs, "one dog" is not.
@@ -87,11 +87,11 @@ def parsed(text: str) -> Structure | None:
     return _structure(_things(said))
 
 
-Thing = tuple[str, str, int | None]
+NounPhrase = tuple[str, str, int | None]
 """(noun, attributes, count), in the singular."""
 
 
-def _structure(things: "list[Thing | None]", relation: Relation | None = None) -> Structure | None:
+def _structure(things: "list[NounPhrase | None]", relation: Relation | None = None) -> Structure | None:
     found = [thing for thing in things if thing is not None]
     if not found or len(found) < len(things):
         return None
@@ -103,10 +103,10 @@ def _structure(things: "list[Thing | None]", relation: Relation | None = None) -
     )
 
 
-def _all_stated(said: str) -> "list[Thing | None]":
+def _all_stated(said: str) -> "list[NounPhrase | None]":
     """Of "the cup is red and the door is made of wood"; empty for other sentences."""
     parts = [_STATED.fullmatch(part) for part in said.split(" and ")]
-    things: list[Thing | None] = []
+    things: list[NounPhrase | None] = []
     for part in parts:
         word = _MADE_OF.get(part[2], part[2]) if part else ""
         thing = _thing(f"a {part[1]}") if part else None
@@ -116,11 +116,11 @@ def _all_stated(said: str) -> "list[Thing | None]":
     return things
 
 
-def _things(said: str) -> "list[Thing | None]":
+def _things(said: str) -> "list[NounPhrase | None]":
     return [_thing(phrase) for phrase in re.split(r", and |, | and ", said)] if said else []
 
 
-def _thing(phrase: str) -> Thing | None:
+def _thing(phrase: str) -> NounPhrase | None:
     """Of "two red dogs"; None where it is not determiner or number, attributes, noun. A bare plural needs an attribute."""
     words = phrase.split()
     count = COUNTS.get(words[0], int(words[0]) if words[0].isdecimal() else None)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from thinkdraw.data.prompt_files import text_of
-from thinkdraw.data.text_files import cut, json_rows, text_file, text_lines
+from thinkdraw.data.text_files import json_rows, shorten, text_file, text_lines
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.runtime.json_types import JsonObject
@@ -103,7 +103,7 @@ def read_objects(path: Path | str) -> list[tuple[str, str]]:
             continue
         singular, dash, plural = line.partition(" - ")
         if not dash:
-            raise UserError(f"{path} line {number} is {cut(line)}, not of the form singular - plural. Correct it.")
+            raise UserError(f"{path} line {number} is {shorten(line)}, not of the form singular - plural. Correct it.")
         objects.append((singular.strip().lower(), plural.strip().lower()))
     if not objects:
         raise UserError(f"{path} names no object. Give T2I-CompBench's new_objects.txt.")

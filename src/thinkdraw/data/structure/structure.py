@@ -48,7 +48,7 @@ class Parser(Protocol):
 
 
 @dataclass(frozen=True)
-class Filled:
+class FillResult:
     """prompts: all, in order. num_filled: those that a structure was found for; num_left: those that none was found for."""
 
     prompts: list[Prompt]
@@ -58,7 +58,7 @@ class Filled:
 
 def fill_structure(
     prompts: Sequence[Prompt], parser: Parser, cache: Path | str | None = None, chunk: int = 64
-) -> Filled:
+) -> FillResult:
     """The prompts with a structure, where they had none and the parser finds one; others as they are.
 
     cache: a jsonl file of what parsers found, by parser and prompt text; what is there is not asked again. It is written
@@ -79,16 +79,16 @@ def fill_structure(
         known.get((parser.name, p.text), Structure()).on(p) if Structure.of(p) == Structure() else p for p in prompts
     ]
     num_left = sum(Structure.of(prompt) == Structure() for prompt in filled)
-    return Filled(filled, len(bare) - num_left, num_left)
+    return FillResult(filled, len(bare) - num_left, num_left)
 
 
-Known = dict[tuple[str, str], Structure]
+StructureCache = dict[tuple[str, str], Structure]
 """(parser's name, text) → structure."""
 
 
-def read_cache(path: Path) -> Known:
+def read_cache(path: Path) -> StructureCache:
     """What `write_cache` wrote; empty where there is no file."""
-    known: Known = {}
+    known: StructureCache = {}
     for line, row in json_rows(path) if path.exists() else ():
         if not isinstance(row.get("parser"), str):
             raise UserError(
@@ -99,7 +99,7 @@ def read_cache(path: Path) -> Known:
     return known
 
 
-def write_cache(path: Path, known: Known) -> None:
+def write_cache(path: Path, known: StructureCache) -> None:
     """A row per text: `parser`, and the rest as `read_table` reads it."""
     rows = ({"parser": parser} | row_of(structure.on(Prompt(text))) for (parser, text), structure in known.items())
     atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -20,7 +20,7 @@ from thinkdraw.judges.questioners.yes_no import (
     p_yes,
     yes_no_ids,
 )
-from thinkdraw.runtime.chat.thoughts import without_last_word, without_thoughts
+from thinkdraw.runtime.chat.thoughts import drop_last_word, strip_thoughts
 from thinkdraw.runtime.control_tokens import token_escaper
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
@@ -106,8 +106,8 @@ class VlmJudge:
             replies = self._generate([requests[row] for row in rows], max_new_tokens=self.max_new_tokens)
             is_complete = torch.isin(replies, self._ends).any(1).tolist()
             decoded = self.processor.tokenizer.batch_decode(replies, skip_special_tokens=True)
-            for row, text, is_whole in zip(rows, map(without_thoughts, decoded), is_complete):
-                texts[row] = (text if is_whole else without_last_word(text)) or None
+            for row, text, is_whole in zip(rows, map(strip_thoughts, decoded), is_complete):
+                texts[row] = (text if is_whole else drop_last_word(text)) or None
         return texts
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:

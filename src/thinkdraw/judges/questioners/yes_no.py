@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.chat.thoughts import without_thoughts
+from thinkdraw.runtime.chat.thoughts import strip_thoughts
 
 QUESTION_FORMAT = "{question} Answer yes or no."
 """The default message to a chat model; the same for local and served models."""
@@ -32,7 +32,7 @@ def parse_yes_no(text: str | None) -> float:
     brackets, Markdown). What comes after does not count, except that "yes or no" only repeats the question.
     "Yes/no", "no-one", "not", "The answer is yes", "y", "true" and an empty text are no verdict.
     """
-    match = _ANSWER.match(without_thoughts(text or ""))
+    match = _ANSWER.match(strip_thoughts(text or ""))
     return math.nan if match is None else float(match[1].lower() == "yes")
 
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from thinkdraw.runtime.chat.client import Chat
 from thinkdraw.runtime.chat.completion import ChatCompletion
-from thinkdraw.runtime.endpoints import checked_url, key_for
-from thinkdraw.runtime.http import HttpClient, NoAnswer, Patience
+from thinkdraw.runtime.endpoints import check_url, key_for_url
+from thinkdraw.runtime.http import HttpClient, NoAnswer, RetryPolicy
 from thinkdraw.runtime.json_types import JsonMapping
 
 
@@ -34,9 +34,9 @@ class Endpoint:
         backoff_s: float = 0.5,
         extra_body: JsonMapping | None = None,
     ):
-        self.base_url, self.max_concurrent = checked_url(base_url), max_concurrent
-        key = key_for(self.base_url, "api_key_env", api_key_env)
-        client = HttpClient(self.base_url, key, Patience(timeout_s, max_retries, backoff_s), max_concurrent)
+        self.base_url, self.max_concurrent = check_url(base_url), max_concurrent
+        key = key_for_url(self.base_url, "api_key_env", api_key_env)
+        client = HttpClient(self.base_url, key, RetryPolicy(timeout_s, max_retries, backoff_s), max_concurrent)
         self._chat = Chat(client, self.base_url, extra_body)
 
     @property

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thinkdraw.policies.sampling import memory
 from thinkdraw.policies.sampling.steps import Step, Steps
-from thinkdraw.runtime.device import ONE_RECORDS, own_stream
+from thinkdraw.runtime.device import GRAPH_CAPTURE_LOCK, own_stream
 
 TOLERANCE = 1e-2  # of a replay's numbers against the step's own: far above rounding, far below what a wrong one gives
 COLUMNS = 128  # of the cache that a recorded step's attention looks at: a multiple of it, so that few records serve
@@ -128,7 +128,7 @@ class CudaGraphs:
         pool = None if last is None else last.pool()
         asked_from = torch.cuda.current_stream(self.stream.device)
         self.stream.wait_stream(asked_from)
-        with ONE_RECORDS, torch.cuda.stream(self.stream):
+        with GRAPH_CAPTURE_LOCK, torch.cuda.stream(self.stream):
             # Only what this thread does must not disturb the recording: a judge may be at work in another.
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:

@@ -16,7 +16,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 from thinkdraw.policies.fast.cpu_kernels import Kernels, is_silu, kernels_for
 from thinkdraw.policies.fast.short_attention import attend
 from thinkdraw.policies.sampling.cache import rotary_signs
-from thinkdraw.runtime.device import multiplied_in
+from thinkdraw.runtime.device import matmul_dtype
 
 
 class Layer(LlamaDecoderLayer):
@@ -50,7 +50,7 @@ class Layer(LlamaDecoderLayer):
     def _kernels(self, states: Tensor) -> Kernels | None:
         """What runs between the products, None where it cannot."""
         weight, attention = self.input_layernorm.weight, self.self_attn
-        dtype = multiplied_in(states.device, weight.dtype)
+        dtype = matmul_dtype(states.device, weight.dtype)
         if torch.compiler.is_compiling() or (self.training and attention.attention_dropout):
             return None
         if states.dtype != weight.dtype or weight.dtype not in (torch.float32, dtype):

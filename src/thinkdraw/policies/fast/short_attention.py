@@ -6,7 +6,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from thinkdraw.runtime.device import multiplied_in
+from thinkdraw.runtime.device import matmul_dtype
 
 NAME = "thinkdraw_sdpa"
 SHORT = 512  # tokens; beyond, the (L, L) scores of plain products cost more memory than they save time
@@ -28,7 +28,7 @@ def attend(
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
     groups, (rows, heads, length, width) = query.shape[1] // key.shape[1], query.shape
-    dtype = multiplied_in(query.device, query.dtype)
+    dtype = matmul_dtype(query.device, query.dtype)
     key, value = (repeat_kv(states.to(dtype), groups).flatten(0, 1) for states in (key, value))
     lowest = torch.finfo(torch.bfloat16).min  # a number in fp32 too
     if mask is None:

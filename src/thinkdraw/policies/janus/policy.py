@@ -29,7 +29,7 @@ from thinkdraw.policies.sampling.noise import derive_seeds
 from thinkdraw.policies.sampling.partial import PartialRollouts, pad_rows
 from thinkdraw.policies.sampling.sampler import Sampler
 from thinkdraw.policies.sampling.session import DecodingSession
-from thinkdraw.runtime.device import autocast, settle_vector_math
+from thinkdraw.runtime.device import autocast, warm_up_vector_math
 from thinkdraw.types import Context, PictureSpec, Prompt, Rollouts, Sampling, ThoughtFormat, TokenLogProbs
 
 CAPTION_REQUEST = "describe this picture."
@@ -54,7 +54,7 @@ class JanusPolicy:
         guidance_in_loss: GuidanceInLoss = "same", train_understanding: bool = False, max_rows: int | None = None,
         cuda_graphs: bool = True, lora: LoraSettings | None = None,
     ):  # fmt: skip
-        settle_vector_math()
+        warm_up_vector_math()
         self.processor = processor
         self.precision, self.max_rows, self.cuda_graphs = precision, max_rows, cuda_graphs
         config: Any = model.config

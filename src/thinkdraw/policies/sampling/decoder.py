@@ -15,7 +15,7 @@ from thinkdraw.policies import speed
 from thinkdraw.policies.lora import active_adapter
 from thinkdraw.policies.sampling.cache import CacheShape, KVCache, Rotation, rotary_signs
 from thinkdraw.policies.sampling.operations import Map, Operations
-from thinkdraw.runtime.device import multiplied_in
+from thinkdraw.runtime.device import matmul_dtype
 
 
 class Decoder:
@@ -27,7 +27,7 @@ class Decoder:
     def __init__(self, model: JanusForConditionalGeneration) -> None:
         language_model: Any = model.model.language_model
         weight = model.lm_head.weight
-        dtype = multiplied_in(weight.device, weight.dtype)
+        dtype = matmul_dtype(weight.device, weight.dtype)
         first = language_model.layers[0].self_attn
         self.shape = CacheShape(len(language_model.layers), first.k_proj.out_features // first.head_dim, first.head_dim)
         self.operations = speed.operations(weight.device, dtype, self.shape.width)

@@ -12,7 +12,7 @@ from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.revision import judges_revision, refuse_changed_judges, user_code_files
 from thinkdraw.rewards.user_rewards import as_reward
 from thinkdraw.runtime.checkpoint import State
-from thinkdraw.runtime.inputs.noted import Input
+from thinkdraw.runtime.inputs.run_inputs import Input
 from thinkdraw.training.run import Run
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Reward, Verdicts

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from thinkdraw.data.leak_guard import text_key
-from thinkdraw.data.tables import say_counts
+from thinkdraw.data.tables import print_counts
 from thinkdraw.policies.sampling.noise import derive_seeds
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.monitor import OPTIMISED, OveroptimisationMonitor, Scores
@@ -26,7 +26,7 @@ class Validation:
         source, count, read = self.settings.prompts.source, self.settings.prompts.count, len(self.prompts)
         if source != "lab" and read > count:
             self.prompts = [self.prompts[i * read // count] for i in range(count)]
-            say_counts(f"validation prompts of {source}", {"read": read, "used, spread evenly": count})
+            print_counts(f"validation prompts of {source}", {"read": read, "used, spread evenly": count})
         self.monitor = OveroptimisationMonitor(self.settings)
 
     def warn_of_shared_prompts(self, training: Sequence[Prompt]) -> None:
@@ -39,7 +39,7 @@ class Validation:
         trained = {text_key(prompt.text) for prompt in training}
         if shared := sum(text_key(prompt.text) in trained for prompt in self.prompts):
             source = f"validation prompts of {self.settings.prompts.source}"
-            say_counts(
+            print_counts(
                 source,
                 {"read": len(self.prompts), "of them trained on: the best checkpoint is chosen by these too": shared},
             )

@@ -5,7 +5,7 @@ import re
 
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import check_judge, check_template, picture_requests, scores_from_replies
-from thinkdraw.runtime.chat.thoughts import without_thoughts
+from thinkdraw.runtime.chat.thoughts import strip_thoughts
 from thinkdraw.types import Rollouts, Verdicts, Writer
 
 INSTRUCTION = r"""You are shown an image that was generated for this text prompt: "{prompt}"
@@ -29,7 +29,7 @@ def boxed_verdict(reply: str) -> float:
     earlier
     one says: the reply was cut.
     """
-    _, box, rest = without_thoughts(reply).rpartition(_BOX)
+    _, box, rest = strip_thoughts(reply).rpartition(_BOX)
     verdict = _VERDICT.match(rest) if box else None
     return float(verdict[1] or verdict[2]) if verdict else math.nan
 

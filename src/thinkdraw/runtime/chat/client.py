@@ -3,7 +3,7 @@
 import json
 
 from thinkdraw.runtime.chat.completion import ChatCompletion, read_completion
-from thinkdraw.runtime.chat.dialect import Dialect, with_fields
+from thinkdraw.runtime.chat.dialect import Dialect, merge_fields
 from thinkdraw.runtime.http import AsyncHttpClient, HttpClient, NoAnswer
 from thinkdraw.runtime.json_types import JsonMapping
 
@@ -11,14 +11,14 @@ CHAT = "/chat/completions"
 
 
 class Chat:
-    """Requests to one server, in its dialect. extra_body: as in `with_fields`."""
+    """Requests to one server, in its dialect. extra_body: as in `merge_fields`."""
 
     def __init__(self, client: HttpClient, where: str, extra_body: JsonMapping | None = None) -> None:
         self.client, self._extra, self.dialect = client, dict(extra_body or {}), Dialect(where, extra_body)
 
     def ask(self, body: JsonMapping) -> ChatCompletion:
         """Raises NoAnswer when the last try failed too."""
-        body = with_fields(body, self._extra)
+        body = merge_fields(body, self._extra)
         while True:
             sent = self.dialect.put(body)
             try:
@@ -35,7 +35,7 @@ class AsyncChat:
         self.client, self._extra, self.dialect = client, dict(extra_body or {}), Dialect(where, extra_body)
 
     async def ask(self, body: JsonMapping) -> ChatCompletion:
-        body = with_fields(body, self._extra)
+        body = merge_fields(body, self._extra)
         while True:
             sent = self.dialect.put(body)
             try:

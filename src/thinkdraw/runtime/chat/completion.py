@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from thinkdraw.runtime.chat.thoughts import without_last_word, without_thoughts
-from thinkdraw.runtime.http import NoAnswer, in_a_line, said_by
+from thinkdraw.runtime.chat.thoughts import drop_last_word, strip_thoughts
+from thinkdraw.runtime.http import NoAnswer, error_message, printable_line
 from thinkdraw.runtime.json_types import JsonMapping
 
 NO_CHOICES = "a reply without an answer"
@@ -26,13 +26,13 @@ def _joined(content: object) -> object:
 def _part(part: JsonMapping) -> str:
     kind = part.get("type", "text")
     if kind in ("thinking", "reasoning"):
-        return f"<think>{in_a_line(str(part.get(kind) or part.get('text')))}</think>"
+        return f"<think>{printable_line(str(part.get(kind) or part.get('text')))}</think>"
     text = part.get("text") if kind in ("text", "output_text") else ""
     return text if isinstance(text, str) else ""
 
 
 def _text_or_none(value: object) -> str | None:
-    return in_a_line(value) if isinstance(value, str) else None
+    return printable_line(value) if isinstance(value, str) else None
 
 
 def _count(value: object) -> int:
@@ -107,7 +107,7 @@ class ChatCompletion(BaseModel):
     @cached_property
     def text(self) -> str:
         """The first choice's text without thoughts."""
-        return without_thoughts(self.choices[0].message.content or "")
+        return strip_thoughts(self.choices[0].message.content or "")
 
     @property
     def is_cut(self) -> bool:
@@ -116,7 +116,7 @@ class ChatCompletion(BaseModel):
     @property
     def whole_words(self) -> str:
         """`text`; of a cut one all but the last word, of which nobody knows whether it is whole."""
-        return without_last_word(self.text) if self.is_cut else self.text
+        return drop_last_word(self.text) if self.is_cut else self.text
 
     @property
     def lack(self) -> str:
@@ -137,7 +137,7 @@ class ChatCompletion(BaseModel):
         """The beginning of whatever came, a refusal or thoughts too, for people to see."""
         message = self.choices[0].message
         texts = (message.refusal, message.content, message.reasoning_content, message.reasoning)
-        return in_a_line(next(filter(None, texts), ""))[:80]
+        return printable_line(next(filter(None, texts), ""))[:80]
 
 
 def read_completion(body: bytes) -> ChatCompletion:
@@ -145,11 +145,13 @@ def read_completion(body: bytes) -> ChatCompletion:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise NoAnswer("unreadable reply", in_a_line(body[:200].decode(errors="replace"))[:80], status=200) from error
+        raise NoAnswer(
+            "unreadable reply", printable_line(body[:200].decode(errors="replace"))[:80], status=200
+        ) from error
     if isinstance(value, dict) and value.get("error") and not value.get("choices"):
         code = value["error"].get("code") if isinstance(value["error"], dict) else None
         status = code if isinstance(code, int) and 400 <= code < 600 else 200
-        raise NoAnswer("an error in place of a reply", said_by(body), status)
+        raise NoAnswer("an error in place of a reply", error_message(body), status)
     if isinstance(value, dict) and value.get("choices") == []:
         raise NoAnswer(NO_CHOICES, "its list of choices is empty", status=200)
     try:
@@ -157,4 +159,4 @@ def read_completion(body: bytes) -> ChatCompletion:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise NoAnswer("unreadable reply", in_a_line(f"{place}: {first['msg']}")[:120], status=200) from error
+        raise NoAnswer("unreadable reply", printable_line(f"{place}: {first['msg']}")[:120], status=200) from error

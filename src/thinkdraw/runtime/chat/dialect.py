@@ -7,8 +7,8 @@ import warnings
 from thinkdraw.runtime.http import NoAnswer
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
-OTHER_NAME = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-CAN_DO_WITHOUT = ("temperature", "seed", "response_format")
+ALTERNATIVE_NAMES = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+OPTIONAL_FIELDS = ("temperature", "seed", "response_format")
 _REFUSAL = re.compile(
     r"unsupported|not (?:be )?(?:support|permit|allow|accept)ed|(?:does|do) not support|unrecogni[sz]ed|unknown|unexpected|"
     r"extra|deprecated|no longer|invalid (?:parameter|argument|field|key)",
@@ -16,10 +16,10 @@ _REFUSAL = re.compile(
 )
 
 
-def with_fields(body: JsonMapping, extra_body: JsonMapping) -> JsonObject:
+def merge_fields(body: JsonMapping, extra_body: JsonMapping) -> JsonObject:
     """The request with a user's fields in it; one that is null, and the one of two names for the same, are taken out."""
     both = {**body, **extra_body}
-    for name, other in OTHER_NAME.items():
+    for name, other in ALTERNATIVE_NAMES.items():
         if extra_body.get(other) is not None and name not in extra_body:
             both.pop(name, None)
     return {name: value for name, value in both.items() if value is not None}
@@ -50,9 +50,9 @@ class Dialect:
             return False
         with self._lock:
             for name in sent.keys() - self._fixed - self._spoken.keys() - set(filter(None, self._spoken.values())):
-                if name in OTHER_NAME and self._refuses(name, refusal.detail):
-                    self._spoken[name] = OTHER_NAME[name]
-                elif name in CAN_DO_WITHOUT and _names(name, refusal.detail):
+                if name in ALTERNATIVE_NAMES and self._refuses(name, refusal.detail):
+                    self._spoken[name] = ALTERNATIVE_NAMES[name]
+                elif name in OPTIONAL_FIELDS and _names(name, refusal.detail):
                     self._spoken[name] = None
                     warnings.warn(
                         f"{self._where} refuses {name} ({refusal.detail}): requests are sent without it.", stacklevel=3
@@ -62,7 +62,7 @@ class Dialect:
     @staticmethod
     def _refuses(name: str, said: str) -> bool:
         """Whether it is the name that is refused: a number that is too large has the same name in its refusal."""
-        return _names(name, said) and (_names(OTHER_NAME[name], said) or bool(_REFUSAL.search(said)))
+        return _names(name, said) and (_names(ALTERNATIVE_NAMES[name], said) or bool(_REFUSAL.search(said)))
 
 
 def _names(field: str, text: str) -> bool:

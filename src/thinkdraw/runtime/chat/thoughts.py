@@ -8,7 +8,7 @@ _BEGIN = re.compile(rf"<{_NAME}>|\[THINK\]|◁think▷|<\|channel\|>\s*(?:analys
 _END = re.compile(rf"</{_NAME}>|\[/THINK\]|◁/think▷|<\|channel\|>\s*final\s*<\|message\|>", re.IGNORECASE)
 
 
-def without_thoughts(text: str) -> str:
+def strip_thoughts(text: str) -> str:
     """What stands after the last thought; nothing of one that does not end.
 
     A thought may end without having begun, where the chat template begins it.
@@ -18,6 +18,6 @@ def without_thoughts(text: str) -> str:
     return text[last : begun.start() if begun else None].strip()
 
 
-def without_last_word(text: str) -> str:
+def drop_last_word(text: str) -> str:
     """A text that was cut, without the word that it was cut in."""
     return re.sub(r"\S*\Z", "", text).rstrip()

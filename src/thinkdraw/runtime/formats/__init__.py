@@ -34,7 +34,7 @@ def one_line(error: BaseException, most: int = MAX_SHOWN) -> str:
 
 
 @contextmanager
-def reading(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Iterator[None]:
+def name_file_in_errors(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Iterator[None]:
     """Turn whatever a library raises about a file's content into one line that names the file.
 
     way_out: a sentence. For blocks that do nothing but read: an error of other code would be blamed on the file.
@@ -89,7 +89,7 @@ def holds_value(text: bytes) -> bool:
 
 def read_json(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Any:
     """Read a JSON file. Raises `kind` naming it."""
-    with reading(path, way_out, kind):
+    with name_file_in_errors(path, way_out, kind):
         return parse_json(Path(path).read_bytes())
 
 
@@ -216,7 +216,7 @@ def parse_yaml(text: str) -> Any:
 
 def read_yaml(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Any:
     """Read a YAML file as `parse_yaml` does. Raises `kind` naming it."""
-    with reading(path, way_out, kind):
+    with name_file_in_errors(path, way_out, kind):
         with Path(path).open("rb") as file:
             data = file.read(MAX_YAML_BYTES + 1)
         return parse_yaml(data.decode("utf-8-sig"))
@@ -264,7 +264,7 @@ def read_parquet(
 
     # An open file: given a path, pyarrow would take `scores=1/` above it for a partition. One of pyarrow's own: its
     # threads may let go of the file after this returns, and letting go of Python's own while Python ends aborts.
-    with reading(path, way_out, kind), pa.OSFile(str(path)) as file:
+    with name_file_in_errors(path, way_out, kind), pa.OSFile(str(path)) as file:
         return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
 
@@ -272,7 +272,7 @@ def read_safetensors(path: Path | str, way_out: str, kind: type[UserError] = Use
     """Read tensors by name. Raises `kind` naming the file."""
     from safetensors.torch import load_file
 
-    with reading(path, way_out, kind):
+    with name_file_in_errors(path, way_out, kind):
         return load_file(path)
 
 

@@ -23,41 +23,41 @@ def digest_of(value: object) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
-def sealed(value: JsonMapping) -> JsonObject:
+def seal(value: JsonMapping) -> JsonObject:
     """The object with its digest behind it."""
     return {**value, SEAL: digest_of(value)}
 
 
-def unsealed(value: JsonMapping) -> JsonObject:
-    """The object as it was before `sealed`. Raises ValueError if its values are not those that were sealed."""
+def unseal(value: JsonMapping) -> JsonObject:
+    """The object as it was before `seal`. Raises ValueError if its values are not those that were sealed."""
     content = {name: inner for name, inner in value.items() if name != SEAL}
     if SEAL in value and value[SEAL] != digest_of(content):
         raise ValueError("its values are not those that were written, by their digest: it was edited or damaged")
     return content
 
 
-def sealed_line(row: JsonMapping) -> str:
+def seal_line(row: JsonMapping) -> str:
     """A row of a JSON-lines file. Raises ValueError for NaN and infinity."""
-    return json.dumps(sealed(row), ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(seal(row), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def unsealed_line(line: str | bytes, *, to_show: bool = False) -> JsonObject:
-    """A row that `sealed_line` wrote, or an older one without a digest. Raises ValueError. to_show: see `parse_json`."""
+def unseal_line(line: str | bytes, *, to_show: bool = False) -> JsonObject:
+    """A row that `seal_line` wrote, or an older one without a digest. Raises ValueError. to_show: see `parse_json`."""
     row = parse_json(line, to_show=to_show)
     if not isinstance(row, dict):
         raise ValueError(f"it holds a {type(row).__name__}, not an object with names")
-    return unsealed(row)
+    return unseal(row)
 
 
 def write_sealed(path: Path | str, value: JsonMapping) -> None:
     """Write an object as indented JSON with its digest, all of it or nothing."""
-    atomic_write_json(path, sealed(value))
+    atomic_write_json(path, seal(value))
 
 
 def read_sealed(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> JsonObject:
     """The object that `write_sealed` wrote, or an older one without a digest. Raises `kind` naming the file."""
     value = read_json_object(path, way_out, kind)
     try:
-        return unsealed(value)
+        return unseal(value)
     except ValueError as error:
         raise kind(f"{path} cannot be used: {error}. {way_out}") from error

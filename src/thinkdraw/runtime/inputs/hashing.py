@@ -13,7 +13,7 @@ from torch import Tensor
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
 
-MADE_OF = "made_of"  # key of a cache file's metadata: the hash of everything that it was made of
+SOURCES_HASH = "made_of"  # key of a cache file's metadata: the hash of everything that it was made of
 _SETTLED_S = 2.0  # a file changed later than so long before it was read may change again within the clock's tick
 
 

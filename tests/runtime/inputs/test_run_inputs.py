@@ -4,7 +4,7 @@ import pytest
 
 from thinkdraw.errors import HeldError, UserError
 from thinkdraw.runtime.formats.sealed import read_sealed
-from thinkdraw.runtime.inputs.noted import INPUTS, Input, Inputs
+from thinkdraw.runtime.inputs.run_inputs import INPUTS, Input, Inputs
 
 
 def noted(folder, changed="refuse", **contents):

@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from thinkdraw.runtime.inputs.kept_tensors import read_tensors, write_tensors
+from thinkdraw.runtime.inputs.tensor_files import read_tensors, write_tensors
 
 TOKENS = torch.arange(12, dtype=torch.int32).to(torch.uint16).view(3, 4)
 

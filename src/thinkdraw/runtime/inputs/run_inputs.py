@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from thinkdraw.errors import HeldError
-from thinkdraw.runtime.formats import reading
+from thinkdraw.runtime.formats import name_file_in_errors
 from thinkdraw.runtime.formats.sealed import read_sealed, write_sealed
 from thinkdraw.runtime.inputs.hashing import content_digest
 
@@ -89,5 +89,5 @@ class Inputs:
             return {}
         way_out = "Restore it; or remove it, and the run goes on with its inputs as they are now."
         rows = read_sealed(file, way_out)
-        with reading(file, way_out):
+        with name_file_in_errors(file, way_out):
             return {name: Input(**row) for name, row in rows.items()}
