@@ -13,6 +13,7 @@ from thinkdraw.cli.corpus.verbs import corpus_app
 from thinkdraw.cli.evaluate.thoughts import thoughts
 from thinkdraw.cli.evaluate.verb import evaluate
 from thinkdraw.cli.evidence import evidence
+from thinkdraw.cli.explain import explain
 from thinkdraw.cli.generate import generate
 from thinkdraw.cli.listing import list_
 from thinkdraw.cli.plan import plan
@@ -44,6 +45,7 @@ for verb in (thoughts, check, report, sweep, compare, sample, score, store, plan
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(corpus_app, name="corpus")
 app.command(name="list")(list_)
+app.command()(explain)
 
 
 @app.callback()

@@ -26,9 +26,6 @@ class Target:
 
 
 _ABOUT = {
-    "tokenizer": "Train the lab's picture tokenizer from nothing.",
-    "pretrain": "Train the lab's Janus from nothing: to draw, to write thoughts, to answer about pictures.",
-    "clip": "Train the lab's CLIP from nothing: it scores how well a picture fits a text.",
     "sft": "Supervised fine-tuning: imitate prompt, thought and picture (ReasonGen-R1, arXiv 2505.24875).",
     "grpo": "Reinforcement learning from groups of judged rollouts (GRPO, arXiv 2402.03300).",
     "preference": "Learn from pairs of judged rollouts: DPO (arXiv 2305.18290) or REBEL (arXiv 2404.16767).",
@@ -38,6 +35,9 @@ _ABOUT = {
     "verifier_data": "Make labelled pictures, finished and unfinished, to train a verifier on.",
     "verifier": "Train a judge that says whether a picture shows its prompt, or an unfinished one will.",
     "sweep": "Train several cells of settings with several seeds, and compare them at stated cost.",
+    "tokenizer": "Train the lab's picture tokenizer from nothing.",
+    "pretrain": "Train the lab's Janus from nothing: to draw, to write thoughts, to answer about pictures.",
+    "clip": "Train the lab's CLIP from nothing: it scores how well a picture fits a text.",
 }
 _STARTED_BY = {
     "corpus": "thinkdraw corpus write CONFIG",
@@ -95,6 +95,6 @@ _OTHERS = {
     ),
 }
 TARGETS: dict[str, Target] = {
-    name: Target(module, model, _ABOUT[name], _STARTED_BY.get(name, "thinkdraw train CONFIG"))
-    for name, (module, model) in RECIPES.items()
+    name: Target(*RECIPES[name], about, _STARTED_BY.get(name, "thinkdraw train CONFIG"))
+    for name, about in _ABOUT.items()
 } | _OTHERS
