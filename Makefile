@@ -27,7 +27,7 @@ define EXPLAIN_FAILURE
   exit 1; }
 endef
 
-.PHONY: setup quickstart test test-all lint evidence clean
+.PHONY: setup quickstart test test-all docs lint evidence clean
 
 setup: $(STAMP)
 
@@ -47,6 +47,11 @@ test: setup
 
 test-all: setup
 	$(BIN)/python -m pytest -q -m slow
+
+# Writes the pages that are made from the code.
+docs: setup
+	$(BIN)/python docs/make_architecture.py
+	$(BIN)/python -m thinkdraw.settings
 
 lint: setup
 	$(BIN)/ruff check .
