@@ -3,13 +3,13 @@
 import pytest
 
 from thinkdraw.config import dump_config, load_config
-from thinkdraw.recipes.catalog import read_config, shipped
+from thinkdraw.recipes.catalog import read_config, shipped_configs
 from thinkdraw.runtime.formats import parse_yaml
 from thinkdraw.settings.commented import WIDEST, commented_yaml
 from thinkdraw.studies.quickstart import QuickstartConfig
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_comments_change_no_value_and_fit_a_line(name: str, tmp_path):
     config = read_config(name)
     text = commented_yaml(config)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from thinkdraw.recipes.catalog import RECIPES, shipped
+from thinkdraw.recipes.catalog import RECIPES, shipped_configs
 from thinkdraw.settings.catalog import TARGETS
 from thinkdraw.settings.explain import recipe_of
 from thinkdraw.settings.page import page
@@ -31,9 +31,9 @@ def test_the_page_of_settings_is_what_the_schemas_say():
     assert PAGE.read_text(encoding="utf-8") == page(), WAY_OUT
 
 
-@pytest.mark.parametrize("name", shipped())
+@pytest.mark.parametrize("name", shipped_configs())
 def test_a_shipped_configuration_names_its_schema_for_editors(name: str):
-    file = shipped()[name]
+    file = shipped_configs()[name]
     schema = f"schema/{recipe_of(file)}.json"
     assert f"\n# yaml-language-server: $schema={schema}\nrecipe:" in file.read_text(encoding="utf-8")
     assert (file.parent / schema).is_file()

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from thinkdraw.errors import UserError, printable
-from thinkdraw.recipes.catalog import shipped
+from thinkdraw.recipes.catalog import shipped_configs
 from thinkdraw.runtime.formats import read_yaml_object
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.settings.catalog import TARGETS
@@ -73,8 +73,8 @@ def matching(word: str) -> list[Named]:
 def _resolved(word: str) -> str:
     """Put the target in place of a shipped configuration, or of `evaluate`."""
     first, dot, rest = word.partition(".")
-    if first not in TARGETS and first in shipped():
-        first = recipe_of(shipped()[first])
+    if first not in TARGETS and first in shipped_configs():
+        first = recipe_of(shipped_configs()[first])
     return ("eval" if first == "evaluate" else first) + dot + rest
 
 
@@ -111,7 +111,7 @@ def _target_text(name: str) -> str:
     target = TARGETS[name]
     settings = [each for each in settings_of(name) if "." not in each.key]
     head = [f"{name}: {target.about}", f"    {target.command}"]
-    if names := [config for config, path in shipped().items() if recipe_of(path) == name]:
+    if names := [config for config, path in shipped_configs().items() if recipe_of(path) == name]:
         head += textwrap.wrap(f"shipped: {', '.join(names)}", _width(), initial_indent="    ", subsequent_indent="    ")
     texts = [_text(name, each, _inner_hint(name, each)) for each in settings]
     also = [other for other in TARGETS for each in settings_of(other) if each.key == name]
@@ -212,7 +212,7 @@ def recipe_of(file: Path) -> str:
 
 def shipped_values(target: str, key: str) -> Iterator[tuple[str, str]]:
     """Find the shipped configurations that set a key; yields names and values."""
-    for name, file in shipped().items():
+    for name, file in shipped_configs().items():
         if recipe_of(file) != target:
             continue
         value: object = read_yaml_object(file, "Restore it: install thinkdraw again.")
