@@ -4,7 +4,7 @@ import pytest
 from tests.benchmarks.stub import StubPolicy
 
 from thinkdraw.benchmarks.drawing import picture_seed
-from thinkdraw.benchmarks.drawn_folder import draw_into, drawn_places
+from thinkdraw.benchmarks.drawn_folder import draw_into_folder, drawn_files
 from thinkdraw.benchmarks.latency import latency
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
@@ -17,7 +17,7 @@ SETTINGS = {"benchmark": "geneval", "revision": "stub"}
 
 def draw(folder, policy=None, prompts=PROMPTS, settings=SETTINGS, **more):
     more = {"samples": 2, "seed": 0, "chunk": 4} | more
-    return draw_into(folder, policy or StubPolicy(EXAMPLES), prompts, settings, Sampling(), **more)
+    return draw_into_folder(folder, policy or StubPolicy(EXAMPLES), prompts, settings, Sampling(), **more)
 
 
 def files(folder):
@@ -28,7 +28,7 @@ def test_every_picture_has_a_file_and_a_row_with_its_own_seed(tmp_path):
     rows = draw(tmp_path)
     assert [(r["prompt_index"], r["sample"]) for r in rows] == [(i, k) for i in range(6) for k in range(2)]
     assert [r["seed"] for r in rows] == [picture_seed("geneval", PROMPTS[i], k, 0) for i in range(6) for k in range(2)]
-    assert len(files(tmp_path)) == 12 and drawn_places(tmp_path, PROMPTS, 2).keys() == {
+    assert len(files(tmp_path)) == 12 and drawn_files(tmp_path, PROMPTS, 2).keys() == {
         (i, k) for i in range(6) for k in range(2)
     }
     assert (

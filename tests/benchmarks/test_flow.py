@@ -9,7 +9,7 @@ from thinkdraw.benchmarks.base import PictureFile
 from thinkdraw.benchmarks.flow import prompt_notes, report_on, score_pictures, summary_of
 from thinkdraw.benchmarks.geneval.benchmark import GenEval
 from thinkdraw.benchmarks.geneval.files import find_pictures, write_prompt_folder
-from thinkdraw.benchmarks.picture_files import list_pictures, read_place
+from thinkdraw.benchmarks.picture_files import list_pictures, read_picture_file
 from thinkdraw.benchmarks.settings import git_hash_of, sha256_of
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -23,13 +23,13 @@ def layout(folder, values=((1, 0), (1, 1), (0, 0), (1, 0)), size=8):
     return folder
 
 
-def listing(folder, samples=2, prompts=PROMPTS):
+def inventory(folder, samples=2, prompts=PROMPTS):
     return list_pictures(folder, find_pictures(folder, list(PROMPTS.values())), prompts, samples)
 
 
 def score(pictures, out=None, detector=None, samples=2, **more):
     benchmark = GenEval(detector or PixelDetector())
-    rows = score_pictures(benchmark, PROMPTS, listing(pictures, samples), out, samples=samples, **more)
+    rows = score_pictures(benchmark, PROMPTS, inventory(pictures, samples), out, samples=samples, **more)
     return benchmark, rows
 
 
@@ -47,7 +47,7 @@ def test_missing_pictures_are_named_counted_and_not_judged(tmp_path):
     layout(tmp_path)
     (tmp_path / "00001/samples/0000.png").unlink()
     benchmark, rows = score(tmp_path)
-    found = listing(tmp_path)
+    found = inventory(tmp_path)
     report = report_on(benchmark, rows, found.notes())
     assert rows[2]["verdict"] is None and rows[2]["problem"] == "the picture is missing"
     assert (report.overall.value, report.overall.pictures, report.overall.num_no_verdict) == (3 / 7, 7, 1)
@@ -59,7 +59,7 @@ def test_files_that_nobody_asked_for_are_named(tmp_path):
     for name in ("cat.jpg", "00000/samples/0002.png", "00009/samples/0000.png", "00000/grid.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(to_png(picture(0)))
-    (note,) = listing(tmp_path).notes()
+    (note,) = inventory(tmp_path).notes()
     assert note == (
         "3 files were not judged: 1 not asked for (00000/samples/0002.png); 1 of prompts beyond the 4 there are "
         "(00009/samples/0000.png); 1 not where the layout has pictures (cat.jpg)"
@@ -69,7 +69,7 @@ def test_files_that_nobody_asked_for_are_named(tmp_path):
 def test_pictures_of_another_size_are_named(tmp_path):
     layout(tmp_path)
     write_prompt_folder(tmp_path, pictures_of(PROMPTS[0], 1, 0, size=6))
-    assert listing(tmp_path).notes() == ["pictures differ in size: 6 of 8×8, 2 of 6×6"]
+    assert inventory(tmp_path).notes() == ["pictures differ in size: 6 of 8×8, 2 of 6×6"]
 
 
 def test_a_damaged_picture_has_no_verdict_and_its_name_is_in_the_report(tmp_path):
@@ -125,7 +125,7 @@ def test_what_the_benchmark_leaves_out_by_its_own_rule_is_no_failure(tmp_path):
             return [{**row, "verdict": None, "left_out": True} if row["prompt_index"] < 2 else row
                     for row in super().judge(sets)]  # fmt: skip
 
-    pictures = listing(layout(tmp_path / "pictures"))
+    pictures = inventory(layout(tmp_path / "pictures"))
     for num_judged in (8, 0):
         benchmark = Drops(detector := PixelDetector())
         rows = score_pictures(benchmark, PROMPTS, pictures, tmp_path / "out", samples=2)
@@ -162,7 +162,7 @@ def test_only_some_pictures_are_in_memory_at_once(tmp_path):
             return super().judge(sets)
 
     benchmark = Counts(PixelDetector())
-    score_pictures(benchmark, PROMPTS, listing(layout(tmp_path)), None, samples=2, prompts_at_once=2)
+    score_pictures(benchmark, PROMPTS, inventory(layout(tmp_path)), None, samples=2, prompts_at_once=2)
     assert benchmark.largest == 4  # two prompts of two pictures
 
 
@@ -172,11 +172,11 @@ def test_a_quarter_of_a_grid_is_read_and_other_shapes_are_refused(tmp_path):
     grid = np.zeros((8, 8, 3), dtype=np.uint8)
     grid[4:, :4] = 7
     (tmp_path / "grid.png").write_bytes(to_png(grid))
-    quarters = {cell: read_place(PictureFile(tmp_path / "grid.png", cell)).pixels for cell in ((0, 0), (1, 0))}
+    quarters = {cell: read_picture_file(PictureFile(tmp_path / "grid.png", cell)).pixels for cell in ((0, 0), (1, 0))}
     assert quarters[1, 0].shape == (4, 4, 3) and quarters[1, 0].min() == 7 and quarters[0, 0].max() == 0
     (tmp_path / "wide.png").write_bytes(to_png(grid[:6]))
     with pytest.raises(ValueError, match="8×6 pixels are not a 2×2 grid"):
-        read_place(PictureFile(tmp_path / "wide.png", (0, 0)))
+        read_picture_file(PictureFile(tmp_path / "wide.png", (0, 0)))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.benchmarks.helpers import PixelDetector, geneval_prompt, pictures_of
 from tests.benchmarks.stub import StubPolicy
 
-from thinkdraw.benchmarks.drawn_folder import draw_into
+from thinkdraw.benchmarks.drawn_folder import draw_into_folder
 from thinkdraw.benchmarks.flow import score_pictures
 from thinkdraw.benchmarks.geneval.benchmark import GenEval
 from thinkdraw.benchmarks.geneval.files import find_pictures, write_prompt_folder
@@ -38,7 +38,7 @@ class KilledDetector(PixelDetector):
 
 def draw(folder, policy):
     prompts = {i: e.prompt for i, e in enumerate(EXAMPLES)}
-    return draw_into(folder, policy, prompts, {"benchmark": "x"}, Sampling(), samples=2, seed=0, chunk=4)
+    return draw_into_folder(folder, policy, prompts, {"benchmark": "x"}, Sampling(), samples=2, seed=0, chunk=4)
 
 
 def score(folder, detector):
@@ -46,8 +46,8 @@ def score(folder, detector):
         if not (folder / "pictures" / prompt.id).is_dir():
             write_prompt_folder(folder / "pictures", pictures_of(prompt, 1, i % 2, index=i))
     places = find_pictures(folder / "pictures", list(DOGS.values()))
-    listing = list_pictures(folder / "pictures", places, DOGS, 2)
-    return score_pictures(GenEval(detector), DOGS, listing, folder / "out", samples=2, prompts_at_once=2)
+    inventory = list_pictures(folder / "pictures", places, DOGS, 2)
+    return score_pictures(GenEval(detector), DOGS, inventory, folder / "out", samples=2, prompts_at_once=2)
 
 
 def test_drawing_and_judging_go_on_after_sigkill(tmp_path):

@@ -9,7 +9,7 @@ import torch
 from tests.benchmarks.compbench.stand_ins import NO_VERDICT, Finds, Says, Scores, Slopes, parse, picture
 
 from thinkdraw.benchmarks.base import PictureSet
-from thinkdraw.benchmarks.compbench.ask import Asker
+from thinkdraw.benchmarks.compbench.ask import WordAsker
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
 from thinkdraw.benchmarks.geneval.benchmark import GenEval
 from thinkdraw.benchmarks.geneval.reward import GenEvalMetric
@@ -38,7 +38,7 @@ def test_compbench_is_the_judges_score_and_applies_to_its_categories_only():
         Prompt("a dog", "", "lab"),
         Prompt("a dog", "", "shape"),
     ]
-    asker = Asker(parse)
+    asker = WordAsker(parse)
     reward = load_reward("metric:compbench", asker=asker, questioner=Says())
     batch = rollouts(prompts, [50, 50, NO_VERDICT])
     assert reward(batch).applies.tolist() == [True, False, True]
@@ -52,14 +52,14 @@ def test_compbench_asks_every_judge_that_a_batch_needs():
     prompts = [Prompt("a dog on the left of a cat", "", "spatial"), Prompt("a dog behind a cat", "", "3d_spatial")]
     prompts += [Prompt("a dog is looking at a cat", "", "non_spatial")]
     reward = load_reward(
-        "metric:compbench", asker=Asker(parse), questioner=Says(), detector=Finds(), depth=Slopes(), scorer=Scores()
+        "metric:compbench", asker=WordAsker(parse), questioner=Says(), detector=Finds(), depth=Slopes(), scorer=Scores()
     )
     # spatial 0.4 + ½ · 0.3; behind fails, 0.4; the cosine 0.3
     assert reward(rollouts(prompts, [30] * 3)).rewards.tolist() == pytest.approx([0.55, 0.4, 0.3])
 
 
 def test_compbench_has_nothing_to_say_about_a_batch_of_other_prompts():
-    reward = load_reward("metric:compbench", asker=Asker())
+    reward = load_reward("metric:compbench", asker=WordAsker())
     assert reward(rollouts([Prompt("a dog")], [50])).rewards.isnan().all()
 
 

@@ -120,5 +120,5 @@ def test_a_detector_that_loses_a_picture_is_an_error():
         def detect(self, pictures, labels=None):
             return []
 
-    with pytest.raises(OwnCodeError, match=r"judge boxes\.detect gave 0 of them\. .* for each picture: 1 here"):
+    with pytest.raises(OwnCodeError, match=r"judge boxes\.detect gave 0 items\. .* for each picture: 1 here"):
         load_reward("objects", detector=Short({}))(batch([DOG_CAT]))

@@ -143,7 +143,7 @@ def test_an_instruction_of_ones_own_must_name_the_prompt():
 
 
 def test_a_judge_that_loses_a_reply_is_an_error():
-    with pytest.raises(OwnCodeError, match=r"judge replies\.write gave 1 of them\. .* for each request: 2 here"):
+    with pytest.raises(OwnCodeError, match=r"judge replies\.write gave 1 items\. .* for each request: 2 here"):
         load_reward("reasongen", writer=Replies([r"\boxed{1}"]))(batch("a", "b"))
 
 

@@ -12,7 +12,7 @@ import thinkdraw
 from thinkdraw import cli
 from thinkdraw.benchmarks import benchmark_class
 from thinkdraw.benchmarks.base import PictureSet
-from thinkdraw.benchmarks.dpg.files import answer_about
+from thinkdraw.benchmarks.dpg.files import answer_record
 from thinkdraw.benchmarks.geneval.files import metadata_of, write_prompt_folder
 from thinkdraw.errors import UserError
 from thinkdraw.lab import checkpoint_path
@@ -194,7 +194,7 @@ def written(folder, benchmark, rows):
 def dpg_row(prompt, relation, **more):
     categories = ("entity - whole", "relation - spatial")
     asked = [Question(i, "", category=category) for i, category in enumerate(categories, start=1)]
-    answers = [answer_about(question, p_yes=p) for question, p in zip(asked, (1.0, relation))]
+    answers = [answer_record(question, p_yes=p) for question, p in zip(asked, (1.0, relation))]
     row = {"prompt_index": prompt, "prompt_id": f"item{prompt}", "tag": "dpg", "sample": 0, "answers": answers}
     return row | {"verdict": (1 + relation) / 2} | more
 

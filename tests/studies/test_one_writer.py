@@ -4,10 +4,10 @@ import pytest
 from tests.benchmarks.stub import StubPolicy
 
 from thinkdraw.benchmarks import load_benchmark
-from thinkdraw.benchmarks.drawn_folder import draw_into
+from thinkdraw.benchmarks.drawn_folder import draw_into_folder
 from thinkdraw.benchmarks.flow import score_pictures
 from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
-from thinkdraw.benchmarks.picture_files import Listing
+from thinkdraw.benchmarks.picture_files import Inventory
 from thinkdraw.errors import UserError
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes import sample, score
@@ -49,9 +49,11 @@ def test_neither_does_an_evaluation(tmp_path):
     prompts = {0: Prompt("a red ring")}
     with only_writer(tmp_path):
         with refused(tmp_path):
-            draw_into(tmp_path, StubPolicy([]), prompts, {}, Sampling.model_validate({}), samples=1, seed=0, chunk=1)
+            draw_into_folder(
+                tmp_path, StubPolicy([]), prompts, {}, Sampling.model_validate({}), samples=1, seed=0, chunk=1
+            )
         with refused(tmp_path):
-            score_pictures(load_benchmark("geneval"), prompts, Listing({}, (), (), {}), tmp_path, samples=1)
+            score_pictures(load_benchmark("geneval"), prompts, Inventory({}, (), (), {}), tmp_path, samples=1)
         with refused(tmp_path):
             evaluate_lab(StubPolicy([]), folder=tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
-"""Benchmarks: a prompt set, judges' rows about pictures, and how they are put together into a score.
+"""Benchmarks: prompts, judges' rows about pictures, and a score from the rows.
 
-`base.py` says what a benchmark is; each is one module with one class. The lab's own suite is `lab.py`.
+`base.py` says what a benchmark is. Each has its own folder; the lab's suite is in `lab/`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -21,13 +21,17 @@ BENCHMARKS = {
 
 
 def benchmark_class(name: str) -> Any:
-    """The class called `name`, or at a dotted path `pkg.mod:Class`, for what it says without judges. Raises UserError."""
+    """Find the class with this name or dotted path `pkg.mod:Class`, without judges.
+
+    Raises UserError for an unknown name.
+    """
     return find("benchmark", BENCHMARKS, name)
 
 
 def load_benchmark(name: str, **settings: Any) -> "Benchmark":
-    """The benchmark called `name`, or of the class at a dotted path `pkg.mod:Class`. settings: a judge per role, and its own.
+    """Make the benchmark with this name or dotted path `pkg.mod:Class`.
 
+    settings: a judge for each role, and the benchmark's own settings.
     Raises UserError for an unknown name and for settings that it does not take.
     """
     return make("benchmark", BENCHMARKS, name, settings)

@@ -1,4 +1,7 @@
-"""How far P(yes) can be trusted: AUROC, and whether what gets 0.8 is right four times out of five."""
+"""How far P(yes) can be trusted: AUROC, and calibration.
+
+P(yes) is calibrated if what gets 0.8 is right four times out of five.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -17,9 +20,12 @@ NUM_BINS = 10
 
 @dataclass(frozen=True)
 class Calibration:
-    """auroc with its 95 % interval; None where all labels are the same. ece: expected calibration error, 0..1: mean distance
-    between P(yes) and the share of yes, over ten bins of equal width (Guo et al. 2017, arXiv 1706.04599). bins: (mean P(yes),
-    share of yes, rows) of each bin that has rows."""
+    """How well P(yes) ranks answers, and how well it matches the share of yes.
+
+    auroc: with its 95 % interval low, high; None where all labels are the same.
+    ece: expected calibration error, 0..1: mean distance between P(yes) and the share of yes, over ten bins of equal
+    width (Guo et al. 2017, arXiv 1706.04599). bins: (mean P(yes), share of yes, rows) of each bin that has rows.
+    """
 
     auroc: float | None
     low: float | None
@@ -37,7 +43,12 @@ class Calibration:
 def calibration(
     p_yes: np.ndarray, labels: np.ndarray, groups: Sequence[str], seed: int = 0, num_resamples: int = 1000
 ) -> Calibration:
-    """p_yes: (R,) in 0..1, NaN = no verdict. labels: (R,) bool. groups: what is drawn anew together by the bootstrap."""
+    """Measure the calibration of P(yes), with a percentile bootstrap for the AUROC.
+
+    p_yes: (R,) in 0..1, NaN = no verdict. labels: (R,) bool.
+    groups: (R,) names. The bootstrap redraws a group's rows together, because rows of one picture are not
+    independent.
+    """
     known = ~np.isnan(p_yes)
     p, truth, names = p_yes[known].astype(float), np.asarray(labels, bool)[known], np.array(groups, dtype=object)[known]
     members = [np.flatnonzero(names == name) for name in dict.fromkeys(names)]
@@ -46,8 +57,8 @@ def calibration(
     for _ in range(num_resamples if len(members) > 1 else 0):
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         draws.append(auroc(truth[rows], p[rows]))
-    value, found = auroc(truth, p), [draw for draw in draws if draw == draw]
-    low, high = np.percentile(found, (2.5, 97.5)) if found else (None, None)
+    value, known_draws = auroc(truth, p), [draw for draw in draws if draw == draw]
+    low, high = np.percentile(known_draws, (2.5, 97.5)) if known_draws else (None, None)
     bins = [(float(p[at].mean()), float(truth[at].mean()), int(at.sum())) for at in _bins(p) if at.any()]
     return Calibration(
         auroc=value if value == value else None, low=None if low is None else float(low),
@@ -57,7 +68,10 @@ def calibration(
 
 
 def draw_calibration(measured: Mapping[str, Calibration], path: Path) -> None:
-    """A reliability diagram as SVG: the closer to the diagonal, the more P(yes) is worth. Beside each point: its rows."""
+    """Draw a reliability diagram as SVG; the number beside a point counts its rows.
+
+    The closer the points are to the diagonal, the better P(yes) is calibrated.
+    """
     groups = []
     for index, (name, result) in enumerate(measured.items()):
         area = "" if result.auroc is None else f", AUROC {result.auroc:.3f}"

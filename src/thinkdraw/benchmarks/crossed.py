@@ -1,7 +1,7 @@
-"""Scores whose columns share prompts: one prompt asks about several things, each of which counts in its own column.
+"""Scores whose columns share prompts: one prompt counts in several columns.
 
-The overall is the mean of the columns' pooled means. The bootstrap redraws prompts with all that they were asked, so that
-columns that rise and fall together are not taken for independent ones.
+Statistics calls such designs crossed. The overall is the mean of the columns' pooled means. The bootstrap redraws
+prompts together with all their columns: columns that rise and fall together must not count as independent.
 """
 
 from collections.abc import Sequence
@@ -14,12 +14,12 @@ _BLOCK = 500  # resamples held in memory at once
 
 
 def is_crossed(verdicts: Sequence[PromptVerdicts]) -> bool:
-    """Whether some prompt stands under more than one task."""
+    """Tell whether some prompt belongs to more than one task."""
     return len({row.prompt for row in verdicts}) < len(verdicts)
 
 
 def crossed_score(verdicts: Sequence[PromptVerdicts], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
-    """Mean over tasks of their pooled means. A Score's `pictures` counts verdicts."""
+    """Average the tasks' pooled means. The Score's `pictures` counts verdicts."""
     sums, counts, missing = _table(verdicts, *_axes(verdicts))
     draws = _draws([(sums, counts)], seed, num_resamples)[0]
     return _score(_mean_of_tasks(sums.sum(0), counts.sum(0)), draws, counts, missing)
@@ -28,9 +28,9 @@ def crossed_score(verdicts: Sequence[PromptVerdicts], *, seed: int = 0, num_resa
 def crossed_difference(
     a: Sequence[PromptVerdicts], b: Sequence[PromptVerdicts], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
 ) -> Score:
-    """`crossed_score` of a minus that of b on the same prompts, paired; a prompt's task counts if both sides judged it.
+    """Compute `crossed_score` of a minus that of b on the same prompts, paired.
 
-    Raises ValueError if the prompts or tasks differ.
+    A prompt's task counts if both sides judged it. Raises ValueError if the prompts or tasks differ.
     """
     if [(row.task, row.prompt) for row in a] != [(row.task, row.prompt) for row in b]:
         raise ValueError("a paired difference needs the same prompts and tasks in the same order.")
@@ -44,16 +44,16 @@ def crossed_difference(
 
 
 def differences(a: Sequence[PromptVerdicts], b: Sequence[PromptVerdicts], *, seed: int = 0) -> dict[str, Score]:
-    """Paired difference, a minus b, of the "overall" and of each task, whether columns share prompts or not.
+    """Compute paired differences, a minus b, of the "overall" and of each task.
 
-    Raises ValueError if the prompts or tasks differ.
+    Columns may share prompts or not. Raises ValueError if the prompts or tasks differ.
     """
     overall = crossed_difference if is_crossed(a) else paired_difference
-    found = {"overall": overall(a, b, seed=seed)}
+    scores = {"overall": overall(a, b, seed=seed)}
     for task in dict.fromkeys(row.task for row in a):
         sides = [[row for row in side if row.task == task] for side in (a, b)]
-        found[task] = paired_difference(*sides, seed=seed)
-    return found
+        scores[task] = paired_difference(*sides, seed=seed)
+    return scores
 
 
 def _axes(verdicts: Sequence[PromptVerdicts]) -> tuple[dict[str, int], dict[str, int]]:
@@ -66,13 +66,13 @@ def _axes(verdicts: Sequence[PromptVerdicts]) -> tuple[dict[str, int], dict[str,
 def _table(
     verdicts: Sequence[PromptVerdicts], prompts: dict[str, int], tasks: dict[str, int]
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """(sums, numbers of verdicts), each (prompts, tasks), and how many are NaN."""
+    """Sum up verdicts: (sums, counts), each (prompts, tasks), and the number of NaN."""
     sums, counts, missing = np.zeros((len(prompts), len(tasks))), np.zeros((len(prompts), len(tasks))), 0
     for row in verdicts:
         values = np.asarray(row.verdicts, dtype=np.float64)
-        place = prompts[row.prompt], tasks[row.task]
-        sums[place] += np.nansum(values)
-        counts[place] += np.count_nonzero(~np.isnan(values))
+        cell = prompts[row.prompt], tasks[row.task]
+        sums[cell] += np.nansum(values)
+        counts[cell] += np.count_nonzero(~np.isnan(values))
         missing += int(np.isnan(values).sum())
     return sums, counts, missing
 
@@ -82,21 +82,24 @@ def _mean_of_tasks(sums: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _draws(sides: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, num_resamples: int) -> list[np.ndarray]:
-    """Overall under redrawn prompts, (num_resamples,) per side; a task that a draw misses is left out of its mean."""
+    """Bootstrap the overall, (num_resamples,) per side, with the same redrawn prompts.
+
+    A task without a verdict in a draw is left out of that draw's mean.
+    """
     rng = np.random.default_rng(seed)
     num_prompts = len(sides[0][0])
-    found: list[list[np.ndarray]] = [[] for _ in sides]
+    draws_of_sides: list[list[np.ndarray]] = [[] for _ in sides]
     for start in range(0, num_resamples, _BLOCK):
         size = min(_BLOCK, num_resamples - start)
         times = rng.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=size)
-        for draws, (sums, counts) in zip(found, sides):
-            drawn, judged = times @ sums, times @ counts
-            means = np.divide(drawn, judged, out=np.full(drawn.shape, np.nan), where=judged > 0)
+        for draws, (sums, counts) in zip(draws_of_sides, sides):
+            sums_drawn, counts_drawn = times @ sums, times @ counts
+            means = np.divide(sums_drawn, counts_drawn, out=np.full(sums_drawn.shape, np.nan), where=counts_drawn > 0)
             known = ~np.isnan(means)
             draws.append(
                 np.divide(np.where(known, means, 0).sum(1), known.sum(1), out=np.full(size, np.nan), where=known.any(1))
             )
-    return [np.concatenate(draws) for draws in found]
+    return [np.concatenate(draws) for draws in draws_of_sides]
 
 
 def _score(value: float, draws: np.ndarray, counts: np.ndarray, missing: int) -> Score:

@@ -1,4 +1,7 @@
-"""How different the pictures of one prompt are: a policy may earn its reward by drawing the same one every time."""
+"""How different the pictures of one prompt are.
+
+A policy may earn its reward by drawing the same picture every time, which no other score shows.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +16,7 @@ KERNEL_SCALE = 0.05
 
 @dataclass(frozen=True)
 class Diversity:
-    """Of one prompt's K pictures; NaN with fewer than two.
+    """Diversity of one prompt's K pictures; NaN with fewer than two.
 
     pixels: mean absolute difference over pairs, 0..1. tokens: mean share of image tokens that differ, 0..1.
     vendi: the effective number of different pictures, 1..K.
@@ -25,7 +28,10 @@ class Diversity:
 
 
 def diversity(pictures: Sequence[np.ndarray], image_tokens: Sequence[np.ndarray]) -> Diversity:
-    """pictures: K × (H, W, 3) uint8 of one prompt. image_tokens: K × (N,)."""
+    """Measure how different one prompt's pictures are.
+
+    pictures: K × (H, W, 3) uint8. image_tokens: K × (N,).
+    """
     if len(pictures) < 2:
         return Diversity(math.nan, math.nan, math.nan)
     flat = np.stack([np.asarray(p, dtype=np.float32).reshape(-1) / 255 for p in pictures])
@@ -39,7 +45,10 @@ def diversity(pictures: Sequence[np.ndarray], image_tokens: Sequence[np.ndarray]
 
 
 def patch_colors(pictures: Sequence[np.ndarray], patch: int = PATCH) -> np.ndarray:
-    """(K, F) float64, the mean colour of each patch, 0..1; a border that no whole patch covers is left out."""
+    """Compute the mean colour of each patch, (K, F) float64 in 0..1.
+
+    A border that no whole patch covers is left out.
+    """
     array = np.stack([np.asarray(p, dtype=np.float64) for p in pictures]) / 255
     count, height, width, channels = array.shape
     patch = min(patch, height, width)
@@ -49,14 +58,18 @@ def patch_colors(pictures: Sequence[np.ndarray], patch: int = PATCH) -> np.ndarr
 
 
 def similarity(features: np.ndarray, scale: float = KERNEL_SCALE) -> np.ndarray:
-    """(K, K) Laplace kernel exp(−mean |x − y| / scale): positive semi-definite, with ones on its diagonal."""
+    """Compute the (K, K) Laplace kernel exp(−mean |x − y| / scale).
+
+    It is positive semi-definite, with ones on its diagonal.
+    """
     distance = np.abs(features[:, None] - features[None]).mean(-1)
     return np.exp(-distance / scale)
 
 
 def vendi_score(kernel: np.ndarray) -> float:
-    """exp of the entropy of the eigenvalues of kernel / K, in 1..K (Friedman & Dieng 2022, arXiv 2210.02410).
+    """Compute the Vendi score: exp of the entropy of the eigenvalues of kernel / K.
 
+    It lies in 1..K (Friedman & Dieng 2022, arXiv 2210.02410).
     kernel: (K, K) positive semi-definite with ones on its diagonal.
     """
     values = np.linalg.eigvalsh(kernel / len(kernel))

@@ -1,7 +1,8 @@
-"""From pictures on the disk to a report: reads them prompt by prompt, has them judged, keeps the rows, adds them up.
+"""From pictures on disk to a report: read, judge, keep the rows, add them up.
 
 A scoring folder holds settings.json (what was asked), results.jsonl (rows, appended as they come) and summary.json
-(written last). One that was stopped goes on; a picture that has changed since, or had no verdict, is judged again.
+(written last). A stopped evaluation resumes there. A picture is judged again if its file has changed since, or if it
+had no verdict.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ import numpy as np
 
 from thinkdraw.benchmarks.base import Benchmark, PictureSet, Report, Row, null_for_nan, row_about
 from thinkdraw.benchmarks.diversity import diversity
-from thinkdraw.benchmarks.picture_files import ABSENT, Listing, parts_of, pixels_of, read_set, stamp
+from thinkdraw.benchmarks.picture_files import ABSENT, Inventory, memory_batches, pixels_of, read_set, stamp
 from thinkdraw.benchmarks.row_log import RowLog
 from thinkdraw.benchmarks.statistics import Score, mean_interval
 from thinkdraw.errors import OwnCodeError, UserError
@@ -31,36 +32,38 @@ _JUDGE_ERRORS = (RuntimeError, ValueError, OSError, ArithmeticError, OwnCodeErro
 
 
 def score_pictures(
-    benchmark: Benchmark, prompts: Mapping[int, Prompt], listing: Listing, folder: Path | None,
+    benchmark: Benchmark, prompts: Mapping[int, Prompt], inventory: Inventory, folder: Path | None,
     *, samples: int, prompts_at_once: int = 8, max_no_verdict_frac: float = 0.1, progress: Progress | None = None,
 ) -> list[Row]:  # fmt: skip
-    """A row for every picture that was asked for, in order: the benchmark's, or one with `problem`.
+    """Judge every picture of the evaluation; one row each, in order.
 
-    prompts: index in the benchmark → prompt. folder: keeps the rows; None keeps none. prompts_at_once: held in memory; fewer
-    where their pictures are large.
-    Raises UserError where more than `max_no_verdict_frac` of the pictures that were read got no verdict.
+    A picture that is missing or cannot be judged has a row with `problem`.
+    prompts: index in the benchmark → prompt. folder: keeps the rows; None keeps none.
+    prompts_at_once: prompts whose pictures are held in memory together; fewer where the pictures are large.
+    Raises UserError where more than `max_no_verdict_frac` of the readable pictures got no verdict.
     """
     with only_writer(folder) if folder else nullcontext():
         log = RowLog(folder / "results.jsonl") if folder else None
-        rows = _still_true(log.read() if log else [], listing)
+        rows = _valid_rows(log.read() if log else [], inventory)
         left = [i for i in prompts if any(_is_open(rows.get((i, k))) for k in range(samples))]
         done = len(prompts) - len(left)
-        sizes = ((i, _pixels(listing, i, samples)) for i in left)
-        for part in parts_of(sizes, prompts_at_once):
-            fresh = _judged(benchmark, {i: prompts[i] for i in part}, listing, samples)
+        sizes = ((i, _pixels(inventory, i, samples)) for i in left)
+        for indices in memory_batches(sizes, prompts_at_once):
+            new_rows = _judge_prompts(benchmark, {i: prompts[i] for i in indices}, inventory, samples)
             if log:
-                log.append(fresh)
-            rows |= {(row["prompt_index"], row["sample"]): row for row in fresh}
+                log.append(new_rows)
+            rows |= {(row["prompt_index"], row["sample"]): row for row in new_rows}
             _stop_if_judge_fails(benchmark, rows.values(), max_no_verdict_frac, len(prompts) * samples)
             if progress is not None:
-                progress(done := done + len(part), len(prompts))
+                progress(done := done + len(indices), len(prompts))
         return [rows[i, k] for i in prompts for k in range(samples)]
 
 
 def report_on(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str] = ()) -> Report:
-    """The benchmark's report with what else a reader must know: problems, and how the prompts differ from the official.
+    """Make the benchmark's report, with notes on what else a reader must know.
 
-    Raises UserError if no picture has a verdict.
+    These are problems, and how the prompts differ from the official ones. Raises UserError if no picture has a
+    verdict.
     """
     if all(row["verdict"] is None for row in rows):
         reasons = sorted({row.get("problem") or row.get("reason") or "no verdict" for row in rows})[:3]
@@ -83,12 +86,15 @@ def report_on(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str] = 
 
 
 def read_notes(rows: Sequence[Row]) -> Counter[str]:
-    """What was done to pictures when they were read → how many."""
+    """Count what was done to pictures when they were read."""
     return Counter(note for row in rows for note in row.get("read", ()))
 
 
 def _failure(row: Row) -> str:
-    """Why a picture that is there has no verdict; "" where it has one, or has none by the benchmark's own rule."""
+    """Say why an existing picture has no verdict; "" where that is no failure.
+
+    A picture may have none by the benchmark's own rule.
+    """
     if row["verdict"] is not None or row.get("left_out") or row.get("problem") == ABSENT:
         return ""
     return row.get("problem") or row.get("reason") or "no verdict"
@@ -97,7 +103,7 @@ def _failure(row: Row) -> str:
 def prompt_notes(
     benchmark: Benchmark, num_read: int, num_asked: int, samples: int, sha256: str, git_hash: str = ""
 ) -> list[str]:
-    """How what was asked differs from the official protocol."""
+    """List how this evaluation differs from the official protocol."""
     notes = []
     if benchmark.official_sha256 and not {sha256, git_hash} & set(benchmark.official_sha256):
         notes.append(f"the prompt file (sha256 {sha256[:12]}) is not the official one that this version knows")
@@ -111,18 +117,26 @@ def prompt_notes(
 
 
 def spread_of_pictures(rows: Sequence[Row]) -> dict[str, Score]:
-    """Vendi score and mean pairwise distance of pixels, per prompt and then averaged; empty with one picture per prompt."""
-    found = [row["spread"] for row in rows if row.get("spread")]
-    return {name: mean_interval([spread[name] for spread in found]) for name in ("vendi", "pixels")} if found else {}
+    """Average per-prompt diversity: the Vendi score and the pairwise pixel distance.
+
+    Empty with one picture per prompt.
+    """
+    spreads = [row["spread"] for row in rows if row.get("spread")]
+    return (
+        {name: mean_interval([spread[name] for spread in spreads]) for name in ("vendi", "pixels")} if spreads else {}
+    )
 
 
 def numbers(score: Score) -> JsonObject:
-    """A score as summary.json holds it."""
+    """Convert a score to what summary.json holds."""
     return null_for_nan(dataclasses.asdict(score))
 
 
 def summary_of(report: Report, settings: JsonMapping, **measures: object) -> JsonObject:
-    """What summary.json holds. measures: diversity, latency, understanding."""
+    """Build what summary.json holds.
+
+    measures: diversity, latency, understanding.
+    """
     overall = report.overall
     return null_for_nan({
         "label": report.label, "score": overall.value, "low": overall.low, "high": overall.high, "scale": report.scale,
@@ -133,44 +147,50 @@ def summary_of(report: Report, settings: JsonMapping, **measures: object) -> Jso
     })  # fmt: skip
 
 
-def _judged(benchmark: Benchmark, prompts: Mapping[int, Prompt], listing: Listing, samples: int) -> list[Row]:
-    """Rows of all pictures of some prompts, those without a picture included."""
+def _judge_prompts(
+    benchmark: Benchmark, prompts: Mapping[int, Prompt], inventory: Inventory, samples: int
+) -> list[Row]:
+    """Make the rows of all pictures of some prompts, also of missing ones."""
     rows, sets = [], []
-    done: dict[tuple[int, int], list[str]] = {}
+    notes_of_picture: dict[tuple[int, int], list[str]] = {}
     for index, prompt in prompts.items():
-        read = read_set(index, prompt, listing, samples)
+        read = read_set(index, prompt, inventory, samples)
         absent = PictureSet(index, prompt, tuple(read.problems), ())
         for k, reason in enumerate(read.problems.values()):
             unreadable = {} if reason == ABSENT else {"unreadable": True}
             rows.append(row_about(absent, k, None, problem=reason, **unreadable))
-        done |= {(index, sample): list(notes) for sample, notes in read.notes.items() if notes}
+        notes_of_picture |= {(index, sample): list(notes) for sample, notes in read.notes.items() if notes}
         if read.pictures.pictures:
             sets.append(read.pictures)
-    judged = _ask(benchmark, sets)
+    judged = _judge_or_note_failure(benchmark, sets)
     firsts = {pictures.index: pictures.samples[0] for pictures in sets}
     spreads = {pictures.index: _spread(pictures) for pictures in sets}
     for row in judged:
         if firsts[row["prompt_index"]] == row["sample"]:
             row["spread"] = spreads[row["prompt_index"]]
-        if notes := done.get((row["prompt_index"], row["sample"])):
+        if notes := notes_of_picture.get((row["prompt_index"], row["sample"])):
             row["read"] = notes
     for row in rows + judged:
-        row["stamp"] = stamp(listing.places.get((row["prompt_index"], row["sample"])))
+        row["stamp"] = stamp(inventory.files.get((row["prompt_index"], row["sample"])))
     return sorted(rows + judged, key=lambda row: (row["prompt_index"], row["sample"]))
 
 
-def _pixels(listing: Listing, index: int, samples: int) -> int:
-    places = [place for k in range(samples) if (place := listing.places.get((index, k)))]
-    return sum(pixels_of(place.path, listing.reading) for place in places)
+def _pixels(inventory: Inventory, index: int, samples: int) -> int:
+    files = [file for k in range(samples) if (file := inventory.files.get((index, k)))]
+    return sum(pixels_of(file.path, inventory.reading) for file in files)
 
 
-def _ask(benchmark: Benchmark, sets: Sequence[PictureSet]) -> list[Row]:
-    """The judge's rows; where it raises, picture by picture, so that one does not take the others along."""
+def _judge_or_note_failure(benchmark: Benchmark, sets: Sequence[PictureSet]) -> list[Row]:
+    """Judge the sets; if the judge raises, judge picture by picture.
+
+    So one bad picture does not cost the others their verdicts. Its row has a `problem`.
+    """
     try:
         return _judge(benchmark, sets) if sets else []
     except _JUDGE_ERRORS as error:
         if sum(len(pictures.samples) for pictures in sets) > 1:
-            return [row for pictures in sets for one in _single_pictures(pictures) for row in _ask(benchmark, [one])]
+            singles = [single for pictures in sets for single in _single_pictures(pictures)]
+            return [row for single in singles for row in _judge_or_note_failure(benchmark, [single])]
         problem = f"the judge failed: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
         return [row_about(sets[0], k, None, problem=problem) for k in range(len(sets[0].samples))]
 
@@ -190,18 +210,18 @@ def _single_pictures(pictures: PictureSet) -> list[PictureSet]:
 def _spread(pictures: PictureSet) -> dict[str, float | None] | None:
     if len(pictures.pictures) < 2 or len({picture.shape for picture in pictures.pictures}) > 1:
         return None
-    found = diversity(pictures.pictures, [np.zeros(1)] * len(pictures.pictures))
-    return {"vendi": found.vendi, "pixels": found.pixels}
+    measures = diversity(pictures.pictures, [np.zeros(1)] * len(pictures.pictures))
+    return {"vendi": measures.vendi, "pixels": measures.pixels}
 
 
-def _still_true(rows: Sequence[Row], listing: Listing) -> dict[tuple[int, int], Row]:
-    """The newest row of each picture whose file is still the one that was judged."""
+def _valid_rows(rows: Sequence[Row], inventory: Inventory) -> dict[tuple[int, int], Row]:
+    """Return each picture's newest row, if its file is still the one that was judged."""
     newest = {(row["prompt_index"], row["sample"]): row for row in rows}
-    return {key: row for key, row in newest.items() if row.get("stamp") == stamp(listing.places.get(key))}
+    return {key: row for key, row in newest.items() if row.get("stamp") == stamp(inventory.files.get(key))}
 
 
 def _is_open(row: Row | None) -> bool:
-    """Whether the picture has still to be judged."""
+    """Tell whether the picture is still to be judged."""
     return row is None or (row["verdict"] is None and not row.get("left_out"))
 
 
@@ -211,5 +231,5 @@ def _stop_if_judge_fails(benchmark: Benchmark, rows: Collection[Row], max_frac: 
         reason = failed[-1].get("problem") or failed[-1].get("reason") or "no reason given"
         raise UserError(
             f"{benchmark.label} gave no verdict on {len(failed)} of {num_pictures} pictures, more than "
-            f"max_no_verdict_frac={max_frac} ({reason}). Mend the judge and run again: judged pictures are kept."
+            f"max_no_verdict_frac={max_frac} ({reason}). Mend the judge and run again: the rows so far are kept."
         )

@@ -13,7 +13,10 @@ from thinkdraw.types import Policy, Prompt, Sampling
 
 @dataclass(frozen=True)
 class Latency:
-    """Means per picture. seconds: wall clock of the whole batch divided by its pictures; a batch of 1 is the wait for one."""
+    """Mean cost per picture.
+
+    seconds: wall clock of a whole batch divided by its pictures; with a batch of 1, the wait for one picture.
+    """
 
     seconds: float
     text_tokens: float
@@ -25,8 +28,11 @@ class Latency:
 def latency(
     policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, *, batch: int = 1, seed: int = 0
 ) -> dict[str, Latency]:
-    """Draw the prompts once with a thought and once without; "thought" (with the format's name where sampling has one,
-    else inline) and "off". batch: pictures drawn at once. The first batch of each kind is drawn twice, once to warm up."""
+    """Draw the prompts once with a thought and once without, and measure both.
+
+    The result has the keys "off" and the thought format's name: the sampling's, or inline if that is off.
+    batch: pictures drawn at once. The first batch of each kind is drawn twice, first to warm up.
+    """
     thinking = sampling if sampling.thought != "off" else sampling.model_copy(update={"thought": "inline"})
     kinds = {thinking.thought: thinking, "off": sampling.model_copy(update={"thought": "off"})}
     return {name: _measure(policy, prompts, kind, batch, seed) for name, kind in kinds.items()}
@@ -35,12 +41,12 @@ def latency(
 def _measure(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, batch: int, seed: int) -> Latency:
     seconds, text, image = 0.0, 0, 0
     for start in range(0, len(prompts), batch):
-        part = list(prompts[start : start + batch])
-        seeds = [picture_seed("latency", prompt, 0, seed) for prompt in part]
+        chunk = list(prompts[start : start + batch])
+        seeds = [picture_seed("latency", prompt, 0, seed) for prompt in chunk]
         if start == 0:
-            policy.sample(part, sampling, seeds=seeds)
+            policy.sample(chunk, sampling, seeds=seeds)
         begin = time.perf_counter()
-        rollouts = policy.sample(part, sampling, seeds=seeds)
+        rollouts = policy.sample(chunk, sampling, seeds=seeds)
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         seconds += time.perf_counter() - begin

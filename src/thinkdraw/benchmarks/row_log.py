@@ -1,4 +1,7 @@
-"""A file of JSON rows that only grows: killed at any moment, it keeps every row that was written whole."""
+"""A file of JSON rows that only grows.
+
+A process killed at any moment leaves every row that it had written whole.
+"""
 
 import os
 from collections.abc import Sequence
@@ -11,11 +14,14 @@ from thinkdraw.runtime.formats.sealed import seal_line, unseal_line
 from thinkdraw.runtime.json_types import JsonObject
 
 Row = JsonObject
-AGAIN = "Remove the file and evaluate again."
+WAY_OUT = "Remove the file and evaluate again."
 
 
 class RowLog:
-    """The rows of `path`. A last line that a killed process left unfinished is cut off when the log is opened."""
+    """The rows in the file at `path`.
+
+    A last line that a killed process left unfinished is cut off when the log is opened.
+    """
 
     def __init__(self, path: Path):
         self.path = path
@@ -27,7 +33,7 @@ class RowLog:
             raise write_error(path, error) from error
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Add rows, and return when they are on the disk."""
+        """Add rows, and return when they are on disk."""
         lines = "".join(map(seal_line, rows))
         try:
             with self.path.open("ab") as file:
@@ -38,21 +44,24 @@ class RowLog:
             raise write_error(self.path, error) from error
 
     def read(self) -> list[Row]:
-        """All rows, in the order of writing. Raises UserError naming a damaged line."""
+        """Read all rows in the order of writing. Raises UserError naming a damaged line."""
         return read_rows(self.path)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All rows of a file, each compared with its digest; none where there is no file. Raises UserError naming a line."""
+    """Read all rows of a file and compare each with its digest.
+
+    No file gives no rows. Raises UserError naming a damaged line.
+    """
     rows: list[Row] = []
     if not path.exists():
         return rows
-    with name_file_in_errors(path, AGAIN), path.open("rb") as file:
+    with name_file_in_errors(path, WAY_OUT), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 rows.append(unseal_line(line))
             except ValueError as error:
-                raise UserError(f"{path} line {number} is damaged ({one_line(error)}). {AGAIN}") from error
+                raise UserError(f"{path} line {number} is damaged ({one_line(error)}). {WAY_OUT}") from error
     return rows
 
 

@@ -1,4 +1,7 @@
-"""What an evaluation was asked to do, kept beside its rows so that two different ones never mix in a folder."""
+"""An evaluation's settings, kept beside its rows.
+
+So two evaluations with different settings never mix in a folder.
+"""
 
 import hashlib
 import json
@@ -11,27 +14,30 @@ from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Prompt
 
 
-def keep_settings(path: Path, settings: JsonObject, since: JsonMapping | None = None, rows: Path | None = None) -> None:
-    """Write settings to `path`, or check that what stands there is the same. Raises UserError naming what differs.
+def write_or_check_settings(
+    path: Path, settings: JsonObject, since: JsonMapping | None = None, rows: Path | None = None
+) -> None:
+    """Write settings to `path`, or check that the ones there are the same.
 
-    since: settings that an older version did not write, and what held then. rows: the file of what is made under them; while
-    it has none nobody is held to anything.
+    since: settings that an older version did not write, with their values at that time.
+    rows: the file of rows made with these settings. While it has none, the settings are replaced without a check.
+    Raises UserError naming a setting that differs.
     """
-    wanted = json.loads(json.dumps(settings))
+    new = json.loads(json.dumps(settings))
     if not path.exists() or (rows is not None and not (rows.is_file() and rows.stat().st_size)):
-        write_sealed(path, wanted)
+        write_sealed(path, new)
         return
     before = {**(since or {}), **read_sealed(path, "Choose an empty folder, or remove this one.")}
-    if changed := [key for key in wanted if before.get(key) != wanted[key]]:
+    if changed := [key for key in new if before.get(key) != new[key]]:
         key = changed[0]
         raise UserError(
-            f"{path.parent} holds an evaluation with {key}={before.get(key)!r}, not {wanted[key]!r}. "
+            f"{path.parent} holds an evaluation with {key}={before.get(key)!r}, not {new[key]!r}. "
             "Choose another --out, or remove this folder."
         )
 
 
 def sha256_of(path: Path) -> str:
-    """Hash of a file, or of a folder's files by name and content."""
+    """Hash a file, or a folder's files by name and content."""
     if path.is_file():
         return hashlib.sha256(path.read_bytes()).hexdigest()
     digest = hashlib.sha256()
@@ -42,14 +48,17 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_prompts(prompts: Sequence[Prompt], path: Path | None = None) -> str:
-    """Hash of the file that they were read from; without, or from a folder with other files in it, of ids and texts."""
+    """Hash the file that the prompts were read from, if it is known.
+
+    Else, or for a folder, which may have other files in it, hash their ids and texts.
+    """
     if path is not None and path.is_file():
         return sha256_of(path)
     return hashlib.sha256(json.dumps([[p.id, p.text] for p in prompts]).encode()).hexdigest()
 
 
 def git_hash_of(path: Path) -> str:
-    """A file's hash as `git hash-object` gives it, behind "git:"; "" for a folder."""
+    """Return a file's hash as `git hash-object` does, after "git:"; "" for a folder."""
     if not path.is_file():
         return ""
     data = path.read_bytes()

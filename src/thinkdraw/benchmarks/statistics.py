@@ -1,7 +1,8 @@
-"""Scores with 95 % intervals that respect how benchmarks are built: pictures within prompts, prompts within tasks.
+"""Scores with 95 % intervals that respect how benchmarks are built.
 
-Pictures of one prompt are not independent, so the bootstrap redraws prompts, and it does so within each task because
-the tasks of a benchmark are fixed. A missing verdict is NaN: it is counted, shown, left out, and never becomes 0.
+Pictures belong to prompts, and prompts to tasks. Pictures of one prompt are not independent, so the bootstrap redraws
+prompts. It does so within each task, because the tasks of a benchmark are fixed. A missing verdict is NaN: it is
+counted, shown and left out, and never becomes 0.
 """
 
 import math
@@ -22,9 +23,9 @@ _BLOCK_DRAWS = 4_000_000  # draws held in memory at once
 class Score:
     """A number with its 95 % interval.
 
-    pictures: pictures with a verdict.  prompts: prompts with at least one verdict.
+    pictures: pictures with a verdict. prompts: prompts with at least one verdict.
     num_no_verdict: pictures without a verdict, left out of the value.
-    All three numbers are NaN where a task has no verdict at all.
+    value, low and high are NaN where a task has no verdict at all.
     """
 
     value: float
@@ -43,7 +44,10 @@ class Score:
 
 
 class PromptVerdicts(NamedTuple):
-    """Verdicts on the pictures of one prompt, each in [0, 1] or NaN; a plain (task, verdicts) pair works as well."""
+    """Verdicts on the pictures of one prompt, each in [0, 1] or NaN.
+
+    A plain (task, verdicts) pair works as well.
+    """
 
     task: str
     verdicts: Sequence[float]
@@ -54,7 +58,7 @@ Rows = Sequence[PromptVerdicts | tuple[str, Sequence[float]]]
 
 
 def task_mean_score(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
-    """Unweighted mean of the task scores, each the mean over the task's pictures.
+    """Average the task scores, unweighted; each is the mean over the task's pictures.
 
     Interval: percentile bootstrap over prompts, stratified by task.
     """
@@ -66,7 +70,10 @@ def task_mean_score(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: in
 
 
 def prompt_mean_score(verdicts: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
-    """`task_mean_score` where each prompt counts once, by the mean of its pictures, however many have a verdict."""
+    """Compute `task_mean_score` where each prompt counts once, by its pictures' mean.
+
+    It counts once however many of its pictures have a verdict.
+    """
     rows = _rows(verdicts)
     score = task_mean_score(
         [row._replace(verdicts=[_mean(row.verdicts)]) for row in rows], seed=seed, num_resamples=num_resamples
@@ -76,7 +83,10 @@ def prompt_mean_score(verdicts: Rows, *, seed: int = 0, num_resamples: int = NUM
 
 
 def per_task(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> dict[str, Score]:
-    """Score of each task in order of appearance; a task's interval does not depend on the other tasks."""
+    """Score each task, in order of appearance.
+
+    A task's interval does not depend on the other tasks.
+    """
     return {
         name: _score(_pooled_mean(*task[:2]), _resample(name, [task[:2]], seed, num_resamples)[0], _totals(*task))
         for name, task in _by_task(correct_by_prompt).items()
@@ -84,11 +94,11 @@ def per_task(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: int = NUM
 
 
 def paired_difference(a: Rows, b: Rows, *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
-    """`task_mean_score` of a minus that of b on the same prompts, with a paired bootstrap stratified by task.
+    """Compute `task_mean_score` of a minus that of b on the same prompts.
 
-    a, b: the same prompts in the same order; numbers of pictures may differ.
-    A prompt counts if both sides have a verdict on it. pictures and num_no_verdict add up both sides.
-    Raises ValueError if the prompts differ.
+    Interval: paired bootstrap over prompts, stratified by task.
+    a, b: the same prompts in the same order; numbers of pictures may differ. A prompt counts if both sides have a
+    verdict on it. pictures and num_no_verdict add up both sides. Raises ValueError if the prompts differ.
     """
     return _score(*_paired(_rows(a), _rows(b), seed, num_resamples))
 
@@ -96,13 +106,14 @@ def paired_difference(a: Rows, b: Rows, *, seed: int = 0, num_resamples: int = N
 def trained_difference(
     a: Sequence[Rows], b: Sequence[Rows], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
 ) -> Score:
-    """`paired_difference` of policies that were trained with several seeds; the interval is over prompts and seeds.
+    """Compute `paired_difference` of policies trained with several seeds.
 
-    a, b: a list of prompts for each training seed. The value is of all seeds' pictures together.
-    Two variances add up: the bootstrap's over prompts, and on each side that between the seeds' scores over their number.
-    Three seeds tell little of their spread, hence Student's t with the degrees of freedom of Welch and Satterthwaite
-    (Welch 1947, The generalization of Student's problem). A side of one seed adds no variance: what another seed would
-    give is unknown there.
+    The interval is over prompts and seeds. a, b: a list of prompts for each training seed. The value is of all seeds'
+    pictures together.
+    Two variances add up: the bootstrap's over prompts, and on each side the variance between the seeds' scores
+    divided by their number. Three seeds say little about their spread, hence Student's t with the degrees of freedom
+    of Welch and Satterthwaite (Welch 1947, The generalization of Student's problem). A side of one seed adds no
+    variance, because nobody knows what another seed would give.
     """
     value, draws, totals = _paired(_pooled(a), _pooled(b), seed, num_resamples)
     variances = [(float(np.var(draws)), math.inf)]
@@ -117,14 +128,18 @@ def trained_difference(
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
-    """Mean of values, one per prompt (NaN = no verdict), with a percentile bootstrap interval."""
+    """Average values, one per prompt, with a percentile bootstrap interval.
+
+    NaN = no verdict.
+    """
     return task_mean_score([("", [value]) for value in values], seed=seed, num_resamples=num_resamples)
 
 
 def auroc(labels: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
-    """Probability that a positive scores above a negative, ties counting one half; NaN if either kind is absent.
+    """Compute the probability that a positive scores above a negative.
 
-    labels: 0/1 or bool.  scores: any real numbers; a pair with a NaN in it is left out, so report how many there are.
+    Ties count one half; NaN if either kind is absent. labels: 0/1 or bool. scores: any real numbers. A pair with a
+    NaN in it is left out, so report how many there are.
     """
     label, score = np.asarray(labels, dtype=np.float64), np.asarray(scores, dtype=np.float64)
     if label.shape != score.shape:
@@ -142,7 +157,10 @@ def auroc(labels: Sequence[float] | np.ndarray, scores: Sequence[float] | np.nda
 
 
 def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share of independent trials, 95 % by default; (0, 1) without any trial."""
+    """Compute Wilson's interval of a share of independent trials, 95 % by default.
+
+    (0, 1) without any trial.
+    """
     if not 0 <= successes <= total:
         raise ValueError(f"successes={successes} must lie between 0 and total={total}.")
     if total == 0:
@@ -155,7 +173,10 @@ def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, floa
 
 
 def _pooled(seeds: Sequence[Rows]) -> list[PromptVerdicts]:
-    """All seeds' verdicts of each prompt. Raises ValueError if the prompts differ."""
+    """Pool all seeds' verdicts of each prompt.
+
+    Raises ValueError if the prompts differ.
+    """
     first, *others = (_rows(rows) for rows in seeds)
     for rows in others:
         _refuse_other_prompts(first, rows)
@@ -168,7 +189,7 @@ def _pooled(seeds: Sequence[Rows]) -> list[PromptVerdicts]:
 def _paired(
     rows_a: Sequence[PromptVerdicts], rows_b: Sequence[PromptVerdicts], seed: int, num_resamples: int
 ) -> tuple[float, np.ndarray, np.ndarray]:
-    """The difference, its bootstrap draws (num_resamples,), and what `_score` wants of totals."""
+    """Compute the difference, its bootstrap draws (num_resamples,) and totals."""
     _refuse_other_prompts(rows_a, rows_b)
     tasks_a, tasks_b = _by_task(rows_a), _by_task(rows_b)
     values, draws, totals = [], [], np.zeros(3, dtype=np.int64)
@@ -198,7 +219,7 @@ def _rows(rows: Rows) -> list[PromptVerdicts]:
 
 
 def _by_task(rows: Rows) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
-    """Task → (sum of verdicts per prompt, number of verdicts per prompt, number of NaN)."""
+    """Map task → (sum of verdicts per prompt, verdicts per prompt, number of NaN)."""
     verdicts: dict[str, list[np.ndarray]] = {}
     for row in _rows(rows):
         verdicts.setdefault(row.task, []).append(np.asarray(row.verdicts, dtype=np.float64).reshape(-1))
@@ -228,7 +249,7 @@ def _totals(sums: np.ndarray, counts: np.ndarray, num_no_verdict: int) -> np.nda
 def _resample(
     task: str, sides: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, num_resamples: int
 ) -> list[np.ndarray]:
-    """Pooled means under redrawn prompts, (num_resamples,) per side; all sides see the same draws."""
+    """Bootstrap pooled means, (num_resamples,) per side, with the same draws for all."""
     judged = np.flatnonzero(np.all([counts > 0 for _, counts in sides], axis=0))
     means = [np.full(num_resamples, math.nan) for _ in sides]
     if judged.size == 0:

@@ -1,7 +1,8 @@
-"""Does training cost the model its eyes? Yes/no and multiple-choice questions about pictures, from a plain file.
+"""Does training cost the model its eyes? Questions about pictures, from a file.
 
-A line is `{"image": "cat.png", "question": "Is it a cat?", "answer": "yes"}`, or has `"choices": ["a cat", "a dog"]` and
-the right one as its text, its letter or its number from 0; an `id` may be given. Pictures are found beside the file.
+A line is `{"image": "cat.png", "question": "Is it a cat?", "answer": "yes"}`. A multiple-choice question has
+`"choices": ["a cat", "a dog"]` and the right one as its text, its letter or its number from 0. An `id` is optional.
+Pictures are searched for beside the file.
 """
 
 import math
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from thinkdraw.benchmarks.base import Row, null_for_nan, number_or_nan
-from thinkdraw.benchmarks.picture_files import parts_of, pixels_of
+from thinkdraw.benchmarks.picture_files import memory_batches, pixels_of
 from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, paired_difference, per_task, task_mean_score
 from thinkdraw.data.prompt_files import id_of, text_of
 from thinkdraw.data.tables import resolve_inside
@@ -28,7 +29,10 @@ YES_NO, CHOICE = "yes/no", "multiple choice"
 
 @dataclass(frozen=True)
 class VqaItem:
-    """choices: empty for yes/no. answer: index of the right choice; of yes/no, 0 is yes and 1 is no."""
+    """A question about a picture, with its right answer.
+
+    choices: empty for yes/no. answer: index of the right choice; for yes/no, 0 is yes and 1 is no.
+    """
 
     id: str
     image: Path
@@ -43,7 +47,10 @@ class VqaItem:
 
 @dataclass(frozen=True)
 class VqaReport:
-    """Shares of right answers; `accuracy` is over all questions alike. problems: pictures that cannot be read, with reasons."""
+    """Shares of right answers; `accuracy` weighs all questions alike.
+
+    problems: pictures that cannot be read, with reasons.
+    """
 
     accuracy: Score
     per_kind: Mapping[str, Score]
@@ -52,7 +59,10 @@ class VqaReport:
 
 
 def read_vqa(path: Path) -> list[VqaItem]:
-    """The questions of a file, in order. Raises UserError naming the line of a question without a usable answer."""
+    """Read a file's questions in order.
+
+    Raises UserError naming the line of a question without a usable answer.
+    """
     items = []
     for line, row in json_rows(path):
         where = f"{path} line {line}"
@@ -68,7 +78,7 @@ def read_vqa(path: Path) -> list[VqaItem]:
             )
         )
     if not items:
-        raise UserError(f"{path} holds no question. Write rows of image, question and answer.")
+        raise UserError(f"{path} holds no question. Write rows with image, question and answer.")
     if len({item.id for item in items}) < len(items):
         raise UserError(f"{path}: two questions have the same id. Give each its own.")
     return items
@@ -77,16 +87,19 @@ def read_vqa(path: Path) -> list[VqaItem]:
 def evaluate_vqa(
     questioner: Questioner, items: Sequence[VqaItem], *, seed: int = 0, at_once: int = 32, reading: PictureReaderConfig = DEFAULT_CONFIG
 ) -> VqaReport:  # fmt: skip
-    """Ask each question of its picture. Yes where P(yes) > 0.5; of choices the one for which P(yes) of
-    "QUESTION Is it CHOICE?" is highest. A picture that cannot be read and a NaN give no verdict, which is counted."""
+    """Ask each question about its picture.
+
+    Yes is P(yes) > 0.5. Of choices, the answer is the one for which P(yes) of "QUESTION Is it CHOICE?" is highest.
+    An unreadable picture or a NaN gives no verdict, which is counted.
+    """
     rows: list[Row] = []
     problems: list[str] = []
     sizes = ((item, pixels_of(item.image, reading) * max(1, len(item.choices))) for item in items)
-    for part in parts_of(sizes, at_once):
-        for item, p_yes in zip(part, _ask(questioner, part, problems, reading)):
-            given = None if p_yes is None else int(p_yes.argmax()) if item.choices else int(p_yes[0] <= 0.5)
-            right = math.nan if given is None else float(given == item.answer)
-            rows.append({"id": item.id, "kind": item.kind, "given": given, "verdict": null_for_nan(right)})
+    for batch in memory_batches(sizes, at_once):
+        for item, p_yes in zip(batch, _ask(questioner, batch, problems, reading)):
+            choice = None if p_yes is None else int(p_yes.argmax()) if item.choices else int(p_yes[0] <= 0.5)
+            right = math.nan if choice is None else float(choice == item.answer)
+            rows.append({"id": item.id, "kind": item.kind, "given": choice, "verdict": null_for_nan(right)})
     verdicts = _verdicts(rows)
     return VqaReport(
         task_mean_score([PromptVerdicts("", row.verdicts, row.prompt) for row in verdicts], seed=seed),
@@ -95,18 +108,24 @@ def evaluate_vqa(
 
 
 def vqa_difference(rows_a: Sequence[Row], rows_b: Sequence[Row], *, seed: int = 0) -> Score:
-    """Accuracy of a minus that of b on the same questions, paired. Raises UserError if the questions differ."""
+    """Compute the accuracy of a minus that of b on the same questions, paired.
+
+    Raises UserError if the questions differ.
+    """
     sides = [[PromptVerdicts("", row.verdicts, row.prompt) for row in _verdicts(rows)] for rows in (rows_a, rows_b)]
     try:
         return paired_difference(*sides, seed=seed)
     except ValueError as error:
-        raise UserError(f"the two were asked different questions: {error}") from error
+        raise UserError(f"the two sides answered different questions: {error}") from error
 
 
 def _ask(
     questioner: Questioner, items: Sequence[VqaItem], problems: list[str], reading: PictureReaderConfig
 ) -> list[Tensor | None]:
-    """P(yes) of each item's choices, of a yes/no question alone; None = no verdict, with a line in `problems`."""
+    """Return P(yes) for each choice of each item; for yes/no, just for the question.
+
+    None = no verdict, with a line in `problems`.
+    """
     by_size: dict[tuple[int, ...], list[tuple[int, Tensor, str]]] = {}
     for i, item in enumerate(items):
         try:
@@ -114,34 +133,35 @@ def _ask(
         except UnreadableError as error:
             problems.append(f"question {item.id}: {error}")
             continue
-        asked = [f"{item.question} Is it {choice}?" for choice in item.choices] or [item.question]
-        by_size.setdefault(tuple(picture.shape), []).extend((i, picture, text) for text in asked)
-    found: dict[int, list[float]] = {}
+        texts = [f"{item.question} Is it {choice}?" for choice in item.choices] or [item.question]
+        by_size.setdefault(tuple(picture.shape), []).extend((i, picture, text) for text in texts)
+    answers_of_item: dict[int, list[float]] = {}
     for pairs in by_size.values():
         p_yes = questioner.answer(torch.stack([picture for _, picture, _ in pairs]), [text for _, _, text in pairs])
         for (i, _, _), p in zip(pairs, p_yes.tolist(), strict=True):
-            found.setdefault(i, []).append(p)
-    for i in [i for i, values in found.items() if any(map(math.isnan, values))]:
+            answers_of_item.setdefault(i, []).append(p)
+    for i in [i for i, values in answers_of_item.items() if any(map(math.isnan, values))]:
         problems.append(f"question {items[i].id}: no verdict")
-        del found[i]
-    return [torch.tensor(found[i]) if i in found else None for i in range(len(items))]
+        del answers_of_item[i]
+    return [torch.tensor(answers_of_item[i]) if i in answers_of_item else None for i in range(len(items))]
 
 
 def _answer(row: JsonMapping, choices: tuple[str, ...], where: str) -> int:
-    given = row.get("answer")
+    """Parse the right answer into its index."""
+    answer = row.get("answer")
     if not choices:
-        if isinstance(given, str) and given.strip().lower() in ("yes", "no"):
-            return ("yes", "no").index(given.strip().lower())
-        raise UserError(f"{where}: answer={given!r} is neither yes nor no, and there are no choices. Correct it.")
+        if isinstance(answer, str) and answer.strip().lower() in ("yes", "no"):
+            return ("yes", "no").index(answer.strip().lower())
+        raise UserError(f"{where}: answer={answer!r} is neither yes nor no, and there are no choices. Correct it.")
     letters = [chr(ord("A") + i) for i in range(len(choices))]
-    if isinstance(given, int) and given in range(len(choices)):
-        return given
-    if isinstance(given, str) and given in choices:
-        return choices.index(given)
-    if isinstance(given, str) and given.strip().upper() in letters:
-        return letters.index(given.strip().upper())
+    if isinstance(answer, int) and answer in range(len(choices)):
+        return answer
+    if isinstance(answer, str) and answer in choices:
+        return choices.index(answer)
+    if isinstance(answer, str) and answer.strip().upper() in letters:
+        return letters.index(answer.strip().upper())
     raise UserError(
-        f"{where}: answer={given!r} is none of the {len(choices)} choices. Give its text, letter or number."
+        f"{where}: answer={answer!r} is none of the {len(choices)} choices. Give its text, letter or number."
     )
 
 

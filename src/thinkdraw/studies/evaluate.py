@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from thinkdraw.benchmarks.base import Layout, PictureSet, RefusesGaps, Report, Row, WritesResults, null_for_nan
-from thinkdraw.benchmarks.drawn_folder import draw_into, drawn_places
+from thinkdraw.benchmarks.drawn_folder import draw_into_folder, drawn_files
 from thinkdraw.benchmarks.flow import (
     numbers,
     prompt_notes,
@@ -26,8 +26,8 @@ from thinkdraw.benchmarks.flow import (
 )
 from thinkdraw.benchmarks.lab.understanding import evaluate_understanding
 from thinkdraw.benchmarks.latency import latency
-from thinkdraw.benchmarks.picture_files import Listing, by_reason, list_pictures, read_set
-from thinkdraw.benchmarks.settings import keep_settings
+from thinkdraw.benchmarks.picture_files import Inventory, by_reason, list_pictures, read_set
+from thinkdraw.benchmarks.settings import write_or_check_settings
 from thinkdraw.benchmarks.statistics import Score
 from thinkdraw.benchmarks.vqa import evaluate_vqa, read_vqa
 from thinkdraw.data.over_long import fit_prompts
@@ -80,14 +80,14 @@ def _from_images(config: EvaluateConfig, asked: OpenBenchmark) -> Evaluation:
     inside = config.images / asked.benchmark.name
     folder = inside if inside.is_dir() and len(config.benchmarks) > 1 else config.images
     layout = asked.benchmark.official_pictures(folder, asked.all_prompts, asked.samples)
-    listing = list_pictures(folder, layout, asked.prompts, asked.samples, config.pictures)
-    if not layout.places:
-        there = f" There are {by_reason(listing.extra)}." if listing.extra else ""
+    inventory = list_pictures(folder, layout, asked.prompts, asked.samples, config.pictures)
+    if not layout.files:
+        there = f" There are {by_reason(inventory.extra)}." if inventory.extra else ""
         raise UserError(
             f"{folder} holds no picture in {asked.benchmark.name}'s official layout, {layout.expected}.{there} Check the folder."
         )
     source = {"source": "images", "reading": config.pictures.model_dump()}
-    return _score(config, asked, listing, source, {"images": str(folder)}, {})
+    return _score(config, asked, inventory, source, {"images": str(folder)}, {})
 
 
 def _from_policy(
@@ -100,21 +100,23 @@ def _from_policy(
     }  # fmt: skip
     folder = out_of(config) / asked.benchmark.name
     with Display(f"draw {asked.benchmark.name}", len(asked.prompts) * asked.samples, 1) as display:
-        rows = draw_into(
+        rows = draw_into_folder(
             folder, policy, asked.prompts, drawing, config.sampling, samples=asked.samples, seed=config.seed,
             chunk=config.chunk, progress=_shown(display),
         )  # fmt: skip
-    layout = Layout(drawn_places(folder, asked.prompts, asked.samples))
-    listing = list_pictures(folder / "pictures", layout, asked.prompts, asked.samples)
+    layout = Layout(drawn_files(folder, asked.prompts, asked.samples))
+    inventory = list_pictures(folder / "pictures", layout, asked.prompts, asked.samples)
     measures = _cost(config, asked, policy, folder, rows) | ({"understanding": understanding} if understanding else {})
     apart = [row["token_distance"] for row in rows if row["sample"] == 0 and row["token_distance"] is not None]
     tokens = {"token_distance": float(np.mean(apart))} if apart else {}
     drawing.pop("benchmark")
-    return _score(config, asked, listing, {"source": "policy", **drawing}, {"policy": config.policy}, measures | tokens)
+    return _score(
+        config, asked, inventory, {"source": "policy", **drawing}, {"policy": config.policy}, measures | tokens
+    )
 
 
 def _score(
-    config: EvaluateConfig, asked: OpenBenchmark, listing: Listing, source: JsonMapping, shown: JsonMapping,
+    config: EvaluateConfig, asked: OpenBenchmark, inventory: Inventory, source: JsonMapping, shown: JsonMapping,
     measures: JsonMapping,
 ) -> Evaluation:  # fmt: skip
     """source: what settings.json guards besides the judges. shown: further facts of the summary."""
@@ -125,28 +127,28 @@ def _score(
         "prompts_sha256": asked.sha256, "num_prompts": len(asked.prompts), "samples": asked.samples, **source,
     }  # fmt: skip
     if isinstance(benchmark, RefusesGaps):
-        benchmark.check_missing(listing.missing, asked.all_prompts)
-    keep_settings(
+        benchmark.check_missing(inventory.missing, asked.all_prompts)
+    write_or_check_settings(
         folder / "settings.json",
         settings,
         since={"reading": PictureReaderConfig().model_dump()},
         rows=folder / "results.jsonl",
     )
     if config.export_official is not None:
-        _export(config, asked, listing)
+        _export(config, asked, inventory)
     with Display(f"judge {benchmark.name}", len(asked.prompts), 1) as display:
         rows = score_pictures(
-            benchmark, asked.prompts, listing, folder, samples=asked.samples, prompts_at_once=config.prompts_at_once,
+            benchmark, asked.prompts, inventory, folder, samples=asked.samples, prompts_at_once=config.prompts_at_once,
             max_no_verdict_frac=config.max_no_verdict_frac, progress=_shown(display),
         )  # fmt: skip
-    notes = listing.notes() + prompt_notes(
+    notes = inventory.notes() + prompt_notes(
         benchmark, len(asked.all_prompts), len(asked.prompts), asked.samples, asked.sha256, asked.git_hash
     )
     report = report_on(benchmark, rows, notes)
     spread = {name: numbers(score) for name, score in spread_of_pictures(rows).items()}
     extra: JsonObject = {
-        "prompts_file": asked.file, "missing": len(listing.missing), "extra_files": len(listing.extra),
-        "extra_by_reason": Counter(listing.extra.values()), "unreadable": sum(row.get("unreadable", False) for row in rows),
+        "prompts_file": asked.file, "missing": len(inventory.missing), "extra_files": len(inventory.extra),
+        "extra_by_reason": Counter(inventory.extra.values()), "unreadable": sum(row.get("unreadable", False) for row in rows),
         "read": read_notes(rows),
     }  # fmt: skip
     summary = summary_of(report, settings, **extra, **shown, diversity=spread, **measures)
@@ -168,14 +170,14 @@ def _shown(display: Display) -> Callable[[int, int], None]:
     return show
 
 
-def _export(config: EvaluateConfig, asked: OpenBenchmark, listing: Listing) -> None:
+def _export(config: EvaluateConfig, asked: OpenBenchmark, inventory: Inventory) -> None:
     assert config.export_official is not None
     several = len(config.benchmarks) > 1
     folder = config.export_official / asked.benchmark.name if several else config.export_official
 
     def pictures() -> Iterator[PictureSet]:
         for index, prompt in asked.prompts.items():
-            read = read_set(index, prompt, listing, asked.samples)
+            read = read_set(index, prompt, inventory, asked.samples)
             if read.problems:
                 sample, reason = next(iter(read.problems.items()))
                 raise UserError(f"prompt {index} picture {sample} cannot be exported: {reason}. Draw it first.")

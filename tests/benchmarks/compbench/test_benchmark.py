@@ -11,7 +11,7 @@ from thinkdraw.benchmarks.compbench.ask import CATEGORIES
 from thinkdraw.benchmarks.compbench.benchmark import CompBench, open_asker
 from thinkdraw.benchmarks.compbench.files import RESULTS, read_answers, read_results
 from thinkdraw.benchmarks.flow import report_on, score_pictures
-from thinkdraw.benchmarks.picture_files import list_pictures, read_place
+from thinkdraw.benchmarks.picture_files import list_pictures, read_picture_file
 from thinkdraw.benchmarks.settings import sha256_of_prompts
 from thinkdraw.data.structure.noun_chunks import write_parses
 from thinkdraw.errors import UserError
@@ -84,9 +84,9 @@ def test_the_label_names_every_judge_that_is_given():
 
 def test_all_categories_go_from_layout_to_report(folder, tmp_path):
     made, prompts = export(folder, tmp_path / "out", count=2)
-    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(16), 2)
-    assert not listing.missing and not listing.extra
-    rows = score_pictures(made, dict(enumerate(prompts)), listing, tmp_path / "rows", samples=2)
+    inventory = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(16), 2)
+    assert not inventory.missing and not inventory.extra
+    rows = score_pictures(made, dict(enumerate(prompts)), inventory, tmp_path / "rows", samples=2)
     report = report_on(made, rows)
     # each P(yes) is 0.5: color 0.25 and 0.5; spatial as 0.4 + ½ · 0.3 and 0.4 + ½ (near); both numeracy prompts see too few
     values = {name: score.value for name, score in report.columns.items()}
@@ -106,15 +106,15 @@ def test_pictures_are_numbered_over_their_category_ten_for_each_prompt(folder, t
     made, prompts = export(folder / "non_spatial_val.txt", tmp_path)
     names = sorted(path.name for path in (tmp_path / "non_spatial" / "samples").iterdir())
     assert names[0] == "A cat is looking at a dog._000010.png" and names[10] == "A dog is looking at a cat._000000.png"
-    places = made.official_pictures(tmp_path, prompts, 10).places
+    places = made.official_pictures(tmp_path, prompts, 10).files
     assert len(places) == 20
     assert places[1, 3].path.name == "A cat is looking at a dog._000013.png"
-    assert read_place(places[1, 3]).pixels.shape == (32, 32, 3)
+    assert read_picture_file(places[1, 3]).pixels.shape == (32, 32, 3)
 
 
 def test_each_category_counts_anew(folder, tmp_path):
     made, prompts = export(folder, tmp_path, count=1)
-    places = made.official_pictures(tmp_path, prompts, 10).places
+    places = made.official_pictures(tmp_path, prompts, 10).files
     assert len(places) == 16
     assert places[13, 0].path.name == "A cat is looking at a dog._000001.png"  # second of its category, 14th of all
 
@@ -122,13 +122,13 @@ def test_each_category_counts_anew(folder, tmp_path):
 def test_a_missing_picture_is_known_by_its_number(folder, tmp_path):
     made, prompts = export(folder / "color_val.txt", tmp_path)
     (tmp_path / "color" / "samples" / "a green dog_000014.png").unlink()
-    places = made.official_pictures(tmp_path, prompts, 10).places
+    places = made.official_pictures(tmp_path, prompts, 10).files
     assert [key for key in ((1, k) for k in range(10)) if key not in places] == [(1, 4)]
 
 
 def test_folders_with_another_number_of_pictures_per_prompt_are_read(folder, tmp_path):
     made, prompts = export(folder / "color_val.txt", tmp_path, count=3)
-    places = made.official_pictures(tmp_path, prompts, 10).places
+    places = made.official_pictures(tmp_path, prompts, 10).files
     assert sorted(places) == [(i, k) for i in (0, 1) for k in range(3)]
     assert places[1, 2].path.name == "a green dog_000005.png"
 
@@ -138,15 +138,15 @@ def test_numbers_that_start_anew_for_each_prompt_are_taken_in_their_order(folder
     samples = tmp_path / "color" / "samples"
     for k in range(3):
         (samples / f"a green dog_{3 + k:06d}.png").rename(samples / f"a green dog_{k:06d}.png")
-    places = made.official_pictures(tmp_path, prompts, 10).places
+    places = made.official_pictures(tmp_path, prompts, 10).files
     assert [places[1, k].path.name for k in (0, 2)] == ["a green dog_000000.png", "a green dog_000002.png"]
 
 
 def test_a_folder_of_one_category_may_hold_the_samples_itself(folder, tmp_path):
     made, prompts = export(folder / "color_val.txt", tmp_path, count=1)
     assert (
-        len(made.official_pictures(tmp_path / "color", prompts, 10).places)
-        == len(made.official_pictures(tmp_path, prompts, 10).places)
+        len(made.official_pictures(tmp_path / "color", prompts, 10).files)
+        == len(made.official_pictures(tmp_path, prompts, 10).files)
         == 2
     )
 
@@ -156,8 +156,8 @@ def test_files_that_do_not_belong_are_extra(folder, tmp_path):
     samples = tmp_path / "out" / "color" / "samples"
     for name in ("a blue cow_000007.png", "a green dog.png", "a green dog_x.png"):
         (samples / name).write_bytes(b"")
-    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(16), 1)
-    assert len(listing.extra) == 3 and not listing.missing
+    inventory = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(16), 1)
+    assert len(inventory.extra) == 3 and not inventory.missing
 
 
 def test_sets_of_different_numbers_and_folders_with_other_files_are_refused(folder, tmp_path):
@@ -178,8 +178,8 @@ def test_a_picture_that_cannot_be_read_and_a_judge_without_verdict_are_named(fol
     rows = made.judge([silent])
     assert rows[0]["verdict"] == 0.25 and rows[1]["verdict"] is None and "questioner" in rows[1]["reason"]
     only = {i: prompts[i] for i in (0, 1)}
-    listing = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(2), 2)
-    rows = score_pictures(made, only, listing, None, samples=2, max_no_verdict_frac=0.5)
+    inventory = list_pictures(tmp_path / "out", made.official_pictures(tmp_path / "out", prompts, 10), range(2), 2)
+    rows = score_pictures(made, only, inventory, None, samples=2, max_no_verdict_frac=0.5)
     report = report_on(made, rows)
     assert report.overall.num_no_verdict == 1 and "cannot be read" in report.notes[-1]
 

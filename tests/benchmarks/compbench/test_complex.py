@@ -5,7 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from thinkdraw.benchmarks.compbench.complex import attribute_score, comparable, complex_kind, needs, three_in_one
+from thinkdraw.benchmarks.compbench.complex import (
+    attribute_score,
+    comparison_key,
+    complex_kind,
+    needed_scores,
+    three_in_one,
+)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +57,7 @@ def test_an_answer_without_verdict_leaves_no_product():
     ],
 )
 def test_complex_prompts_are_compared_up_to_the_first_full_stop_in_lower_case(prompt, text):
-    assert comparable(prompt) == text
+    assert comparison_key(prompt) == text
 
 
 def test_a_prompt_of_both_lists_is_spatial_and_one_of_none_is_both():
@@ -76,9 +82,9 @@ def test_three_in_one_is_the_mean_of_what_the_prompt_is_scored_on(kind, parts, s
 
 
 def test_what_each_kind_needs():
-    assert needs("spatial") == (True, False)
-    assert needs("action") == (False, True)
-    assert needs("spatialaction") == (True, True)
+    assert needed_scores("spatial") == (True, False)
+    assert needed_scores("action") == (False, True)
+    assert needed_scores("spatialaction") == (True, True)
 
 
 def test_the_official_complex_prompts_are_58_spatial_212_action_and_30_both(shared_dir):
@@ -88,7 +94,7 @@ def test_the_official_complex_prompts_are_58_spatial_212_action_and_30_both(shar
         return [line.strip() for line in (folder / name).read_text().splitlines() if line.strip()]
 
     spatial, action = (
-        {comparable(line) for line in lines(f"complex_val_{kind}.txt")} for kind in ("spatial", "action")
+        {comparison_key(line) for line in lines(f"complex_val_{kind}.txt")} for kind in ("spatial", "action")
     )
     kinds = [complex_kind(line, spatial, action) for line in lines("complex_val.txt")]
     assert [kinds.count(kind) for kind in ("spatial", "action", "spatialaction")] == [58, 212, 30]

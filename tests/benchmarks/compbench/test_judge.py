@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.benchmarks.compbench.stand_ins import NO_VERDICT, Finds, Says, Scores, Slopes, parse, picture
 
-from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asker
+from thinkdraw.benchmarks.compbench.ask import CATEGORIES, WordAsker
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
 from thinkdraw.data.structure.noun_chunks import Parse
 from thinkdraw.errors import UserError
@@ -26,7 +26,7 @@ PROMPTS = {
 
 
 def asker(**settings):
-    return Asker(parse, OBJECTS, **{"spatial": {"the red dog next to a green cat"}, "action": set(), **settings})
+    return WordAsker(parse, OBJECTS, **{"spatial": {"the red dog next to a green cat"}, "action": set(), **settings})
 
 
 def judge(**settings):
@@ -65,7 +65,7 @@ def test_a_picture_further_behind_scores_on_its_overlap():
     # cat first: asked for as (cat, dog), the cat lies left, nearer; the dog lies behind. IoU 1/3 -> (1/3) / ½ = 2/3
     front = Prompt("a cat in front of a dog", "", "3d_spatial")
     tokens = (("cat", "NOUN"), ("in", "X"), ("front", "X"), ("of", "X"), ("dog", "NOUN"))
-    asked = CompBenchJudge(Asker(lambda text: Parse((), tokens)), detector=Finds(), depth=Slopes())
+    asked = CompBenchJudge(WordAsker(lambda text: Parse((), tokens)), detector=Finds(), depth=Slopes())
     verdict = asked(picture(50)[None], [front])[0]
     assert verdict.score == pytest.approx(0.4 + 0.5 * 2 / 3, abs=1e-6)
 
@@ -86,7 +86,7 @@ def test_judges_are_asked_only_what_the_category_needs():
 
 def test_persons_and_renamed_things_are_looked_for_under_the_detectors_names():
     objects = [("ship", "ships"), ("man", "men")]
-    asked = CompBenchJudge(Asker(parse, objects), detector=Finds())
+    asked = CompBenchJudge(WordAsker(parse, objects), detector=Finds())
     asked(picture(50)[None], [Prompt("two ships and a man", "", "numeracy")])
     assert asked.detector.asked == [["boat", "person"]]
 
@@ -165,7 +165,7 @@ def test_what_the_judges_said_is_kept():
     ],
 )
 def test_what_a_category_needs_and_is_not_there_is_said(prompt, built, words):
-    built = Asker(**{"parse": parse, "objects": OBJECTS, "spatial": set(), "action": set(), **built})
+    built = WordAsker(**{"parse": parse, "objects": OBJECTS, "spatial": set(), "action": set(), **built})
     with pytest.raises(UserError, match=words):
         CompBenchJudge(built, Says(), Finds(), Slopes(), Scores())(picture(50)[None], [prompt])
 

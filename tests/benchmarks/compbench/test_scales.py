@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from thinkdraw.benchmarks.compbench.scales import as_unidet, depth_map, detector_size
+from thinkdraw.benchmarks.compbench.scales import depth_map, detector_size, to_unidet
 from thinkdraw.types import Detection
 
 
@@ -27,12 +27,12 @@ def test_the_short_side_is_479_unless_the_long_one_exceeds_480(size, resized):
 
 
 def test_boxes_are_clipped_to_the_picture_and_scaled_with_it():
-    found = as_unidet([see(0.9, (-50, 100, 400, 500))], 400, 400)
+    found = to_unidet([see(0.9, (-50, 100, 400, 500))], 400, 400)
     assert found[0].box == pytest.approx((0, 100 * 479 / 400, 479, 479))
 
 
 def test_scores_must_exceed_a_tenth_and_come_best_first():
-    found = as_unidet([see(0.2, (0, 0, 10, 10)), see(0.1, (20, 20, 30, 30)), see(0.9, (50, 50, 60, 60))], 479, 479)
+    found = to_unidet([see(0.2, (0, 0, 10, 10)), see(0.1, (20, 20, 30, 30)), see(0.9, (50, 50, 60, 60))], 479, 479)
     assert [d.score for d in found] == [0.9, 0.2]
 
 
@@ -45,12 +45,12 @@ def test_scores_must_exceed_a_tenth_and_come_best_first():
     ],
 )
 def test_of_two_boxes_of_a_label_that_overlap_by_more_than_half_the_better_stays(second, num_kept):
-    assert len(as_unidet([second, see(0.9)], 479, 479)) == num_kept
+    assert len(to_unidet([second, see(0.9)], 479, 479)) == num_kept
 
 
 def test_at_most_300_detections_are_left():
     grid = [see(0.2 + i / 1000, (i, 0, i + 0.5, 1)) for i in range(310)]
-    found = as_unidet(grid, 479, 479)
+    found = to_unidet(grid, 479, 479)
     assert len(found) == 300 and found[-1].score == pytest.approx(0.21)
 
 

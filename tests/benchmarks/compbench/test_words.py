@@ -5,8 +5,8 @@ import pytest
 from thinkdraw.benchmarks.compbench.words import (
     RELATIONS_2D,
     RELATIONS_3D,
-    asked_counts,
     attribute_questions,
+    counts_in_prompt,
     first_and_last_noun,
     nouns_around_prepositions,
     relation_in,
@@ -142,4 +142,4 @@ def test_questions_about_noun_chunks(chunks, questions):
     ],
 )
 def test_numbers_asked_for(prompt, counts):
-    assert asked_counts(prompt.split(), OBJECTS) == counts
+    assert counts_in_prompt(prompt.split(), OBJECTS) == counts

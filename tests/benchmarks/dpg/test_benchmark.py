@@ -15,12 +15,12 @@ from thinkdraw.benchmarks.dpg.files import (
     item_of,
     read_details,
     read_results,
-    rows_of,
+    rows_of_results,
     write_file,
     write_results,
 )
 from thinkdraw.benchmarks.flow import report_on, score_pictures
-from thinkdraw.benchmarks.picture_files import list_pictures, read_place
+from thinkdraw.benchmarks.picture_files import list_pictures, read_picture_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_pil
 
@@ -139,8 +139,8 @@ def test_categories_see_the_last_picture_officially_and_all_in_fixed_mode(table)
 def test_a_grid_is_written_and_read_back_in_the_official_order(table, tmp_path):
     prompts = DpgBench().prompts(table)
     DpgBench().export_official(tmp_path / "out", prompts, [drawn(1, prompts[1], [10, 20, 30, 40])])
-    places = DpgBench().official_pictures(tmp_path / "out", prompts, 4).places
-    assert [int(read_place(places[1, k]).pixels[0, 0, 0]) for k in range(4)] == [10, 20, 30, 40]
+    places = DpgBench().official_pictures(tmp_path / "out", prompts, 4).files
+    assert [int(read_picture_file(places[1, k]).pixels[0, 0, 0]) for k in range(4)] == [10, 20, 30, 40]
     assert places[1, 0].path.name == "dog2.png" and places[1, 1].cell == (0, 1) and places[1, 2].cell == (1, 0)
     assert (0, 0) not in places
 
@@ -158,7 +158,7 @@ def test_of_two_files_about_an_item_one_counts_and_the_other_is_extra(table, tmp
     for name in ("dog2.jpg", "dog2.png", "dog3.png", "dog2.txt"):
         to_pil(grey(7, 16)).save(folder / name, format="PNG")
     layout = find_pictures(folder, prompts, as_grids=True)
-    assert {place.path.name for place in layout.places.values()} == {"dog2.jpg"}
+    assert {place.path.name for place in layout.files.values()} == {"dog2.jpg"}
     assert list_pictures(folder, layout, range(len(prompts)), 4).extra == {
         "dog2.png": "a second file of one picture, beside dog2.jpg",
         "dog3.png": "of an item that is not in the table",
@@ -183,9 +183,9 @@ def test_a_grid_of_a_wrong_size_and_a_missing_one_are_named_and_not_scored(table
     folder.mkdir()
     to_pil(np.full((16, 18, 3), 60, dtype=np.uint8)).save(folder / "dog2.png")
     bench.export_official(folder, prompts, [])
-    listing = list_pictures(folder, bench.official_pictures(folder, prompts, 4), range(2), 4)
-    assert len(listing.missing) == 4 and "prompt 0 picture 0" in listing.notes()[1]
-    rows = score_pictures(bench, dict(enumerate(prompts)), listing, None, samples=4, max_no_verdict_frac=1)
+    inventory = list_pictures(folder, bench.official_pictures(folder, prompts, 4), range(2), 4)
+    assert len(inventory.missing) == 4 and "prompt 0 picture 0" in inventory.notes()[1]
+    rows = score_pictures(bench, dict(enumerate(prompts)), inventory, None, samples=4, max_no_verdict_frac=1)
     assert all("18×16 pixels are not a 2×2 grid" in row["problem"] for row in rows[4:])
     with pytest.raises(UserError, match="none of 8 pictures"):
         report_on(bench, rows)
@@ -196,8 +196,8 @@ def test_one_grid_of_a_wrong_size_leaves_the_others_scored(table, tmp_path):
     prompts, folder = bench.prompts(table), tmp_path / "out"
     bench.export_official(folder, prompts, [drawn(0, prompts[0], [60, 60, 60, 40])])
     to_pil(grey(60, 15)).save(folder / "dog2.png")
-    listing = list_pictures(folder, bench.official_pictures(folder, prompts, 4), range(2), 4)
-    rows = score_pictures(bench, dict(enumerate(prompts)), listing, None, samples=4, max_no_verdict_frac=1)
+    inventory = list_pictures(folder, bench.official_pictures(folder, prompts, 4), range(2), 4)
+    rows = score_pictures(bench, dict(enumerate(prompts)), inventory, None, samples=4, max_no_verdict_frac=1)
     report = report_on(bench, rows)
     assert report.overall.value == 0.75 and report.overall.num_no_verdict == 4
     assert "4 pictures cannot be read" in report.notes[-1]
@@ -245,7 +245,7 @@ def test_the_file_of_details_beside_it_gives_the_categories(table, tmp_path):
     (tmp_path / "results_detail.txt").write_text("".join(lines))
     details = read_details(tmp_path / "results_detail.txt")
     assert details["dog2", 1][2] == ("Is the dog in it, there?", "yes")
-    report = bench.aggregate(rows_of(tmp_path / "results.txt", prompts))
+    report = bench.aggregate(rows_of_results(tmp_path / "results.txt", prompts))
     assert {name: score.value for name, score in report.columns.items()} == {
         "global": 0.5,
         "entity": 1.0,
@@ -332,7 +332,7 @@ def test_a_file_that_is_no_results_file_is_refused(tmp_path, text, words):
 def test_results_about_other_items_are_refused(table, tmp_path):
     (tmp_path / "results.txt").write_text("x/emu9.png, 1.0, 1.0\n")
     with pytest.raises(UserError, match="'emu9' is no item"):
-        rows_of(tmp_path / "results.txt", DpgBench().prompts(table))
+        rows_of_results(tmp_path / "results.txt", DpgBench().prompts(table))
 
 
 def test_a_prompt_without_any_verdict_stays_out_of_the_mean(table):

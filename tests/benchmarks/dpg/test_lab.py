@@ -1,7 +1,7 @@
 """The lab's dense prompts under DPG-Bench's rules."""
 
 from thinkdraw.benchmarks.dpg.benchmark import aggregate
-from thinkdraw.benchmarks.dpg.files import answer_about
+from thinkdraw.benchmarks.dpg.files import answer_record
 from thinkdraw.benchmarks.dpg.lab import with_categories
 from thinkdraw.lab.prompts import prompt_set
 
@@ -22,7 +22,7 @@ def test_a_wrong_place_lowers_the_column_relation_alone():
     prompts = [with_categories(example.prompt) for example in prompt_set("dense", "test", 4)]
     rows = [
         {"prompt_index": i, "prompt_id": p.id, "tag": "dpg", "sample": 0, "verdict": 0.9,
-         "answers": [answer_about(q, p_yes=float(not q.category.startswith("relation"))) for q in p.questions]}
+         "answers": [answer_record(q, p_yes=float(not q.category.startswith("relation"))) for q in p.questions]}
         for i, p in enumerate(prompts)
     ]  # fmt: skip
     columns = aggregate(rows, "x", "fixed").columns

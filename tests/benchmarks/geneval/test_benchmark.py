@@ -9,7 +9,7 @@ from tests.benchmarks.helpers import PixelDetector, geneval_prompt, picture, pic
 
 from thinkdraw.benchmarks import BENCHMARKS, load_benchmark
 from thinkdraw.benchmarks.geneval.benchmark import GenEval, aggregate, raw_detection, read_detection
-from thinkdraw.benchmarks.geneval.verdict import kept_by_class, objects_to_color, verdict_on
+from thinkdraw.benchmarks.geneval.verdict import objects_to_color, select_detections, verdict_on
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.lab.scenes import draw, random_scene
@@ -74,7 +74,7 @@ def test_verdicts_from_detections_and_colours(found, colors, metadata, reason):
 def test_only_objects_that_decide_are_sent_to_the_colour_judge():
     metadata = record("color_attr", want("dog", color="red"), want("cat", 2, color="blue"), want("cow", color="red"))
     found = [see("dog", 0, 0.5), see("dog", 1, 0.9), see("cat"), see("cat", 9), see("cat", 5, 0.4)]
-    asked = objects_to_color(metadata, kept_by_class(metadata, found))
+    asked = objects_to_color(metadata, select_detections(metadata, found))
     # one dog, the best; two cats, of equal scores the later first; no cow, for there is none
     assert {name: [d.box[0] for d in objects] for name, objects in asked.items()} == {"dog": [1.0], "cat": [9.0, 0.0]}
 

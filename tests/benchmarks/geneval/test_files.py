@@ -50,7 +50,7 @@ def test_pictures_are_found_by_folder_and_sample_number_whatever_else_is_there(t
     for extra in ("00001/grid.png", "00001/samples/a.png", "notes/0000.png", "00007/samples/0000.png"):
         (tmp_path / extra).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / extra).write_bytes(b"")
-    places = find_pictures(tmp_path, prompts).places
+    places = find_pictures(tmp_path, prompts).files
     assert {key: str(place.path.relative_to(tmp_path)) for key, place in places.items()} == {
         (1, 0): "00001/samples/0000.png", (1, 1): "00001/samples/0001.png", (1, 2): "00001/samples/00002.png",
     }  # fmt: skip

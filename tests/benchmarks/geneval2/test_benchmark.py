@@ -8,7 +8,7 @@ from tests.benchmarks.helpers import PixelQuestioner, PixelWords, pictures_of
 
 from thinkdraw.benchmarks.geneval2.benchmark import GenEval2, aggregate
 from thinkdraw.benchmarks.geneval2.soft_tifa import answer_strings, arithmetic_mean, counts_as_yes_no, geometric_mean
-from thinkdraw.benchmarks.picture_files import read_place
+from thinkdraw.benchmarks.picture_files import read_picture_file
 from thinkdraw.errors import UserError
 
 NAN = math.nan
@@ -110,10 +110,13 @@ def test_the_official_input_goes_there_and_back(tmp_path):
     GenEval2().export_official(tmp_path / "out", prompts, sets)
     named = json.loads((tmp_path / "out/images.json").read_text())
     assert set(named) == {"two red cups", "a pig"}
-    places = GenEval2().official_pictures(tmp_path / "out", prompts, 1).places
-    assert {key: int(read_place(place).pixels.max()) for key, place in places.items()} == {(0, 0): 10, (1, 0): 11}
+    places = GenEval2().official_pictures(tmp_path / "out", prompts, 1).files
+    assert {key: int(read_picture_file(place).pixels.max()) for key, place in places.items()} == {
+        (0, 0): 10,
+        (1, 0): 11,
+    }
     (tmp_path / "out").rename(tmp_path / "moved")
-    assert len(GenEval2().official_pictures(tmp_path / "moved", prompts, 1).places) == 2
+    assert len(GenEval2().official_pictures(tmp_path / "moved", prompts, 1).files) == 2
 
 
 @pytest.mark.parametrize(

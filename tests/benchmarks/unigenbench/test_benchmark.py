@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 from tests.benchmarks.helpers import pictures_of
 
-from thinkdraw.benchmarks.picture_files import read_place
+from thinkdraw.benchmarks.picture_files import read_picture_file
 from thinkdraw.benchmarks.unigenbench import files
 from thinkdraw.benchmarks.unigenbench.benchmark import DIMENSIONS, UniGenBench, aggregate
 from thinkdraw.errors import UserError
@@ -135,8 +135,8 @@ def test_pictures_go_there_and_back(tmp_path):
     UniGenBench().export_official(out, prompts, [pictures_of(prompts[1], 3, 4, index=1)])
     assert sorted(path.name for path in out.iterdir()) == ["1_0.png", "1_1.png"]
     (out / "7_0.png").write_bytes(b"")
-    places = UniGenBench().official_pictures(out, prompts, 2).places
-    assert {key: int(read_place(place).pixels.max()) for key, place in places.items()} == {(1, 0): 3, (1, 1): 4}
+    places = UniGenBench().official_pictures(out, prompts, 2).files
+    assert {key: int(read_picture_file(place).pixels.max()) for key, place in places.items()} == {(1, 0): 3, (1, 1): 4}
 
 
 def results_file(folder, rows):

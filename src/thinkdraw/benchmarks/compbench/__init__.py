@@ -1,4 +1,4 @@
-"""T2I-CompBench++ (arXiv 2307.06350): what it asks of each prompt, its rules, its judges, and its score as a reward."""
+"""T2I-CompBench++ (arXiv 2307.06350): questions, rules, judges, and its reward."""
 
 from thinkdraw.benchmarks.compbench.benchmark import open_asker
 

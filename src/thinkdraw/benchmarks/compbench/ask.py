@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from thinkdraw.benchmarks.compbench.complex import ComplexKind, complex_kind, needs
-from thinkdraw.benchmarks.compbench.numeracy import detected_as
+from thinkdraw.benchmarks.compbench.complex import ComplexKind, complex_kind, needed_scores
+from thinkdraw.benchmarks.compbench.numeracy import detector_name
 from thinkdraw.benchmarks.compbench.words import (
     RELATIONS_2D,
     RELATIONS_3D,
-    Parsed,
-    asked_counts,
+    PromptParse,
     attribute_questions,
+    counts_in_prompt,
     first_and_last_noun,
     nouns_around_prepositions,
     relation_in,
@@ -27,9 +27,11 @@ CATEGORIES = (*ATTRIBUTES, "spatial", "3d_spatial", "numeracy", "non_spatial", "
 
 @dataclass(frozen=True)
 class PromptQuestions:
-    """What a prompt has its judges asked, and what its rules need besides; a field that stays empty asks nothing.
+    """What a prompt's judges are asked, and what its rules need besides.
 
-    questions: noun chunks as questions. word, things: the relation. counts: (thing, number). text: for CLIP.
+    An empty field asks nothing. questions: noun chunks as questions. word, things: the relation. counts: (thing,
+    number).
+    text: for CLIP.
     """
 
     category: str
@@ -41,33 +43,37 @@ class PromptQuestions:
     text: str = ""
 
     def labels(self) -> list[str]:
-        """What a detector with an open vocabulary is to look for."""
-        return list(dict.fromkeys([*(self.things or ()), *(detected_as(thing) for thing, _ in self.counts)]))
+        """List what a detector with an open vocabulary is to look for."""
+        return list(dict.fromkeys([*(self.things or ()), *(detector_name(thing) for thing, _ in self.counts)]))
 
 
 @runtime_checkable
-class Asks(Protocol):
-    """Reads a prompt by the category in its `tag`; `Asker` does."""
+class Asker(Protocol):
+    """Anything that turns a prompt into questions by the category in its `tag`.
+
+    `WordAsker` and `LabAsker` do.
+    """
 
     def __call__(self, prompt: Prompt) -> PromptQuestions: ...
 
 
 @dataclass(frozen=True)
-class Asker:
-    """Reads prompts by T2I-CompBench++'s rules.
+class WordAsker:
+    """Reads a prompt's words by T2I-CompBench++'s rules.
 
     parse: prompt → noun chunks and tokens; not needed for non_spatial. objects: (singular, plural) of what numeracy
-    counts. spatial, action: complex prompts, as `comparable` makes them, that are scored on relations only and on actions
-    only besides attributes; the others are scored on both.
+    counts.
+    spatial, action: complex prompts (their `comparison_key`s) that are scored on attributes and relations only, or on
+    attributes and actions only. The other complex prompts are scored on all three.
     """
 
-    parse: Callable[[str], Parsed] | None = None
+    parse: Callable[[str], PromptParse] | None = None
     objects: Sequence[tuple[str, str]] = ()
     spatial: Collection[str] | None = None
     action: Collection[str] | None = None
 
     def __call__(self, prompt: Prompt) -> PromptQuestions:
-        """Raises UserError for a tag that is no category, and where what the category needs was not given."""
+        """Raise UserError for an unknown tag, and where what the category needs is absent."""
         category, text = prompt.tag, prompt.text
         if category not in CATEGORIES:
             raise UserError(
@@ -76,24 +82,26 @@ class Asker:
             )
         if category == "non_spatial":
             return PromptQuestions(category, text=text)
-        parsed = self._parsed(prompt)
+        parsed = self._parse_prompt(prompt)
         if category in ATTRIBUTES:
             return PromptQuestions(category, questions=attribute_questions(parsed.chunks))
         if category == "numeracy":
-            return PromptQuestions(category, counts=asked_counts([word for word, _ in parsed.tokens], self._objects()))
+            return PromptQuestions(
+                category, counts=counts_in_prompt([word for word, _ in parsed.tokens], self._objects())
+            )
         if category == "complex":
             return self._complex(text, parsed)
         words = RELATIONS_2D if category == "spatial" else RELATIONS_3D
         return PromptQuestions(category, word=relation_in(text, words), things=first_and_last_noun(parsed.tokens))
 
-    def _complex(self, text: str, parsed: Parsed) -> PromptQuestions:
+    def _complex(self, text: str, parsed: PromptParse) -> PromptQuestions:
         if self.spatial is None or self.action is None:
             raise UserError(
                 "compbench: category complex needs T2I-CompBench's complex_val_spatial.txt and complex_val_action.txt, which "
                 "say what each prompt is scored on. Put them beside the prompts."
             )
         kind = complex_kind(text, self.spatial, self.action)
-        with_relation, with_action = needs(kind)
+        with_relation, with_action = needed_scores(kind)
         return PromptQuestions(
             "complex",
             kind,
@@ -103,7 +111,7 @@ class Asker:
             text=without_adjectives(parsed.tokens) if with_action else "",
         )
 
-    def _parsed(self, prompt: Prompt) -> Parsed:
+    def _parse_prompt(self, prompt: Prompt) -> PromptParse:
         if self.parse is None:
             raise UserError(
                 f"compbench: category {prompt.tag} needs the prompts' noun chunks and tokens. Give a file of them or the "

@@ -1,7 +1,7 @@
-"""T2I-CompBench++: eight categories of 300 prompts (Huang et al. 2023, arXiv 2307.06350, and TPAMI 2025).
+"""T2I-CompBench++: eight categories of 300 prompts each.
 
-What each category asks and how it scores says `thinkdraw.benchmarks.compbench.judge`; the official files are read and written by
-`compbench_files`.
+Huang et al. 2023, arXiv 2307.06350, and TPAMI 2025. `judge.py` asks the judges and scores their answers; `files.py`
+reads and writes the official files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ from thinkdraw.benchmarks.base import (
     verdicts_by_prompt,
 )
 from thinkdraw.benchmarks.compbench import files as compbench_files
-from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asker, Asks
-from thinkdraw.benchmarks.compbench.complex import comparable
+from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asker, WordAsker
+from thinkdraw.benchmarks.compbench.complex import comparison_key
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge, CompBenchVerdict
-from thinkdraw.benchmarks.compbench.scales import Depth
+from thinkdraw.benchmarks.compbench.scales import DepthJudge
 from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, task_mean_score
 from thinkdraw.data.prompt_files import read_compbench, read_text
 from thinkdraw.data.structure.noun_chunks import OFFICIAL_MODEL, Parse, open_parser, read_objects
@@ -40,14 +40,18 @@ OFFICIAL_SHA256 = (
     "04c56cc9ac441dc9ea6c5157652058bd1635b5308526dd31bb29a1caab9a758d",
     "1b808018b8d9916db3d47d5aa2ef18377a3549a56901a474156f799824cdf3b4",
 )
-"""Of all prompts, and of the file of each of `CATEGORIES`."""
+"""Hashes of all prompts together, and of the file of each of `CATEGORIES`."""
 
 
 class CompBench:
-    """T2I-CompBench++'s rules over any judges; its own detector, UniDet, is named only where its results are imported.
+    """T2I-CompBench++: 2,400 prompts in eight categories of composition.
 
-    Judges that no category needs may be left out. chunks: a spaCy model, or a file of noun chunks and tokens, see
-    `thinkdraw.data.structure.noun_chunks`. asker: reads prompts in place of upstream's rules. batch: pictures judged at once.
+    It needs T2I-CompBench's prompt files, and judges for the categories that are evaluated: a questioner
+    (attributes), a detector (relations, numbers), a depth judge (3D relations), a scorer (actions). The other judges
+    may be left out. The label names the judges; the official detector, UniDet, is named only where its results are
+    imported.
+    chunks: a spaCy model, or a file of noun chunks and tokens, see `thinkdraw.data.structure.noun_chunks`.
+    asker: reads prompts in place of upstream's rules. batch: pictures judged at once.
     """
 
     name = "compbench"
@@ -59,12 +63,12 @@ class CompBench:
     pictures_per_prompt = 10
 
     def __init__(
-        self, questioner: Questioner | None = None, detector: Detector | None = None, depth: Depth | None = None,
-        scorer: Scorer | None = None, chunks: Path | str = OFFICIAL_MODEL, asker: Asks | None = None, batch: int = 16,
+        self, questioner: Questioner | None = None, detector: Detector | None = None, depth: DepthJudge | None = None,
+        scorer: Scorer | None = None, chunks: Path | str = OFFICIAL_MODEL, asker: Asker | None = None, batch: int = 16,
     ):  # fmt: skip
         self.judges = {"questioner": questioner, "detector": detector, "depth": depth, "scorer": scorer}
         self.chunks, self.asker, self.batch = chunks, asker, batch
-        self._judge = CompBenchJudge(asker or Asker(), questioner, detector, depth, scorer)
+        self._judge = CompBenchJudge(asker or WordAsker(), questioner, detector, depth, scorer)
 
     @property
     def label(self) -> str:
@@ -72,22 +76,25 @@ class CompBench:
         return f"{self.name}[{'+'.join(names)}]"
 
     def prompts(self, path: Path) -> list[Prompt]:
-        """Also finds, beside the prompts, the lists of words and prompts that numeracy and complex need."""
+        """Read the prompts, and the word lists beside them.
+
+        Numeracy and complex prompts need these lists.
+        """
         prompts = read_compbench(path)
-        _check_told_apart(path, prompts)
+        _check_unique(path, prompts)
         self._judge.asker = self.asker or open_asker(path if path.is_dir() else path.parent, self.chunks)
         return prompts
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Raises UserError as well where noun chunks, or a list of words, are missing."""
+        """Raise UserError also where noun chunks or a list of words are missing."""
         self._judge.check(prompts)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         rows: dict[tuple[int, int], Row] = {}
-        for places, pictures in batches_by_size(sets, self.batch):
-            for (i, k), verdict in zip(places, self._judge(pictures, [sets[i].prompt for i, _ in places]), strict=True):
+        for keys, pictures in batches_by_size(sets, self.batch):
+            for (i, k), verdict in zip(keys, self._judge(pictures, [sets[i].prompt for i, _ in keys]), strict=True):
                 rows[i, k] = _row(sets[i], k, verdict)
-        return [rows[place] for place in sorted(rows)]
+        return [rows[key] for key in sorted(rows)]
 
     def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
         return verdicts_by_prompt(rows)
@@ -112,9 +119,10 @@ class CompBench:
         compbench_files.write_results(folder, rows, self.label)
 
 
-def open_asker(folder: Path | str, chunks: Path | str = OFFICIAL_MODEL) -> Asker:
-    """What reads T2I-CompBench's prompts. folder: of its prompt files, which hold new_objects.txt and complex_*.txt too.
+def open_asker(folder: Path | str, chunks: Path | str = OFFICIAL_MODEL) -> WordAsker:
+    """Make what reads T2I-CompBench's prompts.
 
+    folder: of its prompt files, which also holds new_objects.txt and complex_*.txt.
     chunks: a spaCy model, or a file of noun chunks and tokens; opened when the first prompt needs it.
     """
     parser = cache(lambda: open_parser(chunks))
@@ -125,28 +133,34 @@ def open_asker(folder: Path | str, chunks: Path | str = OFFICIAL_MODEL) -> Asker
 
     folder = Path(folder)
     objects = folder / "new_objects.txt"
-    return Asker(
+    return WordAsker(
         parse, read_objects(objects) if objects.is_file() else (), _listed(folder, "spatial"), _listed(folder, "action")
     )
 
 
 def _listed(folder: Path, kind: str) -> set[str] | None:
-    """The complex prompts, of training and evaluation, that are of one kind; None where the folder has no such list."""
+    """Read the complex prompts of one kind, of training and evaluation.
+
+    None where the folder has no such list.
+    """
     files = [path for split in ("train", "val") if (path := folder / f"complex_{split}_{kind}.txt").is_file()]
-    return {comparable(prompt.text) for path in files for prompt in read_text(path)} if files else None
+    return {comparison_key(prompt.text) for path in files for prompt in read_text(path)} if files else None
 
 
-def _check_told_apart(path: Path, prompts: Sequence[Prompt]) -> None:
-    """Pictures are known by category and prompt, which stands in the file's name up to the first underscore."""
-    seen: set[tuple[str, str]] = set()
+def _check_unique(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Raise UserError unless file names can tell the prompts apart.
+
+    A picture belongs to a category and a prompt; a file's name holds the prompt up to the first underscore.
+    """
+    known: set[tuple[str, str]] = set()
     for prompt in prompts:
         if "_" in prompt.text or "/" in prompt.text:
             raise UserError(
                 f"{path}: prompt {prompt.text[:60]!r} has _ or /, which a picture's file name cannot hold. Reword it."
             )
-        if (prompt.tag, prompt.text) in seen:
-            raise UserError(f"{path}: prompt {prompt.text[:60]!r} stands there twice. Remove one.")
-        seen.add((prompt.tag, prompt.text))
+        if (prompt.tag, prompt.text) in known:
+            raise UserError(f"{path} has prompt {prompt.text[:60]!r} twice. Remove one.")
+        known.add((prompt.tag, prompt.text))
 
 
 def _row(pictures: PictureSet, k: int, verdict: CompBenchVerdict) -> Row:
@@ -155,7 +169,10 @@ def _row(pictures: PictureSet, k: int, verdict: CompBenchVerdict) -> Row:
 
 
 def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
-    """A column per category, the mean over its pictures. The overall, their mean, is not a number of T2I-CompBench's."""
+    """Make a column per category, the mean over its pictures.
+
+    The overall, their mean, is not a number that T2I-CompBench reports.
+    """
     verdicts = verdicts_by_prompt(rows)
     scores = per_task(verdicts, seed=seed)
     missing = [category for category in CATEGORIES if category not in scores]

@@ -1,6 +1,7 @@
-"""T2I-CompBench's files: `<category>/samples/<prompt>_NNNNNN.png`, and each scorer's results as JSON.
+"""T2I-CompBench's files: pictures by category, and each scorer's results as JSON.
 
-Pictures are numbered over a category, those of a prompt one after the other; results name them by these numbers.
+A picture is `<category>/samples/<prompt>_NNNNNN.png`. Numbers run over a whole category, those of one prompt in a
+row; results name pictures by these numbers.
 """
 
 import re
@@ -8,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import Layout, PictureSet, Row
-from thinkdraw.benchmarks.picture_files import Finder
+from thinkdraw.benchmarks.picture_files import LayoutBuilder
 from thinkdraw.data.text_files import json_value, text_file
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -24,54 +25,54 @@ RESULTS: Mapping[str, tuple[str, str, str]] = {
     "non_spatial": ("annotation_clip", "score_avg.txt", "score avg:"),
     "complex": ("annotation_3_in_1", "vqa_score.txt", "score avg:"),
 }
-"""Category → folder of its vqa_result.json below the category's, the file beside it with the mean, and how that begins."""
+"""Category → (subfolder with its vqa_result.json, the file there with the mean, how that file begins)."""
 _ANSWERS = "vqa_result.json"
 _NUMBER = re.compile(r".*_(\d+)\.[^.]*")
 
 
 def sample_name(prompt: str, number: int) -> str:
-    """number: over the whole category, from 0."""
+    """Name a picture's file; number: over the whole category, from 0."""
     return f"{prompt}_{number:06d}.png"
 
 
 def find_pictures(folder: Path, prompts: Sequence[Prompt], per_prompt: int) -> Layout:
-    """The pictures of known prompts, category by category. A folder of one category may itself hold `samples`.
+    """Find the pictures of known prompts, category by category.
 
-    Their numbers tell sample from sample where they run as upstream's do, with `per_prompt` or as many as there are of
-    some prompt; else the order of the numbers does, which is noted.
+    A folder of one category may hold `samples` itself. A number tells prompt and sample if numbers run as upstream's
+    do, with `per_prompt` or as many as some prompt has. Otherwise the order of the numbers does, which is noted.
     """
-    layout = Finder("CATEGORY/samples/PROMPT_000000.png")
+    layout = LayoutBuilder("CATEGORY/samples/PROMPT_000000.png")
     categories = _by_category(prompts)
     for category, indices in categories.items():
         samples = folder / category / "samples"
         if len(categories) == 1 and not samples.is_dir():
             samples = folder / "samples"
         known = {prompts[index].text: rank for rank, index in enumerate(indices)}
-        found: dict[int, list[tuple[int, Path]]] = {}
+        files_of_rank: dict[int, list[tuple[int, Path]]] = {}
         for path in sorted(samples.iterdir()) if samples.is_dir() else ():
             rank, number = known.get(path.name.split("_")[0]), _NUMBER.fullmatch(path.name)
             if not number or path.suffix.lower() not in SUFFIXES:
-                layout.leave(path)
+                layout.skip(path)
             elif rank is None:
                 layout.left_out[path] = f"of a text that is no prompt of {category}"
             else:
-                found.setdefault(rank, []).append((int(number[1]), path))
-        fitting, numbered = _samples(found, per_prompt)
+                files_of_rank.setdefault(rank, []).append((int(number[1]), path))
+        fitting, numbered = _samples(files_of_rank, per_prompt)
         if not fitting:
             layout.notes.append(
                 f"the numbers of {category} are not upstream's, which run over the category: the pictures of a prompt are taken "
                 "in the order of their numbers"
             )
         for rank, sample, path in numbered:
-            layout.put(indices[rank], sample, path)
-    return Layout(dict(sorted(layout.places.items())), layout.expected, layout.left_out, layout.notes)
+            layout.add(indices[rank], sample, path)
+    return Layout(dict(sorted(layout.files.items())), layout.expected, layout.left_out, layout.notes)
 
 
 def write_samples(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
-    """Write the pictures of some prompts, each with as many.
+    """Write the pictures of some prompts, the same number for each.
 
-    Raises UserError for a set with a gap or of another number than the first, and where a category's folder holds files
-    that do not belong there, which the official scorers would count.
+    Raises UserError for a set with a gap or with another number than the first, and where a category's folder holds
+    files that do not belong there, which the official scorers would count.
     """
     categories = _by_category(prompts)
     ranks = {index: rank for indices in categories.values() for rank, index in enumerate(indices)}
@@ -82,14 +83,14 @@ def write_samples(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[Pi
         if drawn.samples != tuple(range(count)):
             raise UserError(
                 f"prompt {drawn.prompt.text[:60]!r} has pictures {list(drawn.samples)}, others {count}: T2I-CompBench's "
-                "scorers need the same number everywhere. Draw the missing ones."
+                "scorers need the same number for each prompt. Draw the missing ones."
             )
         samples = folder / category / "samples"
         if category not in checked:
             names = {
                 sample_name(prompts[i].text, ranks[i] * count + k) for i in categories[category] for k in range(count)
             }
-            _refuse_others(samples, names)
+            _refuse_other_files(samples, names)
             checked.add(category)
         for sample, picture in zip(drawn.samples, drawn.pictures, strict=True):
             name = sample_name(drawn.prompt.text, ranks[drawn.index] * count + sample)
@@ -97,16 +98,18 @@ def write_samples(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[Pi
 
 
 def read_results(path: Path, prompts: Sequence[Prompt]) -> list[Row]:
-    """Rows of a vqa_result.json, or of all that lie below a folder where the official scorers leave them.
+    """Read the rows of a vqa_result.json, or of all those below a folder.
 
-    The category is the one that a folder above the file is called, or that of all prompts. Raises UserError where it is
-    not told, for another number of answers than a whole number per prompt, and for a file of a part of a score.
+    They lie where the official scorers leave them. The category is that of a folder above the file, or that of all
+    prompts.
+    Raises UserError where the category is unclear, where the number of answers is no multiple of that of prompts, and
+    for a file with only a part of a score.
     """
     if path.is_dir():
         files = [path / category / RESULTS[category][0] / _ANSWERS for category in RESULTS]
-        if not (found := [file for file in files if file.is_file()]):
+        if not (existing := [file for file in files if file.is_file()]):
             raise UserError(f"{path} holds no results of T2I-CompBench's scorers ({files[0].relative_to(path)}, …).")
-        return [row for file in found for row in read_results(file, prompts)]
+        return [row for file in existing for row in read_results(file, prompts)]
     categories = _by_category(prompts)
     category = _category_of(path, list(categories))
     indices, (answers, label) = categories[category], read_answers(path)
@@ -124,9 +127,10 @@ def read_results(path: Path, prompts: Sequence[Prompt]) -> list[Row]:
 
 
 def read_answers(path: Path) -> tuple[dict[int, float | None], str | None]:
-    """(question_id → answer, label) of a vqa_result.json; null, which is ours, is no verdict. UserError if malformed.
+    """Read a vqa_result.json: (question_id → answer, label).
 
-    label: who judged, where the file is one of `write_results`.
+    An answer null, which only our files have, is no verdict. label: who judged, in files of `write_results`.
+    Raises UserError if malformed.
     """
     try:
         rows = json_value(text_file(path), str(path))
@@ -143,20 +147,20 @@ def read_answers(path: Path) -> tuple[dict[int, float | None], str | None]:
 
 
 def write_results(folder: Path, rows: Sequence[Row], label: str) -> list[Path]:
-    """Write each category's vqa_result.json and mean below `folder`, as the official scorers do; returns the JSON files.
+    """Write each category's vqa_result.json and mean as the official scorers do.
 
-    A picture without a verdict has the answer null and is left out of the mean. Every answer says who judged, in a key
-    that official scripts do not read.
+    Returns the JSON files. A picture without a verdict has the answer null and is left out of the mean. Every answer
+    says who judged, in a key that official scripts do not read.
     """
-    written = []
+    paths = []
     by_category: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
         by_category.setdefault(row["tag"], []).append(row)
-    for category, found in by_category.items():
-        place, mean_file, opening = RESULTS[category]
-        as_text = place == "annotation_blip"
-        answers = [f"{v:.4f}" if as_text and v is not None else v for v in (row["verdict"] for row in found)]
-        target = folder / category / place
+    for category, rows_of_category in by_category.items():
+        subfolder, mean_file, opening = RESULTS[category]
+        as_text = subfolder == "annotation_blip"
+        answers = [f"{v:.4f}" if as_text and v is not None else v for v in (row["verdict"] for row in rows_of_category)]
+        target = folder / category / subfolder
         atomic_write_json(
             target / _ANSWERS, [{"question_id": i, "answer": a, "label": label} for i, a in enumerate(answers)]
         )
@@ -164,33 +168,40 @@ def write_results(folder: Path, rows: Sequence[Row], label: str) -> list[Path]:
         mean = sum(judged) / len(judged) if judged else float("nan")
         counted = f"{sum(judged)} num:{len(judged)} avg:" if category == "numeracy" else ""
         atomic_write_text(target / mean_file, f"{opening}{counted}{mean}")
-        written.append(target / _ANSWERS)
-    return written
+        paths.append(target / _ANSWERS)
+    return paths
 
 
 def _by_category(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
-    """Category → the indices of its prompts, in order."""
-    found: dict[str, list[int]] = {}
+    """Map category → the indices of its prompts, in order."""
+    by_category: dict[str, list[int]] = {}
     for index, prompt in enumerate(prompts):
-        found.setdefault(prompt.tag, []).append(index)
-    return found
+        by_category.setdefault(prompt.tag, []).append(index)
+    return by_category
 
 
 def _samples(
-    found: Mapping[int, Sequence[tuple[int, Path]]], per_prompt: int
+    files_of_rank: Mapping[int, Sequence[tuple[int, Path]]], per_prompt: int
 ) -> tuple[bool, list[tuple[int, int, Path]]]:
-    """Whether numbers run as upstream's; and (prompt's rank in the category, sample, file)."""
-    most = max((len(files) for files in found.values()), default=1)
-    fitting = [n for n in (per_prompt, most) if all(number // n == rank for rank in found for number, _ in found[rank])]
-    numbered = [
-        (rank, number % fitting[0] if fitting else place, path)
-        for rank, files in found.items()
-        for place, (number, path) in enumerate(sorted(files))
+    """Tell whether numbers run as upstream's, and assign files to samples.
+
+    files_of_rank: prompt's rank in its category → (number, file). Returns (rank, sample, file) of each file.
+    """
+    most = max((len(files) for files in files_of_rank.values()), default=1)
+    fitting = [
+        n
+        for n in (per_prompt, most)
+        if all(number // n == rank for rank in files_of_rank for number, _ in files_of_rank[rank])
     ]
-    return bool(fitting) or not found, numbered
+    numbered = [
+        (rank, number % fitting[0] if fitting else order, path)
+        for rank, files in files_of_rank.items()
+        for order, (number, path) in enumerate(sorted(files))
+    ]
+    return bool(fitting) or not files_of_rank, numbered
 
 
-def _refuse_others(samples: Path, names: set[str]) -> None:
+def _refuse_other_files(samples: Path, names: set[str]) -> None:
     others = sorted({path.name for path in samples.iterdir()} - names) if samples.is_dir() else []
     if others:
         raise UserError(
@@ -199,15 +210,17 @@ def _refuse_others(samples: Path, names: set[str]) -> None:
 
 
 def _category_of(path: Path, categories: Sequence[str]) -> str:
-    named = [part for part in reversed(path.parts[:-1]) if part in RESULTS]
-    category = named[0] if named else categories[0]
-    if category not in categories or (not named and len(categories) > 1):
+    folders = [part for part in reversed(path.parts[:-1]) if part in RESULTS]
+    category = folders[0] if folders else categories[0]
+    if category not in categories or (not folders and len(categories) > 1):
         raise UserError(
             f"{path}: its folders do not say which of {', '.join(categories)} it is about. Keep it below the category's "
             "folder, or give the prompts of one category."
         )
     if path.parent.name != Path(RESULTS[category][0]).name:
-        raise UserError(f"{path} is a part of a score; that of {category} is in {RESULTS[category][0]}/{_ANSWERS}.")
+        raise UserError(
+            f"{path} holds only a part of a score. Give {RESULTS[category][0]}/{_ANSWERS}, which has that of {category}."
+        )
     return category
 
 

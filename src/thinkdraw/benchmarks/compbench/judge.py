@@ -1,7 +1,7 @@
-"""T2I-CompBench++ on pictures: each category asks its judges, and the published rules make a score of the answers.
+"""T2I-CompBench++ on pictures: ask each category's judges, score their answers.
 
-The benchmark and the metric reward both call `CompBenchJudge`, so that they never disagree. The rules themselves, which
-need no model, are in compbench_words, compbench_spatial, compbench_numeracy and compbench_complex.
+The benchmark and the metric reward both call `CompBenchJudge`, so they never disagree. The rules, which need no
+model, are in words.py, numeracy.py and complex.py beside this file, and in `thinkdraw.rewards.spatial`.
 Huang et al. 2023 (arXiv 2307.06350) and 2025 (TPAMI), github.com/Karine-Huang/T2I-CompBench.
 """
 
@@ -13,10 +13,10 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, Asks, PromptQuestions
-from thinkdraw.benchmarks.compbench.complex import attribute_score, needs, three_in_one
+from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, Asker, PromptQuestions
+from thinkdraw.benchmarks.compbench.complex import attribute_score, needed_scores, three_in_one
 from thinkdraw.benchmarks.compbench.numeracy import numeracy_score
-from thinkdraw.benchmarks.compbench.scales import Depth, as_unidet, depth_map
+from thinkdraw.benchmarks.compbench.scales import DepthJudge, depth_map, to_unidet
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judging import p_yes, run_detector
 from thinkdraw.rewards.spatial import mean_depth, score_2d, score_3d
@@ -28,9 +28,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CompBenchVerdict:
-    """score: 0..1, a cosine for non_spatial; NaN = no verdict, and `reason` says whose. raw: what the judges said, JSON.
+    """The score of a picture, with the judges' raw answers.
 
-    parts, of complex prompts: attribute, spatial and action, as far as they are given.
+    score: 0..1, a cosine for non_spatial; NaN = no verdict, and `reason` names the judge. raw: what the judges said,
+    JSON. parts, of complex prompts: attribute, spatial and action, as far as they are given.
     """
 
     score: float
@@ -41,9 +42,10 @@ class CompBenchVerdict:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the judges said about one picture. p_yes: one per question. detections, depth: None = not asked, or no verdict.
+    """What the judges said about one picture.
 
-    Boxes and depth map (H', W') are in the pixels of `as_unidet`. cosine: NaN = not asked, or no verdict.
+    p_yes: one per question. detections, depth: None = not asked, or no verdict. Boxes and depth map (H', W') are in
+    the pixels of `to_unidet`. cosine: NaN = not asked, or no verdict.
     """
 
     p_yes: Sequence[float] = ()
@@ -56,127 +58,132 @@ class CompBenchJudge:
     """Scores pictures in the category that each prompt's `tag` names.
 
     questioner: P(yes) about noun chunks (color, shape, texture, complex). detector: relations, numeracy, complex.
-    depth: 3D relations. scorer: CLIP's cosine (non_spatial, complex). A judge may be left out where no prompt needs it.
+    depth: 3D relations. scorer: CLIP's cosine (non_spatial, complex). A judge may be left out where no prompt needs
+    it.
     """
 
     def __init__(
-        self, asker: Asks, questioner: Questioner | None = None, detector: Detector | None = None,
-        depth: Depth | None = None, scorer: Scorer | None = None,
+        self, asker: Asker, questioner: Questioner | None = None, detector: Detector | None = None,
+        depth: DepthJudge | None = None, scorer: Scorer | None = None,
     ):  # fmt: skip
         self.asker = asker
         self.questioner, self.detector, self.depth, self.scorer = questioner, detector, depth, scorer
 
     def __call__(self, pictures: Tensor, prompts: Sequence[Prompt]) -> list[CompBenchVerdict]:
-        """pictures: (B, H, W, 3) uint8, one per prompt. Raises UserError where a judge or a word list is needed and absent."""
+        """Judge pictures (B, H, W, 3) uint8, one per prompt.
+
+        Raises UserError where a judge or a word list is needed and absent.
+        """
         asks = [self.asker(prompt) for prompt in prompts]
-        answers = (self._p_yes, self._detections, self._depths, self._cosines)
-        return [
-            verdict_on(ask, Evidence(*seen)) for ask, *seen in zip(asks, *(said(pictures, asks) for said in answers))
-        ]
+        answers = [answer(pictures, asks) for answer in (self._p_yes, self._detections, self._depths, self._cosines)]
+        return [verdict_from(ask, Evidence(*evidence)) for ask, *evidence in zip(asks, *answers)]
 
     def check(self, prompts: Sequence[Prompt]) -> None:
-        """Raises UserError, as judging their pictures would, where a judge or a list of words is needed and absent."""
+        """Raise UserError where judging these prompts' pictures would.
+
+        That is where a judge or a list of words is needed and absent.
+        """
         for ask in map(self.asker, prompts):
-            needed = {
+            is_role_needed = {
                 "questioner": bool(ask.questions), "detector": bool(ask.labels()), "depth": ask.category == "3d_spatial",
                 "scorer": bool(ask.text),
             }  # fmt: skip
-            for role in (role for role, is_needed in needed.items() if is_needed):
-                _given(role, getattr(self, role))
+            for role in (role for role, is_needed in is_role_needed.items() if is_needed):
+                _require(role, getattr(self, role))
 
     def _p_yes(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[list[float]]:
         questions = [ask.questions for ask in asks]
         if not any(questions):
             return [[] for _ in asks]
-        return [given.tolist() for given in p_yes(_given("questioner", self.questioner), pictures, questions)]
+        return [answers.tolist() for answers in p_yes(_require("questioner", self.questioner), pictures, questions)]
 
     def _detections(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[list[Detection] | None]:
         height, width = pictures.shape[1:3]
 
         def look(rows: list[int]) -> list[list[Detection] | None]:
             labels = [asks[row].labels() for row in rows]
-            found = run_detector(_given("detector", self.detector), pictures[rows], labels)
-            return [None if seen is None else as_unidet(seen, width, height) for seen in found]
+            of_pictures = run_detector(_require("detector", self.detector), pictures[rows], labels)
+            return [None if detections is None else to_unidet(detections, width, height) for detections in of_pictures]
 
         return _where([bool(ask.labels()) for ask in asks], look, None)
 
     def _depths(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[np.ndarray | None]:
         def look(rows: list[int]) -> list[np.ndarray | None]:
-            return [depth_map(found) for found in _given("depth", self.depth).depth(pictures[rows]).cpu().numpy()]
+            return [depth_map(depth) for depth in _require("depth", self.depth).depth(pictures[rows]).cpu().numpy()]
 
         return _where([ask.category == "3d_spatial" for ask in asks], look, None)
 
     def _cosines(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[float]:
         def look(rows: list[int]) -> list[float]:
-            return _given("scorer", self.scorer).score(pictures[rows], [asks[row].text for row in rows]).tolist()
+            return _require("scorer", self.scorer).score(pictures[rows], [asks[row].text for row in rows]).tolist()
 
         return _where([bool(ask.text) for ask in asks], look, math.nan)
 
 
-def _where(wanted: Sequence[bool], look: Callable[[list[int]], Sequence[T]], otherwise: T) -> list[T]:
-    """What `look` says about the wanted rows, and `otherwise` for the others."""
-    rows = [row for row, is_wanted in enumerate(wanted) if is_wanted]
-    found = dict(zip(rows, look(rows), strict=True)) if rows else {}
-    return [found.get(row, otherwise) for row in range(len(wanted))]
+def _where(is_asked: Sequence[bool], look: Callable[[list[int]], Sequence[T]], otherwise: T) -> list[T]:
+    """Ask about some rows only; the others get `otherwise`."""
+    rows = [row for row, is_row_asked in enumerate(is_asked) if is_row_asked]
+    answers = dict(zip(rows, look(rows), strict=True)) if rows else {}
+    return [answers.get(row, otherwise) for row in range(len(is_asked))]
 
 
-def _given(role: str, judge: T | None) -> T:
+def _require(role: str, judge: T | None) -> T:
     if judge is None:
-        raise UserError(f"compbench: these prompts need a {role}, and none was given. Name one (--judge {role}=NAME).")
+        raise UserError(f"compbench: these prompts need a {role}, and there is none. Name one: --judge {role}=NAME.")
     return judge
 
 
-def verdict_on(ask: PromptQuestions, seen: Evidence) -> CompBenchVerdict:
-    """The score by the category's rules, from what the judges said about a picture."""
+def verdict_from(ask: PromptQuestions, evidence: Evidence) -> CompBenchVerdict:
+    """Score a picture by its category's rules from what the judges said."""
     raw: JsonObject = {}
     if ask.questions:
-        raw["p_yes"] = dict(zip(ask.questions, seen.p_yes, strict=True))
-    if seen.detections is not None:
+        raw["p_yes"] = dict(zip(ask.questions, evidence.p_yes, strict=True))
+    if evidence.detections is not None:
         raw |= {"relation": ask.word, "things": ask.things, "counts": ask.counts}
-        raw["detections"] = [_raw(detection, seen.depth) for detection in seen.detections]
+        raw["detections"] = [_raw(detection, evidence.depth) for detection in evidence.detections]
     if ask.text:
-        raw |= {"text": ask.text, "cosine": seen.cosine}
+        raw |= {"text": ask.text, "cosine": evidence.cosine}
     if ask.category == "complex":
-        return _complex(ask, seen, raw)
-    score, reason = _simple(ask, seen)
+        return _complex(ask, evidence, raw)
+    score, reason = _simple(ask, evidence)
     return CompBenchVerdict(score, reason, raw=raw)
 
 
-def _simple(ask: PromptQuestions, seen: Evidence) -> tuple[float, str]:
-    """(score, why there is none)."""
+def _simple(ask: PromptQuestions, evidence: Evidence) -> tuple[float, str]:
+    """Return (score, why there is none)."""
     if ask.category in ATTRIBUTES:
-        score = attribute_score(seen.p_yes)
+        score = attribute_score(evidence.p_yes)
         return score, "the questioner gave no verdict" if math.isnan(score) else ""
     if ask.category == "non_spatial":
-        return seen.cosine, "the scorer gave no verdict" if math.isnan(seen.cosine) else ""
+        return evidence.cosine, "the scorer gave no verdict" if math.isnan(evidence.cosine) else ""
     if not ask.labels():
         return math.nan, "the prompt's words name nothing to look for"
-    if seen.detections is None:
+    if evidence.detections is None:
         return math.nan, "the detector gave no verdict"
     if ask.category == "numeracy":
-        return numeracy_score(ask.counts, seen.detections), ""
+        return numeracy_score(ask.counts, evidence.detections), ""
     if ask.category == "spatial":
-        return score_2d(ask.word, ask.things, seen.detections), ""
-    if seen.depth is None:
+        return score_2d(ask.word, ask.things, evidence.detections), ""
+    if evidence.depth is None:
         return math.nan, "the depth judge gave no verdict"
-    return score_3d(ask.word, ask.things, seen.detections, seen.depth), ""
+    return score_3d(ask.word, ask.things, evidence.detections, evidence.depth), ""
 
 
-def _complex(ask: PromptQuestions, seen: Evidence, raw: JsonObject) -> CompBenchVerdict:
+def _complex(ask: PromptQuestions, evidence: Evidence, raw: JsonObject) -> CompBenchVerdict:
     assert ask.kind is not None
-    with_relation, with_action = needs(ask.kind)
-    parts = {"attribute": attribute_score(seen.p_yes)}
+    with_relation, with_action = needed_scores(ask.kind)
+    parts = {"attribute": attribute_score(evidence.p_yes)}
     if with_relation:
         # Without exactly two things upstream finds nothing, which scores 0.
-        blind = ask.things is not None and seen.detections is None
-        parts["spatial"] = math.nan if blind else score_2d(ask.word, ask.things, seen.detections or ())
+        blind = ask.things is not None and evidence.detections is None
+        parts["spatial"] = math.nan if blind else score_2d(ask.word, ask.things, evidence.detections or ())
     if with_action:
-        parts["action"] = seen.cosine
+        parts["action"] = evidence.cosine
     score = three_in_one(ask.kind, parts["attribute"], parts.get("spatial", math.nan), parts.get("action", math.nan))
     missing = [name for name, part in parts.items() if math.isnan(part)]
     return CompBenchVerdict(score, f"no verdict on {', '.join(missing)}" if missing else "", parts, raw)
 
 
 def _raw(detection: Detection, depth: np.ndarray | None) -> JsonObject:
-    found = {"label": detection.label, "box": list(detection.box), "score": detection.score}
-    return found if depth is None else found | {"depth": mean_depth(depth, detection.box)}
+    raw = {"label": detection.label, "box": list(detection.box), "score": detection.score}
+    return raw if depth is None else raw | {"depth": mean_depth(depth, detection.box)}

@@ -1,7 +1,7 @@
-"""T2I-CompBench's questions about the lab's own prompts, read off their structure and not off their words.
+"""T2I-CompBench's questions about the lab's own prompts, from their structure.
 
-A prompt's clauses say what its noun chunks, its relation and its counts are, so that no parser can misread it, and words that
-were held out ask the same as others.
+A prompt's clauses say what its noun chunks, its relation and its counts are. So no parser can misread it, and
+held-out words lead to the same questions as others.
 """
 
 from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, PromptQuestions
@@ -17,14 +17,15 @@ WORDS = {
 
 
 class LabAsker:
-    """See `ask.Asks`, for prompts of the lab's `compbench` family.
+    """An `ask.Asker` for prompts of the lab's `compbench` family.
 
-    A chunk is asked about as "is there a small red ring?", the form of question that the lab's questioner knows. Complex
-    prompts, in which nobody acts, are scored on attributes and relation, as T2I-CompBench's kind `spatial`.
+    A chunk is asked about as "is there a small red ring?", the form of question that the lab's questioner knows.
+    Nobody acts in the lab's complex prompts; they are scored on attributes and relation, as T2I-CompBench's kind
+    `spatial`.
     """
 
     def __call__(self, prompt: Prompt) -> PromptQuestions:
-        """Raises UserError for another prompt than the lab's."""
+        """Raise UserError for a prompt that is not the lab's."""
         if prompt.tag not in COMPBENCH_TASKS or not prompt.include:
             raise UserError(
                 f"compbench: prompt {prompt.text[:60]!r} is none of lab-compbench's. Read it with --prompts."
@@ -34,20 +35,20 @@ class LabAsker:
             return PromptQuestions(prompt.tag, questions=questions)
         if prompt.tag == "numeracy":
             return PromptQuestions(prompt.tag, counts=[(_shape(clause), clause["count"]) for clause in prompt.include])
-        placed = next(clause for clause in prompt.include if "position" in clause)
-        relation, other = placed["position"]
-        things = _shape(placed), _shape(prompt.include[other])
+        subject = next(clause for clause in prompt.include if "position" in clause)
+        relation, object_index = subject["position"]
+        things = _shape(subject), _shape(prompt.include[object_index])
         if prompt.tag == "spatial":
             return PromptQuestions(prompt.tag, word=WORDS[relation], things=things)
         return PromptQuestions(prompt.tag, "spatial", questions, WORDS[relation], things)
 
 
 def _phrase(clause: JsonMapping) -> str:
-    """ "small striped red ring"; the class leaves out the colour."""
+    """Write a clause's thing as "small striped red ring"; the class lacks the colour."""
     *modifiers, shape = clause["class"].split()
     return " ".join([*modifiers, *([clause["color"]] if "color" in clause else []), shape])
 
 
 def _shape(clause: JsonMapping) -> str:
-    """What the lab's detector calls the thing."""
+    """Return what the lab's detector calls the thing."""
     return clause["class"].split()[-1]

@@ -1,6 +1,7 @@
-"""T2I-CompBench++'s score of a picture as a reward: the metric reward of the DPO-and-GRPO study (arXiv 2505.17017).
+"""T2I-CompBench++'s score of a picture as a reward.
 
-A benchmark's test prompts must not be trained on.
+It is the metric reward of the DPO-and-GRPO study (arXiv 2505.17017). A benchmark's test prompts must not be trained
+on.
 """
 
 import math
@@ -8,27 +9,29 @@ from collections.abc import Mapping
 
 import torch
 
-from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asks
+from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asker
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
-from thinkdraw.benchmarks.compbench.scales import Depth
+from thinkdraw.benchmarks.compbench.scales import DepthJudge
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
 from thinkdraw.types import Detector, Questioner, Rollouts, Scorer, Verdicts
 
 
 class CompBenchMetric(BaseReward):
-    """T2I-CompBench++'s score of the category in each prompt's tag, 0..1 (a cosine for non_spatial), higher is better.
+    """T2I-CompBench++'s score of a picture, for the category in its prompt's tag.
 
-    Judges as `CompBenchJudge` takes them; those that no prompt's category needs may be left out. asker: an `Asker`, in a
-    config {name: thinkdraw.benchmarks.compbench:open_asker, folder: PROMPTS, chunks: FILE_OR_SPACY_MODEL}. It does not
-    apply to prompts with another tag. NaN where a judge gave no verdict that the score needs.
+    It needs an asker, and the judges of `CompBenchJudge` that the prompts' categories need. It does not apply to
+    prompts with another tag. 0..1 (a cosine for non_spatial), higher is better. NaN where a judge gave no verdict
+    that the score needs.
+    asker: an `Asker`; in a config {name: thinkdraw.benchmarks.compbench:open_asker, folder: PROMPTS, chunks:
+    FILE_OR_SPACY_MODEL}.
     """
 
     name = "metric:compbench"
 
     def __init__(
-        self, asker: Asks, questioner: Questioner | None = None, detector: Detector | None = None,
-        depth: Depth | None = None, scorer: Scorer | None = None,
+        self, asker: Asker, questioner: Questioner | None = None, detector: Detector | None = None,
+        depth: DepthJudge | None = None, scorer: Scorer | None = None,
     ):  # fmt: skip
         self.judge = CompBenchJudge(asker, questioner, detector, depth, scorer)
 

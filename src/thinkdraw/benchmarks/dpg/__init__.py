@@ -1,1 +1,1 @@
-"""DPG-Bench: dense prompts as graphs of questions, each counted only if its parents hold."""
+"""DPG-Bench: dense prompts as graphs of questions."""

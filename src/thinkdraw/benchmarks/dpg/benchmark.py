@@ -1,7 +1,7 @@
-"""DPG-Bench: 1,065 long prompts, each taken apart into questions (Hu et al. 2024, arXiv 2403.05135).
+"""DPG-Bench: 1,065 long prompts, each taken apart into questions.
 
-What an answer counts and what the published script gets wrong says `thinkdraw.benchmarks.dpg.rules`; grids and result files are
-read and written by `dpg_files`.
+Hu et al. 2024, arXiv 2403.05135. `rules.py` says what an answer counts, and what the published script gets wrong;
+`files.py` reads and writes grids and result files.
 """
 
 import math
@@ -15,8 +15,8 @@ from thinkdraw.benchmarks.base import (
     Report,
     Row,
     batches_by_size,
-    check_given,
     judge_name,
+    require_judge,
     row_about,
     verdicts_by_prompt,
 )
@@ -43,11 +43,14 @@ CATEGORIES = ("global", "entity", "attribute", "relation", "other")
 
 
 class DpgBench:
-    """DPG-Bench's rules over any `Questioner`; its own judge, mPLUG-large, is named only where its results are imported.
+    """DPG-Bench: 1,065 long prompts, each taken apart into yes/no questions.
 
-    mode: `official` keeps the defects of the published script, `fixed` has none; see `thinkdraw.benchmarks.dpg.rules`.
-    layout: what a file holds that others drew. `grid`: four pictures, 2×2, as upstream's `--pic-num 4`; `single`: one, as its
-    `--pic-num 1`; `auto`: one where one picture per prompt is asked for, else a grid.
+    It needs its question table dpg_bench.csv, and a `Questioner`. The label names the judge; the official one,
+    mPLUG-large, is named only where its results are imported.
+    mode: `official` keeps the defects of the published script, `fixed` has none; see
+    `thinkdraw.benchmarks.dpg.rules`.
+    layout: what a file that others drew holds. `grid`: four pictures, 2×2, as upstream's `--pic-num 4`; `single`:
+    one, as its `--pic-num 1`; `auto`: one where a single picture per prompt is evaluated, else a grid.
     batch: pictures whose questions are asked at once.
     """
 
@@ -82,29 +85,31 @@ class DpgBench:
         table = path / self.prompt_file if path.is_dir() else path
         if table.suffix != ".csv" or not table.is_file():
             raise UserError(
-                f"{table}: DPG-Bench is scored by its question table. Get dpg_bench/dpg_bench.csv of "
+                f"{table} is not DPG-Bench's question table, by which it is scored. Get dpg_bench/dpg_bench.csv of "
                 "github.com/TencentQQGYLab/ELLA and give its path."
             )
         return prompts_of_table((row for _, row in csv_rows(table, COLUMNS)), self.mode)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        check_given(self.name, "questioner", self.questioner)
+        require_judge(self.name, "questioner", self.questioner)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         rows: dict[tuple[int, int], Row] = {}
-        for places, pictures in batches_by_size(sets, self.batch):
+        for keys, pictures in batches_by_size(sets, self.batch):
             assert self.questioner is not None
-            asked = [[question.text for question in sets[i].prompt.questions] for i, _ in places]
-            for (i, k), given in zip(places, p_yes(self.questioner, pictures, asked), strict=True):
-                rows[i, k] = self._row(sets[i], k, given.tolist())
-        return [rows[place] for place in sorted(rows)]
+            texts = [[question.text for question in sets[i].prompt.questions] for i, _ in keys]
+            for (i, k), p_of_questions in zip(keys, p_yes(self.questioner, pictures, texts), strict=True):
+                rows[i, k] = self._row(sets[i], k, p_of_questions.tolist())
+        return [rows[key] for key in sorted(rows)]
 
-    def _row(self, pictures: PictureSet, k: int, given: Sequence[float]) -> Row:
+    def _row(self, pictures: PictureSet, k: int, p_of_questions: Sequence[float]) -> Row:
         questions = pictures.prompt.questions
-        answers = [dpg_files.answer_about(question, p_yes=p) for question, p in zip(questions, given, strict=True)]
+        answers = [
+            dpg_files.answer_record(question, p_yes=p) for question, p in zip(questions, p_of_questions, strict=True)
+        ]
         raw = {"answers": answers, "side": len(pictures.pictures[k])}
         try:
-            score = crop_score(questions, {question.id: p for question, p in zip(questions, given)}).score
+            score = crop_score(questions, {question.id: p for question, p in zip(questions, p_of_questions)}).score
         except DroppedItem as error:
             reason = f"dropped, as upstream drops it: {error}"
             return row_about(pictures, k, None, reason=reason, left_out=True, **raw)
@@ -117,7 +122,7 @@ class DpgBench:
         return verdicts_by_prompt(_without_dropped(rows))
 
     def column_verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
-        """A task per first-level category."""
+        """Return the points of each first-level category, as tasks."""
         return _by_first_level(points_by_prompt(_without_dropped(rows), self.mode))
 
     def aggregate(self, rows: Sequence[Row]) -> Report:
@@ -133,10 +138,10 @@ class DpgBench:
             dpg_files.write_file(folder, drawn)
 
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
-        return dpg_files.rows_of(file, prompts)
+        return dpg_files.rows_of_results(file, prompts)
 
     def write_results(self, folder: Path, rows: Sequence[Row]) -> None:
-        """Nothing where a prompt has more pictures than a grid holds."""
+        """Write the results files, if no prompt has more pictures than a grid holds."""
         if any(row["sample"] >= len(dpg_files.CELLS) for row in rows):
             return
         levels = self.aggregate(rows).extra
@@ -146,22 +151,25 @@ class DpgBench:
         dpg_files.write_details(path, rows)
 
     def check_missing(self, missing: Sequence[tuple[int, int]], prompts: Sequence[Prompt]) -> None:
-        """In mode `fixed` the score is of all items or there is none; upstream, and `official`, score what is there."""
+        """Raise UserError for missing pictures in mode `fixed`: all are scored, or none.
+
+        Upstream, and mode `official`, score the pictures that exist.
+        """
         if self.mode == "fixed" and missing:
             items = list(dict.fromkeys(prompts[index].id for index, _ in missing))
-            named = ", ".join(map(str, items[:5])) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
+            first_items = ", ".join(map(str, items[:5])) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
             raise UserError(
-                f"dpg: {len(missing)} pictures of {len(items)} items are missing ({named}), which mode=fixed refuses. Draw "
+                f"dpg: {len(missing)} pictures of {len(items)} items are missing ({first_items}), which mode=fixed refuses. Draw "
                 "them, or score what is there: --set mode=official."
             )
 
 
 def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed: int = 0) -> Report:
-    """The overall is the mean over items, 100 times which is DPG-Bench; a column per category of the first level.
+    """Make the report: the mean over items, and a column per first-level category.
 
-    An item is the mean of its pictures that have a verdict. A column is the mean of its questions' points, in `official`
-    mode those of each prompt's last judged picture only.
-    extra: categories, of both levels, 0..100, and the dropped items.
+    100 times the overall is the DPG-Bench score. An item is the mean of its pictures that have a verdict. A column is
+    the mean of its questions' points, in `official` mode only those of each prompt's last judged picture.
+    extra: categories of both levels, 0..100, and the dropped items.
     """
     dropped = dropped_items(rows)
     rows = _without_dropped(rows)
@@ -181,38 +189,44 @@ def aggregate(rows: Sequence[Row], label: str, mode: Mode = "official", *, seed:
 
 
 def dropped_items(rows: Sequence[Row]) -> list[str]:
-    """Prompts that upstream drops: one picture whose questions cannot be scored takes the others along."""
+    """List the prompts that upstream drops.
+
+    One picture whose questions cannot be scored drops the whole item.
+    """
     return sorted({row["prompt_id"] for row in rows if row.get("left_out")})
 
 
 def _without_dropped(rows: Sequence[Row]) -> list[Row]:
-    """The same rows, those of dropped items without verdict and answers."""
+    """Return the rows; those of dropped items lose verdict and answers."""
     dropped = set(dropped_items(rows))
     return [{**row, "verdict": None, "answers": []} if row["prompt_id"] in dropped else row for row in rows]
 
 
 def points_by_prompt(rows: Sequence[Row], mode: Mode) -> dict[str, dict[str, list[float]]]:
-    """Prompt id → second-level category → points before zeroing, of the pictures whose rows hold answers."""
+    """Map prompt id → second-level category → points before zeroing.
+
+    Only pictures whose rows hold answers count.
+    """
     crops: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
         if row.get("answers"):
             crops.setdefault(row["prompt_id"], []).append(row)
     points = {}
-    for prompt, found in crops.items():
-        judged = [_score_again(row) for row in found]
+    for prompt, crops_of_prompt in crops.items():
+        judged = [_score_again(row) for row in crops_of_prompt]
         points[prompt] = category_points(judged[-1][0], [crop.raw for _, crop in judged], mode)
     return points
 
 
 def _score_again(row: Row) -> tuple[list[Question], CropScore]:
-    """A row's questions and their points, from the answers that it keeps."""
+    """Recompute a row's questions and their points from the answers that it keeps."""
     questions = [Question(a["id"], "", tuple(a["depends_on"]), category=a["category"]) for a in row["answers"]]
     return questions, crop_score(questions, {a["id"]: a.get("answer", a.get("p_yes")) for a in row["answers"]})
 
 
 def _by_first_level(points: Mapping[str, Mapping[str, Sequence[float]]]) -> list[PromptVerdicts]:
-    found: dict[tuple[str, str], list[float]] = {}
+    points_of_task: dict[tuple[str, str], list[float]] = {}
     for prompt, categories in points.items():
         for category, values in categories.items():
-            found.setdefault((first_level(category), prompt), []).extend(values)
-    return [PromptVerdicts(category, values, prompt) for (category, prompt), values in found.items()]
+            points_of_task.setdefault((first_level(category), prompt), []).extend(values)
+    return [PromptVerdicts(category, values, prompt) for (category, prompt), values in points_of_task.items()]

@@ -1,4 +1,7 @@
-"""DPG-Bench's categories for the questions of the lab's own prompts, which are told by the facts that they ask about."""
+"""DPG-Bench's categories for the questions of the lab's own prompts.
+
+The fact that a question asks about tells its category.
+"""
 
 from dataclasses import replace
 
@@ -9,7 +12,7 @@ CATEGORIES = {"background": "global", "relation": "relation - spatial", "count":
 
 
 def with_categories(prompt: Prompt) -> Prompt:
-    """The prompt with a category for each of its questions: entity - whole, attribute - color, …"""
+    """Add a category to each question: entity - whole, attribute - color, …"""
     return replace(prompt, questions=tuple(replace(q, category=_category(q)) for q in prompt.questions))
 
 

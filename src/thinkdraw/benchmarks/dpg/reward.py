@@ -1,4 +1,7 @@
-"""DPG-Bench's score of a picture as a reward; its test prompts must not be trained on."""
+"""DPG-Bench's score of a picture as a reward.
+
+The benchmark's test prompts must not be trained on.
+"""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +16,10 @@ from thinkdraw.types import Prompt, Questioner, Rollouts, Verdicts
 
 
 class DpgMetric(BaseReward):
-    """DPG-Bench's score of a picture: the share of its prompt's questions that count, 0..1, higher is better.
+    """DPG-Bench's score of a picture: the share of its prompt's questions that count.
 
-    It does not apply to prompts without questions. NaN where a question that matters got no verdict.
+    It needs a questioner, and prompts with questions; it does not apply to others. 0..1, higher is better. A question
+    counts if it and all that it depends on are answered yes. NaN where a question that matters got no verdict.
     """
 
     name = "metric:dpg"

@@ -1,8 +1,9 @@
-"""DPG-Bench's rules: from a question table and answers to scores (arXiv 2403.05135, github.com/TencentQQGYLab/ELLA).
+"""DPG-Bench's rules: from a question table and answers to scores.
 
-Two modes. `official` keeps the defects of the published script, which are part of every published number: the table's
-first row is skipped, an item with a question that depends on one that is not there is dropped, and category scores see
-the last crop only. `fixed` has none of them: all rows, all crops, and a table that is not sound is an error.
+Sources: arXiv 2403.05135, github.com/TencentQQGYLab/ELLA. There are two modes. `official` keeps the defects of the
+published script, which are part of every published number: the table's first row is skipped, an item is dropped if
+one of its questions depends on one that does not exist, and category scores see the last crop only. `fixed` has none
+of them: all rows, all crops, and an unsound table is an error.
 """
 
 import math
@@ -21,12 +22,15 @@ Answer = str | float | None
 
 
 class DroppedItem(Exception):
-    """The item cannot be scored: a question depends on one that the table does not have."""
+    """The item cannot be scored: a question depends on one that the table lacks."""
 
 
 @dataclass(frozen=True)
 class CropScore:
-    """One picture's score in 0..1 (NaN = no verdict), and each question's point before zeroing, by its id."""
+    """One picture's score in 0..1, NaN = no verdict.
+
+    raw: each question's point before zeroing, by its id.
+    """
 
     score: float
     raw: Mapping[int, float]
@@ -42,11 +46,12 @@ class ItemScore:
 
 
 def prompts_of_table(rows: Iterable[Mapping[str, str]], mode: Mode = "official") -> list[Prompt]:
-    """The items of a question table in its order, each question with its second-level category.
+    """Read a question table's items in its order, with each question's category.
 
-    rows: in the columns of dpg_bench.csv; proposition_id, dependency, tuple and question_natural_language are read.
-    An item whose only row is skipped has no questions. Raises UserError for numbers that are none and, in mode `fixed`,
-    for an id that an item has twice and for parents that it does not have.
+    The category is of the second level. rows: in the columns of dpg_bench.csv; proposition_id, dependency, tuple and
+    question_natural_language are read. An item whose only row is skipped has no questions.
+    Raises UserError for numbers that are none and, in mode `fixed`, for an id that an item has twice and for missing
+    parents.
     """
     texts: dict[str, str] = {}
     questions: dict[str, dict[int, Question]] = {}
@@ -54,16 +59,16 @@ def prompts_of_table(rows: Iterable[Mapping[str, str]], mode: Mode = "official")
     for index, row in enumerate(rows):
         item = row["item_id"]
         texts.setdefault(item, row["text"].strip())
-        asked = questions.setdefault(item, {})
+        questions_of_item = questions.setdefault(item, {})
         if mode == "official":
             if index == 0:
                 continue
             if item != previous:
-                asked.clear()  # upstream begins anew wherever an item's rows begin again
+                questions_of_item.clear()  # as upstream: an item whose rows begin again keeps only the last ones
         question = _question(row)
-        if mode == "fixed" and question.id in asked:
+        if mode == "fixed" and question.id in questions_of_item:
             raise UserError(f"item {item}: two questions have the id {question.id}. Correct the table.")
-        asked[question.id] = question
+        questions_of_item[question.id] = question
         previous = item
     if mode == "fixed":
         _check_parents(questions)
@@ -78,33 +83,37 @@ def _question(row: Mapping[str, str]) -> Question:
         raise UserError(
             f"item {row['item_id']}: proposition_id and dependency must be whole numbers ({error}). Correct the table."
         ) from error
-    # 0 is the table's way to write that a question has no parent.
+    # The table writes 0 for a question without a parent.
     depends_on = tuple(parent for parent in parents if parent)
     category = row["tuple"].split("(")[0].strip()
     return Question(number, row["question_natural_language"], depends_on, category=category)
 
 
 def _check_parents(questions: Mapping[str, Mapping[int, Question]]) -> None:
-    for item, asked in questions.items():
-        for question in asked.values():
-            if absent := [parent for parent in question.depends_on if parent not in asked]:
+    for item, questions_of_item in questions.items():
+        for question in questions_of_item.values():
+            if absent := [parent for parent in question.depends_on if parent not in questions_of_item]:
                 raise UserError(
                     f"item {item}: question {question.id} depends on {absent[0]}, which is not there. Correct the table."
                 )
 
 
 def point(answer: Answer) -> float:
-    """1 for exactly the word "yes" or a P(yes) above ½, else 0; NaN without verdict."""
+    """Score an answer: 1 for the word "yes" or a P(yes) above ½, else 0.
+
+    NaN without verdict.
+    """
     if isinstance(answer, str):
         return float(answer == "yes")
     return math.nan if answer is None or math.isnan(answer) else float(answer > 0.5)
 
 
 def crop_score(questions: Sequence[Question], answers: Mapping[int, Answer]) -> CropScore:
-    """The share of an item's questions that count for one picture: answered yes, and so is all that they depend on.
+    """Compute the share of an item's questions that count for one picture.
 
-    answers: by question id. Zeroes pass down a chain of questions as far as parents come before their children. A
-    missing verdict makes the score NaN, unless it is a question that a parent's no zeroes.
+    A question counts if it is answered yes, and so are all that it depends on. answers: by question id.
+    Zeroes pass down a chain of questions only if parents come before their children, as upstream.
+    A missing verdict makes the score NaN, unless a parent's no zeroes that question anyway.
     Raises DroppedItem where a parent is not among the questions, or where there are none.
     """
     if not questions:
@@ -124,8 +133,11 @@ def crop_score(questions: Sequence[Question], answers: Mapping[int, Answer]) -> 
 
 
 def item_score(questions: Sequence[Question], answers: Sequence[Mapping[int, Answer]]) -> ItemScore:
-    """The scores of an item's crops, and the mean over those with a verdict. answers: per crop, in the grid's order."""
-    crops = [crop_score(questions, given) for given in answers]
+    """Score an item's crops, and average those with a verdict.
+
+    answers: per crop, in the grid's order.
+    """
+    crops = [crop_score(questions, answers_of_crop) for answers_of_crop in answers]
     judged = [crop.score for crop in crops if not math.isnan(crop.score)]
     mean = sum(judged) / len(judged) if judged else math.nan
     return ItemScore(tuple(crop.score for crop in crops), mean, tuple(crop.raw for crop in crops))
@@ -134,16 +146,16 @@ def item_score(questions: Sequence[Question], answers: Sequence[Mapping[int, Ans
 def category_points(
     questions: Sequence[Question], raw: Sequence[Mapping[int, float]], mode: Mode = "official"
 ) -> dict[str, list[float]]:
-    """Second-level category → the points, before zeroing, of an item's questions in it; those without one are left out.
+    """Map second-level category → the points, before zeroing, of its questions.
 
-    raw: per crop, in order; `official` looks at the last one only.
+    Questions without a category are left out. raw: per crop, in order; mode `official` uses only the last one.
     """
-    found: dict[str, list[float]] = {}
+    by_category: dict[str, list[float]] = {}
     for points in raw[-1:] if mode == "official" else raw:
         for question in questions:
             if question.category:
-                found.setdefault(question.category, []).append(points[question.id])
-    return found
+                by_category.setdefault(question.category, []).append(points[question.id])
+    return by_category
 
 
 def first_level(category: str) -> str:
@@ -152,22 +164,28 @@ def first_level(category: str) -> str:
 
 
 def overall_score(item_means: Iterable[float]) -> float:
-    """DPG-Bench, 0..100: the mean over the items with a verdict; NaN without any."""
+    """Compute the DPG-Bench score, 0..100: the mean over items with a verdict.
+
+    NaN without any.
+    """
     judged = [mean for mean in item_means if not math.isnan(mean)]
     return 100 * float(np.mean(judged)) if judged else math.nan
 
 
 def category_scores(points: Iterable[Mapping[str, Sequence[float]]]) -> tuple[dict[str, float], dict[str, float]]:
-    """(first level, second level) → 0..100, over what `category_points` gives for each item."""
+    """Compute scores by category, (first level, second level), 0..100.
+
+    points: what `category_points` gives for each item.
+    """
     second: dict[str, list[float]] = {}
     for item in points:
-        for category, found in item.items():
-            second.setdefault(category, []).extend(found)
+        for category, values in item.items():
+            second.setdefault(category, []).extend(values)
     first: dict[str, list[float]] = {}
-    for category, found in second.items():
-        first.setdefault(first_level(category), []).extend(found)
+    for category, values in second.items():
+        first.setdefault(first_level(category), []).extend(values)
     return _means(first), _means(second)
 
 
-def _means(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {category: overall_score(values) for category, values in found.items()}
+def _means(by_category: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {category: overall_score(values) for category, values in by_category.items()}

@@ -1,7 +1,7 @@
-"""GenEval: 553 prompts about objects, counts, colours and positions (Ghosh et al. 2023, arXiv 2310.11513).
+"""GenEval: 553 prompts about objects, counts, colours and positions.
 
-Which detections count and what a correct picture is says `thinkdraw.benchmarks.geneval.verdict`; the official files are read and
-written by `geneval_files`.
+Ghosh et al. 2023, arXiv 2310.11513. `verdict.py` says which detections count and what a correct picture is;
+`files.py` reads and writes the official files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,13 +15,13 @@ from thinkdraw.benchmarks.base import (
     Report,
     Row,
     batches_by_size,
-    check_given,
     judge_name,
+    require_judge,
     row_about,
     verdicts_by_prompt,
 )
 from thinkdraw.benchmarks.geneval import files as geneval_files
-from thinkdraw.benchmarks.geneval.verdict import ColorJudge, judgement_on, labels_for
+from thinkdraw.benchmarks.geneval.verdict import ColorJudge, judge_detections, labels_for
 from thinkdraw.benchmarks.statistics import PromptVerdicts, per_task, task_mean_score
 from thinkdraw.data.prompt_files import read_geneval
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
@@ -29,7 +29,7 @@ from thinkdraw.types import Detection, Detector, Prompt
 
 TAGS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 
-# GenEval's own detector is OpenMMLab's; Hugging Face's of the same kind was trained apart, so its scores say its name.
+# GenEval's own detector is OpenMMLab's. Hugging Face's of the same kind was trained separately, so labels name it.
 _USUAL_DETECTOR = "hf-mask2former"
 _OFFICIAL_COLORS = "clip-vit-large-patch14"
 RAW_SCORE = 0.05
@@ -37,9 +37,11 @@ RAW_SCORE = 0.05
 
 
 class GenEval:
-    """GenEval's rules over any `Detector`. colors: not needed where detections say their `color` themselves.
+    """GenEval: 553 prompts about objects, counts, colours and positions.
 
-    batch: pictures per call of the detector.
+    It needs a `Detector` for GenEval's 80 classes.
+    colors: a judge of colours, not needed where detections have a `color` themselves. batch: pictures per call of the
+    detector.
     """
 
     name = "geneval"
@@ -65,33 +67,35 @@ class GenEval:
         return read_geneval(path)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        """Raises UserError as well for a class that the detector does not know."""
-        check_given(self.name, "detector", self.detector)
+        """Raise UserError also for a class that the detector does not know."""
+        require_judge(self.name, "detector", self.detector)
         assert self.detector is not None
         labels_for(self.detector, prompts)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         assert self.detector is not None
         rows: dict[tuple[int, int], Row] = {}
-        for places, pictures in batches_by_size(sets, self.batch):
-            labels = labels_for(self.detector, [sets[i].prompt for i, _ in places])
-            for (i, k), found in zip(places, self.detector.detect(pictures, labels), strict=True):
-                rows[i, k] = self._row(sets[i], k, found)
-        return [rows[place] for place in sorted(rows)]
+        for keys, pictures in batches_by_size(sets, self.batch):
+            labels = labels_for(self.detector, [sets[i].prompt for i, _ in keys])
+            for (i, k), detections in zip(keys, self.detector.detect(pictures, labels), strict=True):
+                rows[i, k] = self._row(sets[i], k, detections)
+        return [rows[key] for key in sorted(rows)]
 
-    def _row(self, pictures: PictureSet, k: int, found: list[Detection] | None) -> Row:
-        if found is None:
+    def _row(self, pictures: PictureSet, k: int, detections: list[Detection] | None) -> Row:
+        if detections is None:
             return row_about(pictures, k, None, reason=f"{judge_name(self.detector)} gave no verdict")
         metadata = geneval_files.metadata_of(pictures.prompt)
-        seen = judgement_on(metadata, found, pictures.pictures[k], self.colors)
+        judgement = judge_detections(metadata, detections, pictures.pictures[k], self.colors)
         raw: JsonObject = {
             "metadata": metadata,
-            "details": {name: [[*d.box, d.score] for d in objects] for name, objects in seen.kept.items()},
-            "detections": [raw_detection(d) for d in found if d.score >= RAW_SCORE],
+            "details": {name: [[*d.box, d.score] for d in objects] for name, objects in judgement.kept.items()},
+            "detections": [raw_detection(d) for d in detections if d.score >= RAW_SCORE],
         }
-        if seen.verdict is None:
+        if judgement.verdict is None:
             return row_about(pictures, k, None, reason=f"{judge_name(self.colors)} gave no verdict", **raw)
-        return row_about(pictures, k, seen.verdict.correct, reason=seen.verdict.reason, colors=seen.colors, **raw)
+        return row_about(
+            pictures, k, judgement.verdict.correct, reason=judgement.verdict.reason, colors=judgement.colors, **raw
+        )
 
     def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
         return verdicts_by_prompt(rows)
@@ -114,14 +118,15 @@ class GenEval:
 
 
 def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
-    """The overall is the unweighted mean of the tag scores, each the mean over its pictures.
+    """Make the report: the unweighted mean of the tag scores, and a column per tag.
 
-    extra: correct_pictures_frac, and solved_prompts_frac: prompts with a correct picture among those with a verdict.
+    A tag's score is the mean over its pictures. extra: correct_pictures_frac, and solved_prompts_frac, the prompts
+    with a correct picture among those with a verdict.
     """
     verdicts = verdicts_by_prompt(rows)
     scores = per_task(verdicts, seed=seed)
-    judged = [found for row in verdicts if (found := [v for v in row.verdicts if v == v])]
-    flat = [v for found in judged for v in found]
+    judged = [known for row in verdicts if (known := [v for v in row.verdicts if v == v])]  # v != v: NaN, no verdict
+    flat = [v for known in judged for v in known]
     missing = [tag for tag in TAGS if tag not in scores]
     return Report(
         label=label,
@@ -129,19 +134,19 @@ def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
         columns={tag: scores[tag] for tag in (*TAGS, *scores) if tag in scores},
         extra={
             "correct_pictures_frac": float(np.mean(flat)) if flat else None,
-            "solved_prompts_frac": float(np.mean([max(found) for found in judged])) if judged else None,
+            "solved_prompts_frac": float(np.mean([max(known) for known in judged])) if judged else None,
         },
         notes=[f"no pictures of {', '.join(missing)}: the overall is not GenEval's"] if missing else [],
     )
 
 
 def raw_detection(detection: Detection) -> JsonObject:
-    """A row's form of a detection, without its mask."""
+    """Build a row's form of a detection, without its mask."""
     box = [float(side) for side in detection.box]
     return {"label": detection.label, "box": box, "score": float(detection.score), **detection.attributes}
 
 
 def read_detection(raw: JsonMapping) -> Detection:
-    """The detection of a row."""
+    """Rebuild a detection from its form in a row."""
     attributes = {key: value for key, value in raw.items() if key not in ("label", "box", "score")}
     return Detection(raw["label"], tuple(raw["box"]), raw["score"], attributes)

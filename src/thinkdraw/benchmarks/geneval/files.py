@@ -1,4 +1,7 @@
-"""GenEval's files: `00000/metadata.jsonl` and `00000/samples/0000.png` onwards, and the results as JSON lines."""
+"""GenEval's files: a folder per prompt, and the results as JSON lines.
+
+A folder holds `00000/metadata.jsonl`, and `00000/samples/0000.png` onwards.
+"""
 
 import json
 import re
@@ -6,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import Layout, PictureSet, Row
-from thinkdraw.benchmarks.picture_files import Finder
+from thinkdraw.benchmarks.picture_files import LayoutBuilder
 from thinkdraw.data.text_files import json_object, json_rows, shorten
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -20,44 +23,45 @@ _TEXTS = ("filename", "tag", "prompt", "reason", "metadata", "details")
 
 
 def metadata_of(prompt: Prompt) -> JsonObject:
-    """The prompt's official record, its keys in the official order."""
+    """Return the prompt's official record, its keys in the official order."""
     record = prompt.metadata()
     return {key: record[key] for key in ("tag", "include", "exclude", "prompt") if key in record}
 
 
 def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> Layout:
-    """The pictures of an official folder. Folders whose names are all digits are prompts, by their number.
+    """Find the pictures of an official folder.
 
-    Raises UserError where a folder's own metadata is that of another prompt, or where folders without metadata are numbered
-    from 1: their pictures would be judged wrongly.
+    Folders whose names are all digits belong to the prompt of that number. Raises UserError where a folder's own
+    metadata is that of another prompt, or where folders without metadata are numbered from 1: their pictures would be
+    judged wrongly.
     """
-    found = Finder("00000/samples/0000.png")
+    builder = LayoutBuilder("00000/samples/0000.png")
     folders = sorted(path for path in folder.iterdir() if path.is_dir() and path.name.isdecimal())
     unnamed = 0
     for folder_of_prompt in folders:
         index, samples = int(folder_of_prompt.name), folder_of_prompt / "samples"
         files = sorted(samples.iterdir()) if samples.is_dir() else []
         if index >= len(prompts):
-            found.left_out |= dict.fromkeys(files, f"of prompts beyond the {len(prompts)} there are")
+            builder.left_out |= dict.fromkeys(files, f"of prompts beyond the {len(prompts)} there are")
             continue
         unnamed += not _check_metadata(folder_of_prompt / "metadata.jsonl", prompts[index])
         for path in files:
             if match := _SAMPLE.fullmatch(path.name):
-                found.put(index, int(match[1]), path)
+                builder.add(index, int(match[1]), path)
             else:
-                found.leave(path)
+                builder.skip(path)
     if unnamed:
-        found.refuse_from_one(
+        builder.refuse_numbers_from_one(
             [int(path.name) for path in folders], len(prompts), f"folders in {folder} without metadata.jsonl"
         )
-        found.notes.append(
+        builder.notes.append(
             f"{unnamed} folders have no metadata.jsonl: their numbers alone say which prompts they are of"
         )
-    return found.layout()
+    return builder.build()
 
 
 def write_prompt_folder(folder: Path, drawn: PictureSet) -> Path:
-    """Write one prompt's folder for the official tool; returns it.
+    """Write one prompt's folder for the official tool, and return it.
 
     Raises UserError if it holds further samples, which the official tool would count.
     """
@@ -73,9 +77,10 @@ def write_prompt_folder(folder: Path, drawn: PictureSet) -> Path:
 
 
 def write_results(path: Path, rows: Sequence[Row], label: str) -> None:
-    """Write the official results file, with one key more: `label`, which tells `read_results` whose verdicts these are.
+    """Write the official results file, with one more key: `label`.
 
-    A picture without a verdict has `"correct": null`; one that was not there has no line, as upstream's.
+    It tells `read_results` whose verdicts these are. A picture without a verdict has `"correct": null`; a missing
+    picture has no line, as upstream.
     """
     lines = []
     for row in rows:
@@ -97,30 +102,35 @@ def write_results(path: Path, rows: Sequence[Row], label: str) -> None:
 
 
 def read_results(path: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
-    """Rows of an official results file. Prompts are known by their text where given, else by the file names in it.
+    """Read the rows of an official results file.
 
-    Rows of a file that `write_results` made keep its label. Raises UserError naming the line if the file is broken.
+    A row's prompt is known by its text if `prompts` are given, else by the file's name. Rows of a file that
+    `write_results` made keep its label. Raises UserError naming the line if the file is broken.
     """
     by_text = {prompt.text: index for index, prompt in enumerate(prompts or ())}
-    seen: dict[str, int] = {}
+    index_of_metadata: dict[str, int] = {}
     rows = []
-    for line, found in json_rows(path):
+    for line, record in json_rows(path):
         where = f"{path} line {line}"
-        _check(where, found)
-        metadata, details = (json_object(found[key], f"{where}, {key}") for key in ("metadata", "details"))
-        name = _FILENAME.search(found["filename"].replace("\\", "/"))
-        index, sample = (int(name[1]), int(name[2])) if name else (seen.setdefault(found["metadata"], len(seen)), line)
+        _check(where, record)
+        metadata, details = (json_object(record[key], f"{where}, {key}") for key in ("metadata", "details"))
+        name = _FILENAME.search(record["filename"].replace("\\", "/"))
+        index, sample = (
+            (int(name[1]), int(name[2]))
+            if name
+            else (index_of_metadata.setdefault(record["metadata"], len(index_of_metadata)), line)
+        )
         if prompts is not None:
-            if found["prompt"] not in by_text:
+            if record["prompt"] not in by_text:
                 raise UserError(
-                    f"{where}: {shorten(found['prompt'])} is not a prompt of this file of prompts. Give the right one."
+                    f"{where}: {shorten(record['prompt'])} is not a prompt of the prompt file. Give the right prompt file."
                 )
-            index = by_text[found["prompt"]]
+            index = by_text[record["prompt"]]
         rows.append(
-            {"prompt_index": index, "prompt_id": f"{index:05d}", "prompt": found["prompt"], "tag": found["tag"],
-             "sample": sample, "verdict": None if found["correct"] is None else float(found["correct"]),
-             "reason": found["reason"], "metadata": metadata, "details": details}
-            | ({"label": found["label"]} if "label" in found else {})
+            {"prompt_index": index, "prompt_id": f"{index:05d}", "prompt": record["prompt"], "tag": record["tag"],
+             "sample": sample, "verdict": None if record["correct"] is None else float(record["correct"]),
+             "reason": record["reason"], "metadata": metadata, "details": details}
+            | ({"label": record["label"]} if "label" in record else {})
         )  # fmt: skip
     if not rows:
         raise UserError(f"{path} is empty; it needs one JSON object per picture.")
@@ -128,14 +138,17 @@ def read_results(path: Path, prompts: Sequence[Prompt] | None = None) -> list[Ro
 
 
 def _check_metadata(path: Path, prompt: Prompt) -> bool:
-    """Whether a folder says itself which prompt it is of. Raises UserError where it says another."""
+    """Tell whether a folder itself says which prompt it belongs to.
+
+    Raises UserError where it names another prompt.
+    """
     if not path.is_file():
         return False
     rows = [row for _, row in json_rows(path)]
     if len(rows) != 1 or rows[0].get("prompt") != prompt.text:
-        said = rows[0].get("prompt") if rows else None
+        text = rows[0].get("prompt") if rows else None
         raise UserError(
-            f"{path} says prompt {shorten(said)}, the prompt file has {shorten(prompt.text)} there. Give the prompt file that was drawn."
+            f"{path} says prompt {shorten(text)}, the prompt file has {shorten(prompt.text)} there. Give the prompt file that was drawn."
         )
     return True
 

@@ -1,4 +1,7 @@
-"""GenEval's verdict on a picture as a reward; its test prompts must not be trained on."""
+"""GenEval's verdict on a picture as a reward.
+
+The benchmark's test prompts must not be trained on.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,16 +9,17 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from thinkdraw.benchmarks.geneval.verdict import ColorJudge, judgement_on, labels_for
+from thinkdraw.benchmarks.geneval.verdict import ColorJudge, judge_detections, labels_for
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import check_judge, pictures_of, run_detector
 from thinkdraw.types import Detection, Detector, Prompt, Rollouts, Verdicts
 
 
 class GenEvalMetric(BaseReward):
-    """1 for a picture that GenEval calls correct, else 0; NaN where detector or colour judge gave no verdict.
+    """1 for a picture that GenEval's rules call correct, else 0.
 
-    It applies to prompts with GenEval's clauses. colors: not needed where detections say their `color` themselves.
+    It needs a detector, and prompts with GenEval's clauses; it does not apply to others. NaN where the detector or
+    the colour judge gave no verdict. colors: not needed where detections have a `color` themselves.
     """
 
     name = "metric:geneval"
@@ -28,12 +32,16 @@ class GenEvalMetric(BaseReward):
         applies = torch.tensor([bool(prompt.include) for prompt in rollouts.prompts])
         rows = applies.nonzero().flatten().tolist()
         prompts, pictures = [rollouts.prompts[row] for row in rows], pictures_of(rollouts)[rows]
-        found = run_detector(self.detector, pictures, labels_for(self.detector, prompts)) if rows else []
+        detections = run_detector(self.detector, pictures, labels_for(self.detector, prompts)) if rows else []
         scores = torch.full((len(rollouts),), math.nan)
-        shown = zip(prompts, pictures.cpu().numpy(), found, strict=True)
+        shown = zip(prompts, pictures.cpu().numpy(), detections, strict=True)
         scores[rows] = torch.tensor([self._score(*row) for row in shown])
         return Verdicts.of(scores, applies)
 
-    def _score(self, prompt: Prompt, picture: np.ndarray, found: Sequence[Detection] | None) -> float:
-        verdict = None if found is None else judgement_on(prompt.metadata(), found, picture, self.colors).verdict
+    def _score(self, prompt: Prompt, picture: np.ndarray, detections: Sequence[Detection] | None) -> float:
+        verdict = (
+            None
+            if detections is None
+            else judge_detections(prompt.metadata(), detections, picture, self.colors).verdict
+        )
         return math.nan if verdict is None else float(verdict.correct)

@@ -1,1 +1,1 @@
-"""GenEval 2: questions about each atom of a prompt, and soft TIFA over their answers."""
+"""GenEval 2: questions about each atom of a prompt, and soft TIFA over answers."""

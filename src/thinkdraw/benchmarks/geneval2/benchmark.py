@@ -1,6 +1,7 @@
-"""GenEval 2: 800 prompts of 3 to 10 atoms, each asked about on its own (Kamath et al. 2025, arXiv 2512.16853).
+"""GenEval 2: 800 prompts of 3 to 10 atoms, each asked about on its own.
 
-The judge gives probabilities of answers, `soft_tifa` makes scores of them. The prompts are CC BY-NC: for evaluation only.
+Kamath et al. 2025, arXiv 2512.16853. The judge gives probabilities of answers; `soft_tifa` makes scores of them. The
+prompts are CC BY-NC: for evaluation only.
 """
 
 import math
@@ -17,9 +18,9 @@ from thinkdraw.benchmarks.base import (
     PictureSet,
     Report,
     Row,
-    check_given,
     judge_name,
     number_or_nan,
+    require_judge,
     row_about,
     verdicts_by_prompt,
 )
@@ -46,19 +47,21 @@ ATOMS = tuple(str(count) for count in range(3, 11))
 
 @runtime_checkable
 class WordJudge(Protocol):
-    """The probability that a reply begins with one of several strings.
+    """A judge of first words: the probability that a reply begins with given strings.
 
-    pictures: (B, H, W, 3) uint8. texts: B messages, sent as they are. strings: B lists; the probabilities of their first
-    tokens at the first place of the reply are added up, an equal one as often as it stands there. → (B,), NaN = no verdict.
+    pictures: (B, H, W, 3) uint8. texts: B messages, sent as they are. strings: B lists. The probabilities of the
+    strings' first tokens, at the reply's first position, are added up; a token that occurs twice counts twice. →
+    (B,), NaN = no verdict.
     """
 
     def first_words(self, pictures: Tensor, texts: Sequence[str], strings: Sequence[Sequence[str]]) -> Tensor: ...
 
 
 class GenEval2:
-    """Soft-TIFA over a judge of first words, or, with "yes-no" in the label, over any `Questioner`.
+    """GenEval 2: 800 prompts of 3 to 10 atoms, each atom asked about on its own.
 
-    The latter is another metric: counts are asked as yes/no questions, and probabilities are of yes against no.
+    It needs a `WordJudge`, which gives the published metric, Soft-TIFA. Any `Questioner` works, too, with "yes-no" in
+    the label. That is another metric: counts are asked as yes/no questions, and probabilities are of yes against no.
     """
 
     name = "geneval2"
@@ -86,7 +89,7 @@ class GenEval2:
         return prompts
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        check_given(self.name, "questioner", self.questioner)
+        require_judge(self.name, "questioner", self.questioner)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
         rows = []
@@ -102,23 +105,23 @@ class GenEval2:
         return rows
 
     def _ask(self, picture: Tensor, questions: Sequence[Question]) -> list[float]:
-        """The soft score of each question."""
-        asked = [(question.text, str((question.fact or {}).get("answer", "Yes"))) for question in questions]
-        pictures = picture.expand(len(asked), -1, -1, -1)
+        """Compute the soft score of each question."""
+        pairs = [(question.text, str((question.fact or {}).get("answer", "Yes"))) for question in questions]
+        pictures = picture.expand(len(pairs), -1, -1, -1)
         if isinstance(self.questioner, WordJudge):
-            texts = [QUESTION_FORMAT.format(question=text) for text, _ in asked]
-            found = self.questioner.first_words(pictures, texts, [answer_strings(*pair) for pair in asked])
+            texts = [QUESTION_FORMAT.format(question=text) for text, _ in pairs]
+            scores = self.questioner.first_words(pictures, texts, [answer_strings(*pair) for pair in pairs])
         else:
             assert self.questioner is not None
-            texts = [counts_as_yes_no(*pair) if pair[0].startswith("How many") else pair[0] for pair in asked]
-            found = self.questioner.answer(pictures, texts)
-        return [float(score) for score in found.float().cpu()]
+            texts = [counts_as_yes_no(*pair) if pair[0].startswith("How many") else pair[0] for pair in pairs]
+            scores = self.questioner.answer(pictures, texts)
+        return [float(score) for score in scores.float().cpu()]
 
     def verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
         return [row._replace(task="GM") for row in verdicts_by_prompt(rows)]
 
     def column_verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]:
-        """Tasks AM, each skill, and GM of each number of atoms."""
+        """Return verdicts with tasks AM, each skill, and GM of each number of atoms."""
         gm, am = (verdicts_by_prompt(rows, key) for key in ("verdict", "mean"))
         atoms = [row._replace(task=f"{row.task} atoms") for row in gm]
         return [*(row._replace(task="AM") for row in am), *_of_skills(rows), *atoms]
@@ -127,37 +130,40 @@ class GenEval2:
         return aggregate(rows, self.label)
 
     def official_pictures(self, folder: Path, prompts: Sequence[Prompt], samples: int) -> Layout:
-        """The pictures that images.json (prompt text → path) names, its paths as they are or beside it."""
+        """Find the pictures that images.json (prompt text → path) names.
+
+        Its paths hold as they are, or beside it.
+        """
         path = folder / IMAGES
-        named = _read_json(path, dict)
+        path_of_prompt = _read_json(path, dict)
         of_text = {prompt.text: index for index, prompt in enumerate(prompts)}
-        if strange := [text for text in named if text not in of_text]:
-            raise UserError(f"{path}: {strange[0][:60]!r} is not one of GenEval 2's prompts. Correct it.")
-        if odd := [text for text, file in named.items() if not isinstance(file, str)]:
-            raise UserError(f"{path}: {odd[0][:60]!r} does not name a file. Write prompt → path.")
-        places: dict[tuple[int, int], PictureFile] = {}
+        if unknown := [text for text in path_of_prompt if text not in of_text]:
+            raise UserError(f"{path}: {unknown[0][:60]!r} is not one of GenEval 2's prompts. Correct it.")
+        if malformed := [text for text, file in path_of_prompt.items() if not isinstance(file, str)]:
+            raise UserError(f"{path}: {malformed[0][:60]!r} does not name a file. Write prompt → path.")
+        files: dict[tuple[int, int], PictureFile] = {}
         prompt_of: dict[Path, str] = {}
-        for text, file in named.items():
+        for text, file in path_of_prompt.items():
             candidates = [Path(file), folder / file, folder / Path(file).name]
-            if found := [candidate for candidate in candidates if candidate.is_file()]:
-                other = prompt_of.setdefault(found[0].resolve(), text)
-                if other != text:
+            if existing := [candidate for candidate in candidates if candidate.is_file()]:
+                owner = prompt_of.setdefault(existing[0].resolve(), text)
+                if owner != text:
                     raise UserError(
-                        f"{path}: {other[:60]!r} and {text[:60]!r} are both {found[0]}. Give each its picture."
+                        f"{path}: {owner[:60]!r} and {text[:60]!r} are both {existing[0]}. Give each its picture."
                     )
-                places[of_text[text], 0] = PictureFile(found[0])
-        return Layout(places, f"{IMAGES}: prompt → path")
+                files[of_text[text], 0] = PictureFile(existing[0])
+        return Layout(files, f"{IMAGES}: prompt → path")
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
-        named = {}
+        path_of_prompt = {}
         for drawn in pictures:
             path = folder.resolve() / f"{drawn.index:05d}.png"
             atomic_write_bytes(path, to_png(drawn.pictures[0]))
-            named[drawn.prompt.text] = str(path)
-        atomic_write_json(folder / IMAGES, named)
+            path_of_prompt[drawn.prompt.text] = str(path)
+        atomic_write_json(folder / IMAGES, path_of_prompt)
 
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
-        """The scorer's list of lists of soft scores, in the order of the data file."""
+        """Read the scorer's list of lists of soft scores, in the data file's order."""
         if prompts is None:
             raise UserError(f"{file.name} does not name its prompts. Give --prompts {self.prompt_file}.")
         lists = _read_json(file, list)
@@ -183,7 +189,10 @@ class GenEval2:
 
 
 def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
-    """The overall is Soft-TIFA GM. Columns: AM, atoms of each skill, and GM of the prompts of each number of atoms."""
+    """Make the report: Soft-TIFA GM, and its columns.
+
+    Columns: AM, atoms of each skill, and GM of the prompts of each number of atoms.
+    """
     gm, am = (verdicts_by_prompt(rows, key) for key in ("verdict", "mean"))
     prompt_means = [_mean(row.verdicts) for row in gm]
     skills = _of_skills(rows)
@@ -196,7 +205,10 @@ def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
 
 
 def _prompt(row: JsonMapping, index: int, where: str) -> Prompt:
-    """The question's `fact` holds the expected answer, its category the skill; the tag is the number of atoms."""
+    """Build a prompt from a row.
+
+    A question's `fact` holds the expected answer, its category the skill; the tag is the number of atoms.
+    """
     pairs, skills = row.get("vqa_list"), row.get("skills")
     if not isinstance(pairs, list) or not isinstance(skills, list) or len(pairs) != len(skills) or not pairs:
         raise UserError(f"{where}: vqa_list and skills are not lists of one length. Correct that line.")
@@ -211,12 +223,12 @@ def _prompt(row: JsonMapping, index: int, where: str) -> Prompt:
 
 
 def _of_skills(rows: Sequence[Row]) -> list[PromptVerdicts]:
-    """One entry per skill and prompt: the bootstrap redraws prompts, not atoms."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """Make one entry per skill and prompt: the bootstrap redraws prompts, not atoms."""
+    scores_of_skill: dict[tuple[str, str], list[float]] = {}
     for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
         for skill, score in zip(row.get("skills", ()), row.get("scores", ())):
-            found.setdefault((skill, row["prompt_id"]), []).append(number_or_nan(score))
-    return [PromptVerdicts(task, values, prompt) for (task, prompt), values in found.items()]
+            scores_of_skill.setdefault((skill, row["prompt_id"]), []).append(number_or_nan(score))
+    return [PromptVerdicts(task, values, prompt) for (task, prompt), values in scores_of_skill.items()]
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -225,7 +237,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _read_json(path: Path, kind: type) -> Any:
-    found = json_value(text_file(path), str(path))
-    if not isinstance(found, kind):
-        raise UserError(f"{path} holds a {type(found).__name__}, not a {kind.__name__}. Give the right file.")
-    return found
+    content = json_value(text_file(path), str(path))
+    if not isinstance(content, kind):
+        raise UserError(f"{path} holds a {type(content).__name__}, not a {kind.__name__}. Give the right file.")
+    return content

@@ -1,4 +1,7 @@
-"""Soft-TIFA, GenEval 2's score (Kamath et al. 2025, arXiv 2512.16853), without any model: probabilities in, scores out."""
+"""Soft-TIFA, GenEval 2's score, without any model: probabilities in, scores out.
+
+Kamath et al. 2025, arXiv 2512.16853.
+"""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +12,9 @@ QUESTION_FORMAT = "{question} Answer in one word."
 
 
 def answer_strings(question: str, answer: str) -> tuple[str, ...]:
-    """The strings whose first tokens' probabilities add up to the soft score of a question; an equal one counts twice.
+    """List the strings whose first tokens' probabilities make the soft score.
 
-    A number word has no digit beyond ten: upstream puts "other" there.
+    They add up; an equal one counts twice. A number word above ten has no digit: upstream puts "other" there.
     """
     if not question.startswith("How many"):
         return YES
@@ -21,12 +24,18 @@ def answer_strings(question: str, answer: str) -> tuple[str, ...]:
 
 
 def arithmetic_mean(scores: Sequence[float]) -> float:
-    """Soft-TIFA AM of one picture: mean of its soft scores; NaN if one is missing."""
+    """Compute one picture's Soft-TIFA AM: the mean of its soft scores.
+
+    NaN if one is missing.
+    """
     return sum(scores) / len(scores) if scores else math.nan
 
 
 def geometric_mean(scores: Sequence[float]) -> float:
-    """Soft-TIFA GM of one picture: 0 if any soft score is 0, NaN if one is missing."""
+    """Compute one picture's Soft-TIFA GM: the geometric mean of its soft scores.
+
+    0 if any is 0, NaN if one is missing.
+    """
     if not scores or any(math.isnan(score) for score in scores):
         return math.nan
     if any(score <= 0 for score in scores):
@@ -35,6 +44,9 @@ def geometric_mean(scores: Sequence[float]) -> float:
 
 
 def counts_as_yes_no(question: str, answer: str) -> str:
-    """ "How many pigs are in the image?" and "one" as a question that a judge of yes and no can answer."""
+    """Turn a question about a number into one that a yes/no judge can answer.
+
+    "How many pigs are in the image?" with the answer "one" becomes "Is the number of pigs in the image exactly one?"
+    """
     things = question.removeprefix("How many").partition(" are in the image")[0].strip()
     return f"Is the number of {things} in the image exactly {answer}?"

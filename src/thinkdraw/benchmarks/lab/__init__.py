@@ -1,1 +1,1 @@
-"""The lab's own suite: GenEval's rules over its exact detector, plus understanding and thoughts."""
+"""The lab's own suite: pictures by its exact detector, understanding, thoughts."""

@@ -1,7 +1,7 @@
-"""The lab's benchmark: draw a fixed prompt set, judge each picture by the exact detector, add the verdicts up.
+"""The lab's benchmark: draw a fixed prompt set, judge it by the exact detector.
 
-An evaluation folder holds settings.json (what was asked), results.jsonl (one row per picture) and summary.json (written
-last). An evaluation that was stopped goes on where it was; one that asks for something else is refused.
+An evaluation folder holds settings.json (what was asked), results.jsonl (one row per picture) and summary.json
+(written last). A stopped evaluation resumes there; one with other settings is refused.
 """
 
 import math
@@ -35,9 +35,12 @@ Row = JsonObject
 
 @dataclass(frozen=True)
 class LabReport:
-    """score: mean over tasks of the share of correct pictures. facts: the same of the share of facts that hold.
+    """The lab benchmark's numbers for one policy.
+
+    score: mean over tasks of the share of correct pictures. facts: the same for the share of facts that hold.
     diversity: per prompt, then averaged: `pixels`, `tokens` and `vendi`; NaN with one picture per prompt.
-    thought_precision: share of the thoughts' claims that hold; empty without thoughts. rows: those of results.jsonl."""
+    thought_precision: share of the thoughts' claims that hold; empty without thoughts. rows: those of results.jsonl.
+    """
 
     score: Score
     facts: Score
@@ -49,8 +52,8 @@ class LabReport:
     understanding: UnderstandingReport | None = None
 
     def summary(self) -> JsonObject:
-        """What summary.json holds; null where a number is missing."""
-        found: JsonObject = {
+        """Build what summary.json holds; null where a number is missing."""
+        summary: JsonObject = {
             "score": self.score.value, "low": self.score.low, "high": self.score.high,
             "per_task": {task: _numbers(score) for task, score in self.per_task.items()},
             "facts": {"value": self.facts.value, "low": self.facts.low, "high": self.facts.high},
@@ -63,8 +66,8 @@ class LabReport:
             **self.settings,
         }  # fmt: skip
         if self.understanding is not None:
-            found["understanding"] = self.understanding.summary()
-        return null_for_nan(found)
+            summary["understanding"] = self.understanding.summary()
+        return null_for_nan(summary)
 
 
 def evaluate_lab(
@@ -72,12 +75,13 @@ def evaluate_lab(
     sampling: Sampling | None = None, seed: int = 0, folder: Path | str | None = None, *, chunk: int = 256,
     keep_pictures: int = 24, questions_per_type: int = 0, progress: Callable[[int, int], None] | None = None,
 ) -> LabReport:  # fmt: skip
-    """Draw `samples` pictures for each of `count` prompts, judge them, and write rows and summary into `folder`.
+    """Draw `samples` pictures for each of `count` prompts, and judge them.
 
-    keep_pictures: of so many prompts the first picture is kept, as pictures/<folder's name>/NNNNN_0.png beside the
-    folder. questions_per_type: also ask the policy so many questions of each type about held-out pictures,
-    for which a mere `Drawer` will not do.
-    chunk: pictures drawn at once.
+    Rows and summary are written into `folder`. chunk: pictures drawn at once.
+    keep_pictures: for so many prompts the first picture is kept, as pictures/<folder's name>/NNNNN_0.png beside the
+    folder.
+    questions_per_type: also ask the policy so many questions of each type about held-out pictures. It must then be a
+    `Policy`, not just a `Drawer`.
     Raises UserError if the folder holds another evaluation, or if `questions_per_type` is odd.
     """
     if questions_per_type:
@@ -90,11 +94,11 @@ def evaluate_lab(
         "seed": seed, "revision": policy.revision, "sampling": sampling.model_dump(mode="json"),
     }  # fmt: skip
     with only_writer(folder) if folder else nullcontext():
-        rows = _open(folder, settings) if folder else []
+        rows = _rows_so_far(folder, settings) if folder else []
         for drawings in draw_benchmark(
             policy, prompts, sampling, samples, folder, seed, chunk, progress, benchmark=settings["benchmark"]
         ):
-            rows += _judged(drawings, folder, keep_pictures)
+            rows += _judge_drawings(drawings, folder, keep_pictures)
             if folder:
                 write_rows(folder, rows)
         understanding = None
@@ -107,18 +111,18 @@ def evaluate_lab(
 
 
 def aggregate(rows: Sequence[Row], settings: JsonObject, understanding: UnderstandingReport | None = None) -> LabReport:
-    """The report of some rows."""
+    """Make the report of some rows."""
     seed = settings.get("seed", 0)
     verdicts = _by_prompt(rows, "correct")
     spreads = [row["diversity"] for row in rows if row["sample"] == 0]
     measures = {name: [s[name] for s in spreads if s[name] is not None] for name in ("vendi", "pixels", "tokens")}
-    found = [_found(row) for row in rows]
+    contents = [_contents(row) for row in rows]
     return LabReport(
         score=task_mean_score(verdicts, seed=seed),
         facts=task_mean_score(_by_prompt(rows, "fact_share"), seed=seed),
         per_task=per_task(verdicts, seed=seed),
         diversity={name: float(np.mean(values)) if values else math.nan for name, values in measures.items()},
-        thought_precision=thought_precision([row["thought"] for row in rows], found, seed=seed),
+        thought_precision=thought_precision([row["thought"] for row in rows], contents, seed=seed),
         settings=settings,
         rows=list(rows),
         understanding=understanding,
@@ -126,9 +130,10 @@ def aggregate(rows: Sequence[Row], settings: JsonObject, understanding: Understa
 
 
 def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequence[Path], *, seed: int = 0) -> Score:
-    """Score of a minus score of b on the same prompts, with a paired interval.
+    """Compute the score of a minus that of b on the same prompts, paired.
 
-    Several folders on a side are training seeds: the interval is then over prompts and seeds, see `trained_difference`.
+    Several folders on a side are training seeds: the interval is then over prompts and seeds, see
+    `trained_difference`.
     Raises UserError if the prompts differ.
     """
     seeds_a, seeds_b = (
@@ -141,8 +146,8 @@ def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequen
         raise UserError(f"{folder_a} and {folder_b} cannot be compared: {error}") from error
 
 
-def _open(folder: Path, settings: JsonObject) -> list[Row]:
-    """The rows that an earlier call left, after a check that it asked for the same."""
+def _rows_so_far(folder: Path, settings: JsonObject) -> list[Row]:
+    """Return the rows of an earlier call. Raises UserError if its settings differ."""
     path, rows = folder / "settings.json", read_rows(folder)
     if rows and path.exists():
         before = read_sealed(path, "Choose an empty folder, or remove this one.")
@@ -159,8 +164,8 @@ def _open(folder: Path, settings: JsonObject) -> list[Row]:
     return rows
 
 
-def _judged(drawings: Sequence[DrawnPicture], folder: Path | None, keep_pictures: int) -> list[Row]:
-    """Rows of some pictures, all those of a prompt among them."""
+def _judge_drawings(drawings: Sequence[DrawnPicture], folder: Path | None, keep_pictures: int) -> list[Row]:
+    """Judge some pictures, all those of a prompt among them, and return their rows."""
     groups: dict[int, list[DrawnPicture]] = {}
     for drawing in drawings:
         groups.setdefault(drawing.prompt_index, []).append(drawing)
@@ -190,8 +195,8 @@ def _row(drawing: DrawnPicture, verdict: LabVerdict) -> Row:
     }  # fmt: skip
 
 
-def _found(row: Row) -> DetectorOutput:
-    """What the detector saw, from a row."""
+def _contents(row: Row) -> DetectorOutput:
+    """Rebuild what the detector saw from a row."""
     names = ("label", "box", "score")
     return DetectorOutput(
         row["background"],
@@ -208,9 +213,11 @@ def _by_prompt(rows: Sequence[Row], key: str) -> list[PromptVerdicts]:
         prompts.setdefault(row["prompt_index"], []).append(row)
     return [
         PromptVerdicts(
-            found[0]["tag"], [math.nan if row[key] is None else float(row[key]) for row in found], found[0]["prompt_id"]
+            rows_of_prompt[0]["tag"],
+            [math.nan if row[key] is None else float(row[key]) for row in rows_of_prompt],
+            rows_of_prompt[0]["prompt_id"],
         )
-        for found in prompts.values()
+        for rows_of_prompt in prompts.values()
     ]
 
 

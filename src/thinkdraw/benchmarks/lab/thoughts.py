@@ -1,6 +1,7 @@
-"""Do thoughts and pictures belong together? A thought's claims are checked in its picture, and thoughts are swapped.
+"""Do thoughts and pictures belong together?
 
-What a claim is, `lab/claims.py` says.
+A thought's claims are checked in its picture, and thoughts are swapped between prompts. `lab/claims.py` says what a
+claim is.
 """
 
 import itertools
@@ -19,16 +20,19 @@ from thinkdraw.types import Policy, Prompt, Rollouts, Sampling
 CONDITIONS = ("own", "other", "empty", "off")
 
 
-def thought_precision(thoughts: Sequence[str], seen: Sequence[DetectorOutput], *, seed: int = 0) -> dict[str, Score]:
-    """Share of the claims that hold: "all", and each kind that was claimed at all.
+def thought_precision(
+    thoughts: Sequence[str], contents: Sequence[DetectorOutput], *, seed: int = 0
+) -> dict[str, Score]:
+    """Compute the share of claims that hold: "all", and each kind that occurs.
 
-    seen: what the detector sees in each thought's picture. A Score's `prompts` counts thoughts, its `pictures` claims.
+    contents: what the detector sees in each thought's picture. A Score's `prompts` counts thoughts, its `pictures`
+    claims.
     """
     held: dict[str, list[list[float]]] = {}
-    for thought, found in zip(thoughts, seen, strict=True):
-        made = list(claims(thought))
+    for thought, picture in zip(thoughts, contents, strict=True):
+        claims_made = list(claims(thought))
         for kind in ("all", *CLAIM_KINDS):
-            verdicts = [float(claim_holds(claim, found)) for claim in made if kind in ("all", claim.kind)]
+            verdicts = [float(claim_holds(claim, picture)) for claim in claims_made if kind in ("all", claim.kind)]
             if verdicts:
                 held.setdefault(kind, []).append(verdicts)
     return {kind: task_mean_score([("", v) for v in rows], seed=seed) for kind, rows in held.items()}
@@ -36,11 +40,13 @@ def thought_precision(thoughts: Sequence[str], seen: Sequence[DetectorOutput], *
 
 @dataclass(frozen=True)
 class SwapReport:
-    """Pictures of the same prompts and seeds, drawn from one's `own` thought, from `other`: another prompt's, from an
-    `empty` one, and with thinking `off`.
+    """Pictures of the same prompts and seeds, drawn from four different thoughts.
 
-    correct, facts: condition → share of correct pictures, mean share of facts. differences: "own-other" … → the paired
-    difference of `correct`. followed: condition → share of the claims of the thought it was drawn from that hold.
+    The conditions are `own`: the prompt's thought, `other`: another prompt's, `empty`: an empty one, `off`: no
+    thinking.
+    correct, facts: condition → share of correct pictures, mean share of facts.
+    differences: "own-other" … → the paired difference of `correct`.
+    followed: condition → share of the claims that hold, of the thought that the picture was drawn from.
     """
 
     correct: dict[str, Score]
@@ -50,31 +56,31 @@ class SwapReport:
 
     def summary(self) -> dict[str, dict[str, dict[str, float]]]:
         return {
-            part: {name: {"value": s.value, "low": s.low, "high": s.high} for name, s in scores.items()}
-            for part, scores in vars(self).items()
+            measure: {name: {"value": s.value, "low": s.low, "high": s.high} for name, s in scores.items()}
+            for measure, scores in vars(self).items()
         }
 
 
 def draw_from_thoughts(
     policy: Policy, prompts: Sequence[Prompt], thoughts: Sequence[str], sampling: Sampling, seeds: Sequence[int]
 ) -> Rollouts:
-    """Rollouts whose thoughts are given and whose pictures are sampled.
+    """Sample pictures after given thoughts.
 
-    policy: a `Policy` with `teacher_forced` and with `sample(prefix=…)`, as `Policy` has them.
+    policy: a `Policy`, with `teacher_forced` and `sample(prefix=…)`.
     """
     blank = torch.zeros(len(prompts), policy.picture.num_tokens, dtype=torch.long)
-    given = policy.teacher_forced(prompts, thoughts, blank, sampling)
-    lengths = ((given.segment >= 0) & ~given.is_image).sum(1)
-    return policy.sample(prompts, sampling, seeds=seeds, prefix=given, prefix_lengths=lengths)
+    prefix = policy.teacher_forced(prompts, thoughts, blank, sampling)
+    lengths = ((prefix.segment >= 0) & ~prefix.is_image).sum(1)
+    return policy.sample(prompts, sampling, seeds=seeds, prefix=prefix, prefix_lengths=lengths)
 
 
 def swap_study(
     policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, *, samples: int = 1, seed: int = 0, chunk: int = 128
 ) -> SwapReport:
-    """Draw each prompt under the four `CONDITIONS`, `samples` times, and judge the pictures by the lab's detector.
+    """Draw each prompt under the four `CONDITIONS`, and judge by the lab's detector.
 
-    chunk: pictures drawn at once; the other thought is that of the chunk's next prompt. Raises ValueError for `off` and
-    for fewer than two prompts.
+    samples: pictures per prompt and condition. chunk: pictures drawn at once; the other thought is that of the
+    chunk's next prompt. Raises ValueError for `off` and for fewer than two prompts.
     """
     if sampling.thought == "off" or len(prompts) < 2:
         raise ValueError(f"thought={sampling.thought}, {len(prompts)} prompts: a swap needs thoughts and two prompts.")
@@ -82,22 +88,22 @@ def swap_study(
     facts: dict[str, list[float]] = {name: [] for name in CONDITIONS}
     held: dict[str, tuple[list[str], list[DetectorOutput]]] = {name: ([], []) for name in ("own", "other")}
     num_chunks = max(1, len(prompts) * samples // max(chunk, 2 * samples))
-    for part in _even_parts(prompts, num_chunks):
-        rows = [(prompt, k) for prompt in part for k in range(samples)]
+    for batch in _even_parts(prompts, num_chunks):
+        rows = [(prompt, k) for prompt in batch for k in range(samples)]
         seeds = [picture_seed("swap", p, k, seed) for p, k in rows]
-        drawn = _four_ways(policy, [p for p, _ in rows], seeds, samples, sampling)
-        for name, (thoughts, pictures) in drawn.items():
-            seen = [detect_objects(picture) for picture in pictures.cpu().numpy()]
-            verdicts = [judge(picture, p, found) for picture, (p, _), found in zip(pictures, rows, seen)]
+        by_condition = _four_ways(policy, [p for p, _ in rows], seeds, samples, sampling)
+        for name, (thoughts, pictures) in by_condition.items():
+            contents = [detect_objects(picture) for picture in pictures.cpu().numpy()]
+            verdicts = [judge(picture, p, is_correct) for picture, (p, _), is_correct in zip(pictures, rows, contents)]
             for first in range(0, len(rows), samples):
-                mine = verdicts[first : first + samples]
+                of_prompt = verdicts[first : first + samples]
                 prompt = rows[first][0]
-                found = [float(v.correct) for v in mine]
-                correct[name].append(PromptVerdicts(prompt.tag, found, prompt.id or prompt.text))
-                facts[name].append(sum(v.share for v in mine) / samples)
+                is_correct = [float(v.correct) for v in of_prompt]
+                correct[name].append(PromptVerdicts(prompt.tag, is_correct, prompt.id or prompt.text))
+                facts[name].append(sum(v.share for v in of_prompt) / samples)
             if name in held:
                 held[name][0].extend(thoughts)
-                held[name][1].extend(seen)
+                held[name][1].extend(contents)
     followed = {name: thought_precision(*both, seed=seed).get("all") for name, both in held.items()}
     return SwapReport(
         correct={name: task_mean_score(rows, seed=seed) for name, rows in correct.items()},
@@ -108,7 +114,10 @@ def swap_study(
 
 
 def _even_parts(prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prompt]]:
-    """Parts of nearly equal length, so that none is a single prompt without another to swap with."""
+    """Split prompts into parts of nearly equal length.
+
+    So no part is a single prompt, which would have none to swap with.
+    """
     bounds = [round(i * len(prompts) / count) for i in range(count + 1)]
     return (prompts[a:b] for a, b in itertools.pairwise(bounds))
 
@@ -116,7 +125,7 @@ def _even_parts(prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prom
 def _four_ways(
     policy: Policy, prompts: list[Prompt], seeds: list[int], samples: int, sampling: Sampling
 ) -> dict[str, tuple[Sequence[str], torch.Tensor]]:
-    """Condition → (the thoughts that were drawn from, the pictures)."""
+    """Map condition → (the thoughts that were drawn from, the pictures)."""
     own = policy.sample(prompts, sampling, seeds=seeds)
     off = policy.sample(prompts, sampling.model_copy(update={"thought": "off"}), seeds=seeds)
     empty = [""] * len(prompts)

@@ -1,6 +1,7 @@
-"""How well a policy answers yes/no questions: about held-out lab pictures, the same blanked, and its own drawings.
+"""How well a policy answers yes/no questions about pictures.
 
-Answers that do not fall when the picture is blanked were guessed from the question; half of them are right by chance.
+The pictures are held-out lab pictures, the same ones blanked, and the policy's own drawings. Answers that do not get
+worse when the picture is blanked were guessed from the question; half of them are right by chance.
 """
 
 import math
@@ -32,7 +33,10 @@ from thinkdraw.types import Prompt, Questioner
 
 @dataclass(frozen=True)
 class QuestionSet:
-    """Q pictures with a question each. pictures: (Q, H, W, 3) uint8. answers: (Q,) bool, True = yes."""
+    """Q pictures with a question each.
+
+    pictures: (Q, H, W, 3) uint8. answers: (Q,) bool, True = yes.
+    """
 
     pictures: Tensor
     questions: tuple[str, ...]
@@ -42,8 +46,9 @@ class QuestionSet:
 
 @dataclass(frozen=True)
 class Answers:
-    """accuracy: mean over question types, yes where P(yes) > 0.5. auroc: of P(yes), all questions together.
+    """A policy's answers to a question set, and how good they are.
 
+    accuracy: mean over question types, yes where P(yes) > 0.5. auroc: of P(yes), all questions together.
     verdicts: type → whether each answer is right, 0 or 1, NaN = no verdict, in the order of asking.
     """
 
@@ -56,19 +61,19 @@ class Answers:
 
 @dataclass(frozen=True)
 class UnderstandingReport:
-    """pictures: answers with the picture. blanked: answers to the same questions about an empty white picture.
+    """Answers with the pictures, and answers to the same questions without them.
 
-    asked: which questions, in words.
+    blanked: about an empty white picture. description: which questions, in words.
     """
 
     pictures: Answers
     blanked: Answers
-    asked: str = ""
+    description: str = ""
 
     def summary(self) -> dict[str, object]:
-        """The `understanding` entry of an evaluation's summary.json: accuracy per type, overall, and blanked.
+        """Build the `understanding` entry of an evaluation's summary.json.
 
-        `asked` and `verdicts` are what `understanding_difference` needs.
+        It has the accuracy per type, overall, and blanked. `understanding_difference` needs `asked` and `verdicts`.
         """
         return {
             "accuracy": self.pictures.accuracy.value,
@@ -82,13 +87,16 @@ class UnderstandingReport:
                 for kind, score in self.pictures.per_type.items()
             },
             "blanked": {"accuracy": self.blanked.accuracy.value, "auroc": _or_none(self.blanked.auroc)},
-            "asked": self.asked,
+            "asked": self.description,
             "verdicts": {kind: [_or_none(v) for v in values] for kind, values in self.pictures.verdicts.items()},
         }
 
 
 def check_per_type(per_type: int) -> None:
-    """Refuse a number of questions that does not come in pairs, before anything is drawn. Raises UserError."""
+    """Refuse an odd number of questions per type before anything is drawn.
+
+    Raises UserError.
+    """
     if per_type < 2 or per_type % 2:
         raise UserError(
             f"questions_per_type={per_type}: each question is asked of two pictures, so give an even number, or 0 for none."
@@ -96,10 +104,10 @@ def check_per_type(per_type: int) -> None:
 
 
 def question_set(per_type: int = 64, seed: int = 0) -> QuestionSet:
-    """`per_type` questions of each type about scenes of the test split, in pairs: one question, a picture that it is true
-    of, and the same picture with one thing changed so that it is false. Without looking half of them are right.
+    """Make `per_type` questions of each type about scenes of the test split, in pairs.
 
-    Raises UserError if per_type is odd.
+    A pair is one question about two pictures: one that it is true of, and the same with one thing changed so that it
+    is false. Without looking half of them are right. Raises UserError if per_type is odd.
     """
     check_per_type(per_type)
     rng = np.random.default_rng([seed, per_type])
@@ -108,12 +116,12 @@ def question_set(per_type: int = 64, seed: int = 0) -> QuestionSet:
     index = 0
     for kind in QUESTION_TYPES:
         for _ in range(per_type // 2):
-            found = None
-            while found is None:
+            pair = None
+            while pair is None:
                 scene = next(streams[index % len(streams)]).scene(rng)
-                found = balanced_question(scene, kind, rng)
+                pair = balanced_question(scene, kind, rng)
                 index += 1
-            text, changed = found
+            text, changed = pair
             pictures += [draw(scene), draw(changed)]  # pyright: ignore[reportPossiblyUnboundVariable]
             questions += [text, text]
             kinds += [kind, kind]
@@ -122,15 +130,21 @@ def question_set(per_type: int = 64, seed: int = 0) -> QuestionSet:
 
 
 def evaluate_understanding(questioner: Questioner, per_type: int = 64, seed: int = 0) -> UnderstandingReport:
-    """Ask `question_set(per_type, seed)` with the pictures and with blank ones. questioner: a policy is one."""
-    asked = question_set(per_type, seed)
-    blank = torch.full_like(asked.pictures, 255)
-    seeing, blind = (_answers(questioner, pictures, asked, seed) for pictures in (asked.pictures, blank))
+    """Ask `question_set(per_type, seed)` with the pictures and with blank ones.
+
+    questioner: for instance a policy.
+    """
+    questions = question_set(per_type, seed)
+    blank = torch.full_like(questions.pictures, 255)
+    seeing, blind = (_answers(questioner, pictures, questions, seed) for pictures in (questions.pictures, blank))
     return UnderstandingReport(seeing, blind, f"{per_type} questions of each type, seed {seed}")
 
 
 def understanding_difference(a: JsonMapping, b: JsonMapping, *, seed: int = 0) -> Score | None:
-    """Accuracy of a minus that of b, paired by question; None where they were not asked the same. a, b: `summary()`s."""
+    """Compute the accuracy of a minus that of b, paired by question.
+
+    None where they did not get the same questions. a, b: `summary()`s.
+    """
     if not a.get("asked") or a["asked"] != b.get("asked"):
         return None
     sides = [
@@ -144,22 +158,24 @@ def understanding_difference(a: JsonMapping, b: JsonMapping, *, seed: int = 0) -
     return paired_difference(*sides, seed=seed)
 
 
-def _answers(questioner: Questioner, pictures: Tensor, asked: QuestionSet, seed: int) -> Answers:
-    p_yes = questioner.answer(pictures, asked.questions).float().cpu().numpy()
-    right = np.where(np.isnan(p_yes), math.nan, (p_yes > 0.5) == asked.answers)
-    rows = [PromptVerdicts(kind, [float(verdict)]) for kind, verdict in zip(asked.kinds, right)]
+def _answers(questioner: Questioner, pictures: Tensor, questions: QuestionSet, seed: int) -> Answers:
+    p_yes = questioner.answer(pictures, questions.questions).float().cpu().numpy()
+    right = np.where(np.isnan(p_yes), math.nan, (p_yes > 0.5) == questions.answers)
+    rows = [PromptVerdicts(kind, [float(verdict)]) for kind, verdict in zip(questions.kinds, right)]
     return Answers(
         accuracy=task_mean_score(rows, seed=seed),
         per_type=per_task(rows, seed=seed),
-        auroc=auroc(asked.answers, p_yes),
+        auroc=auroc(questions.answers, p_yes),
         yes_frac=float((p_yes > 0.5).mean()),
-        verdicts={kind: [row.verdicts[0] for row in rows if row.task == kind] for kind in dict.fromkeys(asked.kinds)},
+        verdicts={
+            kind: [row.verdicts[0] for row in rows if row.task == kind] for kind in dict.fromkeys(questions.kinds)
+        },
     )
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Of P(yes) with the lab detector on drawn pictures.
+    """Agreement of P(yes) with the lab's detector on drawn pictures.
 
     auroc: with its 95 % interval low, high; NaN if all facts hold or none. true_frac: share of the facts that hold.
     """
@@ -175,9 +191,10 @@ class Agreement:
 def agreement_on_drawn(
     questioner: Questioner, pictures: Tensor, prompts: Sequence[Prompt], *, seed: int = 0, num_resamples: int = 1000
 ) -> Agreement:
-    """AUROC of P(yes) against the detector's truth, on the questions of the prompts that the pictures were drawn for.
+    """Compute the AUROC of P(yes) against the detector's truth on drawn pictures.
 
-    pictures: (B, H, W, 3) uint8, one per prompt. Interval: percentile bootstrap over pictures.
+    The questions are those of the prompts that the pictures were drawn for. pictures: (B, H, W, 3) uint8, one per
+    prompt. Interval: percentile bootstrap over pictures.
     """
     if len(pictures) != len(prompts) or not len(prompts):
         raise ValueError(f"{len(pictures)} pictures and {len(prompts)} prompts: give one prompt per picture.")

@@ -1,7 +1,7 @@
-"""UniGenBench, English: 600 prompts with test points, each true of a picture or not (arXiv 2510.18701).
+"""UniGenBench, English: 600 prompts with test points (arXiv 2510.18701).
 
-A `Writer` judges, by a rubric that the user brings: upstream's is not ours to copy. Files and points are read by
-`unigenbench_files`.
+A test point is true of a picture or not. A `Writer` judges by a rubric that the user brings: upstream's is not ours
+to copy. `files.py` reads files and points.
 """
 
 import math
@@ -14,9 +14,9 @@ from thinkdraw.benchmarks.base import (
     PictureSet,
     Report,
     Row,
-    check_given,
     judge_name,
     number_or_nan,
+    require_judge,
     row_about,
 )
 from thinkdraw.benchmarks.crossed import crossed_score
@@ -36,8 +36,9 @@ FIELDS = ("{prompt}", "{points}")
 
 
 class UniGenBench:
-    """Shares of test points that a `Writer` finds to be true.
+    """UniGenBench: 600 prompts with test points, each checked by a judge that writes.
 
+    It needs a `Writer` and a rubric. The score is the share of test points that the writer finds to be true.
     rubric: a text file with {prompt} and {points} in it, where the prompt and the numbered test points with their
     descriptions go; it must ask for `<score>[…]</score>`, a list of 0 and 1 as long as the test points.
     attempts: requests per picture until an answer has that form; upstream asks up to 10 times.
@@ -56,7 +57,7 @@ class UniGenBench:
 
     def __init__(self, writer: Writer | None = None, rubric: str | None = None, attempts: int = 10):
         if attempts < 1:
-            raise UserError(f"unigenbench: attempts={attempts} must be at least 1.")
+            raise UserError(f"unigenbench: attempts={attempts} must be at least 1. Raise it.")
         self.writer, self.attempts = writer, attempts
         self.rubric = files.read_rubric(Path(rubric), FIELDS) if rubric else None
         if writer is not None and self.rubric is None:
@@ -70,29 +71,32 @@ class UniGenBench:
         return files.read_prompts(path)
 
     def check_prompts(self, prompts: Sequence[Prompt]) -> None:
-        check_given(self.name, "writer", self.writer)
+        require_judge(self.name, "writer", self.writer)
 
     def judge(self, sets: Sequence[PictureSet]) -> list[Row]:
-        places = [(pictures, k) for pictures in sets for k in range(len(pictures.pictures))]
-        requests = [Request(self._text(pictures.prompt), (pictures.pictures[k],)) for pictures, k in places]
-        answers: list[str | None] = [None] * len(places)
-        points: list[list[float] | None] = [None] * len(places)
-        left = list(range(len(places)))
+        keys = [(pictures, k) for pictures in sets for k in range(len(pictures.pictures))]
+        requests = [Request(self._text(pictures.prompt), (pictures.pictures[k],)) for pictures, k in keys]
+        answers: list[str | None] = [None] * len(keys)
+        points: list[list[float] | None] = [None] * len(keys)
+        left = list(range(len(keys)))
         for _ in range(self.attempts):
             assert self.writer is not None
             for i, answer in zip(left, self.writer.write([requests[i] for i in left]), strict=True):
                 answers[i] = answer
-                points[i] = files.read_points(answer or "", len(places[i][0].prompt.questions))
+                points[i] = files.read_points(answer or "", len(keys[i][0].prompt.questions))
             left = [i for i in left if points[i] is None]
             if not left:
                 break
-        return [self._row(*place, answer, found) for place, answer, found in zip(places, answers, points, strict=True)]
+        return [
+            self._row(*key, answer, points_found)
+            for key, answer, points_found in zip(keys, answers, points, strict=True)
+        ]
 
     def _text(self, prompt: Prompt) -> str:
         points = "\n".join(f"{q.id}. {q.category}: {q.text}" for q in prompt.questions)
-        filled = {"{prompt}": prompt.text, "{points}": points}
+        values = {"{prompt}": prompt.text, "{points}": points}
         # In one pass and not by str.format: a rubric may show JSON, and a prompt may hold braces.
-        return re.sub("|".join(map(re.escape, FIELDS)), lambda field: filled[field[0]], str(self.rubric))
+        return re.sub("|".join(map(re.escape, FIELDS)), lambda field: values[field[0]], str(self.rubric))
 
     def _row(self, pictures: PictureSet, k: int, answer: str | None, points: list[float] | None) -> Row:
         raw: JsonObject = {"points": points, "answer": answer}
@@ -118,20 +122,26 @@ class UniGenBench:
 
 
 def points_by(rows: Sequence[Row], group_of: Callable[[str], str]) -> list[PromptVerdicts]:
-    """Each prompt's test points of each group, over all its pictures. group_of: kind of test point → its group.
+    """Collect each prompt's test points of each group, over all its pictures.
 
-    A picture without points counts as no verdict on each of its test points, which its tag names.
+    group_of: kind of test point → its group. A picture without points has no verdict on each test point that its tag
+    names.
     """
-    found: dict[tuple[int, str, str], list[float]] = {}
+    points_of_group: dict[tuple[int, str, str], list[float]] = {}
     for row in sorted(rows, key=lambda row: (row["prompt_index"], row["sample"])):
         kinds = files.kinds_of(row["tag"])
         for kind, point in zip(kinds, row.get("points") or [math.nan] * len(kinds), strict=True):
-            found.setdefault((row["prompt_index"], row["prompt_id"], group_of(kind)), []).append(number_or_nan(point))
-    return [PromptVerdicts(group, points, prompt) for (_, prompt, group), points in found.items()]
+            points_of_group.setdefault((row["prompt_index"], row["prompt_id"], group_of(kind)), []).append(
+                number_or_nan(point)
+            )
+    return [PromptVerdicts(group, points, prompt) for (_, prompt, group), points in points_of_group.items()]
 
 
 def aggregate(rows: Sequence[Row], label: str, *, seed: int = 0) -> Report:
-    """The overall is the mean of the primary dimensions, as on the leaderboard; each pools its test points."""
+    """Make the report: the mean of the primary dimensions, as on the leaderboard.
+
+    Each dimension pools its test points.
+    """
     verdicts = points_by(rows, files.dimension_of)
     scores = per_task(verdicts, seed=seed)
     kinds = per_task(points_by(rows, str), seed=seed)

@@ -1,11 +1,11 @@
-"""UniGenBench's files: prompts with test points, pictures as `INDEX_K.png`, a judge's answers, and upstream's results."""
+"""UniGenBench's files: prompts, pictures as `INDEX_K.png`, answers and results."""
 
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks.base import Layout, PictureSet, Row, row_about
-from thinkdraw.benchmarks.picture_files import Finder
+from thinkdraw.benchmarks.picture_files import LayoutBuilder
 from thinkdraw.data.tables import resolve_inside
 from thinkdraw.data.text_files import csv_rows, json_object, text_file
 from thinkdraw.errors import UserError
@@ -20,9 +20,10 @@ _KIND_SEPARATOR = " | "
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts with a question per test point: its category is the kind, its text the description. The tag lists the kinds.
+    """Read prompts with a question per test point.
 
-    A comma that is missing between two entries, as in row 509 of the long file, is put in.
+    A question's category is the test point's kind, its text the description. The tag lists the kinds. A comma that is
+    missing between two entries, as in row 509 of the long file, is put in.
     """
     prompts = []
     for line, row in csv_rows(path, ("index", "prompt_en", "sub_dims_en")):
@@ -37,7 +38,7 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 
 def kinds_of(tag: str) -> list[str]:
-    """The kinds of test points that a prompt's tag lists."""
+    """List the kinds of test points in a prompt's tag."""
     return tag.split(_KIND_SEPARATOR)
 
 
@@ -47,7 +48,10 @@ def dimension_of(kind: str) -> str:
 
 
 def read_points(answer: str, count: int) -> list[float] | None:
-    """The first `<score>[1, 0, …]</score>` of a judge's answer; None where it is absent or not of `count` entries."""
+    """Parse the first `<score>[1, 0, …]</score>` of a judge's answer.
+
+    None where it is absent or not of `count` entries.
+    """
     match = _SCORE.search(answer)
     if match is None:
         return None
@@ -56,7 +60,7 @@ def read_points(answer: str, count: int) -> list[float] | None:
 
 
 def read_rubric(path: Path, fields: Sequence[str]) -> str:
-    """The rubric's text. Raises UserError where one of the fields is not in it."""
+    """Read the rubric's text. Raises UserError where a field is not in it."""
     text = text_file(path)
     for field in fields:
         if field not in text:
@@ -65,22 +69,25 @@ def read_rubric(path: Path, fields: Sequence[str]) -> str:
 
 
 def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> Layout:
-    """The pictures of known prompts. Raises UserError where the prompts' numbers begin at 1 and the table's at 0."""
-    place_of = {prompt.id: place for place, prompt in enumerate(prompts)}
-    found, numbers = Finder("INDEX_K.png"), set()
+    """Find the pictures of known prompts.
+
+    Raises UserError where the pictures' numbers begin at 1 and the table's at 0.
+    """
+    index_of = {prompt.id: index for index, prompt in enumerate(prompts)}
+    builder, numbers = LayoutBuilder("INDEX_K.png"), set()
     for path in sorted(folder.iterdir()):
         match = _PICTURE.fullmatch(path.name)
         if not match:
-            found.leave(path)
+            builder.skip(path)
             continue
         numbers.add(int(match[1]))
-        if match[1] in place_of:
-            found.put(place_of[match[1]], int(match[2]), path)
+        if match[1] in index_of:
+            builder.add(index_of[match[1]], int(match[2]), path)
         else:
-            found.left_out[path] = "of an index that is not in the table"
-    if "0" in place_of:
-        found.refuse_from_one(numbers, len(prompts), f"pictures in {folder}")
-    return found.layout()
+            builder.left_out[path] = "of an index that is not in the table"
+    if "0" in index_of:
+        builder.refuse_numbers_from_one(numbers, len(prompts), f"pictures in {folder}")
+    return builder.build()
 
 
 def write_pictures(folder: Path, drawn: PictureSet) -> None:
@@ -89,7 +96,10 @@ def write_pictures(folder: Path, drawn: PictureSet) -> None:
 
 
 def read_results(path: Path) -> list[Row]:
-    """Rows of upstream's CSV; of several about one picture the last counts. A point is one where its score equals 1."""
+    """Read the rows of upstream's CSV; a point is one where its score equals 1.
+
+    Of several rows about one picture the last counts.
+    """
     rows: dict[tuple[str, int], Row] = {}
     numbers: dict[str, int] = {}
     for line, row in csv_rows(path, ("index", "prompt", "img_path", "result_json")):
@@ -111,10 +121,10 @@ def read_results(path: Path) -> list[Row]:
 
 def _points(text: str, where: str) -> list[tuple[str, str]]:
     try:
-        found = json_object(text, where)
+        record = json_object(text, where)
     except UserError:
-        found = json_object(_MISSING_COMMA.sub(r'",\1"', text), where)
-    kinds, descriptions = found.get("Testpoints"), found.get("Testpoint Description")
+        record = json_object(_MISSING_COMMA.sub(r'",\1"', text), where)
+    kinds, descriptions = record.get("Testpoints"), record.get("Testpoint Description")
     if (
         not isinstance(kinds, list)
         or not isinstance(descriptions, list)
