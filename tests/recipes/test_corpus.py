@@ -158,9 +158,9 @@ def test_prompts_without_pictures_get_the_best_of_several_that_the_policy_draws(
             self.thoughts += rollouts.thoughts
             return (rollouts.image_tokens() < 16).float().mean(1)
 
-    drawing = RationaleDrawer(DrawSettings.model_validate(draw), "cpu", reward := Asked())
+    drawer = RationaleDrawer(DrawSettings.model_validate(draw), "cpu", reward := Asked())
     answers = [(item, GOOD) for item in list(config.source.items())[:2]]
-    assert len(drawing._drawn(answers)) == 2
+    assert len(drawer._draw(answers)) == 2
     # three candidates of two rows, each drawn from the teacher's rationale as far as the budget goes
     assert len(reward.thoughts) == 6 and all(GOOD["detailed_caption"].startswith(t[:20]) for t in reward.thoughts)
 

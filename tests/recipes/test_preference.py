@@ -150,7 +150,7 @@ def test_a_rejection_run_goes_on_to_the_same_numbers(tmp_path, policy, store):
 def test_what_cannot_be_learned_from_is_refused(tmp_path, policy, store):
     with pytest.raises(UserError, match="no scores of nobody"):
         preference.run(preference_config(tmp_path / "a", policy, store, judge="nobody"))
-    with pytest.raises(UserError, match="no spread of low-codes above min_margin=2"):
+    with pytest.raises(UserError, match="no scores of low-codes differ by more than min_margin=2"):
         preference.run(preference_config(tmp_path / "b", policy, store, min_margin=2.0))
     with pytest.raises(UserError, match="fewer than batch_rows"):
         rejection.run(rejection_config(tmp_path / "c", policy, store, threshold=2.0))

@@ -147,7 +147,7 @@ def test_pictures_need_the_policy_that_drew_them_or_one_with_its_codes(tmp_path,
     store = RolloutStore.create(tmp_path / "store", load_policy(policy), "off")
     prompts = [example.prompt for example in prompt_set("geneval", "train", 2)]
     store.append(load_policy(policy).sample(prompts, Sampling(thought="off")), policy_path=str(tmp_path / "gone"))
-    with pytest.raises(UserError, match=r"row 0 cannot be drawn: policy .*gone is not a folder.* policy=CKPT"):
+    with pytest.raises(UserError, match=r"row 0 cannot be decoded: policy .*gone is not a folder.* policy=CKPT"):
         run_score(score_config(store.path))
     run_score(score_config(store.path, policy=policy))
     assert store.scored("lab-detector").all()
@@ -217,7 +217,7 @@ def test_other_prompts_in_their_places_are_refused_and_more_behind_them_are_take
     with pytest.raises(HeldError, match=r"goes on from group 2, and prompts\.source=.*p\.txt has changed"):
         run(config.model_copy(update={"count": 4}))
     file.write_text("a red circle\na blue square\na yellow ring\n")
-    assert RolloutStore.open(run(config)).num_groups == 3 and "1 prompts more: taken up" in caplog.text
+    assert RolloutStore.open(run(config)).num_groups == 3 and "1 more prompts than before" in caplog.text
     assert RolloutStore.open(run(config)).num_groups == 3  # and is what the next start finds
     file.write_text("a red circle\na blue square\na grey ring\n")
     with pytest.raises(HeldError, match="has changed"):

@@ -1,1 +1,1 @@
-"""What `thinkdraw train` runs: one loop a file."""
+"""The recipes of `thinkdraw train`, `sample` and `score`: one loop a file."""

@@ -1,4 +1,4 @@
-"""From a configuration's name or file to the recipe that runs it."""
+"""Recipes by name, and the shipped configurations."""
 
 import difflib
 from collections.abc import Sequence
@@ -29,11 +29,15 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def shipped_configs() -> dict[str, Path]:
-    """Name → file of the configurations inside the package."""
+    """Map the names of the package's configurations to their files."""
     return {path.stem: path for path in sorted(CONFIGS.glob("*.yaml"))}
 
 
 def find_config(name: str | Path) -> Path:
+    """Find the file of a configuration.
+
+    name: of a shipped configuration, or a path to a YAML file, which is returned as it is. Raises UserError.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml"):
         return path
@@ -46,18 +50,24 @@ def find_config(name: str | Path) -> Path:
 
 
 def read_config(name: str | Path, overrides: Sequence[str] = ()) -> StrictModel:
-    """The typed configuration of a shipped name or a YAML file whose `recipe` key says what it configures."""
+    """Read a configuration as the settings of the recipe that it names.
+
+    name: see `find_config`. overrides: `key.sub=value`. Raises UserError.
+    """
     path = find_config(name)
     recipe = _recipe_of(path)
     if not isinstance(recipe, str) or recipe not in RECIPES:
-        raise UserError(f"{path}: recipe={str(recipe)[:80]!r}; known are {', '.join(RECIPES)}.")
+        raise UserError(f"{path}: recipe={str(recipe)[:80]!r} is not known. Set recipe to one of {', '.join(RECIPES)}.")
     module, model = RECIPES[recipe]
     return load_config(getattr(import_module(module), model), path, overrides)
 
 
 def run_config(config: Any) -> Path:
-    """Run the recipe that a configuration belongs to. Raises UserError for several processes where it does not learn."""
-    from thinkdraw.training.settings import TrainSettings  # not above: `thinkdraw list` needs no torch
+    """Run the recipe of a configuration, and return the folder that it wrote.
+
+    Raises UserError, also if several processes run a recipe that only one can run.
+    """
+    from thinkdraw.training.settings import TrainSettings  # imported here because `thinkdraw list` needs no torch
 
     if not isinstance(config, TrainSettings):
         refuse_several_processes(f"recipe {config.recipe}")
@@ -65,5 +75,4 @@ def run_config(config: Any) -> Path:
 
 
 def _recipe_of(path: Path) -> object:
-    found = read_yaml_object(path, "`thinkdraw list configs` names the shipped ones.")
-    return found.get("recipe")
+    return read_yaml_object(path, "`thinkdraw list configs` names the shipped ones.").get("recipe")

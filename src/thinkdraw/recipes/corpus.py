@@ -1,8 +1,9 @@
-"""Write a corpus of rationales: a teacher looks at pictures, or plans prompts whose pictures a policy then draws.
+"""Write a corpus of rationales (thoughts to learn from) with a teacher model.
 
     thinkdraw corpus write lab_corpus
 
-What is written, in which order of answers, and how often the run was stopped, makes no difference to the corpus.
+The teacher describes given pictures, or plans pictures for prompts, which a policy then draws. The corpus is the same in
+whatever order the teacher answers, and however often the run was stopped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,10 @@ from thinkdraw.types import Policy, Prompt, Questioner, Reward, Rollouts, Sampli
 
 
 class DrawSettings(StrictModel):
-    """Pictures for prompts that have none: from the teacher's rationale, several each, the best kept."""
+    """How pictures are drawn for prompts that have none.
+
+    Several are drawn from the teacher's rationale, and the best is kept.
+    """
 
     policy: str = Field(
         default="lab",
@@ -58,6 +62,8 @@ class DrawSettings(StrictModel):
 
 
 class CorpusConfig(CorpusSettings):
+    """Settings of a corpus: `CorpusSettings`, and how missing pictures are drawn."""
+
     recipe: Literal["corpus"] = Field(
         default="corpus", description="Names the recipe that this configuration is for; always `corpus`."
     )
@@ -76,7 +82,7 @@ class CorpusConfig(CorpusSettings):
 
 
 def run(config: CorpusConfig) -> Path:
-    """Write the corpus, or go on with it, and return its folder. Raises UserError."""
+    """Write the corpus, or go on after a stop; return its folder. Raises UserError."""
     set_threads(config.num_threads)
     if isinstance(config.source, PromptSource):
         refuse_published_tests(config.source.path, read_prompts(config.source.path))
@@ -85,6 +91,7 @@ def run(config: CorpusConfig) -> Path:
 
 
 def open_teacher(config: CorpusConfig) -> Teacher:
+    """Open the teacher that writes the rationales. Raises UserError."""
     settings = config.teacher
     if isinstance(settings, EndpointSettings):
         return EndpointTeacher(settings)
@@ -99,16 +106,20 @@ def open_teacher(config: CorpusConfig) -> Teacher:
 
 
 def open_helpers(config: CorpusConfig) -> Helpers:
-    """The judges of the filters and the drawing policy, where the configuration names them."""
-    asked, rated = config.filters.contradiction, config.filters.aesthetic
-    questioner = _open_judge(asked.questioner, asked.settings, config.device) if asked else None
-    scorer = _open_judge(rated.scorer, rated.settings, config.device) if rated else None
+    """Open the filters' judges and the drawing policy, as far as they are configured."""
+    contradiction, aesthetic = config.filters.contradiction, config.filters.aesthetic
+    questioner = _open_judge(contradiction.questioner, contradiction.settings, config.device) if contradiction else None
+    scorer = _open_judge(aesthetic.scorer, aesthetic.settings, config.device) if aesthetic else None
     if questioner is not None and not isinstance(questioner, Questioner):
         raise UserError(
-            f"filters.contradiction.questioner={asked and asked.questioner} answers no questions. Choose another."
+            f"filters.contradiction.questioner={contradiction and contradiction.questioner} answers no questions. Choose "
+            "a judge that does, such as vlm."
         )
     if scorer is not None and not isinstance(scorer, Scorer):
-        raise UserError(f"filters.aesthetic.scorer={rated and rated.scorer} gives no scores. Choose another.")
+        raise UserError(
+            f"filters.aesthetic.scorer={aesthetic and aesthetic.scorer} gives no scores. Choose one that does, such as "
+            "aesthetic."
+        )
     return Helpers(questioner, scorer, RationaleDrawer(config.draw, config.device) if config.draw else None)
 
 
@@ -117,7 +128,10 @@ def _open_judge(name: str, settings: dict[str, Any], device: str) -> Any:
 
 
 class RationaleDrawer:
-    """See `writing.Draw`: best of N pictures of each rationale; what has one already is left alone."""
+    """Draws N pictures of each rationale and keeps the best; a `writing.Draw`.
+
+    Items that have a picture already are skipped.
+    """
 
     def __init__(self, settings: DrawSettings, device: str, reward: Reward | None = None) -> None:
         self.settings = settings
@@ -126,26 +140,27 @@ class RationaleDrawer:
 
     def __call__(self, queue: Queue, rows: Iterator[tuple[Item, dict[str, Any]]]) -> None:
         done = queue.drawn()
-        left = (row for row in rows if row[0].index not in done)
-        while part := list(islice(left, self.settings.batch)):
-            queue.add_pictures({item.index: png for (item, _), png in zip(part, self._drawn(part))})
+        undrawn = (row for row in rows if row[0].index not in done)
+        while batch := list(islice(undrawn, self.settings.batch)):
+            queue.add_pictures({item.index: png for (item, _), png in zip(batch, self._draw(batch))})
 
-    def _drawn(self, rows: Sequence[tuple[Item, dict[str, Any]]]) -> list[bytes]:
-        """PNG files; empty for a prompt that is too long for the policy."""
+    def _draw(self, rows: Sequence[tuple[Item, dict[str, Any]]]) -> list[bytes]:
+        """Draw a picture per row: PNG files, empty where a prompt is too long."""
         thoughts = [answer["detailed_caption"] for _, answer in rows]
         seeds = [2 * item.index * self.settings.candidates for item, _ in rows]
-        drawing: Any = _FixedThoughtPolicy(self.policy, thoughts)  # of a policy it has what best-of-N asks for
-        best = BestOfN(drawing, self.reward, self.settings.candidates)
+        drawer: Any = _FixedThoughtPolicy(self.policy, thoughts)  # has those members of a policy that best-of-N uses
+        best = BestOfN(drawer, self.reward, self.settings.candidates)
         try:
             drawn = best.sample([item.prompt for item, _ in rows], self.settings.sampling, seeds=seeds)
         except UserError:
-            return [b""] if len(rows) == 1 else [png for row in rows for png in self._drawn([row])]
+            # A prompt of the batch is too long: draw one by one, so that only that prompt goes without a picture.
+            return [b""] if len(rows) == 1 else [png for row in rows for png in self._draw([row])]
         assert drawn.pictures is not None
         return [to_png(picture) for picture in drawn.pictures.cpu()]
 
 
 class _FixedThoughtPolicy:
-    """A policy whose thoughts are given: it only draws."""
+    """A policy with fixed thoughts: it only draws."""
 
     def __init__(self, policy: Policy, thoughts: Sequence[str]) -> None:
         self._policy, self._thoughts = policy, thoughts

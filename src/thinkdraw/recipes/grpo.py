@@ -1,4 +1,4 @@
-"""GRPO: draw several pictures per prompt, judge them, make the better ones likelier.
+"""GRPO: draw groups of pictures, judge them, make the better ones likelier.
 
     thinkdraw train lab_grpo
 

@@ -1,9 +1,10 @@
-"""OpenVLThinker's loop: RL → sample → keep the good → SFT of the *original* policy on them → RL again, on harder prompts.
+"""OpenVLThinker's loop: RL, keep the best rollouts, SFT on them, RL again.
 
     thinkdraw train lab_iterate policy=runs/quickstart/sft
 
-Each round reinforces, then hands its best rollouts to a fresh copy of the original policy, which is what the next round
-reinforces; the last round ends with RL. Deng et al. 2025 (arXiv 2503.17352). Parts that are finished are not run again.
+Each round trains by RL and samples from the result. SFT teaches the best rollouts to a fresh copy of the *original* policy,
+from which the next round's RL starts, usually on harder prompts. The last round ends with RL.
+Deng et al. 2025 (arXiv 2503.17352). A loop that was stopped goes on; finished stages are not run again.
 """
 
 from pathlib import Path
@@ -20,7 +21,7 @@ from thinkdraw.runtime.files import only_writer_of_out
 
 
 class RoundSettings(StrictModel):
-    """Overrides of the loop's configurations for one round, as on the command line: its prompts, say."""
+    """Overrides of one round's configurations, as on the command line."""
 
     grpo: list[str] = Field(
         default=[], description="Settings of this round's RL as key.sub=value, in place of those of its configuration."
@@ -31,6 +32,8 @@ class RoundSettings(StrictModel):
 
 
 class IterateConfig(StrictModel):
+    """Settings of the loop: its stages' configurations, and each round's overrides."""
+
     recipe: Literal["iterate"] = Field(
         default="iterate", description="Names the recipe that this configuration is for; always `iterate`."
     )
@@ -64,10 +67,10 @@ class IterateConfig(StrictModel):
 
 @only_writer_of_out
 def run(config: IterateConfig) -> Path:
-    """Run the rounds, and return the run folder of the last RL. Raises UserError."""
+    """Run the rounds; return the run folder of the last RL stage. Raises UserError."""
     save_config(config, config.out / "config.yaml")
-    current = config.policy
-    reinforced = Path(current)
+    start = config.policy  # what the round's RL starts from
+    reinforced = Path(start)  # the run folder of the latest RL
     for number, settings in enumerate(config.rounds):
         folder = config.out / f"round_{number:03d}"
         if number:
@@ -81,9 +84,9 @@ def run(config: IterateConfig) -> Path:
                     }
                 )
             )
-            given = [f"out={previous / 'sft'}", f"policy={config.policy}", f"store={store}", f"seed={config.seed}"]
-            earlier = config.rounds[number - 1].rejection
-            current = str(run_config(read_config(config.rejection, [*given, *earlier])))
-        given = [f"out={folder / 'rl'}", f"policy={current}", f"seed={config.seed + number}"]
-        reinforced = run_config(read_config(config.grpo, [*given, *settings.grpo]))
+            # SFT of the original policy, not of the reinforced one, as in the paper.
+            sft = [f"out={previous / 'sft'}", f"policy={config.policy}", f"store={store}", f"seed={config.seed}"]
+            start = str(run_config(read_config(config.rejection, [*sft, *config.rounds[number - 1].rejection])))
+        rl = [f"out={folder / 'rl'}", f"policy={start}", f"seed={config.seed + number}"]
+        reinforced = run_config(read_config(config.grpo, [*rl, *settings.grpo]))
     return reinforced

@@ -1,10 +1,16 @@
-"""Learning from pairs of one prompt's rollouts: the DPO family and REBEL, from a store or from rounds of one's own.
+"""Preference learning: the DPO family and REBEL, on pairs of a prompt's rollouts.
 
     thinkdraw train lab_dpo store=runs/store
 
-A *round* has one store of judged rollouts: the first may be given, the others are sampled by the policy as it is then. What
-a pair is compared with are the log-probs of the policy at the start of the round (`refresh_reference`), or of the run.
-DPO arXiv 2305.18290 · REBEL 2404.16767 · on pictures: arXiv 2505.17017.
+A *round* learns from one store of judged rollouts. `store` may name the first round's; each other round samples its own
+with the policy at its start. For a pair with the better rollout w and the worse one l,
+
+    Δ     = [lp(w) − lp_ref(w)] − [lp(l) − lp_ref(l)]
+    DPO   = −log σ(β·Δ)                      and its relatives, by `loss_type`
+    REBEL = (Δ − η·(r_w − r_l))²
+
+The reference is the policy at the start of the round (`refresh_reference`), or of the run.
+DPO arXiv 2305.18290 · REBEL arXiv 2404.16767 · on pictures: arXiv 2505.17017.
 """
 
 import math
@@ -39,6 +45,8 @@ from thinkdraw.types import Policy
 
 
 class PreferenceConfig(TrainSettings):
+    """Settings of DPO and REBEL; `TrainSettings` has those that all recipes share."""
+
     recipe: Literal["preference"] = Field(
         default="preference", description="Names the recipe that this configuration is for; always `preference`."
     )
@@ -139,7 +147,7 @@ class PreferenceConfig(TrainSettings):
     @model_validator(mode="after")
     def _settings_fit_the_objective(self) -> "PreferenceConfig":
         if self.objective == "rebel" and not self.refresh_reference:
-            raise ValueError("rebel compares with the policy that sampled: refresh_reference must be true")
+            raise ValueError("objective=rebel compares with the policy that sampled: set refresh_reference=true")
         if self.label_smoothing and self.loss_type not in ("sigmoid", "sigmoid_norm"):
             raise ValueError(f"label_smoothing is for sigmoid and sigmoid_norm, not {self.loss_type}: set it to 0")
         return self
@@ -147,21 +155,27 @@ class PreferenceConfig(TrainSettings):
 
 @dataclass
 class Rounds:
-    """round: the last one that was begun and paid for."""
+    """The state of the rounds; the field is a key of checkpoints.
+
+    round: the latest whose sampling is in the ledger; −1: none.
+    """
 
     round: int = -1
 
 
 def run(config: PreferenceConfig) -> Path:
-    """Train, and return the run folder; its newest checkpoint is the result. Raises UserError."""
+    """Train, and return the run folder. Raises UserError.
+
+    The newest checkpoint is the result.
+    """
     per_round = -(-config.max_steps // config.rounds)
     with Run.open(config) as run:
         state = run.remember_fields(Rounds())
         run.begin()
         while run.goes_on:
-            # 1. A round: its store, the pairs in it, and what they are compared with.
+            # 1. Open a round: its store, its pairs, and the reference's log-probs of their rollouts.
             number = min(run.step // per_round, config.rounds - 1)
-            is_begun = number <= state.round
+            is_begun = number <= state.round  # the run was stopped within this round, and goes on
             judged = open_round(run, config, number, is_begun)
             run.describe(judged.rollouts.prompts, judged.rollouts.sampling)
             pairs = pairs_of(judged, config, number)
@@ -171,7 +185,7 @@ def run(config: PreferenceConfig) -> Path:
                 forwards = len(torch.cat([pairs.better, pairs.worse]).unique())
                 run.ledger.add(reference_forwards=forwards, **sampling_cost(judged))
 
-            # 2. Its steps.
+            # 2. Learn from its pairs until its share of the steps is used up.
             last = config.max_steps if number == config.rounds - 1 else (number + 1) * per_round
             counts = {
                 "pairs": len(pairs.better),
@@ -180,22 +194,25 @@ def run(config: PreferenceConfig) -> Path:
             }
             while run.step < last and run.goes_on:
                 with run.clock("seconds_learning"):
-                    whole = PairBatch.of_step(judged, pairs, run.step, config)
-                    loss = partial(pair_loss, run.policy, num_pairs=len(whole.better), config=config)
-                    update = run.update(loss, whole.share(run.world.rank, run.world.size))
-                    both = whole.rows().rollouts
-                run.ledger.add(sequences_trained=len(both), tokens_trained=int(both.mask.sum()))
+                    # All processes choose the same pairs, and each takes its share. The loss divides by the number of
+                    # pairs of the whole step, so that the shares add up to one mean.
+                    step_pairs = PairBatch.of_step(judged, pairs, run.step, config)
+                    loss = partial(pair_loss, run.policy, num_pairs=len(step_pairs.better), config=config)
+                    update = run.update(loss, step_pairs.share(run.world.rank, run.world.size))
+                    sequences = step_pairs.rows().rollouts
+                run.ledger.add(sequences_trained=len(sequences), tokens_trained=int(sequences.mask.sum()))
                 shown = ("loss", "margin_mean", "accuracy", "chosen_nll", "grad_norm")
                 run.log({"round": number, **update.row(), **counts}, shown)
                 run.save_when_due()
-            run.save()  # a round's store must be of weights that are saved
+            run.save()  # the next round samples from this checkpoint
     return run.path
 
 
 def open_round(run: Run[Policy], config: PreferenceConfig, number: int, is_begun: bool) -> Batch:
-    """The round's judged rollouts: those given, or sampled by the policy as it is and kept in the run's folder.
+    """Open the round's judged rollouts.
 
-    is_begun: the round has trained, so that its store is whole, and the policy no longer the one that sampled.
+    They are those of `store`, or sampled by the policy into the run's folder.
+    is_begun: the round has trained already. Then its store is complete, and the policy is no longer the one that sampled.
     """
     if number == 0 and config.store is not None:
         judged = load_judged_rollouts(
@@ -215,9 +232,10 @@ def open_round(run: Run[Policy], config: PreferenceConfig, number: int, is_begun
         try:
             sample.run(sampling)
         except HeldError as error:
+            # The folder holds a store of another configuration. Of a run that never took a step nothing is lost.
             if not run.is_new:
                 raise
-            run.display.warn("store", f"{error} The run it was for took no step: sampled anew.")
+            run.display.warn("store", f"{error} The run it was sampled for took no step, so it is sampled again.")
             shutil.rmtree(path)
             sample.run(sampling)
     run.world.wait()
@@ -225,21 +243,24 @@ def open_round(run: Run[Policy], config: PreferenceConfig, number: int, is_begun
 
 
 def pairs_of(judged: Batch, config: PreferenceConfig, number: int) -> Pairs:
-    """The round's pairs. Raises UserError if there are none, and for groups that span several prompts."""
+    """Pair the rollouts of each group.
+
+    Raises UserError if there is no pair at all, or a group of several prompts.
+    """
     texts = [prompt.text for prompt in judged.rollouts.prompts]
     for start in range(0, len(texts), judged.group_size):
-        if len(others := dict.fromkeys(texts[start : start + judged.group_size])) > 1:
-            first, second, *_ = others
+        if len(wordings := dict.fromkeys(texts[start : start + judged.group_size])) > 1:
+            first, second, *_ = wordings
             raise UserError(
                 f"round {number} has groups of several prompts ({first[:60]!r} and {second[:60]!r}), as rewrites=pool makes "
-                "them, and a pair is of one prompt. Sample a store with rewrites=off."
+                "them, but a pair needs one prompt. Sample a store with rewrites=off."
             )
     pairs = pairs_from_rewards(judged.rewards, judged.group_size, which=config.pairs, min_margin=config.min_margin)
     if not len(pairs.better):
         raise UserError(
-            f"round {number} has no pairs: of {len(judged) // judged.group_size} groups "
-            f"{pairs.num_flat_groups} have no spread of {config.judge} above min_margin={config.min_margin:g}. "
-            "Use another judge, larger groups or a smaller margin."
+            f"round {number} has no pairs: in {pairs.num_flat_groups} of {len(judged) // judged.group_size} groups no scores "
+            f"of {config.judge} differ by more than min_margin={config.min_margin:g}. Use another judge, larger groups or a "
+            "smaller margin."
         )
     return pairs
 
@@ -247,23 +268,30 @@ def pairs_of(judged: Batch, config: PreferenceConfig, number: int) -> Pairs:
 def with_reference_log_probs(
     run: Run[Policy], judged: Batch, pairs: Pairs, config: PreferenceConfig, number: int, is_begun: bool
 ) -> Batch:
-    """The batch with the log-probs that pairs are compared with: at the start of the round, or of the run.
+    """Add the reference's log-probs of the paired rollouts.
 
-    is_begun: the round has trained, and the policy is no longer the one of its start.
+    The reference is the policy at the start of the round (`refresh_reference`) or of the run.
+    The reference needs no weights in memory: its log-probs are computed once per round and cached in a file.
+    is_begun: the round has trained already, so that the policy is no longer the one of its start.
     """
-    anchor = number if config.refresh_reference else 0
+    anchor = number if config.refresh_reference else 0  # the round whose start is the reference
     cache = run.path / "before" / f"round_{number:03d}_against_{anchor:03d}.safetensors"
-    open_before: Callable[[], Policy] | None = partial(open_policy, config, run.world) if anchor == 0 else None
+    # How to get the reference if the file is missing: the starting policy can always be opened again, the policy at the
+    # start of this round is at hand only before its first step; else there is none.
+    open_reference: Callable[[], Policy] | None = partial(open_policy, config, run.world) if anchor == 0 else None
     if anchor == number and not is_begun:
-        open_before = lambda: run.policy  # noqa: E731
+        open_reference = lambda: run.policy  # noqa: E731
     rows = torch.cat([pairs.better, pairs.worse]).unique()
     key = log_probs_key(judged, rows, run.base)
-    return with_cached_log_probs(open_before, judged, rows, config.micro_rows, run.world, cache, key)
+    return with_cached_log_probs(open_reference, judged, rows, config.micro_rows, run.world, cache, key)
 
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Pairs of rows of a judged batch. better, worse: (K,) row numbers."""
+    """Pairs of rows of a judged batch, on which `Run.update` takes a step.
+
+    better, worse: (K,) row indices.
+    """
 
     judged: Batch
     better: Tensor
@@ -271,37 +299,43 @@ class PairBatch:
 
     @staticmethod
     def of_step(judged: Batch, pairs: Pairs, step: int, config: PreferenceConfig) -> "PairBatch":
-        """A step's pairs over all processes; which they are follows from seed and step alone."""
+        """Choose a step's pairs, for all processes; seed and step alone decide which."""
         places = range(step * config.pairs_per_step, (step + 1) * config.pairs_per_step)
         chosen = torch.tensor([shuffled_index(i, len(pairs.better), config.seed) for i in places])
         return PairBatch(judged, pairs.better[chosen], pairs.worse[chosen])
 
     def share(self, rank: int, size: int) -> "PairBatch":
+        """Take every `size`-th pair: those of process `rank`."""
         return PairBatch(self.judged, self.better[rank::size], self.worse[rank::size])
 
     def rows(self) -> Batch:
-        """Both rollouts of each pair, the better ones first."""
+        """Select both rollouts of each pair: all better ones first, then all worse ones."""
         return self.judged.select(torch.cat([self.better, self.worse]))
 
     def micro(self, rows: int) -> Iterator[Batch]:
+        """Split into micro-batches of whole pairs, of up to `rows` rollouts."""
         size = max(1, rows // 2)
         for pairs in split_rows(torch.arange(len(self.better)), size):
             yield PairBatch(self.judged, self.better[pairs], self.worse[pairs]).rows()
 
     def num_micro(self, rows: int) -> int:
+        """Count the micro-batches of `micro`."""
         return math.ceil(len(self.better) / max(1, rows // 2))
 
 
 def pair_loss(policy: Policy, micro: Batch, *, num_pairs: int, config: PreferenceConfig) -> Loss:
-    """DPO's or REBEL's loss of pairs, whose better rollouts come first. num_pairs: of the whole step."""
+    """Compute a micro-batch's share of the step's DPO or REBEL loss.
+
+    micro: better rollouts in the first half, worse ones in the second. num_pairs: of the whole step, the denominator.
+    """
     rollouts, half = micro.rollouts.to(policy.device), len(micro) // 2
     log_probs = policy.log_probs(rollouts).log_probs
-    assert micro.old_log_probs is not None, "pairs are compared with log-probs from before"
-    before = micro.old_log_probs.to(log_probs.device)
+    assert micro.old_log_probs is not None, "pairs need the reference's log-probs"
+    reference = micro.old_log_probs.to(log_probs.device)
     better, worse = slice(None, half), slice(half, None)
     mask, is_image = rollouts.mask, rollouts.is_image
     sides = (
-        log_probs[better], log_probs[worse], before[better], before[worse],
+        log_probs[better], log_probs[worse], reference[better], reference[worse],
         mask[better], mask[worse], is_image[better], is_image[worse],
     )  # fmt: skip
     loss: PreferenceLoss

@@ -1,9 +1,9 @@
-"""Rejection fine-tuning: supervised learning of the thoughts and pictures that a judge found good enough.
+"""Rejection fine-tuning: SFT on the rollouts that a judge scored best.
 
     thinkdraw train lab_rejection store=runs/store
 
-Rollouts above a threshold, or the best of each group, become the targets of the policy that sampled them or of an earlier
-one: OpenVLThinker fine-tunes the *original* model on what the reinforced one wrote (arXiv 2503.17352).
+Rollouts above a threshold, or the best of each group, become SFT targets: for the policy that sampled them, or for an earlier
+one. OpenVLThinker fine-tunes the *original* model on what the reinforced one wrote (arXiv 2503.17352).
 """
 
 from functools import partial
@@ -24,6 +24,8 @@ from thinkdraw.types import Policy
 
 
 class RejectionConfig(TrainSettings):
+    """Settings of rejection; `TrainSettings` has those that all recipes share."""
+
     recipe: Literal["rejection"] = Field(
         default="rejection", description="Names the recipe that this configuration is for; always `rejection`."
     )
@@ -74,13 +76,16 @@ class RejectionConfig(TrainSettings):
 
 
 def run(config: RejectionConfig) -> Path:
-    """Train, and return the run folder; its newest checkpoint is the result. Raises UserError."""
+    """Train, and return the run folder. Raises UserError.
+
+    The newest checkpoint is the result.
+    """
     with Run.open(config) as run:
         judged = load_judged_rollouts(config.store, config.judge, run.policy)
         kept = kept_rows(judged.rewards, judged.group_size, threshold=config.threshold, best_of=config.best_of_group)
         if len(kept) < config.batch_rows:
             raise UserError(
-                f"{len(kept)} of {len(judged)} rollouts are kept, fewer than batch_rows={config.batch_rows}. Lower "
+                f"only {len(kept)} of {len(judged)} rollouts are kept, fewer than batch_rows={config.batch_rows}. Lower "
                 "the threshold or batch_rows, or sample more."
             )
         run.note("store", store_input(config.store, config.judge, judged))
@@ -89,8 +94,10 @@ def run(config: RejectionConfig) -> Path:
         run.begin(judged.rollouts.prompts, judged.rollouts.sampling)
         while run.goes_on:
             with run.clock("seconds_learning"):
-                places = range(run.step * config.batch_rows, (run.step + 1) * config.batch_rows)
-                rows = kept[torch.tensor([shuffled_index(i, len(kept), config.seed) for i in places])]
+                # Seed and step alone decide the rows. All processes know them, so that the counts of the whole step, by
+                # which every share of the loss is divided, need no all-reduce.
+                indices = range(run.step * config.batch_rows, (run.step + 1) * config.batch_rows)
+                rows = kept[torch.tensor([shuffled_index(i, len(kept), config.seed) for i in indices])]
                 counts = judged.select(rows).counts()
                 mine = judged.select(rows[run.world.rank :: run.world.size])
                 update = run.update(partial(rejection_loss, run.policy, counts=counts, config=config), mine)
@@ -102,7 +109,10 @@ def run(config: RejectionConfig) -> Path:
 
 
 def rejection_loss(policy: Policy, micro: Batch, *, counts: SegmentCounts, config: "RejectionConfig") -> Loss:
-    """Cross-entropy of what was kept, as in SFT. counts: trained tokens of the whole step."""
+    """Compute a micro-batch's share of the step's cross-entropy, as in SFT.
+
+    counts: trained tokens of the whole step, by which every micro-batch divides.
+    """
     rollouts = micro.rollouts.to(policy.device)
     nll = -policy.log_probs(rollouts).log_probs
     weights = (config.text_weight, config.image_weight, config.reduction)

@@ -1,8 +1,9 @@
-"""Sample a rollout store: groups of every prompt in order, one shard at a time, judged right away if asked.
+"""Sample a rollout store: a group of rollouts per prompt, judged too if asked.
 
-    thinkdraw sample lab --out runs/store --count 256 --reward lab-detector
+    thinkdraw sample lab -o runs/store -n 256 rewards=[lab-detector]
 
-A rollout depends on the seed and its prompt's place alone, so a run that was stopped goes on to the same store.
+The store is written shard by shard. Seed and the prompt's number alone decide a rollout, so a run that was stopped goes on
+to the same store.
 """
 
 import logging
@@ -30,11 +31,13 @@ from thinkdraw.types import Policy, Prompt, Sampling
 
 logger = logging.getLogger(__name__)
 
-# Between a stopped run and its continuation.
+# Settings that may differ between a run that was stopped and its continuation.
 MAY_CHANGE = {"count", "rewards", "device", "num_threads", "log_every", "changed_inputs"}
 
 
 class SampleConfig(StrictModel):
+    """Settings of sampling a rollout store."""
+
     recipe: Literal["sample"] = Field(
         default="sample", description="Names the recipe that this configuration is for; always `sample`."
     )
@@ -97,7 +100,10 @@ class SampleConfig(StrictModel):
 
 @only_writer_of_out
 def run(config: SampleConfig) -> Path:
-    """Fill the store up to `count` groups, and return its folder. Raises UserError, HeldError for another run's store."""
+    """Fill the store up to `count` groups, and return its folder.
+
+    Raises UserError; HeldError, a UserError, for a folder with the store of another run.
+    """
     set_threads(config.num_threads)
     prompts = load_prompts(config.prompts, config.out)
     policy = load_trained(
@@ -107,13 +113,14 @@ def run(config: SampleConfig) -> Path:
     count = config.count or len(prompts)
     rewards = {name: open_reward(name) for name in config.rewards}
     store = open_store(config, policy, prompts)
-    left = max(0, count - store.num_groups)
+    num_missing = max(0, count - store.num_groups)
     with ExitStack() as opened:
         for name, reward in rewards.items():
             column = store.add_judge(reward.name, judge_of(reward, RewardSettings(name=name)))
             opened.enter_context(only_writer(column.folder))
-        shards = store.num_shards + -(-left // config.prompts_per_shard)
+        shards = store.num_shards + -(-num_missing // config.prompts_per_shard)
         display = opened.enter_context(Display("sample", shards, config.log_every))
+        # A run that was stopped, or one with more rewards than before, may have shards without scores.
         for reward in rewards.values():
             for index, scores in score_missing(store, reward.name, reward, lambda _: policy):
                 display.show(index + 1, display_row(reward.name, scores), (reward.name,))
@@ -127,25 +134,28 @@ def run(config: SampleConfig) -> Path:
             verdicts = {reward.name: reward(rollouts) for reward in rewards.values()}
             scores = {name: v.rewards for name, v in verdicts.items()}
             components = {name: v.parts for name, v in verdicts.items()}
-            index = store.append(rollouts, scores, _lasting(config.policy), components=components, at_group=cursor)
+            index = store.append(rollouts, scores, _lasting_name(config.policy), components=components, at_group=cursor)
             row = {key: value for name in scores for key, value in display_row(name, scores[name]).items()}
             display.show(index + 1, row, tuple(row))
     return config.out
 
 
-def _lasting(policy: str) -> str:
-    """The name of a checkpoint that holds from other folders, and when its run has gone on."""
+def _lasting_name(policy: str) -> str:
+    """Name a checkpoint by a name that stays valid.
+
+    An absolute path holds from every folder; the path of a checkpoint holds when its run goes on to better ones.
+    """
     path = policy_path(policy)
     return str(Path(path).resolve()) if policy != "lab" and Path(path).is_dir() else policy
 
 
 def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt]) -> RolloutStore:
-    """The store of this run, new or to go on with; one without a shard holds nothing, and is made anew.
+    """Open this run's store, or create it; a store without a shard is created again.
 
-    Raises HeldError if `out` holds rollouts of another configuration or policy, or of other prompts in their places.
+    Raises HeldError if `out` holds rollouts of another configuration, policy or list of prompts.
     """
-    given, exists = config.out / "sample.yaml", (config.out / "store.json").exists()
-    if exists and not given.exists():
+    config_file, exists = config.out / "sample.yaml", (config.out / "store.json").exists()
+    if exists and not config_file.exists():
         raise UserError(f"{config.out} holds a store that `thinkdraw sample` did not make. Choose another out=.")
     inputs, groups = Inputs(config.out, config.changed_inputs), 0
     if exists:
@@ -156,6 +166,8 @@ def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt]) 
             shutil.rmtree(config.out / "scores", ignore_errors=True)
             (config.out / "store.json").unlink()
     setting, source = "prompts.source", config.prompts.source
+    # A longer list of prompts that begins as before changes no rollout: it is noted only after the check against the
+    # former list.
     has_grown = _has_grown(prompts, inputs.noted(setting), source, groups)
     if not has_grown:
         inputs.note(setting, prompts_input(prompts, source))
@@ -163,7 +175,7 @@ def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt]) 
         logger.warning("%s", change)
     if has_grown:
         inputs.note(setting, prompts_input(prompts, source))
-    save_config(config, given)
+    save_config(config, config_file)
     inputs.write()
     thought = config.sampling.thought
     store = RolloutStore.open(config.out) if groups else RolloutStore.create(config.out, policy, thought)
@@ -173,6 +185,7 @@ def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt]) 
 
 
 def _refuse_other_store(config: SampleConfig, store: RolloutStore, policy: Policy) -> None:
+    """Raise HeldError if the store was sampled with another configuration or policy."""
     before, now = (c.model_dump(mode="json") for c in (load_config(SampleConfig, config.out / "sample.yaml"), config))
     if differing := [name for name in now if name not in MAY_CHANGE and before[name] != now[name]]:
         was = ", ".join(f"{name} ({before[name]} there, {now[name]} now)" for name in differing)
@@ -187,10 +200,13 @@ def _refuse_other_store(config: SampleConfig, store: RolloutStore, policy: Polic
 
 
 def _has_grown(prompts: Sequence[Prompt], noted: Input | None, source: str, groups: int) -> bool:
-    """Whether there are more prompts behind those that were noted, before any has come around: then nothing is another."""
+    """Whether the prompts are those that were noted, with more after them.
+
+    Only before the noted ones have been drawn a second time: then the added ones would have come first.
+    """
     if noted is None or noted.count is None or not groups <= noted.count < len(prompts):
         return False
     if prompts_input(prompts[: noted.count], source).digest != noted.digest:
         return False
-    logger.warning("%s has %d prompts more: taken up", source, len(prompts) - noted.count)
+    logger.warning("%s has %d more prompts than before: they are used too", source, len(prompts) - noted.count)
     return True

@@ -1,8 +1,9 @@
-"""Add a judge's scores to a rollout store: pictures are decoded from their tokens, each row is scored once.
+"""Add a judge's scores to a rollout store.
 
-    thinkdraw score runs/store --reward lab-detector
+    thinkdraw score runs/store lab-detector
 
-The scores of a shard are written together; a run that was stopped goes on with the shards that have none.
+Pictures are decoded from their tokens, and each rollout is scored once. The scores of a shard are written together; a run
+that was stopped goes on with the shards that have none.
 """
 
 import dataclasses
@@ -27,6 +28,8 @@ from thinkdraw.types import Policy, Reward, Verdicts
 
 
 class ScoreConfig(StrictModel):
+    """Settings of scoring a rollout store."""
+
     recipe: Literal["score"] = Field(
         default="score", description="Names the recipe that this configuration is for; always `score`."
     )
@@ -64,9 +67,10 @@ class ScoreConfig(StrictModel):
 
 
 def run(config: ScoreConfig, reward: Reward | None = None) -> Path:
-    """Score what is not scored yet, and return the store's folder. reward: in place of the one that the config names.
+    """Score what has no scores yet, and return the store's folder.
 
-    Raises UserError, also where the store has scores of that name by another judge.
+    reward: replaces the one that the config names.
+    Raises UserError, also if the store has scores of that name by another judge.
     """
     set_threads(config.num_threads)
     store = RolloutStore.open(config.store)
@@ -84,8 +88,9 @@ def score_missing(
     store: RolloutStore, name: str, reward: Reward, policy_of: Callable[[StoredShard], Policy], chunk: int = 256,
     skip_damaged: bool = False,
 ) -> Iterator[tuple[int, Tensor]]:  # fmt: skip
-    """Score the shards that have no scores called `name`; (index, scores (B,)) of each when they are on disk.
+    """Score the shards that have no scores called `name`.
 
+    Yields (index, scores (B,)) of each shard once they are on disk.
     Raises UserError if another process scores them at the same time.
     """
     column = store.column(name)
@@ -96,50 +101,59 @@ def score_missing(
             continue
         shard = store.read_shard(index)
         rollouts, policy, size = shard.rollouts(), policy_of(shard), shard.footer.group_size
-        step = max(1, chunk // size) * size
-        asked = []
+        step = max(1, chunk // size) * size  # whole groups, since a reward may compare the rollouts of one
+        replies = []
         for begin in range(0, len(rollouts), step):
-            part = rollouts.select(range(begin, min(begin + step, len(rollouts))), size).to(policy.device)
-            pictures = policy.decode_tokens(part.image_tokens())
-            asked.append(reward(dataclasses.replace(part, pictures=pictures)))
-        verdicts = Verdicts.join(asked)
+            groups = rollouts.select(range(begin, min(begin + step, len(rollouts))), size).to(policy.device)
+            pictures = policy.decode_tokens(groups.image_tokens())
+            replies.append(reward(dataclasses.replace(groups, pictures=pictures)))
+        verdicts = Verdicts.join(replies)
         column.write(index, shard.footer, verdicts.rewards, verdicts.parts)
         yield index, verdicts.rewards
 
 
 def judge_of(reward: Reward, settings: RewardSettings) -> Judge:
-    """The judge of a column of scores, with a hash of all that its verdicts follow from."""
+    """Describe a column's judge, with a hash of everything that decides its verdicts."""
     return Judge(reward=settings.name, settings=settings.settings, revision=judges_and_code_revision(reward))
 
 
 def display_row(name: str, scores: Tensor) -> dict[str, float | None]:
-    """What the display shows of some scores."""
+    """Make the display's columns of some scores.
+
+    These are the mean, and the share without a verdict if there is any.
+    """
     missing = scores.isnan()
     mean = None if bool(missing.all()) else float(scores.nanmean())
     return {name: mean, "no_verdict_frac": float(missing.float().mean()) or None}
 
 
 class StoreDecoder:
-    """Pictures of a store's rows, by the policy that drew them or a given one, in the store's precision."""
+    """Decodes the pictures of a store's rollouts, in the store's precision.
+
+    policy: decodes all pictures; None: the policy that drew them, as each shard names it.
+    """
 
     def __init__(self, store: RolloutStore, policy: str | None = None, device: str = "auto") -> None:
-        self.store, self.given, self.device = store, policy, str(pick_device(device))
+        self.store, self.named_policy, self.device = store, policy, str(pick_device(device))
         self._loaded: tuple[str, Policy] | None = None
 
     def policy(self, shard: StoredShard) -> Policy:
-        """Raises UserError for a checkpoint that is gone, or one of other codes."""
-        path = self.given or shard.footer.policy
+        """Open the policy that decodes a shard.
+
+        Raises UserError for a missing checkpoint, or one with another picture tokenizer.
+        """
+        path = self.named_policy or shard.footer.policy
         if self._loaded is None or self._loaded[0] != path:
             try:
                 policy = load_trained(path, device=self.device, precision=self.store.header.precision)
             except UserError as error:
                 raise UserError(
-                    f"row {shard.footer.first_row} cannot be drawn: {error} Or name another checkpoint: policy=CKPT."
+                    f"row {shard.footer.first_row} cannot be decoded: {error} Or name another checkpoint: policy=CKPT."
                 ) from error
             self.store.check_policy(policy)
             self._loaded = path, policy
         return self._loaded[1]
 
     def pictures(self, shard: StoredShard) -> Tensor:
-        """(B, H, W, 3) uint8."""
+        """Decode the pictures of a shard: (B, H, W, 3) uint8."""
         return self.policy(shard).decode_tokens(shard.rollouts().image_tokens())

@@ -1,9 +1,12 @@
-"""Supervised fine-tuning: the policy imitates prompt → thought → picture, text and image tokens weighted apart.
+"""Supervised fine-tuning (SFT): learn prompt → thought → picture from examples.
 
     thinkdraw train lab_sft
 
-A tenth of the rows has prompt and thought blanked, exactly as guidance blanks them: the unconditional branch.
-ReasonGen-R1 (arXiv 2505.24875), with separate means for the two modalities (`objectives/sft.py`).
+    loss = text_weight · mean cross-entropy of text tokens + image_weight · mean cross-entropy of image tokens
+
+Text and image tokens have separate means (`objectives/sft.py`). A tenth of the rows (`drop_frac`) has prompt and thought
+blanked, exactly as guidance blanks them at sampling: they train the unconditional branch.
+ReasonGen-R1 (arXiv 2505.24875), which has one mean over both (`reduction=token`).
 """
 
 import dataclasses
@@ -26,6 +29,8 @@ from thinkdraw.types import Policy, Sampling, ThoughtFormat
 
 
 class SftConfig(TrainSettings):
+    """Settings of SFT; `TrainSettings` has those that all recipes share."""
+
     can_shard: ClassVar[bool] = True
     recipe: Literal["sft"] = Field(
         default="sft", description="Names the recipe that this configuration is for; always `sft`."
@@ -84,20 +89,23 @@ class SftConfig(TrainSettings):
     def too_many_processes(self, size: int) -> str | None:
         if self.batch_rows >= size:
             return None
-        return f"batch_rows={self.batch_rows} over {size} processes leaves one without a row. Raise batch_rows."
+        return f"batch_rows={self.batch_rows} over {size} processes leaves a process without a row. Raise batch_rows."
 
     @model_validator(mode="after")
     def _passes_are_alike(self) -> "SftConfig":
         if self.sharding != "none" and self.thought == "rewrite" and self.drop_frac > 0:
             raise ValueError(
-                "sharding=fsdp2 with thought=rewrite and drop_frac: processes would make different passes, "
-                "since rows that are dropped have no thought to train. Set drop_frac=0, or sharding=none"
+                "sharding=fsdp2 cannot be used with thought=rewrite and drop_frac above 0: rows that are dropped have no "
+                "thought to train, so processes would make different passes. Set drop_frac=0, or sharding=none"
             )
         return self
 
 
 def run(config: SftConfig) -> Path:
-    """Train, and return the run folder; its newest checkpoint is the result. Raises UserError."""
+    """Train, and return the run folder. Raises UserError.
+
+    The newest checkpoint is the result.
+    """
     sampling = Sampling.model_validate({"thought": config.thought, "max_thought_tokens": config.max_thought_tokens})
     with Run.open(config) as run:
         cache = config.out / "data" / "image_tokens.safetensors"
@@ -111,6 +119,7 @@ def run(config: SftConfig) -> Path:
             began = time.monotonic()
             with run.clock("seconds_learning"):
                 batch = step_batch(run.policy, examples, config, sampling, run.step, run.world)
+                # Counts over all processes: the denominators of every micro-batch's loss.
                 counts = SegmentCounts(**run.world.sum(dataclasses.asdict(batch.counts())))
                 update = run.update(partial(sft_loss, run.policy, counts=counts, config=config), batch, sampling)
             tokens = counts.text + counts.image
@@ -124,7 +133,11 @@ def run(config: SftConfig) -> Path:
 def step_batch(
     policy: Policy, examples: Examples, config: SftConfig, sampling: Sampling, step: int, world: World
 ) -> Batch:
-    """This process's rows of the step's batch; which rows and which are dropped follows from seed and step alone."""
+    """Make this process's rows of a step's batch.
+
+    Seed and step alone decide the rows and which of them are dropped (for guidance), so that any number of processes
+    trains on the same batch, and so does a run that goes on after a stop.
+    """
     epoch, index = divmod(step, len(examples) // config.batch_rows)
     rows = examples.batches(config.batch_rows, config.bucket_batches, config.seed, epoch)[index]
     drop = np.random.default_rng([config.seed, 1, step]).random(len(rows)) < config.drop_frac
@@ -135,7 +148,10 @@ def step_batch(
 
 
 def sft_loss(policy: Policy, micro: Batch, *, counts: SegmentCounts, config: "SftConfig") -> Loss:
-    """Cross-entropy of thoughts and pictures, each a mean of its own. counts: trained tokens of the whole step."""
+    """Compute a micro-batch's share of the step's cross-entropy.
+
+    counts: trained tokens of the whole step, over all processes, by which every micro-batch divides.
+    """
     mask, is_image = micro.rollouts.mask, micro.rollouts.is_image
     nll = -policy.log_probs(micro.rollouts).log_probs
     loss = segment_loss(nll, mask, is_image, config.text_weight, config.image_weight, config.reduction, counts)

@@ -1,11 +1,12 @@
-"""Train a verifier: a model that says whether a picture shows its prompt, or an unfinished one will.
+"""Train a verifier: a model that judges whether a picture shows its prompt.
 
     thinkdraw corpus write lab_verifier_data
     thinkdraw train lab_verifier
 
-Cross-entropy on yes and no, on balanced labels. Some prompts are held out: on their pictures AUROC and calibration are
-measured before and after. The result is a judge's checkpoint: `reward.name=orm`, its questioner `{name: policy, policy: RUN}`
-for a Janus and `{name: vlm, path: …}` for another model.
+It may also learn whether an unfinished picture can still become right (`tasks`). The loss is the cross-entropy of yes and no
+on balanced labels. Some prompts are held out: on their pictures AUROC and calibration are measured before and after.
+The result is a judge's checkpoint, for `reward.name=orm` with the questioner `{name: policy, policy: RUN}` (a Janus) or
+`{name: vlm, path: …}` (another model).
 Fine-tuned outcome and potential reward models: Guo et al. 2025 (PARM, arXiv 2501.13926).
 """
 
@@ -55,6 +56,8 @@ QUESTIONS: dict[Task, str] = {
 
 
 class VerifierConfig(TrainSettings):
+    """Settings of a verifier; `TrainSettings` has those that all recipes share."""
+
     recipe: Literal["verifier"] = Field(
         default="verifier", description="Names the recipe that this configuration is for; always `verifier`."
     )
@@ -90,7 +93,10 @@ class VerifierConfig(TrainSettings):
 
 @dataclass(frozen=True)
 class LabelledQuestions:
-    """R questions. pictures: (R, H, W, 3) uint8. labels: (R,) float32, 1 = yes. prompts: what each is about."""
+    """R questions about pictures with right answers; `Run.update` steps on them.
+
+    pictures: (R, H, W, 3) uint8. labels: (R,) float32, 1 = yes. prompts: the prompt that each question is about.
+    """
 
     pictures: Tensor
     questions: list[str]
@@ -98,6 +104,7 @@ class LabelledQuestions:
     prompts: list[str]
 
     def select(self, rows: Sequence[int] | np.ndarray) -> "LabelledQuestions":
+        """Select rows by index."""
         index = np.asarray(rows, dtype=np.int64)
         return LabelledQuestions(
             self.pictures[index], [self.questions[i] for i in index], self.labels[index], [self.prompts[i] for i in index]
@@ -107,45 +114,56 @@ class LabelledQuestions:
         return len(self.questions)
 
     def micro(self, rows: int) -> "Iterator[LabelledQuestions]":
-        for part in np.array_split(np.arange(len(self)), self.num_micro(rows)) if len(self) else ():
-            yield self.select(part)
+        """Split into micro-batches of up to `rows` questions, of equal size up to one."""
+        for indices in np.array_split(np.arange(len(self)), self.num_micro(rows)) if len(self) else ():
+            yield self.select(indices)
 
     def num_micro(self, rows: int) -> int:
+        """Count the micro-batches of `micro`."""
         return math.ceil(len(self) / rows)
 
     def split(self, test_frac: float) -> tuple["LabelledQuestions", "LabelledQuestions"]:
-        """(train, test); all questions about a prompt are on one side, and which one does not change with the seed."""
+        """Split into training and test questions.
+
+        All questions about a prompt are on one side, since pictures of one prompt are alike. The run's seed does not change
+        the split, so that runs of several seeds are tested on the same prompts.
+        """
         texts = sorted(set(self.prompts))
-        tested = {texts[i] for i in np.random.default_rng(0).permutation(len(texts))[: round(test_frac * len(texts))]}
-        is_test = np.array([prompt in tested for prompt in self.prompts])
+        held_out = {texts[i] for i in np.random.default_rng(0).permutation(len(texts))[: round(test_frac * len(texts))]}
+        is_test = np.array([prompt in held_out for prompt in self.prompts])
         return self.select(np.flatnonzero(~is_test)), self.select(np.flatnonzero(is_test))
 
 
 @dataclass
-class Before:
-    """before: calibration of the untrained judge."""
+class Baseline:
+    """The untrained judge's calibration; the field's name is a key of checkpoints."""
 
     before: State = field(default_factory=dict)
 
 
 def run(config: VerifierConfig) -> Path:
-    """Train, and return the run folder; summary.json has AUROC and calibration before and after. Raises UserError."""
+    """Train, and return the run folder.
+
+    Its summary.json has AUROC and calibration before and after.
+    Raises UserError.
+    """
     labelled = read_labels(config.data, config.tasks)
     train, test = labelled.split(config.test_frac)
     if len(train) < config.batch_rows or not len(test):
         raise UserError(
-            f"{config.data} has {len(train)} rows to train on and {len(test)} to test on, of the tasks "
-            f"{', '.join(config.tasks)}: give more, or lower batch_rows={config.batch_rows}."
+            f"{config.data} has only {len(train)} rows to train on and {len(test)} to test on, of the tasks "
+            f"{', '.join(config.tasks)}. Give more, or lower batch_rows={config.batch_rows}."
         )
     with Run.open(config, open_verifier) as run:
-        state = run.remember_fields(Before())
+        state = run.remember_fields(Baseline())
         content = [labelled.pictures, labelled.labels, *labelled.questions]
         run.note("data", Input.of(config.data, content, len(labelled)))
         run.begin()
+        # Measured once: after a stop the baseline is in the checkpoint, and the policy no longer untrained.
         state.before = state.before or measure(run.policy, test, config).as_dict()
         while run.goes_on:
-            places = range(run.step * config.batch_rows, (run.step + 1) * config.batch_rows)
-            rows = [shuffled_index(i, len(train), config.seed) for i in places]
+            indices = range(run.step * config.batch_rows, (run.step + 1) * config.batch_rows)
+            rows = [shuffled_index(i, len(train), config.seed) for i in indices]
             mine = train.select(rows[run.world.rank :: run.world.size])
             update = run.update(partial(verifier_loss, run.policy, count=len(rows)), mine)
             run.ledger.add(sequences_trained=len(rows))
@@ -165,13 +183,17 @@ def run(config: VerifierConfig) -> Path:
 
 
 def open_verifier(config: VerifierConfig, world: World) -> Learner:
+    """Open the model to train on this process's device. Raises UserError."""
     learner = open_learner(policy_path(config.policy), str(world.device), config.dtype, config.precision, config.lora)
     prepare_layers(learner, config)
     return learner
 
 
 def verifier_loss(learner: Learner, micro: LabelledQuestions, *, count: int) -> Loss:
-    """Cross-entropy on yes and no. count: rows of the whole step."""
+    """Compute a micro-batch's share of the step's cross-entropy of yes and no.
+
+    count: questions of the whole step, by which every micro-batch divides.
+    """
     logits = learner.yes_logits(micro.pictures, micro.questions).float()
     labels = micro.labels.to(logits.device)
     loss = F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / count
@@ -181,19 +203,23 @@ def verifier_loss(learner: Learner, micro: LabelledQuestions, *, count: int) -> 
 
 @torch.no_grad()
 def measure(learner: Learner, rows: LabelledQuestions, config: VerifierConfig) -> Calibration:
+    """Measure AUROC and calibration on questions that are not trained on."""
     size = config.micro_rows
-    parts = [rows.select(np.arange(i, min(i + size, len(rows.questions)))) for i in range(0, len(rows.questions), size)]
-    p_yes = torch.cat([torch.sigmoid(learner.yes_logits(p.pictures, p.questions).float()).cpu() for p in parts])
+    chunks = [
+        rows.select(np.arange(i, min(i + size, len(rows.questions)))) for i in range(0, len(rows.questions), size)
+    ]
+    p_yes = torch.cat([torch.sigmoid(learner.yes_logits(c.pictures, c.questions).float()).cpu() for c in chunks])
     return calibration(p_yes.numpy(), rows.labels.numpy() > 0.5, rows.prompts)
 
 
 def read_labels(folder: Path, tasks: Sequence[Task]) -> LabelledQuestions:
-    """Rows of image, prompt, task and label. Raises UserError for what is missing, or of another size."""
+    """Read the questions of a folder of labels.
+
+    Raises UserError for missing files, and for pictures of several sizes.
+    """
     files = sorted(Path(folder).glob("data/*.parquet"))
     if not files:
-        raise UserError(
-            f"{folder} holds no labels. `thinkdraw corpus write lab_verifier_data out={folder}` makes them."
-        )
+        raise UserError(f"{folder} holds no labels. Make them: thinkdraw corpus write lab_verifier_data out={folder}")
     named = [(f"{file} row {n}", row) for file in files for n, row in enumerate(_rows(file), start=1)]
     named = [(name, row) for name, row in named if row["task"] in tasks]
     pictures, rows = (
@@ -201,9 +227,11 @@ def read_labels(folder: Path, tasks: Sequence[Task]) -> LabelledQuestions:
         [r for _, r in named],
     )
     if len({picture.shape for picture in pictures}) > 1:
-        raise UserError(f"{folder} has pictures of several sizes. Make the labels of one policy's pictures.")
+        raise UserError(f"{folder} has pictures of several sizes. Make labels of pictures by one policy.")
     if not rows:
-        raise UserError(f"{folder} has no row of the tasks {', '.join(tasks)}. Name others, or make them.")
+        raise UserError(
+            f"{folder} has no row of the tasks {', '.join(tasks)}. Set other tasks, or make labels for these."
+        )
     return LabelledQuestions(
         torch.from_numpy(np.stack(pictures)), [fill_template(QUESTIONS[row["task"]], row["prompt"]) for row in rows],
         torch.tensor([float(row["label"]) for row in rows]), [row["prompt"] for row in rows],
@@ -211,6 +239,6 @@ def read_labels(folder: Path, tasks: Sequence[Task]) -> LabelledQuestions:
 
 
 def _rows(file: Path) -> list[JsonObject]:
-    table = read_parquet(file, "It holds no labels that can be read: make it again.")
-    with name_file_in_errors(file, "Labels have the columns image, prompt, task and label: make it again."):
+    table = read_parquet(file, "Its labels cannot be read: make the file again.")
+    with name_file_in_errors(file, "Labels need the columns image, prompt, task and label: make the file again."):
         return table.select(["image", "prompt", "task", "label"]).to_pylist()

@@ -1,8 +1,9 @@
-"""Training data of a verifier: pictures sampled from a policy, finished and unfinished, with the labels that a judge gives them.
+"""Make training data of a verifier: sampled pictures, labelled by a judge.
 
     thinkdraw corpus write lab_verifier_data
 
-Sampling and judging fill a rollout store, which a stopped run goes on with; the labels follow from the store alone.
+Pictures are finished and unfinished ones. Sampling and judging fill a rollout store, and a run that was stopped goes on with
+it. The labels follow from the store alone.
 """
 
 import json
@@ -36,11 +37,11 @@ SCHEMA = pa.schema(
         ("prompt", pa.string()),
         ("task", pa.string()),  # orm: is it right? clarity: can it be judged yet? potential: will it become right?
         ("label", pa.bool_()),
-        ("fraction", pa.float32()),  # of the picture's tokens that are drawn
-        ("score", pa.float32()),  # the judge's, of the finished picture
+        ("fraction", pa.float32()),  # how much of the picture's tokens is drawn
+        ("score", pa.float32()),  # the judge's score of the finished picture
         ("thought", pa.string()),
         ("structure", pa.string()),
-        ("row", pa.int64()),  # of the rollout store
+        ("row", pa.int64()),  # in the rollout store
     ],
     metadata={
         b"huggingface": json.dumps(
@@ -64,10 +65,12 @@ SCHEMA = pa.schema(
 
 
 BATCH = 16
-"""Rollouts whose picture files are in memory at once."""
+"""Rollouts whose pictures are in memory at once."""
 
 
 class VerifierDataConfig(StrictModel):
+    """Settings of a verifier's training data."""
+
     recipe: Literal["verifier_data"] = Field(
         default="verifier_data", description="Names the recipe that this configuration is for; always `verifier_data`."
     )
@@ -115,7 +118,10 @@ class VerifierDataConfig(StrictModel):
 
 @dataclass(frozen=True)
 class LabelRow:
-    """A row to write: which rollout, how much of its picture, and what is said of it."""
+    """A row to write: a rollout, how much of its picture is drawn, and a task's label.
+
+    row: of the rollout store. fraction: of the picture's tokens.
+    """
 
     row: int
     task: str
@@ -125,9 +131,12 @@ class LabelRow:
 
 @only_writer_of_out
 def run(config: VerifierDataConfig) -> Path:
-    """Sample, judge, label and write. Raises UserError, also where nothing is left after balancing."""
+    """Sample, judge, label and write; return the folder.
+
+    Raises UserError, also if balancing leaves nothing.
+    """
     rewards = config.sample.rewards
-    # A reward at a dotted path has a name of its own, which is known when it is made.
+    # A reward at a dotted path has a name of its own, which is not known before it is opened.
     if config.judge not in rewards and not any(":" in name for name in rewards):
         raise UserError(f"judge={config.judge} is not among sample.rewards={rewards}. Add it there.")
     store = RolloutStore.open(sampling.run(config.sample))
@@ -136,42 +145,43 @@ def run(config: VerifierDataConfig) -> Path:
     rows = choose(config, scores, groups)
     if not rows:
         raise UserError(
-            f"{len(scores)} pictures give no balanced labels: every prompt's are all right, all wrong or without verdict. Sample "
-            "more per prompt, or use balance=overall."
+            f"{len(scores)} pictures give no balanced labels: each prompt's pictures are all right, all wrong or without "
+            "verdict. Sample more per prompt, or use balance=overall."
         )
     by_row: dict[int, list[LabelRow]] = {}
-    for labelled in rows:
-        by_row.setdefault(labelled.row, []).append(labelled)
+    for label_row in rows:
+        by_row.setdefault(label_row.row, []).append(label_row)
     if (config.out / "data").exists() and not (config.out / "config.yaml").exists():
-        raise UserError(f"{config.out} holds something else. Choose another out=.")
+        raise UserError(f"{config.out} holds data that this recipe did not write. Choose another out=.")
     save_config(config, config.out / "config.yaml")
     with atomic_directory(config.out / "data") as folder:
-        _write(folder, _written(store, config, by_row, scores), len(rows), config.rows_per_shard)
+        _write(folder, _parquet_rows(store, config, by_row, scores), len(rows), config.rows_per_shard)
     atomic_write_text(config.out / "README.md", _card(config, rows, scores))
     return config.out
 
 
 def choose(config: VerifierDataConfig, scores: list[float], groups: list[int]) -> list[LabelRow]:
-    """What is written, balanced task by task, in the store's order."""
+    """Choose the rows to write: balanced task by task, in the store's order."""
     right = right_labels(scores, config.min_yes)
     chosen = [
         LabelRow(row, "orm", 1.0, bool(right[row])) for row in balanced(right, groups, config.balance, config.seed)
     ]
-    places = [(row, fraction) for row in range(len(scores)) for fraction in config.fractions]
-    owners = [groups[row] for row, _ in places]
-    clear = [clear_label(fraction, config.clear_above, config.unclear_below) for _, fraction in places]
-    potential = [right[row] if is_clear else None for (row, _), is_clear in zip(places, clear)]
+    partials = [(row, fraction) for row in range(len(scores)) for fraction in config.fractions]
+    partial_groups = [groups[row] for row, _ in partials]
+    clear = [clear_label(fraction, config.clear_above, config.unclear_below) for _, fraction in partials]
+    # Only of a picture that is clear enough to judge can one say whether it will become right.
+    potential = [right[row] if is_clear else None for (row, _), is_clear in zip(partials, clear)]
     for number, (task, labels) in enumerate((("clarity", clear), ("potential", potential)), start=1):
-        kept = balanced(labels, owners, config.balance, config.seed + number)
-        chosen += [LabelRow(*places[i][:1], task, places[i][1], bool(labels[i])) for i in kept]
-    return sorted(chosen, key=lambda labelled: (labelled.row, labelled.task, labelled.fraction))
+        balanced_indices = balanced(labels, partial_groups, config.balance, config.seed + number)
+        chosen += [LabelRow(partials[i][0], task, partials[i][1], bool(labels[i])) for i in balanced_indices]
+    return sorted(chosen, key=lambda label_row: (label_row.row, label_row.task, label_row.fraction))
 
 
 def _groups(footer: Any) -> list[int]:
     return [footer.first_group + i // footer.group_size for i in range(footer.num_rows)]
 
 
-def _written(
+def _parquet_rows(
     store: RolloutStore, config: VerifierDataConfig, by_row: dict[int, list[LabelRow]], scores: list[float]
 ) -> Iterator[dict[str, Any]]:
     decoder = StoreDecoder(store, None, config.sample.device)
@@ -182,42 +192,45 @@ def _written(
         policy, rollouts = decoder.policy(shard), shard.rollouts().select([row - shard.row_ids[0] for row in mine])
         codes = rollouts.image_tokens()
         for begin in range(0, len(mine), BATCH):
-            part = mine[begin : begin + BATCH]
-            pngs = _pngs(policy, codes[begin : begin + BATCH], [{a.fraction for a in by_row[row]} for row in part])
-            for place, row in enumerate(part):
-                prompt = rollouts.prompts[begin + place]
-                for labelled in by_row[row]:
+            batch = mine[begin : begin + BATCH]
+            pngs = _pngs(policy, codes[begin : begin + BATCH], [{a.fraction for a in by_row[row]} for row in batch])
+            for index, row in enumerate(batch):
+                prompt = rollouts.prompts[begin + index]
+                for label_row in by_row[row]:
                     yield {
-                        "image": {"bytes": pngs[place, labelled.fraction], "path": None},
-                        "prompt": prompt.text, "task": labelled.task, "label": labelled.label,
-                        "fraction": labelled.fraction, "score": scores[row], "structure": _structure(prompt), "row": row,
-                        "thought": rollouts.thoughts[begin + place] if rollouts.thoughts else "",
+                        "image": {"bytes": pngs[index, label_row.fraction], "path": None},
+                        "prompt": prompt.text, "task": label_row.task, "label": label_row.label,
+                        "fraction": label_row.fraction, "score": scores[row], "structure": _structure(prompt), "row": row,
+                        "thought": rollouts.thoughts[begin + index] if rollouts.thoughts else "",
                     }  # fmt: skip
 
 
 def _pngs(policy: Policy, codes: Tensor, fractions: list[set[float]]) -> dict[tuple[int, float], bytes]:
-    """(place, fraction) → the file. Pictures of a fraction are decoded together, and once, however many tasks they serve."""
+    """Decode each picture up to the fractions it needs: (index, fraction) → PNG file.
+
+    Pictures of one fraction are decoded together, and each only once, however many tasks use it.
+    """
     pngs = {}
     for fraction in sorted(set().union(*fractions)):
-        places = [place for place, asked in enumerate(fractions) if fraction in asked]
-        pictures = policy.decode_tokens(codes[places, : round(fraction * codes.shape[1])]).cpu()
-        pngs |= {(place, fraction): to_png(picture) for place, picture in zip(places, pictures, strict=True)}
+        indices = [index for index, needed in enumerate(fractions) if fraction in needed]
+        pictures = policy.decode_tokens(codes[indices, : round(fraction * codes.shape[1])]).cpu()
+        pngs |= {(index, fraction): to_png(picture) for index, picture in zip(indices, pictures, strict=True)}
     return pngs
 
 
 def _structure(prompt: Prompt) -> str:
-    found = {k: v for k, v in row_of(prompt).items() if k not in ("id", "prompt")}
-    return json.dumps(found) if found else ""
+    structure = {k: v for k, v in row_of(prompt).items() if k not in ("id", "prompt")}
+    return json.dumps(structure) if structure else ""
 
 
 def _write(folder: Path, rows: Iterator[dict[str, Any]], count: int, rows_per_shard: int) -> None:
     total = -(-count // rows_per_shard)
     for index in range(total):
         size = min(rows_per_shard, count - index * rows_per_shard)
-        part = [next(rows) for _ in range(size)]
+        shard = [next(rows) for _ in range(size)]
         name = f"train-{index:05d}-of-{total:05d}.parquet"
         pq.write_table(
-            pa.Table.from_pylist(part, schema=SCHEMA), folder / name, compression="zstd", write_page_checksum=True
+            pa.Table.from_pylist(shard, schema=SCHEMA), folder / name, compression="zstd", write_page_checksum=True
         )
 
 
@@ -226,7 +239,7 @@ def _card(config: VerifierDataConfig, rows: list[LabelRow], scores: list[float])
         "license": config.licence,
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
     }
-    counts = Counter((labelled.task, labelled.label) for labelled in rows)
+    counts = Counter((label_row.task, label_row.label) for label_row in rows)
     lines = [f"| {task} | {counts[task, True]} | {counts[task, False]} |" for task in ("orm", "clarity", "potential")]
     silent = sum(score != score for score in scores)
     settings = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

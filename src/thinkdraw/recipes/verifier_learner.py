@@ -1,4 +1,4 @@
-"""Questioners that can be trained: a policy's understanding side, or any image-text-to-text model of transformers."""
+"""Trainable questioners: a policy, or a transformers model that sees pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,14 +18,19 @@ from thinkdraw.runtime.inputs.hashing import content_digest
 
 
 class Learner(Protocol):
-    """network: what is trained. yes_logits: (B,) log-odds of yes, with gradient, for uint8 pictures (B, H, W, 3)."""
+    """A model that learns to answer yes or no to questions about pictures.
+
+    network: the module whose weights are trained.
+    """
 
     network: nn.Module
 
     @property
     def revision(self) -> str: ...
 
-    def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor: ...
+    def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """Compute log-odds of yes, (B,), with gradient. pictures: (B, H, W, 3) uint8."""
+        ...
 
     def checkpoint_layers(self) -> None: ...
 
@@ -33,15 +38,19 @@ class Learner(Protocol):
 
 
 def open_learner(path: str, device: str, dtype: str, precision: str, lora: LoraSettings | None) -> Learner:
-    """A policy with its vision side trained too, or a chat model that sees pictures. Raises UserError."""
+    """Open a policy with a trainable vision side, or a chat model that sees pictures.
+
+    Raises UserError.
+    """
     if is_policy(path):
         return load_policy(path, device=device, dtype=dtype, lora=lora, precision=precision, train_understanding=True)
     return ChatLearner(path, device, lora)
 
 
 class ChatLearner:
-    """What judge `vlm` asks, with gradient; its rows go through the model one by one, so that none needs padding.
+    """A chat model that sees pictures, asked as judge `vlm` asks it, with gradient.
 
+    Rows go through the model one by one: chat models differ in how they pad, and one row needs no padding.
     lora: adapters on the language model; None trains all weights.
     """
 
@@ -54,14 +63,20 @@ class ChatLearner:
         self.device = device
 
     def checkpoint_layers(self) -> None:
+        """Recompute layers in the backward pass, to save memory."""
         self.model.gradient_checkpointing_enable({"use_reentrant": False})
 
     @property
     def revision(self) -> str:
+        """Hash of the trained weights; of large ones about every n-th number, to be quick.
+
+        That is enough, since a step changes all of them.
+        """
         weights = [weight.flatten() for weight in learned_weights(self.model).values()]
         return content_digest(flat[:: max(1, len(flat) // 4096)] for flat in weights)[:12]
 
     def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """Compute log-odds of yes, (B,), with gradient. pictures: (B, H, W, 3) uint8."""
         return torch.cat([self._row(p, q) for p, q in zip(pictures.cpu().numpy(), questions, strict=True)])
 
     def _row(self, picture: np.ndarray, question: str) -> Tensor:
@@ -75,7 +90,7 @@ class ChatLearner:
         return last[:, self.yes].logsumexp(1) - last[:, self.no].logsumexp(1)
 
     def save(self, directory: Path) -> None:
-        """A directory that judge `vlm` loads; adapters are merged into the weights."""
+        """Write a folder that judge `vlm` loads; adapters are merged into the weights."""
         with atomic_directory(Path(directory)) as folder:
             self.model.save_pretrained(folder, state_dict=merged_weights(self.model))
             self.processor.save_pretrained(folder)

@@ -1,1 +1,1 @@
-"""The parts of a GRPO phase: sampling, judging, advantages, validation and its log."""
+"""The parts of a GRPO phase: sampling, judging, advantages, validation, log."""

@@ -1,4 +1,4 @@
-"""Rewards → advantages: within each group as soon as it is judged, then over all groups of the phase.
+"""Rewards → advantages: within each group first, then over the whole phase.
 
 The first stage tells which groups have no spread, which a phase may replace; the second needs all groups, and so comes last.
 """
@@ -23,7 +23,7 @@ NOT_YET_NORMALISED = (0.0, 1.0)
 
 
 def add_group_advantages(policy: Policy, reward: Reward, batch: Batch, config: GrpoConfig) -> Batch:
-    """Add advantages to a batch of whole groups, as far as these groups alone decide them."""
+    """Add advantages to whole groups, as far as these groups alone decide them."""
     verdicts = batch.verdicts
     assert verdicts is not None
     if config.beta > 0 and config.kl == "k1":
@@ -41,7 +41,10 @@ def add_group_advantages(policy: Policy, reward: Reward, batch: Batch, config: G
 
 
 def finish_advantages(policy: Policy, batch: Batch, config: GrpoConfig, world: World) -> Batch:
-    """Finish the advantages of a phase: normalise over all processes, weigh tokens, leave rows out of the loss."""
+    """Finish the advantages of a phase, when all its groups are there.
+
+    Normalises over the phase (all processes), weighs tokens, and leaves rows out of the loss, as the settings say.
+    """
     assert batch.advantages is not None
     if config.advantage in OVER_THE_BATCH or config.combine == "gdpo":
         moments = BatchMoments(**world.sum(dataclasses.asdict(batch_moments(batch.advantages))))
@@ -53,10 +56,10 @@ def finish_advantages(policy: Policy, batch: Batch, config: GrpoConfig, world: W
 
 
 def keep_extremes(batch: Batch, keep: int) -> Batch:
-    """Keep the `keep` best and `keep` worst rollouts of each group in the loss, by advantage.
+    """Keep only the `keep` best and `keep` worst rollouts of each group in the loss.
 
-    The advantages themselves stay as they are. Rewards would not do for the ranking: with several parts, their sum can
-    rank a group in another order than the advantages that are learned from.
+    They are ranked by advantage, and the advantages stay as they are. Rewards would not do: with several parts, their sum
+    can rank a group in another order than the advantages that are learned from.
     """
     advantages = batch.advantages
     assert advantages is not None
@@ -72,9 +75,9 @@ def keep_extremes(batch: Batch, keep: int) -> Batch:
 
 
 def summed_log_ratio(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Tensor:
-    """Estimate each rollout's KL to the reference by k1: lp − lp_ref, summed over its trained tokens.
+    """Estimate each rollout's KL to the reference by k1: Σ (lp − lp_ref).
 
-    Returns (B,) nats: unbiased, but a single rollout's estimate may be negative.
+    The sum is over the rollout's trained tokens. Returns (B,) nats; unbiased, though a single estimate may be negative.
     """
     parts = [torch.zeros(0)]
     for rows in split_rows(torch.arange(len(rollouts)), micro_rows):
@@ -87,7 +90,10 @@ def summed_log_ratio(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Ten
 
 
 def _with_kl_penalty(policy: Policy, rollouts: Rollouts, verdicts: Verdicts, config: GrpoConfig) -> Verdicts:
-    """Subtract beta times each row's KL to the reference from its reward; log the KL as a part of the reward."""
+    """Subtract beta times each row's KL to the reference from its reward.
+
+    The KL is logged as a part of the reward.
+    """
     kl = summed_log_ratio(policy, rollouts, config.micro_rows)
     return dataclasses.replace(
         verdicts, rewards=verdicts.rewards - config.beta * kl, parts={**verdicts.parts, "kl": kl}

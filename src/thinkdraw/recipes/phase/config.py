@@ -1,4 +1,4 @@
-"""Settings of `recipes/grpo.py`; those of one part of a phase are in that part's file."""
+"""Settings of `recipes/grpo.py`; a part of a phase has its own in its own file."""
 
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,7 +19,7 @@ OWN_CLIP = 0.2  # of every variant but gspo and cispo
 
 
 class GrpoConfig(TrainSettings):
-    """Settings of a GRPO run; `TrainSettings` has those that all recipes share (policy, precision, steps, …)."""
+    """Settings of GRPO; `TrainSettings` has those that all recipes share."""
 
     can_shard: ClassVar[bool] = True
     chooses_best: ClassVar[bool] = True
@@ -199,7 +199,7 @@ class GrpoConfig(TrainSettings):
 
     @property
     def refreshes_reference(self) -> bool:
-        """Whether the reference follows the policy, instead of staying the starting policy."""
+        """Whether the reference follows the policy, or else stays the starting policy."""
         return self.beta > 0 and self.refresh_reference_every is not None
 
     def too_many_processes(self, size: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The entropy term of GRPO: one coefficient α per modality; adaptive, fixed or off."""
+"""The entropy term of GRPO: a coefficient α per modality; adaptive, fixed or off."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from thinkdraw.runtime.checkpoint import State
 
 
 class EntropySettings(StrictModel):
-    """loss += coefficient · mean entropy, per modality; a negative coefficient rewards entropy."""
+    """loss += α · mean entropy, per modality; a negative α rewards entropy."""
 
     mode: Literal["adaptive", "fixed", "off"] = Field(
         default="adaptive",
@@ -60,9 +60,10 @@ class EntropySettings(StrictModel):
 
 
 class EntropyControl:
-    """The coefficients of the entropy term: constant, or moved from step to step by a controller per modality.
+    """The coefficients of the entropy term: constant, or moved by controllers.
 
-    A controller is made at its first update, because its target may be the entropy that is measured there.
+    Each modality has a controller. It is made at the first update, since its target may be the entropy that is measured
+    there.
     """
 
     def __init__(self, settings: EntropySettings) -> None:
@@ -97,7 +98,10 @@ class EntropyControl:
         return used
 
     def _controller(self, name: str, entropy: float) -> AdaptiveEntropy:
-        """Return a modality's controller, or make it. entropy: its target where the settings name none."""
+        """Return a modality's controller, or make it.
+
+        entropy: its target where the settings name none.
+        """
         if name not in self._controllers:
             target = getattr(self.settings, f"target_{name}")
             s = self.settings

@@ -20,7 +20,7 @@ from thinkdraw.types import Policy, Reward, Verdicts
 
 @dataclass(frozen=True)
 class Judges:
-    """The opened rewards of a run; their judges' revisions are saved in its checkpoints.
+    """The opened rewards of a run, with their judges' revisions for checkpoints.
 
     optimised: the reward that is learned from. watched: column of metrics.jsonl → reward to validate with, including the
     optimised one. run_folder: for the error of a run that goes on with other judges.
@@ -44,7 +44,10 @@ class Judges:
         return Judges(optimised, {OPTIMISED: optimised, **monitors}, config.out)
 
     def note_user_code(self, run: Run[Policy]) -> None:
-        """Note the user's own reward code as an input of the run: a run that goes on must have the same."""
+        """Note the user's own reward code as an input of the run.
+
+        A run that goes on must have the same inputs.
+        """
         for name, reward in self.watched.items():
             if files := user_code_files(reward):
                 setting = "reward.name" if name == OPTIMISED else f"validation.monitors {reward.name}"
@@ -52,7 +55,10 @@ class Judges:
                 run.note(setting, Input.of(named, (file.read_bytes() for file in files)))
 
     def state_dict(self) -> State:
-        """Map each reward's name to the revision of its judges; None for rewards without judges, such as rules."""
+        """Map each reward's name to the revision of its judges.
+
+        None for rewards that ask no judge, such as rules.
+        """
         return self._revisions(former=False)
 
     def _revisions(self, former: bool) -> State:
@@ -62,16 +68,20 @@ class Judges:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Raise UserError if a reward's judges have changed since the run began: verdicts would not be comparable."""
+        """Raise UserError if a reward's judges have changed since the run began.
+
+        Its verdicts would not be comparable.
+        """
         # Older versions computed revisions in another way (`former`): a revision of theirs that still fits is the same judge.
         now, former = self.state_dict(), self._revisions(former=True)
         began = {name: now.get(name) if revision == former.get(name) else revision for name, revision in state.items()}
         refuse_changed_judges(began, now, self.run_folder)
 
     def refuse_missing_verdicts(self, verdicts: Verdicts, config: GrpoConfig, world: World) -> None:
-        """Raise UserError if more than `max_no_verdict_frac` of the phase's rollouts have no verdict.
+        """Raise UserError if too many of the phase's rollouts have no verdict.
 
-        Counted over all processes. Such rows are left out of the loss, so a broken judge would otherwise go unnoticed.
+        The limit is `max_no_verdict_frac`, counted over all processes. Such rows are left out of the loss, so a broken judge
+        would otherwise go unnoticed.
         """
         rows = world.sum({"missing": float(verdicts.missing.sum()), "all": len(verdicts)})
         if (frac := rows["missing"] / rows["all"]) > config.max_no_verdict_frac:

@@ -53,8 +53,9 @@ def unchanged(rollouts: Rollouts) -> Rollouts:
 
 
 class JudgingThread:
-    """A thread that judges submitted batches in order; an error inside its block drops those still waiting.
+    """A thread that judges submitted batches in order.
 
+    An error inside its `with` block drops the batches that are still waiting.
     decode: adds pictures to rollouts before they are judged. device: of the rollouts. On a GPU the thread has a CUDA
     stream of its own: on the default stream its kernels would queue behind those of sampling.
     """
@@ -65,7 +66,7 @@ class JudgingThread:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="judging")
 
     def submit(self, rollouts: Rollouts) -> Future[JudgedChunk]:
-        """Queue rollouts for judging; the future's `result()` raises what the reward raised."""
+        """Queue rollouts for judging; the future raises what the reward raised."""
         return self._thread.submit(self._judge, rollouts, self._stream.queued())
 
     def _judge(self, rollouts: Rollouts, queued: Any) -> JudgedChunk:

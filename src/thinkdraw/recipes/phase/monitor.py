@@ -1,4 +1,4 @@
-"""Detection of overoptimisation (reward hacking) by a monitor, a reward that is only watched.
+"""Detection of overoptimisation (reward hacking) by a reward that is only watched.
 
 A policy learns whatever its reward pays for, mistakes of the judge included. When it exploits these, the optimised reward
 goes on rising while a monitor falls: the two have *diverged* (column `parted` of metrics.jsonl). The first divergence is a
@@ -33,7 +33,7 @@ class MonitorSettings(RewardSettings):
 
 
 class ValidationSettings(StrictModel):
-    """Mean reward of fixed prompts and seeds; it chooses the best checkpoint. Never a test set."""
+    """How a run validates: fixed prompts and seeds, never those of a test set."""
 
     every: int = Field(
         default=10,
@@ -94,10 +94,10 @@ class OveroptimisationMonitor:
         self.num_diverged = 0
 
     def update(self, scores: Scores, step: int) -> str | None:
-        """Take in the scores of a validation; return a warning if reward and monitor have diverged.
+        """Take in a validation's scores; warn if reward and monitor have diverged.
 
         They have if, since the monitor's peak, the monitor fell by more than `margin` and the optimised reward did not
-        fall.
+        fall. Returns the warning, None where there is nothing to warn of.
         """
         if not self.settings.monitors:
             return None

@@ -1,4 +1,4 @@
-"""The order of a run's prompts: shuffled without end, in staged mixes, without solved prompts.
+"""The order of a run's prompts: shuffled, in staged mixes, without solved ones.
 
 Staged mixes and history resampling come from SRPO (arXiv 2504.14286): its second stage trains on another kind of prompt, and
 its later epochs leave out prompts that every rollout solves.
@@ -48,8 +48,9 @@ class HistorySettings(StrictModel):
 
 
 class PromptOrder:
-    """The prompts of a run in the order in which phases take them; seed and rewards decide it.
+    """The prompts of a run in the order in which phases take them.
 
+    Seed and rewards alone decide the order.
     mixes: (number of phases, prompts), in order; the last one has None and lasts to the end of the run.
     sources: setting → settings of the mix at the same index.
     cursor: index in the endless order that comes next. skipped: how often a solved prompt was left out.
@@ -69,7 +70,10 @@ class PromptOrder:
         prompts: DataSettings, stages: Sequence[MixSettings], seed: int, history: HistorySettings | None,
         folder: Path | None = None,
     ) -> "PromptOrder":  # fmt: skip
-        """Read the prompts: those of `stages` in turn, then `prompts` to the end. folder: of the run."""
+        """Read the prompts: those of `stages` in turn, then `prompts` to the end.
+
+        folder: of the run. Raises UserError.
+        """
         mixes: list[tuple[int | None, list[Prompt]]] = [
             (stage.phases, load_prompts(stage.prompts, folder)) for stage in stages
         ]
@@ -79,7 +83,7 @@ class PromptOrder:
         return order
 
     def fit_to_policy(self, run: Run[Policy], sampling: Sampling) -> None:
-        """Drop or cut prompts that are too long for the policy, and note the rest as inputs of the run.
+        """Drop or cut prompts that are too long for the policy; note the rest as inputs.
 
         Raises UserError for one that is too long, where the settings neither drop nor cut.
         """
@@ -94,7 +98,10 @@ class PromptOrder:
         return [prompt for _, prompts in self.mixes for prompt in prompts]
 
     def take(self, count: int, phase: int) -> list[Prompt]:
-        """Take the next `count` prompts, for this phase. Solved ones are skipped, unless all of the mix are."""
+        """Take the next `count` prompts, for this phase.
+
+        Solved ones are skipped, unless the mix has no others.
+        """
         prompts = self._mix(phase)
         taken: list[Prompt] = []
         num_skipped = 0  # in a row; after a whole pass of solved prompts there are no others
@@ -122,7 +129,7 @@ class PromptOrder:
                 }  # fmt: skip
 
     def progress(self) -> dict[str, int]:
-        """Count solved prompts and skips so far, for metrics.jsonl; empty without a history."""
+        """Count solved prompts and skips, for metrics.jsonl; empty without a history."""
         return {"prompts_solved": self.num_solved, "prompts_skipped": self.skipped} if self.history else {}
 
     @property
@@ -167,5 +174,8 @@ class PromptOrder:
 
 
 def _key(prompt: Prompt) -> str:
-    """Return a prompt's key in the table: its text, since an id may be a line number of one of several files."""
+    """Return a prompt's key in the table: its text.
+
+    Its id would not do: it may be a line number, which prompts of several files share.
+    """
     return prompt.text

@@ -1,4 +1,4 @@
-"""What a GRPO phase reports besides its metrics: a few groups to look at, and warnings."""
+"""What a GRPO phase reports besides metrics: a few of its groups, and warnings."""
 
 from collections.abc import Mapping
 
@@ -14,7 +14,7 @@ BF16_RATIO_LIMIT = 1e-2  # for max |ratio − 1| at the first update of a phase;
 
 
 def log_groups(run: Run[Policy], batch: Batch, num_groups: int) -> None:
-    """Write the first groups of a phase to `rollouts/step_000010.parquet`, for the report and its readers."""
+    """Write the first groups of a phase to `rollouts/step_000010.parquet`."""
     if len(batch) == 0:
         return
     assert batch.advantages is not None and batch.verdicts is not None

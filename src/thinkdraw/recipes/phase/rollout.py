@@ -1,4 +1,4 @@
-"""Sampling and judging a phase of GRPO, with new groups in place of those without spread."""
+"""Sampling and judging a phase of GRPO; groups without spread are replaced."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -22,11 +22,12 @@ from thinkdraw.types import Policy, Prompt, Reward, Rollouts, Verdicts
 
 @dataclass(frozen=True)
 class SampledPhase:
-    """This process's rollouts of a phase, with verdicts and advantages within groups, and what the phase cost.
+    """This process's rollouts of a phase, judged, and what the phase cost.
 
-    batch: what is learned from. verdicts: of every rollout sampled by this process, replaced groups included.
-    num_sampled: rollouts over all processes. spent: column of the ledger → amount; tokens and reference forwards over all
-    processes, seconds of this one.
+    batch: what is learned from, with the advantages within groups.
+    verdicts: of every rollout sampled by this process, replaced groups included.
+    num_sampled: rollouts over all processes.
+    spent: column of the ledger → amount; tokens and reference forwards over all processes, seconds of this one.
     """
 
     batch: Batch
@@ -38,7 +39,7 @@ class SampledPhase:
 def sample_phase(
     policy: Policy, reward: Reward, order: PromptOrder, config: GrpoConfig, phase: int, world: World
 ) -> SampledPhase:
-    """Sample and judge this process's groups of a phase, with advantages within each group.
+    """Sample and judge this process's groups of a phase, and add their advantages.
 
     Groups without spread are replaced up to `refill_rounds` times by groups of the next prompts. `order` remembers which
     prompts were solved. phase: its number. All processes call this together: they share out prompts and add up sums.
@@ -78,7 +79,10 @@ def sample_phase(
 
 
 def flat_groups(batch: Batch) -> Tensor:
-    """Find groups that teach nothing: (P,) bool, True where all rewards are equal, or fewer than two are known."""
+    """Find groups that teach nothing, (P,) bool.
+
+    True where all rewards are equal, or fewer than two are known.
+    """
     assert batch.advantages is not None
     return batch.advantages.zero_variance | batch.advantages.dropped
 
@@ -92,7 +96,7 @@ def sample_groups(
     policy: Policy, reward: Reward, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int,
     seconds: dict[str, float],
 ) -> Batch:  # fmt: skip
-    """Sample a group of rollouts per prompt, judge them, and add advantages within groups.
+    """Sample a group of rollouts per prompt, judge them, and add their advantages.
 
     Sampling comes in `judge_chunks` chunks: each is judged while the next is sampled, unless both would compute on the
     same CPU cores. On a GPU a chunk's pictures are also decoded while the next one's tokens are sampled.
@@ -115,7 +119,10 @@ def sample_groups(
 def _sample_chunk(
     policy: Policy, prompts: Sequence[Prompt], config: GrpoConfig, phase: int, first: int, *, decode: bool
 ) -> Rollouts:
-    """Sample a group per prompt. first: number of the first prompt in the phase. decode: make pictures too."""
+    """Sample a group per prompt.
+
+    first: number of the first prompt in the phase. decode: make pictures too.
+    """
     size, settings = config.group_size, config.sampling
     seeds = draw_seeds(config.seed, phase, first, len(prompts), size)
     if config.rewrites == "pool":
@@ -126,20 +133,22 @@ def _sample_chunk(
 
 
 def draw_seeds(seed: int, phase: int, first: int, num_prompts: int, group_size: int) -> Tensor:
-    """Derive the seeds (num_prompts · group_size,) of rollouts of the phase's prompts `first`, `first` + 1, …
+    """Derive the seeds of the rollouts of prompts `first`, `first` + 1, … of a phase.
 
     A rollout's seed follows from the run's seed, the phase, the prompt's number in it and the rollout's in the group. So
     any number of processes, and a run that goes on after a stop, draw the same rollouts.
+    Returns (num_prompts · group_size,).
     """
     base = int(np.random.SeedSequence([seed, phase]).generate_state(1)[0])
     return derive_seeds(base, first + num_prompts, group_size)[first * group_size :]
 
 
 def prompt_wordings(prompts: Sequence[Prompt], group_size: int, phase: int, seed: int) -> list[Prompt]:
-    """Word each prompt in `group_size` ways: its own words first, then its rewrites in turn, again from the start.
+    """Word each prompt in `group_size` ways: its own words, then its rewrites in turn.
 
-    Returns P · group_size prompts, those of one group together. Each phase shuffles the rewrites anew. The group shares
-    one baseline, as PeRL's groups do over permuted pictures (arXiv 2506.14907).
+    Where there are fewer wordings than rollouts, they repeat. Each phase shuffles the rewrites anew. The group shares one
+    baseline, as PeRL's groups do over permuted pictures (arXiv 2506.14907).
+    Returns P · group_size prompts, those of one group together.
     """
     wordings: list[Prompt] = []
     for prompt in prompts:

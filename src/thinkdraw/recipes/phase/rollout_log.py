@@ -1,4 +1,4 @@
-"""`rollouts/step_000010.parquet`: a few whole groups of a phase, for the report and its readers."""
+"""`rollouts/step_000010.parquet`: a few groups of a phase, for the report."""
 
 import json
 import math

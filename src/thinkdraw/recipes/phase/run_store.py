@@ -1,4 +1,4 @@
-"""`RUN/store`: every rollout that a run learned from, with its reward, for other recipes."""
+"""`RUN/store`: the rollouts and rewards that a run learned from."""
 
 import re
 from pathlib import Path
@@ -14,8 +14,9 @@ from thinkdraw.types import Policy, Reward, ThoughtFormat
 
 
 class RunStore:
-    """The rollout store of a run, with the optimised reward's scores; without groups that a refill replaced.
+    """The rollout store of a run, with the optimised reward's scores.
 
+    Groups that a refill replaced are not in it: the run did not learn from them.
     decodes: name of a policy with the run's picture tokenizer, for readers who decode the pictures again.
     num_shards: shards that the run's checkpoint counts. Later shards are dropped: they come from phases after that
     checkpoint, which the run samples again.
@@ -51,8 +52,9 @@ class RunStore:
         return cls(run.path / "store", run.policy, config.sampling.thought, judge, decodes, num_shards, run.world)
 
     def append(self, batch: Batch) -> int:
-        """Write one shard per process, one process after the other, so that equal runs write equal stores.
+        """Write one shard per process.
 
+        The processes write one after the other, so that equal runs write equal stores.
         Returns the number of shards in the store.
         """
         for rank in range(self.world.size):

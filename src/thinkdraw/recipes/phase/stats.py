@@ -11,8 +11,9 @@ from thinkdraw.types import Verdicts
 
 
 def phase_stats(batch: Batch, verdicts: Verdicts, config: GrpoConfig, world: World) -> dict[str, float | None]:
-    """Compute a phase's columns of metrics.jsonl, over all processes; None where nothing has a verdict.
+    """Compute a phase's columns of metrics.jsonl, over all processes.
 
+    A column is None where nothing has a verdict.
     batch: what is learned from. verdicts: of all that was sampled, replaced groups included: reward_mean, reward_std and
     no_verdict_frac are theirs, so that a refill does not flatter them.
     """

@@ -45,8 +45,9 @@ def compute_token_weights(name: TokenWeights, policy: Policy, batch: Batch, micr
 
 
 def _at_guidance(rollouts: Rollouts, scale: float) -> Rollouts:
-    """Prepare the same tokens for scoring at another guidance scale; 0 scores them without their prompt.
+    """Prepare the same tokens for scoring at another guidance scale.
 
+    Scale 0 scores them without their prompt.
     `kept` is dropped: it lists what top-k and top-p left at the scale of sampling, which another scale would not leave.
     """
     sampling = rollouts.sampling.model_copy(update={"guidance_scale": scale, "top_k": None, "top_p": None})
@@ -55,7 +56,10 @@ def _at_guidance(rollouts: Rollouts, scale: float) -> Rollouts:
 
 @torch.no_grad()
 def batched_log_probs(policy: Policy, rollouts: Rollouts, micro_rows: int) -> TokenLogProbs:
-    """Score rollouts under the policy as it is, without gradient: log-probs and entropies, (B, T) nats."""
+    """Score rollouts under the present policy: log-probs and entropies, (B, T) nats.
+
+    Without gradient.
+    """
     log_probs, entropy = (torch.zeros(rollouts.tokens.shape, device=policy.device) for _ in range(2))
     for rows in split_rows(torch.arange(len(rollouts)), micro_rows):
         micro = rollouts.select(rows)

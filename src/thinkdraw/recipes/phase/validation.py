@@ -17,7 +17,10 @@ from thinkdraw.types import Policy, Prompt, Reward, Sampling
 
 
 class Validation:
-    """Fixed prompts, drawn every few phases with the same seeds, and judged by all rewards of the run."""
+    """Fixed prompts, drawn every few phases with the same seeds and judged.
+
+    All rewards of the run judge them.
+    """
 
     def __init__(self, config: GrpoConfig) -> None:
         """Read the prompts. Raises UserError for prompts that cannot be read."""
@@ -45,7 +48,7 @@ class Validation:
             )
 
     def fit_to_policy(self, run: Run[Policy]) -> None:
-        """Drop or cut prompts that are too long for the policy, and note the rest as inputs of the run."""
+        """Drop or cut prompts that are too long for the policy; note the rest as inputs."""
         if self.prompts:
             key, settings = "validation.prompts", self.settings.prompts
             self.prompts = prompts_that_fit(run.policy, self.prompts, settings, self.config.sampling, key)
@@ -57,9 +60,9 @@ class Validation:
         return self.monitor.should_stop
 
     def validate(self, run: Run[Policy], rewards: Mapping[str, Reward], phase: int) -> dict[str, float | None]:
-        """Validate if it is due after this phase, and warn if the optimised reward and the monitor have diverged.
+        """Validate if due after this phase; warn if reward and monitor have diverged.
 
-        It is due every few phases and after the last one, so that the last checkpoint can be chosen as the best.
+        Validation is due every few phases and after the last one, so that the last checkpoint can be chosen as the best.
         Returns columns of metrics.jsonl.
         """
         if not self.settings.every or (run.goes_on and phase % self.settings.every):
@@ -72,7 +75,7 @@ class Validation:
         return scores | ({"parted": self.monitor.num_diverged} if self.settings.monitors else {})
 
     def score(self, row: Mapping[str, float | None]) -> float | None:
-        """Return the score that chooses the best checkpoint; None in a phase without validation."""
+        """Return the score that chooses the best checkpoint; None without a validation."""
         return row.get(f"monitor/{self.settings.best_by}" if self.settings.best_by else OPTIMISED)
 
     def state_dict(self) -> State:
@@ -90,7 +93,10 @@ def mean_rewards(
     seed: int,
     world: World,
 ) -> Scores:
-    """Average each reward over one rollout per prompt, always with the same seeds; None without any verdict."""
+    """Average each reward over one rollout per prompt, always with the same seeds.
+
+    None for a reward without any verdict.
+    """
     mine = world.share(len(prompts))
     sums = {f"{name}/{what}": 0.0 for name in rewards for what in ("total", "count")}
     if len(mine):
