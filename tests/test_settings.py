@@ -1,12 +1,15 @@
-"""Every setting says what it does."""
+"""Every setting says what it does, and is read."""
 
+import ast
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel, Field
 
+import thinkdraw
 from thinkdraw.settings.catalog import TARGETS
 
 LEAST_WORDS = 4  # of a description, beside those of the setting's name
@@ -51,3 +54,20 @@ def test_a_missing_an_empty_and_an_endless_description_are_found():
         seed: int = Field(default=0, description="Seed by which prompts and scenes are drawn.")
 
     assert [line.split(":")[0] for line in poorly_described(Bad)] == ["Bad.beta", "Bad.loss_type", "Bad.top_k"]
+
+
+def test_no_section_takes_a_key_that_it_does_not_know():
+    for name, target in TARGETS.items():
+        for model in models_below(target.open()):
+            assert model.model_config.get("extra") == "forbid", f"{name}: {model.__name__} takes any key"
+
+
+def test_every_setting_is_read_somewhere():
+    """By its name as an attribute: a coarse sieve, which names that several classes share pass together."""
+    read = {"target_text", "target_image"}  # by getattr, with the modality's name
+    for file in Path(thinkdraw.__file__).parent.rglob("*.py"):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    models = dict.fromkeys(model for target in TARGETS.values() for model in models_below(target.open()))
+    unread = [f"{model.__name__}.{name}" for model in models for name in model.model_fields if name not in read]
+    assert not unread, f"nothing reads {unread}: remove them, or read them"

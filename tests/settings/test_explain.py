@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from thinkdraw.cli import app, main
 from thinkdraw.errors import UserError
+from thinkdraw.settings.catalog import TARGETS
 from thinkdraw.settings.explain import as_rows, explain, matching
 from thinkdraw.settings.makers import REGISTRIES, maker, registry
 
@@ -21,7 +22,14 @@ def test_a_setting_is_told_with_its_type_its_default_and_what_it_does():
 
 
 def test_what_the_shipped_configurations_set_is_told():
-    assert "in lab_sft: 0.0003" in explain("sft.optimiser.learning_rate")
+    text = explain("sft.optimiser.learning_rate")
+    assert "0.0001 in janus_pro_1b_sft, janus_pro_7b_sft." in text and "0.0003 in lab_sft." in text
+    assert "0.0003 in lab_sft." in explain("optimiser.learning_rate")
+
+
+def test_without_a_word_all_that_has_settings_is_listed():
+    done = CliRunner().invoke(app, ["explain"])
+    assert done.exit_code == 0 and all(name in done.output for name in TARGETS)
 
 
 def test_the_default_is_the_one_in_that_place():

@@ -6,13 +6,12 @@ from typing import Annotated
 import typer
 
 from thinkdraw.cli.grammar.options import AsJson
-from thinkdraw.errors import UserError
 
 
 def explain(
     setting: Annotated[
         str | None,
-        typer.Argument(help="A recipe or verb, RECIPE.key, a key alone, reward.NAME, judge.NAME or benchmark.NAME."),
+        typer.Argument(help="A recipe or verb, RECIPE.key, a key alone, reward.NAME, judge.NAME or benchmark.NAME; none lists all."),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/config.md: all settings of all recipes.")] = False,
     json_: AsJson = False,
@@ -21,8 +20,7 @@ def explain(
 
     Example: thinkdraw explain grpo.clip_high
     """
-    from thinkdraw.settings.catalog import TARGETS
-    from thinkdraw.settings.explain import as_rows
+    from thinkdraw.settings.explain import as_rows, overview
     from thinkdraw.settings.explain import explain as explained
 
     if markdown:
@@ -30,6 +28,6 @@ def explain(
 
         print(page(), end="")
     elif setting is None:
-        raise UserError(f"name what to explain: one of {', '.join(TARGETS)}, or a setting such as grpo.clip_high.")
+        print(overview())
     else:
         print(json.dumps(as_rows(setting), indent=2, ensure_ascii=False) if json_ else explained(setting))

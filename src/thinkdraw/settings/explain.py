@@ -40,6 +40,14 @@ def explain(word: str) -> str:
     return "\n\n".join(_same_text(same) for same in _grouped(matches))
 
 
+def overview() -> str:
+    """Name everything that has settings, with a sentence for each."""
+    width = max(map(len, TARGETS)) + 2
+    lines = [f"{name:{width}}{target.about}" for name, target in TARGETS.items()]
+    more = "thinkdraw explain grpo · grpo.clip_high · clip_high · reward.lab-detector · judge.vlm · benchmark.dpg"
+    return "\n".join([*lines, "", more])
+
+
 def as_rows(word: str) -> list[JsonObject]:
     """Explain the same to a program, a row for each setting. Raises UserError."""
     if made := _maker(word):
@@ -112,7 +120,7 @@ def _target_text(name: str) -> str:
     settings = [each for each in settings_of(name) if "." not in each.key]
     head = [f"{name}: {target.about}", f"    {target.command}"]
     if names := [config for config, path in shipped_configs().items() if recipe_of(path) == name]:
-        head += textwrap.wrap(f"shipped: {', '.join(names)}", _width(), initial_indent="    ", subsequent_indent="    ")
+        head += _wrapped(f"shipped: {', '.join(names)}")
     texts = [_text(name, each, _inner_hint(name, each)) for each in settings]
     also = [other for other in TARGETS for each in settings_of(other) if each.key == name]
     tail = [f"Also a setting: {', '.join(f'{other}.{name}' for other in also)}."] if also else []
@@ -124,20 +132,31 @@ def _section_text(target: str, key: str, settings: Sequence[Setting]) -> str:
     key = _without_places(key)
     texts = []
     for setting in settings:
-        lines = [_text(target, setting, "")]
-        if setting.plain_key == key and not setting.sections and setting.plain_key != "recipe":
-            lines += [f"    in {config}: {text}" for config, text in shipped_values(target, setting.key)]
-        texts.append("\n".join(lines))
+        is_it = setting.plain_key == key and not setting.sections
+        texts.append("\n".join([_text(target, setting, ""), *(_shipped_lines([(target, setting)]) if is_it else ())]))
     return "\n\n".join(texts)
 
 
 def _same_text(same: Sequence[Named]) -> str:
     """Tell a setting that several targets have once."""
-    lines = [_text(*same[0], "")]
+    lines = [_text(*same[0], _inner_hint(*same[0]))]
+    lines += () if same[0][1].sections else _shipped_lines(same)
     if others := [f"{target}.{setting.key}" for target, setting in same[1:]]:
-        also = f"The same: {', '.join(others)}."
-        lines += textwrap.wrap(also, _width(), initial_indent="    ", subsequent_indent="    ")
+        lines += _wrapped(f"The same: {', '.join(others)}.")
     return "\n".join(lines)
+
+
+def _shipped_lines(same: Sequence[Named]) -> list[str]:
+    """Say what the shipped configurations set, those of one value together."""
+    values: dict[str, list[str]] = {}
+    for target, setting in same:
+        for config, value in shipped_values(target, setting.key) if setting.plain_key != "recipe" else ():
+            values.setdefault(value, []).append(config)
+    return [line for value, configs in values.items() for line in _wrapped(f"{value} in {', '.join(configs)}.")]
+
+
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, _width(), initial_indent="    ", subsequent_indent="    ")
 
 
 def _grouped(matches: Sequence[Named]) -> list[list[Named]]:
@@ -158,10 +177,7 @@ def _text(target: str, setting: Setting, hint: str) -> str:
     lines = [setting.description, f"{setting.kind[0].upper()}{setting.kind[1:]}.{hint}"]
     if not is_short and not setting.sections:
         lines.append(f"By default {default}.")
-    width = _width()
-    return "\n".join(
-        [head, *(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ") for line in lines)]
-    )
+    return "\n".join([head, *(part for line in lines for part in _wrapped(line))])
 
 
 def _inner_hint(target: str, setting: Setting) -> str:

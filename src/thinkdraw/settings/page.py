@@ -112,7 +112,7 @@ def _users(section: str, schemas: Mapping[str, JsonMapping], sections: JsonMappi
 
 def _title(section: str) -> str:
     """Say a section's name in words: OptimiserSettings → Optimiser settings."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", section).lower()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", section).lower().replace(" config", " settings")
     return words[0].upper() + words[1:]
 
 

@@ -40,7 +40,8 @@ class EvaluationSettings(StrictModel):
         default=40,
         ge=0,
         multiple_of=2,
-        description="Understanding questions of each type, half with yes for an answer; 0 asks none.",
+        description="Understanding questions of each type, half with yes for an answer; 0 asks none. "
+        "compare and sweep ask none, whatever it says.",
     )
     seed: int = Field(default=0, ge=0, description="Seed of the pictures; the same for everything that is compared.")
 
