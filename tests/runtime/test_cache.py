@@ -103,7 +103,7 @@ def test_a_full_disk_is_said_to_be_full_and_costs_no_answer(tmp_path):
     cache = AnswerCache(tmp_path / "c")
     cache.put("j", "r", {"a": 1})
     cache._connection().execute("PRAGMA max_page_count = 8")
-    with pytest.raises(UserError, match="disk is full: free space on it and go on; the verdicts that are there stay"):
+    with pytest.raises(UserError, match=r"disk is full: free space on it and go on\. The verdicts in it are safe"):
         cache.put("j", "r", {f"k{i}": "y" * 200 for i in range(1000)})
     assert cache.get("j", "r", ["a"]) == {"a": 1} and len(cache) == 1
 
@@ -112,7 +112,7 @@ def test_an_answer_that_was_changed_on_the_disk_is_asked_for_again(tmp_path):
     cache = AnswerCache(tmp_path / "c")
     cache.put("j", "r", {"a": {"reward": 0.25}, "b": {"reward": 0.5}})
     cache._connection().execute("UPDATE answers SET answer = '{\"reward\": 0.75}' WHERE content = 'a'")
-    with pytest.warns(UserWarning, match="1 answers are not what was written; they are asked for again"):
+    with pytest.warns(UserWarning, match="1 answers are not what was written, and the judge is asked again"):
         assert cache.get("j", "r", ["a", "b"]) == {"b": {"reward": 0.5}}
     cache.put("j", "r", {"a": {"reward": 0.25}})
     assert cache.get("j", "r", ["a"]) == {"a": {"reward": 0.25}}

@@ -160,14 +160,14 @@ def test_an_answer_is_not_asked_for_packed_and_taken_so_if_it_comes():
 def test_what_would_unpack_to_more_is_not_unpacked(monkeypatch):
     monkeypatch.setattr(http, "MAX_REPLY", 1000)
     sizes: list[int] = []
-    unpacked = http._unpacked
+    unpacked = http._read_body
 
     async def counted(response):
         content = await unpacked(response)
         sizes.append(len(content))
         return content
 
-    monkeypatch.setattr(http, "_unpacked", counted)
+    monkeypatch.setattr(http, "_read_body", counted)
     bomb = gzip.compress(b" " * 5_000_000)
     for client in (HttpClient, None):
         with server(lambda n: (200, bomb, {"content-encoding": "gzip"})) as (url, _):
@@ -286,7 +286,7 @@ def test_the_breaker_opens_after_failures_in_a_row_and_one_answer_closes_it():
 
 
 def test_pauses_double_within_half_to_all_and_end_at_a_bound():
-    patience = RetryPolicy(timeout_s=1, retries=9, backoff_s=0.5, max_pause_s=20)
+    retry_policy = RetryPolicy(timeout_s=1, retries=9, backoff_s=0.5, max_pause_s=20)
     for tries, whole in ((0, 0.5), (1, 1.0), (3, 4.0), (9, 20.0)):
-        pauses = [patience.pause_s(tries) for _ in range(50)]
+        pauses = [retry_policy.pause_s(tries) for _ in range(50)]
         assert whole / 2 <= min(pauses) < max(pauses) <= whole

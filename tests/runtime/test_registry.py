@@ -56,7 +56,7 @@ def test_a_module_that_cannot_be_imported_says_what_it_raised(tmp_path, monkeypa
 def test_nothing_of_pythons_own_library_is_called_or_even_imported(name, monkeypatch):
     imported = []
     monkeypatch.setattr("thinkdraw.runtime.registry._import", imported.append)
-    with pytest.raises(UserError, match=r"Python's own library.*nothing of it is run"):
+    with pytest.raises(UserError, match=r"Python's own library.*was not called"):
         find("reward", {}, name)
     assert not imported
 
@@ -75,7 +75,7 @@ def test_a_function_of_the_library_under_a_users_name_is_still_the_librarys(tmp_
     (tmp_path / "helpful_rewards.py").write_text("from os import system as reward\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", sys.path[:])
-    with pytest.raises(UserError, match="of Python's own library"):
+    with pytest.raises(UserError, match="belongs to Python's own library"):
         find("reward", {}, "helpful_rewards:reward")
 
 

@@ -59,7 +59,7 @@ def test_rows_that_changed_are_refused_or_taken_up_and_said(tmp_path, policy, ca
     assert (config.out / "metrics.jsonl").read_text() == before
     capsys.readouterr()
     sft.run(more.model_copy(update={"changed_inputs": "take"}))
-    assert "taken up from step 1 on" in capsys.readouterr().err
+    assert "the new content is read from step 1 on" in capsys.readouterr().err
     assert json.loads((config.out / "inputs.json").read_text())["data.source"]["since"] == 1
 
 

@@ -1,1 +1,1 @@
-"""What every run needs around the mathematics: files, metrics, checkpoints, devices."""
+"""What every run needs around the mathematics: files, metrics, devices, HTTP."""

@@ -1,7 +1,7 @@
-"""What judges said, by the content that they were asked about, in one SQLite file that several processes may share.
+"""Judges' answers by the content they were about, in one SQLite file.
 
-A key is the judge's name, its revision (settings and weights) and a hash of everything that it was shown, so that
-another judge, another checkpoint or another picture never finds this one's answer.
+Several processes may share the file. A key is the judge's name, its revision (settings and weights) and a hash of everything that
+the judge was shown. So another judge, another checkpoint or another picture never gets this one's answer.
 """
 
 import hashlib
@@ -31,12 +31,12 @@ _BUSY_S = 60
 
 
 class AnswerCache:
-    """JSON values by (judge, revision, content), on disk when `put` returns; the oldest leave first.
+    """JSON values by (judge, revision, content), on disk when `put` returns.
 
-    Each has a digest: one that is not what was put is left out, and said, so that it is asked for again.
+    Each value has a digest. A value that does not match its digest is left out with a warning, so that the judge is asked again.
 
-    max_answers: how many are kept; 0.2 to 0.4 kB each. Machines share it where their disk keeps locks, as NFS 4 does.
-    Raises UserError for a file that is no such cache, or cannot be written.
+    max_answers: how many are kept, the newest; each takes 0.2 to 0.4 kB. Machines may share the file where their disk keeps locks, as
+    NFS 4 does. Raises UserError for a file that is no such cache, or that cannot be written.
     """
 
     def __init__(self, path: Path | str, max_answers: int = 1_000_000):
@@ -50,37 +50,38 @@ class AnswerCache:
             self._add_digests(connection)
 
     def get(self, judge: str, revision: str, contents: Sequence[str]) -> JsonObject:
-        """The answers that are there, by content."""
-        found: JsonObject = {}
+        """Look answers up by content; contents without an answer are left out."""
+        answers: JsonObject = {}
         num_damaged = 0
         with self._transaction("DEFERRED") as connection:
             for begin in range(0, len(contents), _VARIABLES):
-                some = contents[begin : begin + _VARIABLES]
-                marks = ",".join("?" * len(some))
+                batch = contents[begin : begin + _VARIABLES]
+                marks = ",".join("?" * len(batch))
                 where = f"WHERE judge = ? AND revision = ? AND content IN ({marks})"
                 query = f"SELECT content, answer, digest FROM answers {where}"
-                for content, text, digest in connection.execute(query, (judge, revision, *some)):
+                for content, text, digest in connection.execute(query, (judge, revision, *batch)):
                     if digest == _digest(judge, revision, content, text):
-                        found[content] = json.loads(text)
+                        answers[content] = json.loads(text)
                     else:
                         num_damaged += 1
         if num_damaged:
             warnings.warn(
-                f"cache {self.path}: {num_damaged} answers are not what was written; they are asked for again. "
+                f"cache {self.path}: {num_damaged} answers are not what was written, and the judge is asked again. "
                 "Check that disk.",
                 stacklevel=2,
             )
-        return found
+        return answers
 
     def put(self, judge: str, revision: str, answers: JsonMapping) -> None:
-        """Keep the answers; one that is there already is replaced, and counts as new."""
+        """Store answers; one that is there already is replaced and counts as new."""
         texts = {content: json.dumps(answer, allow_nan=False) for content, answer in answers.items()}
         rows = [(judge, revision, c, text, _digest(judge, revision, c, text)) for c, text in texts.items()]
         with self._transaction() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO answers (judge, revision, content, answer, digest) VALUES (?, ?, ?, ?, ?)", rows
             )
-            # Numbers rise with age, and gaps make this leave a few more out than it must: no counting of a large table.
+            # By number and not by count, because counting a large table is slow. Replaced answers leave gaps in the numbers,
+            # so this may delete a few more than it must.
             connection.execute(
                 "DELETE FROM answers WHERE number <= (SELECT MAX(number) FROM answers) - ?", (self.max_answers,)
             )
@@ -105,14 +106,14 @@ class AnswerCache:
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:
-                    with suppress(sqlite3.Error):  # a full disk has undone it already
+                    with suppress(sqlite3.Error):  # on a full disk SQLite has rolled back already
                         connection.execute("ROLLBACK")
                     raise
             except (sqlite3.Error, OSError) as error:
                 raise sqlite_problem(f"cache {self.path}", error, "verdicts") from error
 
     def _add_digests(self, connection: sqlite3.Connection) -> None:
-        """Give digests to the answers of a file from before there were any; they are taken as they are."""
+        """Give digests to answers of an older file; their values are trusted as they are."""
         if "digest" not in [row[1] for row in connection.execute("PRAGMA table_info(answers)")]:
             warnings.warn(f"cache {self.path} was written without digests; its answers get them now.", stacklevel=4)
             connection.execute("ALTER TABLE answers ADD COLUMN digest TEXT")
@@ -120,10 +121,11 @@ class AnswerCache:
             connection.execute("UPDATE answers SET digest = answer_digest(judge, revision, content, answer)")
 
     def _connection(self) -> sqlite3.Connection:
-        """This process's own: a connection that came through a fork would damage the file."""
+        """Open this process's own connection: one inherited by a fork damages the file."""
         if self._opened is None or self._opened[0] != os.getpid():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             connection = sqlite3.connect(self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+            # Not WAL: its shared memory does not work over a network file system.
             connection.execute("PRAGMA journal_mode = TRUNCATE")
             connection.execute("PRAGMA synchronous = NORMAL")
             self._opened = (os.getpid(), connection)
@@ -131,5 +133,5 @@ class AnswerCache:
 
 
 def _digest(*parts: object) -> str:
-    """The first 64 bits of the SHA-256 of a key and its answer."""
+    """Return the first 64 bits of the SHA-256 of a key and its answer."""
     return hashlib.sha256(json.dumps([str(part) for part in parts]).encode()).hexdigest()[:16]

@@ -1,8 +1,8 @@
 """Checkpoints: which folders are complete, and trainer state without pickle.
 
-A checkpoint is `checkpoints/step_000100/`: a Hugging Face model folder, the trainer state, and `complete.json`, written
-last. A folder without `complete.json` is not a checkpoint. Tensors of the state that are spread over processes are in the
-folder `trainer_state`, which any number of processes can read.
+A checkpoint is `checkpoints/step_000100/`: a Hugging Face model folder, the trainer state, and `complete.json`, which is written
+last. A folder without `complete.json` is not a checkpoint. Sharded tensors of the state are in the folder `trainer_state`, which
+any number of processes can read.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ _TENSORS, _SHARDS = "trainer_state.safetensors", "trainer_state"
 
 
 def save_trainer_state(directory: Path | str, state: State, is_main: bool = True) -> PendingWrite | None:
-    """Write nested dicts and lists of tensors, numbers, strings and None: tensors to safetensors, the rest to JSON.
+    """Write nested dicts and lists: tensors to safetensors, the rest to JSON.
 
-    Dict keys: strings or ints. Raises TypeError naming the place of anything else, UserError if the disk refuses.
-    A state with tensors that are spread over processes is saved by all of them, what is not spread by the main one; then
-    the shards are still being written when this returns.
+    Dict keys: strings or ints. Values: tensors, numbers, strings and None. Raises TypeError that names where anything else is, and
+    UserError if the disk refuses. With sharded tensors (DTensor) all processes call this: each writes its shards, and the main process
+    writes the rest. The shards are then still being written when this returns.
     """
     directory = Path(directory)
     tensors: dict[str, torch.Tensor] = {}
@@ -64,9 +64,9 @@ def _save_whole(directory: Path, rest: object, tensors: dict[str, torch.Tensor])
 
 
 def load_trainer_state(directory: Path | str) -> State:
-    """Read what `save_trainer_state` wrote, tensors on the CPU; those that were spread are `StoredTensor`, to be read by `restore`.
+    """Read what `save_trainer_state` wrote, tensors on the CPU.
 
-    Raises UserError if it is missing or damaged.
+    Sharded tensors come as `StoredTensor`, which `restore` reads. Raises UserError if the state is missing or damaged.
     """
     directory = Path(directory)
     check_digests(directory)
@@ -80,7 +80,10 @@ def load_trainer_state(directory: Path | str) -> State:
 
 
 def _encode(value: object, where: str, tensors: dict[str, torch.Tensor]) -> object:
-    """JSON for `value`; what JSON lacks becomes {"__tag__": …}, and tensors are put into `tensors` under `where`."""
+    """Convert `value` to JSON, and collect its tensors in `tensors` under `where`.
+
+    What JSON lacks becomes {"__tag__": …}.
+    """
     if isinstance(value, DTensor):
         tensors[where] = value.detach()
         return {"__sharded__": where}
@@ -109,7 +112,10 @@ def _encode(value: object, where: str, tensors: dict[str, torch.Tensor]) -> obje
 
 
 def _unshare(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same tensors with one storage each: safetensors refuses shared ones, tied weights for example."""
+    """Give each tensor its own storage: safetensors refuses shared storage.
+
+    Tied weights share theirs, for example.
+    """
     seen: set[int] = set()
     unshared = {}
     for name, tensor in tensors.items():
@@ -139,16 +145,19 @@ def _decode(value: Any, tensors: dict[str, torch.Tensor], shards: Path) -> Any:
 
 @contextmanager
 def write_checkpoint(run_dir: Path | str, step: int) -> Iterator[Path]:
-    """Yield a folder to save into; when the block ends it becomes `checkpoints/step_%06d`, marked complete."""
+    """Yield a folder to save into; at the end it becomes a complete checkpoint.
+
+    The folder is then `checkpoints/step_%06d`, with the digest of each file in `complete.json`.
+    """
     with atomic_directory(Path(run_dir) / "checkpoints" / f"step_{step:06d}") as directory:
         yield directory
         write_sealed(directory / MARKER, {"step": step, "files": _digests(directory, _files(directory))})
 
 
 def check_digests(directory: Path | str) -> None:
-    """Raise UserError unless a checkpoint's files are those that were written; an older one without digests passes.
+    """Raise UserError unless a checkpoint's files are those that were written.
 
-    A folder that no run wrote, a published model say, has none either.
+    Older checkpoints have no digests and pass. So does a folder that no run wrote, such as a published model.
     """
     directory = Path(directory)
     if not (directory / MARKER).is_file():
@@ -156,10 +165,10 @@ def check_digests(directory: Path | str) -> None:
     way_out = "Go on from an earlier checkpoint: remove this one."
     written = read_sealed(directory / MARKER, way_out).get("files") or {}
     with name_file_in_errors(directory, way_out):
-        found = _digests(directory, [name for name in written if (directory / name).is_file()])
+        present = _digests(directory, [name for name in written if (directory / name).is_file()])
     for name, digest in written.items():
-        if found.get(name) != digest:
-            why = "is not what was written: a part of it is damaged" if name in found else "is missing"
+        if present.get(name) != digest:
+            why = "is not what was written: a part of it is damaged" if name in present else "is missing"
             raise UserError(f"{directory / name} {why}. {way_out}")
 
 
@@ -168,7 +177,7 @@ def _files(directory: Path) -> list[str]:
 
 
 def _digests(directory: Path, names: Collection[str]) -> dict[str, str]:
-    """Name → SHA-256 of files, several at once: of large checkpoints that takes seconds."""
+    """Map names to the SHA-256 of their files."""
 
     def of(name: str) -> str:
         with (directory / name).open("rb") as file:
@@ -179,26 +188,26 @@ def _digests(directory: Path, names: Collection[str]) -> dict[str, str]:
 
 
 def checkpoint_step(checkpoint: Path | str) -> int | None:
-    """The step in a name of the form step_000100, or None for other names."""
+    """Read the step from a name like step_000100; None for other names."""
     match = re.fullmatch(r"step_(\d{6,})", Path(checkpoint).name)
     return int(match[1]) if match else None
 
 
 def _steps(run_dir: Path | str) -> list[tuple[int, Path]]:
-    """(step, folder) of all folders named like a checkpoint, complete or not, in ascending order."""
+    """List (step, folder) of all folders named like a checkpoint, complete or not."""
     folders = Path(run_dir, "checkpoints").glob("step_*")
     return sorted((step, f) for f in folders if f.is_dir() and (step := checkpoint_step(f)) is not None)
 
 
 def latest_checkpoint(run_dir: Path | str) -> Path | None:
-    """The complete checkpoint with the highest step, or None."""
+    """Return the complete checkpoint with the highest step, or None."""
     return max(((s, f) for s, f in _steps(run_dir) if (f / MARKER).is_file()), default=(0, None))[1]
 
 
 def refuse_incomplete(what: str) -> None:
-    """Raise UserError for a folder that is no whole model, as far as its files tell without being loaded.
+    """Raise UserError for a folder that cannot be a whole model.
 
-    what: its kind and path, "policy runs/mine"; a path that is no folder here is left to others.
+    Looks at the files without loading them. what: kind and path, such as "policy runs/mine". A path that is no folder here passes.
     """
     folder = Path(what.partition(" ")[2])
     if not folder.is_dir():
@@ -227,16 +236,17 @@ def refuse_incomplete(what: str) -> None:
 
 
 def _json_of(file: Path) -> State:
-    """A JSON object, or an empty one of a file that holds none: whoever loads it says what is wrong."""
+    """Read a JSON object; {} for a damaged file, whose loader says what is wrong."""
     with suppress(UserError):
         return read_json_object(file, "")
     return {}
 
 
 def prune_checkpoints(run_dir: Path | str, keep: int, also_keep: Collection[str] = ()) -> list[str]:
-    """Delete all but the newest `keep` complete checkpoints and those named in `also_keep`; return the names deleted.
+    """Delete old checkpoints and return their names.
 
-    Incomplete folders older than the newest complete checkpoint are deleted too; newer ones are left alone.
+    Keeps the newest `keep` complete ones and those named in `also_keep`. Incomplete folders older than the newest complete checkpoint
+    are deleted too; newer ones are left alone, because a process may still be writing them.
     """
     if keep < 1:
         raise ValueError(f"keep={keep}: pruning must leave at least one checkpoint to resume from. Use keep=1 or more.")

@@ -1,4 +1,4 @@
-"""Escapes special tokens in texts: a question may spell one, which must not act."""
+"""Keeps special tokens that a user's text spells out from acting as such."""
 
 import re
 from collections.abc import Callable

@@ -13,9 +13,9 @@ from thinkdraw.errors import UserError
 
 
 def pick_device(name: str = "auto") -> torch.device:
-    """The device called `name`; "auto" takes CUDA, then Apple's MPS, then the CPU.
+    """Return the device called `name`; "auto" takes CUDA, then MPS, then the CPU.
 
-    Raises UserError for a name torch does not know and for a device that this machine lacks.
+    Raises UserError for a name that torch does not know and for a device that this machine lacks.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -33,7 +33,10 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def autocast(device: torch.device | str, precision: str) -> AbstractContextManager:
-    """Context in which forward passes run at `precision`: "fp32" changes nothing, "bf16" is torch's autocast."""
+    """Return the context for forward passes at `precision`.
+
+    "fp32" changes nothing, "bf16" is torch's autocast.
+    """
     if precision == "fp32":
         return nullcontext()
     if precision == "bf16":
@@ -42,25 +45,31 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
 
 
 def matmul_dtype(device: torch.device, dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which weights of `dtype` are multiplied here: autocast's where that is on."""
+    """Return the dtype in which weights of `dtype` are multiplied on `device`.
+
+    It is autocast's where autocast is on.
+    """
     return torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else dtype
 
 
 @cache
 def warm_up_vector_math() -> None:
-    """Let torch's vector functions get ready on one thread, once per process.
+    """Initialise torch's vector functions on one thread, once per process.
 
-    Intel MKL's, which torch calls for them on a CPU, do so when first called. Where two threads did at once, one of them was
-    seen (torch 2.13, one process in twenty) to compute its half of the first cosines with about 11 bits: rollouts of the
-    first batch off by 7e-4 nats.
+    On a CPU torch calls Intel MKL's vector functions, which initialise at their first call. Two threads that call first at the same
+    time race: with torch 2.13 one process in twenty computed half of its first cosines with about 11 bits, and the log-probs of the
+    first batch were off by 7e-4 nats.
     """
-    few = torch.full((4,), 0.5)  # too few for a second thread
+    values = torch.full((4,), 0.5)  # too few for a second thread
     for function in (torch.cos, torch.sin, torch.exp, torch.log, torch.log1p, torch.tanh, torch.erf, torch.sqrt):
-        function(few)
+        function(values)
 
 
 def set_threads(num_threads: int | None) -> int:
-    """Let torch use `num_threads` CPU threads, None for its own choice, which follows OMP_NUM_THREADS; return them."""
+    """Let torch use `num_threads` CPU threads, and return how many it uses.
+
+    None leaves torch's own choice, which follows OMP_NUM_THREADS.
+    """
     if num_threads is not None:
         if num_threads < 1:
             raise UserError(f"num_threads={num_threads}: must be at least 1, or null for torch's own choice.")
@@ -69,7 +78,10 @@ def set_threads(num_threads: int | None) -> int:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 matrices natively; without, bf16 on the CPU is slower than fp32."""
+    """Tell whether this CPU multiplies bf16 matrices natively.
+
+    Where it does not, bf16 on the CPU is slower than fp32.
+    """
     # Private names of torch.cpu, looked up softly because they come and go between releases.
     probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(bool(probe()) for name in probes if callable(probe := getattr(torch.cpu, name, None)))
@@ -77,15 +89,16 @@ def cpu_has_bf16() -> bool:
 
 GRAPH_CAPTURE_LOCK = threading.Lock()  # held while a CUDA graph is recorded
 _own_streams: dict[tuple[torch.device, str], torch.cuda.Stream] = {}
-_making_a_stream = threading.Lock()
+_STREAMS_LOCK = threading.Lock()
 
 
 def own_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
-    """The process's one CUDA stream for a purpose, which no other purpose has.
+    """Return the process's one CUDA stream for a purpose; no other purpose shares it.
 
-    torch hands out the same 32 again and again; and its cache keeps memory apart for every stream that has used some.
+    torch hands out the same 32 streams again and again, so two purposes could get the same one. Its memory cache keeps blocks apart
+    by stream, so more streams than needed would cost memory.
     """
-    with torch.cuda.device(device), _making_a_stream:
+    with torch.cuda.device(device), _STREAMS_LOCK:
         device = torch.device("cuda", torch.cuda.current_device())
         taken = {key: stream for key, stream in _own_streams.items() if key[0] == device}
         while (device, purpose) not in taken:
@@ -96,29 +109,35 @@ def own_stream(device: torch.device, purpose: str) -> torch.cuda.Stream:
 
 
 def free_cached_memory() -> None:
-    """Give the memory that torch keeps for itself back to the GPUs; it refuses that while a CUDA graph is recorded."""
+    """Return torch's cached memory to the GPUs.
+
+    torch refuses that while a CUDA graph is recorded, so this waits for the recording to end.
+    """
     if torch.cuda.is_available():
         with GRAPH_CAPTURE_LOCK:
             torch.cuda.empty_cache()
 
 
 class SideStream:
-    """On a CUDA device the work of another thread beside this one's, which would else queue behind it; elsewhere nothing."""
+    """Runs another thread's GPU work beside this thread's, instead of behind it.
+
+    On devices other than CUDA it does nothing.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._stream = own_stream(device, "beside") if device.type == "cuda" else None
 
-    def queued(self) -> torch.cuda.Event | torch.Event | None:
-        """What this thread has asked of the device so far: an event, None where there is no stream."""
+    def record_event(self) -> torch.cuda.Event | torch.Event | None:
+        """Record an event after this thread's work so far; None without a stream."""
         return None if self._stream is None else torch.cuda.current_stream(self._stream.device).record_event()
 
     @contextmanager
-    def after(self, queued: torch.cuda.Event | torch.Event | None) -> Iterator[None]:
-        """Inside, work begins when `queued` is done; on leaving it is done itself."""
-        if self._stream is None or queued is None:
+    def after(self, event: torch.cuda.Event | torch.Event | None) -> Iterator[None]:
+        """Start the block's work when `event` is done, and finish it before leaving."""
+        if self._stream is None or event is None:
             yield
             return
         with torch.cuda.stream(self._stream):
-            self._stream.wait_event(queued)
+            self._stream.wait_event(event)
             yield
             self._stream.synchronize()

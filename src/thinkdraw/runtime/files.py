@@ -1,4 +1,7 @@
-"""Writing files so that a killed process or a full disk never leaves half of one, and two processes never mix theirs."""
+"""Writes files whole or not at all, and keeps two processes from mixing theirs.
+
+A killed process or a full disk leaves the old file or the new one, never half of one.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ _C = TypeVar("_C", bound=HasOut)
 
 
 def write_error(path: Path, error: OSError) -> UserError:
-    """The UserError for a failed write: names the path, the cause and what to do."""
+    """Make the UserError for a failed write: the path, the cause and what to do."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         way_out = "Free space on that disk or choose another folder; nothing that was there before is damaged"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -53,31 +56,32 @@ def write_error(path: Path, error: OSError) -> UserError:
 
 @contextmanager
 def only_writer(folder: Path | str) -> Iterator[None]:
-    """Be the only process that writes to `folder`, here and on other machines, until the block ends or the process dies.
+    """Be the only process that writes to `folder` while the block runs.
 
-    A missing folder is made, and removed if it is still empty at the end. Leftovers of killed writers are cleaned up.
-    Raises UserError where another process, or this one already, writes to it, and where the disk refuses.
+    This holds across machines that share the disk, and ends if the process dies. A missing folder is created, and removed again if it
+    is still empty at the end. Leftovers of killed writers are cleaned up. Raises UserError where another process, or this one already,
+    writes to the folder, and where the disk refuses.
     """
     folder = Path(folder)
-    made: list[Path] = []
+    new_folders: list[Path] = []
     try:
         try:
-            made += [place for place in (folder, *folder.parents) if not place.exists()]
+            new_folders += [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(parents=True, exist_ok=True)
             lock = take_lock(folder / _WRITER)
         except OSError as error:
             raise write_error(folder, error) from error
         if lock is None:
             raise UserError(
-                f"{folder} is being written to by {_holder(folder / _WRITER)}. Wait until it has ended or stop it, or "
+                f"{folder} is being written to by {_holder(folder / _WRITER)}. Wait until it has ended, stop it, or "
                 "choose another folder."
             )
         try:
-            if not lock.is_sure:
+            if not lock.is_exclusive:
                 warnings.warn(
-                    f"the disk of {folder} has no locks: see to it that no second process writes to it.", stacklevel=3
+                    f"the disk of {folder} has no locks: make sure that no second process writes to it.", stacklevel=3
                 )
-            with suppress(OSError):  # a full disk shall not stop a run that writes nothing more
+            with suppress(OSError):  # a full disk must not stop a run that has nothing left to write
                 os.ftruncate(lock.descriptor, 0)
                 os.write(lock.descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
             sweep_leftovers(folder)
@@ -85,13 +89,13 @@ def only_writer(folder: Path | str) -> Iterator[None]:
         finally:
             lock.release()
     finally:
-        with suppress(OSError):  # the first that is not empty ends it
-            for place in made:
-                place.rmdir()
+        with suppress(OSError):  # innermost first; the first folder with content ends it
+            for path in new_folders:
+                path.rmdir()
 
 
 def only_writer_of_out(run: Callable[Concatenate[_C, _P], _R]) -> Callable[Concatenate[_C, _P], _R]:
-    """Make a recipe the only writer of its configuration's `out`, which it then finds made."""
+    """Make a recipe the only writer of its configuration's `out`, which is created."""
 
     @wraps(run)
     def alone(config: _C, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -102,22 +106,26 @@ def only_writer_of_out(run: Callable[Concatenate[_C, _P], _R]) -> Callable[Conca
 
 
 def _holder(path: Path) -> str:
+    """Name the process that holds the lock at `path`, as far as the lock file says."""
     with suppress(OSError):
-        if said := path.read_text(encoding="utf-8", errors="replace").strip():
-            return said[:100]
+        if name := path.read_text(encoding="utf-8", errors="replace").strip():
+            return name[:100]
     return "another process"
 
 
 @contextmanager
 def _siblings(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Yield (the .tmp to write to, the .old to move aside to) of a new token, whose lock is held inside the block."""
+    """Yield new paths beside `path`, .tmp to write to and .old to move aside to.
+
+    The lock that protects them is held while the block runs.
+    """
     token = secrets.token_hex(4)
     temporary, aside, lock = (path.with_name(f".{path.name}.{token}.{kind}") for kind in ("tmp", "old", "lock"))
     held = None
     try:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            while held is None:  # a sweep may look at it for a moment
+            while held is None:  # another process's sweep may hold it for a moment
                 held = take_lock(lock)
         except OSError as error:
             raise write_error(path, error) from error
@@ -145,7 +153,7 @@ def _fsync_folder(path: Path) -> None:
 
 @contextmanager
 def atomic_file(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; what was written there becomes `path` when the block ends.
+    """Yield a temporary path; what the block writes there becomes `path`.
 
     If the block raises, the temporary file is removed and `path` stays as it was. Missing parents are created.
     Raises UserError where the disk refuses.
@@ -154,9 +162,10 @@ def atomic_file(path: Path | str) -> Iterator[Path]:
     with _siblings(path) as (temporary, _):
         try:
             yield temporary
+            # Content before name: after a crash, a rename may reach the disk without data that was not synced before it.
             _fsync(temporary)
             os.replace(temporary, path)
-            _fsync_folder(path.parent)
+            _fsync_folder(path.parent)  # the rename itself
         except OSError as error:
             raise write_error(path, error) from error
 
@@ -173,15 +182,18 @@ def atomic_write_text(path: Path | str, text: str) -> None:
 
 
 def atomic_write_json(path: Path | str, value: object) -> None:
-    """Write `value` as indented JSON to `path`. Raises ValueError for NaN and infinity, which JSON does not have."""
+    """Write `value` as indented JSON to `path`.
+
+    Raises ValueError for NaN and infinity, which JSON does not have.
+    """
     atomic_write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
 def atomic_directory(path: Path | str) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes the place of `path` when the block ends.
+    """Yield an empty folder that takes the place of `path` when the block ends.
 
-    A folder that stood at `path` stays complete until the new one is; if the block raises, it stays for good.
+    A folder that stood at `path` stays complete until the new one is, and for good if the block raises.
     One writer per path at a time. Raises UserError where the disk refuses or is full.
     """
     path = Path(path)
@@ -194,7 +206,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         try:
             yield temporary
         except OSError as error:
-            # Other errors of the caller's own code, a missing input file say, are not about this folder.
+            # Other errors come from the caller's own code, such as a missing input file, and are not about this folder.
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise write_error(path, error) from error
             raise
@@ -205,12 +217,13 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 
 
 def _publish(temporary: Path, path: Path, aside: Path) -> None:
+    """Put the finished folder `temporary` at `path`, moving an older one to `aside`."""
     for folder, _, names in os.walk(temporary):
         for name in names:
             _fsync(Path(folder) / name)
         _fsync_folder(Path(folder))
-    # A rename cannot replace a folder with content, so the old one steps aside first. Killed between the two renames,
-    # the next writer's sweep_leftovers puts it back.
+    # A rename cannot replace a folder with content, so the old folder is moved aside first. If this process is killed between
+    # the two renames, the next writer's sweep_leftovers moves it back.
     if replaces := path.is_dir():
         path.rename(aside)
     try:
@@ -224,9 +237,9 @@ def _publish(temporary: Path, path: Path, aside: Path) -> None:
 
 
 def sweep_leftovers(folder: Path | str) -> None:
-    """Remove what killed writers left in `folder`, and put back what they had moved aside; live writers are spared.
+    """Remove what killed writers left in `folder`, and restore what they moved aside.
 
-    A writer lives as long as its lock is held, wherever it runs; what has no lock file, or one that is free, is left over.
+    A writer is alive while its lock is held, on any machine. A temporary file without a lock file, or with a free lock, is a leftover.
     """
     for entry in sorted(Path(folder).iterdir()):
         if (match := _LEFTOVER.fullmatch(entry.name)) is None:
@@ -235,17 +248,17 @@ def sweep_leftovers(folder: Path | str) -> None:
             lock = take_lock(entry.with_suffix(".lock"), create=False)
         except FileNotFoundError:
             _clean(entry, entry.with_name(match["name"]))
-        except OSError:  # who knows
+        except OSError:  # nothing is known about the writer, so its files stay
             continue
         else:
-            if lock is not None and lock.is_sure:
+            if lock is not None and lock.is_exclusive:
                 _clean(entry, entry.with_name(match["name"]))
             if lock is not None:
-                lock.release(remove=lock.is_sure)
+                lock.release(remove=lock.is_exclusive)
 
 
 def _clean(entry: Path, original: Path) -> None:
-    with suppress(FileNotFoundError):  # somebody else was as quick
+    with suppress(FileNotFoundError):  # another process has cleaned it up
         if entry.suffix == ".old" and not original.exists():
             entry.rename(original)
         elif entry.is_dir():

@@ -1,4 +1,4 @@
-"""Numbers that tell tensors apart bit by bit, computed where the tensors are: no copy of them travels to be compared."""
+"""Integers that tell tensors apart bit by bit, computed on the tensors' device."""
 
 from collections.abc import Mapping
 
@@ -15,16 +15,23 @@ INTEGERS = {
 
 
 def fingerprints(tensors: Mapping[str, Tensor]) -> dict[str, int]:
-    """An integer for each tensor, that of equal bits the same on any device, NaN and −0 by their bits too."""
+    """Map each tensor's name to its fingerprint.
+
+    Tensors of equal bits have equal fingerprints on any device; NaN and −0 are compared by their bits too.
+    """
     return {name: fingerprint(tensor) for name, tensor in tensors.items()}
 
 
 @torch.no_grad()
 def fingerprint(tensor: Tensor) -> int:
-    """Sum the bits of each element times the odd number of its place, modulo 2⁶⁴: integers add up alike in any order."""
-    total, place = torch.zeros((), dtype=torch.int64, device=tensor.device), 1
-    for part in tensor.detach().flatten().split(CHUNK):
-        bits = part.contiguous().view(INTEGERS[part.itemsize]).long()
-        total += (bits * torch.arange(place, place + 2 * len(bits), 2, device=tensor.device)).sum()
-        place += 2 * len(bits)
+    """Sum each element's bits times the odd number of its index, modulo 2⁶⁴.
+
+    Integer sums do not depend on the order of addition, so every device gets the same. An odd factor is invertible modulo 2⁶⁴, so no
+    change of a single element goes unseen.
+    """
+    total, factor = torch.zeros((), dtype=torch.int64, device=tensor.device), 1
+    for chunk in tensor.detach().flatten().split(CHUNK):
+        bits = chunk.contiguous().view(INTEGERS[chunk.itemsize]).long()
+        total += (bits * torch.arange(factor, factor + 2 * len(bits), 2, device=tensor.device)).sum()
+        factor += 2 * len(bits)
     return int(total)

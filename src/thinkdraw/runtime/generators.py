@@ -1,4 +1,4 @@
-"""The global random generators of random, numpy and torch: seeded from a run's seed, saved, and put back."""
+"""Seeds, saves and restores the global generators of random, numpy and torch."""
 
 import random
 from collections.abc import Iterator
@@ -11,7 +11,10 @@ from thinkdraw.runtime.checkpoint import State
 
 
 def seed_generators(*words: int) -> None:
-    """Seed all of them, every device's too, from these numbers; other numbers give independent streams."""
+    """Seed all global generators, every device's too, from these numbers.
+
+    Other numbers give independent streams.
+    """
     seed = words[0] if len(words) == 1 else int(np.random.SeedSequence(words).generate_state(1)[0])
     random.seed(seed)
     np.random.seed(seed % (1 << 32))
@@ -19,20 +22,26 @@ def seed_generators(*words: int) -> None:
 
 
 def seed_initial_weights(seed: int) -> None:
-    """Seed them for weights that begin at random, adapters among them: the same in every process of a run."""
+    """Seed the generators for weights and adapters that begin at random.
+
+    The seed is the same in every process of a run.
+    """
     seed_generators(seed, 0, 0, 1)
 
 
 def seed_process(seed: int, rank: int, step: int = 0) -> None:
-    """Seed them for what a process draws in training, dropout for one: another stream in each process of a run.
+    """Seed the generators for what a process draws in training, such as dropout.
 
-    step: optimiser steps that the run has behind it.
+    Each process of a run gets its own stream. step: optimiser steps done so far.
     """
     seed_generators(*((seed, rank, step) if rank or step else (seed,)))
 
 
 def rng_state() -> State:
-    """Take their states (torch's of the CPU and every CUDA device), as a piece of trainer state."""
+    """Take the generators' states, as a piece of trainer state.
+
+    Of torch these are the states of the CPU and of every CUDA device.
+    """
     name, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "random": random.getstate(),
@@ -43,7 +52,10 @@ def rng_state() -> State:
 
 
 def set_rng_state(state: State) -> None:
-    """Put back what `rng_state` took; CUDA states only where as many devices are present."""
+    """Restore what `rng_state` took.
+
+    CUDA states are restored only where as many devices are present.
+    """
     random.setstate(state["random"])
     name, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, gauss))
@@ -54,7 +66,7 @@ def set_rng_state(state: State) -> None:
 
 @contextmanager
 def initial_weights(seed: int) -> Iterator[None]:
-    """Inside, weights begin as those of the run did; after it the generators go on as if nothing had been drawn."""
+    """Draw weights in the block as at the run's start, then restore the generators."""
     before = rng_state()
     seed_initial_weights(seed)
     try:

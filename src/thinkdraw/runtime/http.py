@@ -1,7 +1,7 @@
-"""Asking a server over HTTP: one client for judges, rewards, teachers and paraphrases, and the one place that sends a key.
+"""The one HTTP client for judges, rewards, teachers and paraphrases.
 
-It waits no longer than it is told, tries again after growing pauses, keeps quiet for a while towards a server that is
-gone, takes no answer without end, packed or not, follows nobody elsewhere, and never hands on a key that was repeated to it.
+It alone sends API keys. It limits waiting time and the size of answers, packed or not. It retries with growing pauses, and stops
+asking a failed server for a while. It follows no redirect, and masks its key where a server repeats it.
 """
 
 import asyncio
@@ -25,18 +25,21 @@ try:
     import httpx
 except ModuleNotFoundError as absent:
     raise UserError(
-        "asking a server needs the package httpx, which is not installed. Run `pip install 'thinkdraw[remote]'`."
+        "requests to a server need the package httpx, which is not installed. Run `pip install 'thinkdraw[remote]'`."
     ) from absent
 
 MAX_REPLY = 8_000_000  # bytes, unpacked
-# The request is at fault, and would be again; what is missing here is about time: 408, 409, 425 and 429.
+# The request itself is at fault, and a retry would fail again. Not so 408, 409, 425 and 429, which ask to come back later.
 FINAL = frozenset(range(300, 500)) - {408, 409, 425, 429}
-_JITTER = random.Random()  # of its own: the global one belongs to the run's seed
+_JITTER = random.Random()  # its own generator, because the global one follows the run's seed
 _T = TypeVar("_T")
 
 
 class NoAnswer(Exception):
-    """A request that got no usable answer. reason: a few words, for counting. status: HTTP's, None where none came."""
+    """A request that got no usable answer.
+
+    reason: a few words, for counting. status: the HTTP status, None where none came.
+    """
 
     def __init__(self, reason: str, detail: str = "", status: int | None = None, retry_after_s: float | None = None):
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -45,11 +48,11 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """timeout_s: for a whole answer, however it comes.
+    """How long to wait for an answer, and how often to ask again.
 
-    retries: more tries of a request, after pauses of about backoff_s · 2^n, at most max_pause_s. final: statuses that are
-    not tried again. break_after: requests in a row that failed with all their tries, after which nothing is asked for
-    break_s seconds; None goes on asking.
+    timeout_s: for a whole answer, however slowly it arrives. retries: further tries of a request, after pauses of about
+    backoff_s · 2^n, at most max_pause_s. final: statuses that are not tried again. break_after: so many requests in a row without an
+    answer stop all asking for break_s seconds; None goes on asking.
     """
 
     timeout_s: float
@@ -61,19 +64,24 @@ class RetryPolicy:
     final: frozenset[int] = FINAL
 
     def pause_s(self, tries: int, retry_after_s: float | None = None) -> float:
-        """Between half and all of the doubled pause, and no less than the server asks for; both are bounded.
+        """Draw a pause of half to all of the doubled one.
 
-        Half to all, so that many clients do not come back at once.
+        It is no shorter than the server asks for (`retry_after_s`); both are at most max_pause_s. It is random so that many clients do not
+        come back at once.
         """
         pause_s = backoff_pause_s(self.backoff_s, tries, self.max_pause_s) * _JITTER.uniform(0.5, 1.0)
         return max(pause_s, min(retry_after_s or 0.0, self.max_pause_s))
 
 
 class CircuitBreaker:
-    """Closed while answers come; open for break_s after `break_after` failures in a row, and then after each one more."""
+    """Stops requests to a server that has failed often.
 
-    def __init__(self, patience: RetryPolicy):
-        self._patience, self._lock = patience, threading.Lock()
+    It is closed while answers come. After `break_after` failures in a row it opens for break_s seconds, and again after each further
+    failure.
+    """
+
+    def __init__(self, retry_policy: RetryPolicy):
+        self._retry_policy, self._lock = retry_policy, threading.Lock()
         self._failures, self._open_until = 0, 0.0
 
     @property
@@ -82,81 +90,86 @@ class CircuitBreaker:
             return time.monotonic() < self._open_until
 
     def count(self, answered: bool) -> None:
-        most = self._patience.break_after
+        """Count a request's outcome."""
+        most = self._retry_policy.break_after
         with self._lock:
             self._failures = 0 if answered else self._failures + 1
             if most is not None and self._failures >= most:
-                self._open_until = time.monotonic() + self._patience.break_s
+                self._open_until = time.monotonic() + self._retry_policy.break_s
 
 
 class HttpClient:
-    """One server at `url`, asked by several threads. token: sent as a bearer's; None or "" sends none."""
+    """A client of one server at `url`, for use by several threads.
 
-    def __init__(self, url: str, token: str | None, patience: RetryPolicy, max_connections: int = 8):
-        self._client = AsyncHttpClient(url, token, patience, max_connections)
-        self.url, self.patience, self.breaker = self._client.url, patience, CircuitBreaker(patience)
+    token: sent as a bearer token; None or "" sends none.
+    """
+
+    def __init__(self, url: str, token: str | None, retry_policy: RetryPolicy, max_connections: int = 8):
+        self._client = AsyncHttpClient(url, token, retry_policy, max_connections)
+        self.url, self.retry_policy, self.breaker = self._client.url, retry_policy, CircuitBreaker(retry_policy)
         self.sends_key = bool(token)
 
     def ask(
         self, path: str, read: Callable[[bytes], _T], make_body: Callable[[], bytes] | None = None,
         retries: int | None = None,
     ) -> _T:  # fmt: skip
-        """What `read` makes of the answer. Raises NoAnswer when the last try failed too.
+        """Ask, and return what `read` makes of the answer.
 
-        make_body: of a POST, called once; a GET without. read: raises NoAnswer for what it cannot use, which is then
-        asked for again. retries: in place of the patience's.
+        make_body: makes the body of a POST, and is called once; None sends a GET. read: raises NoAnswer for an answer that it cannot use,
+        which counts as a failed try. retries: replaces the policy's. Raises NoAnswer when the last try has failed too.
         """
         if self.breaker.is_open:
-            raise NoAnswer(f"{self.url} was not asked", "it has not answered lately")
+            raise NoAnswer(f"{self.url} was not asked", "its last requests failed")
         body = make_body() if make_body is not None else None
-        retries = self.patience.retries if retries is None else retries
+        retries = self.retry_policy.retries if retries is None else retries
         for tries in range(retries + 1):
             try:
                 answer = read(self.send(path, body))
             except NoAnswer as failure:
-                if failure.status in self.patience.final:
+                if failure.status in self.retry_policy.final:
                     raise
                 if tries == retries:
                     self.breaker.count(answered=False)
                     raise
-                time.sleep(self.patience.pause_s(tries, failure.retry_after_s))
+                time.sleep(self.retry_policy.pause_s(tries, failure.retry_after_s))
             else:
                 self.breaker.count(answered=True)
                 return answer
         raise AssertionError("unreachable")
 
     def send(self, path: str, body: bytes | None = None) -> bytes:
-        """The body of a good response, whole and in time, to one try. Raises NoAnswer."""
-        return _finished(self._client.send(path, body))
+        """Send one request and return the body of a good response. Raises NoAnswer."""
+        return _run_in_loop(self._client.send(path, body))
 
     def close(self) -> None:
-        _finished(self._client.close())
+        _run_in_loop(self._client.close())
 
 
 class AsyncHttpClient:
-    """As `HttpClient.send`, for a loop that counts, waits and tries again by rules of its own."""
+    """Sends as `HttpClient.send` does, for a loop with its own rules of retrying."""
 
-    def __init__(self, url: str, token: str | None, patience: RetryPolicy, max_connections: int = 8):
-        self.url, self._timeout_s, self._masked = url.rstrip("/"), patience.timeout_s, _mask(token)
+    def __init__(self, url: str, token: str | None, retry_policy: RetryPolicy, max_connections: int = 8):
+        self.url, self._timeout_s, self._masked = url.rstrip("/"), retry_policy.timeout_s, _mask(token)
         bearer = {"authorization": f"Bearer {token}"} if token else {}
         self._client = httpx.AsyncClient(
             headers={"content-type": "application/json", "accept-encoding": "identity"} | bearer,
-            timeout=patience.timeout_s,
+            timeout=retry_policy.timeout_s,
             limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
             trust_env=not is_loopback(urlsplit(url).hostname or ""),  # a proxy for the internet cannot see this machine
         )
 
     async def send(self, path: str, body: bytes | None = None) -> bytes:
+        """Send one request and return the body of a good response. Raises NoAnswer."""
         try:
             async with asyncio.timeout(self._timeout_s):
                 method = "GET" if body is None else "POST"
                 async with self._client.stream(method, self.url + path, content=body) as response:
-                    content = await _unpacked(response)
+                    content = await _read_body(response)
         except (TimeoutError, httpx.TimeoutException) as error:
             raise NoAnswer("timeout", f"no whole answer in {self._timeout_s:g} s") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
-            said = self._masked(f"{type(error).__name__} {error}".encode(), False)
-            raise NoAnswer("no connection", printable_line(said.decode(errors="replace"))) from error
+            message = self._masked(f"{type(error).__name__} {error}".encode(), False)
+            raise NoAnswer("no connection", printable_line(message.decode(errors="replace"))) from error
         is_good = response.status_code == 200
         content = self._masked(content, is_good)
         if is_good:
@@ -172,8 +185,11 @@ class AsyncHttpClient:
         await self._client.aclose()
 
 
-async def _unpacked(response: httpx.Response) -> bytes:
-    """The body as far as it is taken: what would be more than MAX_REPLY is not even unpacked. Raises NoAnswer."""
+async def _read_body(response: httpx.Response) -> bytes:
+    """Read and unpack a response's body, at most MAX_REPLY bytes of it.
+
+    Unpacking stops at that limit: a small packed body may unpack to gigabytes. Raises NoAnswer.
+    """
     packed_as = response.headers.get("content-encoding", "identity").strip().lower()
     unpack = zlib.decompressobj(47) if packed_as in ("gzip", "x-gzip", "deflate") else None  # 47: with either's header
     if unpack is None and packed_as not in ("identity", ""):
@@ -194,16 +210,22 @@ async def _unpacked(response: httpx.Response) -> bytes:
 
 
 def error_message(content: bytes) -> str:
-    """What a server says in an error's body, in a line: the message in its JSON, else how the body begins."""
+    """Return a server's error message in one line.
+
+    It is the message in the body's JSON, else the beginning of the body.
+    """
     try:
-        said = _message(json.loads(content))
+        message = _message(json.loads(content))
     except (ValueError, RecursionError):
-        said = ""
-    return printable_line(said or content[:4000].decode(errors="replace"))
+        message = ""
+    return printable_line(message or content[:4000].decode(errors="replace"))
 
 
 def _message(value: object, depth: int = 4) -> str:
-    """The words in the forms that errors have: OpenAI's and its like, FastAPI's list of fields, a plain text."""
+    """Find the message in an error's JSON.
+
+    Knows OpenAI's form and its variants, FastAPI's list of fields, and plain text.
+    """
     if isinstance(value, str) or depth == 0:
         return value if isinstance(value, str) else ""
     if isinstance(value, list):
@@ -211,14 +233,14 @@ def _message(value: object, depth: int = 4) -> str:
     if not isinstance(value, dict):
         return ""
     keys = ("error", "message", "msg", "detail", "error_description", "errors", "reason")
-    said = next(filter(None, (_message(value.get(key), depth - 1) for key in keys)), "")
-    place = value.get("param") or value.get("loc")
-    field = ".".join(map(str, place)) if isinstance(place, list) else place
-    return f"{said} ({field})" if said and isinstance(field, str) and field not in said else said
+    message = next(filter(None, (_message(value.get(key), depth - 1) for key in keys)), "")
+    location = value.get("param") or value.get("loc")
+    field = ".".join(map(str, location)) if isinstance(location, list) else location
+    return f"{message} ({field})" if message and isinstance(field, str) and field not in message else message
 
 
 def printable_line(text: str) -> str:
-    """At most 300 characters that can be printed."""
+    """Return the printable characters of a text in one line, at most 300 of them."""
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:300]
 
 
@@ -227,9 +249,10 @@ def _is_page(response: httpx.Response) -> bool:
 
 
 def _mask(token: str | None) -> Callable[[bytes, bool], bytes]:
-    """A function from (body, whether it is a good answer) to the body in which the key, as servers may write it, is ***.
+    """Return a function that replaces the key in a response's body by ***.
 
-    In a good answer a short one stays: "EMPTY" is no secret, and "yes" may be the verdict.
+    The function takes (body, whether it is a good answer). It finds the key in each form in which servers may write it. In a good
+    answer a short key stays: "EMPTY" is no secret, and "yes" may be the verdict.
     """
     if not token:
         return lambda content, is_good: content
@@ -252,7 +275,10 @@ def _mask(token: str | None) -> Callable[[bytes, bool], bytes]:
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
-    """One loop in a thread for all clients: only a loop can end a request in time whatever the server drips."""
+    """Start the event loop that serves all clients, in a thread.
+
+    Only an event loop can end a request in time when the server sends a byte now and then.
+    """
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="http", daemon=True).start()
     return loop
@@ -261,12 +287,13 @@ def _loop() -> asyncio.AbstractEventLoop:
 _LOOP_LOCK = threading.Lock()
 
 
-def _finished(work: Coroutine[Any, Any, _T]) -> _T:
+def _run_in_loop(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run the coroutine in the clients' loop and return its result."""
     with _LOOP_LOCK:
         loop = _loop()
     future = asyncio.run_coroutine_threadsafe(work, loop)
     try:
         return future.result()
-    except BaseException:  # an interrupt leaves nothing under way
+    except BaseException:  # after an interrupt no request may go on in the background
         future.cancel()
         raise

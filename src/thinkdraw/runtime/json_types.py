@@ -1,4 +1,4 @@
-"""Names for what JSON holds: its values are checked where they are read, not where they are passed on."""
+"""Types for what JSON holds; values are checked where they are read."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias

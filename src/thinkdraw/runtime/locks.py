@@ -1,7 +1,7 @@
-"""Locks on files that hold between processes, containers and machines that share a disk, and end with their holder.
+"""File locks that hold across processes, containers and machines sharing a disk.
 
-The kernel keeps them (`flock`; over NFS the file server does), so a killed process holds none. Process ids are not asked:
-in another container or on another machine the same number is another process.
+The kernel keeps them (`flock`; over NFS the file server does), so a killed process holds none. Process ids are not used: in another
+container or on another machine the same number is another process.
 """
 
 import errno
@@ -17,15 +17,18 @@ _descriptors: set[int] = set()
 
 @dataclass(frozen=True)
 class Lock:
-    """A lock file that this process holds. is_sure: False on a disk without locks, where others may hold it too."""
+    """A lock file that this process holds.
+
+    is_exclusive: False on a disk without locks, where others may hold it too.
+    """
 
     path: Path
     descriptor: int
-    is_sure: bool
+    is_exclusive: bool
 
     def release(self, remove: bool = True) -> None:
-        """Let go of the file, and remove it before."""
-        if self.descriptor in _descriptors:  # a forked child has none
+        """Remove the file, then release the lock."""
+        if self.descriptor in _descriptors:  # not in a forked child, which has closed its copies
             _descriptors.discard(self.descriptor)
             if remove:
                 with suppress(OSError):
@@ -34,15 +37,18 @@ class Lock:
 
 
 def take_lock(path: Path, create: bool = True) -> Lock | None:
-    """Take the lock at `path`, or None where it is held. create: make the file; else FileNotFoundError where it is not."""
+    """Take the lock at `path`; None where another process holds it.
+
+    create: create a missing file; otherwise a missing file raises FileNotFoundError.
+    """
     while True:
         descriptor = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o666)
         try:
-            is_sure = _lock(descriptor)
-            # Its last holder may have removed the file in the meantime: then this lock would guard nothing.
+            is_exclusive = _lock(descriptor)
+            # The last holder may have removed the file since it was opened. A lock on a removed file would guard nothing.
             is_there = os.path.samestat(os.fstat(descriptor), path.stat())
         except FileNotFoundError:
-            is_sure = is_there = False
+            is_exclusive = is_there = False
         except BlockingIOError:
             os.close(descriptor)
             return None
@@ -51,12 +57,12 @@ def take_lock(path: Path, create: bool = True) -> Lock | None:
             raise
         if is_there:
             _descriptors.add(descriptor)
-            return Lock(path, descriptor, is_sure)
+            return Lock(path, descriptor, is_exclusive)
         os.close(descriptor)
 
 
 def _lock(descriptor: int) -> bool:
-    """False where the disk has no locks."""
+    """Lock the open file; False where the disk has no locks."""
     if sys.platform == "win32":
         return False
     import fcntl
@@ -70,8 +76,8 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _let_go_in_child() -> None:
-    """Close what came through a fork: a child that outlives its parent would go on holding it."""
+def _close_in_child() -> None:
+    """Close locks inherited by a fork: a child could outlive its parent and hold them."""
     for descriptor in _descriptors:
         with suppress(OSError):
             os.close(descriptor)
@@ -79,4 +85,4 @@ def _let_go_in_child() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go_in_child)
+    os.register_at_fork(after_in_child=_close_in_child)

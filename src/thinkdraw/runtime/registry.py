@@ -1,7 +1,7 @@
-"""From a name to what it stands for: the plain dicts of the rooms, or a dotted path `pkg.mod:Class` of the user's own.
+"""Finds the class behind a name: a registry's entry, or a user's `pkg.mod:Class`.
 
-A configuration may come from a stranger. What its paths name is called only if it looks like what is asked for; modules are
-imported, though, which runs their code: from installed packages and from the current folder, never from what is downloaded.
+A configuration may come from a stranger. What its paths name is called only if it looks like what the caller needs. Importing a
+module runs its code, though: modules are imported from installed packages and from the current folder, never from downloads.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from thinkdraw.errors import OwnCodeError, UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
-# Kind → methods of which a class of somebody else must have one.
+# Kind → methods; an installed package's class must have one of them to be called.
 METHODS = {
     "reward": ("__call__",),
     "judge": ("answer", "score", "detect", "write", "depth", "color_of", "log_likelihood", "first_words", "__call__"),
@@ -32,10 +32,11 @@ METHODS = {
 
 
 def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any]:
-    """The class or function that `name` stands for. kind: what it is, for errors: "reward", "judge".
+    """Find the class or function that `name` stands for.
 
-    registry: name → `pkg.mod:Class`, imported here and not before. A path of the user's own may lead into an installed
-    package or into the current folder. Raises UserError for an unknown name and for a path that leads nowhere.
+    kind: what it is, such as "reward" or "judge", for errors. registry: name → `pkg.mod:Class`, imported only when found here. A user's
+    own path may lead into an installed package or into the current folder. Raises UserError for an unknown name and for a path that
+    leads nowhere.
     """
     path = registry.get(name, name)
     if ":" not in path:
@@ -46,25 +47,25 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
     if name not in registry:
         _refuse_standard(kind, name, module)
     try:
-        found = _import(module)
+        imported = _import(module)
     except ModuleNotFoundError as error:
         raise UserError(
             f"{kind} {name!r}: cannot import {error.name}, which is neither installed nor in {os.getcwd()}. Install it, "
             "correct the path, or go to its folder."
         ) from error
-    except (Exception, SystemExit) as error:  # whatever a module of the user's own does when it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything when it is imported
         if name in registry or isinstance(error, UserError):
             raise
         raise UserError(
             f"{kind} {name!r}: importing {module} raised {type(error).__name__}: {error}. Mend it."
         ) from error
-    if not callable(maker := getattr(found, attribute, None)):
+    if not callable(maker := getattr(imported, attribute, None)):
         has = (
             f"no {attribute}" if maker is None else f"a {type(maker).__name__} as {attribute}, and no class or function"
         )
         raise UserError(
-            f"{kind} {name!r}: {module} ({getattr(found, '__file__', 'built in')}) has {has}. Correct the path; what is "
-            "installed comes before what is in the current folder."
+            f"{kind} {name!r}: {module} ({getattr(imported, '__file__', 'built in')}) has {has}. Correct the path. An "
+            "installed module comes before one in the current folder."
         )
     if name not in registry:
         _refuse_other_things(kind, name, maker)
@@ -74,15 +75,15 @@ def find(kind: str, registry: Mapping[str, str], name: str) -> Callable[..., Any
 def _refuse_standard(kind: str, name: str, module: str) -> None:
     if module.partition(".")[0] in sys.stdlib_module_names:
         raise UserError(
-            f"{kind} {name!r}: {module} is of Python's own library, where no {kind} is; nothing of it is run. Name a "
-            f"{kind} by a known name or as my_pkg.mine:MyClass."
+            f"{kind} {name!r}: {module} belongs to Python's own library, which has no {kind}, and was not called. Give a "
+            f"known name, or a class of your own as my_pkg.mine:MyClass."
         )
 
 
 def _refuse_other_things(kind: str, name: str, maker: Callable[..., object]) -> None:
-    """Raise UserError for what is no class or factory of such a thing: `torch:save` is not called with a file's name.
+    """Raise UserError unless `maker` is a class or factory of the right kind.
 
-    The user's own files, in the current folder, may hold any factory.
+    So `torch:save` is never called with a file's name. A user's own file in the current folder may hold any factory.
     """
     module = str(getattr(maker, "__module__", None) or "")
     _refuse_standard(kind, name, module)
@@ -108,13 +109,17 @@ def _refuse_other_things(kind: str, name: str, maker: Callable[..., object]) -> 
 
 def _is_in_current_folder(module: str) -> bool:
     file = getattr(sys.modules.get(module), "__file__", None)
-    if not file or not (place := Path(file).resolve()).is_relative_to(Path.cwd().resolve()):
+    if not file or not (path := Path(file).resolve()).is_relative_to(Path.cwd().resolve()):
         return False
-    return not {"site-packages", "dist-packages"} & set(place.parts)
+    # A virtual environment in the current folder holds installed packages, not the user's code.
+    return not {"site-packages", "dist-packages"} & set(path.parts)
 
 
 def is_own_code(file: Path | str) -> bool:
-    """Whether a source file is the user's: neither this package's, nor installed, nor Python's own."""
+    """Tell whether a source file is the user's own.
+
+    It is not if it belongs to this package, to an installed one, or to Python.
+    """
     path = Path(file).resolve()
     theirs = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     theirs = [Path(found).resolve() for found in (*theirs, *site.getsitepackages(), site.getusersitepackages())]
@@ -123,9 +128,10 @@ def is_own_code(file: Path | str) -> bool:
 
 @contextmanager
 def own_code(who: str, rule: str = "") -> Iterator[None]:
-    """Turn whatever code of the user's own raises into one line: who it is, what it raised, and at which of its lines.
+    """Report whatever the user's own code raises in one line.
 
-    rule: a sentence on what is wanted of it. Raises OwnCodeError; a UserError passes, and so does Ctrl-C.
+    The line says which code it is (`who`), what it raised, and at which of its lines. rule: a sentence on what it has to do. Raises
+    OwnCodeError; a UserError and Ctrl-C pass unchanged.
     """
     try:
         yield
@@ -135,14 +141,14 @@ def own_code(who: str, rule: str = "") -> Iterator[None]:
         lines = traceback.extract_tb(error.__traceback__)[1:]
         own = [line for line in lines if is_own_code(line.filename)] or lines
         where = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
-        said = " ".join(str(error).split())[:200]
+        message = " ".join(str(error).split())[:200]
         raise OwnCodeError(
-            f"{who} raised {type(error).__name__}{f': {said}' if said else ''}{where}. Mend it. {rule}".rstrip()
+            f"{who} raised {type(error).__name__}{f': {message}' if message else ''}{where}. Mend it. {rule}".rstrip()
         ) from error
 
 
 def _import(module: str) -> ModuleType:
-    """The module called so; the current folder is looked at last, so that it hides nothing that is installed."""
+    """Import a module; the current folder comes last and hides no installed module."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
@@ -151,7 +157,10 @@ def _import(module: str) -> ModuleType:
 
 
 def make(kind: str, registry: Mapping[str, str], name: str, settings: Mapping[str, Any]) -> Any:
-    """What `find` finds, called with the settings. Raises UserError for settings that it does not take."""
+    """Call the class or function that `name` stands for with the settings.
+
+    Raises UserError for settings that it does not take.
+    """
     maker = find(kind, registry, name)
     signature = inspect.signature(maker)
     try:

@@ -1,6 +1,7 @@
-"""Tensors that are spread over processes, in a folder of safetensors files: written by all at once, read by any number.
+"""Sharded tensors in a folder of safetensors files.
 
-torch's distributed checkpoints with their safetensors format; the default one keeps its index as a pickle.
+All processes write at once, and any number of processes can read. Uses torch's distributed checkpoints with their safetensors
+format, because the default format keeps its index as a pickle, which runs code when it is loaded.
 """
 
 from __future__ import annotations
@@ -35,17 +36,17 @@ class StoredTensor:
 
 @dataclass(frozen=True)
 class PendingWrite:
-    """Such a folder while it is being written."""
+    """A folder of sharded tensors that is still being written."""
 
     folder: Path
     saving: Future[Any]
 
     def done(self) -> bool:
-        """Whether every process has written its part, or one has failed."""
+        """Tell whether every process has written its shards, or one has failed."""
         return self.saving.done()
 
     def wait(self) -> None:
-        """Raises UserError if a process could not write its part."""
+        """Wait for the end. Raises UserError if a process could not write its shards."""
         try:
             self.saving.result()
         except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:
@@ -53,7 +54,7 @@ class PendingWrite:
 
 
 def save_shards(folder: Path, tensors: Mapping[str, Tensor]) -> PendingWrite:
-    """Copy this process's part of each tensor, and write the copies to `folder` while the caller goes on.
+    """Copy this process's shards, and write the copies while the caller goes on.
 
     All processes call this with the same keys.
     """
@@ -64,15 +65,16 @@ def save_shards(folder: Path, tensors: Mapping[str, Tensor]) -> PendingWrite:
 
 @functools.cache
 def _writers(training: dist.ProcessGroup | None) -> Any:
-    """The writers' own process group: they agree with each other while training goes on in its."""
+    """Make the writers' own process group, so that training may communicate meanwhile."""
     return None if training is None else dist.new_group(backend="gloo")
 
 
 @torch.no_grad()
 def restore(saved: Iterable[tuple[Tensor | StoredTensor, Tensor]]) -> None:
-    """Copy each saved tensor into the other of its pair, in place, whichever of the two are whole or spread.
+    """Copy each saved tensor into the second of its pair, in place.
 
-    All processes call this with the same pairs. Raises UserError if a folder is missing, damaged or of other tensors.
+    Either of the two may be whole or sharded. All processes call this with the same pairs. Raises UserError if a folder is missing,
+    damaged or holds other tensors.
     """
     stored: dict[Path, dict[str, Any]] = {}
     for value, into in saved:

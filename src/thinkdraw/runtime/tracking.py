@@ -1,4 +1,4 @@
-"""What a run writes down about itself: metrics, the environment, memory."""
+"""What a run records about itself: metrics, the environment, memory."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Scalar(Protocol):
 class MetricsLog:
     """`metrics.jsonl`: one JSON object per line, on disk before `append` returns.
 
-    allow_nan: keys (the last part of a nested key) whose NaN or infinity is an answer, "no verdict" say; they are
-    stored as null. Anywhere else a value that is not finite raises ValueError.
+    allow_nan: keys (the last part of a nested key) whose NaN or infinity is a valid value, such as "no verdict"; they are stored as
+    null. Any other value that is not finite raises ValueError.
     """
 
     def __init__(self, path: Path | str, allow_nan: Collection[str] = ()) -> None:
@@ -42,7 +42,10 @@ class MetricsLog:
         self.allow_nan = frozenset(allow_nan)
 
     def append(self, row: JsonMapping) -> None:
-        """Add one row. Values: numbers, strings, None, scalar tensors and arrays, lists and dicts of them."""
+        """Add one row.
+
+        Values: numbers, strings, None, scalar tensors and arrays, lists and dicts of them.
+        """
         line = seal_line(cast(JsonMapping, self._plain(row, "")))
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,9 +59,10 @@ class MetricsLog:
 
     @staticmethod
     def read(path: Path | str, *, to_show: bool = False) -> list[JsonObject]:
-        """All rows, each compared with its digest; a last line that a killed run left unfinished is ignored.
+        """Read all rows, and compare each with its digest.
 
-        A missing file has no rows. Raises UserError naming a damaged line. to_show: see `parse_json`.
+        A last line that a killed run left unfinished is ignored. A missing file has no rows. Raises UserError that names a damaged line.
+        to_show: see `parse_json`.
         """
         path = Path(path)
         if not path.exists():
@@ -74,7 +78,7 @@ class MetricsLog:
                 if not to_show:
                     last = _next_step(rows[-1].get("step"), last)
             except ValueError as error:
-                if number == len(lines) and not holds_value(line):  # killed while it was written
+                if number == len(lines) and not holds_value(line):  # a run was killed while it wrote this line
                     break
                 raise UserError(
                     f"{path} line {number} is not JSON as it was written ({one_line(error)}): the file was edited or "
@@ -89,6 +93,7 @@ class MetricsLog:
             atomic_write_text(self.path, "".join(map(seal_line, rows)))
 
     def _drop_torn_line(self) -> None:
+        """Rewrite the file if a killed run left its last line unfinished."""
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
@@ -111,27 +116,27 @@ class MetricsLog:
                 return None
             raise ValueError(
                 f"metric {key}={value}: not finite. Find where it arises, "
-                f"or name {key!r} in allow_nan if it is an answer."
+                f"or name {key!r} in allow_nan if it is a valid value."
             )
         return value
 
 
-def _next_step(of_row: object, last: float) -> float:
-    """The step of a row, which is not before that of the row above it. Raises ValueError."""
-    step = of_row if isinstance(of_row, int | float) else last
+def _next_step(value: object, last: float) -> float:
+    """Return a row's step. Raises ValueError where it is before the previous row's."""
+    step = value if isinstance(value, int | float) else last
     if step < last:
-        raise ValueError(f"step {step} after step {last}: its rows stand there twice, or in another order")
+        raise ValueError(f"step {step} after step {last}: its rows are there twice, or in another order")
     return step
 
 
-def _is_later(of_row: object, step: int) -> bool:
-    return isinstance(of_row, int | float) and of_row > step
+def _is_later(value: object, step: int) -> bool:
+    return isinstance(value, int | float) and value > step
 
 
 def environment() -> JsonObject:
-    """What a reader needs to judge a number: Python, platform, CPU, memory, accelerator, versions, git commit.
+    """Describe what a reader needs to judge a number.
 
-    Says nothing about who ran it or where: no host names, user names or paths.
+    That is Python, platform, CPU, memory, accelerator, versions and git commit. There are no host names, user names or paths.
     """
     packages = ("torch", "transformers", "accelerate", "peft", "thinkdraw")
     return {
@@ -184,11 +189,14 @@ class PeakMemory:
         self._process = psutil.Process()
 
     def current_gb(self) -> float:
-        """Resident memory now."""
+        """Return the resident memory now."""
         return self._process.memory_info().rss / GB
 
     def peak_gb(self) -> float:
-        """The most since the process started; the kernel keeps it, so nothing has to be sampled."""
+        """Return the peak since the process started.
+
+        The kernel keeps it, so nothing has to be sampled.
+        """
         if sys.platform == "win32":
             return self._process.memory_info().peak_wset / GB
         import resource

@@ -24,8 +24,8 @@ def refused(said, status=400):
 @pytest.mark.filterwarnings("ignore:.*refuses")
 def test_a_refused_field_has_its_other_name_or_is_left_out(said, put):
     dialect = Dialect("here")
-    assert dialect.learn(SENT, refused(said)) and dialect.put(SENT) == {"model": "m"} | put
-    assert not dialect.learn(dialect.put(SENT), refused(said))  # once only, so that asking ends
+    assert dialect.learn(SENT, refused(said)) and dialect.translate(SENT) == {"model": "m"} | put
+    assert not dialect.learn(dialect.translate(SENT), refused(said))  # once only, so that asking ends
 
 
 @pytest.mark.parametrize(
@@ -37,12 +37,12 @@ def test_a_refused_field_has_its_other_name_or_is_left_out(said, put):
 )  # fmt: skip
 def test_what_is_refused_for_another_reason_changes_nothing(failure):
     dialect = Dialect("here")
-    assert not dialect.learn(SENT, failure) and dialect.put(SENT) == SENT
+    assert not dialect.learn(SENT, failure) and dialect.translate(SENT) == SENT
 
 
 def test_what_the_user_set_is_not_changed():
     dialect = Dialect("here", {"temperature": 0.0})
-    assert not dialect.learn(SENT, refused("temperature is not supported")) and not dialect.left_out
+    assert not dialect.learn(SENT, refused("temperature is not supported")) and not dialect.dropped_fields
 
 
 def test_another_thread_that_learned_first_is_believed_and_it_is_said_once():
@@ -52,7 +52,7 @@ def test_another_thread_that_learned_first_is_believed_and_it_is_said_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert dialect.learn(SENT, refused("no temperature"))  # sent before the first refusal came
-    assert dialect.left_out == ["temperature"]
+    assert dialect.dropped_fields == ["temperature"]
 
 
 def test_null_takes_a_field_out_and_one_of_two_names_replaces_the_other():

@@ -42,7 +42,7 @@ class Endpoint:
     @property
     def left_out(self) -> list[str]:
         """Fields that the server refuses; requests are sent without them."""
-        return self._chat.dialect.left_out
+        return self._chat.dialect.dropped_fields
 
     def ask(self, body: JsonMapping) -> ChatCompletion:
         """Send one chat request. Raises NoAnswer when the last retry failed too."""

@@ -187,9 +187,9 @@ class OpenAIJudge:
     def _reason_for_none(self, reply: ChatCompletion) -> tuple[str, str]:
         """Say why a reply holds no verdict: (reason, example)."""
         if reply.lack and self.hard:
-            return reply.lack, repr(reply.said) if reply.said else ""
+            return reply.lack, repr(reply.excerpt) if reply.excerpt else ""
         if self.hard:
-            return "neither yes nor no", repr(reply.said)
+            return "neither yes nor no", repr(reply.excerpt)
         return (UNLIKELY, likely_tokens(reply)) if first_token(reply) else ("no log-probabilities", "")
 
     def _text(self, reply: ChatCompletion) -> str | None:
@@ -243,7 +243,7 @@ class OpenAIJudge:
         return "answer", reply
 
     def _no_verdict_error(self, reply: ChatCompletion, why: str) -> UserError:
-        details = ", ".join(filter(None, (repr(reply.said), reply.lack, why)))
+        details = ", ".join(filter(None, (repr(reply.excerpt), reply.lack, why)))
         return UserError(
             f"judge openai: {self.model} at {self.endpoint.base_url} answers {TEST_QUESTION!r} with neither yes nor no "
             f"({details}). If it thinks first, switch that off (extra_body={{chat_template_kwargs: "

@@ -67,7 +67,7 @@ class JudgingThread:
 
     def submit(self, rollouts: Rollouts) -> Future[JudgedChunk]:
         """Queue rollouts for judging; the future raises what the reward raised."""
-        return self._thread.submit(self._judge, rollouts, self._stream.queued())
+        return self._thread.submit(self._judge, rollouts, self._stream.record_event())
 
     def _judge(self, rollouts: Rollouts, queued: Any) -> JudgedChunk:
         with self._stream.after(queued):

@@ -1,1 +1,1 @@
-"""Chat with OpenAI-compatible servers: how they differ in what they take and in what they answer."""
+"""Chat with OpenAI-compatible servers, which differ in requests and answers."""

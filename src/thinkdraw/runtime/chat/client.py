@@ -11,16 +11,19 @@ CHAT = "/chat/completions"
 
 
 class Chat:
-    """Requests to one server, in its dialect. extra_body: as in `merge_fields`."""
+    """Sends chat requests to one server in its dialect.
+
+    extra_body: further fields, as in `merge_fields`.
+    """
 
     def __init__(self, client: HttpClient, where: str, extra_body: JsonMapping | None = None) -> None:
         self.client, self._extra, self.dialect = client, dict(extra_body or {}), Dialect(where, extra_body)
 
     def ask(self, body: JsonMapping) -> ChatCompletion:
-        """Raises NoAnswer when the last try failed too."""
+        """Send a request. Raises NoAnswer when the last try has failed too."""
         body = merge_fields(body, self._extra)
         while True:
-            sent = self.dialect.put(body)
+            sent = self.dialect.translate(body)
             try:
                 return self.client.ask(CHAT, read_completion, lambda sent=sent: json.dumps(sent).encode())
             except NoAnswer as refusal:
@@ -29,7 +32,7 @@ class Chat:
 
 
 class AsyncChat:
-    """As `Chat`, for a loop that counts, waits and tries again by rules of its own."""
+    """Sends as `Chat` does, for a loop with its own rules of retrying."""
 
     def __init__(self, client: AsyncHttpClient, where: str, extra_body: JsonMapping | None = None) -> None:
         self.client, self._extra, self.dialect = client, dict(extra_body or {}), Dialect(where, extra_body)
@@ -37,7 +40,7 @@ class AsyncChat:
     async def ask(self, body: JsonMapping) -> ChatCompletion:
         body = merge_fields(body, self._extra)
         while True:
-            sent = self.dialect.put(body)
+            sent = self.dialect.translate(body)
             try:
                 return read_completion(await self.client.send(CHAT, json.dumps(sent).encode()))
             except NoAnswer as refusal:

@@ -1,4 +1,4 @@
-"""What of a chat completion is its answer, and what is wrong with one that has none."""
+"""Reads a chat completion: its answer, or what is wrong with it."""
 
 import json
 import re
@@ -15,15 +15,15 @@ from thinkdraw.runtime.json_types import JsonMapping
 NO_CHOICES = "a reply without an answer"
 
 
-def _joined(content: object) -> object:
-    """Text of a message's content, which may come in parts: texts, and thoughts, which are marked as such."""
+def _join_content(content: object) -> object:
+    """Join a message's content, which may be a list of texts and marked thoughts."""
     if isinstance(content, list) and all(isinstance(part, Mapping) for part in content):
-        content = "".join(map(_part, content))
-    # Half of a pair of surrogates is no text; as a control character it is found wherever these are refused.
+        content = "".join(map(_part_text, content))
+    # Half of a surrogate pair is no text. As a NUL it is refused wherever control characters are.
     return re.sub(r"[\ud800-\udfff]", "\0", content) if isinstance(content, str) else content
 
 
-def _part(part: JsonMapping) -> str:
+def _part_text(part: JsonMapping) -> str:
     kind = part.get("type", "text")
     if kind in ("thinking", "reasoning"):
         return f"<think>{printable_line(str(part.get(kind) or part.get('text')))}</think>"
@@ -45,13 +45,12 @@ Count = Annotated[int, BeforeValidator(_count)]
 
 class Alternative(BaseModel):
     token: str = Field(description="Text of a token that could have stood here.")
-    # More than rounding above 0 is no log-probability, and NaN is none either.
-    # More than rounding above 0 is no log-probability, and NaN is none either.
+    # Above 0 by more than rounding, or NaN, it is no log-probability.
     logprob: float = Field(le=1e-3, description="Its log-probability in nats; at most rounding above 0.")
 
 
 class TokenLogProbs(BaseModel):
-    top_logprobs: Annotated[list[Alternative], BeforeValidator(lambda given: given or [])] = Field(
+    top_logprobs: Annotated[list[Alternative], BeforeValidator(lambda value: value or [])] = Field(
         default=[], description="The likeliest tokens at this place, with their log-probabilities."
     )
 
@@ -63,7 +62,7 @@ class LogProbs(BaseModel):
 
 
 class Message(BaseModel):
-    content: Annotated[str | None, BeforeValidator(_joined)] = Field(
+    content: Annotated[str | None, BeforeValidator(_join_content)] = Field(
         default=None, description="Text of the answer, its parts joined; null where there is none."
     )
     refusal: Text = Field(default=None, description="Why the model refused to answer; null where it did not.")
@@ -91,16 +90,19 @@ class Usage(BaseModel):
 
 
 class ChatCompletion(BaseModel):
-    """The part of a chat completion that is read; a reply of another form is a failure, not half a reply."""
+    """The fields of a chat completion that are read.
+
+    A reply of another form is a failure, not half a reply.
+    """
 
     choices: list[Choice] = Field(min_length=1, description="Answers to the request; the first one is read.")
-    model: Annotated[str, BeforeValidator(lambda given: given or "")] = Field(
+    model: Annotated[str, BeforeValidator(lambda value: value or "")] = Field(
         default="", description="Name of the model that answered."
     )
     system_fingerprint: Text = Field(
         default=None, description="The server's mark of its own configuration; null where it gives none."
     )
-    usage: Annotated[Usage, BeforeValidator(lambda given: given if isinstance(given, dict) else {})] = Field(
+    usage: Annotated[Usage, BeforeValidator(lambda value: value if isinstance(value, dict) else {})] = Field(
         default=Usage(), description="How many tokens the request took."
     )
 
@@ -115,7 +117,7 @@ class ChatCompletion(BaseModel):
 
     @property
     def whole_words(self) -> str:
-        """`text`; of a cut one all but the last word, of which nobody knows whether it is whole."""
+        """`text` without the last word where it was cut, since that may be incomplete."""
         return drop_last_word(self.text) if self.is_cut else self.text
 
     @property
@@ -128,20 +130,23 @@ class ChatCompletion(BaseModel):
             return "withheld by a content filter"
         if self.text:
             return ""
-        if self.said:
+        if self.excerpt:
             return "thoughts that were cut off before an answer" if self.is_cut else "thoughts without an answer"
         return "cut off before an answer" if self.is_cut else "empty answer"
 
     @property
-    def said(self) -> str:
-        """The beginning of whatever came, a refusal or thoughts too, for people to see."""
+    def excerpt(self) -> str:
+        """The beginning of whatever came, even a refusal or a thought, for people to see."""
         message = self.choices[0].message
         texts = (message.refusal, message.content, message.reasoning_content, message.reasoning)
         return printable_line(next(filter(None, texts), ""))[:80]
 
 
 def read_completion(body: bytes) -> ChatCompletion:
-    """Raises NoAnswer for a body that is no completion, with what the server says instead."""
+    """Read the body of a response.
+
+    Raises NoAnswer for a body that is no completion, with the server's own words.
+    """
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -158,5 +163,5 @@ def read_completion(body: bytes) -> ChatCompletion:
         return ChatCompletion.model_validate(value)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise NoAnswer("unreadable reply", printable_line(f"{place}: {first['msg']}")[:120], status=200) from error
+        field = ".".join(map(str, first["loc"]))
+        raise NoAnswer("unreadable reply", printable_line(f"{field}: {first['msg']}")[:120], status=200) from error

@@ -1,4 +1,4 @@
-"""By which names a server takes a request: its own words, learned from what it refuses."""
+"""Which names of fields a server accepts, learned from what it refuses."""
 
 import re
 import threading
@@ -17,53 +17,62 @@ _REFUSAL = re.compile(
 
 
 def merge_fields(body: JsonMapping, extra_body: JsonMapping) -> JsonObject:
-    """The request with a user's fields in it; one that is null, and the one of two names for the same, are taken out."""
+    """Put a user's fields into a request, and take null fields out.
+
+    Of two names for one thing the user's stays.
+    """
     both = {**body, **extra_body}
-    for name, other in ALTERNATIVE_NAMES.items():
-        if extra_body.get(other) is not None and name not in extra_body:
+    for name, alternative in ALTERNATIVE_NAMES.items():
+        if extra_body.get(alternative) is not None and name not in extra_body:
             both.pop(name, None)
     return {name: value for name, value in both.items() if value is not None}
 
 
 class Dialect:
-    """By which names a server takes a request, and what it cannot be asked: learned from its refusals and said once.
+    """Which names of fields a server accepts, and which fields it refuses.
 
-    where: who refuses, for the warning. fixed: fields that the user set, which are sent as they are.
+    It is learned from refusals, with one warning for each dropped field. where: who refuses, for the warning. fixed: fields that the
+    user set, which are sent as they are.
     """
 
     def __init__(self, where: str, fixed: JsonMapping | None = None) -> None:
         self._where, self._fixed, self._lock = where, frozenset(fixed or {}), threading.Lock()
-        self._spoken: dict[str, str | None] = {}
+        self._names: dict[str, str | None] = {}  # our name → the server's, None for a field that it refuses
 
     @property
-    def left_out(self) -> list[str]:
-        return sorted(name for name, other in self._spoken.items() if other is None)
+    def dropped_fields(self) -> list[str]:
+        return sorted(name for name, other in self._names.items() if other is None)
 
-    def put(self, body: JsonMapping) -> JsonObject:
-        """The request as this server takes it."""
-        named = {self._spoken.get(name, name): value for name, value in body.items()}
+    def translate(self, body: JsonMapping) -> JsonObject:
+        """Return the request as this server takes it."""
+        named = {self._names.get(name, name): value for name, value in body.items()}
         return {name: value for name, value in named.items() if name is not None}
 
     def learn(self, sent: JsonMapping, refusal: NoAnswer) -> bool:
-        """Whether the request would now be put otherwise than it was `sent`."""
+        """Learn from a refusal, and tell whether the request would now be another."""
         if refusal.status not in (400, 422):
             return False
         with self._lock:
-            for name in sent.keys() - self._fixed - self._spoken.keys() - set(filter(None, self._spoken.values())):
+            for name in sent.keys() - self._fixed - self._names.keys() - set(filter(None, self._names.values())):
                 if name in ALTERNATIVE_NAMES and self._refuses(name, refusal.detail):
-                    self._spoken[name] = ALTERNATIVE_NAMES[name]
-                elif name in OPTIONAL_FIELDS and _names(name, refusal.detail):
-                    self._spoken[name] = None
+                    self._names[name] = ALTERNATIVE_NAMES[name]
+                elif name in OPTIONAL_FIELDS and _mentions(name, refusal.detail):
+                    self._names[name] = None
                     warnings.warn(
                         f"{self._where} refuses {name} ({refusal.detail}): requests are sent without it.", stacklevel=3
                     )
-            return any(name in self._spoken for name in sent)
+            return any(name in self._names for name in sent)
 
     @staticmethod
-    def _refuses(name: str, said: str) -> bool:
-        """Whether it is the name that is refused: a number that is too large has the same name in its refusal."""
-        return _names(name, said) and (_names(ALTERNATIVE_NAMES[name], said) or bool(_REFUSAL.search(said)))
+    def _refuses(name: str, message: str) -> bool:
+        """Tell whether it is the name that is refused.
+
+        A number that is too large is refused with its name in the message too.
+        """
+        return _mentions(name, message) and (
+            _mentions(ALTERNATIVE_NAMES[name], message) or bool(_REFUSAL.search(message))
+        )
 
 
-def _names(field: str, text: str) -> bool:
+def _mentions(field: str, text: str) -> bool:
     return re.search(rf"(?<![A-Za-z0-9_]){field}(?![A-Za-z0-9_])", text) is not None

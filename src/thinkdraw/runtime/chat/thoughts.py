@@ -1,4 +1,4 @@
-"""What can be read of a model's reply: no thoughts, and no word that was cut."""
+"""Removes thoughts and cut words from a model's reply."""
 
 import re
 
@@ -9,15 +9,15 @@ _END = re.compile(rf"</{_NAME}>|\[/THINK\]|◁/think▷|<\|channel\|>\s*final\s*
 
 
 def strip_thoughts(text: str) -> str:
-    """What stands after the last thought; nothing of one that does not end.
+    """Return what follows the last thought; nothing of a thought that does not end.
 
-    A thought may end without having begun, where the chat template begins it.
+    A thought may end without a beginning, where the chat template begins it.
     """
     *_, last = (0, *(match.end() for match in _END.finditer(text)))
-    begun = _BEGIN.search(text, last)
-    return text[last : begun.start() if begun else None].strip()
+    unfinished = _BEGIN.search(text, last)
+    return text[last : unfinished.start() if unfinished else None].strip()
 
 
 def drop_last_word(text: str) -> str:
-    """A text that was cut, without the word that it was cut in."""
+    """Return a cut text without its last word, which may be incomplete."""
     return re.sub(r"\S*\Z", "", text).rstrip()

@@ -1,6 +1,7 @@
-"""A reader for each file format: whatever its library says of a damaged or odd file is one line with the file's name.
+"""One reader for each file format, with errors of one line that name the file.
 
-What a text may hold is bounded before it is used: YAML's aliases by the values that they stand for, nesting by MAX_DEPTH.
+What a text may hold is bounded before it is used. YAML is limited by the values that its aliases stand for, all nesting by
+MAX_DEPTH.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
 
 def one_line(error: BaseException, most: int = MAX_SHOWN) -> str:
-    """An error's text as the middle of a sentence; its type's name where it says nothing."""
+    """Return an error's text for the middle of a sentence, or its type's name."""
     return printable(" ".join(str(error).split()))[:most].rstrip(". ") or type(error).__name__
 
 
 @contextmanager
 def name_file_in_errors(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> Iterator[None]:
-    """Turn whatever a library raises about a file's content into one line that names the file.
+    """Turn whatever a library raises about a file's content into one line naming it.
 
-    way_out: a sentence. For blocks that do nothing but read: an error of other code would be blamed on the file.
+    way_out: a sentence on what to do. Only for blocks that do nothing but read: an error of other code would be blamed on the file.
     """
     try:
         yield
@@ -51,7 +52,7 @@ def name_file_in_errors(path: Path | str, way_out: str, kind: type[UserError] = 
         raise kind(f"{path} cannot be read: it asks for more memory than there is. {way_out}") from error
     except KeyError as error:
         raise kind(f"{path} cannot be used: it has no {error}. {way_out}") from error
-    except Exception as error:  # a damaged file raises whatever its readers meet first
+    except Exception as error:  # a damaged file makes its reader raise anything
         raise kind(f"{path} cannot be read: {one_line(error)}. {way_out}") from error
 
 
@@ -59,9 +60,10 @@ def name_file_in_errors(path: Path | str, way_out: str, kind: type[UserError] = 
 
 
 def parse_json(text: str | bytes, *, to_show: bool = False) -> Any:
-    """Read JSON as it is defined: no NaN, no infinite number, whole characters, MAX_DEPTH. Raises ValueError.
+    """Read JSON as it is defined. Raises ValueError.
 
-    to_show: take odd numbers and characters as they come, for a reader that only shows them.
+    That excludes NaN, infinite numbers, half characters and nesting deeper than MAX_DEPTH. to_show: accept odd numbers and characters,
+    for a reader that only shows them.
     """
     text = text.decode("utf-8", errors="replace" if to_show else "strict") if isinstance(text, bytes) else text
     try:
@@ -79,7 +81,10 @@ def parse_json(text: str | bytes, *, to_show: bool = False) -> Any:
 
 
 def holds_value(text: bytes) -> bool:
-    """Whether a text begins with a whole JSON value: a line that a killed process left unfinished does not."""
+    """Tell whether a text begins with a whole JSON value.
+
+    A line that a killed process left unfinished does not.
+    """
     try:
         json.JSONDecoder().raw_decode(text.decode("utf-8", errors="replace").lstrip())
     except (ValueError, RecursionError):
@@ -111,7 +116,10 @@ def _finite(digits: str) -> float:
 
 
 def _depth(value: object) -> int:
-    """Levels of lists and mappings; counted level by level, so that no depth is too deep to be counted."""
+    """Count the levels of lists and mappings.
+
+    It goes level by level and not by recursion, so no depth is too deep to be counted.
+    """
     depth, level = 0, [value]
     while level := [item for item in level if isinstance(item, dict | list)]:
         depth += 1
@@ -123,10 +131,13 @@ def _depth(value: object) -> int:
 
 
 class YamlLoader(yaml.SafeLoader):
-    """Safe YAML: 1e-4 is a number, off/on/yes/no and dates are words (`off` is a thought format), keys are unique texts."""
+    """Safe YAML for configurations.
+
+    1e-4 is a number. off, on, yes, no and dates are words, because `off` is a thought format. Keys are unique texts.
+    """
 
     def fetch_flow_collection_start(self, TokenClass: type[yaml.Token]) -> None:
-        self._check_depth()  # here: the scanner takes time that grows with the square of the depth
+        self._check_depth()  # before scanning on, because the scanner's time grows with the square of the depth
         super().fetch_flow_collection_start(TokenClass)
 
     def add_indent(self, column: int) -> bool:
@@ -170,7 +181,7 @@ YamlLoader.yaml_implicit_resolvers = {
     first: [(tag, regexp) for tag, regexp in resolvers if tag not in (_BOOL, _TIME)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-# Without bytes, sets, dates and ordered pairs, which no setting is.
+# No setting is bytes, a set, a date or ordered pairs.
 YamlLoader.yaml_constructors = {
     tag: construct
     for tag, construct in yaml.SafeLoader.yaml_constructors.items()
@@ -182,7 +193,7 @@ YamlLoader.add_implicit_resolver(_BOOL, re.compile("true|True|TRUE|false|False|F
 
 
 class YamlDumper(yaml.SafeDumper):
-    """Quotes what either YAML or `YamlLoader` would read as something other than a string."""
+    """Quotes what YAML or `YamlLoader` would read as something other than a string."""
 
 
 for _yaml_class in (YamlLoader, YamlDumper):
@@ -190,7 +201,10 @@ for _yaml_class in (YamlLoader, YamlDumper):
 
 
 def parse_yaml(text: str) -> Any:
-    """Read YAML, nothing of which is run. Raises ValueError in one line, also for what is too large or too deep."""
+    """Read YAML; nothing in it is run.
+
+    Raises ValueError in one line, also for a text that is too large or nested too deeply.
+    """
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"it has {len(text):,} characters, and a configuration at most {MAX_YAML_BYTES:,}")
     try:
@@ -210,7 +224,7 @@ def parse_yaml(text: str) -> Any:
         ) from error
     except RecursionError as error:
         raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep") from error
-    except (TypeError, AttributeError, OverflowError, IndexError) as error:  # the library's own, of odd values
+    except (TypeError, AttributeError, OverflowError, IndexError) as error:  # PyYAML raises these for odd values
         raise ValueError(one_line(error)) from error
 
 
@@ -223,7 +237,10 @@ def read_yaml(path: Path | str, way_out: str, kind: type[UserError] = UserError)
 
 
 def read_yaml_object(path: Path | str, way_out: str, kind: type[UserError] = UserError) -> JsonObject:
-    """Read a YAML file that holds `key: value` lines; an empty one holds none. Raises `kind` naming it."""
+    """Read a YAML file of `key: value` lines; an empty file gives {}.
+
+    Raises `kind` naming it.
+    """
     value = read_yaml(path, way_out, kind)
     if not isinstance(value, dict | None):
         raise kind(f"{path} holds a {type(value).__name__}, not a mapping: write it as `key: value` lines. {way_out}")
@@ -231,7 +248,10 @@ def read_yaml_object(path: Path | str, way_out: str, kind: type[UserError] = Use
 
 
 def _measure(root: yaml.Node) -> None:
-    """Raise YAMLError where aliases stand for too many values, or for themselves, or the nesting is too deep."""
+    """Raise YAMLError where aliases stand for too many values, or nesting is too deep.
+
+    A few lines of aliases to aliases can stand for billions of values ("billion laughs"), and an alias can stand for itself.
+    """
     sizes: dict[int, int] = {}
 
     def size(node: yaml.Node, above: tuple[int, ...]) -> int:
@@ -258,12 +278,15 @@ def _measure(root: yaml.Node) -> None:
 def read_parquet(
     path: Path | str, way_out: str, columns: list[str] | None = None, kind: type[UserError] = UserError
 ) -> Any:
-    """Read a `pyarrow.Table`, its pages compared with their checksums where it has them. Raises `kind` naming the file."""
+    """Read a `pyarrow.Table`. Raises `kind` naming the file.
+
+    Pages are compared with their checksums where the file has them.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    # An open file: given a path, pyarrow would take `scores=1/` above it for a partition. One of pyarrow's own: its
-    # threads may let go of the file after this returns, and letting go of Python's own while Python ends aborts.
+    # An open file, because pyarrow would take a folder `scores=1/` in a path for a partition. pyarrow's own kind of file, because
+    # its threads may release it after this returns: releasing a Python file while Python shuts down aborts the process.
     with name_file_in_errors(path, way_out, kind), pa.OSFile(str(path)) as file:
         return pq.read_table(file, columns=columns, page_checksum_verification=True)
 
@@ -276,19 +299,19 @@ def read_safetensors(path: Path | str, way_out: str, kind: type[UserError] = Use
         return load_file(path)
 
 
-def sqlite_problem(path: Path | str, error: Exception, kept: str) -> UserError:
-    """The UserError for a failed use of an SQLite file: what is the matter, and the way out that loses nothing.
+def sqlite_problem(path: Path | str, error: Exception, contents: str) -> UserError:
+    """Make the UserError for a failed use of an SQLite file.
 
-    kept: what the file holds, "paid verdicts" say.
+    It says what is wrong, and the way out that loses nothing. contents: what the file holds, such as "paid verdicts".
     """
-    said = str(error).lower()
+    message = str(error).lower()
     code = getattr(error, "sqlite_errorname", "") or ""
-    if "FULL" in code or "disk is full" in said or "no space" in said:
-        way_out = f"The disk is full: free space on it and go on; the {kept} that are there stay"
-    elif "BUSY" in code or "LOCKED" in code or "locked" in said:
-        way_out = "Another process holds it: wait for that one, or stop it"
+    if "FULL" in code or "disk is full" in message or "no space" in message:
+        way_out = f"The disk is full: free space on it and go on. The {contents} in it are safe"
+    elif "BUSY" in code or "LOCKED" in code or "locked" in message:
+        way_out = "Another process uses it: wait for that process, or stop it"
     elif isinstance(error, OSError) or "READONLY" in code or "CANTOPEN" in code or "PERM" in code or "IOERR" in code:
         way_out = "Check that disk and the permissions, or choose another path on a local disk"
     else:
-        way_out = f"It is damaged or of another program: move it away, so that its {kept} are not lost, and start anew"
+        way_out = f"It is damaged or belongs to another program: move it away, so that its {contents} are not lost, and start anew"
     return UserError(f"{path} cannot be used: {one_line(error)}. {way_out}.")

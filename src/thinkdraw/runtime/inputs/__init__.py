@@ -1,1 +1,1 @@
-"""What was read: content hashes of files and caches, and the note of its inputs that a run is held to."""
+"""A run's inputs: content hashes of files and caches, and the record of a run's."""

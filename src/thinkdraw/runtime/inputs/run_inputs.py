@@ -1,4 +1,7 @@
-"""The inputs of a run, noted in its folder: one that goes on reads what it read, or says that it does not."""
+"""The record of a run's inputs in its folder.
+
+A resumed run reads the same inputs as before, or says what has changed.
+"""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
@@ -20,9 +23,10 @@ CHANGED_INPUTS = (
 
 @dataclass(frozen=True)
 class Input:
-    """What a setting named, and what was there. count: of prompts or rows, None where it is no list of them.
+    """What a setting named, and a digest of what was there.
 
-    since: the step from which on it was read; 0 unless it was taken up later.
+    count: number of prompts or rows, None where it is no list of them. since: the step from which the run has read this content; 0
+    unless it was changed later.
     """
 
     named: str
@@ -35,7 +39,7 @@ class Input:
         return Input(str(named), content_digest(content), count)
 
     def change(self, now: "Input") -> str | None:
-        """How another is not this one, in words; None where it is."""
+        """Describe how the input has changed; None where it has not."""
         if now.digest == self.digest:
             return None
         if now.named != self.named:
@@ -46,42 +50,47 @@ class Input:
 
 
 class Inputs:
-    """The inputs of a run, noted in a file of its folder. setting: as in the configuration, `prompts.source`."""
+    """The inputs of a run, recorded in a file of its folder.
+
+    setting: its key in the configuration, such as `prompts.source`.
+    """
 
     def __init__(self, folder: Path, changed: ChangedInputs = "refuse") -> None:
         self.folder, self.changed = folder, changed
         self._now: dict[str, Input] = {}
 
-    def note(self, setting: str, found: Input) -> None:
-        self._now[setting] = found
+    def note(self, setting: str, content: Input) -> None:
+        self._now[setting] = content
 
     def noted(self, setting: str) -> Input | None:
-        """What was noted for a setting when the run began, None without."""
+        """Return what was recorded for a setting when the run began, None without."""
         return self._read().get(setting)
 
     def hold(self, done: int, unit: str = "step") -> list[str]:
-        """Compare with what was noted when the run began; returns what has changed and is taken up, a sentence each.
+        """Compare the inputs with the record, and list each accepted change in words.
 
-        done: so many steps, or what `unit` says. At 0 nothing was made yet, and nothing holds it to what it read.
-        Raises HeldError where something has changed, unless it is to be taken up.
+        done: how many steps, or what `unit` says, are done. At 0 nothing depends on the inputs yet, so any change passes. Raises HeldError
+        where an input has changed, unless changes are to be accepted.
         """
         noted = self._read()
         changes = {name: why for name, i in noted.items() if name in self._now and (why := i.change(self._now[name]))}
         lines = [f"{name}={self._now[name].named} has changed ({why})" for name, why in changes.items()]
         if lines and done and self.changed == "refuse":
             raise HeldError(
-                f"{self.folder} goes on from {unit} {done}, and {'; '.join(lines)}: what is before and what is after would be "
-                "of different inputs. Put back what was there, choose another out=, or take it up with changed_inputs=take."
+                f"{self.folder} goes on from {unit} {done}, and {'; '.join(lines)}: what comes before and after would have "
+                "different inputs. Restore the old inputs, choose another out=, or accept the new ones with changed_inputs=take."
             )
-        for name, found in self._now.items():
+        for name, content in self._now.items():
             since = done if name in changes else noted[name].since if name in noted else 0
-            self._now[name] = replace(found, since=since)
-        if done:  # what is noted later, at a round's start, is compared with it
+            self._now[name] = replace(content, since=since)
+        if done:  # inputs that are noted later, at a round's start, are compared with the old record
             self._now = {**noted, **self._now}
-        return [f"{line} since {self.folder} was begun: taken up from {unit} {done} on." for line in lines]
+        return [
+            f"{line} since {self.folder} was begun: the new content is read from {unit} {done} on." for line in lines
+        ]
 
     def write(self) -> None:
-        write_sealed(self.folder / INPUTS, {name: asdict(found) for name, found in self._now.items()})
+        write_sealed(self.folder / INPUTS, {name: asdict(content) for name, content in self._now.items()})
 
     def _read(self) -> dict[str, Input]:
         file = self.folder / INPUTS

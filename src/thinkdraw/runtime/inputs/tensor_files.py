@@ -1,4 +1,4 @@
-"""A cache file of tensors that says what it was made of, and with a digest of its own whether it is what was written."""
+"""Cache files of tensors that record their sources and a digest of themselves."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,10 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
 
 
 def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors, and the texts beside them; older files have no digest. Raises ValueError saying why in words."""
+    """Read the tensors, and the texts beside them.
+
+    Older files have no digest. Raises ValueError that says why.
+    """
     try:
         with safe_open(str(file), "pt") as opened:
             about = dict(opened.metadata() or {})
