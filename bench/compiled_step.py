@@ -58,9 +58,9 @@ class Step(nn.Module):
         parts = {"heads": to_heads, "output": [attention.o_proj], "gate_and_up": gate_and_up, "down": [mlp.down_proj]}
         return nn.ParameterDict({n: torch.cat([p.weight for p in group]).to(self.dtype) for n, group in parts.items()})
 
-    def forward(self, tokens: Tensor, boi_at: Tensor, streams: Tensor, index: Tensor, cache: list[Pair]) -> Pair:
+    def forward(self, tokens: Tensor, boi_positions: Tensor, streams: Tensor, index: Tensor, cache: list[Pair]) -> Pair:
         """What follows `tokens` (A,). cache: keys and values (2 A, heads, columns, D) of each layer, written to."""
-        positions, stream = (boi_at + index).repeat(2), self.codes[tokens].repeat(2, 1)
+        positions, stream = (boi_positions + index).repeat(2), self.codes[tokens].repeat(2, 1)
         language_model, head = self.model.language_model, self.model.generation_head
         angles = positions[:, None, None] * language_model.rotary_emb.inv_freq
         for layer, products, cached in zip(language_model.layers, self.products, cache):
@@ -72,7 +72,7 @@ class Step(nn.Module):
             stream = stream + F.linear((F.silu(gate) * up).to(self.dtype), products["down"])
         features = head.activation_fn(head.proj_out(language_model.norm(stream)))
         logits = head.vision_head(guide(*features.chunk(2), SAMPLING.guidance_scale))
-        return self.session.choose(logits.log_softmax(-1), noise.keys(streams, index))
+        return self.session.choose(logits.log_softmax(-1), noise.token_keys(streams, index))
 
     def attend(self, heads: Tensor, positions: Tensor, rotation: Pair, keys: Tensor, values: Tensor) -> Tensor:
         """(2 A, heads, D). heads: (2 A, 3 · heads · D), queries, keys and values."""
@@ -111,7 +111,7 @@ def sides(precision: str, asked: argparse.Namespace) -> tuple[Callable[[], Pair]
         return phase.tokens, partial.code_log_probs[:, middle]
 
     copies = [(keys.clone(), values.clone()) for keys, values in cache.layers]
-    return ours, module, (newest, phase.boi_at, phase.streams, index, copies)
+    return ours, module, (newest, phase.boi_positions, phase.streams, index, copies)
 
 
 def difference(one: Pair, other: Pair) -> str:

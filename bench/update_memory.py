@@ -35,7 +35,7 @@ from thinkdraw.objectives import clipped_loss
 from thinkdraw.policies.fast import short_attention as attention
 from thinkdraw.policies.fast.chunked_head import score_in_chunks
 from thinkdraw.policies.janus import functions
-from thinkdraw.policies.janus.likelihood import streams_of
+from thinkdraw.policies.janus.likelihood import model_inputs
 from thinkdraw.policies.janus.loading import DTYPES, read_processor
 from thinkdraw.policies.janus.policy import JanusPolicy
 from thinkdraw.policies.janus.shape import JANUS_PRO, janus_pro_config
@@ -86,7 +86,7 @@ def rollouts_of(policy: JanusPolicy, asked: argparse.Namespace) -> Rollouts:
 
 def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str, ...]) -> Tensor:
     """(B, T) log-probs as a plain loop has them, or with some of the measures."""
-    (stream,) = streams_of(rollouts)
+    (stream,) = model_inputs(rollouts)
     model: Any = policy.model
     hidden = functions.hidden_states(model, functions.embed(model, stream.ids, stream.is_image))[:, :-1]
     ids, is_image = stream.ids[:, 1:], stream.is_image[:, 1:]

@@ -1,7 +1,8 @@
-"""A model family in one file: a GPT-2 that thinks in bytes and draws a grid of 5 × 7 colours. Copy it, put your model in.
+"""A model family in one file: a GPT-2 that thinks in bytes and draws colours.
 
-It is `thinkdraw.types.Policy` in the fewest lines: no cache of keys and values (each token reads its whole row again), no
-adapters, no eyes. What samples and what scores share one function, `GridNetwork.log_probs_after`, so that they agree.
+A picture is a grid of 5 × 7 tiles. Copy the file and put your model in. It implements `thinkdraw.types.Policy` in
+the fewest lines. It has no KV cache, so each token reads its whole row again; it has no adapters, and it cannot
+see. Sampling and scoring share one function, `GridNetwork.log_probs_after`, so they agree.
 """
 
 import copy
@@ -20,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GPT2Config, GPT2Model
 
 from thinkdraw.errors import TooLongError, UserError
-from thinkdraw.policies import sampling as parts
+from thinkdraw.policies import sampling as tools
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.runtime.device import autocast
 from thinkdraw.runtime.files import atomic_directory
@@ -35,7 +36,7 @@ from thinkdraw.types import (
     TokenLogProbs,
 )
 
-ROWS, COLUMNS, TILE = 5, 7, 4  # image tokens down and across; pixels a side of each
+ROWS, COLUMNS, TILE = 5, 7, 4  # image tokens down and across, and the pixels of a token's side
 CODES = 64  # colours: four levels of red, green and blue
 BOS, BOI, PAD = 256, 257, 258  # after the 256 bytes; begin-of-image ends a thought too
 VOCABULARY = 259
@@ -50,22 +51,29 @@ class ByteText:
     vocabulary_hash = hashlib.sha256(b"bytes, then bos, boi and pad").hexdigest()
 
     def prompt(self, text: str) -> list[int]:
+        """Encode a prompt as BOS, its bytes, and a colon."""
         if not text.strip():
             raise UserError(f"prompt {text!r} is empty. Give it at least one word.")
         return [BOS, *f"{text.strip()}:".encode()]
 
     def thought(self, text: str) -> list[int]:
+        """Encode a thought as its bytes."""
         return list(text.strip().encode())
 
     def thought_text(self, ids: Sequence[int]) -> str:
+        """Decode a thought's bytes."""
         return bytes(i for i in ids if i < BOS).decode(errors="replace").strip()
 
     def check(self) -> list[CheckItem]:
+        """Check nothing: there is no published form to compare with."""
         return []
 
 
 class GridNetwork(nn.Module):
-    """What is trained. Its ids (B, S) are those of text, and after them the codes; causal, so padding on the right is harmless."""
+    """The module that is trained.
+
+    Its ids (B, S) are those of text, followed by the codes. It is causal, so padding on the right is harmless.
+    """
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
@@ -73,50 +81,58 @@ class GridNetwork(nn.Module):
         self.text_head, self.image_head = nn.Linear(config.n_embd, VOCABULARY), nn.Linear(config.n_embd, CODES)
 
     def hidden(self, ids: Tensor, guided: bool) -> list[Tensor]:
-        """Last hidden states (B, S, H), and with guidance those of the rows without prompt and thought."""
+        """Compute last hidden states (B, S, H); with guidance, unconditional ones too.
+
+        Unconditional rows have their prompt and thought blanked.
+        """
         blank = torch.where((ids < VOCABULARY) & (ids != BOS) & (ids != BOI), PAD, ids)
         return [self.trunk(i, use_cache=False).last_hidden_state for i in ((ids, blank) if guided else (ids,))]
 
     def log_probs_after(
         self,
         hidden: list[Tensor],
-        place: tuple[Tensor, Tensor],
+        position: tuple[Tensor, Tensor],
         is_image: bool,
         sampling: Sampling,
         allowed: Tensor | None,
     ) -> Tensor:
-        """Log-probs (K, V) of the tokens after `place`, rows and columns (K,). allowed: (K, V), what top-k and top-p left."""
+        """Compute log-probs (K, V) of the tokens after `position`.
+
+        position: rows and columns (K,).
+        allowed: (K, V), what top-k and top-p left.
+        """
         head = self.image_head if is_image else self.text_head
-        logits = [head(h[place]) for h in (hidden if is_image else hidden[:1])]
+        logits = [head(h[position]) for h in (hidden if is_image else hidden[:1])]
         never = (
             None if is_image else torch.isin(torch.arange(VOCABULARY), torch.tensor([BOS, PAD])).to(head.weight.device)
         )
-        return parts.log_distribution(
+        return tools.log_distribution(
             logits[0], temperature=sampling.temperature, unconditional=logits[1] if len(logits) == 2 else None,
             guidance_scale=sampling.guidance_scale, suppressed=never, allowed=allowed,
         )  # fmt: skip
 
     def forward(self, rollouts: Rollouts) -> tuple[Tensor, Tensor]:
-        """(log-probs, entropy), each (B, T) float32 nats, 0 where the mask is False."""
+        """Return log-probs and entropy, (B, T) nats each, 0 where the mask is False."""
         before, after = rollouts.prompt_mask.sum(1), (rollouts.segment >= 0).sum(1)
         ids = rollouts.tokens + VOCABULARY * rollouts.is_image
         rows = [torch.cat([p[:n], t[:m]]) for p, n, t, m in zip(rollouts.prompt_ids, before, ids, after)]
         hidden = self.hidden(pad_sequence(rows, True, PAD), rollouts.sampling.guidance_scale != 1)
-        found = [torch.zeros(ids.shape, device=ids.device) for _ in range(2)]
-        for is_image in (False, True):  # both heads, if on nothing: every trained weight has a gradient
+        results = [torch.zeros(ids.shape, device=ids.device) for _ in range(2)]
+        # Both heads run, even on no token, so that every trained weight has a gradient.
+        for is_image in (False, True):
             row, column = (rollouts.mask & (rollouts.is_image == is_image)).nonzero(as_tuple=True)
             here = (row, column)
-            place = (row, column + before[row] - 1)
-            allowed = rollouts.allowed and parts.allowed_mask(rollouts.allowed, here, CODES if is_image else VOCABULARY)
-            log_probs = self.log_probs_after(hidden, place, is_image, rollouts.sampling, allowed)
+            position = (row, column + before[row] - 1)  # a token is predicted one column before it
+            allowed = rollouts.allowed and tools.allowed_mask(rollouts.allowed, here, CODES if is_image else VOCABULARY)
+            log_probs = self.log_probs_after(hidden, position, is_image, rollouts.sampling, allowed)
             chosen = log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0]
-            found = [f.index_put(here, v) for f, v in zip(found, (chosen, parts.entropy_of(log_probs)))]
-        return found[0], found[1]
+            results = [r.index_put(here, v) for r, v in zip(results, (chosen, tools.entropy_of(log_probs)))]
+        return results[0], results[1]
 
 
 @dataclass
 class Row:
-    """A rollout while it is written: its context, and its tokens with what `Rollouts` says of each."""
+    """A rollout while it is written: its context and its tokens."""
 
     context: list[int]
     tokens: list[int] = field(default_factory=list)
@@ -126,6 +142,7 @@ class Row:
     allowed: list[list[int]] = field(default_factory=list)
 
     def write(self, token: int, is_image: bool, mask: bool, log_prob: float = 0.0, allowed: Sequence[int] = ()) -> None:
+        """Append a token."""
         self.tokens.append(token)
         self.is_image.append(is_image)
         self.mask.append(mask)
@@ -134,14 +151,17 @@ class Row:
 
     @property
     def ids(self) -> list[int]:
+        """The ids of context and tokens, as the network reads them."""
         return self.context + [t + VOCABULARY * i for t, i in zip(self.tokens, self.is_image)]
 
     @property
     def draws(self) -> bool:
+        """Whether the next token is an image token."""
         return self.ids[-1] == BOI or self.ids[-1] >= VOCABULARY
 
     @property
     def is_done(self) -> bool:
+        """Whether the picture is complete."""
         return sum(self.is_image) == ROWS * COLUMNS
 
 
@@ -163,7 +183,7 @@ class GridPolicy:
     def load(
         cls, path: str | None, *, device: str, dtype: str, lora: LoraSettings | None, precision: str = "fp32"
     ) -> "GridPolicy":
-        """The policy saved at `path`, or a small random one."""
+        """Load the policy saved at `path`, or make a small random one."""
         if lora:
             raise UserError("lora: the grid policy has no adapters. Set lora=null.")
         if path:
@@ -190,18 +210,22 @@ class GridPolicy:
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self._grid.image_head.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
         return self._grid.image_head.weight.dtype
 
     @property
     def max_positions(self) -> int:
+        """The most tokens a row may have."""
         return self._grid.trunk.config.n_positions
 
     @property
     def revision(self) -> str:
+        """Short hash of the weights."""
         digest = hashlib.sha256()
         for weight in self.network.parameters():
             digest.update(weight.detach().float().cpu().numpy().tobytes())
@@ -215,10 +239,11 @@ class GridPolicy:
         seeds: Sequence[int] | Tensor | None = None, seed: int = 0, decode: bool = True,
         prefix: Rollouts | None = None, prefix_lengths: Tensor | None = None,
     ) -> Rollouts:  # fmt: skip
-        seeds = parts.derive_seeds(seed, len(prompts), group_size) if seeds is None else torch.as_tensor(seeds)
+        """Sample `group_size` rollouts per prompt."""
+        seeds = tools.derive_seeds(seed, len(prompts), group_size) if seeds is None else torch.as_tensor(seeds)
         if len(seeds) != len(prompts) * group_size:
             raise ValueError(f"{len(seeds)} seeds for {len(prompts)} prompts × group_size={group_size}: give one each.")
-        rows = self._begun(prompts, sampling, prefix, prefix_lengths)
+        rows = self._begin(prompts, sampling, prefix, prefix_lengths)
         rows = [copy.deepcopy(row) for row in rows for _ in range(group_size)]
         pairs = list(zip(rows, seeds.to(self.device)))
         with autocast(self.device, self.precision):
@@ -229,14 +254,14 @@ class GridPolicy:
         repeated = [prompt for prompt in prompts for _ in range(group_size)]
         return self._rollouts(repeated, rows, sampling, seeds, group_size, decode)
 
-    def _begun(
+    def _begin(
         self,
         prompts: Sequence[Prompt],
         sampling: Sampling,
         prefix: Rollouts | None = None,
         lengths: Tensor | None = None,
     ) -> list[Row]:
-        """A row for each prompt, with what stays of the prefix."""
+        """Make a row for each prompt, with the part of the prefix that stays."""
         if sampling.thought not in self.thought_formats:
             raise UserError(f"thought={sampling.thought}: the grid policy takes {' or '.join(self.thought_formats)}.")
         budget, rows = 0 if sampling.thought == "off" else sampling.max_thought_tokens, []
@@ -251,10 +276,10 @@ class GridPolicy:
         if prefix is None:
             return rows
         if lengths is None or not len(prefix) == len(rows) == len(lengths):
-            raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
+            raise ValueError(f"the prefix has {len(prefix)} rollouts and needs as many prompts and prefix_lengths.")
         if prefix.sampling.thought != sampling.thought:
             raise ValueError(
-                f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."
+                f"a prefix sampled with thought={prefix.sampling.thought} cannot be continued as {sampling.thought}."
             )
         allowed = iter(prefix.allowed.indices.tolist()) if prefix.allowed else iter(())
         for r, row in enumerate(rows):
@@ -266,25 +291,25 @@ class GridPolicy:
         return rows
 
     def _write(self, rows: list[Row], seeds: Tensor, is_image: bool, sampling: Sampling) -> None:
-        """One more token in each row, all of them texts or all pictures."""
+        """Write one more token in each row; all of them are texts, or all are pictures."""
         ids = [torch.tensor(row.ids, device=self.device) for row in rows]
-        place = (
+        position = (
             torch.arange(len(rows), device=self.device),
             torch.tensor([len(i) - 1 for i in ids], device=self.device),
         )
         hidden = self._grid.hidden(pad_sequence(ids, True, PAD), is_image and sampling.guidance_scale != 1)
-        log_probs = self._grid.log_probs_after(hidden, place, is_image, sampling, None)
-        allowed = parts.top_k_top_p_mask(log_probs, sampling.top_k, sampling.top_p)
+        log_probs = self._grid.log_probs_after(hidden, position, is_image, sampling, None)
+        allowed = tools.top_k_top_p_mask(log_probs, sampling.top_k, sampling.top_p)
         if allowed is not None:
             log_probs = log_probs.masked_fill(~allowed, -torch.inf).log_softmax(-1)
-        # A token's noise follows from the rollout's seed and the token's place alone.
+        # A token's noise follows from the rollout's seed and the token's position alone.
         index = torch.tensor([row.is_image.count(is_image) for row in rows], device=self.device)
-        keys = parts.keys(parts.streams(seeds, int(is_image and sampling.thought != "off")), index)
-        race = parts.race(keys, log_probs.shape[1])
-        tokens = log_probs.argmax(-1) if sampling.greedy else parts.draw(log_probs, race)
+        keys = tools.token_keys(tools.segment_streams(seeds, int(is_image and sampling.thought != "off")), index)
+        noise = tools.neg_gumbel(keys, log_probs.shape[1])
+        tokens = log_probs.argmax(-1) if sampling.greedy else tools.gumbel_max(log_probs, noise)
         for r, (row, token) in enumerate(zip(rows, tokens.tolist())):
             if not is_image and len(row.tokens) == sampling.max_thought_tokens:
-                row.write(BOI, False, False)  # forced: nobody chose it
+                row.write(BOI, False, False)  # forced, so not in the mask
                 continue
             cut = [] if allowed is None else allowed[r].nonzero()[:, 0].tolist()
             row.write(token, is_image, True, float(log_probs[r, token]), cut)
@@ -293,7 +318,8 @@ class GridPolicy:
         self, prompts: Sequence[Prompt], thoughts: Sequence[str], image_tokens: Tensor, sampling: Sampling,
         drop: Tensor | None = None,
     ) -> Rollouts:  # fmt: skip
-        rows = self._begun(prompts, sampling)
+        """Make rollouts of known thoughts and pictures, to train on."""
+        rows = self._begin(prompts, sampling)
         for r, (row, codes) in enumerate(zip(rows, image_tokens.tolist())):
             dropped = drop is not None and bool(drop[r])
             if sampling.thought != "off":
@@ -316,6 +342,8 @@ class GridPolicy:
         group_size: int,
         decode: bool,
     ) -> Rollouts:
+        """Assemble finished rollouts."""
+
         def padded(columns: list[list], fill: float = 0) -> Tensor:
             return pad_sequence([torch.tensor(c, device=self.device) for c in columns], True, fill)
 
@@ -337,6 +365,7 @@ class GridPolicy:
         )
 
     def log_probs(self, rollouts: Rollouts) -> TokenLogProbs:
+        """Compute log-probs in the distribution sampled from, with gradient."""
         network = self._reference if self._in_reference and self._reference else self.network
         with autocast(self.device, self.precision):
             return TokenLogProbs(*network(rollouts.to(self.device)))
@@ -344,29 +373,36 @@ class GridPolicy:
     # Pictures: a code is a colour.
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
+        """Encode pictures: each tile becomes its mean colour, rounded to four levels."""
         if pictures.shape[1:3] != (self.picture.height, self.picture.width):
             raise ValueError(f"pictures of shape {tuple(pictures.shape)}: this policy draws 20×28 pixels. Resize them.")
         tiles = pictures.to(self.device).float().unflatten(2, (COLUMNS, TILE)).unflatten(1, (ROWS, TILE)).mean((2, 4))
         return ((tiles / 85).round().long() * torch.tensor([16, 4, 1], device=self.device)).sum(-1).flatten(1)
 
     def decode_tokens(self, image_tokens: Tensor) -> Tensor:
-        codes = F.pad(image_tokens, (0, ROWS * COLUMNS - image_tokens.shape[1])).to(self.device)  # black where none is
+        """Draw each code as a tile of its colour."""
+        codes = F.pad(image_tokens, (0, ROWS * COLUMNS - image_tokens.shape[1])).to(
+            self.device
+        )  # black where a code is missing
         tiles = (self._levels(codes) * 85).to(torch.uint8).unflatten(1, (ROWS, COLUMNS))
         return tiles.repeat_interleave(TILE, 1).repeat_interleave(TILE, 2)
 
     def code_vectors(self, image_tokens: Tensor) -> Tensor:
+        """Return the direction of each code's colour from medium grey, (B, N, 3)."""
         return F.normalize(self._levels(image_tokens.to(self.device)) - 1.5, dim=-1)
 
     def _levels(self, codes: Tensor) -> Tensor:
-        """(B, N, 3) red, green and blue, each 0..3, of codes (B, N)."""
+        """Split codes (B, N) into red, green and blue, each 0..3, (B, N, 3)."""
         return torch.stack([codes // 16, codes // 4 % 4, codes % 4], -1).float()
 
     def picture_tokenizer_hash(self) -> str:
+        """Hash the sizes that define the picture tokens."""
         return hashlib.sha256(f"{ROWS} {COLUMNS} {TILE} {CODES} colours".encode()).hexdigest()
 
     # Seeing
 
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """Raise UserError: this policy cannot see."""
         raise UserError(
             "the grid policy cannot see: it answers no questions. Ask another judge, or none: --questions-per-type 0."
         )
@@ -376,17 +412,21 @@ class GridPolicy:
     # The reference
 
     def make_reference(self, network: nn.Module | None = None) -> None:
+        """Freeze a copy of the current weights as the reference."""
         self._reference = network or copy.deepcopy(self.network).requires_grad_(False)
 
     def reference_weights(self) -> dict[str, Tensor]:
+        """Return the weights of the reference."""
         return self._reference.state_dict() if self._reference else {}
 
     def load_reference(self, weights: dict[str, Tensor]) -> None:
+        """Restore the reference from `reference_weights`."""
         if self._reference:
             self._reference.load_state_dict(weights)
 
     @contextmanager
     def reference(self) -> Iterator[None]:
+        """Let `log_probs` be the reference's inside the `with` block."""
         if self._reference is None:
             raise RuntimeError("no reference: call make_reference() before training.")
         self._in_reference = True
@@ -399,15 +439,19 @@ class GridPolicy:
 
     @property
     def blocks(self) -> nn.ModuleList:
+        """The repeated layers, which are sharded one by one."""
         return self._grid.trunk.h
 
     def checkpoint_layers(self) -> None:
+        """Recompute layers in the backward pass, to save memory."""
         self._grid.trunk.gradient_checkpointing_enable({"use_reentrant": False})
 
     def freeze(self) -> None:
+        """Switch off the gradients of all weights."""
         self.network.requires_grad_(False)
 
     def save(self, directory: Path) -> None:
+        """Write a checkpoint that `load` opens, completely or not at all."""
         with atomic_directory(Path(directory)) as folder:
             self._grid.trunk.config.save_pretrained(folder)
             save_file(self.network.state_dict(), folder / "model.safetensors")

@@ -110,7 +110,7 @@ class WatchedLock:
 
 
 def memory_that_runs_out_beside_a_recording_is_freed_after_it() -> None:
-    from thinkdraw.policies.sampling.memory import until_it_fits
+    from thinkdraw.policies.sampling.memory import shrink_to_fit
 
     watched: Any = WatchedLock()
     cuda_graphs.GRAPH_CAPTURE_LOCK = runtime_device.GRAPH_CAPTURE_LOCK = watched
@@ -122,7 +122,7 @@ def memory_that_runs_out_beside_a_recording_is_freed_after_it() -> None:
 
     def beside() -> None:
         try:
-            until_it_fits(work, 2, "pictures")
+            shrink_to_fit(work, 2, "pictures")
         except Exception as error:
             errors.append(error)
         watched.asked.set()

@@ -1,7 +1,8 @@
-"""Trainable generators behind one protocol, `types.Policy`. A model family is one entry in each of the dicts below.
+"""Trainable generators behind one protocol, `types.Policy`.
 
-A family of one's own needs no entry: `policy=my_family:MyPolicy` names its class, in an installed package or in the current
-folder, and `policy=my_family:MyPolicy@runs/mine` a checkpoint of it. See `examples/my_policy`.
+A model family is one entry in each of the dicts below. Your own family needs no entry: `policy=my_family:MyPolicy`
+names its class, in an installed package or in the current folder. `policy=my_family:MyPolicy@runs/mine` names a
+checkpoint of it. See `examples/my_policy`.
 """
 
 from __future__ import annotations
@@ -17,44 +18,49 @@ if TYPE_CHECKING:
     from thinkdraw.policies.lora import LoraSettings
     from thinkdraw.types import Policy
 
-# config.model_type → the class; a string, so that transformers is imported when a policy is loaded and not before.
+# config.model_type → the class, as a string: transformers is imported only when a policy is loaded.
 POLICIES = {
     "janus": "thinkdraw.policies.janus.policy:JanusPolicy",
     "multi_modality": "thinkdraw.policies.janus.policy:JanusPolicy",  # DeepSeek's own layout of the same weights
 }
-# What else a family may have: sizes for `thinkdraw plan` (shape.py), and a way to make a small checkpoint (building.py).
+# Optional parts of a family: sizes for `thinkdraw plan` (shape.py), and a builder of small checkpoints (building.py).
 SHAPES = {name: "thinkdraw.policies.janus.shape:JanusShape" for name in POLICIES}
 BUILDERS = {"janus": "thinkdraw.policies.janus.building:JanusBuilder"}
 
 
 class Family(Protocol):
-    """A class of policies, as `load_policy` uses it.
+    """A class of policies, as `load_policy` uses it."""
 
-    path: a checkpoint, or None where a class was named without one. dtype: of the weights.
-    options: precision, and what else the class takes. Raises UserError.
-    """
+    def load(self, path: str | None, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> Policy:
+        """Load a policy.
 
-    def load(
-        self, path: str | None, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any
-    ) -> Policy: ...
+        path: a checkpoint, or None where the class was named without one.
+        dtype: of the weights.
+        options: precision, and whatever else the class accepts.
+        Raises UserError.
+        """
+        ...
 
 
 def load_policy(
     path: Path | str, *, device: str = "cpu", dtype: str = "fp32", lora: LoraSettings | None = None, **options: Any
 ) -> Policy:
-    """Load a policy from a checkpoint folder, a Hugging Face model id, or a class `pkg.mod:Class@checkpoint`.
+    """Load a policy from a checkpoint folder, a Hugging Face model id, or a class.
 
-    Without a class the family is chosen by the checkpoint's `config.model_type`, from `POLICIES`: a checkpoint cannot name
-    code to run. Run folders and `lab` are for `policies/opening.py`.
-    dtype: of the weights, fp32 or bf16. options: what the family's class takes, see `JanusPolicy`. Raises UserError.
+    A class is named `pkg.mod:Class@checkpoint`. Without one, the checkpoint's `config.model_type` chooses the
+    family from `POLICIES`, so that a checkpoint cannot name code to run. `policies/opening.py` resolves run folders
+    and `lab`.
+    dtype: of the weights, fp32 or bf16.
+    options: what the family's class accepts, see `JanusPolicy`.
+    Raises UserError.
     """
     name, checkpoint = split_name(str(path))
     if name is None:
         name = model_type_of(str(checkpoint))
         if name not in POLICIES:
             raise UserError(
-                f"policy {path} has model_type={name}, which is not one that draws: {', '.join(POLICIES)}. Give a checkpoint "
-                f"of one of these families, or name a class of your own: policy=pkg.mod:Class@{path}."
+                f"policy {path} has model_type={name}, which cannot draw; these can: {', '.join(POLICIES)}. Give a checkpoint "
+                f"of one of these families, or name your own class: policy=pkg.mod:Class@{path}."
             )
     family: Any = find("policy", POLICIES, name)
     if not hasattr(family, "load"):
@@ -64,7 +70,10 @@ def load_policy(
 
 
 def split_name(name: str) -> tuple[str | None, str | None]:
-    """Split `pkg.mod:Class@checkpoint` into class and checkpoint; either may be None, not both."""
+    """Split `pkg.mod:Class@checkpoint` into class and checkpoint.
+
+    Either may be None, not both.
+    """
     first, _, checkpoint = name.partition("@")
     if ":" not in first or Path(name).exists():
         return None, name
@@ -72,12 +81,15 @@ def split_name(name: str) -> tuple[str | None, str | None]:
 
 
 def is_policy(path: str) -> bool:
-    """Whether `load_policy` opens it, as far as its name or its config.json tells. Raises UserError where there is neither."""
+    """Whether `load_policy` opens `path`, judged by its name or its config.json.
+
+    Raises UserError where there is neither.
+    """
     return split_name(path)[0] is not None or model_type_of(path) in POLICIES
 
 
 def model_type_of(path: str) -> str:
-    """Read `model_type` in the checkpoint's config. Raises UserError where none can be read."""
+    """Read `model_type` in the checkpoint's config. Raises UserError."""
     from transformers import PreTrainedConfig
 
     from thinkdraw.runtime.checkpoint import refuse_incomplete

@@ -1,4 +1,4 @@
-"""Make a checkpoint of a family from nothing: what the lab's own training needs to know of the family's format."""
+"""Builders of new checkpoints: what the lab must know of a family's format."""
 
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +11,11 @@ from thinkdraw.runtime.registry import find
 
 
 class SpecialTokens(NamedTuple):
-    """How a family's special tokens are spelled. image: stands for a shown picture's patch. boi, eoi: around a picture."""
+    """The spelling of a family's special tokens.
+
+    image: stands for a patch of a shown picture.
+    boi, eoi: begin and end of image.
+    """
 
     bos: str
     eos: str
@@ -22,32 +26,39 @@ class SpecialTokens(NamedTuple):
 
 
 class Builder(Protocol):
-    """picture_model: the module that turns pictures into codes and back; pixels: (B, 3, H, W) in [-1, 1]."""
+    """Makes a checkpoint of a family from scratch.
+
+    picture_model: the module that turns pictures into codes and back.
+    pixels: (B, 3, H, W) in [-1, 1].
+    """
 
     @property
     def tokens(self) -> SpecialTokens: ...
 
     def train_tokenizer(self, texts: list[str], vocab_size: int) -> Tokenizer:
-        """A tokenizer with the special tokens first, which begins every encoding with `bos`."""
+        """Train a tokenizer with the special tokens first.
+
+        It begins every encoding with `bos`.
+        """
         ...
 
     def latents(self, picture_model: Any, pixels: Tensor) -> Tensor:
-        """Unit-length encoder outputs (B, D, h, w)."""
+        """Compute the encoder's outputs (B, D, h, w), of unit length."""
         ...
 
     def nearest_codes(self, picture_model: Any, latents: Tensor) -> Tensor:
-        """(B, h·w) int64 in raster order."""
+        """Find each latent's nearest code, (B, h·w) int64 in raster order."""
         ...
 
     def encode(self, picture_model: Any, pixels: Tensor, chunk: int) -> Tensor:
-        """Image tokens (B, N) int64."""
+        """Encode pixels as image tokens (B, N) int64, `chunk` pictures at a time."""
         ...
 
     def write(self, model: Any, tokenizer: Tokenizer, directory: Path, image_size: int, num_image_tokens: int) -> Path:
-        """A checkpoint that `load_policy` opens. Returns its folder."""
+        """Write a checkpoint that `load_policy` opens, and return its folder."""
         ...
 
 
 def builder_of(family: str) -> Builder:
-    """The builder of an entry of `BUILDERS`. Raises UserError."""
+    """Make the builder of a family in `BUILDERS`. Raises UserError."""
     return find("builder", BUILDERS, family)()

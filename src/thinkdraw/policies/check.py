@@ -1,6 +1,7 @@
-"""Does a checkpoint's sampler agree with its trainer? The first thing to run on a new model.
+"""Check that a checkpoint's sampler agrees with its trainer.
 
-Everything is measured on rollouts that the checkpoint samples here: nothing is assumed about how it was made.
+This is the first thing to run on a new model. All measurements are on rollouts that the checkpoint samples here;
+nothing is assumed about how it was made.
 """
 
 from collections.abc import Sequence
@@ -17,13 +18,14 @@ PROMPTS = (
     "a photo of a small blue star left of a large green square",
     "three cups",
 )
-BF16_LIMIT = 0.5
+BF16_LIMIT = 0.5  # nats, between a decode step and a training pass, which round differently
 
 
 def fp32_limit(sampling: Sampling) -> float:
-    """How far two computations of a log-prob may lie apart in fp32, nats: 1e-4, and beyond guidance 3 at temperature 1 more.
+    """Return how far two computations of a log-prob may differ in fp32, nats.
 
-    Guidance s and temperature T make (|s| + |s − 1|) / T of the rounding of logits, 5 there.
+    Guidance s and temperature T multiply the rounding of logits by (|s| + |s − 1|) / T. The limit is 1e-4 up to a
+    factor of 5 (guidance 3 at temperature 1), and grows in proportion beyond.
     """
     s, t = sampling.guidance_scale, sampling.temperature
     return 1e-4 * max(1.0, (abs(s) + abs(s - 1)) / t / 5)
@@ -31,31 +33,41 @@ def fp32_limit(sampling: Sampling) -> float:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """rows: one finding each. max_difference: largest |Δ log-prob| in nats per "format, guidance"."""
+    """The result of `check_policy`.
+
+    rows: one item each.
+    max_difference: "format, guidance" → largest |Δ log-prob| in nats.
+    """
 
     rows: tuple[CheckItem, ...]
     max_difference: dict[str, float]
 
     @property
     def ok(self) -> bool:
+        """Whether every item is as expected."""
         return all(row.ok for row in self.rows)
 
     def as_dict(self) -> dict[str, Any]:
+        """Convert to what `thinkdraw check --json` prints."""
         rows = [{"name": i.name, "found": i.measured, "wanted": i.expected, "ok": i.ok} for i in self.rows]
         return {"ok": self.ok, "rows": rows, "max_difference": self.max_difference}
 
 
 def check_policy(policy: Policy, prompts: Sequence[str] = PROMPTS, group_size: int = 2) -> CheckResult:
-    """Log-prob parity for each thought format and guidance scale, the first update's ratio, pictures through their
-    tokenizer and back, and what the family says of its prompts and special tokens."""
-    asked = [Prompt(text, id=str(i)) for i, text in enumerate(prompts)]
+    """Check log-probs, pictures, prompts and special tokens of a policy.
+
+    Log-probs of sampler and trainer are compared for each thought format and guidance scale; so is the ratio at the
+    first update. Pictures go through their tokenizer and back. The family itself checks its prompts and special
+    tokens.
+    """
+    to_draw = [Prompt(text, id=str(i)) for i, text in enumerate(prompts)]
     is_fp32 = policy.precision == "fp32" and policy.dtype == torch.float32
     rows, differences, ratio, largest = [], {}, 0.0, 0.0
     drawn: Rollouts | None = None
     for thought in policy.thought_formats:
         for scale in GUIDANCE:
             sampling = Sampling(thought=thought, guidance_scale=scale, max_thought_tokens=24)
-            drawn = policy.sample(asked, sampling, group_size=group_size, seed=1, decode=False)
+            drawn = policy.sample(to_draw, sampling, group_size=group_size, seed=1, decode=False)
             with torch.no_grad():
                 scored = policy.log_probs(drawn)
             difference = (scored.log_probs - drawn.log_probs)[drawn.mask]
@@ -77,8 +89,9 @@ def check_policy(policy: Policy, prompts: Sequence[str] = PROMPTS, group_size: i
 
 
 def _round_trip(policy: Policy, drawn: Rollouts) -> CheckItem:
-    """Drawn picture → tokens → picture: the second pass through the tokenizer should change little."""
+    """Check that drawn pictures survive encoding and decoding: little should change."""
     first = policy.decode_tokens(drawn.image_tokens())
     second = policy.decode_tokens(policy.encode_pictures(first))
     error = (first.float() - second.float()).abs().mean().item() / 255
-    return CheckItem("VQ round trip of drawn pictures", f"mean |Δ| {error:.3f} of the range", "finite", error == error)
+    is_finite = error == error  # NaN is not equal to itself
+    return CheckItem("VQ round trip of drawn pictures", f"mean |Δ| {error:.3f} of the range", "finite", is_finite)

@@ -1,4 +1,4 @@
-"""Low-rank adapters on the language model, and the full weights that they amount to."""
+"""Low-rank adapters on the language model, and how to merge them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,10 @@ from thinkdraw.config import StrictModel
 
 
 class LoraSettings(StrictModel):
-    """Hu et al. 2021 (arXiv 2106.09685). Only the adapters are trained; switched off they leave the reference."""
+    """Low-rank adapters, Hu et al. 2021 (arXiv 2106.09685).
+
+    Only the adapters are trained. With adapters off, the model is the reference.
+    """
 
     rank: int = Field(16, ge=1, description="Rank of the adapters. Higher can learn more, and needs more memory.")
     alpha: float = Field(
@@ -33,7 +36,7 @@ class LoraSettings(StrictModel):
 
 
 def add_lora(model: PreTrainedModel, settings: LoraSettings) -> Any:
-    """Put adapters into `model` in place; returns the peft model that switches them."""
+    """Put adapters into `model` in place, and return peft's model of it."""
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
@@ -47,7 +50,7 @@ def add_lora(model: PreTrainedModel, settings: LoraSettings) -> Any:
 
 @contextmanager
 def adapters_off(network: nn.Module) -> Iterator[None]:
-    """Inside, the adapters in `network` add nothing."""
+    """Switch off the adapters in `network` inside the `with` block."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     layers = [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
@@ -70,14 +73,18 @@ class Adapter:
 
 
 def active_adapter(layer: Any) -> Adapter | None:
-    """The adapter of a layer of a model with adapters, None where it has none or they are switched off."""
+    """Return a layer's adapter; None where it has none or adapters are off."""
     if not hasattr(layer, "lora_A") or layer.disable_adapters:
         return None
     return Adapter(layer.lora_A["default"], layer.lora_B["default"], layer.scaling["default"])
 
 
 def learned_weights(network: nn.Module) -> dict[str, nn.Parameter]:
-    """The network's weights, without adapters that have not learned yet and change nothing."""
+    """Return the network's weights, without adapters that have not learned yet.
+
+    An adapter's update is up(down(x)), and peft starts `up` (lora_B) at zero. While every `up` is zero, adapters
+    change nothing.
+    """
     weights = dict(network.named_parameters())
     if not any(bool(p.detach().any()) for n, p in weights.items() if ".lora_B." in n):
         weights = {n: p for n, p in weights.items() if ".lora_" not in n}
@@ -85,9 +92,10 @@ def learned_weights(network: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def merged_weights(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The state dict with adapters added to their layers and peft's names undone; `model` stays as it is.
+    """Return the state dict with adapters merged into their layers.
 
-    What was added is on the CPU: of a model that fills a GPU there is room for one sum at a time.
+    peft's names are undone, and `model` stays as it is. Merged weights are on the CPU, because a model that fills a
+    GPU leaves space for one sum at a time.
     """
     from peft.tuners.lora import Linear
 

@@ -1,6 +1,7 @@
-"""From the `policy` of a configuration to a checkpoint: a folder, a run folder, a Hugging Face model id, or `lab`.
+"""From the `policy` of a configuration to a checkpoint.
 
-`training.run.open_policy` opens the policy that is trained; `load_trained` here one that only draws or judges.
+A policy is named by a folder, a run folder, a Hugging Face model id, or `lab`. `training.run.open_policy` opens the
+policy that is trained; `load_trained` opens one that only draws or judges.
 """
 
 from pathlib import Path
@@ -17,8 +18,9 @@ from thinkdraw.types import Policy
 def policy_path(name: str) -> str:
     """Resolve a policy's name to a checkpoint for `load_policy`.
 
-    `lab` is the checkpoint in the package; of a run folder it is the best one, else the newest; other names stay.
-    name: may have the policy's class in front, `pkg.mod:Class@runs/mine`.
+    `lab` is the checkpoint in the package. A run folder stands for its best checkpoint, else its newest. Other
+    names stay.
+    name: may begin with the policy's class, `pkg.mod:Class@runs/mine`.
     """
     if name == "lab":
         from thinkdraw.lab import checkpoint_path
@@ -33,32 +35,33 @@ def policy_path(name: str) -> str:
 
 
 def run_checkpoint(folder: Path | str, select: Literal["best", "last"]) -> Path | None:
-    """A run's checkpoint: of the best validation, None where the run has not validated, or the last one.
+    """Find a run's best or last checkpoint.
 
-    Raises UserError if the run has none.
+    The best one is that of the best validation; None where the run has not validated.
+    Raises UserError if the run has no complete checkpoint.
     """
     if select == "best":
         pointer = Path(folder, "checkpoints", "best")  # a file with the name of the best checkpoint's folder
         if not pointer.is_file():
             return None
-        way_out = "It names the best checkpoint's folder: remove it, and the newest one is taken."
+        way_out = "It names the best checkpoint's folder. Remove it to use the newest checkpoint."
         with name_file_in_errors(pointer, way_out):
             name = pointer.read_text(encoding="utf-8").strip()
         if checkpoint.checkpoint_step(name) is None or not pointer.with_name(name).is_dir():
-            raise UserError(f"{pointer} names {name[:80]!r}, which is no checkpoint there. {way_out}")
+            raise UserError(f"{pointer} names {name[:80]!r}, which is no checkpoint of this run. {way_out}")
         return pointer.with_name(name)
     last = checkpoint.latest_checkpoint(folder)
     if last is None:
         raise UserError(
-            f"policy {folder} is a run folder without a complete checkpoint. Let that run save one, or give a checkpoint."
+            f"policy {folder} is a run folder without a complete checkpoint. Let the run save one, or name a checkpoint."
         )
     return last
 
 
-def of_policy(name: str, revision: str) -> Input:
-    """What a setting `policy` stands for: the checkpoint that was found, its weights and the small files beside them.
+def policy_input(name: str, revision: str) -> Input:
+    """Record what a setting `policy` stands for: the checkpoint and its content.
 
-    revision: of the policy when it was loaded, which stands for the weights.
+    revision: of the loaded policy; it stands for the weights. The small files beside the weights are hashed.
     """
     path = policy_path(name)
     folder = split_name(path)[1]
@@ -68,12 +71,12 @@ def of_policy(name: str, revision: str) -> Input:
         else []
     )
     beside = [file for file in files if file.name not in (checkpoint.MARKER, checkpoint.STATE_FILE)]
-    content = [part for file in beside for part in (file.name, file.read_bytes())]
+    content = [item for file in beside for item in (file.name, file.read_bytes())]
     return Input.of(name if path == name or name == "lab" else f"{name} ({path})", [revision, *content])
 
 
 def load_trained(name: str | Path, precision: str = "bf16", **options: Any) -> Policy:
-    """Load a policy that was trained, by any name that a configuration takes, to draw or judge with."""
+    """Load a policy to draw or judge with, by any name that a configuration accepts."""
     path = policy_path(str(name))
     checkpoint.check_digests(split_name(path)[1] or path)
     return load_policy(path, precision=precision, **options)

@@ -1,4 +1,7 @@
-"""The sizes of a model from which `thinkdraw plan` computes its memory and seconds; no weight is loaded for it."""
+"""The sizes of a model, from which `thinkdraw plan` computes memory and seconds.
+
+No weight is loaded for it.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,7 +12,11 @@ from thinkdraw.policies.lora import LoraSettings
 
 @dataclass(frozen=True)
 class Weights:
-    """Numbers of parameters. drawing: of all that thinks and draws, layers and heads among it. adapters: 0 without."""
+    """Numbers of parameters.
+
+    drawing: of everything that thinks and draws, layers and heads included.
+    adapters: 0 without LoRA.
+    """
 
     total: int
     drawing: int
@@ -20,14 +27,16 @@ class Weights:
 
     @property
     def trained(self) -> int:
+        """Trained parameters: the adapters, or everything that draws."""
         return self.adapters or self.drawing
 
 
 class Shape(Protocol):
-    """A decoder of Llama's kind with a head for text and one for image tokens.
+    """A decoder of Llama's kind, with a head for text and one for image tokens.
 
-    hidden, mlp: widths. vocabulary, codes: entries of the two heads. chunk_logits: how many of one head learning makes
-    at once.
+    hidden, mlp: widths.
+    vocabulary, codes: entries of the two heads.
+    chunk_logits: the most logits of one head that learning makes at once.
     """
 
     layers: int
@@ -39,18 +48,20 @@ class Shape(Protocol):
     image_tokens: int
     chunk_logits: float
 
-    def weights(self, lora: LoraSettings | None) -> Weights: ...
+    def weights(self, lora: LoraSettings | None) -> Weights:
+        """Count the parameters."""
+        ...
 
     def kv_bytes(self, columns: int, itemsize: int) -> int:
-        """Keys and values of one row with `columns` tokens."""
+        """Return the size of keys and values of one row with `columns` tokens."""
         ...
 
     def row_bytes(self, columns: int, itemsize: int) -> int:
-        """What one row needs while it is sampled."""
+        """Return the memory that one row needs while it is sampled."""
         ...
 
     def picture_bytes(self, itemsize: int) -> int:
-        """What one picture needs while it is decoded."""
+        """Return the memory that one picture needs while it is decoded."""
         ...
 
 
@@ -58,9 +69,13 @@ class Shapes(Protocol):
     """A family's class of shapes, an entry of `SHAPES`."""
 
     def published(self) -> Iterable[str]:
-        """Names of known models, which can be planned for without a checkpoint."""
+        """List the names of known models, which can be planned for without a checkpoint."""
         ...
 
-    def of_published(self, name: str) -> Shape: ...
+    def of_published(self, name: str) -> Shape:
+        """Make the shape of a known model."""
+        ...
 
-    def of_checkpoint(self, path: str) -> Shape: ...
+    def of_checkpoint(self, path: str) -> Shape:
+        """Make the shape of a checkpoint."""
+        ...

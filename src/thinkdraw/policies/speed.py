@@ -1,7 +1,8 @@
-"""Choose between plain torch and the faster code in `policies/fast`; nothing else imports that folder.
+"""The choice between plain torch and the faster code in `policies/fast`.
 
-Delete it, or set THINKDRAW_FAST=off in the environment, and each function here runs plain torch and transformers: slower,
-with all logits in memory at once in learning, and the same numbers up to rounding.
+Nothing else imports that folder. If you delete it, or set THINKDRAW_FAST=off in the environment, each function here
+runs plain torch and transformers. That is slower, and learning then has all logits in memory at once. The numbers
+are the same up to rounding.
 """
 
 import os
@@ -23,32 +24,37 @@ SWITCH = "THINKDRAW_FAST"
 FOLDER = Path(__file__).with_name("fast")
 
 
-def _is_there() -> bool:
+def _fast_exists() -> bool:
     """Whether `policies/fast` has not been deleted."""
     return any(FOLDER.glob("*.py"))
 
 
 @cache
 def is_on() -> bool:
-    """Whether to use `policies/fast`: it is there and not switched off. Raises UserError where some of it is missing."""
+    """Whether to use `policies/fast`: it exists and is not switched off.
+
+    Raises UserError where some of it is missing.
+    """
     choice = os.environ.get(SWITCH, "on")
     if choice not in ("on", "off"):
-        raise UserError(f"{SWITCH}={choice}: unknown. Set it to on or off.")
-    if choice == "off" or not _is_there():
+        raise UserError(f"{SWITCH}={choice} is unknown. Set it to on or off.")
+    if choice == "off" or not _fast_exists():
         return False
     try:
-        import thinkdraw.policies.fast  # noqa: F401  imports all of its files, so that a missing one is found here
+        import thinkdraw.policies.fast  # noqa: F401  it imports all of its files, so a missing one shows here
     except ImportError as error:
         raise UserError(
-            f"{FOLDER} is incomplete ({error}). Restore it, delete it whole, or set {SWITCH}=off."
+            f"{FOLDER} is incomplete ({error}). Restore it, delete all of it, or set {SWITCH}=off."
         ) from error
     return True
 
 
 def operations(device: torch.device, dtype: torch.dtype, head_width: int) -> Operations:
-    """Choose what runs a decode step's RMSNorm, gate and KV cache: C++ on a CPU with a compiler, else torch.
+    """Choose what runs a decode step's RMSNorm, gate and KV cache.
 
-    dtype: that the decoder multiplies matrices in. head_width: numbers in a key of the KV cache.
+    On a CPU with a compiler it is C++, else torch.
+    dtype: that the decoder multiplies matrices in.
+    head_width: numbers in a key of the KV cache.
     """
     if is_on():
         from thinkdraw.policies.fast.cpu_operations import operations_for
@@ -61,12 +67,13 @@ def operations(device: torch.device, dtype: torch.dtype, head_width: int) -> Ope
 
 @cache
 def _warn_of_slow_sampling() -> None:
-    if not _is_there():
+    """Warn once if `policies/fast` was deleted; to switch it off is a choice."""
+    if not _fast_exists():
         warnings.warn("policies/fast is absent: sampling takes up to twice as long on this CPU.", stacklevel=4)
 
 
 def decode_steps(device: torch.device, cuda_graphs: bool) -> Steps:
-    """Choose what runs decode steps: CUDA graphs on an NVIDIA GPU if `cuda_graphs`, else plain calls."""
+    """Choose what runs decode steps: CUDA graphs on an NVIDIA GPU, else plain calls."""
     if cuda_graphs and is_on():
         from thinkdraw.policies.fast.cuda_graphs import steps_for
 
@@ -75,7 +82,10 @@ def decode_steps(device: torch.device, cuda_graphs: bool) -> Steps:
 
 
 def prepare_learning(model: PreTrainedModel) -> None:
-    """Make training passes of Janus's language model faster on a CPU; its modules, names and weights stay."""
+    """Make training passes of Janus's language model faster on a CPU.
+
+    Its modules, their names and the weights stay.
+    """
     if is_on():
         from thinkdraw.policies.fast import learning_layer, short_attention
 
@@ -84,11 +94,12 @@ def prepare_learning(model: PreTrainedModel) -> None:
 
 
 def score_logits(score: Callable[..., tuple[Tensor, ...]], head: nn.Linear, *inputs: Tensor) -> tuple[Tensor, ...]:
-    """Score K tokens: make their logits by `head`, and hand these to `score`; returns a tuple of (K,) tensors.
+    """Score K tokens by the logits that `head` makes of their inputs.
 
-    inputs: (K, H) each, what `head` makes logits of. score: (slice of the tokens, their (k, V) float32 logits, of each of the
-    inputs) → (k,) tensors. With `policies/fast` it is called for a few tokens at a time, so that the logits of all are
-    never in memory together; without, once for all.
+    Returns a tuple of (K,) tensors. With `policies/fast`, `score` runs on a few tokens at a time, so that the
+    logits of all are never in memory together. Without, it runs once for all.
+    inputs: (K, H) each, what `head` makes logits of.
+    score: (slice of the tokens, (k, V) float32 logits of each of the inputs) → tuple of (k,) tensors.
     """
     if is_on():
         from thinkdraw.policies.fast.chunked_head import score_in_chunks
@@ -98,7 +109,7 @@ def score_logits(score: Callable[..., tuple[Tensor, ...]], head: nn.Linear, *inp
 
 
 def max_logits() -> float:
-    """How many logits of one head learning has in memory at once, at most: for the planner."""
+    """Return the most logits of one head that learning holds at once, for the planner."""
     if is_on():
         from thinkdraw.policies.fast.chunked_head import CHUNK_ELEMENTS
 
@@ -107,7 +118,7 @@ def max_logits() -> float:
 
 
 def decode_latents(decoder: nn.Module, latents: Tensor) -> Tensor:
-    """Run the VQ decoder: latents (B, D, h, w) → pixels (B, 3, H, W) in the model's range."""
+    """Run the VQ decoder: latents (B, D, h, w) to pixels (B, 3, H, W)."""
     if is_on():
         from thinkdraw.policies.fast import channels_last
 

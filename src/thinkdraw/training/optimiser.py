@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies.sampling.memory import until_it_fits
+from thinkdraw.policies.sampling.memory import shrink_to_fit
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.fingerprint import fingerprints
 from thinkdraw.runtime.sharded_state import restore
@@ -119,7 +119,7 @@ class Optimiser:
         rows = min(micro_rows, self.micro_rows or micro_rows)
         if self.sharded:
             return attempt(rows)
-        result, self.micro_rows = until_it_fits(attempt, rows, "rows per pass")
+        result, self.micro_rows = shrink_to_fit(attempt, rows, "rows per pass")
         return result
 
     def reduce_gradients(self) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import load_policy
-from thinkdraw.policies.opening import of_policy, policy_path
+from thinkdraw.policies.opening import policy_input, policy_path
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.generators import initial_weights, seed_initial_weights
 from thinkdraw.runtime.inputs.run_inputs import Input
@@ -145,7 +145,7 @@ class Run(Generic[Trained]):
         self._parts: dict[str, Stateful] = {}
         self._fields: list[Any] = []
         self._has_begun = False
-        self.note("policy", of_policy(config.policy, self.base))
+        self.note("policy", policy_input(config.policy, self.base))
         self.display = Display(config.recipe, config.max_steps, config.log_every, world.is_main)
 
     @classmethod

@@ -142,7 +142,7 @@ def out_of_memory_above(most: int, seen: list[int], runs_out: Callable[[], None]
 def test_where_memory_runs_out_half_as_many_rows_go_on(runs_out: Callable[[], None]):
     seen: list[int] = []
     with pytest.warns(UserWarning, match="out of memory with 8 rollouts at a time: going on with 4"):
-        parts = memory.in_parts(out_of_memory_above(4, seen, runs_out), torch.arange(18), size=8)
+        parts = memory.in_chunks(out_of_memory_above(4, seen, runs_out), torch.arange(18), size=8)
     assert [row for part in parts for row in part] == list(range(18))
     assert seen == [8, 4, 4, 4, 4, 2]
 
@@ -152,14 +152,14 @@ def test_an_error_that_is_not_about_memory_is_raised_as_it_is():
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        memory.in_parts(work, torch.arange(4), size=4)
+        memory.in_chunks(work, torch.arange(4), size=4)
 
 
 def test_where_not_even_one_row_fits_one_line_says_what_to_do():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with pytest.raises(UserError, match=r"out of memory with a single one .*thinkdraw plan"):
-            memory.in_parts(out_of_memory_above(0, []), torch.arange(3), size=2)
+            memory.in_chunks(out_of_memory_above(0, []), torch.arange(3), size=2)
 
 
 @pytest.mark.parametrize("phase", ["think", "draw"])

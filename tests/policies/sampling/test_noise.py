@@ -11,7 +11,7 @@ SEEDS = torch.arange(200)
 
 
 def keys(seeds, segment, index):
-    return noise.keys(noise.streams(seeds, segment), index)
+    return noise.token_keys(noise.segment_streams(seeds, segment), index)
 
 
 def uniforms(seeds, segment, index, vocabulary):
@@ -19,7 +19,7 @@ def uniforms(seeds, segment, index, vocabulary):
 
 
 def draw(log_probs, keys):
-    return noise.draw(log_probs, noise.race(keys, log_probs.shape[1]))
+    return noise.gumbel_max(log_probs, noise.neg_gumbel(keys, log_probs.shape[1]))
 
 
 def test_noise_is_exponential_with_rate_one():

@@ -1,1 +1,1 @@
-"""The Janus family: network, text, picture tokens, loading, and the likelihood of rollouts."""
+"""The Janus family: model functions, text, picture tokens, and likelihood."""

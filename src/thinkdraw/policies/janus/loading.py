@@ -1,4 +1,4 @@
-"""Reading and writing Janus directories, with one line for each thing that can be wrong with them."""
+"""Reading and writing Janus folders, with one-line errors."""
 
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,13 @@ def read_config(path: str) -> JanusConfig:
 
 
 def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
-    """JanusForConditionalGeneration with every weight present, in eval mode on the CPU."""
-    disable_progress_bar()  # it is gone in a second, and would stand between a user and the line that matters
+    """Read transformers' Janus with every weight present, in eval mode on the CPU.
+
+    Raises UserError.
+    """
+    disable_progress_bar()  # it lasts a second, and would hide the lines that matter
     if dtype not in DTYPES:
-        raise UserError(f"dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
+        raise UserError(f"dtype={dtype} is unknown. Use one of {', '.join(DTYPES)}.")
     source: dict[str, Any] = {"pretrained_model_name_or_path": path}
     if is_deepseek(path):
         config, weights = reading.read_weights(reading.folder_of(path))
@@ -48,15 +51,18 @@ def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
         raise UserError(
             f"policy {path}: the weights cannot be read ({_line(error)}). Copy or download them again."
         ) from error
-    model, found = loaded
-    if missing := sorted(found["missing_keys"]):
+    model, loading_info = loaded
+    if missing := sorted(loading_info["missing_keys"]):
         raise UserError(f"policy {path} lacks {len(missing)} weights, {missing[0]} first. Copy or download it again.")
     speed.prepare_learning(model)
     return model.eval()
 
 
 def read_processor(path: str, num_image_tokens: int) -> Any:
-    """JanusProcessor with the PIL image processor, whichever other backend is installed."""
+    """Read the processor, with the PIL image processor whatever else is installed.
+
+    The backends of image processors resize differently. Raises UserError.
+    """
     from transformers import AutoTokenizer, JanusProcessor
     from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
@@ -86,11 +92,12 @@ def write_deepseek(model: JanusForConditionalGeneration, processor: Any, directo
 
 
 def write_checkpoint(model: JanusForConditionalGeneration, processor: Any, directory: Path) -> None:
-    """A directory that plain transformers loads; adapters are merged into the weights."""
+    """Write a folder that plain transformers loads, with adapters merged."""
     with atomic_directory(directory) as folder:
         model.save_pretrained(folder, state_dict=merged_weights(model))
         processor.save_pretrained(folder)
 
 
 def _line(error: Exception) -> str:
+    """Shorten an error's text to one line."""
     return " ".join(str(error).split())[:200].rstrip(".")

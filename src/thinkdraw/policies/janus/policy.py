@@ -1,6 +1,7 @@
-"""The policy of the Janus family: one language model that writes thoughts, draws image tokens and understands pictures.
+"""The policy of the Janus family.
 
-Chen et al. 2025, Janus-Pro (arXiv 2501.17811), through transformers' `JanusForConditionalGeneration`.
+One language model writes thoughts, draws image tokens and understands pictures. Chen et al. 2025, Janus-Pro (arXiv
+2501.17811), through transformers' `JanusForConditionalGeneration`.
 """
 
 import copy
@@ -36,13 +37,16 @@ CAPTION_REQUEST = "describe this picture."
 
 
 class JanusPolicy:
-    """The Janus family's `types.Policy`; its methods are documented there, and here where Janus adds something.
+    """The Janus family's `types.Policy`.
 
-    Its `network`, the module that is trained, is `Likelihood`, whose forward pass scores rollouts; `model` inside it is
-    transformers' Janus, and the *module* `janus/functions.py` has the functions that both sampling and scoring call on it.
-    precision: of the forward pass, fp32 or bf16 autocast. guidance_in_loss: see `Likelihood`.
-    max_rows: of the KV cache, those of guidance included; None: as many as memory holds.
-    cuda_graphs: sample by recorded decode steps on an NVIDIA GPU. train_understanding: also train the vision encoder.
+    Its methods are documented there, and here where Janus adds something. `network` is `Likelihood`, the module
+    that is trained; `model` inside it is transformers' Janus. `janus/functions.py` holds the functions that
+    sampling and scoring call on the model.
+    precision: of the forward pass, fp32 or bf16 autocast.
+    guidance_in_loss: see `Likelihood`.
+    max_rows: of the KV cache, with those of guidance. None = as many as memory holds.
+    cuda_graphs: replay recorded decode steps on an NVIDIA GPU.
+    train_understanding: also train the vision encoder.
     """
 
     thought_formats: tuple[ThoughtFormat, ...] = ("inline", "rewrite", "off")
@@ -81,41 +85,49 @@ class JanusPolicy:
 
     @classmethod
     def load(cls, path: str, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> "JanusPolicy":
-        """Read a checkpoint of transformers' form. options: the other arguments of the class."""
+        """Read a checkpoint in transformers' or in DeepSeek's layout.
+
+        options: the other arguments of the class.
+        """
         model: Any = loading.read_model(path, dtype)
         processor = loading.read_processor(path, model.config.vision_config.num_image_tokens)
         return cls(model.to(device), processor, lora=lora, **options)
 
     @property
     def model(self) -> JanusForConditionalGeneration:
-        """transformers' Janus, whichever module stands in `network`."""
+        """The Janus of transformers, whichever module `network` is at the moment."""
         return self._module().model
 
     @property
     def blocks(self) -> nn.ModuleList:
+        """The layers of the language model."""
         return self.model.model.language_model.layers
 
     @property
     def device(self) -> torch.device:
+        """The device of the weights."""
         return self.model.lm_head.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
         return self.model.dtype
 
     @property
     def revision(self) -> str:
-        """Short hash of the weights, of up to thousands of numbers in each tensor: an optimiser step moves them all.
+        """Short hash of the weights, of up to thousands of numbers in each tensor.
 
-        It is computed anew only if a weight has changed. Adapters that have not learned yet change nothing, and are left
-        out, so that a policy has the same revision with and without them.
+        A sample is enough, because an optimiser step moves all numbers. The hash is computed anew only if a weight
+        has changed. Adapters that have not learned yet change nothing and are left out, so that a policy has the
+        same revision with and without them.
         """
         weights = dict(self.model.named_parameters())
         if any(isinstance(p, DTensor) for p in weights.values()):
-            return self._revision[1]  # in shards: that of the last time they were whole
+            return self._revision[1]  # sharded: the revision of the last time that the weights were gathered
         if not any(bool(p.detach().any()) for n, p in weights.items() if ".lora_B." in n):
             weights = {n: p for n, p in weights.items() if ".lora_" not in n}
-        version = tuple((p._version, p.data_ptr()) for p in weights.values())  # every in-place change counts up
+        # torch counts every in-place change of a tensor in its _version.
+        version = tuple((p._version, p.data_ptr()) for p in weights.values())
         if self._revision[0] != version:
             digest = hashlib.sha256()
             for parameter in weights.values():
@@ -160,16 +172,19 @@ class JanusPolicy:
         return self._rollouts(repeated, contexts, partial, seeds, sampling, group_size, pictures)
 
     def _rows_at_once(self, session: DecodingSession, contexts: list[list[int]]) -> int:
-        """How many rows of the KV cache to decode together; warns where memory does not hold those of all rollouts."""
-        least, wanted = session.rows_per_rollout, session.rows_per_rollout * len(contexts)
+        """Choose how many rows of the KV cache to decode together.
+
+        Warns where memory does not hold the rows of all rollouts.
+        """
+        least, needed = session.rows_per_rollout, session.rows_per_rollout * len(contexts)
         if self.max_rows is not None:
             return max(least, self.max_rows)
         capacity = session.capacity(contexts, session.budget)
-        each = memory.row_bytes(self.model.config, capacity, session.cache_dtype.itemsize)
-        rows = max(least, memory.rows_that_fit(each, memory.free_bytes(self.device), memory.MAX_ROWS))
-        if rows < min(memory.MAX_ROWS, wanted):
+        bytes_per_row = memory.row_bytes(self.model.config, capacity, session.cache_dtype.itemsize)
+        rows = max(least, memory.rows_that_fit(bytes_per_row, memory.free_bytes(self.device), memory.MAX_ROWS))
+        if rows < min(memory.MAX_ROWS, needed):
             warnings.warn(
-                f"{len(contexts)} rollouts at once need {wanted * each / 1e9:.2g} GB, more than is free: drawn "
+                f"{len(contexts)} rollouts at once need {needed * bytes_per_row / 1e9:.2g} GB, more than is free: drawn "
                 f"{rows // least} at a time. `thinkdraw plan CONFIG` says which setting to change.",
                 stacklevel=3,
             )
@@ -183,7 +198,7 @@ class JanusPolicy:
         sampling: Sampling,
         drop: Tensor | None = None,
     ) -> Rollouts:
-        """Make rollouts of given texts and pictures, to train on; see `types.Policy.teacher_forced`.
+        """Make rollouts of known thoughts and pictures; see `types.Policy.teacher_forced`.
 
         A thought that fills the budget is cut there, and what follows it is forced, as in `sample`.
         """
@@ -207,7 +222,10 @@ class JanusPolicy:
         return rollouts if drop is None else self._dropped(rollouts, drop.to(self.device)[:, None])
 
     def _dropped(self, rollouts: Rollouts, drop: Tensor) -> Rollouts:
-        """Blank prompt and thought of the rows in `drop` (B, 1) bool, to train the unconditional pass of guidance."""
+        """Blank prompt and thought of the rows in `drop` (B, 1) bool.
+
+        This trains the unconditional pass of guidance.
+        """
         blank = self.text.blanked
         tokens = torch.where(drop, blank(rollouts.tokens, rollouts.is_image | (rollouts.segment < 0)), rollouts.tokens)
         changes: dict[str, Any] = {"tokens": tokens, "mask": rollouts.mask & (rollouts.is_image | ~drop)}
@@ -216,7 +234,10 @@ class JanusPolicy:
         return dataclasses.replace(rollouts, **changes)
 
     def _prompt_ids(self, text: str, sampling: Sampling) -> list[int]:
-        """A prompt's context. Raises UserError if it is empty, or leaves too few positions for thought and picture."""
+        """Encode a prompt's context.
+
+        Raises UserError if it is empty, or leaves too few positions for thought and picture.
+        """
         ids = self.text.prompt(text)
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         limit = self.max_positions
@@ -231,33 +252,41 @@ class JanusPolicy:
     def _partial(
         self, rows: Tensor, sampling: Sampling, prefix: Rollouts | None, lengths: Tensor | None
     ) -> PartialRollouts:
-        """Where sampling starts: blank rows, or those of a prefix. rows: (B,) index of each rollout's prompt."""
+        """Make the rollouts that sampling starts from: blank ones, or those of a prefix.
+
+        rows: (B,) index of each rollout's prompt.
+        """
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         if prefix is None:
             return PartialRollouts.blank(len(rows), budget, self.picture.num_tokens, self.device)
         if len(prefix) != int(rows.max()) + 1 or lengths is None or lengths.shape != (len(prefix),):
-            raise ValueError(f"a prefix of {len(prefix)} rollouts needs as many prompts and prefix_lengths.")
+            raise ValueError(f"the prefix has {len(prefix)} rollouts and needs as many prompts and prefix_lengths.")
         if prefix.segments:
             raise ValueError(
-                "a prefix of other segments than a thought and a picture: this sampler does not go on there."
+                "the prefix has other segments than a thought and a picture, and this sampler cannot continue those."
             )
         if prefix.sampling.thought != sampling.thought:
             raise ValueError(
-                f"a prefix sampled with thought={prefix.sampling.thought} cannot go on as {sampling.thought}."
+                f"a prefix sampled with thought={prefix.sampling.thought} cannot be continued as {sampling.thought}."
             )
         partial = PartialRollouts.of_prefix(
             prefix.to(self.device), lengths.to(self.device), budget, self.picture.num_tokens
         )
-        return partial.rows(rows.to(self.device))
+        return partial.select(rows.to(self.device))
 
     def _rewritten_contexts(self, prompts: Sequence[Prompt], thoughts: Sequence[list[int]]) -> list[list[int]]:
-        """The fresh contexts that `rewrite` pictures are drawn in, of prompts and thoughts' ids."""
+        """Encode the fresh contexts that `rewrite` pictures are drawn in.
+
+        thoughts: their ids.
+        """
         return [self.text.rewritten(p.text, self.text.thought_text(ids)) for p, ids in zip(prompts, thoughts)]
 
     def _rollouts(
         self, prompts: tuple[Prompt, ...], contexts: list[list[int]], partial: PartialRollouts, seeds: Tensor, sampling: Sampling,
         group_size: int, pictures: Tensor | None,
     ) -> Rollouts:  # fmt: skip
+        """Assemble finished rollouts."""
+
         def padded(rows: list[list[int]]) -> Context:
             ids, lengths = pad_rows(rows, self.text.pad, self.device)
             return Context(ids, torch.arange(ids.shape[1], device=self.device) < lengths[:, None])
@@ -273,25 +302,27 @@ class JanusPolicy:
     # Likelihoods
 
     def log_probs(self, rollouts: Rollouts) -> TokenLogProbs:
-        """Score tokens under the distribution that they were sampled from, with gradient, by `Likelihood.forward`."""
+        """Compute log-probs in the distribution sampled from, with gradient."""
         likelihood = self._reference if self._in_reference and self._reference is not None else self.network
         with autocast(self.device, self.precision):
             return TokenLogProbs(*likelihood(rollouts.to(self.device)))
 
     def make_reference(self, network: nn.Module | None = None) -> None:
-        """Freeze a copy of the weights as they are now; with adapters there is nothing to copy.
+        """Freeze a copy of the current weights as the reference; adapters need no copy.
 
-        network: where `self.network` is in shards, the module with whole weights that scores for the reference.
+        network: where `self.network` is sharded, the module with full weights that scores for the reference.
         """
         if network is not None:
             self._reference = network
         elif not self.has_adapters:
+            # The picture tokenizer is never trained, so policy and reference share one.
+            # The picture tokenizer is never trained, so policy and reference share one.
             shared = {id(self.model.model.vqmodel): self.model.model.vqmodel}
             model = copy.deepcopy(self.model, shared).requires_grad_(False)
             self._reference = Likelihood(model, self.text, self._module().guidance_in_loss).eval()
 
     def reference_weights(self) -> dict[str, Tensor]:
-        """The weights that `make_reference` copied; empty with adapters."""
+        """Return the weights that `make_reference` copied; empty with adapters."""
         if self._reference is None or self.has_adapters:
             return {}
         frozen = "model.vqmodel."  # shared with the policy, never trained
@@ -306,7 +337,10 @@ class JanusPolicy:
 
     @contextmanager
     def reference(self) -> Iterator[None]:
-        """Inside, `log_probs` are the reference's: the adapters off, or the copy that `make_reference` took."""
+        """Let `log_probs` be the reference's inside the `with` block.
+
+        Adapters are switched off, or the copy that `make_reference` made takes over.
+        """
         if not self.has_adapters and self._reference is None:
             raise RuntimeError("no reference: call make_reference() before training, or load the policy with lora.")
         self._in_reference = True
@@ -320,14 +354,17 @@ class JanusPolicy:
             self._in_reference = False
 
     def _module(self) -> Any:
-        """The `Likelihood` itself, without a DDP wrapper, which hides its attributes."""
+        """Return the `Likelihood` itself: a DDP wrapper would hide its attributes."""
         return getattr(self.network, "module", self.network)
 
     # Pictures
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        """(B, N) image tokens of uint8 pictures (B, H, W, 3) of the model's own size."""
+        """Encode pictures as image tokens (B, N).
+
+        pictures: (B, H, W, 3) uint8, of the model's own size.
+        """
         if pictures.shape[1:3] != (self.picture.height, self.picture.width):
             raise ValueError(
                 f"pictures of shape {tuple(pictures.shape)}: this policy draws {self.picture.height}×{self.picture.width} "
@@ -337,13 +374,16 @@ class JanusPolicy:
         return vq.encode(vqmodel, to_pixels(pictures).to(self.device, vqmodel.quant_conv.weight.dtype))
 
     def code_vectors(self, image_tokens: Tensor) -> Tensor:
-        """(B, N, D) unit vectors of the codebook for image tokens (B, N): similar codes have similar vectors."""
+        """Look up the codebook's unit vectors (B, N, D) of image tokens (B, N)."""
         codebook = self.model.model.vqmodel.quantize.embedding.weight.detach().float()
         return torch.nn.functional.normalize(codebook, dim=-1)[image_tokens.to(self.device)]
 
     @torch.no_grad()
     def decode_tokens(self, image_tokens: Tensor) -> Tensor:
-        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); missing ones are the row's most frequent code."""
+        """Decode image tokens (B, n ≤ N) to uint8 pictures (B, H, W, 3).
+
+        Missing tokens are filled with the row's most frequent code.
+        """
         missing = self.picture.num_tokens - image_tokens.shape[1]
         codes = image_tokens.to(self.device)
         if missing > 0:
@@ -352,37 +392,45 @@ class JanusPolicy:
         vqmodel, config = self.model.model.vqmodel, self.model.config
         weight = vqmodel.quant_conv.weight
         size = memory.pictures_at_once(config, weight.itemsize, self.device)
-        # bf16 weights need no autocast, which would only let CUDA's group norms make fp32 maps: twice the memory.
+        # bf16 weights need no autocast: under it CUDA's group norms would return fp32 maps, twice as large.
         with autocast(self.device, self.precision if weight.dtype == torch.float32 else "fp32"):
-            decoded = memory.in_parts(lambda part: to_pictures(vq.decode(vqmodel, part)), codes, size)
+            decoded = memory.in_chunks(lambda part: to_pictures(vq.decode(vqmodel, part)), codes, size)
         return torch.cat(decoded)
 
     @torch.no_grad()
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions: "yes" against "no" as the answer's first token."""
+        """Return P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions.
+
+        It compares "yes" with "no" as the answer's first token.
+        """
         parts = zip(pictures.split(64), _split(questions, 64))
         return torch.cat([torch.sigmoid(self.yes_logits(p, q)) for p, q in parts])
 
     def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """Log-odds (B,) of P(yes), with gradient, in one forward pass."""
+        """Return the log-odds (B,) of P(yes), with gradient, in one forward pass."""
         yes, no = (self.text.single_tokens(word).to(self.device) for word in ("yes", "no"))
         pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
         ids, lengths = pad_rows([self.text.question(q) for q in questions], self.text.pad, self.device)
         with autocast(self.device, self.precision):
+            # No attention mask: padding is on the right, and causal attention hides it from everything before.
             output = self.model.model(
                 input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
-            )  # right padding: causal attention hides it from everything before
+            )
             last = output.last_hidden_state[torch.arange(len(ids), device=self.device), lengths - 1]
         logits = functions.text_logits(self.model, last)
         return logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)
 
     @torch.no_grad()
     def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
-        """(B,) mean log-likelihood per token, nats, of each text as the answer to a request to describe its picture."""
+        """Rate texts as captions of pictures: (B,) mean log-likelihood per token, nats.
+
+        Each text is scored as the answer to a request to describe its picture.
+        """
         parts = [self._log_likelihood(p, t) for p, t in zip(pictures.split(64), _split(texts, 64))]
         return torch.cat(parts) if parts else torch.zeros(0)
 
     def _log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        """Compute `log_likelihood` in one forward pass."""
         pixels = self.processor.image_processor(list(pictures.cpu().numpy()), return_tensors="pt")["pixel_values"]
         question, answers = self.text.question(CAPTION_REQUEST), [self.text.answer(text) for text in texts]
         ids, lengths = pad_rows([[*question, *answer] for answer in answers], self.text.pad, self.device)
@@ -393,11 +441,11 @@ class JanusPolicy:
         first = len(question)
         log_probs = functions.text_logits(self.model, output.last_hidden_state[:, first - 1 : -1]).log_softmax(-1)
         chosen = log_probs.gather(-1, ids[:, first:, None]).squeeze(-1)
-        said = torch.arange(first, ids.shape[1], device=self.device) < lengths[:, None]
-        return (chosen * said).sum(1) / said.sum(1)
+        in_answer = torch.arange(first, ids.shape[1], device=self.device) < lengths[:, None]
+        return (chosen * in_answer).sum(1) / in_answer.sum(1)
 
     def picture_tokenizer_hash(self) -> str:
-        """SHA-256 of the VQ model's weights and the size of pictures."""
+        """Hash (SHA-256) the VQ model's weights and the size of pictures."""
         digest = hashlib.sha256(f"{self.picture.height} {self.picture.num_tokens}".encode())
         for name, weight in sorted(self.model.model.vqmodel.state_dict().items()):
             digest.update(name.encode() + weight.float().cpu().contiguous().numpy().tobytes())
@@ -412,9 +460,10 @@ class JanusPolicy:
         self.model.requires_grad_(False)
 
     def save(self, directory: Path) -> None:
-        """Write a directory that plain transformers loads; adapters are merged into the weights."""
+        """Write a folder that plain transformers loads, with adapters merged."""
         loading.write_checkpoint(self.model, self.processor, Path(directory))
 
 
 def _split(items: Sequence[str], size: int) -> list[Sequence[str]]:
+    """Split a sequence into pieces of up to `size` items."""
     return [items[i : i + size] for i in range(0, len(items), size)]

@@ -1,4 +1,7 @@
-"""The sizes of a Janus: the published ones by name, or the config.json of a checkpoint. Weights are only counted."""
+"""The sizes of a Janus, published or of a checkpoint's config.json.
+
+Weights are only counted.
+"""
 
 import json
 from functools import cache
@@ -27,7 +30,7 @@ JANUS_PRO: dict[str, dict[str, Any]] = {
 
 
 class JanusShape:
-    """See `policies.shape.Shape`."""
+    """The Janus family's `Shape`."""
 
     def __init__(self, config: JanusConfig) -> None:
         self.config: Any = config
@@ -40,32 +43,42 @@ class JanusShape:
 
     @staticmethod
     def published() -> tuple[str, ...]:
+        """List the published models."""
         return tuple(JANUS_PRO)
 
     @classmethod
     def of_published(cls, name: str) -> "JanusShape":
+        """Make the shape of a published model."""
         return cls(janus_pro_config(name))
 
     @classmethod
     def of_checkpoint(cls, path: str) -> "JanusShape":
+        """Make the shape of a checkpoint."""
         return cls(loading.read_config(path))
 
     def weights(self, lora: LoraSettings | None) -> Weights:
+        """Count the parameters."""
         frozen: Any = lora  # hashable, which pyright does not see
         return _count(json.dumps(self.config.to_dict(), default=str), frozen)
 
     def kv_bytes(self, columns: int, itemsize: int) -> int:
+        """Return the size of keys and values of one row with `columns` tokens."""
         return memory.kv_bytes(self.config, columns, itemsize)
 
     def row_bytes(self, columns: int, itemsize: int) -> int:
+        """Return the memory that one row needs while it is sampled."""
         return memory.row_bytes(self.config, columns, itemsize)
 
     def picture_bytes(self, itemsize: int) -> int:
+        """Return the memory that one picture needs while it is decoded."""
         return memory.picture_bytes(self.config, itemsize)
 
 
 def janus_pro_config(name: str, num_layers: int | None = None) -> JanusConfig:
-    """The config of a published shape. num_layers: of the language model, in place of the published number."""
+    """Make the config of a published model.
+
+    num_layers: of the language model, in place of the published number.
+    """
     language: dict[str, Any] = JANUS_PRO[name] | ({"num_hidden_layers": num_layers} if num_layers else {})
     width, heads = language["hidden_size"], language["num_attention_heads"]
     text = LlamaConfig(
@@ -79,7 +92,8 @@ def janus_pro_config(name: str, num_layers: int | None = None) -> JanusConfig:
 
 @cache
 def _count(config: str, lora: LoraSettings | None) -> Weights:
-    with torch.device("meta"):  # no weight gets memory
+    """Count the parameters of a config, given as JSON so that it can be cached."""
+    with torch.device("meta"):  # weights on this device take no memory
         model: Any = JanusForConditionalGeneration(JanusConfig(**json.loads(config)))
 
     def size(*modules: Any) -> int:

@@ -1,4 +1,4 @@
-"""Texts ↔ token ids in the form that Janus was published with, and the ids that have a meaning of their own."""
+"""Texts to token ids in Janus's published form, and its special ids."""
 
 import hashlib
 import json
@@ -12,15 +12,18 @@ from thinkdraw.errors import UserError
 from thinkdraw.runtime.control_tokens import token_escaper
 from thinkdraw.types import CheckItem
 
-# `User:` and `Assistant:` without the bars, as some papers' code has it, cost Janus-Pro-1B ten GenEval points and more.
+# `User:` and `Assistant:` without the bars, as in some papers' code, cost Janus-Pro-1B ten GenEval points and more.
 PROMPT_FORM = "<|User|>: {text}\n\n<|Assistant|>:"
 
 
 class JanusText:
     """The tokenizer of a Janus checkpoint, with its special tokens by name.
 
-    bos, eos, pad: begin and end of text, padding. boi, eoi: begin and end of image. image: stands for a patch of a picture
-    that is shown. system_prompt: whether questions begin with Janus's, as the published checkpoints' do; drawing never does.
+    bos, eos, pad: begin and end of text, padding.
+    boi, eoi: begin and end of image.
+    image: stands for a patch of a picture that is shown.
+    system_prompt: whether questions begin with Janus's system prompt, as for the published checkpoints. Drawing never
+        uses it.
     suppressed: (vocabulary,) bool, ids that are never sampled in a thought.
     """
 
@@ -33,7 +36,8 @@ class JanusText:
         self.boi, self.eoi = tokenizer.boi_token_id, tokenizer.eoi_token_id
         self.image = image_token_id
         never = [self.bos, self.pad, self.image, self.eoi]
-        # Some checkpoints pad with eos, which ends a thought. Ids past the tokenizer's are the model's padding of its head.
+        # eos stays possible even where a checkpoint pads with it, because it ends a thought. Ids beyond the tokenizer's
+        # exist only because the head is padded to a round size.
         never = [i for i in never if i != self.eos] + list(range(len(tokenizer), vocabulary))
         self.suppressed = torch.zeros(vocabulary, dtype=torch.bool)
         self.suppressed[never] = True
@@ -46,43 +50,59 @@ class JanusText:
         return hashlib.sha256(json.dumps(sorted(self.tokenizer.get_vocab().items())).encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without BOS; special tokens that it spells out become their ids."""
+        """Encode a text, without BOS; special tokens that it spells become their ids."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     def prompt(self, text: str) -> list[int]:
-        """BOS and the prompt form. Raises UserError for an empty text, and for one that spells out a control token."""
+        """Encode a prompt in the published form, after BOS.
+
+        Raises UserError for an empty text, and for one that spells a control token.
+        """
         if not text.strip():
             raise UserError(f"prompt {text!r} is empty. Give it at least one word.")
         ids = self.encode(PROMPT_FORM.format(text=text.strip()))
         if clash := self.controls & set(ids):
             name = self.tokenizer.convert_ids_to_tokens(min(clash))
-            raise UserError(f"prompt {text[:60]!r} spells the control token {name}. Write it without.")
+            raise UserError(f"prompt {text[:60]!r} spells the control token {name}. Leave that out.")
         return [self.bos, *ids]
 
     def thought(self, text: str) -> list[int]:
-        """Ids of a thought, which follows `<|Assistant|>:` after one space; an empty one has none."""
+        """Encode a thought, which follows `<|Assistant|>:` after one space.
+
+        An empty thought has no ids.
+        """
         return self.encode(" " + text.strip()) if text.strip() else []
 
     def thought_text(self, ids: Sequence[int]) -> str:
+        """Decode a thought's ids, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
 
     def rewritten(self, prompt: str, thought: str) -> list[int]:
-        """The fresh context of a `rewrite` picture, begin-of-image included (T2I-R1, arXiv 2505.00703)."""
+        """Encode the fresh context of a `rewrite` picture, begin-of-image included.
+
+        T2I-R1 (arXiv 2505.00703).
+        """
         return [*self.prompt(f"{prompt.strip()}. {thought}"), self.boi]
 
     def question(self, text: str) -> list[int]:
-        """Ids that JanusProcessor builds for one picture and a question; a space breaks up special tokens in the question."""
+        """Encode a question about one picture, as JanusProcessor does.
+
+        Special tokens in the question are broken up.
+        """
         picture = [self.boi, *[self.image] * self.num_image_tokens, self.eoi]
         before, after = PROMPT_FORM.split("{text}")
-        asked = f"\n{self._escape(text.strip())}{after}"
-        return [self.bos, *self.encode(self.before_questions + before), *picture, *self.encode(asked)]
+        question = f"\n{self._escape(text.strip())}{after}"
+        return [self.bos, *self.encode(self.before_questions + before), *picture, *self.encode(question)]
 
     def answer(self, text: str) -> list[int]:
-        """Ids of a text as the answer to a `question`; special tokens in it are broken up, too."""
+        """Encode the answer to a `question`; special tokens in it are broken up too."""
         return self.thought(self._escape(text))
 
     def single_tokens(self, word: str) -> Tensor:
-        """Ids of the spellings of a word (with a space, capitalised) that are one token each."""
+        """Find the ids of a word's spellings that are one token each.
+
+        Spellings are with and without a leading space, and capitalised. Raises UserError if there is none.
+        """
         spellings = [self.encode(s) for s in (word, " " + word, word.capitalize(), " " + word.capitalize())]
         ids = sorted({s[0] for s in spellings if len(s) == 1 and s[0] != self.tokenizer.unk_token_id})
         if not ids:
@@ -93,8 +113,8 @@ class JanusText:
         return torch.tensor(ids)
 
     def check(self) -> list[CheckItem]:
-        """Whether prompts get the published form, and the special tokens are there and distinct."""
-        read = self.tokenizer.decode(self.prompt("hello")[1:])
+        """Check that prompts have the published form, and special tokens exist and differ."""
+        decoded = self.tokenizer.decode(self.prompt("hello")[1:])
         form = PROMPT_FORM.format(text="hello")
         special = {
             "bos": self.bos,
@@ -104,18 +124,19 @@ class JanusText:
             "end of image": self.eoi,
             "image": self.image,
         }
-        apart = [number for name, number in special.items() if name != "pad"]  # pad may be another's
-        distinct = len(set(apart)) == len(apart) and None not in special.values()
+        ids = [number for name, number in special.items() if name != "pad"]  # pad may share the id of another token
+        distinct = len(set(ids)) == len(ids) and None not in special.values()
         listed = ", ".join(f"{name} {number}" for name, number in special.items())
         return [
-            CheckItem("prompt template", repr(read), repr(form), read == form),
+            CheckItem("prompt template", repr(decoded), repr(form), decoded == form),
             CheckItem("special tokens", listed, "present and distinct", distinct),
         ]
 
     def blanked(self, ids: Tensor, is_image: Tensor | None = None) -> Tensor:
-        """The ids that guidance's unconditional pass reads: every text id but BOS and begin-of-image becomes pad.
+        """Blank ids for guidance's unconditional pass: text becomes pad.
 
-        Pads are attended to like any token, as in Janus's own code: this is not padding. is_image: ids that are codes, and stay.
+        BOS, begin-of-image and the ids where is_image is True (codes) stay. These pads are attended to like any
+        token, as in Janus's own code: they are not padding.
         """
         stays = (ids == self.bos) | (ids == self.boi)
         if is_image is not None:

@@ -1,4 +1,7 @@
-"""Small Janus checkpoints in the published format: random ones for tests, and the directory of any small model."""
+"""Small Janus checkpoints in the published format.
+
+Tests use random ones; the lab writes its trained model with the same functions.
+"""
 
 import math
 from pathlib import Path
@@ -25,7 +28,10 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: list[str], vocab_size: int) -> Tokenizer:
-    """A byte-level BPE with Janus's special tokens first, which begins every encoding with BOS."""
+    """Train a byte-level BPE with Janus's special tokens first.
+
+    It begins every encoding with BOS.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -47,7 +53,7 @@ def janus_config(
     channels: tuple[int, ...] | None = None, latent_channels: int = 64, res_blocks: int = 1, vision_hidden: int = 64,
     vision_layers: int = 2, max_positions: int = 2048, vocab_size: int | None = None,
 ) -> Any:  # fmt: skip
-    """A JanusConfig of (image_size / patch)² image tokens per picture.
+    """Make a JanusConfig with (image_size / patch)² image tokens per picture.
 
     channels: multipliers of the VQ model's 32 channels per resolution, log2(patch) + 1 of them.
     """
@@ -60,7 +66,7 @@ def janus_config(
         max_position_embeddings=max_positions,
         tie_word_embeddings=False, bos_token_id=tokenizer.token_to_id(BOS), eos_token_id=tokenizer.token_to_id(EOS),
     )  # fmt: skip
-    # pad_token_id stays unset: with it torch would never train the embedding that unconditional rows consist of.
+    # pad_token_id stays unset: torch freezes the embedding of a padding id, and unconditional rows consist of pads.
     vision = JanusVisionConfig(
         hidden_size=vision_hidden, num_hidden_layers=vision_layers, num_attention_heads=max(1, vision_hidden // 32),
         image_size=image_size, patch_size=patch, projection_dim=hidden, num_image_tokens=(image_size // patch) ** 2,
@@ -84,7 +90,10 @@ def build_directory(
     num_image_tokens: int,
     max_shard_size: str = "4GB",
 ) -> Path:
-    """Write `model` and a trained tokenizer as a directory that transformers' Janus classes load. Returns it."""
+    """Write model and tokenizer as a folder that transformers' Janus loads.
+
+    Returns the folder.
+    """
     from transformers import GenerationConfig, JanusProcessor, PreTrainedTokenizerFast
     from transformers.models.janus.image_processing_pil_janus import JanusImageProcessorPil
 
@@ -116,14 +125,17 @@ def random_janus(
     directory: Path | str, *, hidden: int = 64, layers: int = 2, heads: int = 2, image_size: int = 16, patch: int = 4,
     codes: int = 64, vocab_size: int = 320, max_positions: int = 512, seed: int = 0, max_shard_size: str = "4GB",
 ) -> Path:  # fmt: skip
-    """A checkpoint with random weights whose distributions are far from uniform and depend on the context."""
+    """Write a checkpoint with random weights, and return its folder.
+
+    Its distributions are far from uniform and depend on the context, so that a wrong mask or position shows.
+    """
     from transformers import JanusForConditionalGeneration
 
     tokenizer = train_tokenizer(_CORPUS, vocab_size)
     config = janus_config(
         tokenizer, hidden=hidden, layers=layers, heads=heads, image_size=image_size, codes=codes, patch=patch,
         max_positions=max_positions, latent_channels=32, vision_hidden=32, vision_layers=1,
-        vocab_size=tokenizer.get_vocab_size() + 8,  # some ids that no text has, as published checkpoints do
+        vocab_size=tokenizer.get_vocab_size() + 8,  # some ids without a text, as in published checkpoints
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     model = JanusForConditionalGeneration(config)
@@ -131,9 +143,9 @@ def random_janus(
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1:
-                scale = next((value for part, value in scales.items() if part in name), 0.2)
+                scale = next((value for prefix, value in scales.items() if prefix in name), 0.2)
                 parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
-        # Some thoughts end early, by either of the two ends.
+        # Make some thoughts end early, by either of the two tokens that end one.
         ends = [tokenizer.token_to_id(EOS), tokenizer.token_to_id(BOI)]
         model.lm_head.weight[ends] *= 3
     return build_directory(model, tokenizer, directory, image_size, (image_size // patch) ** 2, max_shard_size)

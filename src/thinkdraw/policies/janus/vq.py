@@ -1,7 +1,8 @@
-"""Pictures ↔ image tokens through Janus's VQ model, with the L2-normalised codebook that its decoder uses.
+"""Pictures to image tokens and back through Janus's VQ model.
 
-`JanusVQVAE.encode` leaves the normalisation out, so its tokens are not the ones the reference implementation would give
-(deepseek-ai/Janus, `vq_model.py`: `l2_norm=True`); everything here goes through `nearest_codes` instead.
+The decoder uses an L2-normalised codebook. `JanusVQVAE.encode` leaves the normalisation out, so its tokens differ
+from those of the reference implementation (deepseek-ai/Janus, `vq_model.py`: `l2_norm=True`). Everything here goes
+through `nearest_codes` instead.
 """
 
 import torch
@@ -13,12 +14,15 @@ from thinkdraw.policies import speed
 
 
 def latents(vqmodel: JanusVQVAE, pixels: Tensor) -> Tensor:
-    """Unit-length encoder outputs (B, D, h, w) of model pixels (B, 3, H, W) in [-1, 1]."""
+    """Compute unit-length encoder outputs (B, D, h, w).
+
+    pixels: (B, 3, H, W) in [-1, 1].
+    """
     return F.normalize(vqmodel.quant_conv(vqmodel.encoder(pixels)).float(), dim=1)
 
 
 def nearest_codes(vqmodel: JanusVQVAE, unit_latents: Tensor) -> Tensor:
-    """Index of the nearest code by cosine, (B, h·w) int64 in raster order."""
+    """Find each latent's nearest code by cosine, (B, h·w) int64 in raster order."""
     codebook = F.normalize(vqmodel.quantize.embedding.weight.float(), dim=-1)
     flat = unit_latents.flatten(2).transpose(1, 2)
     return (flat @ codebook.T).argmax(dim=-1)
@@ -26,12 +30,15 @@ def nearest_codes(vqmodel: JanusVQVAE, unit_latents: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode(vqmodel: JanusVQVAE, pixels: Tensor, chunk: int = 64) -> Tensor:
-    """Image tokens (B, N) int64 of model pixels (B, 3, H, W)."""
-    return torch.cat([nearest_codes(vqmodel, latents(vqmodel, part)) for part in pixels.split(chunk)])
+    """Encode model pixels (B, 3, H, W) as image tokens (B, N) int64."""
+    return torch.cat([nearest_codes(vqmodel, latents(vqmodel, few)) for few in pixels.split(chunk)])
 
 
 @torch.no_grad()
 def decode(vqmodel: JanusVQVAE, image_tokens: Tensor) -> Tensor:
-    """Model pixels (B, 3, H, W), about [-1, 1] with overshoot, of image tokens (B, N)."""
+    """Decode image tokens (B, N) to model pixels (B, 3, H, W).
+
+    Pixels are about [-1, 1], with overshoot.
+    """
     latents = vqmodel.quantize.get_codebook_entry(image_tokens.long())  # pyright: ignore[reportArgumentType]
     return speed.decode_latents(vqmodel.decoder, vqmodel.post_quant_conv(latents))

@@ -1,10 +1,20 @@
-"""Sampling, and the parts of it that any family can use: noise that follows from seeds, and one function for distributions."""
+"""Sampling, and the pieces of it that any model family can use.
+
+These are noise that follows from seeds, and one function for distributions.
+"""
 
 from thinkdraw.policies.sampling.distribution import allowed_mask, entropy_of, guide, log_distribution, top_k_top_p_mask
-from thinkdraw.policies.sampling.noise import derive_seeds, draw, exponential, keys, race, streams
+from thinkdraw.policies.sampling.noise import (
+    derive_seeds,
+    exponential,
+    gumbel_max,
+    neg_gumbel,
+    segment_streams,
+    token_keys,
+)
 from thinkdraw.policies.sampling.partial import pad_rows
 
 __all__ = [
-    "derive_seeds", "draw", "entropy_of", "exponential", "guide", "allowed_mask", "top_k_top_p_mask", "keys", "log_distribution",
-    "pad_rows", "race", "streams",
+    "allowed_mask", "derive_seeds", "entropy_of", "exponential", "guide", "gumbel_max", "log_distribution",
+    "neg_gumbel", "pad_rows", "segment_streams", "token_keys", "top_k_top_p_mask",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """From logits to the distribution that a token is sampled from.
 
-Sampler and trainer both call `log_distribution`: this is what makes their log-probs equal.
+Sampler and trainer both call `log_distribution`. This is what makes their log-probs equal.
 """
 
 import torch
@@ -8,13 +8,16 @@ from torch import Tensor
 
 from thinkdraw.types import AllowedTokens
 
-# Log-probs are clamped here for entropies: so unlikely a token adds nothing in fp32, and below −87 exp gives denormal numbers,
-# with which CPUs are slow.
-LEAST = -80.0
+# Log-probs are clamped here for entropies. A token this unlikely adds nothing in fp32, and below −87 exp gives denormal
+# numbers, which are slow on CPUs.
+MIN_LOG_PROB = -80.0
 
 
 def guide(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance u + s(c − u), float32: of logits, or of what a linear head makes logits of."""
+    """Apply classifier-free guidance u + s(c − u), in float32.
+
+    It applies to logits, or to inputs of a linear head.
+    """
     base = unconditional.float()
     return base + scale * (conditional.float() - base)
 
@@ -28,10 +31,13 @@ def log_distribution(
     suppressed: Tensor | None = None,
     allowed: Tensor | None = None,
 ) -> Tensor:
-    """Log-probabilities (K, V) float32 of the distribution sampled from; −inf where a token cannot be sampled.
+    """Compute log-probabilities (K, V) float32 of the distribution sampled from.
 
-    logits: (K, V). unconditional: (K, V) for guidance u + s(c − u), or None. suppressed: (V,) bool, True = never
-    sampled. allowed: (K, V) bool, what top-k and top-p left, or None.
+    They are −inf where a token cannot be sampled.
+    logits: (K, V).
+    unconditional: (K, V) for guidance u + s(c − u), or None.
+    suppressed: (V,) bool, True = never sampled.
+    allowed: (K, V) bool, True = left by top-k and top-p, or None.
     """
     logits = logits.float() if unconditional is None else guide(logits, unconditional, guidance_scale)
     if suppressed is not None:
@@ -44,38 +50,43 @@ def log_distribution(
 
 
 def top_k_top_p_mask(log_probs: Tensor, top_k: int | None, top_p: float | None) -> Tensor | None:
-    """(K, V) bool: the k most likely tokens and, among them, the fewest that hold p of the probability; None = no cut.
+    """Mark the tokens (K, V) bool that top-k and top-p leave; None = all.
 
-    Order and ties as in transformers' warpers: top-k first, top-p on what it left, at least one token stays.
+    These are the k most likely tokens and, among them, the fewest that hold p of the probability. Order and ties
+    are as in transformers' warpers: top-k first, then top-p on the rest; at least one token stays.
     """
-    num_kept = min(top_k or log_probs.shape[-1], log_probs.shape[-1])
+    num_allowed = min(top_k or log_probs.shape[-1], log_probs.shape[-1])
     mass = 1.0 if top_p is None else top_p
-    if num_kept == log_probs.shape[-1] and mass == 1:
+    if num_allowed == log_probs.shape[-1] and mass == 1:
         return None
-    values, indices = log_probs.topk(num_kept, dim=-1)
-    keep = torch.isfinite(values)
+    values, indices = log_probs.topk(num_allowed, dim=-1)
+    stays = torch.isfinite(values)
     if mass < 1:
         probs = values.softmax(dim=-1)
-        keep &= probs.cumsum(dim=-1) - probs < mass
-    return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(-1, indices, keep)
+        stays &= probs.cumsum(dim=-1) - probs < mass
+    return torch.zeros_like(log_probs, dtype=torch.bool).scatter_(-1, indices, stays)
 
 
-def allowed_mask(allowed: AllowedTokens, place: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
-    """(K, V) bool, the allowed sets of K tokens; all True where nothing was cut.
+def allowed_mask(allowed: AllowedTokens, position: tuple[Tensor, Tensor], vocabulary: int) -> Tensor:
+    """Mark the allowed tokens (K, V) bool of K tokens; all True where nothing was cut.
 
-    place: rows and columns (K,) of the tokens on the token axis. vocabulary: V.
+    position: rows and columns (K,) of the tokens on the token axis.
+    vocabulary: V.
     """
     flat = allowed.counts.flatten().long()
-    which = place[0] * allowed.counts.shape[1] + place[1]
-    counts, ends = flat[which], flat.cumsum(0)[which]
+    index = position[0] * allowed.counts.shape[1] + position[1]
+    counts, ends = flat[index], flat.cumsum(0)[index]
     mask = (counts == 0)[:, None].repeat(1, vocabulary)
-    row = torch.arange(len(which), device=flat.device).repeat_interleave(counts)
+    row = torch.arange(len(index), device=flat.device).repeat_interleave(counts)
     offset = torch.arange(len(row), device=flat.device) - (counts.cumsum(0) - counts)[row]
     mask[row, allowed.indices[(ends - counts)[row] + offset].long()] = True
     return mask
 
 
 def entropy_of(log_probs: Tensor) -> Tensor:
-    """Entropy (K,) in nats of log-probabilities (K, V), with gradient; −inf entries add nothing."""
-    bounded = log_probs.clamp(min=LEAST)
+    """Compute the entropy (K,) in nats of log-probabilities (K, V), with gradient.
+
+    Entries of −inf add nothing.
+    """
+    bounded = log_probs.clamp(min=MIN_LOG_PROB)
     return -(bounded.exp() * bounded).sum(dim=-1)

@@ -1,4 +1,7 @@
-"""How many rows and pictures are computed at once: as many as fit by formula, and half as many where memory still runs out."""
+"""How many rows and pictures are computed at once.
+
+As many as fit by a formula, and half as many whenever memory still runs out.
+"""
 
 import math
 import warnings
@@ -14,43 +17,55 @@ from thinkdraw.policies.sampling import control_group
 from thinkdraw.runtime.device import free_cached_memory
 
 T = TypeVar("T")
-USABLE_FRAC = 0.85  # of free memory; the rest is for what formulas leave out, fragments for one
+USABLE_FRAC = 0.85  # of free memory; the rest is for what the formulas leave out, such as fragmentation
 MAX_ROWS = 512  # of the KV cache, even where more would fit
 MAX_PICTURES = 64  # decoded at once, even where more would fit
-CACHED_BYTES = 64e6  # of feature maps on a CPU: a lab picture takes half as long decoded with 15 others as with 63
-LOGIT_BYTES = 24  # per entry of the vocabulary and row: logits, their log-softmax, noise and what they are made of
+CACHED_BYTES = 64e6  # of feature maps on a CPU: in batches of 16 a lab picture decodes twice as fast as in 64
+LOGIT_BYTES = 24  # per row and vocabulary entry: logits, their log-softmax, noise and intermediate values
 COLUMNS = 16  # the KV cache's columns are a multiple of it
 FEATURE_MAPS = 4  # of full resolution, alive at once in the picture decoder
-# What torch says, as a plain RuntimeError, where it has no OutOfMemoryError.
+# Texts of plain RuntimeErrors, from parts of torch that have no OutOfMemoryError.
 OUT_OF_MEMORY = ("DefaultCPUAllocator: ", "MPS backend out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def kv_bytes(config: Any, columns: int, itemsize: int) -> int:
-    """Keys and values of one row with `columns` tokens; a rollout has two rows with guidance, else one."""
+    """Return the size of keys and values of one row with `columns` tokens.
+
+    A rollout has two rows with guidance, else one.
+    """
     text = config.text_config
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     return 2 * text.num_hidden_layers * text.num_key_value_heads * width * columns * itemsize
 
 
 def columns_of(context_tokens: int, thought_tokens: int, image_tokens: int) -> int:
-    """Columns of the sampler's cache: of every token that a row reads, rounded up to what attention on GPUs is aligned to."""
+    """Return the columns of the sampler's cache, for every token that a row reads.
+
+    The number is rounded up to the alignment of attention on GPUs.
+    """
     return -(-(context_tokens + thought_tokens + 1 + image_tokens) // COLUMNS) * COLUMNS
 
 
 def row_bytes(config: Any, columns: int, itemsize: int) -> int:
-    """What one row needs while it is sampled."""
+    """Return the memory that one row needs while it is sampled."""
     return kv_bytes(config, columns, itemsize) + LOGIT_BYTES * config.text_config.vocab_size
 
 
 def picture_bytes(config: Any, itemsize: int) -> int:
-    """What one picture needs while it is decoded: feature maps of full resolution."""
+    """Return the memory that one picture needs while it is decoded.
+
+    These are feature maps of full resolution.
+    """
     vq = config.vq_config
     channels = vq.base_channels * max(vq.channel_multiplier[:2])
     return FEATURE_MAPS * channels * config.vision_config.image_size**2 * itemsize
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that can still be allocated; what torch keeps for itself on a GPU is free too, and a container's limit counts."""
+    """Return the memory that can still be allocated.
+
+    What torch caches on a GPU is free too. On a CPU, a container's limit counts.
+    """
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
@@ -58,45 +73,50 @@ def free_bytes(device: torch.device) -> int:
 
 
 def pictures_at_once(config: Any, itemsize: int, device: torch.device) -> int:
-    """How many pictures to decode together: as many as fit, and on a CPU no more than its caches gain from."""
+    """Choose how many pictures to decode together.
+
+    As many as fit, and on a CPU no more than its caches hold.
+    """
     each = picture_bytes(config, itemsize)
     most = MAX_PICTURES if device.type != "cpu" else min(MAX_PICTURES, max(1, int(CACHED_BYTES / each)))
     return rows_that_fit(each, free_bytes(device), most)
 
 
 def rows_that_fit(each: int, free: int, most: int) -> int:
-    """How many things of `each` bytes fit into `free` bytes, 1 .. most.
+    """Return how many items of `each` bytes fit into `free` bytes, 1 .. most.
 
-    Where memory is the limit it is a power of two, so that it changes little from run to run.
+    Where memory is the limit, it is a power of two, so that it rarely differs from run to run.
     """
     fitting = int(USABLE_FRAC * free / each)
     return most if fitting >= most else 1 << max(0, int(math.log2(max(1, fitting))))
 
 
-def in_parts(work: Callable[[Tensor], T], rows: Tensor, size: int) -> list[T]:
-    """Do `work` on up to `size` rows at a time; returns its results.
+def in_chunks(work: Callable[[Tensor], T], rows: Tensor, size: int) -> list[T]:
+    """Run `work` on up to `size` rows at a time, and return its results.
 
-    Whenever that is more than memory holds, it goes on from there with half as many rows at a time.
+    Whenever memory is not enough, it goes on from that row with half as many at a time.
     Raises UserError when memory does not hold a single row.
     """
-    parts, begin = [], 0
-    while begin < len(rows) or not parts:
+    results, begin = [], 0
+    while begin < len(rows) or not results:
         size = min(size, len(rows) - begin) or 1
-        made, size = until_it_fits(lambda n, rest=rows[begin:]: work(rest[:n]), size, "rollouts at a time")
-        parts.append(made)
+        result, size = shrink_to_fit(lambda n, rest=rows[begin:]: work(rest[:n]), size, "rollouts at a time")
+        results.append(result)
         begin += size
-    return parts
+    return results
 
 
-def until_it_fits(work: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
-    """Do `work(size)`, and again with half the size as long as memory is not enough; returns (its result, the size).
+def shrink_to_fit(work: Callable[[int], T], size: int, what: str) -> tuple[T, int]:
+    """Run `work(size)`, with half the size whenever memory is not enough.
 
-    what: what the size counts, for the warning. Raises UserError when memory is not enough for size 1.
+    Returns its result and the size.
+    what: the thing that size counts, for the warning.
+    Raises UserError when memory is not enough for size 1.
     """
     while True:
-        done, made = _attempt(work, size)
-        if done:
-            return made, size
+        fits, result = _try(work, size)
+        if fits:
+            return result, size
         if size == 1:
             raise UserError(
                 "out of memory with a single one at a time. `thinkdraw plan CONFIG` says what needs how much and which "
@@ -107,10 +127,11 @@ def until_it_fits(work: Callable[[int], T], size: int, what: str) -> tuple[T, in
         free_cached_memory()
 
 
-def _attempt(work: Callable[[int], T], size: int) -> tuple[bool, Any]:
-    """(whether memory was enough, what `work` made).
+def _try(work: Callable[[int], T], size: int) -> tuple[bool, Any]:
+    """Return whether memory was enough, and the result of `work`.
 
-    A function of its own so that on return the failed attempt's tensors are freed, which its traceback would hold.
+    It is a function of its own, so that the failed attempt's tensors are freed on return; the traceback would hold
+    them.
     """
     try:
         return True, work(size)

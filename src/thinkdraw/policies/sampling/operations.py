@@ -1,4 +1,4 @@
-"""What a decode step does beside its matrix products, in plain torch."""
+"""The work of a decode step besides its matrix products, in plain torch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,22 +14,28 @@ Norm = Callable[[Tensor, Tensor | None], tuple[Tensor, Tensor]]
 
 
 class Operations:
-    """RMSNorm, the MLP's gate and the KV cache of a decoder that multiplies in `dtype`.
+    """RMSNorm, gate and KV cache of a decoder that multiplies in `dtype`.
 
-    `speed.operations` says which to use: these, or faster ones with the same results up to rounding.
+    `speed.operations` chooses between these and faster ones with the same results up to rounding.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self.dtype = device, dtype
-        # torch's attention of a single query takes a quarter longer in bf16 on a CPU.
+        # On a CPU, torch's attention of a single query takes a quarter longer in bf16.
         self.cache_dtype = torch.float32 if device.type == "cpu" else dtype
 
     def new_cache(self, shape: CacheShape, rows: int, capacity: int) -> KVCache:
-        """Make an empty KV cache. The last one must not be used any more: this may stand in its memory."""
+        """Make an empty KV cache.
+
+        It may reuse the memory of the last one, which must not be used any more.
+        """
         return KVCache.blank(shape, rows, capacity, self.cache_dtype, self.device)
 
     def rms_norm(self, module: Any, dtype: torch.dtype) -> Norm:
-        """Make the function (residual stream, change) → (stream + change, its RMSNorm in `dtype`), with the module's weight."""
+        """Make the function that adds to the residual stream and normalises the sum.
+
+        It maps (residual stream, change) to (stream + change, its RMSNorm in `dtype`), with the module's weight.
+        """
         weight, eps = module.weight, module.variance_epsilon
 
         def norm(stream: Tensor, change: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -39,13 +45,16 @@ class Operations:
         return norm
 
     def gate(self, activation: Map) -> Map:
-        """Make the gate of the MLP, SwiGLU's: (R, 2 I) → (R, I), activation(first half) · second half."""
+        """Make SwiGLU's gate of the MLP: (R, 2 I) to (R, I).
 
-        def gated(both: Tensor) -> Tensor:
-            gate, up = both.chunk(2, dim=-1)
+        It computes activation(first half) · second half.
+        """
+
+        def apply(gate_and_up: Tensor) -> Tensor:
+            gate, up = gate_and_up.chunk(2, dim=-1)
             return activation(gate) * up
 
-        return gated
+        return apply
 
     def close(self) -> None:
         """End sampling: no cache is used any more, and memory may be freed."""

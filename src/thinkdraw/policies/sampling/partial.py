@@ -1,4 +1,4 @@
-"""What has been written of each rollout so far, a text and then a picture, and how `Rollouts`' token axis is made of it."""
+"""Partly written rollouts: a text and then a picture, and their token axis."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +10,7 @@ from thinkdraw.types import AllowedTokens, Rollouts
 
 
 def pad_rows(rows: list[list[int]], value: int, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """(B, L) int64 ids, right-padded, and their (B,) lengths."""
+    """Pad rows on the right to (B, L) int64 ids, and return their lengths (B,)."""
     lengths = torch.tensor([len(row) for row in rows], device=device)
     width = max(1, max((len(row) for row in rows), default=1))
     return torch.tensor([row + [value] * (width - len(row)) for row in rows], device=device), lengths
@@ -20,9 +20,12 @@ def pad_rows(rows: list[list[int]], value: int, device: torch.device | str = "cp
 class PartialRollouts:
     """B rollouts, partly or fully written; the sampler continues them in place.
 
-    text, text_mask, text_log_probs: (B, K), K = thought budget + 1 for begin-of-image. text_len: (B,), of these written.
-    codes, code_log_probs: (B, N), the image tokens. num_codes: (B,), of these written.
-    allowed: what top-k and top-p left: tensors (4, k) int64 of rows (row, is_image, index within segment, token id).
+    text, text_mask, text_log_probs: (B, K), with K = thought budget + 1 for begin-of-image.
+    text_len: (B,), written text tokens.
+    codes, code_log_probs: (B, N), the image tokens.
+    num_codes: (B,), written image tokens.
+    allowed: what top-k and top-p left, as tensors (4, k) int64 whose rows are row, is_image, index within the
+        segment, and token id.
     """
 
     text: Tensor
@@ -36,6 +39,8 @@ class PartialRollouts:
 
     @classmethod
     def blank(cls, num_rows: int, budget: int, num_image_tokens: int, device: torch.device | str) -> "PartialRollouts":
+        """Make rollouts with nothing written."""
+
         def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(shape, dtype=dtype, device=device)
 
@@ -51,7 +56,10 @@ class PartialRollouts:
 
     @classmethod
     def of_prefix(cls, rollouts: Rollouts, lengths: Tensor, budget: int, num_image_tokens: int) -> "PartialRollouts":
-        """Begin with the first lengths[r] tokens of each rollout, their log-probs, mask and allowed sets."""
+        """Begin with the first lengths[r] tokens of each rollout.
+
+        Their log-probs, mask and allowed tokens come with them.
+        """
         partial = cls.blank(len(rollouts), budget, num_image_tokens, rollouts.tokens.device)
         text_len = (~rollouts.is_image & (rollouts.segment >= 0)).sum(1)
         partial.text_len = torch.minimum(lengths, text_len)
@@ -59,13 +67,13 @@ class PartialRollouts:
         # Column t of the token axis is text token t, or image token t − text_len.
         row, column = torch.where(torch.arange(rollouts.tokens.shape[1], device=lengths.device) < lengths[:, None])
         image = rollouts.is_image[row, column]
-        for chosen, columns, targets in (
+        for modality, columns, targets in (
             (~image, column, (partial.text, partial.text_mask, partial.text_log_probs)),
             (image, column - text_len[row], (partial.codes, None, partial.code_log_probs)),
         ):
             for target, source in zip(targets, (rollouts.tokens, rollouts.mask, rollouts.log_probs)):
                 if target is not None:
-                    target[row[chosen], columns[chosen]] = source[row[chosen], column[chosen]]
+                    target[row[modality], columns[modality]] = source[row[modality], column[modality]]
         if rollouts.allowed is not None:
             counts = rollouts.allowed.counts.long()
             flat = torch.arange(counts.numel(), device=lengths.device).repeat_interleave(counts.flatten())
@@ -76,50 +84,56 @@ class PartialRollouts:
             partial.allowed.append(torch.stack([row, image.long(), index, rollouts.allowed.indices.long()])[:, stays])
         return partial
 
-    def rows(self, rows: Tensor) -> "PartialRollouts":
-        """A copy of some rows; `allowed` parts follow them."""
-        parts = []
-        for part in self.allowed:
-            part = part[:, part[0].argsort(stable=True)]
-            counts = part[0].bincount(minlength=len(self.text_len))
+    def select(self, rows: Tensor) -> "PartialRollouts":
+        """Copy some rows, in the order of `rows`, and their entries of `allowed`."""
+        selected = []
+        for entries in self.allowed:
+            entries = entries[:, entries[0].argsort(stable=True)]
+            counts = entries[0].bincount(minlength=len(self.text_len))
             begins, sizes = (counts.cumsum(0) - counts)[rows], counts[rows]
             new = torch.arange(len(rows), device=rows.device).repeat_interleave(sizes)
             offset = torch.arange(len(new), device=rows.device) - (sizes.cumsum(0) - sizes)[new]
-            entries = part[:, begins[new] + offset]
+            entries = entries[:, begins[new] + offset]
             entries[0] = new
-            parts.append(entries)
+            selected.append(entries)
         tensors = {name: value[rows] for name, value in vars(self).items() if name != "allowed"}
-        return PartialRollouts(**tensors, allowed=parts)
+        return PartialRollouts(**tensors, allowed=selected)
 
     def last_text(self) -> Tensor:
-        """(B,) id of each row's last text token, −1 where there is none."""
+        """Return the id (B,) of each row's last text token, −1 where there is none."""
         last = self.text.gather(1, (self.text_len - 1).clamp(min=0)[:, None])[:, 0]
         return torch.where(self.text_len > 0, last, -1)
 
     def force_text(self, rows: Tensor, token: int) -> None:
-        """Append one text token that nobody chose, and that is not in the mask, to each of some rows."""
+        """Append a text token that the policy did not choose, and that is not in the mask."""
         self.text[rows, self.text_len[rows]] = token
         self.text_len[rows] += 1
 
-    def write_text(self, rows: Tensor, tokens: Tensor, log_probs: Tensor, here: Tensor) -> None:
-        """Append to A rows the tokens that they chose, with their log-probs, where `here` (A,) is True."""
+    def write_text(self, rows: Tensor, tokens: Tensor, log_probs: Tensor, chosen: Tensor) -> None:
+        """Append chosen tokens and their log-probs to A rows, where `chosen` (A,) is True."""
         index = self.text_len[rows]
-        for target, new in ((self.text, tokens), (self.text_mask, here), (self.text_log_probs, log_probs)):
-            target[rows, index] = torch.where(here, new, target[rows, index])
-        self.text_len[rows] += here
+        for target, new in ((self.text, tokens), (self.text_mask, chosen), (self.text_log_probs, log_probs)):
+            target[rows, index] = torch.where(chosen, new, target[rows, index])
+        self.text_len[rows] += chosen
 
     def note_allowed(self, rows: Tensor, is_image: bool, index: Tensor, allowed: Tensor) -> None:
-        """Remember allowed sets (A, V) bool. index: (A,), of the rows' tokens within their segment, text or picture."""
+        """Record the allowed tokens (A, V) bool of each row's newest token.
+
+        index: (A,), of these tokens within their segment, text or picture.
+        """
         slot, token = allowed.nonzero(as_tuple=True)
         self.allowed.append(torch.stack([rows[slot], torch.full_like(slot, is_image), index[slot], token]))
 
     def texts(self, rows: Tensor | None = None) -> list[list[int]]:
-        """Ids of the texts, of some rows or of all."""
+        """Return the ids of the texts, of some rows or of all."""
         text, lengths = (self.text, self.text_len) if rows is None else (self.text[rows], self.text_len[rows])
         return [ids[:length] for ids, length in zip(text.tolist(), lengths.tolist())]
 
     def token_axis(self) -> dict[str, Any]:
-        """tokens, is_image, segment, mask, log_probs (B, T) and allowed, as in `Rollouts`; the picture is complete."""
+        """Lay text and picture out on the token axis (B, T) of `Rollouts`.
+
+        Returns tokens, is_image, segment, mask, log_probs and allowed. The picture must be complete.
+        """
         num_image_tokens = self.codes.shape[1]
         begin = self.text_len[:, None]
         column = torch.arange(int(self.text_len.max()) + num_image_tokens, device=self.text.device)
@@ -146,11 +160,11 @@ class PartialRollouts:
         }
 
     def _allowed_tokens(self, shape: torch.Size) -> AllowedTokens | None:
-        """`allowed` in the form of `Rollouts`, in the order of the token axis. shape: (B, T)."""
+        """Sort `allowed` into the order of the token axis. shape: (B, T)."""
         if not self.allowed:
             return None
         row, image, index, token = torch.cat(self.allowed, dim=1)
-        place = row * shape[1] + index + image * self.text_len[row]
-        order = torch.argsort(place, stable=True)  # within a token the indices came ascending
-        counts = torch.bincount(place, minlength=shape[0] * shape[1]).reshape(shape)
+        position = row * shape[1] + index + image * self.text_len[row]
+        order = torch.argsort(position, stable=True)  # stable: a token's ids were recorded in ascending order
+        counts = torch.bincount(position, minlength=shape[0] * shape[1]).reshape(shape)
         return AllowedTokens(token[order].to(torch.int32), counts.to(torch.int32))

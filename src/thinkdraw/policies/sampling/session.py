@@ -1,4 +1,7 @@
-"""What both phases of one sampler call share: prefill, forward pass, distribution, and the choice of the next token."""
+"""What both phases of a sampler call share.
+
+These are prefill, forward pass, distribution, and the choice of the next token.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -22,9 +25,11 @@ Ids = list[list[int]]
 
 @dataclass
 class DecodingSession:
-    """Decoding with the weights as they are when it is made: make one for each sampler call.
+    """Decoding with the weights as they are when the session is made.
 
-    num_image_tokens: of a whole picture. cuda_graphs: let an NVIDIA GPU record and replay decode steps.
+    Make one for each sampler call.
+    num_image_tokens: of a whole picture.
+    cuda_graphs: let an NVIDIA GPU record and replay decode steps.
     """
 
     model: JanusForConditionalGeneration
@@ -41,64 +46,77 @@ class DecodingSession:
         self.suppressed = self.text.suppressed.to(self.device)  # text ids that are never sampled
         self.decoder = Decoder(self.model)
         self.cache_dtype = self.decoder.operations.cache_dtype
-        # What top-k and top-p leave differs in size from step to step, which a CUDA graph does not allow for.
+        # The number of tokens that top-k and top-p leave differs from step to step, and a CUDA graph has fixed sizes.
         cuts = self.sampling.top_k is not None or self.sampling.top_p is not None
         self.steps = speed.decode_steps(self.device, self.cuda_graphs and not cuts)
-        # Whether Python runs ahead of the device, and has to wait for it wherever it looks at a number.
+        # Whether Python runs ahead of the device, and must wait for it wherever it reads a number.
         self.asynchronous = self.device.type != "cpu" or self.steps.records
 
     def capacity(self, contexts: Ids, thought_tokens: int) -> int:
-        """Columns that each row of a cache needs."""
+        """Return the columns that each row of a cache needs."""
         return memory.columns_of(max(map(len, contexts), default=0), thought_tokens, self.num_image_tokens)
 
     def new_cache(self, rows: int, capacity: int) -> KVCache:
-        """Make an empty cache. The session's last one must not be used any more: this may stand in its memory."""
+        """Make an empty cache.
+
+        It may reuse the memory of the session's last one, which must not be used any more.
+        """
         return self.decoder.new_cache(rows, capacity)
 
     def prefill(self, cache: KVCache, contexts: Ids) -> tuple[Tensor, Tensor]:
-        """Read a context into each of the cache's first rows; equal ones, such as a group's prompt, are read once.
+        """Read a context into each of the cache's first rows.
 
-        Returns their lengths (A,) and the hidden states (A, H) of their last tokens.
+        Equal contexts, such as a group's prompt, are read once and copied. Returns their lengths (A,) and the
+        hidden states (A, H) of their last tokens.
         """
         unique = list(dict.fromkeys(map(tuple, contexts)))
-        places = {ids: i for i, ids in enumerate(unique)}
+        row_of = {ids: i for i, ids in enumerate(unique)}
         ids, lengths = pad_rows([list(ids) for ids in unique], self.text.pad, self.device)
         positions = torch.arange(ids.shape[1], device=self.device).expand(ids.shape)
         hidden = self.forward(cache, self.model.get_input_embeddings()(ids), positions, ids.shape[1])
         last = hidden[torch.arange(len(ids), device=self.device), lengths - 1]
-        rows = torch.tensor([places[tuple(ids)] for ids in contexts], device=self.device)
+        rows = torch.tensor([row_of[tuple(ids)] for ids in contexts], device=self.device)
         if len(unique) < len(contexts):
             cache.copy(torch.arange(len(rows), device=self.device), rows, ids.shape[1])
         return lengths[rows], last[rows]
 
     def forward(self, cache: KVCache, embeddings: Tensor, positions: Tensor, columns: int) -> Tensor:
-        """Hidden states (R, S, H) of new tokens of the cache's first R rows, at positions (R, S) below `columns`."""
+        """Compute hidden states (R, S, H) of new tokens of the cache's first R rows.
+
+        positions: (R, S), all below `columns`.
+        """
         cache.begin_pass(positions, columns)
         return self.decoder(embeddings, positions, cache)
 
     def choose(self, log_probs: Tensor, keys: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Choose a token for each of A rows; returns (tokens, their log-probs), each (A,).
+        """Choose a token for each of A rows; return tokens and log-probs, each (A,).
 
-        keys: (2, A) of `noise.keys`, to sample with; None takes the likeliest.
+        keys: (2, A), of `noise.token_keys`. None = take the most likely token.
         """
         if keys is None:
             tokens = log_probs.argmax(-1)
         else:
-            tokens = noise.draw(log_probs, noise.race(keys, log_probs.shape[1]))
+            tokens = noise.gumbel_max(log_probs, noise.neg_gumbel(keys, log_probs.shape[1]))
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
 
     def distribution(self, logits: Tensor, suppressed: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """(log-probabilities sampled from, allowed set or None), each (A, V). suppressed: (V,) bool, True = never sampled."""
+        """Return the log-probs sampled from, and the allowed tokens or None, each (A, V).
+
+        suppressed: (V,) bool, True = never sampled.
+        """
         log_probs_of = partial(log_distribution, logits, temperature=self.sampling.temperature, suppressed=suppressed)
         log_probs = log_probs_of()
         allowed = top_k_top_p_mask(log_probs, self.sampling.top_k, self.sampling.top_p)
         return (
             log_probs if allowed is None else log_probs_of(allowed=allowed)
-        ), allowed  # renormalised over what is allowed
+        ), allowed  # renormalised over the allowed tokens
 
     @cached_property
     def embedded_codes(self) -> Tensor:
-        """(codes, H) input embeddings of all image tokens: once here, and not by the aligner at every decode step."""
+        """(codes, H) input embeddings of all image tokens.
+
+        They are computed once, so that the aligner does not run at every decode step.
+        """
         codes: int = self.model.model.vqmodel.quantize.num_embeddings
         return functions.embed_codes(self.model, torch.arange(codes, device=self.device))
 

@@ -30,9 +30,9 @@ def folder_of(path: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    wanted = ["*.json", "*.safetensors", "*.bin", "*.model"]
+    patterns = ["*.json", "*.safetensors", "*.bin", "*.model"]
     try:
-        return Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns=["*.pth", "*.pt"]))
+        return Path(snapshot_download(path, allow_patterns=patterns, ignore_patterns=["*.pth", "*.pt"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         line = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"policy {path} is neither a folder here nor a readable model id: {line}.") from error
