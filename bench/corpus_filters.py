@@ -80,11 +80,11 @@ def main() -> None:
             "".join((rationale(rng) if n % 2 else f"a {NOUNS[n % len(NOUNS)]} test {n}") + "\n" for n in range(3000))
         )
         began, cpu = time.monotonic(), time.process_time()
-        dropped = filter_texts(rows(count), FilterSettings(against=[test]))
+        exclusions = filter_texts(rows(count), FilterSettings(against=[test]))
     found = {
         "rows": count, "seconds": round(time.monotonic() - began, 1), "cpu_seconds": round(time.process_time() - cpu, 1),
         "peak_memory_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6, 2),
-        "dropped": dict(Counter(name for name, _ in dropped.reasons.values())),
+        "exclusions": dict(Counter(name for name, _ in exclusions.reasons.values())),
     }  # fmt: skip
     print(json.dumps(found, indent=2))
 

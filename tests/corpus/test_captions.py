@@ -163,7 +163,7 @@ def test_a_tar_that_ends_early_is_refused_and_not_half_read(tmp_path, damage):
     path = tar_of(tmp_path / "a.tar", *((f"{n}.png", png(n)) for n in range(4)))
     data = path.read_bytes()
     path.write_bytes(data + data if damage == "joined" else data[:1024] + b"x" * 512 + data[1536:])
-    with pytest.raises(UserError, match="holds more behind its end"):
+    with pytest.raises(UserError, match="goes on after its end"):
         read(WebdatasetSource(path=path))
 
 

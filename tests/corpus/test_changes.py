@@ -95,7 +95,7 @@ def test_items_that_are_gone_are_named_and_nothing_changes(tmp_path, stub):
     out = write_with(stub, tmp_path / "out", source=source)
     before = rows_of(out)
     (folder / "001.png").unlink()
-    with pytest.raises(HeldError, match=r"lacks 1 items that it had: 001\.png\. Put them back"):
+    with pytest.raises(HeldError, match=r"lacks 1 items that it had before: 001\.png\. Put them back"):
         write_with(stub, tmp_path / "out", source=source)
     assert rows_of(out) == before and (out / CONFIG).exists() and (out / WORK).exists()
 
@@ -109,7 +109,7 @@ def test_a_picture_that_changes_while_it_is_written_about_stops_the_run_which_as
             redrawn(folder / "000.png")
 
     settings = settings_of(tmp_path / "out", stub.url, source=source)
-    with pytest.raises(HeldError, match=r"000\.png has changed while it was written about"):
+    with pytest.raises(HeldError, match=r"000\.png changed while the teacher wrote about it"):
         write(settings, EndpointTeacher(settings.teacher), show=change)
     out = write_with(stub, tmp_path / "out", source=source)
     assert rows_of(out)[0]["image"]["bytes"] == (folder / "000.png").read_bytes() and len(stub.requests) == 3

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from thinkdraw.corpus.queue import ANSWERED, FILTERED, REJECTED, WAITING, Queue, TeacherAnswer
+from thinkdraw.corpus.queue import ANSWERED, FILTERED, REJECTED, WAITING, Attempt, Queue
 from thinkdraw.corpus.sources import Item
 from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
@@ -20,15 +20,17 @@ def test_items_come_back_as_they_went_in_and_are_filled_once(tmp_path):
 def test_every_item_is_in_one_state_and_tokens_add_up(tmp_path):
     with Queue(tmp_path / "q.sqlite") as queue:
         queue.fill(ITEMS)
-        queue.record(0, 0, TeacherAnswer("x", "not JSON", "bad", 3, 4))
-        queue.record(0, 1, TeacherAnswer("", "", "", 5, 6), answer='{"a": 1}')
-        queue.record(1, 0, TeacherAnswer("y", "empty", "bad", 1, 0), reason="empty: bad")
+        queue.record(0, 0, Attempt("x", "not JSON", "bad", 3, 4))
+        queue.record(0, 1, Attempt("", "", "", 5, 6), answer='{"a": 1}')
+        queue.record(1, 0, Attempt("y", "empty", "bad", 1, 0), reason="empty: bad")
         queue.settle(2, FILTERED, reason="picture: small")
         counts = queue.counts()
         assert (counts.waiting, counts.answered, counts.rejected, counts.filtered) == (1, 1, 1, 1)
         assert (counts.requests, counts.malformed, counts.tokens_in, counts.tokens_out) == (3, 2, 9, 10)
         assert [(item.index, answer) for item, answer in queue.answered()] == [(0, {"a": 1})]
-        assert [(i.index, reason, len(said)) for i, reason, said in queue.set_aside(REJECTED)] == [(1, "empty: bad", 1)]
+        assert [(i.index, reason, len(said)) for i, reason, said in queue.excluded_items(REJECTED)] == [
+            (1, "empty: bad", 1)
+        ]
         assert queue.indices(ANSWERED) == [0] and queue.malformed_kinds() == {"empty": 1, "not JSON": 1}
 
 
@@ -37,7 +39,7 @@ def test_answers_come_in_order_page_by_page_while_the_queue_is_written_to(tmp_pa
     with Queue(tmp_path / "q.sqlite") as queue:
         queue.fill(ITEMS)
         for index in (3, 0, 2):
-            queue.record(index, 0, TeacherAnswer(""), answer=f'{{"a": {index}}}')
+            queue.record(index, 0, Attempt(""), answer=f'{{"a": {index}}}')
         seen = []
         for item, answer in queue.answered():
             queue.add_verdicts("j", {item.index: 1.0})
@@ -50,9 +52,9 @@ def test_a_reply_is_recorded_once(tmp_path):
 
     with Queue(tmp_path / "q.sqlite") as queue:
         queue.fill(ITEMS)
-        queue.record(0, 0, TeacherAnswer("x", "empty", "bad"))
+        queue.record(0, 0, Attempt("x", "empty", "bad"))
         with pytest.raises(sqlite3.IntegrityError):
-            queue.record(0, 0, TeacherAnswer("x"), answer="{}")
+            queue.record(0, 0, Attempt("x"), answer="{}")
         assert queue.counts().answered == 0  # the answer went with the reply
 
 
@@ -97,7 +99,7 @@ def damaged(path, statement):
 def test_a_damaged_row_is_one_line_with_the_file(tmp_path, statement, says):
     with Queue(tmp_path / "q.sqlite") as queue:
         queue.fill(ITEMS)
-        queue.record(0, 0, TeacherAnswer(""), answer="{}")
+        queue.record(0, 0, Attempt(""), answer="{}")
     damaged(tmp_path / "q.sqlite", statement)
     with pytest.raises(UserError, match=says) as raised, Queue(tmp_path / "q.sqlite") as queue:
         list(queue.answered())
@@ -112,7 +114,7 @@ def test_a_full_disk_is_one_line_and_what_is_there_stays(tmp_path):
         queue._db.execute(f"PRAGMA max_page_count = {pages + 2}")  # as a disk without room is for the file
         queue.add_pictures({n: bytes(50_000) for n in range(9)})
     with Queue(tmp_path / "q.sqlite") as queue:
-        assert len(queue.indices(WAITING)) == 4 and not queue.drawn()
+        assert len(queue.indices(WAITING)) == 4 and not queue.drawn_indices()
 
 
 def test_what_became_of_a_source_is_kept_with_its_items(tmp_path):

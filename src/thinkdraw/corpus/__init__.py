@@ -1,4 +1,5 @@
-"""A corpus of rationales: a teacher looks at pictures, or reads prompts, and writes what a policy then learns to think.
+"""A corpus of rationales: what a teacher writes, a policy learns to think.
 
-source → work queue on disk → teacher → filters → parquet shards with ReasonGen-R1's column names (arXiv 2505.24875) and a card.
+The teacher looks at pictures, or reads prompts. A corpus goes from source over work queue, teacher and filters to
+parquet shards, with ReasonGen-R1's column names (arXiv 2505.24875), and a card.
 """

@@ -1,7 +1,8 @@
-"""What the caption of a picture is: a text beside it, a field of JSON, a row of metadata or a cell, by one rule or refused.
+"""Finds the caption of a picture: a text file beside it, JSON, metadata or a cell.
 
-A text and bytes are a caption as they are, without blanks around it; of a list it is the first text that is not empty; nothing
-is no caption; anything else, a mapping say, is refused. Files are read as prompt files are.
+One rule holds for all. A text or bytes are a caption, without blanks around it. Of a list, the caption is the first
+text that is not empty. Nothing is no caption. Anything else, such as a mapping, is refused. Files are read as prompt
+files are.
 """
 
 from collections import Counter
@@ -15,40 +16,47 @@ from thinkdraw.runtime.json_types import JsonObject
 
 READ, BARE, SEVERAL = "read", "without caption", "with several captions, the first is used"
 BESIDE = (".txt", ".caption", ".json")
-"""Suffixes of a caption beside a picture; the first that is there and holds one counts."""
+"""Suffixes of caption files beside a picture. The first that is there and holds a caption counts."""
 METADATA = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-"""Tables of `file_name` and `caption` or `text`, in the folder of the files that they name, or above it."""
+"""Tables of `file_name` and `caption` or `text`, in the folder of the files that they name or in one above it."""
 _FIELDS = ("caption", "text")
 
 
 def caption_of(value: object, where: str, counts: Counter[str]) -> str:
-    """The caption that a field or a cell holds, "" for none. Raises UserError for what is none of the kinds above."""
+    """Return the caption that a field or a cell holds, "" for none.
+
+    Raises UserError for a value of another kind.
+    """
     if isinstance(value, list | tuple):
-        texts = [text for part in value if (text := _text_of(part, where))]
+        texts = [text for item in value if (text := _text_of(item, where))]
         counts[SEVERAL] += len(texts) > 1
         return texts[0] if texts else ""
     return _text_of(value, where)
 
 
 def caption_beside(files: Mapping[str, tuple[str, bytes]], counts: Counter[str]) -> str:
-    """The caption in the files of one name. files: suffix → (where it stands, content)."""
+    """Return the caption in the files that share a picture's name.
+
+    files: suffix → (file in words, content).
+    """
     for suffix in BESIDE:
         if suffix in files:
             where, data = files[suffix]
-            found: object = decode_text(data, where)
+            value: object = decode_text(data, where)
             if suffix == ".json":
-                found = _field_of(json_value(decode_text(data, where) or "null", where))
-            if caption := caption_of(found, where, counts):
+                value = _field_of(json_value(decode_text(data, where) or "null", where))
+            if caption := caption_of(value, where, counts):
                 return caption
     return ""
 
 
 def metadata_captions(folder: Path, files: Sequence[Path], pictures: set[str], counts: Counter[str]) -> dict[str, str]:
-    """Picture → caption, of the metadata `files` of a folder; all paths are relative to it.
+    """Map pictures to their captions in the metadata files of a folder.
 
-    Raises UserError for a table without `file_name` and for two captions of one picture.
+    All paths are relative to the folder. Raises UserError for a table without `file_name` and for two captions of one
+    picture.
     """
-    found: dict[str, str] = {}
+    captions: dict[str, str] = {}
     for file in files:
         for row in table_rows(folder / file):
             name = row.cells.get("file_name")
@@ -58,11 +66,11 @@ def metadata_captions(folder: Path, files: Sequence[Path], pictures: set[str], c
             picture = (file.parent / name).as_posix()
             if picture not in pictures:
                 counts[f"rows of {file.name} about no picture"] += 1
-            elif found.setdefault(picture, caption) != caption:
+            elif captions.setdefault(picture, caption) != caption:
                 raise UserError(
-                    f"{row.where}: {shorten(name)} has another caption in a row before. Leave one of them out."
+                    f"{row.where}: {shorten(name)} has another caption in an earlier row. Remove one of the two."
                 )
-    return found
+    return captions
 
 
 def _field_of(row: object) -> object:
@@ -74,7 +82,5 @@ def _text_of(value: object, where: str) -> str:
     if isinstance(value, bytes):
         value = decode_text(value, where)
     if value is not None and not isinstance(value, str):
-        raise UserError(
-            f"{where}: the caption is {shorten(value)}, and not a text or a list of texts. Write one as text."
-        )
+        raise UserError(f"{where}: the caption is {shorten(value)}, not a text or a list of texts. Write it as text.")
     return check_text(value.strip(), f"{where}: the caption") if value else ""

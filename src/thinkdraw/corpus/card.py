@@ -1,4 +1,4 @@
-"""The data-set card: where rows come from, who wrote them, in which words they were asked for, what was left out, and why."""
+"""The data-set card: source, teacher and instruction, and what was left out."""
 
 from dataclasses import dataclass
 
@@ -12,13 +12,15 @@ from thinkdraw.corpus.teachers import instructions
 
 @dataclass(frozen=True)
 class CorpusTotals:
-    """kept: rows in the corpus. filtered: reason → rows. rejected: kind → rows. malformed: kind → answers asked for again.
+    """What became of the items. rows: in the corpus.
 
-    read: what was done to pictures so that teacher and judges saw them → rows. source: what became of all that it held.
+    filtered: reason → rows. rejected: kind → rows. malformed: kind → answers that were asked for again. no_verdict:
+    judge → rows that it said nothing about. read: what was done to pictures so that teacher and judges saw them → rows.
+    source: what became of all files and cells of the source.
     """
 
-    kept: int
-    is_whole: bool
+    rows: int
+    is_complete: bool
     counts: Counts
     filtered: dict[str, int]
     rejected: dict[str, int]
@@ -28,25 +30,33 @@ class CorpusTotals:
     source: dict[str, int]
 
 
-def card(settings: CorpusSettings, teacher: str, made: CorpusTotals) -> str:
-    """README.md with the front matter that `datasets` and the hub read. It holds no date: the same corpus has the same card."""
+def card(settings: CorpusSettings, teacher: str, totals: CorpusTotals) -> str:
+    """Write README.md with the front matter that `datasets` and the hub read.
+
+    It holds no date, so that the same corpus always has the same card.
+    """
     head = {
         "license": settings.licence,
         "task_categories": ["text-to-image"],
-        "size_categories": [_size(made.kept)],
+        "size_categories": [_size(totals.rows)],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}],
-        "thinkdraw": {"rows": made.kept, "items": made.counts.total, "complete": made.is_whole, "teacher": teacher},
+        "thinkdraw": {
+            "rows": totals.rows,
+            "items": totals.counts.total,
+            "complete": totals.is_complete,
+            "teacher": teacher,
+        },
     }
     unfinished = (
         ""
-        if made.is_whole
-        else f"\n**Not complete:** the budget ended with {made.counts.waiting} items not asked about.\n"
+        if totals.is_complete
+        else f"\n**Not complete:** the budget ended with {totals.counts.waiting} items not asked about.\n"
     )
     return f"""---
 {yaml.safe_dump(head, sort_keys=False)}---
 # A corpus of rationales
 
-{made.kept} rows: a picture, prompts in five styles and a rationale in four, written by **{teacher}**. Made by `thinkdraw corpus write`.
+{totals.rows} rows: a picture, prompts in five styles and a rationale in four, written by **{teacher}**. Made by `thinkdraw corpus write`.
 {unfinished}
 {_COLUMNS}
 ## Provenance
@@ -55,8 +65,8 @@ def card(settings: CorpusSettings, teacher: str, made: CorpusTotals) -> str:
 Pictures are stored as they were. The teacher and the judges saw them upright, in sRGB, without transparency:
 
 {_code(settings.pictures)}
-{_teacher(settings, made)}
-{_counts(made)}
+{_teacher(settings, totals)}
+{_counts(totals)}
 ## Filters
 
 {_code(settings.filters)}
@@ -81,8 +91,8 @@ The names are those of ReasonGen-R1's data set (arXiv 2505.24875).
 """
 
 
-def _teacher(settings: CorpusSettings, made: CorpusTotals) -> str:
-    counts, limits = made.counts, settings.limits
+def _teacher(settings: CorpusSettings, totals: CorpusTotals) -> str:
+    counts, limits = totals.counts, settings.limits
     spent = f"{counts.tokens_in} tokens in, {counts.tokens_out} out"
     if limits.price_in or limits.price_out:
         spent += f", {limits.money(counts.tokens_in, counts.tokens_out):.2f} at the given prices"
@@ -90,7 +100,7 @@ def _teacher(settings: CorpusSettings, made: CorpusTotals) -> str:
     return f"""## Teacher
 
 {_code(settings.teacher, exclude={"key_env", "concurrency", "timeout_s"})}
-{counts.requests} answers, {sum(made.malformed.values())} of them malformed; {spent}.
+{counts.requests} answers, {sum(totals.malformed.values())} of them malformed; {spent}.
 
 Instruction:
 
@@ -110,26 +120,26 @@ After a malformed answer:
 """
 
 
-def _counts(made: CorpusTotals) -> str:
+def _counts(totals: CorpusTotals) -> str:
     no_verdicts = "".join(
-        f"\n* {name}: {count} rows without a verdict stay\n" for name, count in made.no_verdict.items() if count
+        f"\n* {name}: {count} rows without a verdict stay\n" for name, count in totals.no_verdict.items() if count
     )
-    given = {"of the source": {name: count for name, count in made.source.items() if count}}
-    given |= {"left out because of": made.filtered, "set aside because of": made.rejected}
-    given |= {
-        "malformed answers, asked for again": made.malformed,
-        "pictures, as teacher and judges saw them": made.read,
+    counted = {"of the source": {name: count for name, count in totals.source.items() if count}}
+    counted |= {"left out because of": totals.filtered, "set aside because of": totals.rejected}
+    counted |= {
+        "malformed answers, asked for again": totals.malformed,
+        "pictures, as teacher and judges saw them": totals.read,
     }
-    tables = "\n".join(_table(title, rows) for title, rows in given.items() if rows)
+    tables = "\n".join(_table(title, rows) for title, rows in counted.items() if rows)
     return f"""## Counts
 
 | | items |
 |---|---|
-| in the source | {made.counts.total} |
-| in the corpus | {made.kept} |
-| left out by a filter (`filtered.jsonl`) | {sum(made.filtered.values())} |
-| set aside without a usable answer (`rejected.jsonl`) | {made.counts.rejected} |
-| not asked about | {made.counts.waiting} |
+| in the source | {totals.counts.total} |
+| in the corpus | {totals.rows} |
+| left out by a filter (`filtered.jsonl`) | {sum(totals.filtered.values())} |
+| set aside without a usable answer (`rejected.jsonl`) | {totals.counts.rejected} |
+| not asked about | {totals.counts.waiting} |
 
 {tables}{no_verdicts}"""
 

@@ -1,6 +1,7 @@
-"""What has changed in a corpus's source since it was asked about: new items come last, changed ones are asked about again.
+"""Finds what has changed in a corpus's source since the teacher saw it.
 
-A picture counts as changed where its content is another: it is read for that only where size, times or inode of its file are.
+New items come last; changed ones are asked about again. A picture has changed if its content is another. To tell that,
+it is read only where the size, times or inode of its file changed.
 """
 
 import logging
@@ -18,8 +19,11 @@ logger = logging.getLogger(__name__)
 _NAMED = 3
 
 
-def stamp_in(source: Source, item: Item) -> str:
-    """What changes with the item's picture, told without reading it; "" where that cannot be told."""
+def picture_stamp(source: Source, item: Item) -> str:
+    """Return a text that changes with the item's picture, without reading it.
+
+    "" where that is not possible.
+    """
     try:
         if isinstance(source, FolderSource):
             return stamp_of(source.path / item.ref) or ""
@@ -30,49 +34,52 @@ def stamp_in(source: Source, item: Item) -> str:
     return source.fingerprint() if isinstance(source, DatasetSource) else ""
 
 
-def take_up_changes(queue: Queue, source: Source, where: Path) -> None:
-    """Bring the queue to what the source holds now, and say what that was.
+def update_queue(queue: Queue, source: Source, where: Path) -> None:
+    """Bring the queue to what the source holds now, and log what changed.
 
-    where: the corpus's folder. Raises HeldError, with nothing changed, for items that are no longer there.
+    where: the corpus's folder. Raises HeldError, and changes nothing, if items of the queue are missing in the source.
     """
-    if isinstance(source, LabSource):  # follows from the configuration
+    if isinstance(source, LabSource):  # its items follow from the configuration, which may not change
         return
-    known = dict(_keyed(queue.items()))
+    known = dict(_with_keys(queue.items()))
     new: list[Item] = []
     changed: list[Item] = []
     counts: Counter[str] = Counter()
-    for key, item in _keyed(source.items(counts)):
+    for key, item in _with_keys(source.items(counts)):
         before = known.pop(key, None)
         if before is None:
             new.append(item)
-        elif _has_changed(queue, source, before, now := queue.as_kept(replace(item, index=before.index))):
+        elif _has_changed(queue, source, before, now := queue.as_stored(replace(item, index=before.index))):
             changed.append(now)
     if known:
         raise HeldError(
-            f"the source of {where} lacks {len(known)} items that it had: {_names(known.values())}. Put them back, or choose "
-            "another out=."
+            f"the source of {where} lacks {len(known)} items that it had before: {_names(known.values())}. Put them back, or "
+            "choose another out=."
         )
     for item in changed:
         queue.ask_again(item)
     queue.append(new)
-    queue.keep_source_counts(counts)
+    queue.set_source_counts(counts)
     if changed:
         logger.warning("%d items have changed and are asked about again: %s", len(changed), _names(changed))
     if new:
         logger.warning("%d new items come last: %s", len(new), _names(new))
 
 
-def refuse_other_picture(queue: Queue, item: Item, picture: bytes | None) -> None:
-    """Raise HeldError for a picture that is no longer the one that was asked about."""
-    _, digest = queue.seen(item.index)
+def check_picture_unchanged(queue: Queue, item: Item, picture: bytes | None) -> None:
+    """Raise HeldError if the picture is not the one that the teacher saw."""
+    _, digest = queue.recorded_picture(item.index)
     if digest and picture is not None and content_digest([picture]) != digest:
         raise HeldError(
-            f"{item.id} has changed while it was written about. Run the same command again: it is asked about again."
+            f"{item.id} changed while the teacher wrote about it. Run the same command again: it will ask about it again."
         )
 
 
-def _keyed(items: Iterable[Item]) -> Iterator[tuple[tuple[str, int], Item]]:
-    """(id and which one of that id, item)."""
+def _with_keys(items: Iterable[Item]) -> Iterator[tuple[tuple[str, int], Item]]:
+    """Yield (key, item).
+
+    The key is (id, how often that id came before), since ids may repeat.
+    """
     times: Counter[str] = Counter()
     for item in items:
         yield (item.id, times[item.id]), item
@@ -80,19 +87,22 @@ def _keyed(items: Iterable[Item]) -> Iterator[tuple[tuple[str, int], Item]]:
 
 
 def _has_changed(queue: Queue, source: Source, before: Item, now: Item) -> bool:
-    """Whether the item's text or picture is another; where only the picture's place is, that is kept."""
+    """Say whether the item's text or picture changed.
+
+    Where only the picture's location changed, the queue gets the new one.
+    """
     if (before.prompt, before.has_picture) != (now.prompt, now.has_picture):
         return True
-    stamp, digest = queue.seen(now.index)
-    if digest and (not stamp or stamp != stamp_in(source, now) or before.ref != now.ref):
+    stamp, digest = queue.recorded_picture(now.index)
+    if digest and (not stamp or stamp != picture_stamp(source, now) or before.ref != now.ref):
         try:
             if content_digest([source.picture(now)]) != digest:
                 return True
         except OSError:
-            return True  # the next who asks says why
-        queue.saw(now.index, stamp_in(source, now), digest)
+            return True  # asking about it again will report why it cannot be read
+        queue.record_picture(now.index, picture_stamp(source, now), digest)
     if before.ref != now.ref:
-        queue.move(now)
+        queue.update_ref(now)
     return False
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a corpus is written, on stderr: a bar on a terminal, else a line now and then."""
+"""Progress of a corpus on stderr: a bar on a terminal, else a line now and then."""
 
 import time
 
@@ -9,19 +9,22 @@ from thinkdraw.console import plain
 from thinkdraw.corpus.teachers.asking import Status
 
 
-class WritingDisplay:
-    """Use as a context manager, and give it to `write` as `show`. every_s: between lines where there is no terminal."""
+class CorpusProgress:
+    """Shows progress; use it as a context manager and give it to `write` as `show`.
+
+    every_s: seconds between lines where there is no terminal.
+    """
 
     def __init__(self, every_s: float = 10.0) -> None:
         console = Console(stderr=True)
-        columns = (TextColumn("corpus"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[shown]}"))
+        columns = (TextColumn("corpus"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[line]}"))
         self._bar = Progress(*columns, console=console) if console.is_terminal else None
         self._console, self._every_s, self._printed_at = console, every_s, 0.0
 
-    def __enter__(self) -> "WritingDisplay":
+    def __enter__(self) -> "CorpusProgress":
         if self._bar:
             self._bar.start()
-            self._task = self._bar.add_task("corpus", total=None, shown="")
+            self._task = self._bar.add_task("corpus", total=None, line="")
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -32,22 +35,25 @@ class WritingDisplay:
         counts = status.counts
         done = counts.total - counts.waiting
         if self._bar:
-            self._bar.update(self._task, completed=done, total=counts.total, shown=shown(status))
+            self._bar.update(self._task, completed=done, total=counts.total, line=status_line(status))
         elif not counts.waiting or time.monotonic() - self._printed_at >= self._every_s:
             self._printed_at = time.monotonic()
-            self._console.print(plain(f"corpus {done}/{counts.total} {shown(status)}"), soft_wrap=True, highlight=False)
+            self._console.print(
+                plain(f"corpus {done}/{counts.total} {status_line(status)}"), soft_wrap=True, highlight=False
+            )
 
 
-def shown(status: Status) -> str:
+def status_line(status: Status) -> str:
+    """Write rate, tokens, cost and time left in one line."""
     counts = status.counts
-    parts = [f"{status.rows_per_s:.1f} rows/s", f"{counts.tokens_in + counts.tokens_out} tokens"]
+    words = [f"{status.rows_per_s:.1f} rows/s", f"{counts.tokens_in + counts.tokens_out} tokens"]
     if status.money:
-        parts.append(f"cost {status.money:.2f}")
+        words.append(f"cost {status.money:.2f}")
     if counts.rejected:
-        parts.append(f"{counts.rejected} set aside")
+        words.append(f"{counts.rejected} set aside")
     if counts.malformed:
-        parts.append(f"{counts.malformed} malformed")
+        words.append(f"{counts.malformed} malformed")
     if status.left_s is not None:
         minutes, seconds = divmod(round(status.left_s), 60)
-        parts.append(f"left {minutes}:{seconds:02d}")
-    return ", ".join(parts)
+        words.append(f"left {minutes}:{seconds:02d}")
+    return ", ".join(words)

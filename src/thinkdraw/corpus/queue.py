@@ -1,7 +1,8 @@
-"""The work queue on disk: what was asked, answered and paid, in a SQLite file that a kill at any moment leaves consistent.
+"""The work queue on disk: what was asked, answered and paid, in a SQLite file.
 
-An answer is on disk before the next step is taken, so that a run that goes on pays again only for what was under way. After a
-power cut the last moments may be missing, never the file. One process at a time holds the file.
+A kill at any moment leaves the file consistent. An answer is on disk before the next step, so a run that goes on pays
+again only for requests that were under way. A power cut may lose the last moments, never the file. One process at a
+time holds the file.
 """
 
 import json
@@ -21,7 +22,7 @@ from thinkdraw.types import Prompt
 
 WAITING, ANSWERED, REJECTED, FILTERED = range(4)
 PAGE = 500
-KEPT = "answers"
+CONTENT = "answers"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS items (idx INTEGER PRIMARY KEY, item TEXT NOT NULL, state INTEGER NOT NULL DEFAULT 0, answer TEXT, reason TEXT);
 CREATE INDEX IF NOT EXISTS by_state ON items (state, idx);
@@ -36,8 +37,11 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROW
 
 
 @dataclass(frozen=True)
-class TeacherAnswer:
-    """A reply of the teacher: malformed, with kind and problem, or the one that was used (both empty)."""
+class Attempt:
+    """One reply of the teacher about an item: malformed, or used.
+
+    kind, problem: of a malformed reply; both are empty for the reply that was used.
+    """
 
     reply: str
     kind: str = ""
@@ -65,7 +69,10 @@ class Counts:
 
 
 class Queue:
-    """Use as a context manager. Raises UserError where another process holds the file or it is no queue."""
+    """The queue, as a context manager.
+
+    Raises UserError where another process holds the file or the file is no queue.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,7 +83,7 @@ class Queue:
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=0.5)
         except sqlite3.Error as error:
-            raise sqlite_problem(path, error, KEPT) from error
+            raise sqlite_problem(path, error, CONTENT) from error
         try:
             self._db.execute("PRAGMA locking_mode=EXCLUSIVE")
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -89,22 +96,22 @@ class Queue:
                 raise UserError(
                     f"{path} is locked. Is another `corpus write` of this folder running? Wait for it."
                 ) from error
-            raise sqlite_problem(path, error, KEPT) from error
+            raise sqlite_problem(path, error, CONTENT) from error
 
     def __enter__(self) -> "Queue":
         return self
 
     def __exit__(self, *raised: object) -> None:
-        with suppress(sqlite3.Error):  # a full disk was said before
+        with suppress(sqlite3.Error):  # a full disk has already raised its own error
             self._db.close()
         for error in raised:
             if isinstance(error, sqlite3.Error):
-                raise sqlite_problem(self.path, error, KEPT) from error
+                raise sqlite_problem(self.path, error, CONTENT) from error
 
     def fill(self, items: Iterable[Item], counts: Mapping[str, int] | None = None) -> int:
-        """Put all items in, at once and only once; returns how many there are.
+        """Put in all items in one transaction, unless that was done; return their number.
 
-        counts: what the source counts while it is read; kept, see `source_counts`.
+        counts: what the source counts while it is read; stored, see `source_counts`.
         """
         if self.fact("items") in (None, "0"):
             with self._transaction():
@@ -115,26 +122,26 @@ class Queue:
         return self._db.execute("SELECT count(*) FROM items").fetchone()[0]
 
     def source_counts(self) -> dict[str, int]:
-        """What became of all that the source held when it was read; empty where that was not kept."""
-        with self._undamaged("what is kept of the source"):
+        """Return what the source counted when it was read; empty if that was not stored."""
+        with self._undamaged("the record of the source"):
             return {str(reason): int(count) for reason, count in parse_json(self.fact("source") or "{}").items()}
 
     def clear(self) -> None:
-        """Take all items out; for a queue of which nothing was asked yet."""
+        """Remove all items; only for a queue of which nothing was asked yet."""
         with self._transaction():
             for table in ("items", "notes", "seen", "facts"):
                 self._db.execute(f"DELETE FROM {table}")
 
     def items(self) -> Iterator[Item]:
-        """All, in order."""
+        """Yield all items in order."""
         for index, text in self._db.execute("SELECT idx, item FROM items ORDER BY idx"):
             yield self._item(index, text)
 
-    def as_kept(self, item: Item) -> Item:
-        """The item as the queue gives it back."""
+    def as_stored(self, item: Item) -> Item:
+        """Return the item as the queue would give it back, after JSON."""
         return self._item(item.index, _item_text(item))
 
-    def keep_source_counts(self, counts: Mapping[str, int]) -> None:
+    def set_source_counts(self, counts: Mapping[str, int]) -> None:
         self._db.execute("INSERT OR REPLACE INTO facts VALUES ('source', ?)", (json.dumps(counts),))
 
     def append(self, items: Iterable[Item]) -> None:
@@ -146,8 +153,11 @@ class Queue:
             self._db.execute("INSERT OR REPLACE INTO facts SELECT 'items', count(*) FROM items")
 
     def ask_again(self, item: Item) -> None:
-        """Replace an item whose content is another: it waits again, and what was paid for it stays in the counts."""
-        index, aside = item.index, -1 - item.index  # replies of items that are no more
+        """Replace an item whose content changed, so that it waits again.
+
+        What was paid for its former content stays in the counts.
+        """
+        index, aside = item.index, -1 - item.index  # a negative index holds the replies to former content
         with self._transaction():
             (used,) = self._db.execute(
                 "SELECT coalesce(max(attempt) + 1, 0) FROM replies WHERE idx = ?", (aside,)
@@ -158,18 +168,21 @@ class Queue:
             self._db.execute("UPDATE items SET item = ? WHERE idx = ?", (_item_text(item), index))
             self.settle(index, WAITING)
 
-    def move(self, item: Item) -> None:
-        """Note that the item's picture is in another place."""
+    def update_ref(self, item: Item) -> None:
+        """Store where the item's picture is now."""
         self._db.execute("UPDATE items SET item = ? WHERE idx = ?", (_item_text(item), item.index))
 
-    def saw(self, index: int, stamp: str, digest: str) -> None:
-        """Note the content of the picture that is asked about, and what tells without reading it that it is unchanged."""
+    def record_picture(self, index: int, stamp: str, digest: str) -> None:
+        """Store which picture is asked about.
+
+        digest: of its content. stamp: changes with the file, and is known without reading it.
+        """
         self._db.execute("INSERT OR REPLACE INTO seen VALUES (?, ?, ?)", (index, stamp, digest))
 
-    def seen(self, index: int) -> tuple[str, str]:
-        """(stamp, digest) of the picture that was asked about; empty texts where that is not known."""
-        found = self._db.execute("SELECT stamp, digest FROM seen WHERE idx = ?", (index,)).fetchone()
-        return found or ("", "")
+    def recorded_picture(self, index: int) -> tuple[str, str]:
+        """Return (stamp, digest) of the picture that was asked about; "" if unknown."""
+        row = self._db.execute("SELECT stamp, digest FROM seen WHERE idx = ?", (index,)).fetchone()
+        return row or ("", "")
 
     def fact(self, name: str) -> str | None:
         row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
@@ -182,35 +195,41 @@ class Queue:
         return [row[0] for row in self._db.execute("SELECT idx FROM items WHERE state = ? ORDER BY idx", (state,))]
 
     def answered(self) -> Iterator[tuple[Item, JsonObject]]:
-        """Items with their answers, in order, a few in memory at a time; the queue may be written to in between."""
+        """Yield items with their answers, in order.
+
+        Only a page of them is in memory; the queue may be written to in between.
+        """
         query = "SELECT idx, item, answer FROM items WHERE state = ? AND idx > ? ORDER BY idx LIMIT ?"
         last = -1
         while rows := self._db.execute(query, (ANSWERED, last, PAGE)).fetchall():
             for index, item, answer in rows:
                 with self._undamaged(f"the answer about item {index}"):
-                    said = parse_json(answer)
-                    if not isinstance(said, dict):
+                    fields = parse_json(answer)
+                    if not isinstance(fields, dict):
                         raise ValueError("it is no object")
-                yield self._item(index, item), said
+                yield self._item(index, item), fields
             last = rows[-1][0]
 
-    def set_aside(self, state: int) -> Iterator[tuple[Item, str, list[TeacherAnswer]]]:
-        """Rejected or filtered items with reason and replies, in order."""
+    def excluded_items(self, state: int) -> Iterator[tuple[Item, str, list[Attempt]]]:
+        """Yield rejected or filtered items with reason and attempts, in order."""
         query = "SELECT idx, item, reason FROM items WHERE state = ? ORDER BY idx"
         for index, item, reason in self._db.execute(query, (state,)):
             yield self._item(index, item), reason, self.replies(index)
 
-    def replies(self, index: int) -> list[TeacherAnswer]:
+    def replies(self, index: int) -> list[Attempt]:
         query = "SELECT reply, kind, problem, tokens_in, tokens_out FROM replies WHERE idx = ? ORDER BY attempt"
-        return [TeacherAnswer(*row) for row in self._db.execute(query, (index,))]
+        return [Attempt(*row) for row in self._db.execute(query, (index,))]
 
     def record(
-        self, index: int, attempt: int, said: TeacherAnswer, answer: str | None = None, reason: str | None = None
+        self, index: int, number: int, attempt: Attempt, answer: str | None = None, reason: str | None = None
     ) -> None:
-        """A reply, and in the same breath what becomes of its item: an answer, a reason to set it aside, or neither yet."""
+        """Store an attempt and what becomes of its item, in one transaction.
+
+        The item gets an answer, or a reason to be set aside, or neither yet. number: of the attempt, from 0.
+        """
         with self._transaction():
             self._db.execute(
-                "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", (index, attempt, *asdict(said).values())
+                "INSERT INTO replies VALUES (?, ?, ?, ?, ?, ?, ?)", (index, number, *asdict(attempt).values())
             )
             if answer is not None or reason is not None:
                 self.settle(index, REJECTED if answer is None else ANSWERED, answer, reason)
@@ -221,7 +240,7 @@ class Queue:
         )
 
     def verdicts(self, judge: str) -> dict[int, float]:
-        """Index → what a judge said of it; NaN = no verdict."""
+        """Return a judge's verdicts: index → value; NaN = no verdict."""
         rows = self._db.execute("SELECT idx, value FROM verdicts WHERE judge = ?", (judge,))
         return {index: float("nan") if value is None else value for index, value in rows}
 
@@ -229,16 +248,16 @@ class Queue:
         with self._transaction():
             self._db.executemany("INSERT INTO verdicts VALUES (?, ?, ?)", ((i, judge, v) for i, v in values.items()))
 
-    def note(self, index: int, notes: Iterable[str]) -> None:
-        """Keep what was done to an item's picture when it was read."""
+    def set_notes(self, index: int, notes: Iterable[str]) -> None:
+        """Store what was done to an item's picture when it was read."""
         self._db.execute("DELETE FROM notes WHERE idx = ?", (index,))
         self._db.executemany("INSERT OR IGNORE INTO notes VALUES (?, ?)", ((index, note) for note in notes))
 
     def notes(self) -> Iterator[tuple[int, str]]:
-        """(index, what was done to its picture)."""
+        """Yield (index, what was done to its picture)."""
         yield from self._db.execute("SELECT idx, note FROM notes ORDER BY idx, note")
 
-    def drawn(self) -> set[int]:
+    def drawn_indices(self) -> set[int]:
         return {row[0] for row in self._db.execute("SELECT idx FROM pictures")}
 
     def add_pictures(self, pictures: dict[int, bytes]) -> None:
@@ -251,10 +270,10 @@ class Queue:
 
     def counts(self) -> Counts:
         states = dict(self._db.execute("SELECT state, count(*) FROM items GROUP BY state").fetchall())
-        asked = self._db.execute(
+        replies = self._db.execute(
             "SELECT count(*), count(*) FILTER (WHERE kind != ''), coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0) FROM replies"
         ).fetchone()
-        return Counts(*(states.get(state, 0) for state in range(4)), *asked)
+        return Counts(*(states.get(state, 0) for state in range(4)), *replies)
 
     def malformed_kinds(self) -> dict[str, int]:
         query = "SELECT kind, count(*) FROM replies WHERE kind != '' GROUP BY kind ORDER BY kind"
@@ -280,6 +299,8 @@ class Queue:
 
 
 class _Transaction:
+    """A transaction that commits at its end, and rolls back on an error."""
+
     def __init__(self, db: sqlite3.Connection) -> None:
         self.db = db
 
@@ -289,7 +310,7 @@ class _Transaction:
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
         if kind is None:
             self.db.execute("COMMIT")
-        elif self.db.in_transaction:  # a full disk has taken it back already
+        elif self.db.in_transaction:  # SQLite rolls back by itself when the disk is full
             self.db.execute("ROLLBACK")
 
 

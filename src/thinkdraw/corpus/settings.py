@@ -1,4 +1,4 @@
-"""What a corpus is made of and from: the configuration of `thinkdraw corpus write`."""
+"""The configuration of `thinkdraw corpus write`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,7 +18,7 @@ TeacherSettings = Annotated[EndpointSettings | WriterSettings | GrammarSettings,
 
 
 class ContradictionSettings(StrictModel):
-    """A questioner is asked about each claim of a rationale; a row that it denies too often is left out."""
+    """A filter that leaves out rows of whose claims a questioner denies too many."""
 
     questioner: str = Field(
         default="policy",

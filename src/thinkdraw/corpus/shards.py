@@ -1,4 +1,4 @@
-"""Rows as parquet shards with ReasonGen-R1's column names, which `datasets` and plain pyarrow open."""
+"""Rows as parquet shards with ReasonGen-R1's columns, for `datasets` and pyarrow."""
 
 import json
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ _TYPES: JsonObject = {
 
 
 def _feature(kind: Any) -> Any:
-    """A column type in the words of `datasets`."""
+    """Describe a column type as `datasets` does."""
     if pa.types.is_struct(kind):
         return {field.name: _feature(field.type) for field in kind}
     if pa.types.is_list(kind):
@@ -45,7 +45,7 @@ SCHEMA = pa.schema(
 
 
 def row_for(item: Item, answer: JsonObject, picture: bytes | None) -> JsonObject:
-    """A row of the corpus. picture: the file's bytes, or None where nothing was drawn."""
+    """Make a row of the corpus. picture: the file's bytes, or None without a picture."""
     structure = {k: v for k, v in row_of(item.prompt).items() if k not in ("id", "prompt")}
     return {
         "image": {"bytes": picture, "path": None} if picture else None,
@@ -59,13 +59,16 @@ def row_for(item: Item, answer: JsonObject, picture: bytes | None) -> JsonObject
 
 
 def write_shards(folder: Path, rows: Iterator[JsonObject], count: int, rows_per_shard: int) -> list[str]:
-    """The files' names. count: of rows, which the names say how many files there are by."""
+    """Write the shards; return the files' names.
+
+    count: number of rows, from which the names' total of files follows.
+    """
     total = max(1, -(-count // rows_per_shard))
     names = [f"train-{index:05d}-of-{total:05d}.parquet" for index in range(total)]
     for index, name in enumerate(names):
         size = min(rows_per_shard, count - index * rows_per_shard)
         with pq.ParquetWriter(folder / name, SCHEMA, compression="zstd", write_page_checksum=True) as writer:
             for begin in range(0, size, 100):  # a row group of at most 100 pictures, so that readers need little memory
-                part = [next(rows) for _ in range(min(100, size - begin))]
-                writer.write_table(pa.Table.from_pylist(part, schema=SCHEMA))
+                chunk = [next(rows) for _ in range(min(100, size - begin))]
+                writer.write_table(pa.Table.from_pylist(chunk, schema=SCHEMA))
     return names

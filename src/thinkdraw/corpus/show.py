@@ -1,4 +1,4 @@
-"""A sample of a corpus as one self-contained HTML page: pictures inside, every text escaped, no script."""
+"""A sample of a corpus as one HTML page: pictures inside, text escaped, no script."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +18,11 @@ MAX_SIDE = 320
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A row on the page. picture: a data URI, or "" with `problem` saying why there is none."""
+class PageRow:
+    """A row on the page.
+
+    picture: a data URI, or "" where `problem` says why there is none.
+    """
 
     number: int
     id: str
@@ -32,7 +35,7 @@ class Shown:
 
 
 def write_page(folder: Path, out: Path, count: int, seed: int) -> Path:
-    """`count` rows at random, in the corpus's order. Raises UserError where there is no corpus."""
+    """Write `count` random rows, in the corpus's order. Raises UserError if none."""
     check_corpus(folder)
     total = sum(1 for shard in shards_of(folder) for _ in read_rows(shard, ("detailed_caption",)))
     chosen = set(np.random.default_rng(seed).permutation(total)[:count].tolist())
@@ -40,7 +43,7 @@ def write_page(folder: Path, out: Path, count: int, seed: int) -> Path:
     for shard in shards_of(folder):
         for cell in read_rows(shard, ("image", *COLUMNS)):
             if number in chosen:
-                rows.append(_shown(number, cell))
+                rows.append(_page_row(number, cell))
             number += 1
     environment = Environment(
         loader=PackageLoader("thinkdraw.corpus"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -50,15 +53,15 @@ def write_page(folder: Path, out: Path, count: int, seed: int) -> Path:
     return out
 
 
-def _shown(number: int, cell: JsonObject) -> Shown:
+def _page_row(number: int, cell: JsonObject) -> PageRow:
     picture = problem = ""
     try:
         data = bytes_of(cell.get("image"))
-        picture, problem = (_small(read_picture(data)), "") if data else ("", "no picture")
+        picture, problem = (_thumbnail(read_picture(data)), "") if data else ("", "no picture")
     except UnreadableError as error:
         problem = f"unreadable picture: {error}"
     prompts, cots = (parse_cell(cell.get(name)) for name in ("augmented_prompts", "augmented_cots"))
-    return Shown(
+    return PageRow(
         number, str(cell.get("id") or ""), picture, problem, " ".join(flatten_texts(cell.get("brief_caption"))),
         " ".join(flatten_texts(cell.get("detailed_caption"))), _lists(prompts), _lists(cots),
     )  # fmt: skip
@@ -68,7 +71,7 @@ def _lists(value: object) -> dict[str, list[str]]:
     return {str(name): flatten_texts(texts) for name, texts in value.items()} if isinstance(value, dict) else {}
 
 
-def _small(picture: np.ndarray) -> str:
+def _thumbnail(picture: np.ndarray) -> str:
     image = to_pil(picture)
     image.thumbnail((MAX_SIDE, MAX_SIDE))
     return to_data_uri(np.asarray(image))

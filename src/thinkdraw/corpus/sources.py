@@ -1,4 +1,7 @@
-"""Where a corpus begins: pictures, prompts or the lab, as items in a fixed order whose pictures are read one at a time."""
+"""Sources of a corpus: pictures, prompts or the lab, as items in a fixed order.
+
+Pictures are read one at a time.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +16,7 @@ from pydantic import Field
 
 from thinkdraw.config import StrictModel
 from thinkdraw.corpus.captions import BARE, BESIDE, METADATA, READ, caption_beside, caption_of, metadata_captions
-from thinkdraw.corpus.files import files_below, not_read, tar_samples, texts_of
+from thinkdraw.corpus.files import count_unread, files_below, read_captions, tar_samples
 from thinkdraw.data.prompt_files import read_prompts
 from thinkdraw.data.tables import resolve_inside
 from thinkdraw.data.text_files import file_bytes, shorten
@@ -28,7 +31,10 @@ from thinkdraw.types import Prompt
 
 @dataclass(frozen=True)
 class Item:
-    """One row to be. prompt: the text to draw, or the picture's caption, "" where it has none. ref: where its picture is."""
+    """One row to be written.
+
+    prompt: the text to draw, or the picture's caption, "" where it has none. ref: where the source finds its picture.
+    """
 
     index: int
     id: str
@@ -38,17 +44,25 @@ class Item:
 
 
 class Source(Protocol):
+    """Items in a fixed order, and their pictures."""
+
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
-        """In a fixed order, without pictures. counts: takes up what was read, and why the rest was not. Raises UserError."""
+        """Yield the items without pictures. Raises UserError.
+
+        counts: counts what was read, and the rest by the reason why it was not.
+        """
         ...
 
     def picture(self, item: Item) -> bytes:
-        """The picture's file. Raises OSError where it is gone."""
+        """Return the bytes of the item's picture file. Raises OSError where it is gone."""
         ...
 
 
 class FolderSource(StrictModel):
-    """Pictures in a folder and below it; captions stand in .txt, .caption or .json files of the same name, or in a metadata file."""
+    """Pictures in a folder and below it.
+
+    Captions are in .txt, .caption or .json files of the same name, or in a metadata file.
+    """
 
     kind: Literal["folder"] = Field(
         default="folder",
@@ -58,7 +72,7 @@ class FolderSource(StrictModel):
     path: Path = Field(description="Folder with the pictures and their captions.")
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
-        counts = _begun(counts)
+        counts = _start_counts(counts)
         if not self.path.is_dir():
             raise UserError(f"source.path={self.path} is not a folder. Give a folder of pictures.")
         pictures, metadata, beside = [], [], dict[str, dict[str, Path]]()
@@ -71,13 +85,13 @@ class FolderSource(StrictModel):
             elif suffix in BESIDE:
                 beside.setdefault(file.with_suffix("").as_posix(), {})[suffix] = self.path / file
             else:
-                not_read(suffix, counts)
+                count_unread(suffix, counts)
         named = metadata_captions(self.path, metadata, {file.as_posix() for file in pictures}, counts)
         for index, file in enumerate(pictures):
             own = beside.get(file.with_suffix("").as_posix(), {})
             texts = {suffix: (str(path), file_bytes(path)) for suffix, path in own.items()}
             caption = caption_beside(texts, counts) or named.get(file.as_posix(), "")
-            yield _counted(Item(index, file.as_posix(), Prompt(caption), True, file.as_posix()), counts)
+            yield _count_item(Item(index, file.as_posix(), Prompt(caption), True, file.as_posix()), counts)
         stems = {file.with_suffix("").as_posix() for file in pictures}
         counts["texts of no picture"] += sum(len(texts) for stem, texts in beside.items() if stem not in stems)
 
@@ -86,7 +100,10 @@ class FolderSource(StrictModel):
 
 
 class WebdatasetSource(StrictModel):
-    """Tar files of samples: members of one name up to the first dot, such as 0001.jpg, 0001.txt and 0001.json."""
+    """Tar files of samples, whose members share a name up to the first dot.
+
+    For example 0001.jpg, 0001.txt and 0001.json.
+    """
 
     kind: Literal["webdataset"] = Field(
         default="webdataset",
@@ -95,27 +112,27 @@ class WebdatasetSource(StrictModel):
     path: Path = Field(description="A .tar file, or a folder of them.")
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
-        counts = _begun(counts)
+        counts = _start_counts(counts)
         files = sorted(self.path.glob("*.tar")) if self.path.is_dir() else [self.path]
         if not files or not all(file.is_file() for file in files):
             raise UserError(f"source.path={self.path} is neither a .tar file nor a folder of them. Correct the path.")
-        for other in set(self.path.iterdir()) - set(files) if self.path.is_dir() else ():
-            not_read(other.suffix.lower(), counts)
+        for file in set(self.path.iterdir()) - set(files) if self.path.is_dir() else ():
+            count_unread(file.suffix.lower(), counts)
         index = 0
         for file in files:
             for sample in tar_samples(file, counts):
-                pictures = sorted(sample.places.keys() & SUFFIXES)
-                for suffix in sample.places.keys() - set(pictures) - set(BESIDE):
-                    not_read(suffix, counts)
+                pictures = sorted(sample.extents.keys() & SUFFIXES)
+                for suffix in sample.extents.keys() - set(pictures) - set(BESIDE):
+                    count_unread(suffix, counts)
                 if not pictures:
-                    counts["texts of no picture"] += len(sample.places.keys() & set(BESIDE))
+                    counts["texts of no picture"] += len(sample.extents.keys() & set(BESIDE))
                     continue
-                caption = caption_beside(texts_of(file, sample), counts)
-                for place, suffix in enumerate(pictures):
-                    # A sample's second picture is told apart from its first.
-                    name = f"{file.name}/{sample.key}{suffix if place else ''}"
-                    item = Item(index, name, Prompt(caption), True, [str(file), *sample.places[suffix]])
-                    yield _counted(item, counts)
+                caption = caption_beside(read_captions(file, sample), counts)
+                for number, suffix in enumerate(pictures):
+                    # The suffix tells a sample's second picture from its first.
+                    name = f"{file.name}/{sample.key}{suffix if number else ''}"
+                    item = Item(index, name, Prompt(caption), True, [str(file), *sample.extents[suffix]])
+                    yield _count_item(item, counts)
                     index += 1
 
     def picture(self, item: Item) -> bytes:
@@ -126,7 +143,10 @@ class WebdatasetSource(StrictModel):
 
 
 class DatasetSource(StrictModel):
-    """A Hugging Face data set: by name, or a folder that `load_dataset` or `save_to_disk` knows."""
+    """A Hugging Face data set: a name on the hub, or a folder.
+
+    The folder is one that `load_dataset` or `save_to_disk` knows.
+    """
 
     kind: Literal["dataset"] = Field(
         default="dataset",
@@ -143,27 +163,27 @@ class DatasetSource(StrictModel):
     )
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
-        counts = _begun(counts)
+        counts = _start_counts(counts)
         table = self._table()
         if self.caption and self.caption not in table.column_names:
             raise UserError(f"source.caption={self.caption}: {self.path} has {', '.join(table.column_names)}.")
         captions = table[self.caption] if self.caption else [None] * len(table)
         for index, cell in enumerate(captions):
             caption = caption_of(cell, f"{self.path} row {index + 1}, {self.caption}", counts)
-            yield _counted(Item(index, f"{self.split}-{index:07d}", Prompt(caption), True, index), counts)
+            yield _count_item(Item(index, f"{self.split}-{index:07d}", Prompt(caption), True, index), counts)
 
     def picture(self, item: Item) -> bytes:
         cell = self._table()[item.ref][self.image]
         if not cell or cell["bytes"]:
             return cell["bytes"] if cell else b""
-        # A path in a data set is a stranger's: it is read in the data set's own folder and in what was downloaded of it.
+        # A path in a data set was written by a stranger. Only files in the data set's own folder or its downloads are read.
         for folder in (Path(self.path), *_downloads()):
             with suppress(UserError, FileNotFoundError):
                 return resolve_inside(folder, cell["path"], item.id).read_bytes()
         raise OSError(f"{shorten(cell['path'])} is not a file of the data set {self.path}")
 
     def fingerprint(self) -> str:
-        """What the library calls this content; it changes with the files."""
+        """Return the library's name for this content; it changes with the files."""
         return str(self._table()._fingerprint)
 
     def _table(self) -> Any:
@@ -181,16 +201,16 @@ class PromptSource(StrictModel):
     )
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
-        counts = _begun(counts)
+        counts = _start_counts(counts)
         for index, prompt in enumerate(read_prompts(self.path)):
-            yield _counted(Item(index, prompt.id or f"prompt-{index:07d}", prompt, False), counts)
+            yield _count_item(Item(index, prompt.id or f"prompt-{index:07d}", prompt, False), counts)
 
     def picture(self, item: Item) -> bytes:
         raise OSError(f"{item.id} has no picture")
 
 
 class LabSource(StrictModel):
-    """Prompts of the lab's training split and, unless told otherwise, a scene of each."""
+    """Prompts of the lab's training split and, unless switched off, a scene of each."""
 
     kind: Literal["lab"] = Field(default="lab", description="Makes prompts and pictures of the lab's training split.")
     families: dict[Family, Annotated[float, Field(ge=0)]] = Field(
@@ -203,9 +223,9 @@ class LabSource(StrictModel):
     pictures: bool = Field(default=True, description="Draw a picture for each prompt; false gives prompts alone.")
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
-        counts = _begun(counts)
+        counts = _start_counts(counts)
         for index, example in enumerate(_lab_examples(tuple(self.families.items()), self.count, self.seed)):
-            yield _counted(Item(index, example.prompt.id, example.prompt, self.pictures), counts)
+            yield _count_item(Item(index, example.prompt.id, example.prompt, self.pictures), counts)
 
     def picture(self, item: Item) -> bytes:
         example = _lab_examples(tuple(self.families.items()), self.count, self.seed)[item.index]
@@ -224,21 +244,21 @@ def _lab_examples(families: tuple[tuple[Family, float], ...], count: int, seed: 
     return [example for name, size in sizes.items() if size for example in prompt_set(name, "train", size, seed)]
 
 
-def _begun(counts: Counter[str] | None) -> Counter[str]:
-    """The given counts, or ones that nobody looks at, with what was read in the first place."""
+def _start_counts(counts: Counter[str] | None) -> Counter[str]:
+    """Return `counts`, or a new counter that nobody reads, with 0 items read."""
     counts = Counter() if counts is None else counts
     counts[READ] += 0
     return counts
 
 
-def _counted(item: Item, counts: Counter[str]) -> Item:
+def _count_item(item: Item, counts: Counter[str]) -> Item:
     counts[READ] += 1
     counts[BARE] += not item.prompt.text
     return item
 
 
 def _downloads() -> list[Path]:
-    """Where `datasets` keeps what it downloads and unpacks."""
+    """List where `datasets` stores what it downloads and unpacks."""
     from datasets import config
     from huggingface_hub import constants
 
@@ -260,7 +280,7 @@ def _open_dataset(path: str, subset: str | None, split: str, image: str) -> Any:
         table = load()
         names = table.column_names
         table = table.cast_column(image, datasets.Image(decode=False)) if image in names else None
-    except Exception as error:  # what the library raises depends on the files and on the hub
+    except Exception as error:  # the library raises different errors for files, formats and the hub
         raise UserError(
             f"data set {path} ({split}) cannot be read: {one_line(error)}. Check path, subset and split."
         ) from error

@@ -1,4 +1,4 @@
-"""What a corpus on disk holds, in numbers."""
+"""Numbers of a corpus on disk: rows, words, values, diversity."""
 
 from pathlib import Path
 
@@ -14,17 +14,20 @@ from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 
 SAMPLE = 5000
-"""Rows whose words are compared with each other."""
+"""Rows whose diversity is measured; pairs are compared, so all rows would take long."""
 
 
 def check_corpus(folder: Path) -> None:
-    """Raises UserError where there is no corpus."""
+    """Raise UserError where there is no corpus."""
     if not is_corpus(folder):
         raise UserError(f"{folder} holds no parquet files of a corpus. Give the folder that `corpus write` wrote.")
 
 
 def corpus_stats(folder: Path) -> JsonObject:
-    """Rows, shards, bytes, words per field, values per list, and how varied the first rows are. Raises UserError."""
+    """Count rows, shards, bytes, words per field and values per list.
+
+    Also measures how varied the first rows are. Raises UserError.
+    """
     check_corpus(folder)
     shards = shards_of(folder)
     words: dict[str, list[int]] = {}
@@ -36,8 +39,8 @@ def corpus_stats(folder: Path) -> JsonObject:
         for cell in read_rows(shard, COLUMNS):
             fields = {"brief_caption": cell.get("brief_caption"), "detailed_caption": cell.get("detailed_caption")}
             for column in ("augmented_prompts", "augmented_cots"):
-                found = parse_cell(cell.get(column))
-                fields |= {f"{column}.{k}": v for k, v in found.items()} if isinstance(found, dict) else {}
+                struct = parse_cell(cell.get(column))
+                fields |= {f"{column}.{k}": v for k, v in struct.items()} if isinstance(struct, dict) else {}
             for name, value in fields.items():
                 texts = flatten_texts(value)
                 words.setdefault(name, []).append(sum(len(text.split()) for text in texts))
@@ -50,8 +53,8 @@ def corpus_stats(folder: Path) -> JsonObject:
         "pictures": pictures,
         "shards": len(shards),
         "bytes": sum(shard.stat().st_size for shard in shards),
-        "filtered": _lines(folder / FILTERED_FILE),
-        "rejected": _lines(folder / REJECTED_FILE),
+        "filtered": _reasons(folder / FILTERED_FILE),
+        "rejected": _reasons(folder / REJECTED_FILE),
         "fields": {
             name: {"words": _quantiles(counts), "values": float(np.mean(values[name]))}
             for name, counts in words.items()
@@ -70,12 +73,12 @@ def _quantiles(counts: list[int]) -> dict[str, float]:
     return {"p5": low, "median": median, "p95": high}
 
 
-def _lines(path: Path) -> dict[str, int]:
-    """Reason → how many, of a file of rows that were set aside; empty without one."""
-    found: dict[str, int] = {}
+def _reasons(path: Path) -> dict[str, int]:
+    """Count the reasons in a file of rows that were set aside; empty without a file."""
+    counts: dict[str, int] = {}
     if path.is_file():
         with name_file_in_errors(path, "`corpus write` writes it anew."), path.open("rb") as file:
             for line in file:
                 reason = str(unseal_line(line)["reason"]).partition(":")[0]
-                found[reason] = found.get(reason, 0) + 1
-    return found
+                counts[reason] = counts.get(reason, 0) + 1
+    return counts

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from thinkdraw.benchmarks.lab.thoughts import draw_from_thoughts
 from thinkdraw.config import StrictModel
-from thinkdraw.corpus.progress import WritingDisplay
+from thinkdraw.corpus.progress import CorpusProgress
 from thinkdraw.corpus.queue import Queue
 from thinkdraw.corpus.settings import CorpusSettings
 from thinkdraw.corpus.sources import Item, PromptSource
@@ -86,7 +86,7 @@ def run(config: CorpusConfig) -> Path:
     set_threads(config.num_threads)
     if isinstance(config.source, PromptSource):
         refuse_published_tests(config.source.path, read_prompts(config.source.path))
-    with WritingDisplay() as show:
+    with CorpusProgress() as show:
         return write(config, open_teacher(config), open_helpers(config), show)
 
 
@@ -139,7 +139,7 @@ class RationaleDrawer:
         self.reward = reward or open_reward(settings.reward.name, **settings.reward.settings)
 
     def __call__(self, queue: Queue, rows: Iterator[tuple[Item, dict[str, Any]]]) -> None:
-        done = queue.drawn()
+        done = queue.drawn_indices()
         undrawn = (row for row in rows if row[0].index not in done)
         while batch := list(islice(undrawn, self.settings.batch)):
             queue.add_pictures({item.index: png for (item, _), png in zip(batch, self._draw(batch))})

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from thinkdraw.config import StrictModel, save_config
-from thinkdraw.corpus.filters.labels import Balance, balanced, clear_label, right_labels
+from thinkdraw.corpus.filters.labels import Balance, balance_labels, clear_label, right_labels
 from thinkdraw.data.prompt_files import row_of
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -164,7 +164,8 @@ def choose(config: VerifierDataConfig, scores: list[float], groups: list[int]) -
     """Choose the rows to write: balanced task by task, in the store's order."""
     right = right_labels(scores, config.min_yes)
     chosen = [
-        LabelRow(row, "orm", 1.0, bool(right[row])) for row in balanced(right, groups, config.balance, config.seed)
+        LabelRow(row, "orm", 1.0, bool(right[row]))
+        for row in balance_labels(right, groups, config.balance, config.seed)
     ]
     partials = [(row, fraction) for row in range(len(scores)) for fraction in config.fractions]
     partial_groups = [groups[row] for row, _ in partials]
@@ -172,7 +173,7 @@ def choose(config: VerifierDataConfig, scores: list[float], groups: list[int]) -
     # Only of a picture that is clear enough to judge can one say whether it will become right.
     potential = [right[row] if is_clear else None for (row, _), is_clear in zip(partials, clear)]
     for number, (task, labels) in enumerate((("clarity", clear), ("potential", potential)), start=1):
-        balanced_indices = balanced(labels, partial_groups, config.balance, config.seed + number)
+        balanced_indices = balance_labels(labels, partial_groups, config.balance, config.seed + number)
         chosen += [LabelRow(partials[i][0], task, partials[i][1], bool(labels[i])) for i in balanced_indices]
     return sorted(chosen, key=lambda label_row: (label_row.row, label_row.task, label_row.fraction))
 

@@ -29,8 +29,8 @@ def test_each_row_goes_for_its_first_reason_and_is_counted_once(tmp_path):
         row(4, long.upper()),
         row(5, long + " with a green tree that is behind the house", paraphrases=["a purple cow on the Moon!"]),
     ]
-    dropped = filter_texts(rows, FilterSettings(min_words=8, against=[tmp_path / "test.txt"]))
-    assert {index: name for index, (name, _) in dropped.reasons.items()} == {
+    exclusions = filter_texts(rows, FilterSettings(min_words=8, against=[tmp_path / "test.txt"]))
+    assert {index: name for index, (name, _) in exclusions.reasons.items()} == {
         1: "length", 2: "language", 3: "boilerplate", 4: "near duplicate", 5: "test prompt",
     }  # fmt: skip
 
@@ -46,8 +46,8 @@ def test_a_prompt_that_a_style_puts_together_is_kept_out_as_well(tmp_path, field
     (tmp_path / "other.txt").write_text("a photo of a cow and a dog\n")
     rows = [row(0, "the picture shows a cow on the left of a dog in a field", **{field: words})]
     for name, reasons in (("test.txt", ["test prompt"]), ("other.txt", [])):
-        dropped = filter_texts(rows, FilterSettings(against=[tmp_path / name]))
-        assert [reason for reason, _ in dropped.reasons.values()] == reasons
+        exclusions = filter_texts(rows, FilterSettings(against=[tmp_path / name]))
+        assert [reason for reason, _ in exclusions.reasons.values()] == reasons
 
 
 def test_a_language_that_cannot_be_told_is_no_setting():
@@ -84,11 +84,11 @@ def test_a_questioner_is_asked_once_about_each_claim_and_what_it_denies_goes(tmp
     settings, judge = ContradictionSettings(question='is it so: "{claim}"'), Denies()
     with Queue(tmp_path / "q.sqlite") as queue:
         for _ in range(2):
-            dropped = filter_texts(rows[:0], FilterSettings())
-            dropped.add(3, "length", "short")
-            filter_contradictions(queue, iter(rows), lambda item: PICTURE, settings, judge, dropped)
-            assert {i: name for i, (name, _) in dropped.reasons.items()} == {1: "contradiction", 3: "length"}
-            assert dropped.no_verdict == {"contradiction": 1}
+            exclusions = filter_texts(rows[:0], FilterSettings())
+            exclusions.add(3, "length", "short")
+            filter_contradictions(queue, iter(rows), lambda item: PICTURE, settings, judge, exclusions)
+            assert {i: name for i, (name, _) in exclusions.reasons.items()} == {1: "contradiction", 3: "length"}
+            assert exclusions.no_verdict == {"contradiction": 1}
         assert judge.asked == [
             'is it so: "A cat."',
             'is it so: "A dragon."',
@@ -96,9 +96,9 @@ def test_a_questioner_is_asked_once_about_each_claim_and_what_it_denies_goes(tmp
             'is it so: "A ghost."',
         ]
         looser = settings.model_copy(update={"max_frac": 0.6})
-        dropped = filter_texts(rows[:0], FilterSettings())
-        filter_contradictions(queue, iter(rows[:3]), lambda item: PICTURE, looser, judge, dropped)
-        assert dropped.reasons == {} and len(judge.asked) == 4  # another threshold asks nothing again
+        exclusions = filter_texts(rows[:0], FilterSettings())
+        filter_contradictions(queue, iter(rows[:3]), lambda item: PICTURE, looser, judge, exclusions)
+        assert exclusions.reasons == {} and len(judge.asked) == 4  # another threshold asks nothing again
 
 
 class Rates:
@@ -108,11 +108,11 @@ class Rates:
 
 def test_a_low_aesthetic_score_goes_and_none_stays(tmp_path):
     rows = [row(n, "x", short_caption=text) for n, text in enumerate(("good", "bad", "silent"))]
-    dropped = filter_texts(rows[:0], FilterSettings())
+    exclusions = filter_texts(rows[:0], FilterSettings())
     with Queue(tmp_path / "q.sqlite") as queue:
         settings = AestheticSettings(scorer="x", min_score=5.0)
-        filter_scores(queue, iter(rows), lambda item: PICTURE, settings, Rates(), dropped)
-    assert dropped.reasons == {1: ("aesthetic", "below 5")} and dropped.no_verdict == {"aesthetic": 1}
+        filter_scores(queue, iter(rows), lambda item: PICTURE, settings, Rates(), exclusions)
+    assert exclusions.reasons == {1: ("aesthetic", "below 5")} and exclusions.no_verdict == {"aesthetic": 1}
 
 
 def test_a_judge_with_other_weights_is_asked_anew(tmp_path):
@@ -122,6 +122,6 @@ def test_a_judge_with_other_weights_is_asked_anew(tmp_path):
         for revision, score, reasons in (("a", 3.0, {0: ("aesthetic", "below 5")}), ("b", 6.0, {})):
             judge.revision, judge.score = revision, lambda pictures, texts, score=score: torch.tensor([score])
             for _ in range(2):
-                dropped = filter_texts(rows[:0], FilterSettings())
-                filter_scores(queue, iter(rows), lambda item: PICTURE, settings, judge, dropped)
-                assert dropped.reasons == reasons
+                exclusions = filter_texts(rows[:0], FilterSettings())
+                filter_scores(queue, iter(rows), lambda item: PICTURE, settings, judge, exclusions)
+                assert exclusions.reasons == reasons

@@ -7,10 +7,10 @@ from thinkdraw.corpus.filters.filters import (
     bad_length,
     bad_shape,
     boilerplate,
-    contradicted,
+    contradiction,
     language_of,
-    leaking,
     low_score,
+    match_test_prompts,
     repeats,
     wrong_language,
 )
@@ -84,7 +84,7 @@ def test_length_counts_words():
 )
 def test_a_third_of_the_claims_may_be_denied_and_silence_is_no_denial(p_yes, is_contradicted):
     # max_frac 0.34: one of three is 0.33, two of three 0.67; of a single verdict, one denied is all
-    assert (contradicted(p_yes, 0.5, 0.34) is not None) == is_contradicted
+    assert (contradiction(p_yes, 0.5, 0.34) is not None) == is_contradicted
 
 
 def test_no_score_is_no_low_score():
@@ -108,4 +108,4 @@ def test_a_row_leaks_by_any_of_its_texts_or_by_its_clauses():
         [Prompt("a sleeping pet", include=(clause,))],
         [Prompt("a bird"), Prompt("two dogs")],
     ]
-    assert leaking(rows, test) == {0: "equal after normalisation", 1: "the same clauses"}
+    assert match_test_prompts(rows, test) == {0: "equal after normalisation", 1: "the same clauses"}

@@ -11,7 +11,7 @@ from tests.corpus.helpers import picture_folder, rows_of, settings_of, write_wit
 from tests.corpus.teacher_stub import GOOD, MALFORMED, TeacherStub
 
 from thinkdraw.corpus.teachers.endpoint import EndpointTeacher, sent_picture
-from thinkdraw.corpus.teachers.limits import Budget, LimitSettings, Pace, Room, back_off_s
+from thinkdraw.corpus.teachers.limits import Budget, Capacity, LimitSettings, Pace, back_off_s
 from thinkdraw.corpus.writing import FILTERED_FILE, REJECTED_FILE, write
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import read_picture
@@ -88,7 +88,7 @@ def test_a_wrong_key_or_model_is_one_line(tmp_path, pictures, status):
 
 
 def test_an_endpoint_that_is_gone_ends_the_run_which_can_go_on(tmp_path, pictures):
-    with pytest.raises(UserError, match="run the same"):
+    with pytest.raises(UserError, match="Run the same"):
         write(
             s := settings_of(tmp_path / "out", source=pictures, limits={"give_up_after_s": 0.05}),
             EndpointTeacher(s.teacher),
@@ -157,16 +157,16 @@ def test_money_counts_what_is_sent_and_what_is_written():
     limits = LimitSettings(max_money=0.005, price_in=2.0, price_out=10.0)
     budget = Budget(limits, 0, 0)
     for _ in range(3):
-        assert budget.start()
-        budget.end(300, 100)
-    assert not budget.start() and not budget.can_ever() and budget.money == pytest.approx(0.0048)
+        assert budget.reserve()
+        budget.settle(300, 100)
+    assert not budget.reserve() and not budget.could_fit() and budget.money == pytest.approx(0.0048)
 
 
 def test_requests_under_way_count_against_the_budget():
     budget = Budget(LimitSettings(max_tokens=1000), 0, 0)
-    assert budget.start() and not budget.start()  # until one answer has come, nobody knows its size
-    budget.end(300, 100)
-    assert budget.start() and not budget.start() and budget.can_ever()  # 400 + 400 fit, 1,200 do not
+    assert budget.reserve() and not budget.reserve()  # until one answer has come, nobody knows its size
+    budget.settle(300, 100)
+    assert budget.reserve() and not budget.reserve() and budget.could_fit()  # 400 + 400 fit, 1,200 do not
 
 
 def test_back_off_doubles_to_a_minute_and_spreads():
@@ -191,8 +191,8 @@ def test_requests_are_spread_over_the_minute(monkeypatch, limits, tokens, waits)
     async def three():
         pace = Pace(LimitSettings.model_validate(limits))
         for _ in range(3):
-            await pace.turn()
-            pace.used(tokens)
+            await pace.wait_turn()
+            pace.charge(tokens)
 
     asyncio.run(three())
     assert clock.now - 100.0 == pytest.approx(waits)
@@ -207,16 +207,16 @@ def test_all_wait_while_the_teacher_is_busy(monkeypatch):
     monkeypatch.setattr("thinkdraw.corpus.teachers.limits.time", SimpleNamespace(monotonic=lambda: clock.now))
     monkeypatch.setattr("thinkdraw.corpus.teachers.limits.asyncio", SimpleNamespace(sleep=sleep))
     pace = Pace(LimitSettings())
-    pace.hold(7.0)
-    asyncio.run(pace.turn())
+    pace.pause(7.0)
+    asyncio.run(pace.wait_turn())
     assert clock.now == pytest.approx(7.0)
 
 
 def test_pictures_that_need_more_room_than_is_free_wait_and_the_largest_is_let_in_alone():
     under_way, most, order = [0], [0], []
 
-    async def asked(room, name, pixels):
-        async with room.hold(pixels):
+    async def asked(capacity, name, pixels):
+        async with capacity.hold(pixels):
             under_way[0] += min(pixels, 10)
             most[0] = max(most[0], under_way[0])
             await asyncio.sleep(0)
@@ -224,11 +224,11 @@ def test_pictures_that_need_more_room_than_is_free_wait_and_the_largest_is_let_i
             under_way[0] -= min(pixels, 10)
 
     async def all_of_them():
-        room = Room(10)
+        capacity = Capacity(10)
         await asyncio.wait_for(
-            asyncio.gather(*(asked(room, i, pixels) for i, pixels in enumerate((6, 6, 50, 4, 1)))), 5
+            asyncio.gather(*(asked(capacity, i, pixels) for i, pixels in enumerate((6, 6, 50, 4, 1)))), 5
         )
-        assert room.free == 10
+        assert capacity.free == 10
 
     asyncio.run(all_of_them())
     assert most[0] <= 10 and sorted(order) == [0, 1, 2, 3, 4]

@@ -1,1 +1,1 @@
-"""What rows of a corpus must hold: filters on texts and pictures, judges' labels, and the pass that applies them."""
+"""Filters of a corpus: rules on texts and pictures, judges' verdicts, and labels."""

@@ -1,4 +1,7 @@
-"""All filters over the answered items, in one order: what stays follows from the rows and not from when they were answered."""
+"""Runs all filters over the answered items, in one order.
+
+Which rows stay follows from the rows alone, not from when they were answered.
+"""
 
 import hashlib
 import re
@@ -18,7 +21,7 @@ from thinkdraw.rewards.judges_of import AnyJudge
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt, Questioner, Scorer
 
-PART = 2000
+CHUNK = 2000  # rows that are compared with the test prompts together
 _SENTENCE = re.compile(r"[^.!?]+[.!?]*")
 
 Picture = Callable[[Item], np.ndarray]
@@ -26,8 +29,11 @@ Row = tuple[Item, JsonObject]
 
 
 @dataclass
-class Dropped:
-    """reasons: index → (filter, reason). no_verdict: judge → rows that it said nothing about, which stay."""
+class Exclusions:
+    """Rows that filters leave out. reasons: index → (filter, reason).
+
+    no_verdict: judge → rows that it said nothing about; they stay.
+    """
 
     reasons: dict[int, tuple[str, str]] = field(default_factory=dict)
     no_verdict: dict[str, int] = field(default_factory=dict)
@@ -37,62 +43,68 @@ class Dropped:
             self.reasons.setdefault(index, (name, reason))
 
 
-def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) -> Dropped:
-    """Language, length, boilerplate, then near duplicates and test prompts among what is left."""
-    dropped, left, rationales = Dropped(), [], []
-    test = [prompt for path in settings.against for prompt in read_prompts(path)]
-    part: list[tuple[int, list[Prompt]]] = []
+def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) -> Exclusions:
+    """Filter by texts: language, length, boilerplate, near duplicates, test prompts.
 
-    def check_part() -> None:
-        for row, reason in rules.leaking([prompts for _, prompts in part], test).items():
-            dropped.add(part[row][0], "test prompt", reason)
-        part.clear()
+    Near duplicates and test prompts are searched among the rows that the other filters leave.
+    """
+    exclusions, left, rationales = Exclusions(), [], []
+    test = [prompt for path in settings.against for prompt in read_prompts(path)]
+    chunk: list[tuple[int, list[Prompt]]] = []
+
+    def check_chunk() -> None:
+        for row, reason in rules.match_test_prompts([prompts for _, prompts in chunk], test).items():
+            exclusions.add(chunk[row][0], "test prompt", reason)
+        chunk.clear()
 
     for item, answer in rows:
         rationale = answer["detailed_caption"]
         if settings.language:
-            dropped.add(item.index, "language", rules.wrong_language(rationale, settings.language))
-        dropped.add(item.index, "length", rules.bad_length(rationale, settings.min_words, settings.max_words))
+            exclusions.add(item.index, "language", rules.wrong_language(rationale, settings.language))
+        exclusions.add(item.index, "length", rules.bad_length(rationale, settings.min_words, settings.max_words))
         if settings.boilerplate:
-            dropped.add(item.index, "boilerplate", rules.boilerplate(texts_of(answer)))
-        if item.index in dropped.reasons:
+            exclusions.add(item.index, "boilerplate", rules.boilerplate(all_texts(answer)))
+        if item.index in exclusions.reasons:
             continue
         left.append(item.index)
         rationales.append(rationale)
         if test:
-            texts = [Prompt(text) for text in texts_of(answer)]
-            part.append((item.index, [item.prompt, *texts] if item.prompt.text else texts))
-            if len(part) == PART:
-                check_part()
-    check_part()
+            texts = [Prompt(text) for text in all_texts(answer)]
+            chunk.append((item.index, [item.prompt, *texts] if item.prompt.text else texts))
+            if len(chunk) == CHUNK:
+                check_chunk()
+    check_chunk()
     if settings.min_jaccard is not None:
-        # Only rows that stay so far: a repeat of a row that goes is the one that is left.
-        rows_left = [row for row, index in enumerate(left) if index not in dropped.reasons]
+        # Only among rows that stay so far: where the first of two equal rows has gone, the second must stay.
+        rows_left = [row for row, index in enumerate(left) if index not in exclusions.reasons]
         for row, first in rules.repeats([rationales[row] for row in rows_left], settings.min_jaccard).items():
-            dropped.add(left[rows_left[row]], "near duplicate", f"of row {left[rows_left[first]]}")
-    return dropped
+            exclusions.add(left[rows_left[row]], "near duplicate", f"of row {left[rows_left[first]]}")
+    return exclusions
 
 
-def texts_of(answer: JsonObject) -> list[str]:
-    """All prompts that can be drawn, of all styles, and the rationales."""
+def all_texts(answer: JsonObject) -> list[str]:
+    """List all prompts of an answer, in all styles, and its rationales."""
     return [*all_prompts({"augmented_prompts": answer}), answer["detailed_caption"], answer["step_by_step"]]
 
 
 def claims_of(answer: JsonObject, settings: ContradictionSettings) -> list[str]:
     if settings.claims == "objects":
         return answer["object_prompts"][: settings.max_claims]
-    sentences = (found.strip() for found in _SENTENCE.findall(answer["detailed_caption"]))
+    sentences = (sentence.strip() for sentence in _SENTENCE.findall(answer["detailed_caption"]))
     return [sentence for sentence in sentences if sentence][: settings.max_claims]
 
 
 def filter_contradictions(
-    queue: Queue, rows: Iterator[Row], picture: Picture, settings: ContradictionSettings, judge: Questioner, dropped: Dropped
+    queue: Queue, rows: Iterator[Row], picture: Picture, settings: ContradictionSettings, judge: Questioner, exclusions: Exclusions
 ) -> None:  # fmt: skip
-    """Rows whose picture does not show what is said; verdicts are kept in the queue, so that each is asked for once."""
+    """Leave out rows whose picture does not show what the rationale claims.
+
+    Verdicts are stored in the queue, so that each is asked for once.
+    """
     known = [queue.verdicts(_key(settings, k, judge)) for k in range(settings.max_claims)]
     silent = 0
     for item, answer in rows:
-        if item.index in dropped.reasons:
+        if item.index in exclusions.reasons:
             continue
         claims = claims_of(answer, settings)
         p_yes = [known[k].get(item.index) for k in range(len(claims))]
@@ -104,30 +116,40 @@ def filter_contradictions(
                 queue.add_verdicts(_key(settings, k, judge), {item.index: p})
         values = [float("nan") if p is None else p for p in p_yes]
         silent += any(p != p for p in values)
-        reason = rules.contradicted(values, settings.min_p_yes, settings.max_frac)
-        dropped.add(item.index, "contradiction", reason)
-    dropped.no_verdict["contradiction"] = silent
+        reason = rules.contradiction(values, settings.min_p_yes, settings.max_frac)
+        exclusions.add(item.index, "contradiction", reason)
+    exclusions.no_verdict["contradiction"] = silent
 
 
 def filter_scores(
-    queue: Queue, rows: Iterator[Row], picture: Picture, settings: AestheticSettings, judge: Scorer, dropped: Dropped
+    queue: Queue,
+    rows: Iterator[Row],
+    picture: Picture,
+    settings: AestheticSettings,
+    judge: Scorer,
+    exclusions: Exclusions,
 ) -> None:
-    """Rows whose picture scores too low."""
+    """Leave out rows whose picture scores too low."""
     key, silent = _key(settings, 0, judge), 0
     known = queue.verdicts(key)
     for item, answer in rows:
-        if item.index in dropped.reasons:
+        if item.index in exclusions.reasons:
             continue
         if item.index not in known:
             score = float(judge.score(torch.from_numpy(np.array(picture(item)))[None], [answer["short_caption"]])[0])
             known[item.index] = score
             queue.add_verdicts(key, {item.index: score})
         silent += known[item.index] != known[item.index]
-        dropped.add(item.index, "aesthetic", rules.low_score(known[item.index], settings.min_score))
-    dropped.no_verdict["aesthetic"] = silent
+        exclusions.add(item.index, "aesthetic", rules.low_score(known[item.index], settings.min_score))
+    exclusions.no_verdict["aesthetic"] = silent
 
 
 def _key(settings: ContradictionSettings | AestheticSettings, number: int, judge: object) -> str:
-    """Of a verdict: other settings ask another question, and other weights answer it otherwise."""
-    asked = settings.model_dump_json(exclude={"min_p_yes", "max_frac", "min_score"}) + (AnyJudge(judge).revision or "")
-    return f"{hashlib.sha256(asked.encode()).hexdigest()[:16]}/{number}"
+    """Make the key of a stored verdict, of all that the verdict depends on.
+
+    These are the settings and the judge's weights.
+    """
+    identity = settings.model_dump_json(exclude={"min_p_yes", "max_frac", "min_score"}) + (
+        AnyJudge(judge).revision or ""
+    )
+    return f"{hashlib.sha256(identity.encode()).hexdigest()[:16]}/{number}"

@@ -1,4 +1,7 @@
-"""What a row must not be, each rule a pure function that gives the reason, or None for a row that stays."""
+"""The rules of the filters, as pure functions.
+
+Each gives the reason why a row is left out, or None for a row that stays.
+"""
 
 import math
 import re
@@ -50,8 +53,11 @@ def bad_shape(width: int, height: int, settings: ShapeSettings) -> str | None:
 
 
 def language_of(text: str) -> str | None:
-    """By its function words, of the languages in FUNCTION_WORDS; the script's name where most letters are not Latin; None
-    where neither says anything (a list of nouns)."""
+    """Guess a text's language by its function words.
+
+    Of the languages in FUNCTION_WORDS; "not Latin" where most letters are of another script; None where neither says
+    anything, as in a list of nouns.
+    """
     letters = [c for c in text if c.isalpha()]
     if not letters:
         return None
@@ -60,13 +66,13 @@ def language_of(text: str) -> str | None:
     words = re.findall(r"[^\W\d_]+", text.lower())
     hits = {name: sum(word in known for word in words) for name, known in _WORDS_OF.items()}
     best = max(hits, key=lambda name: hits[name])
-    # One shared word, an article say, is no evidence.
+    # One shared word is no evidence: "a" or "en" belongs to several languages.
     return best if hits[best] >= max(2, 0.05 * len(words)) else None
 
 
 def wrong_language(text: str, language: str) -> str | None:
-    found = language_of(text)
-    return None if found in (None, language) else f"{found}, not {language}"
+    guess = language_of(text)
+    return None if guess in (None, language) else f"{guess}, not {language}"
 
 
 def bad_length(rationale: str, min_words: int, max_words: int) -> str | None:
@@ -77,7 +83,7 @@ def bad_length(rationale: str, min_words: int, max_words: int) -> str | None:
 
 
 def boilerplate(texts: Sequence[str]) -> str | None:
-    """A refusal, or words to the person who asks instead of about the picture."""
+    """Find a refusal, or words to the person who asks instead of about the picture."""
     for text in texts:
         if REFUSAL.search(text):
             return "refusal"
@@ -86,36 +92,46 @@ def boilerplate(texts: Sequence[str]) -> str | None:
     return None
 
 
-def contradicted(p_yes: Sequence[float], min_p_yes: float, max_frac: float) -> str | None:
-    """p_yes: what a questioner says of each claim of a rationale, NaN = no verdict, which counts for neither side."""
+def contradiction(p_yes: Sequence[float], min_p_yes: float, max_frac: float) -> str | None:
+    """Find out whether a questioner denies too many claims of a rationale.
+
+    p_yes: of each claim; NaN = no verdict, which counts for neither side.
+    """
     known = [p for p in p_yes if not math.isnan(p)]
     denied = sum(p < min_p_yes for p in known)
     return "the picture does not show what is said" if known and denied > max_frac * len(known) else None
 
 
 def low_score(score: float, min_score: float) -> str | None:
-    """NaN = no verdict, which stays."""
+    """Compare a score with the least one; NaN is no verdict, and the row stays."""
     return f"below {min_score:g}" if score < min_score else None
 
 
 def repeats(rationales: Sequence[str], min_jaccard: float) -> dict[int, int]:
-    """Row → the earlier row that it repeats: equal after normalisation, or so many of its word triples shared (MinHash)."""
+    """Map each row that repeats an earlier one to that row.
+
+    Two rows are one if they are equal after normalisation, or share at least `min_jaccard` of their word triples
+    (MinHash).
+    """
     texts = [normalise(text) for text in rationales]
     first: dict[str, int] = {}
-    found = {i: first[text] for i, text in enumerate(texts) if first.setdefault(text, i) != i}
-    unique = [i for i in range(len(texts)) if i not in found]
-    mine = [texts[i] for i in unique]
-    for copy in find_near_copies(mine, mine, min_jaccard):
-        # The first copy of a text that repeats none is the text itself.
+    originals = {i: first[text] for i, text in enumerate(texts) if first.setdefault(text, i) != i}
+    unique = [i for i in range(len(texts)) if i not in originals]
+    unique_texts = [texts[i] for i in unique]
+    for copy in find_near_copies(unique_texts, unique_texts, min_jaccard):
+        # A text is compared with itself, too, and its first copy is then itself: only an earlier one counts.
         if copy.right < copy.left:
-            found[unique[copy.left]] = unique[copy.right]
-    return found
+            originals[unique[copy.left]] = unique[copy.right]
+    return originals
 
 
-def leaking(rows: Sequence[Sequence[Prompt]], test: Sequence[Prompt]) -> dict[int, str]:
-    """Row → how one of its texts is a test prompt. rows: all texts that would be trained on, the first with its clauses."""
+def match_test_prompts(rows: Sequence[Sequence[Prompt]], test: Sequence[Prompt]) -> dict[int, str]:
+    """Map each row that holds a test prompt to how it matches.
+
+    rows: all texts of a row that would be trained on, the first with its clauses.
+    """
     flat = [(row, prompt) for row, prompts in enumerate(rows) for prompt in prompts]
-    found: dict[int, str] = {}
+    reasons: dict[int, str] = {}
     for leak in find_leaks([prompt for _, prompt in flat], test):
-        found.setdefault(flat[leak.train][0], leak.reason.partition(" of the ")[2] or leak.reason)
-    return found
+        reasons.setdefault(flat[leak.train][0], leak.reason.partition(" of the ")[2] or leak.reason)
+    return reasons

@@ -1,1 +1,1 @@
-"""Who writes a corpus: what a teacher is asked, how fast and how often, and what of its answers is kept."""
+"""Teachers of a corpus: what they are asked, how fast, how answers are checked."""

@@ -1,4 +1,7 @@
-"""What a teacher must answer, and what is wrong with an answer: every malformed one has a kind and a sentence for the teacher."""
+"""The form of a teacher's answer, and the check of it.
+
+Every malformed answer has a kind, to count by, and a sentence that tells the teacher what to change.
+"""
 
 import json
 import re
@@ -11,7 +14,7 @@ from pydantic_core import PydanticCustomError
 from thinkdraw.runtime.chat.thoughts import strip_thoughts
 
 MAX_CHARACTERS = 40_000
-"""Of a whole answer."""
+"""Longest answer that is read."""
 
 REFUSAL = re.compile(
     r"\bI(?:['’]m| am) (?:sorry|unable|not able)\b|\bI (?:cannot|can['’]?t|can not|won['’]t|am not able to|do not have the ability to) "
@@ -26,14 +29,17 @@ INJECTION = re.compile(
     r"|</?(?:begin_of_image|end_of_image|image_placeholder|script|iframe|style|system|assistant|user)\b",
     re.IGNORECASE,
 )
-# Controls, surrogates, private and unassigned characters; and marks that turn the direction of the text that follows.
+# Controls, surrogates, private and unassigned characters; and marks that reverse the direction of the text after them.
 _BANNED_CATEGORIES = {"Cc", "Cs", "Co", "Cn"}
-_TURNING = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+_DIRECTION_MARKS = set("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 _FENCE = re.compile(r"\A```\w*\s*\n(.*?)\n?```\s*\Z", re.DOTALL)
 
 
 class MalformedError(ValueError):
-    """An answer that is not used. kind: a short name to count by; the message says to the teacher what to change."""
+    """An answer that is not used.
+
+    kind: a short name to count by. The message tells the teacher what to change.
+    """
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -41,7 +47,10 @@ class MalformedError(ValueError):
 
 
 def _clean(text: str) -> str:
-    """One line without blanks around it. Raises PydanticCustomError with the kind of what is wrong."""
+    """Join a text to one line without blanks around it.
+
+    Raises PydanticCustomError with the kind of what is wrong.
+    """
     line = " ".join(text.split())
     if not line:
         raise PydanticCustomError("empty", "must not be empty")
@@ -57,7 +66,7 @@ def _clean(text: str) -> str:
 def _is_plain(text: str) -> bool:
     if text.isascii():
         return text.isprintable()
-    return not any(c in _TURNING or unicodedata.category(c) in _BANNED_CATEGORIES for c in text)
+    return not any(c in _DIRECTION_MARKS or unicodedata.category(c) in _BANNED_CATEGORIES for c in text)
 
 
 Phrase = Annotated[str, AfterValidator(_clean), Field(max_length=600)]
@@ -67,7 +76,10 @@ Passages = Annotated[list[Passage], Field(min_length=1, max_length=24)]
 
 
 class Answer(BaseModel):
-    """Five styles of prompt and four of rationale; the descriptions are what the teacher is told."""
+    """A teacher's answer: five styles of prompt and four of rationale.
+
+    The descriptions of the fields are what the teacher is told.
+    """
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -98,9 +110,9 @@ _KINDS = {
 
 
 def parse_answer(text: str) -> Answer:
-    """The answer in a teacher's reply: JSON, perhaps in a code fence, after a thinking model's thoughts or a few words.
+    """Parse the answer in a teacher's reply. Raises MalformedError.
 
-    Raises MalformedError.
+    It is JSON, perhaps in a code fence, after a model's thoughts or after a few words.
     """
     if len(text) > MAX_CHARACTERS:
         raise MalformedError("too long", f"the answer has {len(text)} characters; at most {MAX_CHARACTERS} are read.")
@@ -112,16 +124,16 @@ def parse_answer(text: str) -> Answer:
     begin, end = body.find("{"), body.rfind("}")
     if (begin < 0 or end < begin) and REFUSAL.search(body):
         raise MalformedError("refusal", "the answer refused the task; describe what can be seen, as JSON.")
-    value = _loaded(body[begin : end + 1] if begin >= 0 and not body.startswith("[") else body)
+    value = _parse_json(body[begin : end + 1] if begin >= 0 and not body.startswith("[") else body)
     if not isinstance(value, dict):
         raise MalformedError("wrong type", f"the answer is a JSON {type(value).__name__}; it must be an object.")
     try:
         return Answer.model_validate(value)
     except ValidationError as error:
-        raise _malformed(error) from None
+        raise _malformed_error(error) from None
 
 
-def _loaded(body: str) -> Any:
+def _parse_json(body: str) -> Any:
     try:
         return json.loads(body)
     except json.JSONDecodeError as error:
@@ -131,10 +143,10 @@ def _loaded(body: str) -> Any:
         raise MalformedError("not JSON", "the answer is not the JSON object that was asked for.") from None
 
 
-def _malformed(error: ValidationError) -> MalformedError:
+def _malformed_error(error: ValidationError) -> MalformedError:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
-    said = [f"{'.'.join(str(part) for part in p['loc'])}: {p['msg'][:120]}" for p in problems[:5]]
+    listed = [f"{'.'.join(str(key) for key in p['loc'])}: {p['msg'][:120]}" for p in problems[:5]]
     more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
     return MalformedError(
-        _KINDS.get(problems[0]["type"], "wrong type"), f"the answer does not fit the schema: {'; '.join(said)}{more}."
+        _KINDS.get(problems[0]["type"], "wrong type"), f"the answer does not fit the schema: {'; '.join(listed)}{more}."
     )

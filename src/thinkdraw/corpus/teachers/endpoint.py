@@ -21,12 +21,12 @@ from thinkdraw.runtime.json_types import JsonObject
 if TYPE_CHECKING:
     from thinkdraw.runtime.http import NoAnswer
 
-_LATER = {200, 408, 409, 425, 429, 500, 502, 503, 504, 529}
-_NEVER = {400, 413, 422}
+_LATER = {200, 408, 409, 425, 429, 500, 502, 503, 504, 529}  # another try may help; 200 is a reply that cannot be read
+_NEVER = {400, 413, 422}  # the request itself is at fault
 
 
 class EndpointSettings(StrictModel):
-    """OpenAI's own service, vLLM, SGLang, `transformers serve`, or anything else that speaks chat completions."""
+    """A server that speaks chat completions: OpenAI's own, vLLM, SGLang and others."""
 
     kind: Literal["endpoint"] = Field(
         default="endpoint",
@@ -70,26 +70,29 @@ class EndpointSettings(StrictModel):
 
 
 class EndpointTeacher:
+    """The model of an endpoint as a teacher."""
+
     def __init__(self, settings: EndpointSettings) -> None:
         from thinkdraw.runtime.chat.client import AsyncChat
         from thinkdraw.runtime.http import AsyncHttpClient, NoAnswer, RetryPolicy
 
         self.name, self.concurrency = settings.model, settings.concurrency
         self._settings, self._no_answer = settings, NoAnswer
-        given = "base_url" if settings.base_url else "OPENAI_BASE_URL"
-        self._url = check_url(settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, given)
+        setting = "base_url" if settings.base_url else "OPENAI_BASE_URL"
+        self._url = check_url(settings.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, setting)
         key = openai_key_for_url(self._url, "key_env", settings.key_env)
         if not key and self._url == OPENAI:
-            raise UserError("OPENAI_API_KEY is not set. Export the key, or give base_url of a local server.")
-        # The loop counts, waits and tries again itself: a hidden retry would be paid and not counted.
+            raise UserError("OPENAI_API_KEY is not set. Export the key, or set base_url to a local server.")
+        # The loop retries itself: a retry hidden in the client would be paid, but not counted against the budget.
         patience = RetryPolicy(settings.timeout_s, retries=0)
         self._client, self._has_key = AsyncHttpClient(self._url, key, patience, settings.concurrency), bool(key)
         self._chat = AsyncChat(self._client, self._url, settings.extra_body)
 
-    async def ask(self, ask: TeacherRequest) -> TeacherReply:
+    async def ask(self, request: TeacherRequest) -> TeacherReply:
         settings = self._settings
-        body = {"model": settings.model, "messages": await self._messages(ask), "seed": ask.seed}
-        # OpenAI's newer models refuse the old name, most other servers know no other; the chat learns what holds there.
+        body = {"model": settings.model, "messages": await self._messages(request), "seed": request.seed}
+        # OpenAI's newer models refuse the old name, and most other servers know no other. Where the guess is wrong, the
+        # chat learns it from the refusal.
         body |= {"max_tokens" if settings.base_url else "max_completion_tokens": settings.max_answer_tokens}
         body |= self._options()
         try:
@@ -110,11 +113,11 @@ class EndpointTeacher:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _messages(self, ask: TeacherRequest) -> list[dict[str, Any]]:
-        turns = conversation(ask, self._settings.language)
+    async def _messages(self, request: TeacherRequest) -> list[dict[str, Any]]:
+        turns = conversation(request, self._settings.language)
         messages: list[JsonObject] = [{"role": role, "content": text} for role, text in turns]
-        if ask.picture is not None:
-            uri = await asyncio.to_thread(sent_picture, ask.picture, self._settings.max_side)
+        if request.picture is not None:
+            uri = await asyncio.to_thread(sent_picture, request.picture, self._settings.max_side)
             picture = {"type": "image_url", "image_url": {"url": uri}}
             messages[1]["content"] = [picture, {"type": "text", "text": turns[1][1]}]
         return messages
@@ -126,8 +129,8 @@ class EndpointTeacher:
         if self._settings.structured == "json_object":
             options["response_format"] = {"type": "json_object"}
         elif self._settings.structured == "json_schema":
-            named = {"name": "answer", "strict": True, "schema": instructions.schema()}
-            options["response_format"] = {"type": "json_schema", "json_schema": named}
+            schema = {"name": "answer", "strict": True, "schema": instructions.schema()}
+            options["response_format"] = {"type": "json_schema", "json_schema": schema}
         return options
 
     def _error_of(self, failure: "NoAnswer") -> Exception:
@@ -135,15 +138,18 @@ class EndpointTeacher:
             return BusyError(str(failure), failure.retry_after_s)
         if failure.status in _NEVER:
             return DeclinedError(str(failure))
-        none = "No key was sent: give its variable's name as key_env. " if not self._has_key else ""
+        no_key = "No key was sent: set key_env to the name of its variable. " if not self._has_key else ""
         return UserError(
-            f"{self._url} refuses to serve {self.name}: {failure}. {none if failure.status in (401, 403) else ''}"
-            "Check key, model and address; what is written is kept."
+            f"{self._url} refuses to serve {self.name}: {failure}. {no_key if failure.status in (401, 403) else ''}"
+            "Check key, model and address. Answers so far are stored."
         )
 
 
 def sent_picture(picture: np.ndarray, max_side: int) -> str:
-    """A data URI: PNG up to 256 pixels a side, where it is small and exact; JPEG above. Without the file's metadata."""
+    """Encode a picture as a data URI, without the file's metadata.
+
+    PNG up to 256 pixels a side, where it is small and exact; JPEG above.
+    """
     if max(picture.shape[:2]) <= min(256, max_side):
         return to_data_uri(picture, quickly=True)
     image, buffer = to_pil(picture), io.BytesIO()

@@ -1,4 +1,7 @@
-"""The lab's grammar as a teacher: it looks at a lab picture with the exact detector, or plans a scene for a lab prompt."""
+"""The lab's grammar as a teacher: it describes lab pictures and plans lab prompts.
+
+It looks at a picture with the exact detector.
+"""
 
 import json
 from collections.abc import Sequence
@@ -18,8 +21,9 @@ from thinkdraw.types import Prompt
 
 
 def grammar_answer(prompt: Prompt, picture: np.ndarray | None, seed: int) -> str:
-    """An answer as JSON. prompt: the caption, which becomes the plain style, or what to plan where there is no picture.
+    """Write an answer as JSON.
 
+    prompt: the caption, which becomes the plain style; or, where there is no picture, what to plan.
     Raises UserError for a picture or prompt that is not the lab's.
     """
     rng = np.random.default_rng(seed)
@@ -28,24 +32,27 @@ def grammar_answer(prompt: Prompt, picture: np.ndarray | None, seed: int) -> str
 
 
 def scene_of(picture: np.ndarray) -> Scene:
-    """What the detector sees, as a scene. Raises UserError where it sees nothing."""
-    found = detect_objects(picture) if picture.shape == (PIXELS, PIXELS, 3) else None
-    if found is None or not found.detections:
+    """Turn what the detector sees into a scene. Raises UserError if it sees nothing."""
+    view = detect_objects(picture) if picture.shape == (PIXELS, PIXELS, 3) else None
+    if view is None or not view.detections:
         raise UserError(
             f"a picture of {picture.shape} is not the lab's: the grammar cannot describe it. Choose another teacher."
         )
     things = []
-    for detection in found.detections:
+    for detection in view.detections:
         x1, y1, x2, y2 = detection.box
         row, col = (
             min(max(round(((low + high) / 2 - CELL / 2) / STEP), 0), LATTICE - 1) for low, high in ((y1, y2), (x1, x2))
         )
         things.append(SceneObject(detection.label, **detection.attributes, row=row, col=col))
-    return Scene(tuple(sorted(things, key=lambda thing: (thing.row, thing.col))), found.background)
+    return Scene(tuple(sorted(things, key=lambda thing: (thing.row, thing.col))), view.background)
 
 
 def spec_of(prompt: Prompt) -> Spec:
-    """What a lab prompt demands, from its clauses and questions. Raises UserError for another prompt."""
+    """Read what a lab prompt demands from its clauses and questions.
+
+    Raises UserError for another prompt.
+    """
     things, relations = [], []
     try:
         for clause in prompt.include:
@@ -67,10 +74,10 @@ def spec_of(prompt: Prompt) -> Spec:
 
 
 def describe(scene: Scene, caption: str, rng: np.random.Generator) -> JsonObject:
-    """All nine fields of an `Answer`. caption: the plain style where it is given.
+    """Write all nine fields of an `Answer`. caption: the plain style, if not empty.
 
-    The dense rationale goes through the things in reading order or, as often, in the caption's: SFT on the lab's own
-    rationales, which know the prompt, sees both.
+    The dense rationale names things in reading order or, as often, in the caption's order. SFT thus sees both, as in
+    the lab's own rationales, which know the prompt.
     """
     things = scene.objects
     short = [f"{thing.color} {thing.shape}" for thing in things]
@@ -95,7 +102,10 @@ def describe(scene: Scene, caption: str, rng: np.random.Generator) -> JsonObject
 
 
 def _as_named(things: Sequence[SceneObject], caption: str, rng: np.random.Generator) -> tuple[SceneObject, ...]:
-    """In the order in which the caption names their shapes; what it does not tell apart by chance, what it does not name last."""
+    """Order things as the caption names their shapes.
+
+    Things that it does not tell apart come in random order; things that it does not name come last.
+    """
     shuffled = [things[i] for i in rng.permutation(len(things))]
     places = {shape: caption.find(shape) for shape in SHAPES}
     return tuple(sorted(shuffled, key=lambda thing: places[thing.shape] if places[thing.shape] >= 0 else len(caption)))

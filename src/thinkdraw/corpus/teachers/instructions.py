@@ -1,4 +1,4 @@
-"""The words that a teacher is asked with. They are written into the card of every corpus."""
+"""The texts that a teacher is asked with; the card of every corpus shows them."""
 
 from thinkdraw.corpus.teachers.answers import LISTS, Answer
 from thinkdraw.runtime.json_types import JsonObject
@@ -30,7 +30,10 @@ def system(language: str) -> str:
 
 
 def question(has_picture: bool, caption: str) -> str:
-    """The request for one item. caption: of the picture, may be empty; or the prompt where there is no picture."""
+    """Write the request for one item.
+
+    caption: of the picture, may be empty; or the prompt where there is no picture.
+    """
     if not has_picture:
         return PROMPT.replace("{prompt}", caption)
     return PICTURE.replace("{caption}", CAPTION.replace("{caption}", caption) if caption else "")
@@ -41,7 +44,7 @@ def retry(problem: str) -> str:
 
 
 def schema() -> JsonObject:
-    """JSON schema of an answer, for endpoints that hold a model to one."""
+    """Make the JSON schema of an answer, for endpoints that hold a model to one."""
     strings = {"type": "array", "items": {"type": "string"}}
     properties = {name: strings if name in LISTS else {"type": "string"} for name in Answer.model_fields}
     return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}

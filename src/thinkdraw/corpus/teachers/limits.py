@@ -1,4 +1,4 @@
-"""How fast and how far a teacher may be asked: pace, back-off, and a budget that the requests under way count against."""
+"""Limits of a teacher: pace, back-off, and a budget over requests under way."""
 
 import asyncio
 import time
@@ -54,13 +54,13 @@ class LimitSettings(StrictModel):
 
 
 class Pace:
-    """Spreads requests evenly over the minute, and holds all of them while the teacher is busy."""
+    """Spreads requests evenly over the minute; pauses all while the teacher is busy."""
 
     def __init__(self, limits: LimitSettings) -> None:
         self._limits = limits
         self._next, self._held_until = 0.0, 0.0
 
-    async def turn(self) -> None:
+    async def wait_turn(self) -> None:
         """Wait until a request may be sent."""
         per_minute = self._limits.requests_per_minute
         at = max(time.monotonic(), self._next)
@@ -68,21 +68,31 @@ class Pace:
         while (wait := max(at, self._held_until) - time.monotonic()) > 0:
             await asyncio.sleep(wait)
 
-    def used(self, tokens: int) -> None:
+    def charge(self, tokens: int) -> None:
+        """Delay the next request by the time that these tokens take.
+
+        The limit of tokens per minute sets that time.
+        """
         if self._limits.tokens_per_minute:
             self._next = max(self._next, time.monotonic()) + 60 * tokens / self._limits.tokens_per_minute
 
-    def hold(self, seconds: float) -> None:
+    def pause(self, seconds: float) -> None:
         self._held_until = max(self._held_until, time.monotonic() + seconds)
 
 
 def back_off_s(tries: int, seed: int, first_wait_s: float) -> float:
-    """Seconds to wait after a request's `tries`-th failure: the first wait doubled each time up to 60 s, times 0.5 to 1 by `seed`."""
+    """Return the seconds to wait after a request's `tries`-th failure.
+
+    The first wait doubles each time, up to 60 s; times 0.5 to 1 by `seed`, so that requests do not come back together.
+    """
     return backoff_pause_s(first_wait_s, tries - 1, 60.0) * (0.5 + (seed % 1000) / 2000)
 
 
 class Budget:
-    """What is spent and what may still be under way: a request starts only if a largest one more would fit."""
+    """What is spent and reserved: a request starts only if it would fit.
+
+    Its size is taken to be that of the largest so far.
+    """
 
     def __init__(self, limits: LimitSettings, tokens_in: int, tokens_out: int) -> None:
         self.limits, self.tokens_in, self.tokens_out = limits, tokens_in, tokens_out
@@ -93,36 +103,40 @@ class Budget:
     def money(self) -> float:
         return self.limits.money(self.tokens_in, self.tokens_out)
 
-    def start(self) -> bool:
-        """Reserve for a request; False where the budget would not hold it."""
+    def reserve(self) -> bool:
+        """Reserve tokens for a request; False where they do not fit the budget."""
         reserved_in, reserved_out = ((self._under_way + 1) * n for n in self._largest)
         tokens_in, tokens_out = self.tokens_in + reserved_in, self.tokens_out + reserved_out
         limits = self.limits
         fits = limits.max_tokens is None or max(tokens_in + tokens_out, 1) <= limits.max_tokens
         fits = fits and (limits.max_money is None or limits.money(tokens_in, tokens_out) <= limits.max_money)
-        # Until one answer has come nobody knows its size: then one request at a time, where there is a budget.
+        # No answer has come yet, so nobody knows how large one is: within a budget, only one request may be under way.
         limited = limits.max_tokens is not None or limits.max_money is not None
         if not fits or (limited and self._largest == (0, 0) and self._under_way):
             return False
         self._under_way += 1
         return True
 
-    def can_ever(self) -> bool:
+    def could_fit(self) -> bool:
         """Whether a request would fit if none were under way."""
         waiting, self._under_way = self._under_way, 0
-        fits = self.start()
+        fits = self.reserve()
         self._under_way = waiting
         return fits
 
-    def end(self, tokens_in: int = 0, tokens_out: int = 0) -> None:
+    def settle(self, tokens_in: int = 0, tokens_out: int = 0) -> None:
+        """Release a reservation, and charge what the reply used; nothing where none came."""
         self._under_way -= 1
         self.tokens_in += tokens_in
         self.tokens_out += tokens_out
         self._largest = (max(self._largest[0], tokens_in), max(self._largest[1], tokens_out))
 
 
-class Room:
-    """So much of something for all that is under way; what needs more than is free waits, and the largest is let in alone."""
+class Capacity:
+    """An amount that all who are under way share; who needs more than is free waits.
+
+    Who needs more than there is gets all of it, alone.
+    """
 
     def __init__(self, most: int) -> None:
         self.most = self.free = most

@@ -1,6 +1,6 @@
-"""Who writes: an OpenAI-compatible endpoint (`endpoint.py`), a local model that writes, or the lab's grammar.
+"""Teachers: an OpenAI-compatible endpoint, a local model, or the lab's grammar.
 
-A teacher answers one request at a time from the loop's point of view; what it is asked follows from the item and the attempt
+A teacher answers one request at a time from the loop's point of view. A request follows from the item and its attempts
 alone, so the order in which answers come changes nothing.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from thinkdraw.config import StrictModel
-from thinkdraw.corpus.queue import TeacherAnswer
+from thinkdraw.corpus.queue import Attempt
 from thinkdraw.corpus.sources import Item
 from thinkdraw.corpus.teachers import instructions
 from thinkdraw.corpus.teachers.grammar import grammar_answer
@@ -23,22 +23,25 @@ from thinkdraw.types import Request, Writer
 
 @dataclass(frozen=True)
 class TeacherRequest:
-    """A request: the item, its picture (H, W, 3) uint8 or None, and the malformed replies so far, each with its problem."""
+    """A request: item, picture (H, W, 3) uint8 or None, and malformed attempts so far."""
 
     item: Item
     picture: np.ndarray | None
-    said: Sequence[TeacherAnswer] = ()
+    attempts: Sequence[Attempt] = ()
 
     @property
     def seed(self) -> int:
-        """31 bits that follow from the item and the attempt."""
-        text = f"{self.item.index}\n{self.item.id}\n{len(self.said)}"
+        """31 bits that follow from the item and the number of attempts."""
+        text = f"{self.item.index}\n{self.item.id}\n{len(self.attempts)}"
         return int.from_bytes(hashlib.sha256(text.encode("utf-8", "backslashreplace")).digest()[:4]) >> 1
 
 
 @dataclass(frozen=True)
 class TeacherReply:
-    """problem: (kind, sentence for the teacher) of a text that is no answer because it was cut or refused."""
+    """What a teacher replied.
+
+    problem: (kind, sentence for the teacher), if the text is no answer because it was cut or refused.
+    """
 
     text: str
     tokens_in: int = 0
@@ -47,7 +50,10 @@ class TeacherReply:
 
 
 class BusyError(Exception):
-    """Not now: over the rate limit, overloaded, or no connection. retry_after_s: as the teacher says, or None."""
+    """The teacher cannot answer now: rate limit, overload, or no connection.
+
+    retry_after_s: as the teacher says, or None.
+    """
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
@@ -55,16 +61,19 @@ class BusyError(Exception):
 
 
 class DeclinedError(Exception):
-    """This request will not be answered, however often it is sent: too large, or against the teacher's rules."""
+    """The teacher will never answer this request: too large, or against its rules."""
 
 
 class Teacher(Protocol):
-    """Raises BusyError, DeclinedError, or UserError for what no later request can get past (key, model name)."""
+    """Somebody who answers requests.
+
+    `ask` raises BusyError, DeclinedError, or UserError for what stops all later requests, too (key, model name).
+    """
 
     name: str
     concurrency: int
 
-    async def ask(self, ask: TeacherRequest) -> TeacherReply: ...
+    async def ask(self, request: TeacherRequest) -> TeacherReply: ...
 
     async def close(self) -> None: ...
 
@@ -78,7 +87,10 @@ class GrammarSettings(StrictModel):
 
 
 class WriterSettings(StrictModel):
-    """A local model that looks and writes, by its name among the judges or as pkg.mod:Class."""
+    """A local model that looks and writes, by name or as pkg.mod:Class.
+
+    The names are those of `thinkdraw list judges`.
+    """
 
     kind: Literal["writer"] = Field(
         default="writer", description="A model on this machine that looks at pictures and writes."
@@ -92,17 +104,22 @@ class WriterSettings(StrictModel):
 
 
 class GrammarTeacher:
+    """The lab's grammar as a teacher."""
+
     name, concurrency = "the lab's grammar", 1
 
-    async def ask(self, ask: TeacherRequest) -> TeacherReply:
-        return TeacherReply(grammar_answer(ask.item.prompt, ask.picture, ask.seed))
+    async def ask(self, request: TeacherRequest) -> TeacherReply:
+        return TeacherReply(grammar_answer(request.item.prompt, request.picture, request.seed))
 
     async def close(self) -> None:
         pass
 
 
 class WriterTeacher:
-    """A `Writer` asked in batches, off the event loop; the batch that a request falls into must not matter to it."""
+    """A `Writer` asked in batches, off the event loop.
+
+    The batch that a request falls into must not change its reply.
+    """
 
     def __init__(self, writer: Writer, settings: WriterSettings) -> None:
         self.name, self.concurrency = settings.name, 2 * settings.batch
@@ -110,9 +127,9 @@ class WriterTeacher:
         self._waiting: list[tuple[Request, asyncio.Future[str | None]]] = []
         self._runner: asyncio.Task[None] | None = None
 
-    async def ask(self, ask: TeacherRequest) -> TeacherReply:
-        text = "\n\n".join(part for _, part in conversation(ask, self._settings.language))
-        pictures = () if ask.picture is None else (ask.picture,)
+    async def ask(self, request: TeacherRequest) -> TeacherReply:
+        text = "\n\n".join(turn for _, turn in conversation(request, self._settings.language))
+        pictures = () if request.picture is None else (request.picture,)
         future: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((Request(text, pictures), future))
         if self._runner is None or self._runner.done():
@@ -123,7 +140,7 @@ class WriterTeacher:
         return TeacherReply(answer, len(text) // 4, len(answer) // 4)
 
     async def _run(self) -> None:
-        await asyncio.sleep(0)  # lets the other workers put their requests in
+        await asyncio.sleep(0)  # so that the other workers can add their requests to the batch
         while self._waiting:
             batch, self._waiting = self._waiting[: self._settings.batch], self._waiting[self._settings.batch :]
             try:
@@ -139,13 +156,16 @@ class WriterTeacher:
         pass
 
 
-def conversation(ask: TeacherRequest, language: str) -> list[tuple[str, str]]:
-    """(role, text) from the instruction to the last problem; what a malformed reply said is cut to 2,000 characters."""
+def conversation(request: TeacherRequest, language: str) -> list[tuple[str, str]]:
+    """List (role, text) from the instruction to the last problem.
+
+    The text of a malformed reply is cut to 2,000 characters.
+    """
     turns = [
         ("system", instructions.system(language)),
-        ("user", instructions.question(ask.picture is not None, ask.item.prompt.text)),
+        ("user", instructions.question(request.picture is not None, request.item.prompt.text)),
     ]
-    for said in ask.said:
-        shown = "".join(c if c.isprintable() or c == "\n" else "�" for c in said.reply[:2000])
-        turns += [("assistant", shown or "(nothing)"), ("user", instructions.retry(said.problem))]
+    for attempt in request.attempts:
+        reply = "".join(c if c.isprintable() or c == "\n" else "�" for c in attempt.reply[:2000])
+        turns += [("assistant", reply or "(nothing)"), ("user", instructions.retry(attempt.problem))]
     return turns
