@@ -9,7 +9,7 @@ import torch
 from tests.benchmarks.compbench.stand_ins import NO_VERDICT, Finds, Says, Scores, Slopes, parse, picture
 
 from thinkdraw.benchmarks.base import PictureSet
-from thinkdraw.benchmarks.compbench.ask import WordAsker
+from thinkdraw.benchmarks.compbench.asker import WordAsker
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
 from thinkdraw.benchmarks.geneval.benchmark import GenEval
 from thinkdraw.benchmarks.geneval.reward import GenEvalMetric

@@ -8,12 +8,12 @@ from thinkdraw.benchmarks.statistics import (
     PromptVerdicts,
     Score,
     auroc,
+    difference_over_seeds,
     mean_interval,
     paired_difference,
     per_task,
     prompt_mean_score,
     task_mean_score,
-    trained_difference,
     wilson,
 )
 
@@ -155,7 +155,7 @@ def test_a_prompt_judged_on_one_side_only_is_left_out_of_the_difference():
 
 def test_with_one_seed_a_side_a_trained_difference_is_the_paired_one_but_for_the_shape_of_its_interval():
     a, b = random_rows(60, 1), random_rows(60, 2, chance=0.4)
-    one, paired = trained_difference([a], [b]), paired_difference(a, b)
+    one, paired = difference_over_seeds([a], [b]), paired_difference(a, b)
     assert one.value == paired.value and one.pictures == paired.pictures
     assert (one.low, one.high) == pytest.approx((paired.low, paired.high), abs=0.01)
 
@@ -171,7 +171,7 @@ def test_the_interval_of_a_trained_difference_covers_the_spread_between_seeds():
         pooled = [("", np.concatenate([rows[i][1] for rows in seeds])) for i in range(48)]
         for name, found in (
             ("prompts", paired_difference(pooled, base, seed=study, num_resamples=200)),
-            ("prompts and seeds", trained_difference(seeds, [base], seed=study, num_resamples=200)),
+            ("prompts and seeds", difference_over_seeds(seeds, [base], seed=study, num_resamples=200)),
         ):
             hits[name] += found.low <= 0 <= found.high
     assert hits["prompts"] / 150 < 0.8 and hits["prompts and seeds"] / 150 > 0.92
@@ -179,11 +179,11 @@ def test_the_interval_of_a_trained_difference_covers_the_spread_between_seeds():
 
 def test_a_trained_difference_is_by_hand_what_students_t_says():
     # One prompt, so no variance over prompts: seeds .4, .5, .6 against a fixed .3. s = .1, half = t(2) · .1 / sqrt(3).
-    found = trained_difference([[("", [v])] for v in (0.4, 0.5, 0.6)], [[("", [0.3])]])
+    found = difference_over_seeds([[("", [v])] for v in (0.4, 0.5, 0.6)], [[("", [0.3])]])
     half = stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
     assert (found.value, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half))
     with pytest.raises(ValueError, match="same prompts"):
-        trained_difference([[("", [1])], [("x", [1])]], [[("", [1])]])
+        difference_over_seeds([[("", [1])], [("x", [1])]], [[("", [1])]])
 
 
 def test_a_paired_difference_refuses_other_prompts():

@@ -110,7 +110,7 @@ class Benchmark(Protocol):
     def prompts(self, path: Path) -> list[Prompt]:
         """Read the official prompts in official order, with unique ids.
 
-        Raises UserError for a file that is cut or is another file.
+        Raises UserError for a file that is truncated or is another file.
         """
         ...
 
@@ -171,7 +171,7 @@ class WritesResults(Protocol):
 class HasColumns(Protocol):
     """A benchmark whose columns are about other things than its overall.
 
-    `column_verdicts` is for the columns what `verdicts` is for the headline number.
+    `column_verdicts` gives the columns' numbers, as `verdicts` gives the headline's.
     """
 
     def column_verdicts(self, rows: Sequence[Row]) -> list[PromptVerdicts]: ...

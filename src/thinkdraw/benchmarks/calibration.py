@@ -57,6 +57,7 @@ def calibration(
     for _ in range(num_resamples if len(members) > 1 else 0):
         rows = np.concatenate([members[i] for i in rng.integers(len(members), size=len(members))])
         draws.append(auroc(truth[rows], p[rows]))
+    # A draw whose labels are all the same has no AUROC: NaN, which differs from itself.
     value, known_draws = auroc(truth, p), [draw for draw in draws if draw == draw]
     low, high = np.percentile(known_draws, (2.5, 97.5)) if known_draws else (None, None)
     bins = [(float(p[at].mean()), float(truth[at].mean()), int(at.sum())) for at in _bins(p) if at.any()]

@@ -91,6 +91,7 @@ def _draws(sides: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, num_resamp
     draws_of_sides: list[list[np.ndarray]] = [[] for _ in sides]
     for start in range(0, num_resamples, _BLOCK):
         size = min(_BLOCK, num_resamples - start)
+        # How often each draw has each prompt: redrawing with replacement, as one matrix product.
         times = rng.multinomial(num_prompts, np.full(num_prompts, 1 / num_prompts), size=size)
         for draws, (sums, counts) in zip(draws_of_sides, sides):
             sums_drawn, counts_drawn = times @ sums, times @ counts

@@ -42,7 +42,7 @@ def picture_seed(benchmark: str, prompt: Prompt, sample: int, seed: int) -> int:
     No other picture of any benchmark shares it, whatever is drawn before it or beside it.
     """
     text = json.dumps([benchmark, prompt.id or prompt.text, sample, seed])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1  # 63 bits fit torch's signed seeds
 
 
 def draw_benchmark(

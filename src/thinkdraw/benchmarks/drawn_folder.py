@@ -36,9 +36,9 @@ def draw_into_folder(
         log = RowLog(folder / "drawn.jsonl")
         done = _by_prompt(log.read(), samples)
         step = max(1, chunk // samples)
-        left = [index for index in prompts if index not in done]
-        for start in range(0, len(left), step):
-            indices = left[start : start + step]
+        remaining = [index for index in prompts if index not in done]
+        for start in range(0, len(remaining), step):
+            indices = remaining[start : start + step]
             seeds = [picture_seed(settings["benchmark"], prompts[i], k, seed) for i in indices for k in range(samples)]
             begin = time.perf_counter()
             rollouts = policy.sample([prompts[i] for i in indices for _ in range(samples)], sampling, seeds=seeds)

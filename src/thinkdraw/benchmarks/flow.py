@@ -45,9 +45,9 @@ def score_pictures(
     with only_writer(folder) if folder else nullcontext():
         log = RowLog(folder / "results.jsonl") if folder else None
         rows = _valid_rows(log.read() if log else [], inventory)
-        left = [i for i in prompts if any(_is_open(rows.get((i, k))) for k in range(samples))]
-        done = len(prompts) - len(left)
-        sizes = ((i, _pixels(inventory, i, samples)) for i in left)
+        remaining = [i for i in prompts if any(_is_open(rows.get((i, k))) for k in range(samples))]
+        done = len(prompts) - len(remaining)
+        sizes = ((i, _pixels(inventory, i, samples)) for i in remaining)
         for indices in memory_batches(sizes, prompts_at_once):
             new_rows = _judge_prompts(benchmark, {i: prompts[i] for i in indices}, inventory, samples)
             if log:
@@ -227,7 +227,7 @@ def _is_open(row: Row | None) -> bool:
 
 def _stop_if_judge_fails(benchmark: Benchmark, rows: Collection[Row], max_frac: float, num_pictures: int) -> None:
     failed = [row for row in rows if _is_open(row) and row["stamp"] is not None and not row.get("unreadable")]
-    if len(failed) > max(1, math.floor(max_frac * num_pictures)):
+    if len(failed) > max(1, math.floor(max_frac * num_pictures)):  # a single failure never stops an evaluation
         reason = failed[-1].get("problem") or failed[-1].get("reason") or "no reason given"
         raise UserError(
             f"{benchmark.label} gave no verdict on {len(failed)} of {num_pictures} pictures, more than "

@@ -48,7 +48,7 @@ def _measure(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, batc
         begin = time.perf_counter()
         rollouts = policy.sample(chunk, sampling, seeds=seeds)
         if torch.cuda.is_available():
-            torch.cuda.synchronize()
+            torch.cuda.synchronize()  # `sample` may return while the GPU still computes
         seconds += time.perf_counter() - begin
         text += sum(text_tokens(rollouts))
         image += int((rollouts.is_image & rollouts.is_sampled()).sum())

@@ -39,7 +39,7 @@ class Inventory:
 
     files: (prompt index, sample) → the picture, of all that are needed and exist. missing: the rest.
     extra: picture file in the folder that is not judged → why. sizes: "384×384" → how many files.
-    layout_notes: how the layout was read. reading: how the files are.
+    layout_notes: how the layout was read. reading: settings of the picture reader.
     """
 
     files: Mapping[tuple[int, int], PictureFile]
@@ -90,9 +90,8 @@ def list_pictures(
     used = {file.path.resolve() for file in pictures.values()}
     known = {file.path.resolve() for file in layout.files.values()}
     files = {path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES} if folder.is_dir() else set()
-    files = {path for path in files if path.name != "grid.png"} | set(
-        layout.left_out
-    )  # which GenEval's layout may have
+    # GenEval's scripts may leave a grid.png of all samples beside them, which is no picture of a prompt.
+    files = {path for path in files if path.name != "grid.png"} | set(layout.left_out)
     extra = {
         str(path.relative_to(folder)): layout.left_out.get(path)
         or (_NOT_ASKED_FOR if path.resolve() in known else _OTHER_LAYOUT)

@@ -66,6 +66,7 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def _cut_unfinished_line(path: Path) -> None:
+    """Cut the file after its last line end, which is searched for from behind."""
     with path.open("rb+") as file:
         size = end = file.seek(0, os.SEEK_END)
         while end > 0:

@@ -103,7 +103,7 @@ def paired_difference(a: Rows, b: Rows, *, seed: int = 0, num_resamples: int = N
     return _score(*_paired(_rows(a), _rows(b), seed, num_resamples))
 
 
-def trained_difference(
+def difference_over_seeds(
     a: Sequence[Rows], b: Sequence[Rows], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
 ) -> Score:
     """Compute `paired_difference` of policies trained with several seeds.
@@ -116,6 +116,7 @@ def trained_difference(
     variance, because nobody knows what another seed would give.
     """
     value, draws, totals = _paired(_pooled(a), _pooled(b), seed, num_resamples)
+    # (variance, degrees of freedom): the bootstrap's is taken as known, that between a few seeds is estimated.
     variances = [(float(np.var(draws)), math.inf)]
     for side in (a, b):
         if len(side) > 1:
@@ -150,6 +151,7 @@ def auroc(labels: Sequence[float] | np.ndarray, scores: Sequence[float] | np.nda
     num_negative = positive.size - num_positive
     if num_positive == 0 or num_negative == 0:
         return math.nan
+    # The Mann–Whitney U statistic from mean ranks, which count ties one half.
     _, which, counts = np.unique(score, return_inverse=True, return_counts=True)
     mean_rank = np.cumsum(counts) - (counts - 1) / 2
     wins = mean_rank[which][positive].sum() - num_positive * (num_positive + 1) / 2
@@ -168,6 +170,7 @@ def wilson(successes: int, total: int, z: float = 1.959964) -> tuple[float, floa
     share, shrink = successes / total, 1 + z * z / total
     center = (share + z * z / (2 * total)) / shrink
     half = z / shrink * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    # Exactly 0 and 1 at the ends, where rounding would give 1e-17 or so.
     low = 0.0 if successes == 0 else center - half
     return low, 1.0 if successes == total else center + half
 
@@ -250,6 +253,7 @@ def _resample(
     task: str, sides: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, num_resamples: int
 ) -> list[np.ndarray]:
     """Bootstrap pooled means, (num_resamples,) per side, with the same draws for all."""
+    # Only prompts that all sides have a verdict on. With the same draws the prompts' difficulty cancels in a difference.
     judged = np.flatnonzero(np.all([counts > 0 for _, counts in sides], axis=0))
     means = [np.full(num_resamples, math.nan) for _ in sides]
     if judged.size == 0:

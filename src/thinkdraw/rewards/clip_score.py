@@ -8,7 +8,7 @@ from thinkdraw.types import Rollouts, Scorer, Verdicts
 class ScoreReward(BaseReward):
     """How well the picture fits its prompt's text, by a scorer such as CLIP.
 
-    It needs a scorer, and neither clauses nor questions in the prompt. The scorer's number is passed on as it is: a
+    It needs a scorer, and neither clauses nor questions in the prompt. The scorer's number is passed on unchanged: a
     cosine similarity in −1..1 from CLIP, an unbounded number from ImageReward. Higher is better. NaN = no verdict.
     scorer: a `Scorer`, for instance `ClipScorer`; it is called once for the whole batch.
     """

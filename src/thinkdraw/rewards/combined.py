@@ -14,9 +14,9 @@ from thinkdraw.types import Reward, Rollouts, Verdicts
 class CombinedReward(BaseReward):
     """Weighted sum of several rewards; the raw number of each is kept beside it.
 
-    It needs `rewards`, name → reward; `weights` are 1 where none is named. A rollout's sum is over the rewards that
-    apply to it, on whatever scale that gives; higher is better. NaN where one of them has a weight and no verdict, or
-    where none applies. A reward of weight 0 is computed and logged, and does not count.
+    It needs `rewards`, name → reward; `weights`, name → number, are 1 where not given. A rollout's sum is over the
+    rewards that apply to it, in their own scales; higher is better. NaN where one of them has a weight and no
+    verdict, or where none applies. A reward of weight 0 is computed and logged, and does not count.
     The verdicts' `parts` are the raw values. `objectives.combine` may balance these instead of taking the sum: by
     `gdpo` or by declared ranges, with `part_applies` as its `applies`.
     """
@@ -50,6 +50,7 @@ class CombinedReward(BaseReward):
         weights = {part: weight for part, weight in self.weights.items() if weight}
         total = torch.zeros(len(rollouts))
         for part, weight in weights.items():
+            # `where` and not a product: NaN · 0 is NaN, so a part that does not apply would spoil the sum.
             total = total + torch.where(verdicts[part].applies, weight * verdicts[part].rewards, 0.0)
         applies = torch.stack([verdicts[part].applies for part in weights]).any(0)
         return Verdicts(

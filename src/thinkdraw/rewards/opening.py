@@ -2,8 +2,7 @@
 
 A reward's setting names a judge if the parameter's type, in the reward's signature, is a judge's protocol: `Scorer`,
 `Questioner`, `Detector`, `Writer` or one that the reward defines. The setting's value is a judge's name, or a mapping
-of
-its name and settings: `{questioner: {name: vlm, path: …}}`.
+of its name and settings: `{questioner: {name: vlm, path: …}}`.
 Throughout this file, `own` is the policy that a run trains, which the judge `self` refers to.
 """
 
@@ -80,7 +79,7 @@ def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
             policy.freeze()
         settings["policy"] = policy
     judge = load_judge(name, **settings)
-    _say_where(name, judge)
+    _print_device(name, judge)
     return judge
 
 
@@ -90,7 +89,7 @@ def on_device(name: str, settings: Mapping[str, Any], device: str) -> dict[str, 
     return {"device": device, **settings} if takes else dict(settings)
 
 
-def _say_where(name: str, judge: Any) -> None:
+def _print_device(name: str, judge: Any) -> None:
     """Print on standard error where a judge's network computes, and its precision."""
     network = getattr(judge, "model", None) or getattr(getattr(judge, "policy", None), "network", None)
     weight = next(network.parameters(), None) if isinstance(network, nn.Module) else None

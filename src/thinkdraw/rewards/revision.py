@@ -79,7 +79,7 @@ def user_code_files(reward: Reward) -> list[Path]:
 
 
 def refuse_changed_judges(before: Mapping[str, str | None], now: Mapping[str, str | None], where: Any) -> None:
-    """Raise UserError if a resumed run's reward has changed its revision.
+    """Raise UserError if a reward's revision is not the one that the run began with.
 
     where: the run's folder.
     """

@@ -29,7 +29,7 @@ def relation_score_2d(word: str | None, box_1: Box, box_2: Box) -> float:
     Left, right, top and bottom: 0 on the wrong side or beyond the diagonal; 1 if the boxes overlap by less than IoU
     0.1, else 0.1 / IoU.
     """
-    dx, dy = _offset(box_1, box_2)
+    dx, dy = _offset(box_1, box_2)  # from thing 1 to thing 2: negative dx means that thing 1 is on the right
     if word in ("next to", "on side of", "near"):
         near = abs(dx) < NEAR_PIXELS or abs(dy) < NEAR_PIXELS
         return 1.0 if near else NEAR_PIXELS / max(abs(dx), abs(dy))

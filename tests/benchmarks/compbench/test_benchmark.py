@@ -7,7 +7,7 @@ import pytest
 from tests.benchmarks.compbench.stand_ins import NO_VERDICT, Finds, Says, Scores, Slopes, parse
 
 from thinkdraw.benchmarks.base import PictureSet
-from thinkdraw.benchmarks.compbench.ask import CATEGORIES
+from thinkdraw.benchmarks.compbench.asker import CATEGORIES
 from thinkdraw.benchmarks.compbench.benchmark import CompBench, open_asker
 from thinkdraw.benchmarks.compbench.files import RESULTS, read_answers, read_results
 from thinkdraw.benchmarks.flow import report_on, score_pictures

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tests.benchmarks.compbench.stand_ins import NO_VERDICT, Finds, Says, Scores, Slopes, parse, picture
 
-from thinkdraw.benchmarks.compbench.ask import CATEGORIES, WordAsker
+from thinkdraw.benchmarks.compbench.asker import CATEGORIES, WordAsker
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
 from thinkdraw.data.structure.noun_chunks import Parse
 from thinkdraw.errors import UserError

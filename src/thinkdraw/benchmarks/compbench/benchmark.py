@@ -19,7 +19,7 @@ from thinkdraw.benchmarks.base import (
     verdicts_by_prompt,
 )
 from thinkdraw.benchmarks.compbench import files as compbench_files
-from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asker, WordAsker
+from thinkdraw.benchmarks.compbench.asker import CATEGORIES, Asker, WordAsker
 from thinkdraw.benchmarks.compbench.complex import comparison_key
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge, CompBenchVerdict
 from thinkdraw.benchmarks.compbench.scales import DepthJudge

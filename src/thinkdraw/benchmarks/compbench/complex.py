@@ -12,11 +12,12 @@ ComplexKind = Literal["spatial", "action", "spatialaction"]
 
 
 def attribute_score(p_yes: Sequence[float]) -> float:
-    """Multiply P(yes) over a picture's noun chunks, rounded as upstream writes it.
+    """Multiply P(yes) over a picture's noun chunks, rounded as upstream does.
 
-    Each factor is rounded to four decimals first, the product is one of float32, and it is rounded to four decimals.
-    NaN if any factor is; 1 without any factor, as upstream.
+    Each factor is rounded to four decimals, the product is computed in float32 and rounded to four decimals. NaN if
+    any factor is; 1 without any factor, as upstream.
     """
+    # Upstream writes each answer to a file with four decimals, and multiplies what it reads there.
     product = np.float32(1)
     for p in p_yes:
         product *= np.float32(float(f"{p:.4f}"))

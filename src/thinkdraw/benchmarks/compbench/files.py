@@ -76,24 +76,26 @@ def write_samples(folder: Path, prompts: Sequence[Prompt], pictures: Iterable[Pi
     """
     categories = _by_category(prompts)
     ranks = {index: rank for indices in categories.values() for rank, index in enumerate(indices)}
-    count = None
+    per_prompt = None
     checked: set[str] = set()
-    for drawn in pictures:
-        count, category = count or len(drawn.samples), drawn.prompt.tag
-        if drawn.samples != tuple(range(count)):
+    for picture_set in pictures:
+        per_prompt, category = per_prompt or len(picture_set.samples), picture_set.prompt.tag
+        if picture_set.samples != tuple(range(per_prompt)):
             raise UserError(
-                f"prompt {drawn.prompt.text[:60]!r} has pictures {list(drawn.samples)}, others {count}: T2I-CompBench's "
+                f"prompt {picture_set.prompt.text[:60]!r} has pictures {list(picture_set.samples)}, others {per_prompt}: T2I-CompBench's "
                 "scorers need the same number for each prompt. Draw the missing ones."
             )
         samples = folder / category / "samples"
         if category not in checked:
             names = {
-                sample_name(prompts[i].text, ranks[i] * count + k) for i in categories[category] for k in range(count)
+                sample_name(prompts[i].text, ranks[i] * per_prompt + k)
+                for i in categories[category]
+                for k in range(per_prompt)
             }
             _refuse_other_files(samples, names)
             checked.add(category)
-        for sample, picture in zip(drawn.samples, drawn.pictures, strict=True):
-            name = sample_name(drawn.prompt.text, ranks[drawn.index] * count + sample)
+        for sample, picture in zip(picture_set.samples, picture_set.pictures, strict=True):
+            name = sample_name(picture_set.prompt.text, ranks[picture_set.index] * per_prompt + sample)
             atomic_write_bytes(samples / name, to_png(picture))
 
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
-from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, Asker, PromptQuestions
+from thinkdraw.benchmarks.compbench.asker import ATTRIBUTES, Asker, PromptQuestions
 from thinkdraw.benchmarks.compbench.complex import attribute_score, needed_scores, three_in_one
 from thinkdraw.benchmarks.compbench.numeracy import numeracy_score
 from thinkdraw.benchmarks.compbench.scales import DepthJudge, depth_map, to_unidet
@@ -74,50 +74,50 @@ class CompBenchJudge:
 
         Raises UserError where a judge or a word list is needed and absent.
         """
-        asks = [self.asker(prompt) for prompt in prompts]
-        answers = [answer(pictures, asks) for answer in (self._p_yes, self._detections, self._depths, self._cosines)]
-        return [verdict_from(ask, Evidence(*evidence)) for ask, *evidence in zip(asks, *answers)]
+        queries = [self.asker(prompt) for prompt in prompts]
+        answers = [answer(pictures, queries) for answer in (self._p_yes, self._detections, self._depths, self._cosines)]
+        return [verdict_from(query, Evidence(*evidence)) for query, *evidence in zip(queries, *answers)]
 
     def check(self, prompts: Sequence[Prompt]) -> None:
         """Raise UserError where judging these prompts' pictures would.
 
         That is where a judge or a list of words is needed and absent.
         """
-        for ask in map(self.asker, prompts):
+        for query in map(self.asker, prompts):
             is_role_needed = {
-                "questioner": bool(ask.questions), "detector": bool(ask.labels()), "depth": ask.category == "3d_spatial",
-                "scorer": bool(ask.text),
+                "questioner": bool(query.questions), "detector": bool(query.labels()), "depth": query.category == "3d_spatial",
+                "scorer": bool(query.text),
             }  # fmt: skip
             for role in (role for role, is_needed in is_role_needed.items() if is_needed):
                 _require(role, getattr(self, role))
 
-    def _p_yes(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[list[float]]:
-        questions = [ask.questions for ask in asks]
+    def _p_yes(self, pictures: Tensor, queries: Sequence[PromptQuestions]) -> list[list[float]]:
+        questions = [query.questions for query in queries]
         if not any(questions):
-            return [[] for _ in asks]
+            return [[] for _ in queries]
         return [answers.tolist() for answers in p_yes(_require("questioner", self.questioner), pictures, questions)]
 
-    def _detections(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[list[Detection] | None]:
+    def _detections(self, pictures: Tensor, queries: Sequence[PromptQuestions]) -> list[list[Detection] | None]:
         height, width = pictures.shape[1:3]
 
         def look(rows: list[int]) -> list[list[Detection] | None]:
-            labels = [asks[row].labels() for row in rows]
+            labels = [queries[row].labels() for row in rows]
             of_pictures = run_detector(_require("detector", self.detector), pictures[rows], labels)
             return [None if detections is None else to_unidet(detections, width, height) for detections in of_pictures]
 
-        return _where([bool(ask.labels()) for ask in asks], look, None)
+        return _where([bool(query.labels()) for query in queries], look, None)
 
-    def _depths(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[np.ndarray | None]:
+    def _depths(self, pictures: Tensor, queries: Sequence[PromptQuestions]) -> list[np.ndarray | None]:
         def look(rows: list[int]) -> list[np.ndarray | None]:
             return [depth_map(depth) for depth in _require("depth", self.depth).depth(pictures[rows]).cpu().numpy()]
 
-        return _where([ask.category == "3d_spatial" for ask in asks], look, None)
+        return _where([query.category == "3d_spatial" for query in queries], look, None)
 
-    def _cosines(self, pictures: Tensor, asks: Sequence[PromptQuestions]) -> list[float]:
+    def _cosines(self, pictures: Tensor, queries: Sequence[PromptQuestions]) -> list[float]:
         def look(rows: list[int]) -> list[float]:
-            return _require("scorer", self.scorer).score(pictures[rows], [asks[row].text for row in rows]).tolist()
+            return _require("scorer", self.scorer).score(pictures[rows], [queries[row].text for row in rows]).tolist()
 
-        return _where([bool(ask.text) for ask in asks], look, math.nan)
+        return _where([bool(query.text) for query in queries], look, math.nan)
 
 
 def _where(is_asked: Sequence[bool], look: Callable[[list[int]], Sequence[T]], otherwise: T) -> list[T]:
@@ -133,53 +133,53 @@ def _require(role: str, judge: T | None) -> T:
     return judge
 
 
-def verdict_from(ask: PromptQuestions, evidence: Evidence) -> CompBenchVerdict:
+def verdict_from(query: PromptQuestions, evidence: Evidence) -> CompBenchVerdict:
     """Score a picture by its category's rules from what the judges said."""
     raw: JsonObject = {}
-    if ask.questions:
-        raw["p_yes"] = dict(zip(ask.questions, evidence.p_yes, strict=True))
+    if query.questions:
+        raw["p_yes"] = dict(zip(query.questions, evidence.p_yes, strict=True))
     if evidence.detections is not None:
-        raw |= {"relation": ask.word, "things": ask.things, "counts": ask.counts}
+        raw |= {"relation": query.word, "things": query.things, "counts": query.counts}
         raw["detections"] = [_raw(detection, evidence.depth) for detection in evidence.detections]
-    if ask.text:
-        raw |= {"text": ask.text, "cosine": evidence.cosine}
-    if ask.category == "complex":
-        return _complex(ask, evidence, raw)
-    score, reason = _simple(ask, evidence)
+    if query.text:
+        raw |= {"text": query.text, "cosine": evidence.cosine}
+    if query.category == "complex":
+        return _complex(query, evidence, raw)
+    score, reason = _simple(query, evidence)
     return CompBenchVerdict(score, reason, raw=raw)
 
 
-def _simple(ask: PromptQuestions, evidence: Evidence) -> tuple[float, str]:
+def _simple(query: PromptQuestions, evidence: Evidence) -> tuple[float, str]:
     """Return (score, why there is none)."""
-    if ask.category in ATTRIBUTES:
+    if query.category in ATTRIBUTES:
         score = attribute_score(evidence.p_yes)
         return score, "the questioner gave no verdict" if math.isnan(score) else ""
-    if ask.category == "non_spatial":
+    if query.category == "non_spatial":
         return evidence.cosine, "the scorer gave no verdict" if math.isnan(evidence.cosine) else ""
-    if not ask.labels():
+    if not query.labels():
         return math.nan, "the prompt's words name nothing to look for"
     if evidence.detections is None:
         return math.nan, "the detector gave no verdict"
-    if ask.category == "numeracy":
-        return numeracy_score(ask.counts, evidence.detections), ""
-    if ask.category == "spatial":
-        return score_2d(ask.word, ask.things, evidence.detections), ""
+    if query.category == "numeracy":
+        return numeracy_score(query.counts, evidence.detections), ""
+    if query.category == "spatial":
+        return score_2d(query.word, query.things, evidence.detections), ""
     if evidence.depth is None:
         return math.nan, "the depth judge gave no verdict"
-    return score_3d(ask.word, ask.things, evidence.detections, evidence.depth), ""
+    return score_3d(query.word, query.things, evidence.detections, evidence.depth), ""
 
 
-def _complex(ask: PromptQuestions, evidence: Evidence, raw: JsonObject) -> CompBenchVerdict:
-    assert ask.kind is not None
-    with_relation, with_action = needed_scores(ask.kind)
+def _complex(query: PromptQuestions, evidence: Evidence, raw: JsonObject) -> CompBenchVerdict:
+    assert query.kind is not None
+    with_relation, with_action = needed_scores(query.kind)
     parts = {"attribute": attribute_score(evidence.p_yes)}
     if with_relation:
-        # Without exactly two things upstream finds nothing, which scores 0.
-        blind = ask.things is not None and evidence.detections is None
-        parts["spatial"] = math.nan if blind else score_2d(ask.word, ask.things, evidence.detections or ())
+        # Without exactly two things in the prompt, upstream detects nothing, which scores 0.
+        has_no_verdict = query.things is not None and evidence.detections is None
+        parts["spatial"] = math.nan if has_no_verdict else score_2d(query.word, query.things, evidence.detections or ())
     if with_action:
         parts["action"] = evidence.cosine
-    score = three_in_one(ask.kind, parts["attribute"], parts.get("spatial", math.nan), parts.get("action", math.nan))
+    score = three_in_one(query.kind, parts["attribute"], parts.get("spatial", math.nan), parts.get("action", math.nan))
     missing = [name for name, part in parts.items() if math.isnan(part)]
     return CompBenchVerdict(score, f"no verdict on {', '.join(missing)}" if missing else "", parts, raw)
 

@@ -4,7 +4,7 @@ A prompt's clauses say what its noun chunks, its relation and its counts are. So
 held-out words lead to the same questions as others.
 """
 
-from thinkdraw.benchmarks.compbench.ask import ATTRIBUTES, PromptQuestions
+from thinkdraw.benchmarks.compbench.asker import ATTRIBUTES, PromptQuestions
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import COMPBENCH_TASKS, article
 from thinkdraw.runtime.json_types import JsonMapping
@@ -17,7 +17,7 @@ WORDS = {
 
 
 class LabAsker:
-    """An `ask.Asker` for prompts of the lab's `compbench` family.
+    """An `asker.Asker` for prompts of the lab's `compbench` family.
 
     A chunk is asked about as "is there a small red ring?", the form of question that the lab's questioner knows.
     Nobody acts in the lab's complex prompts; they are scored on attributes and relation, as T2I-CompBench's kind

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 import torch
 
-from thinkdraw.benchmarks.compbench.ask import CATEGORIES, Asker
+from thinkdraw.benchmarks.compbench.asker import CATEGORIES, Asker
 from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
 from thinkdraw.benchmarks.compbench.scales import DepthJudge
 from thinkdraw.rewards.base import BaseReward

@@ -84,7 +84,7 @@ def person_for(noun: str) -> str:
 
 
 def without_adjectives(tokens: Sequence[Token]) -> str:
-    """Drop the adjectives of a complex prompt, for CLIP to compare with the picture."""
+    """Drop a complex prompt's adjectives, for CLIP to compare with the picture."""
     return " ".join(text for text, pos in tokens if pos != "ADJ")
 
 

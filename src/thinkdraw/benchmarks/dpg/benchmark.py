@@ -134,8 +134,8 @@ class DpgBench:
         )
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
-        for drawn in pictures:
-            dpg_files.write_file(folder, drawn)
+        for picture_set in pictures:
+            dpg_files.write_file(folder, picture_set)
 
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
         return dpg_files.rows_of_results(file, prompts)

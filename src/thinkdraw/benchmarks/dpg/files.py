@@ -97,27 +97,27 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt], as_grids: bool) -> La
     return dataclasses.replace(whole, files=cells, notes=[note])
 
 
-def write_file(folder: Path, drawn: PictureSet) -> Path:
+def write_file(folder: Path, picture_set: PictureSet) -> Path:
     """Write one prompt's file and return its path.
 
     Four pictures become a grid, a single one is written alone. Raises UserError for another number, for pictures of a
     grid that are not square and of one size, and for an item that cannot be a file's name.
     """
-    item = drawn.prompt.id
+    item = picture_set.prompt.id
     if not item or "." in item or "/" in item:
         raise UserError(f"item {item!r} cannot name a grid: DPG-Bench's ids have neither dot nor slash. Correct it.")
     path = folder / f"{item}.png"
-    if drawn.samples == (0,):
-        atomic_write_bytes(path, to_png(drawn.pictures[0]))
+    if picture_set.samples == (0,):
+        atomic_write_bytes(path, to_png(picture_set.pictures[0]))
         return path
-    sizes = {picture.shape[:2] for picture in drawn.pictures}
-    if drawn.samples != (0, 1, 2, 3) or len(sizes) > 1 or any(height != width for height, width in sizes):
+    sizes = {picture.shape[:2] for picture in picture_set.pictures}
+    if picture_set.samples != (0, 1, 2, 3) or len(sizes) > 1 or any(height != width for height, width in sizes):
         shown_sizes = ", ".join(f"{width}×{height}" for height, width in sorted(sizes)) or "no size"
         raise UserError(
-            f"item {item} has pictures {list(drawn.samples)} of {shown_sizes}. A grid needs pictures 0 to 3, square and of one "
+            f"item {item} has pictures {list(picture_set.samples)} of {shown_sizes}. A grid needs pictures 0 to 3, square and of one "
             "size. Draw 4 pictures per prompt, or 1, which is written alone."
         )
-    atomic_write_bytes(path, to_png(make_grid(drawn.pictures)))
+    atomic_write_bytes(path, to_png(make_grid(picture_set.pictures)))
     return path
 
 

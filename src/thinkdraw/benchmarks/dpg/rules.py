@@ -62,7 +62,7 @@ def prompts_of_table(rows: Iterable[Mapping[str, str]], mode: Mode = "official")
         questions_of_item = questions.setdefault(item, {})
         if mode == "official":
             if index == 0:
-                continue
+                continue  # upstream takes the table's first row for a header, which has been read already
             if item != previous:
                 questions_of_item.clear()  # as upstream: an item whose rows begin again keeps only the last ones
         question = _question(row)

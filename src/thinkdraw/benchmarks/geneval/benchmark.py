@@ -107,8 +107,8 @@ class GenEval:
         return geneval_files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
-        for drawn in pictures:
-            geneval_files.write_prompt_folder(folder, drawn)
+        for picture_set in pictures:
+            geneval_files.write_prompt_folder(folder, picture_set)
 
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
         return geneval_files.read_results(file, prompts)

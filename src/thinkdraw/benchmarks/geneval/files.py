@@ -60,18 +60,18 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> Layout:
     return builder.build()
 
 
-def write_prompt_folder(folder: Path, drawn: PictureSet) -> Path:
+def write_prompt_folder(folder: Path, picture_set: PictureSet) -> Path:
     """Write one prompt's folder for the official tool, and return it.
 
     Raises UserError if it holds further samples, which the official tool would count.
     """
-    prompt_folder = folder / f"{drawn.index:05d}"
+    prompt_folder = folder / f"{picture_set.index:05d}"
     samples = prompt_folder / "samples"
-    names = [f"{number:04d}.png" for number in drawn.samples]
+    names = [f"{number:04d}.png" for number in picture_set.samples]
     if extra := sorted({path.name for path in samples.glob("*.png")} - set(names)):
         raise UserError(f"{samples} already holds {', '.join(extra)} from another run. Choose an empty folder.")
-    atomic_write_text(prompt_folder / "metadata.jsonl", json.dumps(metadata_of(drawn.prompt)))
-    for name, picture in zip(names, drawn.pictures, strict=True):
+    atomic_write_text(prompt_folder / "metadata.jsonl", json.dumps(metadata_of(picture_set.prompt)))
+    for name, picture in zip(names, picture_set.pictures, strict=True):
         atomic_write_bytes(samples / name, to_png(picture))
     return prompt_folder
 

@@ -96,7 +96,7 @@ def labels_for(detector: Detector, prompts: Sequence[Prompt]) -> list[list[str]]
     None = everything that it knows. Raises UserError for a class that the detector calls by another name: it would
     never be detected, and would look like a bad picture.
     """
-    known: Sequence[str] = getattr(detector, "names", ())
+    known: Sequence[str] = getattr(detector, "names", ())  # empty for a detector with an open vocabulary
     labels = [_classes(prompt) for prompt in prompts]
     if unknown := [name for names in labels for name in names if known and name not in known]:
         raise UserError(

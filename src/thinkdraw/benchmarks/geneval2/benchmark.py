@@ -156,10 +156,10 @@ class GenEval2:
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
         path_of_prompt = {}
-        for drawn in pictures:
-            path = folder.resolve() / f"{drawn.index:05d}.png"
-            atomic_write_bytes(path, to_png(drawn.pictures[0]))
-            path_of_prompt[drawn.prompt.text] = str(path)
+        for picture_set in pictures:
+            path = folder.resolve() / f"{picture_set.index:05d}.png"
+            atomic_write_bytes(path, to_png(picture_set.pictures[0]))
+            path_of_prompt[picture_set.prompt.text] = str(path)
         atomic_write_json(folder / IMAGES, path_of_prompt)
 
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:

@@ -18,7 +18,7 @@ from thinkdraw.benchmarks.diversity import diversity
 from thinkdraw.benchmarks.drawing import DrawnPicture, draw_benchmark, read_rows, write_rows
 from thinkdraw.benchmarks.lab.thoughts import thought_precision
 from thinkdraw.benchmarks.lab.understanding import UnderstandingReport, check_per_type, evaluate_understanding
-from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, per_task, task_mean_score, trained_difference
+from thinkdraw.benchmarks.statistics import PromptVerdicts, Score, difference_over_seeds, per_task, task_mean_score
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.lab.detector import DetectorOutput
@@ -133,7 +133,7 @@ def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequen
     """Compute the score of a minus that of b on the same prompts, paired.
 
     Several folders on a side are training seeds: the interval is then over prompts and seeds, see
-    `trained_difference`.
+    `difference_over_seeds`.
     Raises UserError if the prompts differ.
     """
     seeds_a, seeds_b = (
@@ -141,7 +141,7 @@ def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequen
         for side in (folder_a, folder_b)
     )
     try:
-        return trained_difference(seeds_a, seeds_b, seed=seed)
+        return difference_over_seeds(seeds_a, seeds_b, seed=seed)
     except ValueError as error:
         raise UserError(f"{folder_a} and {folder_b} cannot be compared: {error}") from error
 

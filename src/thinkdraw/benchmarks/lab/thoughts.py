@@ -91,7 +91,7 @@ def swap_study(
     for batch in _even_parts(prompts, num_chunks):
         rows = [(prompt, k) for prompt in batch for k in range(samples)]
         seeds = [picture_seed("swap", p, k, seed) for p, k in rows]
-        by_condition = _four_ways(policy, [p for p, _ in rows], seeds, samples, sampling)
+        by_condition = _draw_under_conditions(policy, [p for p, _ in rows], seeds, samples, sampling)
         for name, (thoughts, pictures) in by_condition.items():
             contents = [detect_objects(picture) for picture in pictures.cpu().numpy()]
             verdicts = [judge(picture, p, is_correct) for picture, (p, _), is_correct in zip(pictures, rows, contents)]
@@ -122,18 +122,20 @@ def _even_parts(prompts: Sequence[Prompt], count: int) -> Iterator[Sequence[Prom
     return (prompts[a:b] for a, b in itertools.pairwise(bounds))
 
 
-def _four_ways(
+def _draw_under_conditions(
     policy: Policy, prompts: list[Prompt], seeds: list[int], samples: int, sampling: Sampling
 ) -> dict[str, tuple[Sequence[str], torch.Tensor]]:
     """Map condition → (the thoughts that were drawn from, the pictures)."""
     own = policy.sample(prompts, sampling, seeds=seeds)
     off = policy.sample(prompts, sampling.model_copy(update={"thought": "off"}), seeds=seeds)
     empty = [""] * len(prompts)
-    others = [*own.thoughts[samples:], *own.thoughts[:samples]]
+    others = [*own.thoughts[samples:], *own.thoughts[:samples]]  # each prompt's samples take those of the next prompt
     rollouts = {
         "own": (own.thoughts, own),
         "other": (others, draw_from_thoughts(policy, prompts, others, sampling, seeds)),
         "empty": (empty, draw_from_thoughts(policy, prompts, empty, sampling, seeds)),
         "off": (empty, off),
     }
-    return {name: (thoughts, drawn.pictures) for name, (thoughts, drawn) in rollouts.items()}
+    return {
+        name: (thoughts, rollouts_of_condition.pictures) for name, (thoughts, rollouts_of_condition) in rollouts.items()
+    }

@@ -135,7 +135,7 @@ def evaluate_understanding(questioner: Questioner, per_type: int = 64, seed: int
     questioner: for instance a policy.
     """
     questions = question_set(per_type, seed)
-    blank = torch.full_like(questions.pictures, 255)
+    blank = torch.full_like(questions.pictures, 255)  # white
     seeing, blind = (_answers(questioner, pictures, questions, seed) for pictures in (questions.pictures, blank))
     return UnderstandingReport(seeing, blind, f"{per_type} questions of each type, seed {seed}")
 

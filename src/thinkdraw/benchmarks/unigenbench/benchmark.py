@@ -78,14 +78,14 @@ class UniGenBench:
         requests = [Request(self._text(pictures.prompt), (pictures.pictures[k],)) for pictures, k in keys]
         answers: list[str | None] = [None] * len(keys)
         points: list[list[float] | None] = [None] * len(keys)
-        left = list(range(len(keys)))
+        remaining = list(range(len(keys)))
         for _ in range(self.attempts):
             assert self.writer is not None
-            for i, answer in zip(left, self.writer.write([requests[i] for i in left]), strict=True):
+            for i, answer in zip(remaining, self.writer.write([requests[i] for i in remaining]), strict=True):
                 answers[i] = answer
                 points[i] = files.read_points(answer or "", len(keys[i][0].prompt.questions))
-            left = [i for i in left if points[i] is None]
-            if not left:
+            remaining = [i for i in remaining if points[i] is None]
+            if not remaining:
                 break
         return [
             self._row(*key, answer, points_found)
@@ -114,8 +114,8 @@ class UniGenBench:
         return files.find_pictures(folder, prompts)
 
     def export_official(self, folder: Path, prompts: Sequence[Prompt], pictures: Iterable[PictureSet]) -> None:
-        for drawn in pictures:
-            files.write_pictures(folder, drawn)
+        for picture_set in pictures:
+            files.write_pictures(folder, picture_set)
 
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
         return files.read_results(file)

@@ -90,9 +90,9 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt]) -> Layout:
     return builder.build()
 
 
-def write_pictures(folder: Path, drawn: PictureSet) -> None:
-    for sample, picture in zip(drawn.samples, drawn.pictures, strict=True):
-        atomic_write_bytes(resolve_inside(folder, f"{drawn.prompt.id}_{sample}.png", "export"), to_png(picture))
+def write_pictures(folder: Path, picture_set: PictureSet) -> None:
+    for sample, picture in zip(picture_set.samples, picture_set.pictures, strict=True):
+        atomic_write_bytes(resolve_inside(folder, f"{picture_set.prompt.id}_{sample}.png", "export"), to_png(picture))
 
 
 def read_results(path: Path) -> list[Row]:

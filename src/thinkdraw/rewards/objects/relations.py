@@ -47,12 +47,12 @@ def relation_score(
 ) -> float | None:
     """Score how well `subject` stands to `object` as `word` says, 0..1.
 
-    None where `relation_of` knows no relation. subject, object: (x1, y1, x2, y2) pixels, y down. side: the shorter
-    side of the picture, pixels.
-    `geneval`: 1 or 0, on centres with a margin of a tenth of the sizes (arXiv 2310.11513); it has no rule for "next
-    to". `t2i-compbench` (arXiv 2307.06350): the direction must be that of the larger of the two offsets between
-    centres; then 1, or 0.1 / IoU from an IoU of 0.1 on. "next to": 1 if one of the offsets is below 150 / 479 of the
-    side, else that distance / the larger one.
+    None where `relation_of` knows no relation.
+    subject, object: (x1, y1, x2, y2) pixels, y down. side: the shorter side of the picture, pixels.
+    rule `geneval`: 1 or 0, on centres with a margin of a tenth of the sizes (arXiv 2310.11513), none for "next to".
+    rule `t2i-compbench` (arXiv 2307.06350): 0 unless the direction is that of the larger of the two offsets between
+    centres; then 1, or 0.1 / IoU from an IoU of 0.1 on. "next to" scores 1 if one of the offsets is below 150 / 479
+    of the side, else that distance / the larger offset.
     """
     relation = relation_of(word, rule)
     if relation is None:

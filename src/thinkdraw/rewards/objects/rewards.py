@@ -88,7 +88,7 @@ def verdicts_from_detector(
 
 
 class _DetectorReward(BaseReward):
-    """What the three rewards share.
+    """Base of the rewards that ask a detector.
 
     threshold: detections with this score or a lower one are ignored.
     """

@@ -25,8 +25,8 @@ class CaptionLikelihoodReward(BaseReward):
 
     It needs a captioner: a frozen copy of the policy, since one that learns would move its own goal. Mean
     log-likelihood per token in nats, −∞..0, higher is better. NaN = the captioner gave no verdict.
-    It compares pictures of one prompt only: texts are more or less likely in themselves. Without a KL penalty it
-    collapses. It is the self-reward of SUDER (arXiv 2506.07963) and of showlab's UniRL (arXiv 2505.23380).
+    It compares pictures of one prompt only: some texts are likelier than others whatever the picture. Without a KL
+    penalty it collapses. It is the self-reward of SUDER (arXiv 2506.07963) and of showlab's UniRL (arXiv 2505.23380).
     """
 
     name = "caption-likelihood"

@@ -30,7 +30,8 @@ _FIRST_WINS = {"1": 1.0, "2": 0.0, "tie": 0.5}
 def first_wins(reply: str) -> float:
     """Parse which picture is better: 1 the first, 0 the second, 0.5 for a tie.
 
-    NaN = no verdict: it must stand alone on its line after the last `Better:` (`last_line_after`), or be `Image 1`.
+    NaN = no verdict. The verdict stands alone on its line after the last `Better:` (`last_line_after`): 1, 2, tie, or
+    `Image 1` and the like.
     """
     choice = _CHOICE.fullmatch(last_line_after("Better", reply) or "")
     return _FIRST_WINS[(choice[1] or choice[2]).lower()] if choice else math.nan
@@ -41,7 +42,7 @@ class PairwiseReward(BaseReward):
 
     It needs a writer, and groups of at least 2 rollouts; else UserError. 0..1, higher is better; a tie counts half.
     Every pair is shown in both orders, and its result is the mean of the two. So a judge that always prefers the
-    first picture gives a tie. A pair with a missing verdict is left out; a picture without any pair is NaN.
+    first picture gives a tie. A pair with a missing verdict is left out; a picture with no pair left is NaN.
     It makes G(G − 1) requests per group. The win rate is Pref-GRPO's (Wang et al. 2025, arXiv 2508.20751); the two
     orders are ours.
     """
@@ -71,5 +72,5 @@ class PairwiseReward(BaseReward):
         wins = torch.full((len(rollouts) // size, size, size), math.nan)
         first, second = torch.tensor(orders).T
         wins[:, first, second] = scores_from_replies(self.writer, requests, first_wins).reshape(-1, len(orders))
-        both = (wins + 1 - wins.transpose(1, 2)) / 2
-        return Verdicts.of(both.nanmean(2).flatten())
+        both_orders = (wins + 1 - wins.transpose(1, 2)) / 2  # a's mean over being shown first and second
+        return Verdicts.of(both_orders.nanmean(2).flatten())

@@ -26,8 +26,7 @@ def boxed_verdict(reply: str) -> float:
     r"""Parse the verdict in the last `\boxed{…}`: 1.0 or 0.0, else NaN.
 
     The box must hold a 1 or a 0 (1.0, \text{1}) and nothing else. An unfinished last box is no verdict, whatever an
-    earlier
-    one says: the reply was cut.
+    earlier one says: the reply was cut.
     """
     _, box, rest = strip_thoughts(reply).rpartition(_BOX)
     verdict = _VERDICT.match(rest) if box else None

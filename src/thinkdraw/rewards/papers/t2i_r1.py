@@ -35,10 +35,10 @@ def task_of(prompt: Prompt) -> str:
 class AttributesReward(BaseReward):
     """Mean P(yes) to "red dog?" over the prompt's attribute phrases.
 
-    Its nouns take their place where it has none. 0..1, higher is better. It does not apply to prompts about places or
-    numbers, nor to those without nouns: NaN there, and no failure. The published code gives all of a group the same 0
-    or 1 there, which changes no advantage. Elsewhere NaN = no verdict on one of the phrases.
-    The paper's questioner is GIT-large, tuned on VQAv2.
+    A prompt without such phrases is asked about its nouns. 0..1, higher is better.
+    It does not apply to prompts about places or numbers, nor to those without nouns: NaN there, and no failure. The
+    published code gives all of a group the same 0 or 1 there, which changes no advantage. Elsewhere NaN = no verdict
+    on one of the phrases. The paper's questioner is GIT-large, tuned on VQAv2.
     """
 
     name = "attributes"
@@ -62,12 +62,13 @@ def _phrases(prompt: Prompt) -> Sequence[str]:
 class GroundingReward(BaseReward):
     """How far a detector sees the prompt's things, by the rule of the prompt's task.
 
-    spatial: 0.2 for each of two things and 0.5 for how they stand (0..0.9). numeracy: mean over the counted nouns of
-    1 for the right number, 0.2 for a wrong one and 0 for none. object: the fraction of nouns that were detected.
-    Higher is better. It does not apply to prompts without nouns: NaN there, and no failure. Elsewhere NaN = the
-    detector has no verdict. The paper's detector is Grounding DINO-T, threshold 0.3. Where the paper's code slips,
-    this does what was meant: "above" and "on top of" have a rule; "next to" compares pixels with pixels, so that it
-    can fail; overlaps of counted boxes are taken from corners, where the code takes centres and sizes for corners.
+    spatial: 0.2 for each of two things and 0.5 for how they stand (0..0.9).
+    numeracy: mean over the counted nouns of 1 for the right number, 0.2 for a wrong one and 0 for none.
+    object: the fraction of nouns that were detected. Higher is better.
+    It does not apply to prompts without nouns: NaN there, and no failure. Elsewhere NaN = the detector has no
+    verdict. The paper's detector is Grounding DINO-T, threshold 0.3. Where the paper's code slips, this does what was
+    meant: "above" and "on top of" have a rule; "next to" compares pixels with pixels, so that it can fail; overlaps
+    of counted boxes are taken from corners, where the code takes centres and sizes for corners.
     """
 
     name = "grounding"
@@ -80,17 +81,17 @@ class GroundingReward(BaseReward):
         side = min(pictures_of(rollouts).shape[1:3])
 
         def value(prompt: Prompt, detections: Sequence[Detection]) -> float:
-            by_noun, task = detections_by_noun(detections, _sought(prompt)), task_of(prompt)
+            by_noun, task = detections_by_noun(detections, _labels(prompt)), task_of(prompt)
             if task == "spatial" and prompt.relation:
                 return relation_share(prompt.relation, by_noun, side, thing_weight=0.2, relation_weight=0.5)
             if task == "numeracy":
                 return counts_share(prompt.counts, by_noun, wrong_number=0.2)
             return objects_share(prompt.nouns, by_noun)
 
-        return verdicts_from_detector(self.detector, rollouts, [_sought(prompt) for prompt in rollouts.prompts], value)
+        return verdicts_from_detector(self.detector, rollouts, [_labels(prompt) for prompt in rollouts.prompts], value)
 
 
-def _sought(prompt: Prompt) -> list[str]:
+def _labels(prompt: Prompt) -> list[str]:
     """List the labels that the detector is to look for."""
     task = task_of(prompt)
     if task == "spatial" and prompt.relation:
@@ -110,7 +111,7 @@ def t2i_r1(
     Higher is better.
     preference: HPS v2.1, raw, about 0.2..0.35. attributes: GIT-VQA, see `AttributesReward`.
     grounding: Grounding DINO, see `GroundingReward`. orm: a tuned LLaVA-OneVision-7B, see `OrmReward`.
-    The paper's best has the first three; its published script has all four. Raises UserError without any.
+    The paper's best run has the first three; its published script has all four. Raises UserError without any.
     """
     rewards: dict[str, Reward] = {}
     if preference is not None:

@@ -16,7 +16,7 @@ def has_thoughts(rollouts: Rollouts) -> Tensor:
     return torch.full((len(rollouts),), rollouts.sampling.thought != "off")
 
 
-def _where_it_thinks(values: Tensor, rollouts: Rollouts) -> Verdicts:
+def _only_with_thoughts(values: Tensor, rollouts: Rollouts) -> Verdicts:
     """Make verdicts that apply where the policy thinks, and are NaN elsewhere."""
     thinks = has_thoughts(rollouts)
     return Verdicts.of(values.masked_fill(~thinks, torch.nan), thinks)
@@ -43,7 +43,7 @@ class ThoughtFormatReward(BaseReward):
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         matches = torch.tensor([bool(t.strip() and self.pattern.fullmatch(t)) for t in thoughts_of(rollouts)])
-        return _where_it_thinks((matches & ~rollouts.text_was_cut().cpu()).float(), rollouts)
+        return _only_with_thoughts((matches & ~rollouts.text_was_cut().cpu()).float(), rollouts)
 
 
 class ThoughtLengthReward(BaseReward):
@@ -66,4 +66,4 @@ class ThoughtLengthReward(BaseReward):
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         words = torch.tensor([float(len(thought.split())) for thought in thoughts_of(rollouts)])
         outside = (self.low - words).clamp(min=0) + (words - self.high).clamp(min=0)
-        return _where_it_thinks((1 - outside / self.fade).clamp(min=0), rollouts)
+        return _only_with_thoughts((1 - outside / self.fade).clamp(min=0), rollouts)
