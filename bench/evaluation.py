@@ -1,13 +1,13 @@
 """A whole benchmark as `thinkdraw eval` runs it: killed and gone on with, exported and scored again. Prints a table and JSON.
 
     python bench/evaluation.py --out runs/geneval --kill drawn.jsonl:900 --kill results.jsonl:900 -- \\
-        lab --benchmark geneval --prompts benchmarks/geneval
+        lab geneval prompts=benchmarks/geneval
 
 What stands behind `--` are the arguments of `thinkdraw eval`: a checkpoint and one benchmark. The stages are
 
 1. one run for each `--kill FILE:ROWS`, ended by SIGKILL when the file has so many rows; the next one goes on from there;
 2. a run to the end, which also exports the official layout;
-3. the layout scored by `--images`, nothing drawn. Its seconds are those of scoring, start of the process included.
+3. the layout scored by `images=`, nothing drawn. Its seconds are those of scoring, start of the process included.
 
 Checked at the end: every picture has one row in each file, so that nothing was done twice, and the rows of stages 2 and 3
 are the same but for the files' stamps. Seconds, CPU seconds and peak memory are the processes' own, as the kernel counts them.
@@ -84,8 +84,8 @@ def main() -> None:
     for kill in given.kill:
         name, _, count = kill.rpartition(":")
         stages.append(run(f"killed at {name} {count}", drawn, given.arguments, (name, int(count))))
-    stages.append(run("to the end", drawn, [*given.arguments, "--export-official", str(layout)]))
-    stages.append(run("the layout again", again, ["--images", str(layout), *given.arguments[1:]]))
+    stages.append(run("to the end", drawn, [*given.arguments, f"export_official={layout}"]))
+    stages.append(run("the layout again", again, [f"images={layout}", *given.arguments[1:]]))
 
     ours, theirs = (of_pictures(out, "results.jsonl") for out in (drawn, again))
     pictures = of_pictures(drawn, "drawn.jsonl")

@@ -122,7 +122,7 @@ def test_what_is_no_training_is_refused_in_several_processes_and_named(monkeypat
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
     store, labels = tmp_path / "store", f"out={tmp_path / 'labels'}"
-    verbs = [["sample", "lab", "--out", str(store)], ["score", str(store), "--reward", "lab-detector"], ["eval", "lab"]]
+    verbs = [["sample", "lab", "--out", str(store)], ["score", str(store), "lab-detector"], ["eval", "lab"]]
     for verb in [*verbs, ["generate", "lab", "-p", "a circle"], ["corpus", "write", "lab_verifier_data", labels]]:
         assert run(monkeypatch, *verb) == 2
         assert f"thinkdraw {verb[0]} works in one process, and was started in 4" in one_line(capsys)

@@ -105,8 +105,8 @@ def test_an_unknown_key_names_its_full_path_and_the_nearest_valid_key(tmp_path):
 
 
 def test_a_key_in_the_wrong_section_is_pointed_to_the_right_one():
-    message = one_line_error(None, "temperature=2")
-    assert "did you mean sampling.temperature?" in message and "command line" in message
+    message = one_line_error(None, "betta=2")
+    assert "did you mean objective.beta?" in message and "command line" in message
 
 
 def test_an_unknown_key_inside_a_union_and_inside_a_list_has_a_path_without_type_names(tmp_path):

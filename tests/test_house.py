@@ -21,11 +21,11 @@ FILE_SET = set(FILES)
 MOST_FILES = 16  # in a folder
 MOST_LINES = 80  # of a function, its docstring apart
 MOST_UNTYPED = 270  # half of what there was in November 2026
-STILL_LONG = {"cli/evaluate/verb.py:evaluate"}
+STILL_LONG: set[str] = set()
 
 # From the ground up; a room imports rooms of lower floors only. Floor 0 and the roof are each one family.
 FLOORS = [
-    {"types", "console", "images", "picture_reader", "config", "errors", "version", "runtime"},
+    {"types", "console", "images", "picture_reader", "config", "shorthand", "errors", "version", "runtime"},
     {"objectives", "lab", "charts"},
     {"data"},
     {"policies", "judges"},

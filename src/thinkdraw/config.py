@@ -20,6 +20,7 @@ from thinkdraw.runtime.endpoints import mask_secrets, read_secret
 from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.runtime.formats import YamlDumper, parse_yaml, read_yaml_object
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
+from thinkdraw.shorthand import expand
 
 
 class StrictModel(BaseModel):
@@ -38,12 +39,13 @@ _SECRET = re.compile(
 def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] = ()) -> M:
     """A `model_cls` (StrictModel, so that unknown keys are found) from its defaults, the YAML at `path`, and overrides.
 
-    overrides: "key.sub=value", value in YAML; a number addresses an item of a list that the YAML gives.
+    overrides: "key.sub=value", value in YAML, or a short form of it (`shorthand`); a number addresses an item of a list that
+    the YAML gives.
     A section given in part keeps the rest of its default, unless it chooses another variant of a tagged union.
     Raises UserError.
     """
     data = read_yaml_object(path, "Give the path of a YAML text file, and correct it.") if path is not None else {}
-    overridden = [_apply_override(data, text) for text in overrides]
+    overridden = [_apply_override(data, expand(model_cls, text)) for text in overrides]
     _refuse_secrets(data)
     try:
         return model_cls.model_validate(_fill_sections(model_cls, data))

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from thinkdraw.runtime.formats import printable
+from thinkdraw.errors import printable
 
 
 def print_rows(rows: Sequence[Mapping[str, object]], heading: str = "") -> None:

@@ -159,29 +159,29 @@ def test_wrong_settings_say_what_is_right(override, says):
 
 def test_making_and_checking_from_the_command_line(tmp_path):
     out = str(tmp_path / "a set")
-    made = run("make", "--out", out, "--style", "compbench", "--count", "24", "--scales", "0.5,1", "--json")
+    made = run("make", "--out", out, "style=compbench", "--count", "24", "scales=[0.5,1]", "--json")
     assert made.exit_code == 0, made.output
     assert [f["count"] for f in json.loads(made.output)["files"]] == [12, 24]
-    assert run("make", "--out", str(tmp_path / "b"), "--count", "12", "--seed", "5").exit_code == 0
-    clean = run("check", str(tmp_path / "b"), "--against", out)
+    assert run("make", "--out", str(tmp_path / "b"), "--count", "12", "seed=5").exit_code == 0
+    clean = run("check", str(tmp_path / "b"), f"against=[{json.dumps(out)}]")
     assert clean.exit_code == 0 and "0 of 12 prompts" in clean.output
     test = tmp_path / "test.txt"
     test.write_text(read_prompts(out)[2].text.upper() + "\nsomething else\n")
-    found = run("check", out, "--against", str(test), "--against", str(tmp_path / "b"), "--json")
+    found = run("check", out, f"against=[{test}, {tmp_path / 'b'}]", "--json")
     assert found.exit_code == 1
     (row,) = json.loads(found.output)
     assert row["train"] == "compbench-000002" and row["reason"] == "equal after normalisation"
-    assert "1 of 24 prompts" in run("check", out, "--against", str(test)).output
+    assert "1 of 24 prompts" in run("check", out, f"against=[{test}]").output
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("make", "--out", "x", "--style", "poems"), "style='poems'"),
-        (("make", "--out", "x", "--scales", "0.5;1"), "scales"),
-        (("make", "--out", "x", "--endpoint", "http://x"), "--endpoint and --model belong together"),
-        (("make", "--out", "x", "--against", "nothing.txt"), "nothing.txt cannot be read"),
-        (("check", "nothing.jsonl", "--against", "x.txt"), "nothing.jsonl cannot be read"),
+        (("make", "--out", "x", "style=poems"), "style='poems'"),
+        (("make", "--out", "x", "scales=[0.5;1]"), "scales"),
+        (("make", "--out", "x", "paraphrase.base_url=http://x"), "paraphrase.model is required"),
+        (("make", "--out", "x", "against=[nothing.txt]"), "nothing.txt cannot be read"),
+        (("check", "nothing.jsonl", "against=[x.txt]"), "nothing.jsonl cannot be read"),
     ],
 )
 def test_what_a_user_can_get_wrong_is_a_user_error(tmp_path, monkeypatch, arguments, says):

@@ -30,8 +30,7 @@ def test_one_grpo_step_and_a_picture_of_what_was_learned(tmp_path):
         f"policy:GridPolicy@{tmp_path / 'run'}",
         "-p",
         "a star",
-        "--samples",
-        "1",
+        "samples=1",
         "--out",
         str(tmp_path / "d"),
     )
@@ -44,8 +43,8 @@ def test_one_grpo_step_and_a_picture_of_what_was_learned(tmp_path):
     [
         ("generate policy:GridPolicy@nowhere -p star", "policy nowhere holds no model.safetensors"),
         (
-            "eval policy:GridPolicy --count 6 --out {out}",
-            "it answers no questions. Ask another judge, or none: --questions-per-type 0",
+            "eval policy:GridPolicy -n 6 -o {out}",
+            "it answers no questions. Ask another judge, or none: questions_per_type=0",
         ),
         (
             "train lab_sft policy=policy:GridPolicy data.count=4 batch_rows=4 out={out}",

@@ -277,11 +277,11 @@ def test_sft_is_planned_without_sampling():
 
 
 def test_the_command_prints_parts_seconds_and_a_verdict(folder: Path):
-    done = CliRunner().invoke(app, ["plan", "lab_grpo", f"policy={folder}", "--gpu", "l4", "--json"])
+    done = CliRunner().invoke(app, ["plan", "lab_grpo", f"policy={folder}", "gpu=l4", "--json"])
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)
     assert found["fits"] and found["advice"].startswith("fits: ") and found["seconds_sampling"] > 0
-    shown = CliRunner().invoke(app, ["plan", "lab_grpo", f"policy={folder}", "--gpu", "l4"])
+    shown = CliRunner().invoke(app, ["plan", "lab_grpo", f"policy={folder}", "gpu=l4"])
     assert "keys and values" in shown.output or "decoding pictures" in shown.output
     assert "seconds per phase" in shown.output
 

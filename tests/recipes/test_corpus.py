@@ -90,7 +90,7 @@ def test_a_tokenised_corpus_trains_without_a_pixel_being_read(tmp_path, publishe
         return sft_config(tmp_path / name, policy, data={"source": str(published)})
 
     sft.run(before := run("before"))
-    done = CliRunner().invoke(app, ["corpus", "tokenise", str(published), "--policy", policy, "--device", "cpu"])
+    done = CliRunner().invoke(app, ["corpus", "tokenise", str(published), f"policy={policy}", "device=cpu"])
     assert "11 rows, 1 without a readable picture" in done.output, done.output
     monkeypatch.setattr(corpus_tokens, "read_with_notes", lambda *data: pytest.fail("a picture was decoded"))
     monkeypatch.setattr(

@@ -93,12 +93,10 @@ def test_generate_writes_pictures_of_384_pixels(checkpoint: Path, tmp_path: Path
         str(checkpoint),
         "-p",
         "a photo of a red circle",
-        "--samples",
-        "1",
+        "samples=1",
         "--out",
         str(tmp_path),
-        "--thought",
-        "off",
+        "thought=off",
     ]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output

@@ -174,16 +174,16 @@ def test_the_verbs_sample_score_show_and_export(tmp_path, policy):
     (tmp_path / "prompts.txt").write_text("a red circle\na blue star\n")
     shown = json.loads(
         call(
-            "sample", policy, "--out", store, "--prompts", str(tmp_path / "prompts.txt"), "--count", "3", "--group-size", "2",
-            "--reward", LOW, "--thought", "off", "--precision", "fp32", "--device", "cpu", "--json", "prompts_per_shard=2",
+            "sample", policy, "--out", store, f"prompts={tmp_path / 'prompts.txt'}", "--count", "3", "group_size=2",
+            f"rewards=[{LOW}]", "thought=off", "precision=fp32", "device=cpu", "--json", "prompts_per_shard=2",
         )
     )  # fmt: skip
     assert (shown["rows"], shown["groups"], shown["shards"], shown["thought"]) == (6, 3, 2, "off")
-    call("score", store, "--reward", LOW, "--name", "rare", "--device", "cpu", "reward.settings.no_verdict_every=2")
+    call("score", store, LOW, "name=rare", "device=cpu", "reward.settings.no_verdict_every=2")
     shown = json.loads(call("store", "info", store, "--json"))
     assert {name: judge["no_verdict"] for name, judge in shown["judges"].items()} == {"low-codes": 0, "rare": 3}
     assert "3 without verdict" in call("store", "info", store)
-    call("store", "export", store, "--out", flat, "--png", "--jsonl")
+    call("store", "export", store, "--out", flat, "png=true", "jsonl=true")
     assert (
         len(list(Path(flat, "png").iterdir())) == 6 and len(Path(flat, "rollouts.jsonl").read_text().splitlines()) == 6
     )
@@ -193,7 +193,7 @@ def test_more_of_the_labs_prompts_go_on_with_the_same_store(tmp_path, policy):
     for count in ("1", "2"):
         result = CliRunner().invoke(
             app,
-            ["sample", policy, "--out", str(tmp_path), "--count", count, "--group-size", "1", "sampling.max_thought_tokens=2"],
+            ["sample", policy, "--out", str(tmp_path), "--count", count, "group_size=1", "sampling.max_thought_tokens=2"],
         )  # fmt: skip
         assert result.exit_code == 0, result.output
     assert len(RolloutStore.open(tmp_path)) == 2

@@ -464,9 +464,9 @@ def test_a_run_whose_judge_goes_away_stops_with_its_name_and_resumes_to_the_same
 
 def test_the_command_serves_until_it_is_told_to_stop_and_then_gives_what_is_due():
     code = "from thinkdraw.cli import main; import sys; sys.argv = ['thinkdraw', *sys.argv[1:]]; main()"
-    command = [sys.executable, "-c", code, "serve", "tests.serve.serving:Brightness", "--port", "0"]
+    command = [sys.executable, "-c", code, "serve", "tests.serve.serving:Brightness", "port=0"]
     env = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}", "OMP_NUM_THREADS": "1"}
-    command += ["--max-batch", "1", "reward.settings={revision: nine, seconds: 0.2}"]
+    command += ["max_batch=1", "reward.settings={revision: nine, seconds: 0.2}"]
     job = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         line = job.stdout.readline()

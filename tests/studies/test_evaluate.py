@@ -61,10 +61,10 @@ def test_a_checkpoint_is_drawn_judged_exported_and_scored_again_from_the_officia
         '{"image": "00000_0.png", "question": "is the background white?", "answer": "no"}\n'
     )
     out, layout = tmp_path / "out", tmp_path / "layout"
-    detector = ("--judge", "detector=lab-detector", "--judge", "colors=none")
-    common = ("--benchmark", "geneval", "--prompts", path, "--samples", 2, *detector, "--json")
+    detector = ("judges.detector=lab-detector", "judges.colors=none")
+    common = ("geneval", f"prompts={path}", "samples=2", *detector, "--json")
     code, shown = verb(
-        monkeypatch, capsys, "lab", *common, "--out", out, "--export-official", layout, "--vqa", tmp_path / "vqa.jsonl"
+        monkeypatch, capsys, "lab", *common, "--out", out, f"export_official={layout}", f"vqa={tmp_path / 'vqa.jsonl'}"
     )
     assert code == 0, shown.err
     (summary,) = json.loads(shown.out)
@@ -79,10 +79,10 @@ def test_a_checkpoint_is_drawn_judged_exported_and_scored_again_from_the_officia
     assert read_sealed(folder / "summary.json", "") == summary
     assert sorted(p.name for p in layout.iterdir()) == [f"{i:05d}" for i in range(5)]
 
-    code, shown = verb(monkeypatch, capsys, "--images", layout, *common, "--out", tmp_path / "again")
+    code, shown = verb(monkeypatch, capsys, f"images={layout}", *common, "--out", tmp_path / "again")
     (again,) = json.loads(shown.out)
     assert (again["score"], again["low"], again["per_task"]) == (summary["score"], summary["low"], summary["per_task"])
-    code, shown = verb(monkeypatch, capsys, "--compare", out / "geneval", tmp_path / "again" / "geneval", "--json")
+    code, shown = verb(monkeypatch, capsys, f"compare=[{out / 'geneval'}, {tmp_path / 'again' / 'geneval'}]", "--json")
     (found,) = json.loads(shown.out)
     assert [found["difference"][key] for key in ("value", "low", "high")] == [0, 0, 0]
     assert found["understanding"]["a"]["questions"] == 112 and found["understanding"]["b"] is None
@@ -92,8 +92,8 @@ def test_a_checkpoint_is_drawn_judged_exported_and_scored_again_from_the_officia
 def test_pictures_that_anything_drew_are_scored_in_the_official_layout(monkeypatch, capsys, tmp_path):
     path, pictures = prompt_file(tmp_path), official(tmp_path / "pictures")
     (pictures / "00001/samples/0003.png").unlink()
-    arguments = ("--images", pictures, "--benchmark", "geneval", "--prompts", path, "--out", tmp_path / "out")
-    code, shown = verb(monkeypatch, capsys, *arguments, "--judge", f"detector={PIXEL}", "--judge", "colors=none")
+    arguments = (f"images={pictures}", "geneval", f"prompts={path}", "--out", tmp_path / "out")
+    code, shown = verb(monkeypatch, capsys, *arguments, f"judges.detector={PIXEL}", "judges.colors=none")
     assert code == 0, shown.err
     lines = [line.split() for line in shown.out.splitlines()]
     assert lines[0] == ["geneval[pixel:pixel-detector]"]
@@ -261,8 +261,8 @@ def test_a_policy_that_is_open_is_evaluated_by_any_benchmark(tmp_path):
 def test_questions_and_single_drawings_are_as_many_as_asked(monkeypatch, capsys, tmp_path):
     path = prompt_file(tmp_path, lab_prompts("lab-geneval", "test", 1))
     code, shown = verb(
-        monkeypatch, capsys, "lab", "--benchmark", "geneval", "--prompts", path, "--samples", 1, "--out", tmp_path / "out",
-        "--judge", "detector=lab-detector", "--judge", "colors=none", "--questions-per-type", 2, "--latency-pictures", 0, "--json",
+        monkeypatch, capsys, "lab", "geneval", f"prompts={path}", "samples=1", "--out", tmp_path / "out",
+        "judges.detector=lab-detector", "judges.colors=none", "questions_per_type=2", "latency_pictures=0", "--json",
     )  # fmt: skip
     (summary,) = json.loads(shown.out)
     assert code == 0 and summary["understanding"]["questions"] == 14 and "latency" not in summary  # 7 types of 2
@@ -286,25 +286,25 @@ class OtherDetector(PixelDetector):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--benchmark", "geneval"), "give a checkpoint"),
-        (("lab", "--benchmark", "genevil"), "did you mean"),
-        (("lab", "--benchmark", "geneval"), "THINKDRAW_BENCHMARKS"),
-        (("lab", "--benchmark", "geneval", "--prompts", "nowhere"), "nowhere is not there"),
-        (("lab", "--benchmark", "geneval", "--prompts", ".", "--judge", "teacher=vlm"), "judge role 'teacher'"),
-        (("lab", "--benchmark", "geneval", "--prompts", ".", "--judge", "teacher"), "is not ROLE=NAME"),
-        (("lab", "--benchmark", "geneval", "--prompts", ".", "--judge", "detector=owl"), "unknown judge 'owl'"),
-        (("lab", "--benchmark", "geneval", "--prompts", ".", "--judge", f"detector={PIXEL}", "--judge", "colors=none",
-          "--set", "bach=3"), "'bach'"),
-        (("--images", "nowhere", "--benchmark", "geneval", "--prompts", "."), "nowhere is not a folder"),
-        (("--images", ".", "--benchmark", "geneval", "--prompts", ".", "--judge", f"detector={PIXEL}", "--judge",
-          "colors=none"), "holds no picture in geneval's official layout"),
-        (("--images", ".", "--benchmark", "lab-compbench"), "holds no picture in lab-compbench's official layout"),
-        (("--images", ".", "--benchmark", "lab-sparse"), "unknown benchmark 'lab-sparse'"),
-        (("lab", "--benchmark", "lab-sparse"), "the lab has lab-geneval"),
-        (("--import-official", "nowhere.jsonl", "--benchmark", "geneval"), "nowhere.jsonl is not there"),
-        (("--import-official", "geneval", "--benchmark", "geneval,dpg"), "reads one benchmark's file"),
-        (("--compare", ".", "nowhere"), "hold no evaluation"),
-        (("lab", "--count", "3"), "at least 6 prompts"),
+        (("geneval",), "give a checkpoint"),
+        (("lab", "genevil"), "did you mean"),
+        (("lab", "geneval"), "THINKDRAW_BENCHMARKS"),
+        (("lab", "geneval", "prompts=nowhere"), "nowhere is not there"),
+        (("lab", "geneval", "prompts=.", "judges.teacher=vlm"), "judge role 'teacher'"),
+        (("lab", "geneval", "prompts=.", "--judge", "teacher"), "is not ROLE=NAME"),
+        (("lab", "geneval", "prompts=.", "judges.detector=owl"), "unknown judge 'owl'"),
+        (("lab", "geneval", "prompts=.", f"judges.detector={PIXEL}", "judges.colors=none",
+          "settings.bach=3"), "'bach'"),
+        (("images=nowhere", "geneval", "prompts=."), "nowhere is not a folder"),
+        (("images=.", "geneval", "prompts=.", f"judges.detector={PIXEL}", "judges.colors=none"),
+         "holds no picture in geneval's official layout"),
+        (("images=.", "lab-compbench"), "holds no picture in lab-compbench's official layout"),
+        (("images=.", "lab-sparse"), "unknown benchmark 'lab-sparse'"),
+        (("lab", "lab-sparse"), "the lab has lab-geneval"),
+        (("import_official=nowhere.jsonl", "geneval"), "nowhere.jsonl is not there"),
+        (("import_official=geneval", "geneval", "dpg"), "reads one benchmark's file"),
+        (("compare=[., nowhere]",), "hold no evaluation"),
+        (("lab", "count=3"), "at least 6 prompts"),
     ],
 )  # fmt: skip
 def test_what_a_user_can_get_wrong_is_one_line(monkeypatch, capsys, tmp_path, arguments, says):
@@ -320,8 +320,8 @@ def test_a_prompt_file_that_was_cut_off_is_named_with_its_line(monkeypatch, caps
     path = prompt_file(tmp_path)
     path.write_text(path.read_text()[:-30])
     pictures = official(tmp_path / "pictures")
-    arguments = ("--images", pictures, "--benchmark", "geneval", "--prompts", path, "--judge", f"detector={PIXEL}")
-    code, shown = verb(monkeypatch, capsys, *arguments, "--judge", "colors=none")
+    arguments = (f"images={pictures}", "geneval", f"prompts={path}", f"judges.detector={PIXEL}")
+    code, shown = verb(monkeypatch, capsys, *arguments, "judges.colors=none")
     assert code == 2 and "evaluation_metadata.jsonl line 6 is not JSON" in shown.err
 
 
@@ -331,16 +331,16 @@ def test_what_both_models_understand_stands_beside_their_difference(monkeypatch,
         known = {"accuracy": right, "low": right, "high": right, "questions": 8, "asked": "8 questions"}
         known["verdicts"] = {"count": [right] * 8}
         (folder / "summary.json").write_text(json.dumps({"understanding": known}))
-    code, shown = verb(monkeypatch, capsys, "--compare", *sides)
+    code, shown = verb(monkeypatch, capsys, "compare=[{}, {}]".format(*sides))
     assert code == 0, shown.err
     seen = "A 1.000 [1.000, 1.000], B 0.000 [0.000, 0.000], A − B 1.000 [1.000, 1.000]"
     assert f"understanding: {seen}" in shown.out
     (sides[1] / "summary.json").unlink()
-    _, shown = verb(monkeypatch, capsys, "--compare", *sides)
+    _, shown = verb(monkeypatch, capsys, "compare=[{}, {}]".format(*sides))
     assert "understanding: A 1.000 [1.000, 1.000], B was not asked" in shown.out
 
 
 @needs_lab
 def test_the_labs_own_evaluation_asks_its_questions_as_well(monkeypatch, capsys):
-    code, shown = verb(monkeypatch, capsys, "lab", "--count", 6, "--samples", 1, "--thought", "off")
+    code, shown = verb(monkeypatch, capsys, "lab", "-n", 6, "samples=1", "thought=off")
     assert code == 0 and "understanding: " in shown.out and "of 112 questions" in shown.out  # 7 types of 16

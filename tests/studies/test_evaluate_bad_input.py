@@ -20,9 +20,9 @@ from thinkdraw.data.structure.noun_chunks import write_parses
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 
-NO_COLOURS = ("--judge", "colors=none")
+NO_COLOURS = ("judges.colors=none",)
 SAYS = "tests.benchmarks.compbench.stand_ins:Says"
-ONLY_QUESTIONS = ("--judge", "detector=none", "--judge", "depth=none", "--judge", "scorer=none")
+ONLY_QUESTIONS = ("judges.detector=none", "judges.depth=none", "judges.scorer=none")
 
 
 class Fixed(PixelQuestioner):
@@ -64,8 +64,8 @@ def test_all_that_is_wrong_with_a_folder_is_named_and_counted_and_nothing_of_it_
     monkeypatch, capsys, tmp_path
 ):
     pictures, judge = spoilt_geneval(tmp_path / "pictures"), f"detector={PIXEL}"
-    arguments = ("--images", pictures, "--benchmark", "geneval", "--prompts", prompt_file(tmp_path), "--judge", judge)
-    given = (*arguments, "--judge", "detector.raises=true", *NO_COLOURS, "--out", tmp_path / "out")
+    arguments = (f"images={pictures}", "geneval", f"prompts={prompt_file(tmp_path)}", f"judges.{judge}")
+    given = (*arguments, "judges.detector.raises=true", *NO_COLOURS, "--out", tmp_path / "out")
     summary = evaluated(monkeypatch, capsys, *given)
     # prompts are one of each task: 1, 1 of three, 2 of three, 1, 1 of three, 2 of four
     assert summary["score"] == pytest.approx((1 + 1 + 2 / 3 + 1 + 1 + 1 / 2) / 6)
@@ -89,11 +89,11 @@ def test_a_judge_that_fails_too_often_stops_the_run_in_one_line_and_goes_on_wher
     monkeypatch, capsys, tmp_path
 ):
     values = (BROKEN, 1, 1, 1, 1, BROKEN)  # pictures 0 and 3 of two prompts: 4 of 24, and 2 are allowed
-    given = ("--images", official(tmp_path / "pictures", values), "--benchmark", "geneval", "--out", tmp_path / "out")
-    given = (*given, "--prompts", prompt_file(tmp_path), "--judge", f"detector={PIXEL}", *NO_COLOURS)
+    given = (f"images={official(tmp_path / 'pictures', values)}", "geneval", "--out", tmp_path / "out")
+    given = (*given, f"prompts={prompt_file(tmp_path)}", f"judges.detector={PIXEL}", *NO_COLOURS)
     said = evaluated(monkeypatch, capsys, *given, code=2)
     assert "geneval[pixel:pixel-detector] gave no verdict on 4 of 24 pictures" in said and len(said.splitlines()) == 1
-    summary = evaluated(monkeypatch, capsys, *given, "--max-no-verdict-frac", 0.2)
+    summary = evaluated(monkeypatch, capsys, *given, "max_no_verdict_frac=0.2")
     assert (summary["score"], summary["pictures"], summary["no_verdict"]) == (1, 20, 4)
 
 
@@ -125,9 +125,9 @@ def test_grids_that_are_absent_or_no_grids_are_named_and_fixed_mode_refuses_the_
 ):
     table = dpg_table(tmp_path)
     grids = dpg_grids(tmp_path / "grids", DpgBench(mode="fixed").prompts(table))
-    given = ("--images", grids, "--benchmark", "dpg", "--prompts", table, "--judge", f"questioner={QUESTIONER}")
-    given = (*given, "--max-no-verdict-frac", 0.4, "--out", tmp_path / "out")
-    said = evaluated(monkeypatch, capsys, *given, "--set", "mode=fixed", code=2)
+    given = (f"images={grids}", "dpg", f"prompts={table}", f"judges.questioner={QUESTIONER}")
+    given = (*given, "max_no_verdict_frac=0.4", "--out", tmp_path / "out")
+    said = evaluated(monkeypatch, capsys, *given, "settings.mode=fixed", code=2)
     assert "4 pictures of 1 items are missing (d), which mode=fixed refuses" in said and len(said.splitlines()) == 1
     summary = evaluated(monkeypatch, capsys, *given)
     # the table's first row is skipped, and with it a, of which the second question then has no parent; b alone is scored
@@ -141,7 +141,7 @@ def test_grids_that_are_absent_or_no_grids_are_named_and_fixed_mode_refuses_the_
     )
     assert "c.png: 18×16 pixels are not a 2×2 grid of equal squares" in notes
     (grids / "d.png").write_bytes((grids / "a.png").read_bytes())
-    fixed = evaluated(monkeypatch, capsys, *given, "--set", "mode=fixed")
+    fixed = evaluated(monkeypatch, capsys, *given, "settings.mode=fixed")
     # a and d: 3 of 4; b: 3 of 3; c: no verdict. The overall is the mean over items
     assert fixed["score"] == pytest.approx((0.75 + 0.75 + 1) / 3)
     assert (fixed["pictures"], fixed["no_verdict"]) == (11, 5)
@@ -163,13 +163,11 @@ def test_samples_that_are_absent_or_nobodys_or_break_the_judge_are_named(monkeyp
     samples = layout / "color" / "samples"
     (samples / "a green dog_000003.png").unlink()
     (samples / "a blue dog_000006.png").write_bytes(to_png(picture(100)))
-    given = ("--images", layout, "--benchmark", "compbench", "--prompts", data, "--samples", 2, *ONLY_QUESTIONS)
+    given = (f"images={layout}", "compbench", f"prompts={data}", "samples=2", *ONLY_QUESTIONS)
     given = (
         *given,
-        "--judge",
-        f"questioner={SAYS}",
-        "--set",
-        f"chunks={tmp_path / 'chunks.jsonl'}",
+        f"judges.questioner={SAYS}",
+        f"settings.chunks={tmp_path / 'chunks.jsonl'}",
         "--out",
         tmp_path / "out",
     )
@@ -188,9 +186,9 @@ def test_samples_that_are_absent_or_nobodys_or_break_the_judge_are_named(monkeyp
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--judge", f"questioner={SAYS}", "--set", "chunks=chunks.jsonl"), "chunks.jsonl has no row for prompt 'a n"),
-        (("--judge", f"questioner={SAYS}", "--set", "chunks=absent.jsonl"), "absent.jsonl"),
-        (("--judge", "questioner=none", "--set", "chunks=chunks.jsonl"), "these prompts need a questioner"),
+        ((f"judges.questioner={SAYS}", "settings.chunks=chunks.jsonl"), "chunks.jsonl has no row for prompt 'a n"),
+        ((f"judges.questioner={SAYS}", "settings.chunks=absent.jsonl"), "absent.jsonl"),
+        (("judges.questioner=none", "settings.chunks=chunks.jsonl"), "these prompts need a questioner"),
     ],
 )
 def test_what_compbench_lacks_is_said_before_a_checkpoint_is_opened(monkeypatch, capsys, tmp_path, arguments, says):
@@ -198,7 +196,7 @@ def test_what_compbench_lacks_is_said_before_a_checkpoint_is_opened(monkeypatch,
     data = compbench_prompts(tmp_path)
     if "no row" in says:
         (data / "color_val.txt").write_text("a red dog\na new dog")
-    given = ("nowhere", "--benchmark", "compbench", "--prompts", "data", "--out", "out", *ONLY_QUESTIONS, *arguments)
+    given = ("nowhere", "compbench", "prompts=data", "--out", "out", *ONLY_QUESTIONS, *arguments)
     said = evaluated(monkeypatch, capsys, *given, code=2)
     assert says in said and len(said.splitlines()) == 1 and not (tmp_path / "out").exists()
 
@@ -207,7 +205,7 @@ def test_what_compbench_lacks_is_said_before_a_checkpoint_is_opened(monkeypatch,
 def test_a_benchmark_says_which_judge_it_cannot_do_without(name):
     class_ = benchmark_class(name)
     role = next(iter(class_.roles))
-    with pytest.raises(UserError, match=rf"{name} needs a judge of '{role}'.*--judge {role}=NAME"):
+    with pytest.raises(UserError, match=rf"{name} needs a judge of '{role}'.*judges.{role}=NAME"):
         class_().check_prompts(DOGS)
 
 
@@ -226,6 +224,6 @@ def test_a_table_that_ends_in_the_middle_of_a_line_is_named(monkeypatch, capsys,
     table = dpg_table(tmp_path)
     grids = dpg_grids(tmp_path / "grids", DpgBench(mode="fixed").prompts(table))
     table.write_bytes(table.read_bytes()[:-30])
-    given = ("--images", grids, "--benchmark", "dpg", "--prompts", table, "--judge", f"questioner={QUESTIONER}")
+    given = (f"images={grids}", "dpg", f"prompts={table}", f"judges.questioner={QUESTIONER}")
     said = evaluated(monkeypatch, capsys, *given, code=2)
     assert "dpg_bench.csv line 9 has too few columns" in said and len(said.splitlines()) == 1

@@ -262,7 +262,7 @@ def judge_name(judge: object) -> str:
 def require_judge(name: str, role: str, judge: object) -> None:
     """Raise UserError if the judge of a role is absent."""
     if judge is None:
-        raise UserError(f"{name} needs a judge of {role!r}, and there is none. Name one: --judge {role}=NAME.")
+        raise UserError(f"{name} needs a judge of {role!r}, and there is none. Name one: judges.{role}=NAME.")
 
 
 def judge_facts(judge: object) -> JsonObject:

@@ -32,7 +32,7 @@ def write_or_check_settings(
         key = changed[0]
         raise UserError(
             f"{path.parent} holds an evaluation with {key}={before.get(key)!r}, not {new[key]!r}. "
-            "Choose another --out, or remove this folder."
+            "Choose another out=, or remove this folder."
         )
 
 

@@ -4,6 +4,7 @@ Verbs import what they need when they run, so that `--help` answers at once.
 """
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -15,41 +16,61 @@ from thinkdraw.cli.evaluate.verb import evaluate
 from thinkdraw.cli.evidence import evidence
 from thinkdraw.cli.explain import explain
 from thinkdraw.cli.generate import generate
+from thinkdraw.cli.grammar.verb_group import Verb, VerbGroup
 from thinkdraw.cli.listing import list_
 from thinkdraw.cli.plan import plan
 from thinkdraw.cli.prompts.verbs import prompts_app
 from thinkdraw.cli.quickstart import quickstart
 from thinkdraw.cli.report import report
-from thinkdraw.cli.sample import sample
-from thinkdraw.cli.score import score
 from thinkdraw.cli.serve import serve
-from thinkdraw.cli.store.verbs import store
+from thinkdraw.cli.store.sample import sample
+from thinkdraw.cli.store.score import score
+from thinkdraw.cli.store.verbs import store_app
 from thinkdraw.cli.sweep import sweep
 from thinkdraw.cli.train import train
 from thinkdraw.errors import UserError, printable, refuse_several_processes
-from thinkdraw.runtime.endpoints import mask_secrets
 
 app = typer.Typer(
+    cls=VerbGroup,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    help="Train image generators that think before they draw. Start with [bold]thinkdraw quickstart[/bold].",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Train image generators that think before they draw. Start with: thinkdraw quickstart. "
+    "Settings are key=value everywhere: thinkdraw VERB TARGET… key=value….",
 )
 
-for verb in (quickstart, evidence, train, generate):
-    app.command()(verb)
-app.command(name="eval")(evaluate)
-for verb in (thoughts, check, report, sweep, compare, sample, score, store, plan, serve):
-    app.command()(verb)
-app.add_typer(prompts_app, name="prompts")
-app.add_typer(corpus_app, name="corpus")
-app.command(name="list")(list_)
-app.command()(explain)
+# Panel of the help page → its verbs, in the order of a project.
+VERBS = {
+    "Start": {"quickstart": quickstart, "generate": generate, "list": list_, "explain": explain, "check": check},
+    "Train": {"train": train, "sweep": sweep, "plan": plan, "evidence": evidence},
+    "Sample and judge": {"sample": sample, "score": score, "store": store_app, "serve": serve},
+    "Evaluate": {"eval": evaluate, "compare": compare, "thoughts": thoughts, "report": report},
+    "Data": {"prompts": prompts_app, "corpus": corpus_app},
+}
+for panel, verbs in VERBS.items():
+    for name, verb in verbs.items():
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=name, rich_help_panel=panel)
+        else:
+            app.command(name=name, cls=Verb, rich_help_panel=panel)(verb)
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        from thinkdraw import __version__
+
+        print(f"thinkdraw {__version__}")
+        raise typer.Exit
 
 
 @app.callback()
-def before_any_verb(context: typer.Context) -> None:
+def before_any_verb(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
     """Refuse several processes for all verbs but `train`, which divides its work."""
     if context.invoked_subcommand != "train":
         refuse_several_processes(f"thinkdraw {context.invoked_subcommand}")
@@ -63,5 +84,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
+        from thinkdraw.runtime.endpoints import mask_secrets
+
         print(f"thinkdraw: {printable(mask_secrets(str(error)))}", file=sys.stderr)
         sys.exit(2)

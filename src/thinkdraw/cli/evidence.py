@@ -1,19 +1,31 @@
 """`thinkdraw evidence`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from thinkdraw.cli.grammar.options import DryRun, Out
+
 
 def evidence(
-    out: Annotated[Path, typer.Option(help="Folder of the runs; finished ones are kept.")] = Path("runs/evidence"),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE…", help="Settings: evaluation.prompts=96, grpo=[max_steps=40]."),
+    ] = None,
+    out: Out = None,
+    dry_run: DryRun = False,
 ) -> None:
-    """The controls behind the quickstart's claim: a second seed, SFT for RL's seconds, RL from lab-judge alone, RL without thoughts.
+    """Run the controls behind the quickstart's claim.
 
-    Takes one to two hours on two cores. Example: thinkdraw evidence
+    A second seed, SFT for RL's seconds, RL from lab-judge alone, RL without thoughts. It takes one to two hours on two cores;
+    finished runs are kept.
+
+    Example: thinkdraw evidence
     """
-    from thinkdraw.studies import evidence as recipe
+    from thinkdraw.cli.grammar.reading import print_config, read
+    from thinkdraw.studies.evidence import EvidenceConfig, run
 
-    folder = recipe.run(recipe.EvidenceConfig(out=out))
-    print((folder / "table.md").read_text(encoding="utf-8"))
+    config = read(EvidenceConfig, words, (), {"out": out})
+    if dry_run:
+        return print_config(config)
+    print((run(config) / "table.md").read_text(encoding="utf-8"))

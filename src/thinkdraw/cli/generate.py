@@ -1,58 +1,60 @@
 """`thinkdraw generate`."""
 
 import os
-from pathlib import Path
+import sys
 from typing import Annotated
 
 import typer
 
-from thinkdraw.cli.grammar.options import AsJson, Checkpoint
+from thinkdraw.cli.grammar.completion import checkpoints
+from thinkdraw.cli.grammar.options import AsJson, DryRun, Out
 from thinkdraw.cli.grammar.printing import print_rows
-from thinkdraw.errors import printable
+from thinkdraw.errors import UserError, printable
 
 
 def generate(
-    ckpt: Checkpoint,
-    prompt: Annotated[list[str], typer.Option("--prompt", "-p", help="What to draw; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("pictures"),
-    samples: Annotated[int, typer.Option(min=1, help="Pictures per prompt.")] = 4,
-    thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
-    guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, max=1 << 62)] = 0,
-    device: Annotated[str, typer.Option()] = "auto",
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CHECKPOINT KEY=VALUE…",
+            help="Checkpoint folder, run folder (its best one), Hugging Face id, or lab; then settings: samples=4, thought=off, "
+            "guidance_scale=5, seed=1.",
+            autocompletion=checkpoints,
+        ),
+    ] = None,
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", "-p", metavar="TEXT", help="What to draw; may be given several times."),
+    ] = None,
+    out: Out = None,
     json_: AsJson = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Draw prompts: PNG files, a contact sheet, and the thoughts.
 
-    Example: thinkdraw generate lab -p "a photo of a red circle left of a blue star"
-    """
-    from thinkdraw.api import load_policy, rollout
-    from thinkdraw.images import contact_sheet, to_png
-    from thinkdraw.runtime.device import pick_device
-    from thinkdraw.runtime.files import atomic_write_bytes, only_writer
+    Example: thinkdraw generate runs/quickstart/grpo -p "a photo of a red circle and a blue star" samples=8
+    """  # fmt: skip
+    from thinkdraw.cli.grammar.reading import print_config, read
+    from thinkdraw.studies.generate import GenerateConfig, run, unknown_words
 
-    prompt = [_argument_text(text) for text in prompt]
-    policy = load_policy(ckpt, device=str(pick_device(device)))
-    rollouts = rollout(
-        policy, prompt, group_size=samples, seed=seed, thought=thought, guidance_scale=guidance_scale, temperature=temperature
-    )  # fmt: skip
-    assert rollouts.pictures is not None
-    pictures = rollouts.pictures.cpu().numpy()
-    rows = []
-    with only_writer(out):
-        for index, picture in enumerate(pictures):
-            path = out / f"{index // samples:05d}_{index % samples}.png"
-            atomic_write_bytes(path, to_png(picture))
-            rows.append(
-                {"prompt": rollouts.prompts[index].text, "thought": rollouts.thoughts[index], "file": str(path)}
-            )
-        atomic_write_bytes(out / "sheet.png", to_png(contact_sheet(pictures, samples)))
+    texts = [_argument_text(text) for text in prompt or []]
+    if not texts and not any(word.startswith("prompts") for word in words or ()):
+        raise UserError('there is nothing to draw. Add a prompt: -p "a photo of a red circle"')
+    config = read(GenerateConfig, words, ("policy",), {"prompts": texts or None, "out": out})
+    if dry_run:
+        return print_config(config)
+    if unknown := unknown_words(config.policy, config.prompts):
+        print(
+            f"thinkdraw: {config.policy} never read {', '.join(map(printable, unknown))} and will draw something else. "
+            "It knows shapes and colours: a photo of two red circles.",
+            file=sys.stderr,
+        )
+    rows = run(config)
     print_rows(rows, json_)
 
 
 def _argument_text(text: str) -> str:
-    """What was typed, which is UTF-8, also under a locale in which Python did not read it as such."""
+    """Decode typed text as UTF-8, also where the locale made Python read it otherwise."""
     from thinkdraw.data.text_files import check_text
 
     return check_text(os.fsencode(text).decode("utf-8", "surrogateescape"), f"prompt {printable(text)[:80]!r}")

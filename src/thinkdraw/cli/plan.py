@@ -1,50 +1,69 @@
 """`thinkdraw plan`."""
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from thinkdraw.cli.grammar.completion import configs
+from thinkdraw.cli.grammar.options import AsJson, DryRun
+
+if TYPE_CHECKING:
+    from thinkdraw.planning.plan import Plan
+
 
 def plan(
-    config: Annotated[str, typer.Argument(help="A shipped configuration of recipe grpo or sft, or a YAML file.")],
-    override: Annotated[
-        list[str] | None, typer.Argument(help="key.sub=value, for instance policy=janus-pro-7b or group_size=16.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG KEY=VALUE…",
+            help="A shipped configuration of recipe grpo or sft, or a YAML file; then gpu=a100-80, gpus=8, prompt_tokens=60, and "
+            "settings of the recipe: group_size=16.",
+            autocompletion=configs,
+        ),
     ] = None,
-    gpu: Annotated[str, typer.Option(help="a100-40, a100-80, h100, h100-pcie, h200, l4, l40s or rtx4090.")] = "h100",
-    gpus: Annotated[int, typer.Option(min=1, help="How many, one process on each.")] = 1,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a prompt, with the form around it.")] = 40,
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")] = False,
+    json_: AsJson = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """What a configuration will need: memory and seconds per step, and what to change where it does not fit.
+    """Say what a configuration will need: memory, seconds, and what makes it fit.
 
-    Example: thinkdraw plan janus_pro_7b_grpo policy=janus-pro-7b --gpu a100-80 --gpus 8
+    Example: thinkdraw plan janus_pro_7b_grpo policy=janus-pro-7b gpu=a100-80 gpus=8
     """
-    from thinkdraw.planning import plan as recipe
-    from thinkdraw.recipes.catalog import read_config
+    from thinkdraw.cli.grammar.reading import named_config, print_config, split
+    from thinkdraw.config import load_config
+    from thinkdraw.planning import plan as planner
 
-    resolved: Any = read_config(config, override or [])
-    found = recipe.plan(resolved, gpu, gpus, prompt_tokens)
-    words = recipe.advice(resolved, found, prompt_tokens)
+    names, settings = split(words)
+    ours = [text for text in settings if text.partition("=")[0].strip() in planner.PlanConfig.model_fields]
+    about = load_config(planner.PlanConfig, None, ours)
+    theirs = [text for text in settings if text not in ours]
+    config = named_config([*names, *theirs], None, "thinkdraw plan lab_grpo")
+    if dry_run:
+        print_config(about)
+        return print_config(config)
+    needs = planner.plan(config, about.gpu, about.gpus, about.prompt_tokens)
+    assert isinstance(config, planner.GrpoConfig | planner.SftConfig)  # `plan` refuses all others
+    advice = planner.advice(config, needs, about.prompt_tokens)
     if json_:
-        print(json.dumps(recipe.as_dict(found, words), indent=2))
+        print(json.dumps(planner.as_dict(needs, advice), indent=2))
         return
-    for name, parts in (("sampling", found.sampling), ("learning", found.learning), ("saving", found.saving)):
-        if parts:
+    _print_plan(needs)
+    print(advice)
+
+
+def _print_plan(needs: "Plan") -> None:
+    for name, sizes in (("sampling", needs.sampling), ("learning", needs.learning), ("saving", needs.saving)):
+        if sizes:
             print(f"{name}, GB per GPU")
-            for part, size in [*parts.items(), ("sum", sum(parts.values()))]:
-                print(f"  {part:24} {size / 1e9:8.1f}")
-    if found.rollouts:
-        print(f"rollouts per GPU: {found.rollouts}, drawn {found.at_once} at a time")
-    if found.uncounted:
-        print(f"not counted, for their weights are not on this machine: judges {', '.join(found.uncounted)}")
-    if not found.fits:
-        print(words)
+            for what, size in [*sizes.items(), ("sum", sum(sizes.values()))]:
+                print(f"  {what:24} {size / 1e9:8.1f}")
+    if needs.rollouts:
+        print(f"rollouts per GPU: {needs.rollouts}, drawn {needs.at_once} at a time")
+    if needs.uncounted:
+        print(f"not counted, for their weights are not on this machine: judges {', '.join(needs.uncounted)}")
+    if not needs.fits:
         return
-    seconds = found.seconds_sampling + found.seconds_learning
-    print(
-        f"seconds per phase: {found.seconds_sampling:.1f} sampling + {found.seconds_learning:.1f} learning = {seconds:.1f}"
-    )
-    if found.rollouts:
-        print(f"rollouts per second and GPU: {found.rollouts / seconds:.2f}, judges not counted")
-    print(words)
+    sampling, learning = needs.seconds_sampling, needs.seconds_learning
+    print(f"seconds per phase: {sampling:.1f} sampling + {learning:.1f} learning = {sampling + learning:.1f}")
+    if needs.rollouts:
+        print(f"rollouts per second and GPU: {needs.rollouts / (sampling + learning):.2f}, judges not counted")

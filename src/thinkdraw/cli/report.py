@@ -5,17 +5,27 @@ from typing import Annotated
 
 import typer
 
+from thinkdraw.cli.grammar.completion import paths
+
 
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder or the quickstart's folder.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN", help="A run folder or the quickstart's folder; then out=FILE.", autocompletion=paths
+        ),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Where to write; report.html in the run folder if not given.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="FILE", help="Where to write; report.html in the run folder if not given."),
     ] = None,
 ) -> None:
     """Write a run's report: one self-contained HTML page.
 
     Example: thinkdraw report runs/quickstart
     """
-    from thinkdraw.report import write_report
+    from thinkdraw.cli.grammar.reading import read
+    from thinkdraw.report import ReportConfig, write_report
 
-    print(write_report(run, out))
+    config = read(ReportConfig, words, ("run",), {"out": out})
+    print(write_report(config.run, config.out))

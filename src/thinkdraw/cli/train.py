@@ -4,24 +4,32 @@ from typing import Annotated
 
 import typer
 
+from thinkdraw.cli.grammar.completion import configs
+from thinkdraw.cli.grammar.options import DryRun, Out
+
 
 def train(
-    config: Annotated[
-        str, typer.Argument(help="Name of a shipped configuration (`thinkdraw list configs`) or a YAML file.")
-    ],
-    override: Annotated[
-        list[str] | None, typer.Argument(help="key.sub=value, for instance optimiser.learning_rate=2e-5.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG KEY=VALUE…",
+            help="Name of `thinkdraw list configs`, or a YAML file; then settings: group_size=16, optimiser.learning_rate=2e-5.",
+            autocompletion=configs,
+        ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the resolved configuration, explained, and stop.")
-    ] = False,
+    out: Out = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Run a recipe: sft, grpo, preference, rejection, iterate, pretrain ….
 
-    Example: thinkdraw train lab_grpo out=runs/mine group_size=16
-    """
-    from thinkdraw.recipes.catalog import read_config, run_config
-    from thinkdraw.settings.commented import commented_yaml
+    A run that was stopped goes on; `thinkdraw explain KEY` says what a setting does.
 
-    resolved = read_config(config, override or [])
-    print(commented_yaml(resolved), end="") if dry_run else print(f"run folder: {run_config(resolved)}")
+    Example: thinkdraw train lab_grpo policy=runs/quickstart/sft -o runs/mine group_size=16
+    """
+    from thinkdraw.cli.grammar.reading import named_config, print_config
+    from thinkdraw.recipes.catalog import run_config
+
+    config = named_config(words, out, "thinkdraw train lab_grpo")
+    if dry_run:
+        return print_config(config)
+    print(f"run folder: {run_config(config)}")

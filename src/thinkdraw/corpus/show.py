@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import Field
 
+from thinkdraw.config import StrictModel
 from thinkdraw.corpus.stats import check_corpus
 from thinkdraw.data.corpus_rows import COLUMNS, flatten_texts, parse_cell, read_rows, shards_of
 from thinkdraw.data.picture_bytes import bytes_of
@@ -15,6 +17,15 @@ from thinkdraw.runtime.files import atomic_write_bytes
 from thinkdraw.runtime.json_types import JsonObject
 
 MAX_SIDE = 320
+
+
+class ShowConfig(StrictModel):
+    """Which rows of a corpus are shown, and where."""
+
+    folder: Path = Field(description="A corpus folder, or a .parquet file of one.")
+    out: Path | None = Field(default=None, description="The page; null is sample.html in the corpus's folder.")
+    count: int = Field(default=40, ge=1, description="Rows on the page, chosen at random; each adds about 10 kB.")
+    seed: int = Field(default=0, ge=0, description="Another seed chooses other rows.")
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from thinkdraw.config import StrictModel
 from thinkdraw.data.corpus_rows import read_rows, shards_of
 from thinkdraw.data.picture_bytes import bytes_of, centre_crop
 from thinkdraw.errors import UserError
@@ -24,6 +26,20 @@ TOKENS = "tokens"
 CROP = "centre square, bicubic"
 HASHES = "shard_hashes.jsonl"
 _NOTES = "notes"
+
+
+class TokeniseConfig(StrictModel):
+    """Which corpus is turned into image tokens, and by which checkpoint."""
+
+    folder: Path = Field(description="The corpus folder; tokens are kept beside its shards.")
+    policy: str = Field(
+        default="lab",
+        description="Checkpoint whose picture tokenizer is used: folder, run folder, Hugging Face id, or `lab`.",
+    )
+    device: str = Field(default="auto", description="Where to compute: auto (a GPU if there is one), cpu, cuda or mps.")
+    pictures: PictureReaderConfig = Field(
+        default=PictureReaderConfig(), description="How picture files are read; SFT must read them in the same way."
+    )
 
 
 @dataclass(frozen=True)

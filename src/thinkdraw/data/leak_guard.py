@@ -9,7 +9,11 @@ import re
 import unicodedata
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
 from thinkdraw.data.near_copies import find_near_copies
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.json_types import JsonMapping
@@ -24,6 +28,13 @@ _CARRIER = re.compile(r"^(?:(?:photo|photograph|picture|image) (?:of|with) |ther
 # Two ways to say one thing: clauses are compared with the relation on the right.
 _INVERSE = {"right of": "left of", "below": "above", "behind": "in front of"}
 _SYMMETRIC = {"next to", "near"}
+
+
+class LeakConfig(StrictModel):
+    """Which prompts are looked for in which test sets."""
+
+    train: Path = Field(description="The prompts to train on: a prompt file, or a folder with one.")
+    against: list[Path] = Field(min_length=1, description="Test sets, whose prompts must not be among them.")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.planning.judges import judges_on_the_gpu
 from thinkdraw.planning.memory import Load, Parts, learning, sampling, sampling_row, saving
@@ -26,6 +29,18 @@ CHANGES: dict[str, tuple[str, Any]] = {
     "optimiser.offload=true": ("optimiser.offload", True),
     "lora={rank: 16}": ("lora", LoraSettings.model_validate({"rank": 16})),
 }
+
+
+class PlanConfig(StrictModel):
+    """The machine that a configuration is planned for."""
+
+    gpu: str = Field(
+        default="h100", description="Its model: a100-40, a100-80, h100, h100-pcie, h200, l4, l40s or rtx4090."
+    )
+    gpus: int = Field(default=1, ge=1, description="How many of them; each runs one process.")
+    prompt_tokens: int = Field(
+        default=40, ge=1, description="Length of a prompt with the chat form around it; longer ones need more memory."
+    )
 
 
 @dataclass(frozen=True)

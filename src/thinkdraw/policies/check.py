@@ -6,10 +6,12 @@ nothing is assumed about how it was made.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
+from thinkdraw.config import StrictModel
 from thinkdraw.types import CheckItem, Policy, Prompt, Rollouts, Sampling
 
 GUIDANCE = (0.0, 1.0, 5.0)
@@ -29,6 +31,17 @@ def fp32_limit(sampling: Sampling) -> float:
     """
     s, t = sampling.guidance_scale, sampling.temperature
     return 1e-4 * max(1.0, (abs(s) + abs(s - 1)) / t / 5)
+
+
+class CheckConfig(StrictModel):
+    """Which checkpoint is checked, and where."""
+
+    policy: str = Field(description="Checkpoint folder, run folder (its best checkpoint), Hugging Face id, or `lab`.")
+    device: str = Field(default="auto", description="Where to compute: auto (a GPU if there is one), cpu, cuda or mps.")
+    precision: Literal["fp32", "bf16"] = Field(
+        default="fp32",
+        description="Of the forward pass: fp32 shows an error of the code, bf16 how far rounding alone takes the two apart.",
+    )
 
 
 @dataclass(frozen=True)

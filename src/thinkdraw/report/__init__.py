@@ -2,11 +2,21 @@
 
 from pathlib import Path
 
+from pydantic import Field
+
+from thinkdraw.config import StrictModel
 from thinkdraw.report.collect import collect
 from thinkdraw.report.page import render
 from thinkdraw.runtime.files import atomic_write_bytes
 
-__all__ = ["write_report"]
+__all__ = ["ReportConfig", "write_report"]
+
+
+class ReportConfig(StrictModel):
+    """Which run is reported, and where."""
+
+    run: Path = Field(description="A run folder, or a folder of runs such as the quickstart's.")
+    out: Path | None = Field(default=None, description="The page; null is report.html in the run folder.")
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:

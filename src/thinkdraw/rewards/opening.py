@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import nn
 
 from thinkdraw.config import StrictModel
@@ -38,6 +38,12 @@ class RewardSettings(StrictModel):
     settings: dict[str, Any] = Field(
         default={}, description="What the reward is made with; `thinkdraw explain reward.NAME` lists its settings."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: object) -> object:
+        """Take a bare name for a reward without settings: `[lab-detector, lab-judge]`."""
+        return {"name": value} if isinstance(value, str) else value
 
 
 def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Reward:

@@ -4,13 +4,30 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from pydantic import Field
 from torch import Tensor
 
+from thinkdraw.config import StrictModel
 from thinkdraw.images import to_png
 from thinkdraw.rollouts import arrow, rows
 from thinkdraw.rollouts.shards import StoredShard
 from thinkdraw.rollouts.store import RolloutStore
 from thinkdraw.runtime.files import atomic_file, atomic_write_bytes
+
+
+class ExportConfig(StrictModel):
+    """Which store is written as one file, and with what."""
+
+    store: Path = Field(description="The folder of the rollout store.")
+    out: Path = Field(description="Folder of rollouts.parquet and of the pictures, in png/.")
+    png: bool = Field(default=False, description="Decode the pictures, one PNG for each row: seconds for each hundred.")
+    jsonl: bool = Field(default=False, description="Write rollouts.jsonl in place of parquet: larger, and readable.")
+    policy: str | None = Field(
+        default=None, description="Checkpoint that decodes the pictures; null is the one that drew them."
+    )
+    skip_damaged: bool = Field(
+        default=False, description="Leave damaged shards out; otherwise the first one ends the export."
+    )
 
 
 def export(

@@ -58,10 +58,40 @@ _OTHERS = {
         "thinkdraw score STORE REWARD",
     ),
     "eval": Target(
-        "thinkdraw.studies.evaluate_open",
-        "EvaluateConfig",
+        "thinkdraw.studies.evaluate_import",
+        "EvalConfig",
         "Judge a checkpoint, or finished pictures, on benchmarks.",
         "thinkdraw eval CHECKPOINT BENCHMARK",
+    ),
+    "generate": Target(
+        "thinkdraw.studies.generate",
+        "GenerateConfig",
+        "Draw prompts: PNG files, a contact sheet, and the thoughts.",
+        "thinkdraw generate CHECKPOINT -p TEXT",
+    ),
+    "thoughts": Target(
+        "thinkdraw.studies.thoughts",
+        "ThoughtsConfig",
+        "Measure whether thoughts matter for the pictures.",
+        "thinkdraw thoughts CHECKPOINT",
+    ),
+    "check": Target(
+        "thinkdraw.policies.check",
+        "CheckConfig",
+        "Check that a checkpoint's sampler agrees with its trainer.",
+        "thinkdraw check CHECKPOINT",
+    ),
+    "plan": Target(
+        "thinkdraw.planning.plan",
+        "PlanConfig",
+        "The machine that a configuration is planned for.",
+        "thinkdraw plan CONFIG",
+    ),
+    "export": Target(
+        "thinkdraw.rollouts.export",
+        "ExportConfig",
+        "Write all of a rollout store as one flat file.",
+        "thinkdraw store export STORE",
     ),
     "compare": Target(
         "thinkdraw.studies.compare",

@@ -1,6 +1,6 @@
 """Benchmarks from a checkpoint or from pictures that anything drew: draw, judge, add up, and keep what makes it repeatable.
 
-    thinkdraw eval runs/quickstart/grpo --benchmark geneval --prompts benchmarks/geneval
+    thinkdraw eval runs/quickstart/grpo geneval prompts=benchmarks/geneval
 
 OUT/<benchmark>/ holds the drawing (drawing.json, drawn.jsonl, pictures/) and, per judge, a folder with settings.json,
 results.jsonl, summary.json and, in official/, the original scorer's result files. All of it goes on where it was stopped.
@@ -62,9 +62,11 @@ def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation
     Raises UserError for whatever is wrong with prompts, judges or checkpoint before the first picture is drawn.
     """
     if (config.policy is None) == (config.images is None):
-        raise UserError("give a checkpoint that draws the pictures, or --images with a folder of them: one of the two.")
+        raise UserError(
+            "give a checkpoint that draws the pictures, or images=FOLDER with finished ones: one of the two."
+        )
     if config.images is not None and not config.images.is_dir():
-        raise UserError(f"--images {config.images} is not a folder. Give the folder of an official layout.")
+        raise UserError(f"images={config.images} is not a folder. Give the folder of an official layout.")
     asked = [ask(name, config) for name in config.benchmarks]
     if config.images is not None:
         return [_from_images(config, a) for a in asked]

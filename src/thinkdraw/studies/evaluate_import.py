@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from thinkdraw.benchmarks import load_benchmark
 from thinkdraw.benchmarks.base import Benchmark, HasColumns, Row, null_for_nan, verdicts_by_prompt
 from thinkdraw.benchmarks.crossed import differences
@@ -19,7 +21,21 @@ from thinkdraw.runtime.files import atomic_write_text
 from thinkdraw.runtime.formats.sealed import read_sealed, seal_line, write_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.studies.evaluate import Evaluation
-from thinkdraw.studies.evaluate_open import LAB_SUITES, LabSuite, prompt_path
+from thinkdraw.studies.evaluate_open import LAB_SUITES, EvaluateConfig, LabSuite, prompt_path
+
+
+class EvalConfig(EvaluateConfig):
+    """What `thinkdraw eval` takes: an evaluation, an original scorer's file, or two evaluations to compare."""
+
+    benchmarks: list[str] = Field(
+        default=["lab-geneval"], min_length=1, description="Names of `thinkdraw list benchmarks`, or pkg.mod:Class."
+    )
+    import_official: Path | None = Field(
+        default=None, description="The original scorer's result file, read in place of drawing and judging."
+    )
+    compare: tuple[Path, Path] | None = Field(
+        default=None, description="Folders A and B of two evaluations: the paired difference A − B; nothing is drawn."
+    )
 
 
 def import_official(
@@ -32,7 +48,7 @@ def import_official(
     where nothing in the file says that another judge wrote it. Raises UserError for a file that is not of the form.
     """
     if not file.exists():
-        raise UserError(f"--import-official {file} is not there. Give the original scorer's result file.")
+        raise UserError(f"import_official={file} is not there. Give the original scorer's result file.")
     benchmark = load_benchmark(name, **(settings or {}))
     path = prompt_path(benchmark, prompts) if prompts else None
     read = benchmark.prompts(path) if path else None

@@ -13,6 +13,7 @@ from thinkdraw.benchmarks import benchmark_class, load_benchmark
 from thinkdraw.benchmarks.base import Benchmark, ChecksPrompts, judge_facts
 from thinkdraw.benchmarks.compbench.lab import LabAsker
 from thinkdraw.benchmarks.dpg.lab import with_categories
+from thinkdraw.benchmarks.lab.benchmark import Split
 from thinkdraw.benchmarks.settings import git_hash_of, sha256_of_prompts
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
@@ -197,22 +198,30 @@ def prompt_path(benchmark: Any, given: Path | None, several: bool = False) -> Pa
     root = given or (Path(os.environ[PROMPTS_VARIABLE]) if PROMPTS_VARIABLE in os.environ else None)
     if root is None:
         raise UserError(
-            f"{benchmark.name} needs its official prompts: give --prompts PATH, or set {PROMPTS_VARIABLE} to a folder "
+            f"{benchmark.name} needs its official prompts: give prompts=PATH, or set {PROMPTS_VARIABLE} to a folder "
             f"that holds {benchmark.folder}/."
         )
     if not root.exists() or (several and root.is_file()):
-        raise UserError(f"--prompts {root} is not {'a folder with one folder per benchmark' if several else 'there'}.")
+        raise UserError(f"prompts={root} is not {'a folder with one folder per benchmark' if several else 'there'}.")
     path = root / benchmark.folder if (root / benchmark.folder).is_dir() else root
     file = path / benchmark.prompt_file if path.is_dir() and benchmark.prompt_file else path
     if not file.exists():
-        raise UserError(f"{benchmark.name}: {path} holds no {benchmark.prompt_file}. Give --prompts the file itself.")
+        raise UserError(
+            f"{benchmark.name}: {path} holds no {benchmark.prompt_file}. Give the file itself: prompts=FILE."
+        )
     return file
+
+
+def lab_split(name: str) -> Split:
+    """Return a split of the lab by its name. Raises UserError."""
+    if name not in ("test", "ood", "validation"):
+        raise UserError(f"split={name!r}: one of test, ood, validation.")
+    return name
 
 
 def lab_prompts(name: str, split: str, count: int) -> list[Prompt]:
     """Prompts of a lab family, by its benchmark name."""
-    if split not in ("test", "ood", "validation"):
-        raise UserError(f"split={split!r}: one of test, ood, validation.")
+    split = lab_split(split)
     family = family_of(name)
     if family is None:
         raise UserError(f"{name!r} is no benchmark of the lab: one of {', '.join(f'lab-{known}' for known in SPECS)}.")
@@ -253,4 +262,4 @@ def _open(role: str, usual: str, given: JsonMapping, prompts: Path | None, devic
     try:
         return open_judge(name, **on_device(name, settings, device))
     except UserError as error:
-        raise UserError(f"{error} (The judge of {role!r}; --judge {role}=NAME gives it to another.)") from error
+        raise UserError(f"{error} (The judge of {role!r}; judges.{role}=NAME gives it to another.)") from error

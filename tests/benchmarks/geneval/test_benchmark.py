@@ -130,7 +130,7 @@ def test_no_verdict_of_detector_or_colour_judge_is_none_with_its_name():
 
 
 def test_a_colour_clause_needs_a_colour_judge_where_the_detector_names_none():
-    with pytest.raises(UserError, match="--judge colors=NAME"):
+    with pytest.raises(UserError, match=r"judges\.colors=NAME"):
         GenEval(Colourless()).judge([pictures_of(geneval_prompt(color="red"), 1)])
 
 

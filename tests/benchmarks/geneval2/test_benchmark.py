@@ -131,7 +131,7 @@ def test_a_result_file_that_does_not_fit_is_refused(tmp_path, content, says):
 
 
 def test_a_result_file_needs_its_prompts(tmp_path):
-    with pytest.raises(UserError, match="Give --prompts"):
+    with pytest.raises(UserError, match="Give them: prompts="):
         GenEval2().import_official(write(tmp_path / "s.json", [[1.0]]))
 
 

@@ -165,5 +165,5 @@ def test_what_is_not_of_the_form_is_refused(tmp_path):
         UniGenBench().import_official(path)
     with pytest.raises(UserError, match=r"has no \{points\}"):
         UniGenBench(Writer(), rubric(tmp_path, "{prompt}"))
-    with pytest.raises(UserError, match="--set rubric=FILE"):
+    with pytest.raises(UserError, match=r"settings\.rubric=FILE"):
         UniGenBench(Writer())

@@ -111,7 +111,7 @@ class CompBench:
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
         if prompts is None:
             raise UserError(
-                f"{file} numbers pictures and names no prompts. Give the prompts that were drawn: --prompts PATH."
+                f"{file} numbers pictures and names no prompts. Give the prompts that were drawn: prompts=PATH."
             )
         return compbench_files.read_results(file, prompts)
 

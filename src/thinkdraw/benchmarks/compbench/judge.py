@@ -129,7 +129,7 @@ def _where(is_asked: Sequence[bool], look: Callable[[list[int]], Sequence[T]], o
 
 def _require(role: str, judge: T | None) -> T:
     if judge is None:
-        raise UserError(f"compbench: these prompts need a {role}, and there is none. Name one: --judge {role}=NAME.")
+        raise UserError(f"compbench: these prompts need a {role}, and there is none. Name one: judges.{role}=NAME.")
     return judge
 
 

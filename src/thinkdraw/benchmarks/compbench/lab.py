@@ -28,7 +28,7 @@ class LabAsker:
         """Raise UserError for a prompt that is not the lab's."""
         if prompt.tag not in COMPBENCH_TASKS or not prompt.include:
             raise UserError(
-                f"compbench: prompt {prompt.text[:60]!r} is none of lab-compbench's. Read it with --prompts."
+                f"compbench: prompt {prompt.text[:60]!r} is none of lab-compbench's. Read it with prompts=PATH."
             )
         questions = [f"is there {article(_phrase(clause))}?" for clause in prompt.include]
         if prompt.tag in ATTRIBUTES:

@@ -160,7 +160,7 @@ class DpgBench:
             first_items = ", ".join(map(str, items[:5])) + (f" and {len(items) - 5} more" if len(items) > 5 else "")
             raise UserError(
                 f"dpg: {len(missing)} pictures of {len(items)} items are missing ({first_items}), which mode=fixed refuses. Draw "
-                "them, or score what is there: --set mode=official."
+                "them, or score what is there: settings.mode=official."
             )
 
 

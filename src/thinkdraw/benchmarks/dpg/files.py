@@ -86,9 +86,9 @@ def find_pictures(folder: Path, prompts: Sequence[Prompt], as_grids: bool) -> La
             builder.add(index, 0, path)
     whole = builder.build()
     if not as_grids:
-        note = "each file was read as one picture (--set layout=grid: as a 2×2 grid of four)"
+        note = "each file was read as one picture (settings.layout=grid: as a 2×2 grid of four)"
         return dataclasses.replace(whole, notes=[note])
-    note = "each file was read as a 2×2 grid of four pictures (--samples 1, or --set layout=single: as one)"
+    note = "each file was read as a 2×2 grid of four pictures (samples=1, or settings.layout=single: as one)"
     cells = {
         (index, sample): PictureFile(file.path, cell)
         for (index, _), file in whole.files.items()

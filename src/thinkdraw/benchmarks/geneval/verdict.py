@@ -101,7 +101,7 @@ def labels_for(detector: Detector, prompts: Sequence[Prompt]) -> list[list[str]]
     if unknown := [name for names in labels for name in names if known and name not in known]:
         raise UserError(
             f"geneval: the detector has no class {unknown[0]!r}. Give it GenEval's object_names.txt: "
-            "names_file=PATH (--judge detector.names_file=PATH)."
+            "names_file=PATH (judges.detector.names_file=PATH)."
         )
     return labels if getattr(detector, "needs_labels", False) else None
 
@@ -118,7 +118,7 @@ def _colors(
         return {name: [d.attributes["color"] for d in objects] for name, objects in objects_by_class.items()}
     if colors is None:
         raise UserError(
-            "geneval: this detector does not name colours. Give a judge that does as colors (--judge colors=NAME)."
+            "geneval: this detector does not name colours. Give a judge that does as colors (judges.colors=NAME)."
         )
     from thinkdraw.judges.detectors.colour import NoVerdict
 

@@ -165,7 +165,7 @@ class GenEval2:
     def import_official(self, file: Path, prompts: Sequence[Prompt] | None = None) -> list[Row]:
         """Read the scorer's list of lists of soft scores, in the data file's order."""
         if prompts is None:
-            raise UserError(f"{file.name} does not name its prompts. Give --prompts {self.prompt_file}.")
+            raise UserError(f"{file.name} does not name its prompts. Give them: prompts={self.prompt_file}.")
         lists = _read_json(file, list)
         if len(lists) != len(prompts):
             raise UserError(

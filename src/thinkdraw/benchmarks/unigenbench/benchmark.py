@@ -61,7 +61,9 @@ class UniGenBench:
         self.writer, self.attempts = writer, attempts
         self.rubric = files.read_rubric(Path(rubric), FIELDS) if rubric else None
         if writer is not None and self.rubric is None:
-            raise UserError("unigenbench: the judge needs a rubric. Write it into a file and give --set rubric=FILE.")
+            raise UserError(
+                "unigenbench: the judge needs a rubric. Write it into a file and give settings.rubric=FILE."
+            )
 
     @property
     def label(self) -> str:

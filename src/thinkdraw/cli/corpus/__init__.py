@@ -1,1 +1,1 @@
-"""`thinkdraw corpus …`: rationales written by a teacher, shown, counted, tokenised."""
+"""`thinkdraw corpus …`: rationales that a teacher writes."""

@@ -1,11 +1,11 @@
-"""What `thinkdraw eval` prints: scores, and beneath them everything that a reader needs to compare them."""
+"""What `thinkdraw eval` prints: scores, and what a reader needs to compare them."""
 
 from thinkdraw.console import print_rows
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 
 def print_summary(summary: JsonMapping) -> None:
-    """A table of columns and overall in published units, then judge, prompts, sampling, costs and problems."""
+    """Print scores in published units, then judges, prompts, sampling and costs."""
     scale = summary["scale"]
     unit = summary["unit"]
     rows = [_row(name, score, scale, unit) for name, score in summary["per_task"].items()]
@@ -16,7 +16,7 @@ def print_summary(summary: JsonMapping) -> None:
 
 
 def print_lab(summary: JsonMapping) -> None:
-    """The lab's own evaluation."""
+    """Print an evaluation that the lab judged itself."""
     rows = [{"task": task, "score": interval(row, "value")} for task, row in summary["per_task"].items()]
     print_rows([*rows, {"task": "overall", "score": interval(summary, "score")}])
     print(
@@ -30,30 +30,36 @@ def print_lab(summary: JsonMapping) -> None:
         print(line)
 
 
-def print_comparison(found: JsonMapping) -> None:
-    """A minus B: overall, columns, and what both understand."""
-    rows = [{"": task, "A − B": interval(score, "value")} for task, score in found["per_task"].items()]
-    print_rows([*rows, {"": "overall", "A − B": interval(found["difference"], "value")}], heading=found["label"])
-    total = found["difference"]
+def print_comparison(comparison: JsonMapping) -> None:
+    """Print A minus B: overall, each column, and what both understand."""
+    rows = [{"": task, "A − B": interval(score, "value")} for task, score in comparison["per_task"].items()]
+    print_rows(
+        [*rows, {"": "overall", "A − B": interval(comparison["difference"], "value")}], heading=comparison["label"]
+    )
+    total = comparison["difference"]
     print(
-        f"A = {found['a']}, B = {found['b']}, paired: {total['prompts']} prompts judged on both sides, {total['pictures']} "
+        f"A = {comparison['a']}, B = {comparison['b']}, paired: {total['prompts']} prompts judged on both sides, {total['pictures']} "
         f"pictures together, {total['num_no_verdict']} without verdict"
     )
-    for line in _judges(found):
+    for line in _judges(comparison):
         print(line)
-    for side, drawn in found["drawn"].items():
+    for side, drawn in comparison["drawn"].items():
         if drawn["sampling"]:
             print(f"{side.upper()}: revision {drawn['revision']}, {_sampling(drawn)}")
-    known = found["understanding"]
-    if known["a"] or known["b"]:
-        told = [f"{s.upper()} {interval(known[s], 'accuracy') if known[s] else 'was not asked'}" for s in "ab"]
-        told += [f"A − B {interval(known['difference'], 'value')}"] if "difference" in known else []
-        print(f"understanding: {', '.join(told)}")
-    if vqa := found.get("vqa"):
+    understanding = comparison["understanding"]
+    if understanding["a"] or understanding["b"]:
+        sides = [
+            f"{s.upper()} {interval(understanding[s], 'accuracy') if understanding[s] else 'was not asked'}"
+            for s in "ab"
+        ]
+        sides += [f"A − B {interval(understanding['difference'], 'value')}"] if "difference" in understanding else []
+        print(f"understanding: {', '.join(sides)}")
+    if vqa := comparison.get("vqa"):
         print(f"vqa: A {vqa['a']:.3f}, B {vqa['b']:.3f}, A − B {interval(vqa['difference'], 'value')}")
 
 
 def interval(row: JsonMapping, key: str, scale: float = 1.0) -> str:
+    """Write a score with its 95 % interval, or that there is no verdict."""
     if row[key] is None:
         return "no verdict"
     value, low, high = (scale * row[name] for name in (key, "low", "high"))
@@ -87,24 +93,24 @@ def _facts(summary: JsonMapping) -> list[str]:
     return [*lines, *(f"note: {note}" for note in summary["notes"])]
 
 
-def _judges(found: JsonMapping) -> list[str]:
-    """Each judge with its revision, and which prompts."""
+def _judges(summary: JsonMapping) -> list[str]:
+    """Describe each judge with its revision, and the prompts."""
     lines = []
-    for role, judge in found["judges"].items():
+    for role, judge in summary["judges"].items():
         known = ", ".join(f"{key} {'unknown' if v is None else v}" for key, v in judge.items() if key != "name")
         lines.append(f"judge of {role}: {judge['name']}, {known}")
-    file = f"{found['prompts_file']}, " if found.get("prompts_file") else ""
-    return [*lines, f"prompts: {file}sha256 {str(found.get('prompts_sha256') or 'not given')[:12]}"]
+    file = f"{summary['prompts_file']}, " if summary.get("prompts_file") else ""
+    return [*lines, f"prompts: {file}sha256 {str(summary.get('prompts_sha256') or 'not given')[:12]}"]
 
 
-def _understanding(found: JsonMapping) -> list[str]:
+def _understanding(answers: JsonMapping) -> list[str]:
     lines = []
-    if "accuracy" in found:
-        blank = found["blanked"]["accuracy"]
+    if "accuracy" in answers:
+        blank = answers["blanked"]["accuracy"]
         lines.append(
-            f"understanding: {interval(found, 'accuracy')} of {found['questions']} questions, {blank:.3f} blanked"
+            f"understanding: {interval(answers, 'accuracy')} of {answers['questions']} questions, {blank:.3f} blanked"
         )
-    if vqa := found.get("vqa"):
+    if vqa := answers.get("vqa"):
         kinds = ", ".join(f"{kind} {interval(score, 'value')}" for kind, score in vqa["per_kind"].items())
         lines.append(f"vqa {vqa['file']}: {interval(vqa, 'value')} of {vqa['pictures']} questions; {kinds}")
         lines += [f"note: {problem}" for problem in vqa["problems"][:5]]

@@ -1,207 +1,146 @@
-"""`thinkdraw eval`: draw or read pictures, have them judged, print scores with all that makes them comparable."""
+"""`thinkdraw eval`: draw or read pictures, have them judged, print scores."""
 
 import json
+import re
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from thinkdraw.cli.grammar.completion import checkpoint_or_benchmark
+from thinkdraw.cli.grammar.options import AsJson, Count, DryRun, Out
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.json_types import JsonObject
+
+if TYPE_CHECKING:
+    from thinkdraw.studies.evaluate import Evaluation
+    from thinkdraw.studies.evaluate_import import EvalConfig
 
 LAB = "lab-"
+# What the lab's own evaluation does not take: with one of these the lab's prompts go through a benchmark's class.
+_BEYOND_LAB = {
+    "images", "export_official", "judges", "settings", "vqa", "pictures", "latency_pictures", "max_no_verdict_frac",
+}  # fmt: skip
+_WITHOUT_POLICY = {"images", "import_official", "compare"}
+_ROLE = re.compile(r"judges\.[^.=]+=")
 
 
 def evaluate(
-    ckpt: Annotated[
-        str | None, typer.Argument(help="Checkpoint folder, run folder (its best one), Hugging Face id, or `lab`.")
-    ] = None,
-    benchmark: Annotated[
-        str, typer.Option(help="One or more of `thinkdraw list benchmarks`, with commas between.")
-    ] = "lab-geneval",
-    prompts: Annotated[
-        Path | None, typer.Option(help="Official prompt file, or a folder with it; else $THINKDRAW_BENCHMARKS.")
-    ] = None,
-    images: Annotated[
-        Path | None, typer.Option(help="Score these pictures, in the official layout, and draw none.")
-    ] = None,
-    judge: Annotated[
-        list[str] | None, typer.Option(help="ROLE=NAME of a judge, or ROLE.KEY=VALUE of its settings; several times.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of the benchmark's own settings; several times.")
-    ] = None,
-    pictures: Annotated[
+    words: Annotated[
         list[str] | None,
-        typer.Option(help="How picture files are read: ground=black, max_megapixels=200; several times."),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Of lab prompts: test (in-domain), ood or validation.")] = "test",
-    count: Annotated[
-        int | None, typer.Option(min=1, help="Prompts, spread evenly; all if not given, 384 of the lab's.")
-    ] = None,
-    samples: Annotated[
-        int | None, typer.Option(min=1, help="Pictures per prompt; the official number if not given.")
-    ] = None,
-    thought: Annotated[str, typer.Option(help="inline, rewrite or off.")] = "inline",
-    guidance_scale: Annotated[float, typer.Option(min=0.0)] = 1.0,
-    temperature: Annotated[float, typer.Option(min=1e-3)] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, max=1 << 62)] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for rows, pictures and summary; a stopped evaluation goes on.")
-    ] = None,
-    vqa: Annotated[
-        Path | None, typer.Option(help="Also ask the model the questions of this .jsonl file about pictures.")
-    ] = None,
-    questions_per_type: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Ask the model so many of the lab's own questions of each type; even, 16 if not given, 0 asks none.",
+        typer.Argument(
+            metavar="CHECKPOINT [BENCHMARK…] KEY=VALUE…",
+            help="Checkpoint folder, run folder (its best one), Hugging Face id, or lab; names of `thinkdraw list benchmarks`, "
+            "lab-geneval if left out; then settings: samples=2, sampling.thought=off, split=ood, prompts=geneval/, "
+            "judges.detector=owlv2. In place of a checkpoint: images=FOLDER, import_official=FILE, or compare=[A,B].",
+            autocompletion=checkpoint_or_benchmark,
         ),
     ] = None,
-    latency_pictures: Annotated[
-        int | None,
-        typer.Option(min=0, help="Pictures drawn one by one, with and without a thought, for their seconds."),
-    ] = None,
-    max_no_verdict_frac: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Stop where more pictures than this share have no verdict; 0.1.")
-    ] = None,
-    chunk: Annotated[int | None, typer.Option(min=1, help="Pictures drawn at once; 64, the lab's 256.")] = None,
-    export_official: Annotated[
-        Path | None, typer.Option(help="Also write the layout that the original scorer reads.")
-    ] = None,
-    import_official: Annotated[
-        Path | None, typer.Option(help="Read the original scorer's result file in place of judging.")
-    ] = None,
-    compare: Annotated[
-        tuple[Path, Path] | None, typer.Option(metavar="A B", help="Paired difference, A minus B, of two evaluations.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="Of the policy, and of judges that name none.")] = "auto",
-    precision: Annotated[str, typer.Option(help="fp32 or bf16.")] = "bf16",
-    json_: Annotated[bool, typer.Option("--json", help="Print JSON for a program instead of a table.")] = False,
+    out: Out = None,
+    count: Count = None,
+    json_: AsJson = False,
+    dry_run: DryRun = False,
 ) -> None:
-    """Draw a benchmark's prompts, judge the pictures, print scores with 95 % intervals.
+    """Draw a benchmark's prompts, judge the pictures, print scores.
 
-    Example: thinkdraw eval lab --benchmark lab-geneval --count 96
+    Scores have 95 % intervals. An evaluation that was stopped goes on.
+
+    Example: thinkdraw eval runs/quickstart/grpo lab-geneval -n 96 samples=2
     """
-    names = [name.strip() for name in benchmark.split(",") if name.strip()]
-    if compare is not None:
-        return _compare(*compare, json_)
-    if import_official is not None:
-        return _import(names, import_official, prompts, out, set_ or [], json_)
-    sampling = {"thought": thought, "guidance_scale": guidance_scale, "temperature": temperature}
-    more = (
-        images
-        or export_official
-        or judge
-        or set_
-        or vqa
-        or pictures
-        or not (latency_pictures is max_no_verdict_frac is None)
-    )
-    if ckpt is not None and all(name.startswith(LAB) for name in names) and not more:
-        for name in names:
-            folder = None if out is None else out / name if len(names) > 1 else out
-            asked = {"split": split, "count": count or 384, "samples": samples or 4, "seed": seed, "folder": folder}
-            asked |= {
-                "questions_per_type": 16 if questions_per_type is None else questions_per_type,
-                "chunk": chunk or 256,
-            }
-            _lab(ckpt, name, device, precision, sampling, asked, json_)
-        return None
-    given: JsonObject = {
-        "benchmarks": names, "policy": ckpt, "images": images, "prompts": prompts, "split": split, "count": count,
-        "samples": samples, "seed": seed, "out": out, "vqa": vqa, "chunk": chunk, "export_official": export_official,
-        "questions_per_type": questions_per_type, "latency_pictures": latency_pictures,
-        "max_no_verdict_frac": max_no_verdict_frac, "device": device, "precision": precision,
-        **{f"sampling.{key}": value for key, value in sampling.items()},
-    }  # fmt: skip
-    _run(
-        given,
-        judge or [],
-        [f"settings.{text}" for text in set_ or []] + [f"pictures.{text}" for text in pictures or []],
-        json_,
-    )
-
-
-def _run(given: JsonObject, judge: Sequence[str], settings: Sequence[str], as_json: bool) -> None:
-    from thinkdraw.cli.evaluate.tables import print_summary
+    from thinkdraw.benchmarks import BENCHMARKS
+    from thinkdraw.cli.grammar.reading import keys_of, overrides, print_config, split
     from thinkdraw.config import load_config
-    from thinkdraw.studies import evaluate as recipe
-    from thinkdraw.studies.evaluate_open import EvaluateConfig
+    from thinkdraw.lab.prompts import family_of
+    from thinkdraw.studies.evaluate_import import EvalConfig, compare_folders
 
-    overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in given.items() if value is not None]
-    overrides += [*(_judge_override(text) for text in judge), *settings]
-    found = recipe.run(load_config(EvaluateConfig, None, overrides))
-    if as_json:
-        print(json.dumps([dict(evaluation.summary) for evaluation in found], indent=2))
-        return
-    for evaluation in found:
-        print_summary(evaluation.summary)
-        print(f"rows and summary: {evaluation.folder}")
+    settings = [_role_as_section(text) for text in split(words)[1]]
+    targets = ("benchmarks…",) if keys_of(settings) & _WITHOUT_POLICY else ("policy", "benchmarks…")
+    config = load_config(
+        EvalConfig, None, overrides([*split(words)[0], *settings], targets, {"out": out, "count": count})
+    )
+    if config.policy is not None and (config.policy in BENCHMARKS or family_of(config.policy)):
+        raise UserError(
+            f"give a checkpoint that draws the pictures, in front of the benchmark: thinkdraw eval lab {config.policy}"
+        )
+    if dry_run:
+        return print_config(config)
+    if config.compare is not None:
+        return _print_comparisons(compare_folders(*config.compare), json_)
+    if config.import_official is not None:
+        return _import(config, json_)
+    beyond = any(getattr(config, key) not in (None, {}) for key in config.model_fields_set & _BEYOND_LAB)
+    if config.policy is not None and all(name.startswith(LAB) for name in config.benchmarks) and not beyond:
+        return _lab(config, json_)
+    from thinkdraw.studies.evaluate import run
+
+    _print_evaluations(run(config), json_)
 
 
-def _lab(
-    ckpt: str, name: str, device: str, precision: str, sampling: JsonObject, asked: JsonObject, as_json: bool
-) -> None:
-    """The lab's own evaluation, whose folders the recipes and the report know."""
+def _role_as_section(setting: str) -> str:
+    """Write `judges.ROLE=NAME` as `judges.ROLE.name=NAME`; settings may follow."""
+    key, _, value = setting.partition("=")
+    return f"{key}.name={value}" if _ROLE.match(setting) and not value.lstrip().startswith("{") else setting
+
+
+def _lab(config: "EvalConfig", as_json: bool) -> None:
+    """Run the lab's own evaluation, whose folders the recipes and the report know."""
     from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
     from thinkdraw.cli.evaluate.tables import print_lab
     from thinkdraw.lab.prompts import SPECS, family_of
     from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
-    from thinkdraw.types import Sampling
+    from thinkdraw.studies.evaluate_open import LAB_COUNT, lab_split
 
-    family = family_of(name)
-    if family is None:
-        raise UserError(f"--benchmark {name}: the lab has {', '.join(LAB + known for known in SPECS)}.")
-    if asked["count"] < 6:
-        raise UserError(f"--count {asked['count']}: the lab's sets need at least 6 prompts, one per task.")
-    policy = load_trained(ckpt, precision, device=str(pick_device(device)))
-    report = evaluate_lab(policy, family, sampling=Sampling(**sampling), **asked)
-    if as_json:
-        print(json.dumps(report.summary(), indent=2))
-    else:
-        print_lab(report.summary())
+    split, count = lab_split(config.split), config.count or LAB_COUNT
+    if count < 6:
+        raise UserError(f"count={count}: the lab's sets need at least 6 prompts, one per task.")
+    for name in config.benchmarks:
+        family = family_of(name)
+        if family is None:
+            raise UserError(f"benchmark {name}: the lab has {', '.join(LAB + known for known in SPECS)}.")
+        folder = config.out and (config.out / name if len(config.benchmarks) > 1 else config.out)
+        policy = load_trained(str(config.policy), config.precision, device=str(pick_device(config.device)))
+        report = evaluate_lab(
+            policy, family, split, count, config.samples or 4, config.sampling, config.seed, folder,
+            questions_per_type=config.questions_per_type,
+            chunk=config.chunk if "chunk" in config.model_fields_set else 256,
+        )  # fmt: skip
+        if as_json:
+            print(json.dumps(report.summary(), indent=2))
+        else:
+            print_lab(report.summary())
 
 
-def _import(
-    names: Sequence[str], file: Path, prompts: Path | None, out: Path | None, settings: Sequence[str], as_json: bool
-) -> None:
-    from thinkdraw.cli.evaluate.tables import print_summary
-    from thinkdraw.config import load_config
+def _import(config: "EvalConfig", as_json: bool) -> None:
     from thinkdraw.studies.evaluate_import import import_official
-    from thinkdraw.studies.evaluate_open import EvaluateConfig
 
+    assert config.import_official is not None
+    names = config.benchmarks
     if len(names) != 1 or names[0].startswith(LAB):
         raise UserError(
-            f"--import-official reads one benchmark's file, not {', '.join(names)}'s. Give --benchmark NAME."
+            f"import_official reads one benchmark's file, not {', '.join(names)}'s. Name the benchmark: "
+            "thinkdraw eval geneval import_official=FILE"
         )
-    own = load_config(EvaluateConfig, None, [f"benchmarks={json.dumps(names)}", *(f"settings.{s}" for s in settings)])
-    evaluation = import_official(names[0], file, prompts, out, own.settings)
+    evaluation = import_official(names[0], config.import_official, config.prompts, config.out, config.settings)
+    _print_evaluations([evaluation], as_json, is_list=False)
+
+
+def _print_evaluations(evaluations: "Sequence[Evaluation]", as_json: bool, is_list: bool = True) -> None:
+    from thinkdraw.cli.evaluate.tables import print_summary
+
     if as_json:
-        print(json.dumps(dict(evaluation.summary), indent=2))
+        summaries = [dict(evaluation.summary) for evaluation in evaluations]
+        print(json.dumps(summaries if is_list else summaries[0], indent=2))
         return
-    print_summary(evaluation.summary)
-    print(f"rows and summary: {evaluation.folder}")
+    for evaluation in evaluations:
+        print_summary(evaluation.summary)
+        print(f"rows and summary: {evaluation.folder}")
 
 
-def _compare(a: Path, b: Path, as_json: bool) -> None:
+def _print_comparisons(comparisons: Sequence[dict], as_json: bool) -> None:
     from thinkdraw.cli.evaluate.tables import print_comparison
-    from thinkdraw.studies.evaluate_import import compare_folders
 
-    found = compare_folders(a, b)
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(comparisons, indent=2))
         return
-    for row in found:
-        print_comparison(row)
-
-
-def _judge_override(text: str) -> str:
-    """ "detector=owlv2" names a role's judge, "detector.path=…" sets what the judge takes."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise UserError(f"--judge {text!r} is not ROLE=NAME or ROLE.KEY=VALUE. Example: --judge detector=mask2former")
-    return f"judges.{key if '.' in key else key + '.name'}={value}"
+    for comparison in comparisons:
+        print_comparison(comparison)

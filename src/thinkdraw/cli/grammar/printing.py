@@ -7,10 +7,12 @@ from thinkdraw.runtime.json_types import JsonObject
 
 
 def interval(row: JsonObject, key: str) -> str:
+    """Write a score with its 95 % interval, or that there is no verdict."""
     return "no verdict" if row[key] is None else f"{row[key]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
 
 
 def print_store(path: Path, as_json: bool) -> None:
+    """Print what a rollout store holds."""
     from thinkdraw.rollouts import RolloutStore
 
     info = RolloutStore.open(path).info()
@@ -28,6 +30,7 @@ def print_store(path: Path, as_json: bool) -> None:
 
 
 def print_rows(rows: list[JsonObject], as_json: bool) -> None:
+    """Print rows as a table, or as JSON for a program."""
     if as_json:
         print(json.dumps(rows, indent=2))
         return

@@ -1,41 +1,56 @@
-"""`thinkdraw store`."""
+"""`thinkdraw store …`: what a rollout store holds, and all of it as one file."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from thinkdraw.cli.grammar.options import AsJson
+from thinkdraw.cli.grammar.completion import paths
+from thinkdraw.cli.grammar.options import AsJson, DryRun, Out
 from thinkdraw.cli.grammar.printing import print_store
-from thinkdraw.errors import UserError
+from thinkdraw.cli.grammar.verb_group import Verb
+
+store_app = typer.Typer(no_args_is_help=True, help="Look at a rollout store, or write it as one flat file.")
 
 
-def store(
-    action: Annotated[str, typer.Argument(help="info or export.")],
-    path: Annotated[Path, typer.Argument(help="The folder of a rollout store.")],
-    out: Annotated[Path | None, typer.Option(help="export: folder of rollouts.parquet and the pictures.")] = None,
-    png: Annotated[bool, typer.Option("--png", help="export: decode the pictures, one PNG per row.")] = False,
-    jsonl: Annotated[bool, typer.Option("--jsonl", help="export: rollouts.jsonl in place of parquet.")] = False,
-    policy: Annotated[
-        str | None, typer.Option(help="Checkpoint that decodes the pictures, if not the one that drew them.")
-    ] = None,
-    skip_damaged: Annotated[bool, typer.Option("--skip-damaged", help="export: leave damaged shards out.")] = False,
+@store_app.command(cls=Verb)
+def info(
+    store: Annotated[Path, typer.Argument(metavar="STORE", help="The folder of a store.", autocompletion=paths)],
     json_: AsJson = False,
 ) -> None:
-    """What a rollout store holds (info), or all of it as one flat file (export).
+    """Show what a rollout store holds: rows, revisions, judges, damage.
 
-    Example: thinkdraw store export runs/store --out runs/flat --png
+    Example: thinkdraw store info runs/store
     """
-    if action == "info":
-        return print_store(path, json_)
-    if action != "export":
-        raise UserError(f"store {action!r}: one of info, export.")
-    if out is None:
-        raise UserError("store export needs --out FOLDER.")
+    print_store(store, json_)
+
+
+@store_app.command(cls=Verb)
+def export(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="STORE KEY=VALUE…",
+            help="The folder of a store; then settings: png=true, jsonl=true, policy=runs/mine, skip_damaged=true.",
+            autocompletion=paths,
+        ),
+    ] = None,
+    out: Out = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Write all of a rollout store as one flat file, with pictures if you like.
+
+    Example: thinkdraw store export runs/store -o runs/flat png=true
+    """
+    from thinkdraw.cli.grammar.reading import print_config, read
     from thinkdraw.recipes.score import StoreDecoder
     from thinkdraw.rollouts import RolloutStore
-    from thinkdraw.rollouts.export import export
+    from thinkdraw.rollouts.export import ExportConfig
+    from thinkdraw.rollouts.export import export as write_flat
 
-    opened = RolloutStore.open(path)
-    pictures = StoreDecoder(opened, policy).pictures if png else None
-    print(export(opened, out, as_jsonl=jsonl, pictures=pictures, skip_damaged=skip_damaged))
+    config = read(ExportConfig, words, ("store",), {"out": out})
+    if dry_run:
+        return print_config(config)
+    store = RolloutStore.open(config.store)
+    pictures = StoreDecoder(store, config.policy).pictures if config.png else None
+    print(write_flat(store, config.out, as_jsonl=config.jsonl, pictures=pictures, skip_damaged=config.skip_damaged))

@@ -1,0 +1,45 @@
+"""Whether thoughts matter: a policy's pictures from its own thought, another prompt's, an empty one and none.
+
+thinkdraw thoughts runs/quickstart/grpo
+"""
+
+from pydantic import Field, field_validator
+
+from thinkdraw.benchmarks.lab.thoughts import SwapReport, swap_study
+from thinkdraw.config import StrictModel
+from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.policies.opening import load_trained
+from thinkdraw.types import Sampling
+
+
+class ThoughtsConfig(StrictModel):
+    """Which policy, and how many pictures."""
+
+    policy: str = Field(
+        description="Whose thoughts: checkpoint folder, run folder (its best checkpoint), Hugging Face id, or `lab`."
+    )
+    count: int = Field(
+        default=192, ge=2, description="Prompts of the lab's GenEval test set; the seconds grow with it."
+    )
+    samples: int = Field(default=2, ge=1, description="Pictures of each prompt under each of the four conditions.")
+    sampling: Sampling = Field(
+        default=Sampling(),
+        description="How thoughts and image tokens are drawn; `sampling.thought` cannot be off here.",
+    )
+    seed: int = Field(
+        default=0, ge=0, le=1 << 62, description="Of thoughts and pictures; the prompts are the test set's."
+    )
+
+    @field_validator("sampling")
+    @classmethod
+    def _thinks(cls, sampling: Sampling) -> Sampling:
+        if sampling.thought == "off":
+            raise ValueError("sampling.thought=off: thoughts are compared with none. Write inline or rewrite.")
+        return sampling
+
+
+def run(config: ThoughtsConfig) -> SwapReport:
+    """Draw every condition and judge it by the lab's detector. Raises UserError."""
+    policy = load_trained(config.policy)
+    prompts = [example.prompt for example in prompt_set("geneval", "test", config.count, 0)]
+    return swap_study(policy, prompts, config.sampling, samples=config.samples, seed=config.seed)
