@@ -146,6 +146,7 @@ class LabDetectorReward(BaseReward):
     It needs lab pictures, and prompts with clauses or with questions that carry facts. 0..1, higher is better:
     (1 − strict_weight) · share of the facts that hold + strict_weight · (1 if all of them hold, else 0).
     The parts are `facts`, that share, and `correct`, 0 or 1.
+    strict_weight: 0..1, the part of the reward that only a picture without any mistake gets.
     """
 
     name = "lab-detector"

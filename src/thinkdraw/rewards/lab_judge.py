@@ -12,8 +12,9 @@ from thinkdraw.types import Questioner, Rollouts, Verdicts
 class LabJudgeReward(BaseReward):
     """Mean P(yes) of a learned judge over the prompt's yes/no questions.
 
-    It needs prompts with questions, and a questioner: by default the lab's policy, frozen. 0..1, higher is better.
-    NaN if one of a prompt's questions got no verdict. All questions of a batch are asked in one call.
+    It needs prompts with questions. 0..1, higher is better. NaN if one of a prompt's questions got no verdict.
+    questioner: any `Questioner`; by default the lab's policy, frozen.
+    max_pairs: pairs of picture and question that the judge sees at once.
     """
 
     name = "lab-judge"

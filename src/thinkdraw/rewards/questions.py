@@ -43,6 +43,7 @@ class QuestionsReward(BaseReward):
 
     It needs a questioner, and prompts with questions; it does not apply to others. 0..1, higher is better. A question
     whose precondition is a clear no counts 0, whatever its own answer. NaN = a question that matters has no answer.
+    combine: mean or product over the questions. yes_at: a precondition that counts less is a no.
     The dependencies are DPG-Bench's (Hu et al. 2024, arXiv 2403.05135), which rounds answers to yes and no. Here
     P(yes) takes their place, as in DVReward (arXiv 2605.12495), so that pictures of one group differ in their
     rewards.

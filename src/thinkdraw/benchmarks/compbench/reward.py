@@ -20,11 +20,13 @@ from thinkdraw.types import Detector, Questioner, Rollouts, Scorer, Verdicts
 class CompBenchMetric(BaseReward):
     """T2I-CompBench++'s score of a picture, for the category in its prompt's tag.
 
-    It needs an asker, and the judges of `CompBenchJudge` that the prompts' categories need. It does not apply to
+    It needs an asker, and the judges for the prompts' categories; the others may be left out. It does not apply to
     prompts with another tag. 0..1 (a cosine for non_spatial), higher is better. NaN where a judge gave no verdict
     that the score needs.
-    asker: an `Asker`; in a config {name: thinkdraw.benchmarks.compbench:open_asker, folder: PROMPTS, chunks:
-    FILE_OR_SPACY_MODEL}.
+    asker: reads the prompts; in a config {name: thinkdraw.benchmarks.compbench:open_asker, folder: PROMPTS, chunks:
+    FILE_OR_SPACY_MODEL}. questioner: color, shape, texture, complex. detector: spatial, 3d_spatial, numeracy,
+    complex.
+    depth: 3d_spatial. scorer: non_spatial, complex.
     """
 
     name = "metric:compbench"

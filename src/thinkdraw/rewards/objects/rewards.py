@@ -107,7 +107,8 @@ class ObjectsReward(_DetectorReward):
     """Share of the prompt's nouns that a detector sees in the picture.
 
     It needs a detector, and prompts with nouns; it does not apply to others. 0..1, higher is better. NaN where it
-    does not apply, and where the detector has no verdict. T2I-R1 (arXiv 2505.00703), threshold 0.3 over Grounding
+    does not apply, and where the detector has no verdict.
+    threshold: detections with this score or a lower one are ignored. T2I-R1 (arXiv 2505.00703) has 0.3 over Grounding
     DINO.
     """
 
@@ -127,6 +128,7 @@ class CountReward(_DetectorReward):
 
     It needs a detector, and prompts with counts; it does not apply to others. 0..1, higher is better. NaN where it
     does not apply, and where the detector has no verdict.
+    threshold: detections with this score or a lower one are ignored.
     wrong_number: the score of a noun that is there in another number. GenEval's counting is exact, too (arXiv
     2310.11513); T2I-R1's code scores 0.2.
     """
@@ -152,6 +154,7 @@ class RelationReward(_DetectorReward):
     It needs a detector, and prompts with a relation that boxes can tell (`relations.relation_of`); it does not apply
     to others. 0..1, higher is better: a quarter for each thing, a half for how they stand. NaN where it does not
     apply, and where the detector has no verdict.
+    threshold: detections with this score or a lower one are ignored.
     rule: `t2i-compbench`, graded, or `geneval`, 1 or 0 and directions only. The weights are T2I-CompBench's (arXiv
     2307.06350), whose quarters are multiplied by the detector's confidence.
     """

@@ -43,8 +43,8 @@ class PairwiseReward(BaseReward):
     It needs a writer, and groups of at least 2 rollouts; else UserError. 0..1, higher is better; a tie counts half.
     Every pair is shown in both orders, and its result is the mean of the two. So a judge that always prefers the
     first picture gives a tie. A pair with a missing verdict is left out; a picture with no pair left is NaN.
-    It makes G(G − 1) requests per group. The win rate is Pref-GRPO's (Wang et al. 2025, arXiv 2508.20751); the two
-    orders are ours.
+    It makes G(G − 1) requests per group of G. instruction: with `{prompt}` in it.
+    The win rate is Pref-GRPO's (Wang et al. 2025, arXiv 2508.20751); the two orders are ours.
     """
 
     name = "pairwise"

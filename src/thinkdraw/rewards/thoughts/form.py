@@ -50,8 +50,8 @@ class ThoughtLengthReward(BaseReward):
     """1 for a thought of `low` to `high` words; less for shorter and longer ones.
 
     It needs no judge. It does not apply to rollouts without thoughts (`thought=off`): NaN there, and never elsewhere.
-    The reward falls to 0 over `fade` words on both sides. Words are separated by blanks. The linear edge is that of
-    DAPO's soft punishment of overlong replies (arXiv 2503.14476).
+    low, high: words, separated by blanks. fade: over so many words the reward falls to 0 on both sides.
+    The linear edge is that of DAPO's soft punishment of overlong replies (arXiv 2503.14476).
     """
 
     name = "thought-length"
