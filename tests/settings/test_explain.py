@@ -96,8 +96,9 @@ def test_every_reward_judge_and_benchmark_is_told_without_being_imported(kind: s
 
 
 def test_the_settings_of_a_reward_are_its_constructors():
-    assert "  strict_weight: float = 0.5" in explain("reward.lab-detector")
-    assert "a judge by its name" in explain("reward.lab-judge")
+    assert "  strict_weight = 0.5\n    A number." in explain("reward.lab-detector")
+    assert "A judge of the kind Questioner." in explain("reward.lab-judge")
+    assert "One of official, fixed" in explain("benchmark.dpg")
     names = {row["name"] for row in as_rows("judge.openai-words")}
     assert {"model", "base_url", "timeout_s"} <= names  # those that it passes on to its base too
 
@@ -108,7 +109,7 @@ def test_a_reward_of_the_users_own_is_told(tmp_path, monkeypatch):
     )
     monkeypatch.chdir(tmp_path)
     text = explain("reward.mine_to_explain:Reward")
-    assert "Counts reds." in text and "least: int = 3" in text
+    assert "Counts reds." in text and "least = 3" in text
     with pytest.raises(UserError, match="cannot import"):
         explain("reward.not_there_at_all:Reward")
 

@@ -21,7 +21,6 @@ from thinkdraw.settings.words import shown
 Named = tuple[str, Setting]  # a target and one of its settings
 WIDEST = 100  # columns of text that is read with ease
 LONG = 60  # characters of a default from which on it has a line of its own
-JUDGES = ("Scorer", "Questioner", "Detector", "Writer", "Captioner", "Depth", "ColorJudge", "WordJudge")
 
 
 def explain(word: str) -> str:
@@ -208,11 +207,13 @@ def _maker(word: str) -> Maker | None:
 def _maker_text(word: str, made: Maker) -> str:
     lines = [word, *textwrap.indent(made.about, "    ").splitlines(), f"    ({made.path})"]
     for parameter in made.parameters:
+        is_short = len(parameter.default) <= LONG and "\n" not in parameter.default
         default = f" = {parameter.default}" if parameter.default else " (required)"
-        kind = f": {parameter.kind}" if parameter.kind else ""
-        is_judge = any(re.search(rf"\b{judge}\b", parameter.kind) for judge in JUDGES)
-        hint = "; a judge by its name, or {name: …} with its settings" if is_judge else ""
-        lines.append(f"  {parameter.name}{kind}{default}{hint}")
+        lines += [f"  {parameter.name}{default if is_short else ''}"]
+        lines += _wrapped(f"{parameter.kind[0].upper()}{parameter.kind[1:]}.")
+        lines += [] if is_short else _wrapped(f"By default: {parameter.default}")
+    if any("a judge of the kind" in parameter.kind for parameter in made.parameters):
+        lines.append("  A judge is named as in `thinkdraw list judges`, or is {name: …} with its settings.")
     return "\n".join([*lines, *([] if made.parameters else ["  It has no settings."])])
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.registry import find
+from thinkdraw.settings.words import shown
 
 PACKAGE = Path(__file__).parent.parent
 # Kind → its room and the name of its registry there.
@@ -22,11 +23,25 @@ REGISTRIES = {
 }
 
 
+PLAIN = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "a text",
+    "bool": "true or false",
+    "Path": "a path",
+    "dict": "a mapping {name: value}",
+    "JsonMapping": "a mapping {name: value}",
+    "JsonObject": "a mapping {name: value}",
+    "Any": "anything",
+    "object": "anything",
+}
+
+
 @dataclass(frozen=True)
 class Parameter:
     """A parameter of a class or function.
 
-    kind: its annotation. default: as it is written, "" if it is required.
+    kind: its type in plain words. default: as YAML has it, "" if it is required.
     """
 
     name: str
@@ -67,7 +82,7 @@ def maker(kind: str, name: str) -> Maker:
     constructor = _constructor(node, file)
     docs = [ast.get_docstring(node), constructor and ast.get_docstring(constructor[0])]
     about = "\n\n".join(text for text in docs if text) or ast.get_docstring(_tree(file)) or ""
-    return Maker(path, about, tuple(_fields(node) if constructor is None else _taken(node, *constructor)))
+    return Maker(path, about, tuple(_fields(node, file) if constructor is None else _taken(node, *constructor)))
 
 
 @cache
@@ -78,6 +93,10 @@ def _tree(file: Path) -> ast.Module:
 def _file(module: str) -> Path:
     place = PACKAGE.parent.joinpath(*module.split("."))
     return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+
+
+def _module(file: Path) -> str:
+    return ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
 
 
 def _definition(module: str, name: str) -> tuple[ast.ClassDef | ast.FunctionDef, Path]:
@@ -95,9 +114,7 @@ def _bases(node: ast.ClassDef, file: Path) -> Iterator[tuple[ast.ClassDef, Path]
     """Find the base classes in this package, with their files."""
     for base in node.bases:
         try:
-            definition, place = _definition(
-                ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts), ast.unparse(base)
-            )
+            definition, place = _definition(_module(file), ast.unparse(base))
         except (UserError, FileNotFoundError):  # a protocol, or a class of another package
             continue
         if isinstance(definition, ast.ClassDef):
@@ -127,34 +144,96 @@ def _parameters(function: ast.FunctionDef, file: Path) -> list[Parameter]:
     positional = [*arguments.posonlyargs, *arguments.args]
     missing: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     pairs = [*zip(positional, [*missing, *arguments.defaults]), *zip(arguments.kwonlyargs, arguments.kw_defaults)]
-    return [Parameter(each.arg, _text(each.annotation), _value(default, file)) for each, default in pairs]
+    return [Parameter(each.arg, _kind(each.annotation, file), _value(default, file)) for each, default in pairs]
 
 
-def _value(default: ast.expr | None, file: Path) -> str:
-    """Write a default as a person reads it: a module's constant by its value."""
-    if isinstance(default, ast.Name):
-        for node in _tree(file).body:
-            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == default.id:
-                return _text(node.value)
-    return _text(default)
-
-
-def _fields(node: ast.ClassDef) -> list[Parameter]:
+def _fields(node: ast.ClassDef, file: Path) -> list[Parameter]:
     """List the fields of a dataclass, which its constructor takes."""
     if not any("dataclass" in ast.unparse(decorator) for decorator in node.decorator_list):
         return []
     return [
-        Parameter(each.target.id, ast.unparse(each.annotation), _text(each.value))
+        Parameter(each.target.id, _kind(each.annotation, file), _value(each.value, file))
         for each in node.body
         if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
     ]
 
 
-def _text(node: ast.expr | None) -> str:
-    return "" if node is None else ast.unparse(node)
+# What is written in the source, in plain words
+
+
+def _kind(annotation: ast.expr | None, file: Path) -> str:
+    """Say a type in plain words: "a number, or null", "one of mean, product"."""
+    match annotation:
+        case None:
+            return "anything"
+        case ast.Constant(value=None):
+            return "null"
+        case ast.Constant(value=str(text)):
+            return _kind(ast.parse(text, mode="eval").body, file)
+        case ast.BinOp(op=ast.BitOr()):
+            kinds = list(dict.fromkeys(_kind(each, file) for each in _members(annotation)))
+            known = [kind for kind in kinds if kind not in ("null", "anything")]
+            return f"{' or '.join(known)}, or null" if "null" in kinds else " or ".join(known)
+        case ast.Subscript(value=ast.Name(id="Literal"), slice=choices):
+            return f"one of {', '.join(_value(each, file) for each in _elements(choices))}"
+        case ast.Subscript(value=ast.Name(id="Annotated"), slice=parts):
+            return _kind(_elements(parts)[0], file)
+        case ast.Subscript(value=ast.Name(id="Mapping" | "dict")):
+            return "a mapping {name: value}"
+        case ast.Subscript(value=ast.Name(id="Sequence" | "list" | "tuple" | "Iterable")):
+            return "a list"
+        case ast.Name(id=name) if name in PLAIN:
+            return PLAIN[name]
+        case ast.Name(id=name):
+            return _named_kind(name, file)
+    return ast.unparse(annotation)
+
+
+def _named_kind(name: str, file: Path) -> str:
+    """Say what a name of the module stands for: a type that has a name, or a judge's protocol."""
+    if found := _assigned(name, file):
+        return _kind(*found)
+    try:
+        definition, _ = _definition(_module(file), name)
+    except (UserError, FileNotFoundError):
+        return name
+    is_judge = any(ast.unparse(each) == "runtime_checkable" for each in definition.decorator_list)
+    return f"a judge of the kind {name}" if is_judge else f"a {name}"
+
+
+def _members(union: ast.expr) -> list[ast.expr]:
+    """List the types of `A | B | C`, in order."""
+    return [*_members(union.left), *_members(union.right)] if isinstance(union, ast.BinOp) else [union]
+
+
+def _elements(node: ast.expr) -> list[ast.expr]:
+    return node.elts if isinstance(node, ast.Tuple) else [node]
+
+
+def _value(default: ast.expr | None, file: Path) -> str:
+    """Write a default as YAML has it; a module's constant by its value."""
+    if isinstance(default, ast.Name) and (constant := _assigned(default.id, file)):
+        return _value(*constant)
+    try:
+        return "" if default is None else shown(ast.literal_eval(default))
+    except ValueError:  # what is computed, or belongs to another package
+        return ast.unparse(default) if default is not None else ""
+
+
+def _assigned(name: str, file: Path) -> tuple[ast.expr, Path] | None:
+    """Find what a module sets a name to, also if it imports the name from this package."""
+    for node in _tree(file).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return node.value, file
+        if not isinstance(node, ast.ImportFrom) or not node.module or not node.module.startswith("thinkdraw"):
+            continue
+        if name in {alias.name for alias in node.names}:
+            return _assigned(name, _file(node.module))
+    return None
 
 
 def _imported_parameter(parameter: inspect.Parameter) -> Parameter:
     kind, default = parameter.annotation, parameter.default
-    named = "" if kind is parameter.empty else kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
-    return Parameter(parameter.name, named, "" if default is parameter.empty else repr(default))
+    named = kind if isinstance(kind, str) else getattr(kind, "__name__", str(kind))
+    kind = "anything" if kind is parameter.empty else PLAIN.get(named, named)
+    return Parameter(parameter.name, kind, "" if default is parameter.empty else shown(default))
