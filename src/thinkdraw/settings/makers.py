@@ -190,9 +190,9 @@ def _kind(annotation: ast.expr | None, file: Path) -> str:
 
 
 def _named_kind(name: str, file: Path) -> str:
-    """Say what a name of the module stands for: a type that has a name, or a judge's protocol."""
-    if found := _assigned(name, file):
-        return _kind(*found)
+    """Say what a name in a type stands for: another type, or a judge's protocol."""
+    if named := _assigned(name, file):
+        return _kind(*named)
     try:
         definition, _ = _definition(_module(file), name)
     except (UserError, FileNotFoundError):
@@ -221,7 +221,7 @@ def _value(default: ast.expr | None, file: Path) -> str:
 
 
 def _assigned(name: str, file: Path) -> tuple[ast.expr, Path] | None:
-    """Find what a module sets a name to, also if it imports the name from this package."""
+    """Find what a module sets a name to, its own or one that it imports."""
     for node in _tree(file).body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return node.value, file
