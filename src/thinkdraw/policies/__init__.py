@@ -27,6 +27,8 @@ POLICIES = {
 SHAPES = {name: "thinkdraw.policies.janus.shape:JanusShape" for name in POLICIES}
 BUILDERS = {"janus": "thinkdraw.policies.janus.building:JanusBuilder"}
 
+ADAPTER_FOLDER = "adapter"  # of a checkpoint of a LoRA run: the adapters alone, as peft writes them
+
 
 class Family(Protocol):
     """A class of policies, as `load_policy` uses it."""
@@ -50,13 +52,16 @@ def load_policy(
     A class is named `pkg.mod:Class@checkpoint`. Without one, the checkpoint's `config.model_type` chooses the
     family from `POLICIES`, so that a checkpoint cannot name code to run. `policies/opening.py` resolves run folders
     and `lab`.
+    `BASE+ADAPTER` merges a folder of LoRA adapters, as peft writes it, into a base.
     dtype: of the weights, fp32 or bf16.
     options: what the family's class accepts, see `JanusPolicy`.
     Raises UserError.
     """
     name, checkpoint = split_name(str(path))
     if name is None:
-        name = model_type_of(str(checkpoint))
+        checkpoint, adapter = split_adapter(str(checkpoint))
+        options |= {"adapter": adapter} if adapter else {}
+        name = model_type_of(checkpoint)
         if name not in POLICIES:
             raise UserError(
                 f"policy {path} has model_type={name}, which cannot draw; these can: {', '.join(POLICIES)}. Give a checkpoint "
@@ -78,6 +83,12 @@ def split_name(name: str) -> tuple[str | None, str | None]:
     if ":" not in first or Path(name).exists():
         return None, name
     return first, checkpoint or None
+
+
+def split_adapter(path: str) -> tuple[str, str | None]:
+    """Split `BASE+ADAPTER`; the path of a folder that has a plus in its name stays whole."""
+    base, plus, adapter = path.rpartition("+")
+    return (base, adapter) if plus and base and adapter and not Path(path).exists() else (path, None)
 
 
 def is_policy(path: str) -> bool:

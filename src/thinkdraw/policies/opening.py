@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies import load_policy, split_name
+from thinkdraw.policies import ADAPTER_FOLDER, load_policy, split_adapter, split_name
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.formats import name_file_in_errors
 from thinkdraw.runtime.inputs.run_inputs import Input
@@ -20,7 +20,8 @@ def policy_path(name: str) -> str:
 
     `lab` is the checkpoint in the package. A run folder stands for its best checkpoint, else its newest. Other
     names stay.
-    name: may begin with the policy's class, `pkg.mod:Class@runs/mine`.
+    name: may begin with the policy's class, `pkg.mod:Class@runs/mine`; it may end with adapters,
+        `lab+runs/lora`.
     """
     if name == "lab":
         from thinkdraw.lab import checkpoint_path
@@ -29,9 +30,18 @@ def policy_path(name: str) -> str:
     family, path = split_name(name)
     if family is not None:
         return name if path is None else f"{family}@{policy_path(path)}"
+    base, adapter = split_adapter(name)
+    if adapter:
+        return f"{policy_path(base)}+{adapter_path(adapter)}"
     if not Path(name, "checkpoints").is_dir():
         return name
     return str(run_checkpoint(name, "best") or run_checkpoint(name, "last"))
+
+
+def adapter_path(name: str) -> str:
+    """Resolve a folder of adapters: itself, or that of a LoRA run's checkpoint, or of its best one."""
+    folder = Path(policy_path(name))
+    return str(folder / ADAPTER_FOLDER) if (folder / ADAPTER_FOLDER).is_dir() else str(folder)
 
 
 def run_checkpoint(folder: Path | str, select: Literal["best", "last"]) -> Path | None:

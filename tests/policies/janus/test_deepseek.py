@@ -181,7 +181,8 @@ def test_pictures_become_the_codes_of_deepseeks_class_and_codes_its_pictures(ups
     policy, given, outputs = upstream
     vqmodel = policy.model.model.vqmodel
     assert torch.equal(vq.encode(vqmodel, given["pixels"]), outputs["codes"].long())
-    assert (vq.decode(vqmodel, given["codes"]) - outputs["decoded"]).abs().max() < 1e-4
+    # Random weights overshoot [-1, 1] up to 12: what is compared is relative to that.
+    assert (vq.decode(vqmodel, given["codes"]) - outputs["decoded"]).abs().max() < 1e-4 * outputs["decoded"].abs().max()
 
 
 @torch.no_grad()

@@ -9,7 +9,8 @@ from transformers import JanusConfig, JanusForConditionalGeneration
 from transformers.utils.logging import disable_progress_bar
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies import model_type_of, speed
+from thinkdraw.policies import ADAPTER_FOLDER, model_type_of, speed
+from thinkdraw.policies.adapters import write_adapters
 from thinkdraw.policies.janus.deepseek import reading, writing
 from thinkdraw.policies.lora import merged_weights
 from thinkdraw.runtime.files import atomic_directory
@@ -96,6 +97,8 @@ def write_checkpoint(model: JanusForConditionalGeneration, processor: Any, direc
     with atomic_directory(directory) as folder:
         model.save_pretrained(folder, state_dict=merged_weights(model))
         processor.save_pretrained(folder)
+        if any(".lora_" in name for name, _ in model.named_parameters()):
+            write_adapters(model, folder / ADAPTER_FOLDER)
 
 
 def _line(error: Exception) -> str:

@@ -21,6 +21,7 @@ from transformers import JanusForConditionalGeneration
 
 from thinkdraw.errors import TooLongError
 from thinkdraw.images import to_pictures, to_pixels
+from thinkdraw.policies.adapters import merge_adapters
 from thinkdraw.policies.janus import functions, loading, vq
 from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Likelihood
 from thinkdraw.policies.janus.text import JanusText
@@ -84,12 +85,24 @@ class JanusPolicy:
         self._revision: tuple[Any, str] = (None, "")  # (versions of the weights, hash of these)
 
     @classmethod
-    def load(cls, path: str, *, device: str, dtype: str, lora: LoraSettings | None, **options: Any) -> "JanusPolicy":
+    def load(
+        cls,
+        path: str,
+        *,
+        device: str,
+        dtype: str,
+        lora: LoraSettings | None,
+        adapter: str | None = None,
+        **options: Any,
+    ) -> "JanusPolicy":
         """Read a checkpoint in transformers' or in DeepSeek's layout.
 
+        adapter: a folder of LoRA adapters to merge into its weights.
         options: the other arguments of the class.
         """
         model: Any = loading.read_model(path, dtype)
+        if adapter:
+            merge_adapters(model, adapter)
         processor = loading.read_processor(path, model.config.vision_config.num_image_tokens)
         return cls(model.to(device), processor, lora=lora, **options)
 
@@ -460,7 +473,10 @@ class JanusPolicy:
         self.model.requires_grad_(False)
 
     def save(self, directory: Path) -> None:
-        """Write a folder that plain transformers loads, with adapters merged."""
+        """Write a folder that plain transformers loads, with adapters merged.
+
+        They are also written alone, into `adapter/`, as peft writes them.
+        """
         loading.write_checkpoint(self.model, self.processor, Path(directory))
 
 
