@@ -33,7 +33,7 @@ def test_a_folder_without_a_finished_step_is_taken_over_by_another_configuration
 
 
 def test_a_refused_start_leaves_no_trace_and_its_way_out_works_in_the_same_folder(tmp_path, policy):
-    with pytest.raises(UserError, match=r"20 examples are fewer than batch_rows=21\. Lower it"):
+    with pytest.raises(UserError, match=r"20 examples are fewer than batch_rows=21\. Lower batch_rows"):
         sft.run(sft_config(tmp_path, policy, batch_rows=21))
     assert not (tmp_path / "run").exists()
     sft.run(sft_config(tmp_path, policy, batch_rows=20, max_steps=1))

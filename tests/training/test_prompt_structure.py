@@ -72,7 +72,7 @@ def test_what_is_left_without_structure_is_counted_and_nothing_at_all_is_an_erro
         assert [prompt.nouns for prompt in load_prompts(settings)] == [("ring",), (), ()]
     assert "2 of 3 prompts" in caplog.text
     file.write_text("joy\nwhat the river said\n")
-    with pytest.raises(UserError, match="structure=rules finds none in the 2 prompts") as caught:
+    with pytest.raises(UserError, match="structure=rules finds no structure in the 2 prompts") as caught:
         load_prompts(settings)
     assert "\n" not in str(caught.value)
 

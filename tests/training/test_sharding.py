@@ -140,10 +140,10 @@ def test_a_process_with_other_weights_is_named_by_all_whether_they_are_in_shards
     for rank in (0, 1):
         replicated, sharded, alike, later = json.loads((folder / f"other_weights_{rank}.json").read_text())
         for said in (replicated, sharded):
-            assert said.startswith("the weights at the start: process 1 has others than process 0, in 1 of ")
+            assert said.startswith("the weights at the start: process 1 differs from process 0 in 1 of ")
             assert f"{jobs.LAST_ADAPTER} first" in said
         assert alike == ""
-        assert later.startswith("the weights after step 7: process 1 has others than process 0, in 1 of ")
+        assert later.startswith("the weights after step 7: process 1 differs from process 0 in 1 of ")
 
 
 @pytest.mark.parametrize("recipe", ["lora", "sft"])
@@ -224,7 +224,7 @@ def test_sampling_finds_the_weights_whole_and_learning_finds_them_in_shards(fold
 
 
 def test_what_cannot_be_sharded_is_refused(folder, monkeypatch):
-    with pytest.raises(UserError, match="found 1 processes where 2 were asked for"):
+    with pytest.raises(UserError, match="the run has 1 processes and not 2"):
         grpo.run(jobs.run_config(folder, "refused", sharding="fsdp2", num_processes=2))
     with pytest.raises(UserError, match="sharding=fsdp2 is for recipes sft and grpo"):
         load_config(PreferenceConfig, None, ["sharding=fsdp2"])

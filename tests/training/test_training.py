@@ -66,7 +66,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path, policy):
 
 
 def test_another_number_of_processes_than_asked_for_is_refused(tmp_path, policy):
-    with pytest.raises(UserError, match="found 1 processes where 2 were asked for"):
+    with pytest.raises(UserError, match="the run has 1 processes and not 2"):
         sft.run(sft_config(tmp_path, policy, num_processes=2))
 
 

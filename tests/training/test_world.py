@@ -27,8 +27,8 @@ def test_processes_that_hold_the_same_go_on():
 def test_one_that_holds_something_else_is_named_with_what_differs():
     with pytest.raises(UserError) as told:
         Others({"a": 1, "b": 2}, {"a": 1, "b": 3}).refuse_differences("the weights", {"a": 1, "b": 2}, "Way out.")
-    assert f"{told.value}" == "the weights: process 2 has others than process 0, in 1 of 2, b first (2, 3). Way out."
-    with pytest.raises(UserError, match="processes 1, 2 have others than process 0, in 3 of 3, a first"):
+    assert f"{told.value}" == "the weights: process 2 differs from process 0 in 1 of 2, b the first (2, 3). Way out."
+    with pytest.raises(UserError, match="processes 1, 2 differ from process 0 in 3 of 3, a the first"):
         Others({"a": 5}, {"a": 5, "b": 2, "c": 1}).refuse_differences("the weights", {"a": 1, "b": 2}, "Way out.")
 
 

@@ -1,1 +1,1 @@
-"""What every recipe shares: processes, folder, policy, optimiser, data, ledger and checkpoints."""
+"""What all recipes share: processes, run folder, optimiser, data, checkpoints."""

@@ -1,4 +1,4 @@
-"""The one container from sampling to the loss: rollouts, and row by row what judging and crediting add to them."""
+"""The container of rollouts on their way from sampling to the loss."""
 
 import dataclasses
 import math
@@ -14,17 +14,23 @@ from thinkdraw.types import Rollouts, Verdicts
 
 
 def split_rows(rows: Tensor, size: int) -> Iterator[Tensor]:
-    """Up to `size` of the rows at a time, in order; no part of no rows, where `split` has an empty one."""
+    """Split row indices into chunks of up to `size`, in order.
+
+    No rows give no chunk, where `Tensor.split` gives an empty one.
+    """
     yield from rows.split(size) if len(rows) else ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B rollouts of this process; columns are filled on the way from sampling to the loss, and None until then.
+    """B rollouts of this process, and columns that judging and advantages add.
 
-    verdicts: what the reward says, on the CPU. advantages: (B,), and which rows are in the loss at all.
-    token_weights: (B, T) each, what a token's advantage and its KL term are multiplied by. old_log_probs: (B, T) nats, of
-    the policy before the phase's first step. groups: (B,) number of each row's group in the phase, counted over all processes.
+    A column is None until it is filled.
+    verdicts: of the reward, on the CPU.
+    advantages: (B,), and which rows are in the loss at all.
+    token_weights: (B, T) each; what a token's advantage and its KL term are multiplied by.
+    old_log_probs: (B, T) nats, of the policy before the phase's first step; for pairs, of the reference.
+    groups: (B,) number of each row's group in the phase, counted over all processes.
     """
 
     rollouts: Rollouts
@@ -39,30 +45,34 @@ class Batch:
 
     @property
     def group_size(self) -> int:
+        """Rollouts per group."""
         return self.rollouts.group_size
 
     @property
     def rewards(self) -> Tensor:
         """(B,) on the CPU, NaN = no verdict."""
-        assert self.verdicts is not None, "nobody has judged these rollouts"
+        assert self.verdicts is not None, "these rollouts are not judged yet"
         return self.verdicts.rewards
 
     def trained_mask(self) -> Tensor:
-        """(B, T) bool: the rollouts' mask, and False throughout in rows that are not in the loss."""
+        """Compute the mask of trained tokens, (B, T) bool.
+
+        It is the rollouts' mask, and False throughout in rows that are not in the loss.
+        """
         mask = self.rollouts.mask
         return mask if self.advantages is None else mask & self.advantages.valid[:, None]
 
     def counts(self) -> SegmentCounts:
-        """Trained tokens and rows of this process."""
+        """Count trained tokens and rows of this process."""
         return count_segments(self.trained_mask(), self.rollouts.is_image)
 
-    # Parts: a phase in minibatches, one for each optimiser step; a minibatch in micro-batches, as many rows as memory holds
+    # Splitting: a phase into minibatches, one per optimiser step; a minibatch into micro-batches, one per forward pass
 
     def select(self, rows: Tensor, group_size: int = 1) -> "Batch":
-        """Some rows, in the given order.
+        """Select rows, in the order of `rows`.
 
-        group_size: the batch's own if the rows are whole groups; with 1 what is said of groups, such as which have no
-        variance, is dropped.
+        group_size: the batch's own if the rows are whole groups. With 1, columns of groups are dropped, such as which have
+        no variance.
         """
         rollouts = self.rollouts.select(rows, group_size)
         length, weights = rollouts.tokens.shape[1], self.token_weights
@@ -80,13 +90,16 @@ class Batch:
         )
 
     def select_groups(self, chosen: Tensor) -> "Batch":
-        """Some whole groups. chosen: (P,) bool."""
+        """Select whole groups. chosen: (P,) bool."""
         rows = chosen.repeat_interleave(self.group_size).nonzero().flatten().cpu()
         return self.select(rows, self.group_size)
 
     @staticmethod
     def join(parts: "Sequence[Batch]") -> "Batch":
-        """The rows of several batches, one after the other. Token weights and old log-probs are not there yet at that time."""
+        """Join the rows of several batches, without token weights and old log-probs.
+
+        These are made of whole phases, after their batches are joined.
+        """
         if len(parts) == 1:
             return parts[0]
         verdicts = [part.verdicts for part in parts if part.verdicts is not None]
@@ -100,20 +113,27 @@ class Batch:
         )
 
     def minibatches(self, count: int, passes: int) -> "Iterator[Batch]":
-        """The groups of each optimiser step: group g is in minibatch g mod `count`, whichever process has it."""
-        assert self.groups is not None, "minibatches are of a phase, whose groups are numbered"
-        group_numbers = self.groups[:: self.group_size]  # of the first row of each group
+        """Select the groups of each optimiser step; `passes` times through all of them.
+
+        Group g is in minibatch g mod `count`, whichever process has it: any number of processes makes the same steps.
+        """
+        assert self.groups is not None, "only the numbered groups of a phase can be split into minibatches"
+        group_numbers = self.groups[:: self.group_size]  # of each group's first row
         for number in [n for _ in range(passes) for n in range(count)]:
             yield self if count == 1 else self.select_groups((group_numbers % count) == number)
 
     def micro(self, rows: int) -> "Iterator[Batch]":
-        """Micro-batches of up to `rows` rows; sorted by length for little padding, and without rows that are not in the loss."""
+        """Split into micro-batches of up to `rows` rows.
+
+        Rows that are not in the loss are left out, and the others sorted by length, so that little is padding.
+        """
         trained = self._trained_rows()
         lengths = (self.rollouts.segment[trained] >= 0).sum(1) + self.rollouts.prompt_mask[trained].sum(1)
         for chosen in split_rows(trained[torch.argsort(lengths, stable=True)], rows):
             yield self.select(chosen)
 
     def num_micro(self, rows: int) -> int:
+        """Count the micro-batches of `micro`."""
         return math.ceil(len(self._trained_rows()) / rows)
 
     def _trained_rows(self) -> Tensor:
@@ -122,7 +142,7 @@ class Batch:
         return self.advantages.valid.nonzero().flatten()
 
     def to(self, device: torch.device | str) -> "Batch":
-        """Move the columns that a loss reads to a device; verdicts and groups stay where they are."""
+        """Move the columns that a loss reads to a device; verdicts and groups stay."""
         weights = self.token_weights
         return dataclasses.replace(
             self,
@@ -134,7 +154,7 @@ class Batch:
 
 
 def _select(advantages: Advantages, rows: Tensor, group_size: int) -> Advantages:
-    """Advantages of some rows; of their groups, too, if the rows are whole groups of `group_size`."""
+    """Select advantages of some rows; of groups too, if the rows are whole groups."""
     a = advantages
     rows = rows.to(a.values.device)
     num_groups = len(a.zero_variance)

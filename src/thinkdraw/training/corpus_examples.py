@@ -1,4 +1,4 @@
-"""A corpus of rationales as SFT examples: prompts and thoughts by style, pictures as the tokens that were computed once."""
+"""SFT examples from a corpus of rationales: prompts, thoughts and image tokens."""
 
 import logging
 from collections import Counter
@@ -17,7 +17,10 @@ logger = logging.getLogger(__name__)
 
 
 def encoder_of(policy: Policy, pictures: PictureReaderConfig = DEFAULT_CONFIG) -> Encoder:
-    """How this policy turns picture files into tokens. Raises UserError for codes that uint16 does not hold."""
+    """Describe how a policy turns picture files into tokens.
+
+    Raises UserError for a policy with more codes than uint16 holds.
+    """
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
     picture = policy.picture
@@ -35,19 +38,20 @@ def corpus_examples(
     path: Path, reading: CorpusReaderConfig, seed: int, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool,
     pictures: PictureReaderConfig = DEFAULT_CONFIG,
 ) -> tuple[list[Prompt], list[str], Tensor]:  # fmt: skip
-    """Prompts, thoughts and image tokens (E, N) uint16. What is left out, and why, is counted in a warning.
+    """Read a corpus as prompts, thoughts and image tokens, (E, N) uint16.
 
-    max_thought_tokens: a longer rationale does not fit. cache: a folder for the tokens of a corpus that `thinkdraw corpus
-    tokenise` has not been run on.
-    Raises UserError where no row can be used.
+    A warning counts what is left out, and why.
+    max_thought_tokens: a longer rationale does not fit.
+    cache: a folder for image tokens, unless `thinkdraw corpus tokenise` has computed them already.
+    Raises UserError if no row can be used.
     """
     room = policy.max_positions - policy.picture.num_tokens - 1 - max_thought_tokens
     if room < 1:
-        raise UserError(f"max_thought_tokens={max_thought_tokens} leaves no room for a prompt. Lower it.")
+        raise UserError(f"max_thought_tokens={max_thought_tokens} leaves no room for a prompt: lower it.")
 
     def thought_fits(text: str) -> bool:
         ids = policy.text.thought(text)
-        # One is left for the end of the thought.
+        # Shorter by at least one: the token that ends the thought counts too.
         return len(ids) < max_thought_tokens and not policy.text.controls & set(ids)
 
     def prompt_fits(text: str) -> bool:

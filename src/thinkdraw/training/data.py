@@ -1,4 +1,4 @@
-"""Prompts to draw and examples to imitate, from the lab or from files, in an order that follows from the seed alone."""
+"""Prompts to draw and SFT examples, from the lab or from files."""
 
 import logging
 from collections import Counter
@@ -46,7 +46,10 @@ logger = logging.getLogger(__name__)
 
 
 class DataSettings(StrictModel):
-    """Where prompts, or SFT examples, come from. The test splits cannot be named: they are for `evaluate` only."""
+    """Where prompts, or SFT examples, come from.
+
+    Test splits cannot be named: they are for `thinkdraw eval` only.
+    """
 
     source: str = Field(
         default="lab",
@@ -127,11 +130,12 @@ def lab_examples(settings: DataSettings) -> list[Example]:
 
 
 def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Prompt]:
-    """Read the prompts to train on, with structure for rewards (nouns, counts, a relation) if that is asked for.
+    """Read the prompts to train on.
 
-    folder: the run's, where what was found of structure is kept.
+    With `settings.structure` they get nouns, counts and a relation, which some rewards read.
+    folder: of the run, where the structure that was found is cached.
     Raises UserError for a file that is missing, empty or not of the form, for a test prompt (see `rows_without_leaks`), and
-    where no structure is found.
+    if no structure is found.
     """
     if settings.source == "lab":
         prompts = [e.prompt for e in lab_examples(settings)]
@@ -145,9 +149,11 @@ def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Pro
 
 
 def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: str) -> list[int]:
-    """The rows that may be trained on: not the prompts of `settings.against`, nor of a benchmark that the user keeps.
+    """Find the rows that may be trained on, which are no test prompts.
 
-    key: of `leaks` in the configuration, for errors. Raises UserError if leaks are refused, or nothing else is left.
+    Test prompts are those of `settings.against`, and of the benchmarks below THINKDRAW_BENCHMARKS.
+    key: of `leaks` in the configuration, for errors. Raises UserError for test prompts if `settings.leaks` refuses them, or if
+    there are no others.
     """
     test = [prompt for path in [*settings.against, *known_test_sets()] for prompt in read_prompts(path)]
     if settings.leaks == "refuse":
@@ -164,26 +170,33 @@ def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: s
 def prompts_that_fit(
     policy: Policy, prompts: Sequence[Prompt], settings: DataSettings, sampling: Sampling, key: str = "prompts"
 ) -> list[Prompt]:
-    """The prompts as the policy can take them: now, and not hours later. key: of the settings.
+    """Check that the policy can take the prompts, before a run starts.
 
-    Raises UserError for one that it cannot take (empty, too long), which `settings.over_long` may cut or drop.
+    key: of the settings, for errors. Returns the prompts, without those that were dropped.
+    Raises UserError for a prompt that is empty or too long, unless `settings.over_long` cuts or drops it.
     """
     how, where = settings.over_long or "refuse", f"{key}.source={settings.source}"
     return list(fit_prompts(policy, prompts, sampling, how, where, f"{key}.over_long").values())
 
 
 def prompts_input(prompts: Sequence[Prompt], source: object) -> Input:
-    """What a run notes of its prompts: the texts in their order, and all that judges read of them."""
+    """Describe prompts as an input of a run: texts in order, and what judges read."""
     return Input.of(source, map(row_of, prompts), len(prompts))
 
 
 def shuffled_index(index: int, count: int, seed: int) -> int:
-    """The number 0 .. count − 1 at place `index` of an endless shuffled order: a new permutation for every pass."""
+    """Compute the number at `index` of an endless shuffled order of 0 .. count − 1.
+
+    Every pass is a new permutation. Seed and index alone decide the number, so that nothing has to be saved for a resume.
+    """
     return int(_permutation(index // count, count, seed)[index % count])
 
 
 def _permutation(epoch: int, count: int, seed: int, _cache: dict[tuple[int, int, int], np.ndarray] = {}) -> np.ndarray:  # noqa: B006
-    """The order of one pass. _cache: shared by all calls, on purpose; it holds the last one."""
+    """Compute the order of one pass.
+
+    _cache: shared by all calls on purpose (a mutable default); it holds the latest order.
+    """
     key = (epoch, count, seed)
     if key not in _cache:
         _cache.clear()
@@ -203,20 +216,22 @@ class Examples:
         return len(self.prompts)
 
     def batches(self, size: int, num_bucketed: int, seed: int, epoch: int) -> list[np.ndarray]:
-        """The rows of one pass in batches of `size`; what does not fill a batch is left out of this pass.
+        """Split one pass into batches of `size` row indices.
 
-        Of every `num_bucketed` batches in shuffled order the rows are sorted by length, so that little of a batch is padding.
+        Rows that do not fill a batch are left out of this pass.
+        The rows are shuffled; within every `num_bucketed` batches they are then sorted by length, so that little of a batch
+        is padding.
         """
         rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self))[: len(self) // size * size]
-        # Characters stand for tokens here: only the padding depends on it.
+        # Characters stand in for tokens: only the amount of padding depends on it.
         length = np.array([len(p.text) + len(t) for p, t in zip(self.prompts, self.thoughts)])
         blocks = [order[i : i + size * num_bucketed] for i in range(0, len(order), size * num_bucketed)]
         batches = [b for block in blocks for b in block[np.argsort(length[block], kind="stable")].reshape(-1, size)]
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def as_input(self, source: object) -> Input:
-        """What a run notes of them."""
+        """Describe the examples as an input of a run."""
         return Input.of(source, [*map(row_of, self.prompts), *self.thoughts, self.image_tokens], len(self))
 
 
@@ -224,11 +239,12 @@ def load_examples(
     settings: DataSettings, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool = True, *,
     thought: ThoughtFormat = "inline", at_least: int = 1,
 ) -> Examples:  # fmt: skip
-    """Examples with their pictures as image tokens; pictures are tokenised once and the codes kept in the file `cache`.
+    """Read SFT examples, with pictures as image tokens.
 
+    Pictures are tokenised once; their codes are cached in the file `cache`.
     max_thought_tokens: the budget; a longer rationale of a corpus ends at a sentence, or is left out.
-    Raises UserError, before the first picture is tokenised, for fewer examples than `at_least`; for a file that is missing,
-    empty, lacks a column or names a picture that cannot be read; for what has no room, see `DataSettings.over_long`.
+    Raises UserError before the first picture is tokenised: for fewer examples than `at_least`; for a file that is missing,
+    is empty, lacks a column or names a picture that cannot be read; for what is too long, see `DataSettings.over_long`.
     """
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
@@ -262,7 +278,7 @@ def load_examples(
     else:
         path = Path(settings.source)
         folder = settings.picture_folder or (path if path.is_dir() else path.parent)
-        table = list(table_rows(path, PICTURE_COLUMNS))  # pictures are read where they are needed, a few at a time
+        table = list(table_rows(path, PICTURE_COLUMNS))  # without pictures, which are read later, a few at a time
         if not table:
             raise UserError(f"{path} holds no example. Write rows of prompt, thought, and image or image_tokens.")
         prompts = [prompt_of(row.cells, row.where, row.number) for row in table]
@@ -276,9 +292,9 @@ def load_examples(
         left_out = {"test prompts left out": len(table) - len(kept), "too long, left out": len(kept) - len(fitting)}
         print_counts(f"examples of {path}", {"read": len(table), **left_out})
         chosen = {kept[i] for i in fitting}
-        contents = (_content(row.cells, row.where, folder, policy, digests) for row in _those(path, chosen))
+        contents = (_content(row.cells, row.where, folder, policy, digests) for row in _rows_at(path, chosen))
         pictures = (
-            _picture(row.cells, row.where, folder, policy, settings.pictures, notes) for row in _those(path, chosen)
+            _picture(row.cells, row.where, folder, policy, settings.pictures, notes) for row in _rows_at(path, chosen)
         )
     size, read = (policy.picture.height, policy.picture.width), settings.pictures.model_dump(mode="json")
     made_of = content_digest([policy.picture_tokenizer_hash(), size, CROP, RULES, read, *contents])
@@ -299,18 +315,22 @@ def _fitting_rows(
     policy: Policy, prompts: Sequence[Prompt], thoughts: Sequence[str], settings: DataSettings, sampling: Sampling,
     *, is_corpus: bool = False,
 ) -> dict[int, Prompt]:  # fmt: skip
-    """Row → its prompt, of the rows that are trained on: without test prompts of a corpus, and what has no room."""
+    """Map each row that is trained on to its prompt.
+
+    Leaves out a corpus's test prompts, and what the policy has no room for.
+    """
     rows = rows_without_leaks(prompts, settings, "data.leaks") if is_corpus else list(range(len(prompts)))
     how, where = settings.over_long or "refuse", f"data.source={settings.source}"
-    found = fit_prompts(policy, [prompts[i] for i in rows], sampling, how, where, "data.over_long")
-    fitting = {rows[place]: prompt for place, prompt in found.items()}
+    fitted = fit_prompts(policy, [prompts[i] for i in rows], sampling, how, where, "data.over_long")
+    fitting = {rows[index]: prompt for index, prompt in fitted.items()}
     if sampling.thought != "off" and not is_corpus:
-        # As a policy counts: the token that ends a thought needs a place, too.
+        # `>=`, since the token that ends a thought counts too.
         long = [i for i in fitting if len(policy.text.thought(thoughts[i])) >= sampling.max_thought_tokens]
         if long and settings.over_long == "refuse":
             raise UserError(
                 f"{where}, row {long[0] + 1} ({prompts[long[0]].id}): its thought does not fit into max_thought_tokens="
-                f"{sampling.max_thought_tokens}, like {len(long) - 1} more. Raise it, or choose data.over_long=cut or drop."
+                f"{sampling.max_thought_tokens}, and neither do {len(long) - 1} others. Raise it, or choose data.over_long=cut "
+                "or drop."
             )
         if settings.over_long == "drop":
             fitting = {i: prompt for i, prompt in fitting.items() if i not in set(long)}
@@ -320,27 +340,35 @@ def _fitting_rows(
     return fitting
 
 
-def _those(path: Path, chosen: Collection[int]) -> Iterator[TableRow]:
-    """The rows at these places of a table, with their pictures."""
+def _rows_at(path: Path, chosen: Collection[int]) -> Iterator[TableRow]:
+    """Read the rows of a table at these indices, with their pictures."""
     return (row for place, row in enumerate(table_rows(path)) if place in chosen)
 
 
 def _refuse_control_tokens(policy: Policy, rows: Sequence[TableRow], thoughts: Sequence[str]) -> None:
-    """Raise UserError for a thought that spells one: it would act as one, and no policy can write it."""
+    """Raise UserError for a thought that spells a control token.
+
+    It would act as that token, which no policy can write in a thought.
+    """
     for row, thought in zip(rows, thoughts):
         if policy.text.controls & set(policy.text.thought(thought)):
             raise UserError(
-                f"{row.where}: `thought` spells a control token of the policy: {shorten(thought)}. Write it otherwise."
+                f"{row.where}: `thought` spells a control token of the policy: {shorten(thought)}. Reword it."
             )
 
 
 def _refuse_fewer(rows: Mapping[int, Prompt], at_least: int) -> None:
     if len(rows) < at_least:
-        raise UserError(f"{len(rows)} examples are fewer than batch_rows={at_least}. Lower it, or give more.")
+        raise UserError(
+            f"{len(rows)} examples are fewer than batch_rows={at_least}. Lower batch_rows, or give more examples."
+        )
 
 
 def _cached(cache: Path, made_of: str, source: str) -> Tensor | None:
-    """The image tokens in the file, None where they are of other pictures or damaged, or it does not say of which; then it says so."""
+    """Read the cached image tokens; None, with a warning, where they cannot be used.
+
+    That is, where the file is damaged, or was made of other pictures.
+    """
     if not cache.is_file():
         return None
     try:
@@ -348,15 +376,19 @@ def _cached(cache: Path, made_of: str, source: str) -> Tensor | None:
         about = told.get(SOURCES_HASH)
         if about == made_of:
             return tensors["image_tokens"]
-        why = "does not say what it was made of" if about is None else f"is of other pictures than {source} has now"
+        why = (
+            "does not say which pictures it was made of"
+            if about is None
+            else f"was made of other pictures than {source} has now"
+        )
     except ValueError as error:
         why = str(error)
-    logger.warning("%s %s: the pictures are tokenised anew", cache, why)
+    logger.warning("%s %s: the pictures are tokenised again", cache, why)
     return None
 
 
 def _content(row: JsonObject, where: str, folder: Path, policy: Policy, digests: Digests) -> object:
-    """What a row's image tokens follow from: those it brings, or the content of its picture file."""
+    """Return what decides a row's image tokens: its own, or its picture's content."""
     if row.get("image_tokens") is not None:
         return _picture(row, where, folder, policy, DEFAULT_CONFIG, Counter()).tobytes()
     file = _file(row, where, folder)
@@ -373,6 +405,7 @@ def _content(row: JsonObject, where: str, folder: Path, policy: Policy, digests:
 
 
 def _file(row: JsonObject, where: str, folder: Path) -> Path | bytes:
+    """Find a row's picture: a path, or the file's content. Raises UserError."""
     try:
         file = file_of(row.get("image"), folder, where)
     except UnreadableError as error:
@@ -385,7 +418,10 @@ def _file(row: JsonObject, where: str, folder: Path) -> Path | bytes:
 
 
 def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -> Tensor:
-    """(E, N) uint16 image tokens of pictures (H, W, 3) uint8, or of rows (N,) that are image tokens already."""
+    """Tokenise pictures, (H, W, 3) uint8, into image tokens, (E, N) uint16.
+
+    A row of shape (N,) is image tokens already, and is kept.
+    """
     parts, waiting = [], []
     size = (policy.picture.height, policy.picture.width)
 
@@ -400,8 +436,8 @@ def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -
             parts.append(torch.from_numpy(picture)[None].to(torch.uint16))
         elif picture.shape[:2] != size:
             raise UserError(
-                f"pictures of {picture.shape[0]}×{picture.shape[1]} pixels, and the policy draws {size[0]}×{size[1]}. Give "
-                "examples of its size, or a policy of theirs."
+                f"pictures have {picture.shape[0]}×{picture.shape[1]} pixels, but the policy draws {size[0]}×{size[1]}. Give "
+                "pictures of its size, or a policy that draws theirs."
             )
         else:
             waiting.append(picture)
@@ -414,9 +450,10 @@ def _tokenise(policy: Policy, pictures: Iterator[np.ndarray], chunk: int = 64) -
 def _picture(
     row: JsonObject, where: str, folder: Path, policy: Policy, reading: PictureReaderConfig, notes: Counter[str]
 ) -> np.ndarray:
-    """A row's picture (H, W, 3) uint8 in the policy's size, or its image tokens (N,) if it brings these.
+    """Read a row's picture, (H, W, 3) uint8 in the policy's size.
 
-    What was done to the picture when it was read is added to `notes`.
+    A row that brings image tokens gives these, (N,).
+    `notes` counts what was done to pictures when they were read.
     """
     if row.get("image_tokens") is not None:
         limit = policy.picture.num_codes

@@ -1,4 +1,4 @@
-"""What a person sees of a run, on stderr: a bar on a terminal, else a line now and then, and loud warnings."""
+"""A run's progress on standard error: a bar on a terminal, else lines; warnings."""
 
 import time
 from collections.abc import Mapping
@@ -10,7 +10,10 @@ from thinkdraw.console import plain
 
 
 class Display:
-    """Use as a context manager; silent in every process but the main one."""
+    """Shows the progress of a run, inside a `with` block.
+
+    active: False shows nothing, as in every process but the main one.
+    """
 
     def __init__(self, name: str, total: int, log_every: int, active: bool = True) -> None:
         self.console = Console(stderr=True, quiet=not active)
@@ -39,9 +42,10 @@ class Display:
     def show(
         self, step: int, row: Mapping[str, float | None], names: tuple[str, ...], progress: float | None = None
     ) -> None:
-        """Bring the bar to `step`, or print every log_every-th step, with these fields of the metrics row.
+        """Move the bar to `step`, or print a line every `log_every` steps.
 
-        progress: 0..1 of the run, where the clock may end it before the last step.
+        names: columns of the metrics row to show.
+        progress: 0..1 of the run; None: by steps. With `max_seconds` the clock may end a run before its last step.
         """
         shown = " ".join(f"{n} {row[n]:.3g}" for n in names if row.get(n) is not None)
         done = step / self.total if progress is None else progress
@@ -56,7 +60,7 @@ class Display:
             )
 
     def warn(self, key: str, message: str) -> None:
-        """Say it once per run."""
+        """Print a warning, once per run for each key."""
         if key not in self._warned:
             self._warned.add(key)
             self.console.print(plain("warning:", "bold yellow") + plain(f" {message}"), soft_wrap=True, highlight=False)

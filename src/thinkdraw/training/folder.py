@@ -1,4 +1,4 @@
-"""The folder of a run, written so that a run can be killed at any moment and goes on to the same numbers."""
+"""The folder of a run: killed at any moment, a run goes on to the same numbers."""
 
 import hashlib
 import time
@@ -33,14 +33,17 @@ STARTED = "started.json"
 MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s",
               "optimiser.offload", "changed_inputs", "num_threads", "keep_checkpoints", "save_every", "micro_rows",
               "judge_chunks", "device"}  # fmt: skip
-# Those that change what is learned from there on, as errors advise: said when the run goes on.
-STEERING = {"optimiser.learning_rate", "max_no_verdict_frac"}
-# Keys of older runs' config.yaml that changed no result and are no more: such a run goes on.
+# Settings that may differ too, since errors advise to change them. They change what is learned, so a warning names them.
+WARNED = {"optimiser.learning_rate", "max_no_verdict_frac"}
+# Keys in config.yaml of older versions that no longer exist and never changed a result: such a run goes on.
 REMOVED = {"compile_layers"}
 
 
 class RunFolder:
-    """`out`: config, environment, metrics and checkpoints, written by the main process and read by all."""
+    """The run folder (`out`): config, environment, metrics and checkpoints.
+
+    The main process writes it, all processes read it.
+    """
 
     def __init__(self, config: TrainSettings, world: World) -> None:
         self.config, self.world, self.path = config, world, config.out
@@ -48,12 +51,15 @@ class RunFolder:
         self._seconds_before, self._start = 0.0, time.monotonic()
         self._pending: _PendingCheckpoint | None = None
         self.inputs = Inputs(config.out, config.changed_inputs)
-        self._steered: list[str] = []  # settings that are others than before, and change what is learned from here on
+        self._warnings: list[str] = []  # of WARNED settings that have another value than before
 
     @classmethod
     @contextmanager
     def lock(cls, path: Path, world: World) -> Iterator[None]:
-        """Hold the folder of a run: the main process for all. Raises UserError, in all, where another run writes to it."""
+        """Lock the folder against other runs; the main process does it for all.
+
+        Raises UserError, in every process, if another run writes to the folder.
+        """
         with ExitStack() as held:
             refusal = ""
             if world.is_main:
@@ -66,9 +72,10 @@ class RunFolder:
             yield
 
     def read(self) -> State | None:
-        """The state to go on from, or None for a new run. Raises UserError if the folder holds another run.
+        """Read the state to go on from; None for a new run.
 
-        A run without a finished step holds nothing: its folder may be taken over.
+        Raises UserError if the folder holds another run.
+        A run without a finished step has nothing to lose: another run may take over its folder.
         """
         config_file = self.path / "config.yaml"
         newest = checkpoint.latest_checkpoint(self.path)
@@ -77,12 +84,14 @@ class RunFolder:
         return checkpoint.load_trainer_state(newest) if newest else None
 
     def begin(self, state: State | None) -> list[str]:
-        """Begin to write: the configuration; drop what came after `state`; set the random generators and the clock.
+        """Begin to write into the folder.
 
-        state: of the checkpoint that the run goes on from, None for a new run. Returns what to say of changed inputs and settings.
-        Raises UserError, with nothing written, for an input that has changed since the run began.
+        Writes the configuration, drops what came after `state`, and sets the random generators and the clock.
+        state: of the checkpoint that the run goes on from, None for a new run.
+        Returns warnings of changed inputs and settings. Raises UserError, with nothing written, for an input that has changed
+        since the run began.
         """
-        changes = [*self._steered, *self.inputs.hold(state["step"] if state else 0)]
+        changes = [*self._warnings, *self.inputs.hold(state["step"] if state else 0)]
         self.world.wait()
         if self.world.is_main:
             if not state:
@@ -103,7 +112,10 @@ class RunFolder:
         return changes
 
     def _set_generators(self, state: State | None) -> None:
-        """Let each process draw from a stream of its own, or from where it left off if as many saved theirs."""
+        """Set this process's random generators: a stream of its own, or as it was saved.
+
+        Saved ones are restored in the main process, and in all if the run goes on with as many processes as before.
+        """
         rank = self.world.rank
         seed_process(self.config.seed, rank, state["step"] if state else 0)
         saved = state.get("rng_of_ranks", [state["rng"]]) if state else []
@@ -111,7 +123,7 @@ class RunFolder:
             set_rng_state(saved[rank])
 
     def describe(self, base: str, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        """Write down what the run begins with, for `thinkdraw compare`; a run that goes on has done so.
+        """Write down what the run begins with, once, for `thinkdraw compare`.
 
         base: revision of the policy before its first step. prompts: all that are trained on.
         """
@@ -122,24 +134,30 @@ class RunFolder:
             atomic_write_json(file, {"base": base, "prompts": digest, "sampling": sampling.model_dump(mode="json")})
 
     def _refuse_other_run(self, config_file: Path) -> None:
-        """Raise UserError unless the folder's configuration is this one, what may change apart."""
+        """Raise UserError if the folder holds a run with another configuration.
+
+        Settings in MAY_CHANGE, in WARNED and addresses of servers may differ.
+        """
         if not self.config.resume:
             raise UserError(
                 f"{self.path} holds a run already and resume=false. Choose another out=, or remove that folder."
             )
-        found = read_yaml_object(config_file, f"Restore it: without it {self.path} cannot be resumed.")
-        before = _flat(self._completed(found))
+        saved = read_yaml_object(config_file, f"Restore it: without it {self.path} cannot be resumed.")
+        before = _flat(self._with_new_defaults(saved))
         now = _flat(parse_yaml(dump_config(self.config)))
         changed = [k for k in sorted((before.keys() | now.keys()) - REMOVED) if before.get(k) != now.get(k)]
         was = {k: f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in changed if k not in MAY_CHANGE}
-        self._steered = [f"another value than before: {was[k]}." for k in was if k in STEERING]
-        if fixed := [was[k] for k in was if k not in STEERING and k.rpartition(".")[2] not in CONNECTION_SETTINGS]:
+        self._warnings = [f"another value than before: {was[k]}." for k in was if k in WARNED]
+        if fixed := [was[k] for k in was if k not in WARNED and k.rpartition(".")[2] not in CONNECTION_SETTINGS]:
             raise HeldError(
                 f"{self.path} holds a run with another config: {', '.join(fixed)}. Choose another out=, or the same values."
             )
 
-    def _completed(self, before: JsonObject) -> JsonObject:
-        """An older version's configuration with the defaults of the keys that came later; as it is where none can be made."""
+    def _with_new_defaults(self, before: JsonObject) -> JsonObject:
+        """Add the defaults of newer keys to a configuration of an older version.
+
+        One that this version cannot read at all is returned as it is.
+        """
         try:
             known = {name: value for name, value in before.items() if name not in REMOVED}
             return parse_yaml(dump_config(type(self.config).model_validate(known)))
@@ -147,14 +165,18 @@ class RunFolder:
             return before
 
     def seconds(self) -> float:
-        """Seconds since the run began, interruptions left out, by the main process's clock."""
+        """Measure seconds since the run began, without interruptions.
+
+        The main process's clock counts, for all processes.
+        """
+        # Processes must agree, for instance on when `max_seconds` is over, so the sum has the main one's seconds alone.
         mine = self._seconds_before + time.monotonic() - self._start
         return self.world.sum({"seconds": mine if self.world.is_main else 0.0})["seconds"]
 
     def progress(self, step: int) -> float:
-        """0..1; with max_seconds by whichever of steps and seconds is further.
+        """Compute the progress, 0..1: by steps, or by `max_seconds` where that is further.
 
-        Every process calls it between steps, so it also completes a checkpoint that has been written in the meantime.
+        Every process calls this between steps, so it also completes a checkpoint that has been written meanwhile.
         """
         if self._pending and self._pending.writing and self._pending.writing.done():
             self._publish()
@@ -164,10 +186,11 @@ class RunFolder:
         )
 
     def save(self, step: int, policy: Trainable, optimiser: Optimiser, best: str = "", **state: Any) -> None:
-        """Write a checkpoint, complete or not at all: weights, optimiser, random generators, and what the recipe adds.
+        """Write a checkpoint, complete or not at all.
 
-        best: name of the best checkpoint so far, which stays. Raises UserError if the disk refuses. Where the state is
-        sharded it is still being written when this returns, and the checkpoint is there some steps later, or after `finish`.
+        It holds weights, optimiser, random generators, and `state`, which the recipe adds.
+        best: name of the best checkpoint so far, which is kept. Raises UserError if the disk refuses.
+        Shards are written in the background: the checkpoint is complete some steps later, or after `finish`.
         """
         self._publish()
         seconds = self.seconds()
@@ -192,6 +215,7 @@ class RunFolder:
                 folder = Path(self.world.broadcast(str(folder)))
             if folder:
                 writing = checkpoint.save_trainer_state(folder, full, self.world.is_main)
+            # The folder stays open beyond this block: closing it moves the finished checkpoint to its place.
             self._pending = _PendingCheckpoint(opened.pop_all(), writing, best)
         if writing is None:
             self.finish()
@@ -208,29 +232,30 @@ class RunFolder:
             ) from error
 
     def finish(self) -> None:
-        """Wait until the checkpoint that is being written, if any, is complete, in every process."""
+        """Wait, in every process, until no checkpoint is being written any more."""
         self._publish()
         self.world.wait()
 
     def _publish(self) -> None:
-        """Complete the checkpoint that is being written, if any, and remove those that are no longer kept."""
+        """Complete the checkpoint that is being written, if any; remove outdated ones."""
         if self._pending is None:
             return
-        unfinished, self._pending = self._pending, None
-        with unfinished.folder:
-            if unfinished.writing:
-                unfinished.writing.wait()
+        pending, self._pending = self._pending, None
+        with pending.folder:
+            if pending.writing:
+                pending.writing.wait()
         if self.world.is_main:
-            if unfinished.best:
-                atomic_write_text(self.path / "checkpoints" / "best", unfinished.best + "\n")
-            checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={unfinished.best})
+            if pending.best:
+                atomic_write_text(self.path / "checkpoints" / "best", pending.best + "\n")
+            checkpoint.prune_checkpoints(self.path, self.config.keep_checkpoints, also_keep={pending.best})
 
 
 @dataclass(frozen=True)
 class _PendingCheckpoint:
-    """A checkpoint that is complete when the main process closes `folder`, which has to wait for `writing`.
+    """A checkpoint that is still being written.
 
-    writing: of the shards, by all processes; None where the state is whole.
+    It is complete when the main process closes `folder`, which must wait for `writing`.
+    writing: of the shards, by all processes; None where nothing is sharded.
     """
 
     folder: ExitStack
@@ -239,7 +264,7 @@ class _PendingCheckpoint:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """{a: {b: 1}} as {"a.b": 1}: settings under the names that they have on the command line."""
+    """Flatten settings to their names on the command line: {a: {b: 1}} → {"a.b": 1}."""
     if not isinstance(value, dict) or not value:
         return {prefix: value}
     return {

@@ -1,4 +1,4 @@
-"""What recipes that learn from a rollout store share: its judged rows in memory, and log-probs before learning."""
+"""Judged rollouts of a store in memory, and their log-probs before learning."""
 
 import dataclasses
 import logging
@@ -22,27 +22,31 @@ logger = logging.getLogger(__name__)
 
 
 def load_judged_rollouts(path: Path, judge: str, policy: Policy, *, own: bool = False) -> Batch:
-    """All rollouts of a store as the policy can score them, whole groups in order, with one judge's verdicts.
+    """Load all rollouts of a store with one judge's verdicts, in whole groups.
 
-    own: also demand that this very policy sampled them. Raises UserError for a store of another tokenizer, damaged or
-    unscored shards, groups of one rollout or of different sizes.
+    own: also require that this very policy sampled them.
+    Raises UserError for a store of another tokenizer, damaged or unscored shards, and groups of one rollout or of different
+    sizes.
     """
     store = RolloutStore.open(path)
     store.check_policy(policy)
     if own:
         store.check_revision(policy.revision)
-    parts = list(store.iter_groups(judge))
-    if not parts:
+    shards = list(store.iter_groups(judge))
+    if not shards:
         raise UserError(f"{path} is empty. Sample rollouts into it with `thinkdraw sample`.")
-    sizes = {part.rollouts.group_size for part in parts}
+    sizes = {shard.rollouts.group_size for shard in shards}
     if len(sizes) > 1:
         raise UserError(f"{path} has groups of {sorted(sizes)} rollouts. Use a store with groups of one size.")
-    rollouts = Rollouts.join([part.rollouts for part in parts], store.header.codec.pad_id)
-    return Batch(rollouts, Verdicts.of(torch.cat([part.scores for part in parts])))
+    rollouts = Rollouts.join([shard.rollouts for shard in shards], store.header.codec.pad_id)
+    return Batch(rollouts, Verdicts.of(torch.cat([shard.scores for shard in shards])))
 
 
 def sampling_cost(judged: Batch) -> dict[str, int]:
-    """What a ledger is charged for a store: it had to be sampled and judged, whoever did it."""
+    """Compute what a ledger is charged for a store.
+
+    It had to be sampled and judged, whoever did that.
+    """
     return {
         "pictures_sampled": len(judged),
         "judge_calls": len(judged),
@@ -51,16 +55,17 @@ def sampling_cost(judged: Batch) -> dict[str, int]:
 
 
 def store_input(path: Path, judge: str, judged: Batch) -> Input:
-    """What a run notes of a store: the rollouts and the scores that it was given."""
+    """Describe a store as an input of a run: its rollouts and their scores."""
     rollouts = judged.rollouts
     content = [rollouts.tokens, rollouts.mask, rollouts.prompt_ids, judged.rewards, *map(row_of, rollouts.prompts)]
     return Input.of(f"{path} (scores {judge})", content, len(judged))
 
 
 def log_probs_key(judged: Batch, rows: Tensor, base: str) -> str:
-    """What log-probs from before are made of, as far as a run that goes on can still tell.
+    """Hash what cached log-probs depend on, as far as a resumed run can tell.
 
-    base: revision of the policy that the run began with; the one of the round has moved on.
+    base: revision of the run's starting policy. The revision at the start of a later round would say more, but a resumed run
+    has other weights by then and could not compute it again.
     """
     rollouts = judged.rollouts
     sampling = rollouts.sampling.model_dump(mode="json")
@@ -71,18 +76,20 @@ def with_cached_log_probs(
     open_before: Callable[[], Policy] | None, judged: Batch, rows: Tensor, micro_rows: int, world: World, cache: Path,
     made_of: str,
 ) -> Batch:  # fmt: skip
-    """The batch with (B, T) log-probs of the policy before learning, in training geometry, for `rows`; 0 elsewhere.
+    """Add (B, T) log-probs of the policy before learning, from a cache or computed.
 
-    Kept in the file `cache`, because a run that goes on later has other weights. Each process does its part.
-    open_before: gives that policy; None where nothing but the file has its numbers. made_of: see `log_probs_key`.
-    Raises UserError where they are needed and gone.
+    Only `rows` have them; other rows have 0. They are computed in the trainer's geometry, as the loss will compute its own.
+    They are cached in a file because a resumed run has other weights. Each process computes its share of the rows.
+    open_before: gives the policy before learning; None if it has learned since, so that only the file has the numbers.
+    made_of: see `log_probs_key`.
+    Raises UserError if the file is needed and cannot be used.
     """
-    if (known := _kept(cache, made_of, open_before is None)) is not None:
+    if (known := _read_cache(cache, made_of, open_before is None)) is not None:
         return dataclasses.replace(judged, old_log_probs=known)
     if open_before is None:
         raise UserError(
-            f"{cache} is not there, or not of the rollouts that this run learns from, and the policy that made it has "
-            "learned since. Put back store and folder as they were, or choose another out=."
+            f"{cache} is missing, or of other rollouts than this run learns from. It cannot be computed again, because the "
+            "policy has learned since. Restore the store and the run folder, or choose another out=."
         )
     policy = open_before()
     log_probs = torch.zeros_like(judged.rollouts.log_probs)
@@ -98,10 +105,11 @@ def with_cached_log_probs(
     return dataclasses.replace(judged, old_log_probs=log_probs)
 
 
-def _kept(cache: Path, made_of: str, is_needed: bool) -> Tensor | None:
-    """The log-probs in the file, None where they are not there or of other rollouts.
+def _read_cache(cache: Path, made_of: str, is_needed: bool) -> Tensor | None:
+    """Read the cached log-probs; None if there are none, or only of other rollouts.
 
-    is_needed: nobody can make them anew, so that those of an older version, which do not say what they were made of, count.
+    is_needed: they cannot be computed again. Then a file of an older version counts too, which does not say what it was made
+    of.
     """
     if not cache.is_file():
         return None
@@ -110,10 +118,10 @@ def _kept(cache: Path, made_of: str, is_needed: bool) -> Tensor | None:
     except ValueError as error:
         if is_needed:
             raise UserError(f"{cache} {error}. Restore it, or choose another out=.") from None
-        logger.warning("%s %s: computed anew", cache, error)
+        logger.warning("%s %s: log-probs are computed again", cache, error)
         return None
     about = told.get(SOURCES_HASH)
     if about == made_of or (about is None and is_needed):
         return tensors["log_probs"]
-    logger.warning("%s is of other rollouts, or does not say of which: computed anew", cache)
+    logger.warning("%s is of other rollouts, or does not say of which: log-probs are computed again", cache)
     return None

@@ -1,4 +1,4 @@
-"""Test prompts of the benchmarks that this version knows: training must not see them, wherever they are and whatever they are called."""
+"""Published test sets, which must not be trained on, recognised by content."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from thinkdraw.types import Prompt
 
 PROMPTS_VARIABLE = "THINKDRAW_BENCHMARKS"
 WITHOUT_QUESTIONS = "prompts.jsonl"
-"""DPG-Bench's prompts alone, which are enough to keep them out."""
+"""DPG-Bench's prompts without its questions: enough to keep them out of training."""
 PUBLISHED = {
     "6500c6212439bc85d2599307cce6772d": "GenEval",
     "35a944b78cd1908843dfded86ea5dc3d": "GenEval 2",
@@ -40,38 +40,41 @@ PUBLISHED = {
     "dc4947f4ec22e608189d3b6adc1d8e1f": "T2I-CompBench (texture, unseen)",
 }
 """`texts_hash` of published test sets → their names."""
-_MOST_BYTES = 1 << 24  # of a file in a benchmark's folder that is compared with the published ones
+_MOST_BYTES = 1 << 24  # larger files are no prompt files, and are not hashed
 
 
 def texts_hash(prompts: Sequence[Prompt]) -> str:
-    """Hash of the normalised texts in any order: the same in every form of file."""
+    """Hash the normalised texts in any order: the same for every form of file."""
     texts = sorted({normalise(prompt.text) for prompt in prompts})
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
 
 
 def refuse_published_tests(path: Path, prompts: Sequence[Prompt]) -> None:
-    """Raise UserError where these prompts of a file or folder are a published test set, by their texts or by the file's hash."""
+    """Raise UserError if prompts of a file or folder are a published test set.
+
+    They are recognised by their texts, or by the file's hash, whatever the file is called.
+    """
     if name := PUBLISHED.get(texts_hash(prompts)) or _published_file(path):
         raise UserError(
-            f"{path} is the test set of {name}: it must not be trained on, nor choose a checkpoint. Give other prompts; "
-            "`thinkdraw eval` is what draws these."
+            f"{path} is the test set of {name}: it must not be trained on, nor choose a checkpoint. Give other prompts; use "
+            "`thinkdraw eval` to draw these."
         )
 
 
 def _published_file(path: Path) -> str | None:
-    """The benchmark whose prompts a file, or one in this folder, is by the hash that the benchmark knows."""
+    """Find the benchmark whose official file this is, or is in this folder, by hash."""
     files = [path] if path.is_file() else [file for file in path.iterdir() if file.is_file()] if path.is_dir() else []
     hashes = {h for f in files if f.stat().st_size <= _MOST_BYTES for h in (sha256_of(f), git_hash_of(f))}
     return next((name for name in BENCHMARKS if hashes & set(benchmark_class(name).official_sha256)), None)
 
 
 def known_test_sets() -> list[Path]:
-    """Prompt files below THINKDRAW_BENCHMARKS, of those benchmarks that are there; none where it is not set."""
+    """Find the prompt files of benchmarks below THINKDRAW_BENCHMARKS, if it is set."""
     root = os.environ.get(PROMPTS_VARIABLE)
     kinds = [benchmark_class(name) for name in BENCHMARKS] if root else []
-    found = []
+    prompt_files = []
     for kind in kinds:
         folder = Path(str(root)) / kind.folder
         files = [path for name in (kind.prompt_file, WITHOUT_QUESTIONS) if (path := folder / name).exists()]
-        found += files[:1]
-    return found
+        prompt_files += files[:1]
+    return prompt_files

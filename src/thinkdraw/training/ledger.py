@@ -1,4 +1,4 @@
-"""What a run has cost so far, in the same words in every recipe: columns of metrics.jsonl, and what runs are compared by."""
+"""What a run has cost so far, in columns that every recipe has."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ from thinkdraw.runtime.checkpoint import State
 
 @dataclass
 class Ledger:
-    """Totals since the run began, over all processes.
+    """Totals since the run began, over all processes; columns of metrics.jsonl.
 
-    pictures_validated: drawn for validation, which no other column counts.
-    pictures_sampled: a store that was given counts, too: it had to be sampled. sequences_trained: back-propagated.
-    reference_forwards: sequences that went through a reference. judge_calls: pictures that a reward was asked about.
-    tokens_sampled, tokens_trained: of thoughts and pictures. seconds_*: by the main process's clock.
+    pictures_sampled: to learn from; the rollouts of a store count too, since somebody had to sample them.
+    sequences_trained: back-propagated. reference_forwards: sequences that were scored by a reference.
+    judge_calls: pictures that a reward judged. tokens_sampled, tokens_trained: of thoughts and pictures.
+    pictures_validated: drawn for validation; no other column counts these.
+    seconds_*: by the main process's clock.
     """
 
     pictures_sampled: int = 0
@@ -29,16 +30,17 @@ class Ledger:
 
     @classmethod
     def of(cls, state: State | None) -> "Ledger":
-        """The one that a checkpoint holds, or an empty one."""
+        """Restore the ledger of a checkpoint, or open an empty one."""
         return cls(**state["ledger"]) if state else cls()
 
     def add(self, **amounts: float) -> None:
+        """Add amounts to columns."""
         for name, amount in amounts.items():
             before = getattr(self, name)
             setattr(self, name, before + type(before)(amount))
 
     def row(self) -> dict[str, int | float]:
-        """For metrics.jsonl, and for a checkpoint."""
+        """Return the totals, for metrics.jsonl and for a checkpoint."""
         return dataclasses.asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""One optimiser step: gradients of many micro-batches and processes added up in fp32, AdamW, weights in use or in shards."""
+"""An optimiser step: AdamW on fp32 sums of gradients, of whole or sharded weights."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -24,7 +24,10 @@ T = TypeVar("T")
 
 
 class Trainable(Protocol):
-    """What is trained: a policy, or a judge. network: the module whose weights are trained, as far as they want gradients."""
+    """What is trained: a policy, or a judge.
+
+    network: the module whose weights are trained, those with `requires_grad`.
+    """
 
     network: nn.Module
 
@@ -39,17 +42,18 @@ class Trainable(Protocol):
 class Optimiser:
     """AdamW on fp32 master copies of the trained weights.
 
-    A weight that is fp32 and not offloaded is its own master. Gradients of all micro-batches are summed into the masters'
-    `.grad` in fp32, `step` updates the masters, and the weights in use are copied from them. Frozen weights have no master.
-    Masters, and with them gradients and moments, are on the policy's device, or with `settings.offload` on the CPU.
-    With sharding=fsdp2 the policy's trained weights become fp32 shards, and so do masters, gradients and moments.
+    bf16 has 8 bits of precision: a step of AdamW is often smaller than half its spacing, and would be rounded away. So
+    gradients of all micro-batches are summed in fp32 into the masters' `.grad`, `step` updates the masters, and the weights
+    in use are copied from them. An fp32 weight that is not offloaded is its own master; frozen weights have none.
+    Masters, gradients and moments are on the policy's device, or with `settings.offload` on the CPU.
+    With sharding=fsdp2 the trained weights become fp32 shards, and so do masters, gradients and moments.
     """
 
     def __init__(self, policy: Trainable, settings: OptimiserSettings, world: World) -> None:
         self.settings, self.world, self.policy = settings, world, policy
-        # Frozen ones too, and before they are in shards, which would be each process's part of weights of its own.
+        # Frozen weights too, and before sharding: after it each process would hold a shard of possibly different weights.
         self._refuse_differences("the weights at the start", dict(policy.network.named_parameters()))
-        self.micro_rows: int | None = None  # rows per micro-batch that memory held, once it has run out
+        self.micro_rows: int | None = None  # rows per micro-batch that fit, once memory has run out
         self.sharded = ShardedPolicy(_whole_policy(policy), world.size) if world.sharding == "fsdp2" else None
         self.weights = {n: p for n, p in policy.network.named_parameters() if p.requires_grad}
         self.masters = {n: _master(p, settings.offload) for n, p in self.weights.items()}
@@ -68,7 +72,10 @@ class Optimiser:
         )
 
     def refuse_differences(self, step: int) -> None:
-        """Raise UserError if the trained weights are not the same in every process. Inside `full_weights`."""
+        """Raise UserError if trained weights differ between processes.
+
+        Must be called inside `full_weights`.
+        """
         network = self.policy.network
         trained = {n: network.get_parameter(n) for n in self.weights} if self.sharded else self.masters
         self._refuse_differences(f"the weights after step {step}", trained)
@@ -82,14 +89,18 @@ class Optimiser:
             self.world.refuse_differences(what, fingerprints(weights), way_out)
 
     def full_weights(self) -> AbstractContextManager[None]:
-        """Inside, the weights are whole on every process, to sample with, to score and to save; see `ShardedPolicy`."""
+        """Give each process all weights inside the block: to sample, score and save.
+
+        See `ShardedPolicy.full_weights`.
+        """
         return self.sharded.full_weights() if self.sharded else nullcontext()
 
     @contextmanager
     def learning(self, passes: int, sampling: Sampling | None) -> Iterator[None]:
-        """Inside, the network is in training mode, for the forward and backward passes of a step.
+        """Put the network into training mode inside the block, for the passes of a step.
 
-        passes: how many this process will make there. In shards all processes make the same number, the last ones empty.
+        passes: how many this process will make. With shards all processes must make as many passes as the busiest, so the
+        others end with empty ones.
         """
         most = int(self.world.maximum(passes)) if self.sharded else passes
         self.policy.network.train()
@@ -102,11 +113,12 @@ class Optimiser:
     def collect(
         self, backward: Callable[[int], T], micro_rows: int, num_micro: Callable[[int], int], sampling: Sampling | None
     ) -> T:
-        """Collect the gradients of one optimiser step, by `backward(rows per micro-batch)`; returns what that returns.
+        """Collect this process's gradients of one optimiser step.
 
-        Where memory runs out it begins again with half the rows per micro-batch, and that is kept: any number gives the
-        same gradient. Not in shards, where all processes would have to begin again.
-        num_micro: rows per micro-batch → how many micro-batches `backward` makes of this process's rows.
+        backward: rows per micro-batch → runs all backward passes; its result is returned.
+        If memory runs out it begins again with half the rows per micro-batch, and stays there: any number gives the same
+        gradient. Not with shards, where all processes would have to begin again together.
+        num_micro: rows per micro-batch → number of micro-batches that `backward` makes of this process's rows.
         sampling: how rollouts are sampled, for the empty passes of shards.
         """
 
@@ -123,7 +135,10 @@ class Optimiser:
         return result
 
     def reduce_gradients(self) -> None:
-        """Add up the gradients of all processes; one without rows adds zero. Those of shards have been added already."""
+        """Add up the gradients of all processes; one without rows adds zero.
+
+        Gradients of shards have been added up already, by torch, in each backward pass.
+        """
         for master in self.masters.values():
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
@@ -131,8 +146,9 @@ class Optimiser:
                 self.world.reduce(master.grad)
 
     def step(self, step: int, progress: float) -> tuple[float, float]:
-        """Add up gradients over processes, clip, update, clear. Returns (gradient norm before clipping, learning rate).
+        """Add up gradients over processes, clip them, update the weights, clear gradients.
 
+        Returns (gradient norm before clipping, learning rate).
         step: optimiser steps done before. progress: 0..1 of the run; the learning rate follows from both.
         """
         self.reduce_gradients()
@@ -153,25 +169,31 @@ class Optimiser:
         return norm, rate
 
     def _clip(self) -> float:
-        """Clip the gradient by its norm over all weights and shards; returns that norm, as it was before."""
+        """Clip the gradient by its norm over all weights and shards.
+
+        Returns the norm before clipping.
+        """
         norm = torch.nn.utils.get_total_norm([m.grad for m in self.masters.values() if m.grad is not None])
         norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         torch.nn.utils.clip_grads_with_norm_(self.masters.values(), self.settings.max_grad_norm, norm)
         return float(norm)
 
     def _write_back(self) -> None:
-        """Copy the masters into the weights in use, in the dtype and on the device of these."""
+        """Copy the masters into the weights in use, in their dtype and on their device."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 if weight is not self.masters[name]:
                     weight.copy_(self.masters[name])
 
     def state_dict(self) -> State:
-        """Masters and moments. The saved model is no substitute: it may be in bf16, or have its adapters merged."""
+        """Collect masters and moments for a checkpoint.
+
+        The saved model is no substitute for the masters: it may be in bf16, or have its adapters merged.
+        """
         return {"weights": {n: m.detach() for n, m in self.masters.items()}, "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: State) -> None:
-        """Load what `state_dict` gave, whatever number of processes and sharding it was saved with."""
+        """Load a saved state, of any number of processes, sharded or not."""
         masters, saved = list(self.masters.values()), state["optimizer"]["state"]
         own = {
             i: {k: v if k == "step" else torch.empty_like(masters[i]) for k, v in values.items()}
@@ -188,14 +210,17 @@ def _whole_policy(trained: Trainable) -> Policy:
 
 
 def _master(weight: Tensor, offload: bool) -> Tensor:
-    """The fp32 copy that AdamW updates, or the weight itself where that will do."""
+    """Make the fp32 copy that AdamW updates, or take the weight itself if it is fp32."""
     if offload:
         return weight.detach().to("cpu", torch.float32, copy=True)
     return weight if weight.dtype == torch.float32 else weight.detach().float()
 
 
 def _move_gradient(weight: Tensor, master: Tensor) -> None:
-    """Add a weight's gradient of one backward pass to its master's in fp32, and free it: a hook of that weight."""
+    """Add a weight's gradient to its master's in fp32, and free it.
+
+    A hook of the weight, after every backward pass.
+    """
     assert weight.grad is not None
     gradient = weight.grad.to(master.device, torch.float32)
     master.grad = gradient if master.grad is None else master.grad.add_(gradient)

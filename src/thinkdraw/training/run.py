@@ -1,4 +1,4 @@
-"""The one owner of a run: processes, folder, policy, optimiser, ledger, display, checkpoints, and going on after a stop.
+"""The owner of a run: what all recipes share around their loop and loss.
 
 A recipe is the loop inside `with Run.open(config) as run:`, a loss for `run.update`, and nothing of what is here.
 """
@@ -30,7 +30,7 @@ from thinkdraw.types import Policy, Prompt, Sampling
 
 
 class Stateful(Protocol):
-    """A part of a recipe whose state is in the run's checkpoints, see `Run.remember`."""
+    """A part of a recipe with a state for the run's checkpoints, see `Run.remember`."""
 
     def state_dict(self) -> State: ...
 
@@ -45,7 +45,10 @@ Trained = TypeVar("Trained", bound=Trainable)
 
 
 class Divisible(Protocol[Micro]):
-    """What `Run.update` takes a step on: this process's rows, which can be had in micro-batches. `Batch` is one."""
+    """Rows that `Run.update` takes a step on: this process's, in micro-batches.
+
+    `Batch` is one.
+    """
 
     def micro(self, rows: int) -> Iterable[Micro]:
         """Micro-batches of up to `rows` sequences; any number gives the same gradient."""
@@ -56,9 +59,10 @@ class Divisible(Protocol[Micro]):
 
 @dataclass(frozen=True)
 class Loss:
-    """What a recipe's loss function gives for a micro-batch.
+    """What a recipe's loss function returns for a micro-batch.
 
-    loss: its share of the step's loss, with gradient: shares add up, so it is divided by the whole step's counts.
+    loss: the micro-batch's share of the step's loss, with gradient. Shares add up, so each is divided by counts of the
+    *whole* step, over all micro-batches and processes, and never by its own.
     sums: numbers to log that add up over micro-batches and processes. maxima: numbers of which the largest is logged.
     """
 
@@ -69,7 +73,10 @@ class Loss:
 
 @dataclass(frozen=True)
 class Update:
-    """What an optimiser step did, over all processes. sums, maxima: see `Loss`. grad_norm: before clipping."""
+    """What an optimiser step did, over all processes.
+
+    sums, maxima: see `Loss`. grad_norm: before clipping.
+    """
 
     sums: dict[str, float]
     maxima: dict[str, float]
@@ -84,21 +91,27 @@ class Update:
 def backward(
     loss: Callable[[Rows], Loss], batch: Divisible[Rows], rows: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Run loss and backward pass on each micro-batch of up to `rows` rows; returns the sums and the maxima of `Loss`."""
+    """Run the loss and its backward pass on each micro-batch of up to `rows` rows.
+
+    Gradients accumulate over them. Returns the sums and the maxima of their `Loss`.
+    """
     sums: dict[str, Tensor | float] = {}
     maxima: dict[str, float] = {}
     for micro in batch.micro(rows):
-        part = loss(micro)
-        part.loss.backward()
-        for name, value in part.sums.items():
+        result = loss(micro)
+        result.loss.backward()
+        for name, value in result.sums.items():
             sums[name] = sums.get(name, 0.0) + (value.detach() if isinstance(value, Tensor) else value)
-        for name, value in part.maxima.items():
+        for name, value in result.maxima.items():
             maxima[name] = max(maxima.get(name, 0.0), value)
     return {name: float(value) for name, value in sums.items()}, maxima
 
 
 def open_policy(config: TrainSettings, world: World) -> Policy:
-    """Open the policy that a configuration trains, on this process's device; what begins at random follows from its seed."""
+    """Open the policy that a configuration trains, on this process's device.
+
+    Weights that begin at random, such as adapters, follow from the configuration's seed.
+    """
     with initial_weights(config.seed):
         policy = load_policy(
             policy_path(config.policy),
@@ -118,7 +131,7 @@ def prepare_layers(trained: Trainable, config: TrainSettings) -> None:
 
 
 class Run(Generic[Trained]):
-    """One training run, new or going on after a stop; a recipe opens it and calls `update` in a loop.
+    """A training run, new or going on after a stop; a recipe calls `update` in a loop.
 
     policy: what is trained. step: optimiser steps done. base: revision of the policy before the first step.
     """
@@ -126,7 +139,7 @@ class Run(Generic[Trained]):
     def __init__(self, config: TrainSettings, world: World, policy: Trained, *, reference: bool) -> None:
         self.config, self.world, self.policy = config, world, policy
         self.folder = RunFolder(config, world)
-        if reference:  # of the policy that the run began with: `begin` loads the checkpoint's weights later
+        if reference:  # a copy of the starting policy: the weights of a checkpoint are loaded later, by `begin`
             policy.make_reference()  # type: ignore[attr-defined]  policies only
         self.base = policy.revision
         self._state = self.folder.read()
@@ -138,10 +151,10 @@ class Run(Generic[Trained]):
         world.refuse_differences(
             f"the checkpoints in {config.out}",
             {"step": self.step},
-            "All processes must share the disk that `out` is on.",
+            "All processes must see the same folder: put `out` on a disk that they share.",
         )
-        self._saved = self.step  # of the newest checkpoint
-        self._decided: tuple[int, bool] | None = None  # a step, and whether the run goes on after it
+        self._saved = self.step  # step of the newest checkpoint
+        self._decided: tuple[int, bool] | None = None  # the latest step, and whether the run goes on after it
         self._parts: dict[str, Stateful] = {}
         self._fields: list[Any] = []
         self._has_begun = False
@@ -157,9 +170,10 @@ class Run(Generic[Trained]):
         *,
         reference: bool = False,
     ) -> Iterator["Run[Trained]"]:
-        """Start a new run, or go on with the one in `config.out`; at the end of the block the last steps are saved.
+        """Start a new run, or go on with the one in `config.out`.
 
-        open_trained: opens what is trained. reference: keep a frozen copy of it as the run began.
+        At the end of the `with` block, steps that are not saved yet are saved.
+        open_trained: opens what is trained. reference: keep a frozen copy of it as it is before the first step.
         Raises UserError for too many processes, a folder that holds another run or that another process writes to, and a
         policy that cannot be opened.
         """
@@ -174,39 +188,44 @@ class Run(Generic[Trained]):
                 run.save()
                 run.folder.finish()
 
-    # What is remembered
+    # State in checkpoints, and inputs
 
     @property
     def is_new(self) -> bool:
+        """Whether the run has no checkpoint to go on from."""
         return self._state is None
 
     def remember(self, name: str, part: Part) -> Part:
-        """Save a part's state in every checkpoint, under this name, and restore it now if the run goes on; returns the part."""
+        """Save a part's state in every checkpoint, and restore it now if the run goes on.
+
+        name: its key in checkpoints. Returns the part.
+        """
         self._parts[name] = part
         if self._state and name in self._state:
             part.load_state_dict(self._state[name])
         return part
 
     def remember_fields(self, values: Fields) -> Fields:
-        """Do the same for the fields of a dataclass, each under its own name; returns the dataclass."""
+        """Do the same for the fields of a dataclass, each under its name; return it."""
         self._fields.append(values)
         for name in (f.name for f in dataclasses.fields(values)):  # type: ignore[arg-type]
             if self._state and name in self._state:
                 setattr(values, name, self._state[name])
         return values
 
-    def note(self, setting: str, found: Input) -> None:
-        """Note what was read for a setting. A run that goes on is held to it: by `begin`, or now if it has begun.
+    def note(self, setting: str, content: Input) -> None:
+        """Note what was read for a setting; a run that goes on must read the same.
 
-        Raises UserError where it is not what the run began with, unless changed inputs are to be taken up.
+        It is checked by `begin`, or now if the run has begun.
+        Raises UserError if it is not what the run began with, unless `changed_inputs` takes it up.
         """
-        self.folder.inputs.note(setting, found)
+        self.folder.inputs.note(setting, content)
         if self._has_begun:
-            self._say(self.folder.inputs.hold(self.step))
+            self._warn_of(self.folder.inputs.hold(self.step))
             if self.world.is_main:
                 self.folder.inputs.write()
 
-    def _say(self, changes: Iterable[str]) -> None:
+    def _warn_of(self, changes: Iterable[str]) -> None:
         for line in changes:
             self.display.warn(line, line)
 
@@ -215,36 +234,42 @@ class Run(Generic[Trained]):
     def begin(self, prompts: Sequence[Prompt] = (), sampling: Sampling | None = None) -> None:
         """Begin to write into the folder, and load the weights that the run goes on from.
 
-        Until here the policy is the one that the run began with, also after a stop: for judges that ask it. Call it after
-        all that may refuse to start, so that a refusal leaves nothing behind.
+        Until here the policy is the starting policy, also after a stop: judges and reference may copy it. Call this after
+        everything that may refuse to start, so that a refusal leaves nothing behind.
         prompts, sampling: what is trained on, as far as it is known, see `describe`.
         """
         self.optimiser = Optimiser(self.policy, self.config.optimiser, self.world)
         if self._state:
             self.optimiser.load_state_dict(self._state)
-        self._say(self.folder.begin(self._state))
+        self._warn_of(self.folder.begin(self._state))
         self._has_begun = True
         if sampling is not None:
             self.describe(prompts, sampling)
 
     def describe(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        """Write down what the run learns from, for `thinkdraw compare`."""
+        """Write down what the run learns from, once, for `thinkdraw compare`."""
         self.folder.describe(self.base, prompts, sampling)
 
     @property
     def progress(self) -> float:
-        """0..1, by steps, or by `max_seconds` where that is further."""
+        """0..1: by steps, or by `max_seconds` where that is further."""
         return self.folder.progress(self.step)
 
     @property
     def goes_on(self) -> bool:
-        """Whether there is another step to make; decided once per step, for with `max_seconds` the clock decides."""
+        """Whether there is another step to make.
+
+        Decided once per step: with `max_seconds` the clock decides, and a second look might see another answer.
+        """
         if self._decided is None or self._decided[0] != self.step:
             self._decided = self.step, self.progress < 1
         return self._decided[1]
 
     def full_weights(self) -> AbstractContextManager[None]:
-        """Inside, each process has all weights, to sample, to score and to save; without shards it always has."""
+        """Give each process all weights inside the block: to sample, score and save.
+
+        Without shards it always has them.
+        """
         return self.optimiser.full_weights()
 
     @contextmanager
@@ -262,10 +287,11 @@ class Run(Generic[Trained]):
         *,
         may_be_flat: bool = False,
     ) -> Update:
-        """Take one optimiser step on a batch: backward passes over micro-batches, sums over processes, AdamW.
+        """Take one optimiser step on a batch.
 
+        Backward passes over micro-batches, sums over processes, then AdamW.
         loss: micro-batch → `Loss`. sampling: how the rollouts were sampled, needed where weights may be sharded.
-        may_be_flat: do not warn of a gradient of 0, as of groups whose rewards are all equal.
+        may_be_flat: expect gradients of 0, as of groups whose rewards are all equal, and do not warn of them.
         """
         sums, maxima = self.optimiser.collect(
             lambda rows: backward(loss, batch, rows), self.config.micro_rows, batch.num_micro, sampling
@@ -275,17 +301,24 @@ class Run(Generic[Trained]):
         self.step += 1
         if grad_norm == 0 and not may_be_flat:
             self.display.warn(
-                "gradient", "the gradient norm is 0: nothing is learned. Are both weights 0, or all weights frozen?"
+                "gradient",
+                "the gradient norm is 0: nothing is learned. Are text_weight and image_weight 0, or all weights frozen?",
             )
         return Update(sums, maxima, grad_norm, rate)
 
     def skip(self, why: str) -> None:
-        """Count a step without an update, for there is nothing to learn from; the run still comes to its end."""
+        """Count a step without an update, where there is nothing to learn from.
+
+        It counts so that a run of such steps still comes to its end.
+        """
         self.display.warn("empty", f"{why}: skipped.")
         self.step += 1
 
     def log(self, row: Mapping[str, float | None], shown: tuple[str, ...]) -> dict[str, float | None]:
-        """Append a row to metrics.jsonl, with step, costs and seconds, and show these of its columns; returns the row."""
+        """Append a row to metrics.jsonl, with step, costs and seconds; return it.
+
+        shown: columns to print beside the progress.
+        """
         whole = {"step": self.step, **row, **self.ledger.row(), "seconds": self.folder.seconds()}
         if self.world.is_main:
             self.folder.log.append(whole)
@@ -295,7 +328,7 @@ class Run(Generic[Trained]):
     # Checkpoints
 
     def save_when_due(self, score: float | None = None) -> None:
-        """Save every `save_every` steps, and whenever `score`, higher is better, is the best so far."""
+        """Save every `save_every` steps, and when `score` is the best (highest) so far."""
         is_best = score is not None and score > self.best_score
         if is_best:
             self.best, self.best_score = f"step_{self.step:06d}", float(score or 0.0)
@@ -318,4 +351,5 @@ class Run(Generic[Trained]):
 
     @property
     def path(self) -> Path:
+        """The run folder."""
         return self.folder.path

@@ -1,4 +1,4 @@
-"""The settings of every recipe that trains a policy."""
+"""Settings of every recipe that trains a model."""
 
 import math
 from pathlib import Path
@@ -54,7 +54,7 @@ class OptimiserSettings(StrictModel):
     )
 
     def rate(self, step: int, progress: float) -> float:
-        """Learning rate of the optimiser step after `step` steps. progress: 0..1 of the run."""
+        """Compute the learning rate of the step after `step` steps. progress: 0..1."""
         left = {"constant": 1.0, "linear": 1 - progress, "cosine": (1 + math.cos(math.pi * min(1.0, progress))) / 2}[
             self.schedule
         ]
@@ -63,7 +63,7 @@ class OptimiserSettings(StrictModel):
 
 
 class TrainSettings(StrictModel):
-    """Fields of every recipe that trains a policy."""
+    """Settings of every recipe that trains a model."""
 
     can_shard: ClassVar[bool] = False
     chooses_best: ClassVar[bool] = False  # by a validation score; else the newest checkpoint is the result
@@ -157,15 +157,15 @@ class TrainSettings(StrictModel):
     )
 
     def too_many_processes(self, size: int) -> str | None:
-        """Why `size` processes are too many, with the way out; None where they are not."""
+        """Say why `size` processes are too many, and the way out; None if they are not."""
         return None
 
     @model_validator(mode="after")
     def _recipe_can_shard(self) -> "TrainSettings":
         if self.sharding != "none" and not self.can_shard:
-            raise ValueError(
-                "sharding=fsdp2 is for recipes sft and grpo; this one trains whole weights: set it to none"
-            )
+            raise ValueError(f"sharding=fsdp2 is for recipes sft and grpo, not for {self.recipe}: set sharding=none")
         if self.sharding != "none" and self.optimiser.offload:
-            raise ValueError("optimiser.offload=true is for whole weights: set sharding to none, or it to false")
+            raise ValueError(
+                "optimiser.offload=true cannot be used with sharding=fsdp2: set sharding=none, or optimiser.offload=false"
+            )
         return self

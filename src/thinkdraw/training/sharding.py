@@ -1,8 +1,8 @@
-"""FSDP2: the trained weights, their gradients and the optimiser's moments in shards, one per process.
+"""FSDP2: trained weights, gradients and moments in shards, one per process.
 
-Learning gathers a layer's weights when a pass reaches it (torch's `fully_shard`) and adds its gradients up into shards.
-Sampling would gather them for every token; so the policy has a *twin*, the same modules without hooks, whose weights are
-gathered once per rollout phase and dropped after it. Frozen weights stay whole, and twin and policy share them.
+Learning gathers a layer's weights when a pass reaches it (torch's `fully_shard`), and adds its gradients up into shards.
+Sampling would gather every layer for every token. So the policy has a *twin*: the same modules without FSDP's hooks, whose
+weights are gathered once per rollout phase and dropped after it. Frozen weights are whole, and twin and policy share them.
 """
 
 import copy
@@ -22,16 +22,18 @@ from thinkdraw.types import Policy, Prompt, Sampling
 
 
 class ShardedPolicy:
-    """Shards the trained weights of `policy` over `size` processes; its network is then torch's FSDP module.
+    """A policy with its trained weights in shards, over `size` processes.
 
-    The shards are fp32, and gathered in the dtype that the weights had. Raises UserError for what cannot be sharded.
+    Its network becomes torch's FSDP module.
+    Shards are fp32; they are gathered in the dtype that the weights had. Raises UserError for what cannot be sharded.
     """
 
     def __init__(self, policy: Policy, size: int) -> None:
         self.policy = policy
         trained = _trained(policy.network)
         self._dtype = next(iter(trained.values())).dtype
-        # What modules share with their twin is its own copy; trained weights have an empty one, `full_weights` fills it.
+        # The twin is a deep copy, in which whatever is in `memo` is replaced: shared things by themselves, and trained
+        # weights by empty ones, which `full_weights` fills.
         shared: list[Any] = [policy.text, *policy.network.parameters(), *policy.network.buffers()]
         memo: dict[int, Any] = {id(thing): thing for thing in shared}
         memo |= {id(weight): nn.Parameter(weight.new_empty(0), requires_grad=False) for weight in trained.values()}
@@ -40,15 +42,16 @@ class ShardedPolicy:
         _shard(policy.network, policy.blocks, self._dtype, _mesh(policy.device, size))
         self._shards: dict[str, Any] = _sharded(policy.network, trained.keys(), size)
         if policy.has_adapters:
-            # The reference is the model with its adapters off: whole on every process, so that it needs no gathering.
+            # The reference is the model with its adapters off: its weights are frozen, and so whole on every process.
             policy.make_reference(self._twin)
         self._has_full_weights = False
 
     @contextmanager
     def full_weights(self) -> Iterator[None]:
-        """Inside, the policy's weights are whole on every process: gathered once, for sampling, scoring and saving.
+        """Give each process all weights inside the block: to sample, score and save.
 
-        All processes enter together; inside, none needs the others. Learning is outside.
+        They are gathered once, on entering.
+        All processes enter together; inside, none needs the others. Learning happens outside.
         """
         if self._has_full_weights:
             yield
@@ -67,12 +70,13 @@ class ShardedPolicy:
     def _gather(self) -> None:
         for name, weight in self._twin_weights.items():
             weight.data = self._shards[name].detach().to(self._dtype).full_tensor()
-            torch.autograd.graph.increment_version(weight)  # the policy's revision looks for it
+            torch.autograd.graph.increment_version(weight)  # by which `policy.revision` sees that weights changed
 
     def run_empty_passes(self, passes: int, sampling: Sampling) -> None:
         """Make forward and backward passes that add nothing to the gradient.
 
-        Every pass of any process gathers weights from all of them: who has fewer micro-batches has to take part all the same.
+        In every pass a process gathers shards from all others. So FSDP processes must make as many passes as the busiest,
+        or they wait for each other forever; one with fewer micro-batches makes empty passes.
         """
         nothing = Prompt(text="nothing", id="nothing")
         codes = torch.zeros(1, self.policy.picture.num_tokens, dtype=torch.long)
@@ -86,20 +90,20 @@ def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
     trained = {n: p for n, p in network.named_parameters(remove_duplicate=False) if p.requires_grad}
     names: dict[int, str] = {}
     for name, weight in trained.items():
-        if (other := names.setdefault(id(weight), name)) != name:
+        if (first := names.setdefault(id(weight), name)) != name:
             raise UserError(
-                f"sharding=fsdp2: {other} and {name} are one tied weight, and shards untie it. Set sharding=none."
+                f"sharding=fsdp2: {first} and {name} are one tied weight, which sharding would untie. Set sharding=none."
             )
     if len(dtypes := {str(p.dtype) for p in trained.values()}) != 1:
         raise UserError(
-            f"sharding=fsdp2 needs trained weights of one dtype and found {sorted(dtypes)}. Set sharding=none."
+            f"sharding=fsdp2 needs trained weights of one dtype, but they have {sorted(dtypes)}. Set sharding=none."
         )
     return trained
 
 
 def _mesh(device: torch.device, size: int) -> DeviceMesh:
     if device.type not in ("cpu", "cuda"):
-        raise UserError(f"sharding=fsdp2 runs on cuda and on cpu, not on {device.type}. Set sharding=none.")
+        raise UserError(f"sharding=fsdp2 runs on cuda and cpu, not on {device.type}. Set sharding=none.")
     if not dist.is_initialized():  # one process that was started without torchrun
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # pyright: ignore[reportPrivateImportUsage]
@@ -107,7 +111,10 @@ def _mesh(device: torch.device, size: int) -> DeviceMesh:
 
 
 def _shard(network: nn.Module, layers: Iterable[nn.Module], dtype: torch.dtype, mesh: DeviceMesh) -> None:
-    """`fully_shard` each layer, and what is left of the network as one more. Gradients are added, not averaged."""
+    """Shard each layer with `fully_shard`, and the rest of the network as one more.
+
+    Gradients are added and not averaged: losses divide by counts over all processes.
+    """
     precision = MixedPrecisionPolicy(
         param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
@@ -121,17 +128,23 @@ def _shard(network: nn.Module, layers: Iterable[nn.Module], dtype: torch.dtype, 
 
 
 def _to_fp32(module: nn.Module) -> None:
-    """New fp32 parameters in place of the trained ones of another dtype that are not sharded yet."""
-    for part in module.modules():
-        for name, weight in list(part.named_parameters(recurse=False)):
+    """Replace trained weights of another dtype, unless they are shards, by fp32 ones."""
+    for submodule in module.modules():
+        for name, weight in list(submodule.named_parameters(recurse=False)):
             if weight.requires_grad and weight.dtype != torch.float32 and not isinstance(weight, DTensor):
-                part.register_parameter(name, nn.Parameter(weight.detach().float()))
+                submodule.register_parameter(name, nn.Parameter(weight.detach().float()))
 
 
 def _sharded(network: nn.Module, trained: Iterable[str], size: int) -> dict[str, Tensor]:
-    """The trained weights, each of which has to be spread over `size` processes; nothing else may be."""
-    found = {n: p for n, p in network.named_parameters() if isinstance(p, DTensor)}
-    whole = sorted(set(trained) ^ found.keys()) or [n for n, p in found.items() if p.device_mesh.size() != size]
-    if whole:
-        raise UserError(f"sharding=fsdp2 over {size} processes: {len(whole)} weights are not so, {whole[0]} first.")
-    return dict(found)
+    """Collect the sharded weights.
+
+    Raises UserError unless they are exactly the trained ones, each over `size` processes.
+    """
+    shards = {n: p for n, p in network.named_parameters() if isinstance(p, DTensor)}
+    wrong = sorted(set(trained) ^ shards.keys()) or [n for n, p in shards.items() if p.device_mesh.size() != size]
+    if wrong:
+        raise UserError(
+            f"sharding=fsdp2: {len(wrong)} weights are not sharded over {size} processes as they should be, {wrong[0]} the "
+            "first. Set sharding=none."
+        )
+    return dict(shards)
