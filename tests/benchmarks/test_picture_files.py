@@ -172,7 +172,7 @@ def test_what_was_done_to_pictures_on_reading_is_in_their_rows_and_counted(tmp_p
     assert "pictures as the judges saw them: 2 transparency composed on black" in report_on(GenEval(), rows).notes
 
 
-def test_a_layout_without_pictures_is_no_error_of_the_listing(tmp_path):
+def test_a_layout_without_pictures_is_no_error_of_the_inventory(tmp_path):
     assert list_pictures(tmp_path / "none", Layout({}), range(2), 1).missing == [(0, 0), (1, 0)]
 
 

@@ -131,7 +131,7 @@ def read_picture_file(file: PictureFile, reading: PictureReaderConfig = DEFAULT_
     height, width, _ = read.pixels.shape
     if height != width or height % 2:
         raise UnreadableError(
-            f"{file.path}: {width}×{height} pixels are not a 2×2 grid of equal squares (one picture a file: --samples 1)"
+            f"{file.path}: {width}×{height} pixels are not a 2×2 grid of equal squares (one picture a file: samples=1)"
         )
     side, (row, column) = height // 2, file.cell
     return read._replace(pixels=read.pixels[row * side : (row + 1) * side, column * side : (column + 1) * side].copy())
