@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from thinkdraw.objectives.pairs import kept_rows, pairs_from_rewards
+from thinkdraw.objectives.pairs import accepted_rows, pairs_from_rewards
 
 NAN = math.nan
 # groups of 3: (1, 3, 2); (0.5, 0.5, 0.5); (NaN, 4, 4.5); (NaN, NaN, 1)
@@ -50,25 +50,25 @@ def test_a_batch_without_any_pair_gives_empty_indices():
 
 def test_rows_above_the_threshold_are_kept():
     # > 1, not >= 1; NaN is never above
-    assert kept_rows(REWARDS, 3, threshold=1.0).tolist() == [1, 2, 7, 8]
+    assert accepted_rows(REWARDS, 3, threshold=1.0).tolist() == [1, 2, 7, 8]
 
 
 def test_the_best_of_each_group_is_kept_and_a_group_without_verdict_gives_none():
     rewards = torch.cat([REWARDS, torch.tensor([NAN, NAN, NAN])])
-    assert kept_rows(rewards, 3, best_of=True).tolist() == [1, 3, 8, 11]
+    assert accepted_rows(rewards, 3, best_of=True).tolist() == [1, 3, 8, 11]
 
 
 def test_best_of_with_a_threshold_keeps_the_best_if_it_is_above():
-    assert kept_rows(REWARDS, 3, threshold=1.0, best_of=True).tolist() == [1, 8]
+    assert accepted_rows(REWARDS, 3, threshold=1.0, best_of=True).tolist() == [1, 8]
 
 
 def test_one_rollout_per_prompt_is_enough_for_a_threshold():
-    assert kept_rows(torch.tensor([0.0, 1.0]), 1, threshold=0.5).tolist() == [1]
+    assert accepted_rows(torch.tensor([0.0, 1.0]), 1, threshold=0.5).tolist() == [1]
 
 
 def test_options_that_choose_nothing_or_everything_are_refused():
     with pytest.raises(ValueError, match="Choose at least one"):
-        kept_rows(REWARDS, 3)
+        accepted_rows(REWARDS, 3)
     with pytest.raises(ValueError, match="'best_worst' or 'all'"):
         pairs_from_rewards(REWARDS, 3, which="random")
     with pytest.raises(ValueError, match="min_margin=-1"):

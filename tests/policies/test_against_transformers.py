@@ -55,7 +55,7 @@ def test_greedy_thoughts_and_the_pictures_after_them(shared_policy, reference_mo
 
 def test_greedy_pictures_of_rewritten_prompts(shared_policy, reference_model):
     rollouts = shared_policy.sample(PROMPTS, sampling("rewrite", guidance_scale=5.0, greedy=True), decode=False)
-    rows = [ids[mask].tolist() for ids, mask in zip(rollouts.fresh[0].ids, rollouts.fresh[0].mask)]
+    rows = [ids[mask].tolist() for ids, mask in zip(rollouts.fresh_contexts[0].ids, rollouts.fresh_contexts[0].mask)]
     assert torch.equal(rollouts.image_tokens(), generate_images(reference_model, rows, shared_policy))
     written = f"<|User|>: {PROMPTS[0].text}. {rollouts.thoughts[0]}\n\n<|Assistant|>:"
     built = shared_policy.processor(text=[written], generation_mode="image", return_tensors="pt")["input_ids"][0]

@@ -25,7 +25,7 @@ def test_a_sampled_rollout_given_back_as_text_has_the_same_tokens_and_likelihood
     again = any_shared_policy.sample(PROMPTS, settings, prefix=given, prefix_lengths=lengths)
     assert torch.equal(again.tokens, given.tokens) and torch.equal(again.prompt_ids, given.prompt_ids)
     if thought == "rewrite":
-        assert torch.equal(again.fresh[0].ids, given.fresh[0].ids)
+        assert torch.equal(again.fresh_contexts[0].ids, given.fresh_contexts[0].ids)
     assert torch.isfinite(score(any_shared_policy, given)).all()
 
 

@@ -10,7 +10,7 @@ from tests.rollouts.segmented import interleaved
 from tests.training.helpers import flat, gradients, policy_dir, rows_without_times
 
 from thinkdraw.errors import UserError
-from thinkdraw.objectives import kept_rows, pairs_from_rewards
+from thinkdraw.objectives import accepted_rows, pairs_from_rewards
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes import preference, rejection
@@ -132,7 +132,7 @@ def test_rejection_makes_the_kept_rollouts_likelier(tmp_path, policy, store):
     assert rows[-1]["kept_frac"] == 0.25 and rows[-1]["sequences_trained"] == 48
     before, after = load_policy(policy, precision="fp32"), load_trained(run, precision="fp32")
     judged = load_judged_rollouts(store, "low-codes", before)
-    kept = judged.rollouts.select(kept_rows(judged.rewards, 4, best_of=True))
+    kept = judged.rollouts.select(accepted_rows(judged.rewards, 4, best_of=True))
     with torch.no_grad():
         gain = after.log_probs(kept).log_probs - before.log_probs(kept).log_probs
     assert float(gain[kept.mask].mean()) > 0.01

@@ -61,7 +61,7 @@ def test_a_killed_run_goes_on_to_the_store_of_an_uninterrupted_one(tmp_path, pol
     assert done.returncode == -signal.SIGKILL
     store = RolloutStore.open(config.out)
     assert store.readable_shards() == list(range(shards))
-    assert store.scored("low-codes").sum() == 4  # the first shard's
+    assert store.scored_mask("low-codes").sum() == 4  # the first shard's
     run(config)
     assert store.info()["content_hash"] == whole.info()["content_hash"]
     np.testing.assert_array_equal(store.scores("low-codes"), whole.scores("low-codes"))
@@ -116,7 +116,7 @@ def test_a_judge_that_fails_half_way_is_asked_for_each_row_once(tmp_path, policy
     with pytest.raises(UserError, match=r"reward witness raised RuntimeError: the judge is gone \(helpers\.py"):
         run_score(config, Witness(str(log), fail_at_call=2))
     store = RolloutStore.open(path)
-    assert store.scored("witness").sum() == 4
+    assert store.scored_mask("witness").sum() == 4
     run_score(config, Witness(str(log)))
     run_score(config, Witness(str(log)))  # nothing is left to do
     seeds = [int(s) for shard in store.shards() for s in shard.rollouts().seeds]
@@ -150,7 +150,7 @@ def test_pictures_need_the_policy_that_drew_them_or_one_with_its_codes(tmp_path,
     with pytest.raises(UserError, match=r"row 0 cannot be decoded: policy .*gone is not a folder.* policy=CKPT"):
         run_score(score_config(store.path))
     run_score(score_config(store.path, policy=policy))
-    assert store.scored("lab-detector").all()
+    assert store.scored_mask("lab-detector").all()
 
 
 def test_damaged_shards_are_left_out_on_request(tmp_path, policy):
@@ -160,7 +160,7 @@ def test_damaged_shards_are_left_out_on_request(tmp_path, policy):
     with pytest.raises(UserError, match=r"000001.parquet is damaged, row 4 and on"):
         run_score(score_config(path))
     run_score(score_config(path, skip_damaged=True))
-    scored = RolloutStore.open(path).scored("lab-detector", skip_damaged=True)
+    scored = RolloutStore.open(path).scored_mask("lab-detector", skip_damaged=True)
     assert scored.tolist() == [True] * 4 + [False] * 4 + [True] * 4
 
 

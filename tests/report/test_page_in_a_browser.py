@@ -36,8 +36,9 @@ addEventListener("load", () => {
     control.dispatchEvent(new Event(kind));
   };
   if (document.getElementById("inspector")) {
+    const menu = document.getElementById("prompt");
     seen.first = [read("members"), read("group-note")];
-    set("prompt", 1, "change");
+    set("prompt", (Number(menu.value) + 1) % menu.options.length, "change");
     seen.second = [read("members"), read("group-note")];
     set("step", 0, "input");
     seen.earlier = [read("members"), read("step-name")];
@@ -98,6 +99,7 @@ def test_the_page_never_scrolls_sideways(seen):
 
 def test_the_inspector_follows_the_prompt_and_the_step(seen):
     assert "reward" in seen["first"][0] and seen["first"] != seen["second"]
+    assert "all rewards are equal" not in seen["first"][1]  # it opens on the group that teaches most
     assert seen["earlier"][0] != seen["second"][0] and seen["earlier"][1] == "10"
     assert seen["pictures"] == 8  # a whole group
     assert seen["prompts"][0] == HOSTILE[0]  # as text

@@ -64,7 +64,9 @@ def test_the_report_is_written_into_the_folder_by_default(quickstart, tmp_path):
 
 
 def test_the_headline_says_the_result_in_one_sentence(quickstart, tmp_path):
-    assert "<h1>RL 0.62 [0.59, 0.65], +9.1 points over SFT [6.0, 12.3]</h1>" in page_of(quickstart, tmp_path)
+    page = page_of(quickstart, tmp_path)
+    assert "<h1>RL: 62 % of test prompts drawn right, 9.1 points more than SFT</h1>" in page
+    assert "95 % intervals: score 59 to 65 %, difference 6.0 to 12.3 points." in text_of(page)
 
 
 def test_a_difference_whose_interval_holds_zero_is_called_unclear(quickstart, tmp_path):
@@ -72,7 +74,36 @@ def test_a_difference_whose_interval_holds_zero_is_called_unclear(quickstart, tm
     summary = json.loads((folder / "summary.json").read_text())
     summary["difference"]["rl-sft"] = {"value": 0.01, "low": -0.02, "high": 0.04}
     (folder / "summary.json").write_text(json.dumps(summary))
-    assert "+1.0 points over SFT [−2.0, 4.0]: no clear difference</h1>" in page_of(folder, tmp_path)
+    assert "drawn right, no clear difference to SFT</h1>" in page_of(folder, tmp_path)
+
+
+def test_a_loss_and_the_score_of_a_published_benchmark_have_their_own_words(quickstart, tmp_path):
+    folder = shutil.copytree(quickstart, tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["difference"]["rl-sft"] = {"value": -0.02, "low": -0.03, "high": -0.01}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    assert "drawn right, 2.0 points fewer than SFT</h1>" in page_of(folder, tmp_path)
+    path = folder / "eval" / "rl" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"scale": 100.0}))
+    page = page_of(folder, tmp_path)
+    assert "<h1>RL: score 0.62, 2.0 points less than SFT</h1>" in page
+    assert "The score is the benchmark&#39;s own" in page or "The score is the benchmark's own" in page
+
+
+def test_measures_have_labels_that_a_stranger_understands(quickstart, tmp_path):
+    folder = shutil.copytree(quickstart, tmp_path / "run")
+    path = folder / "eval" / "rl" / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["understanding"] = {
+        "accuracy": 0.82, "low": 0.78, "high": 0.86, "auroc": 0.92, "yes_frac": 0.58, "questions": 280,
+        "per_type": {"exists": {"value": 0.9, "low": 0.8, "high": 0.97}}, "blanked": {"accuracy": 0.5, "auroc": 0.5},
+    }  # fmt: skip
+    path.write_text(json.dumps(summary))
+    text = text_of(page_of(folder, tmp_path))
+    for words in ("all questions", "is it there?", "blank picture (chance: 0.5)", "0.78 to 0.86"):
+        assert words in text
+    for key in ("per type", "yes frac", "blanked", "280.00"):
+        assert key not in text
 
 
 def test_every_part_of_a_quickstart_is_on_the_page(quickstart, tmp_path):
@@ -130,7 +161,7 @@ def test_scores_and_differences_come_from_the_pictures_when_nothing_is_summarise
         write_eval(folder / "eval", stage, share)
         (folder / "eval" / stage / "summary.json").unlink()
     page = page_of(folder, tmp_path)
-    assert re.search(r"<h1>RL 0\.\d\d \[0\.\d\d, 0\.\d\d\], \+\d\d\.\d points over SFT", page)
+    assert re.search(r"<h1>RL: \d\d % of test prompts drawn right, \d\d\.\d points more than SFT</h1>", page)
     assert "No training run in this folder" in page
 
 

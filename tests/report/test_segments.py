@@ -11,7 +11,7 @@ from tests.rollouts.segmented import INTERLEAVED, StubPolicy, interleaved, of_te
 from thinkdraw.images import to_png
 from thinkdraw.recipes.phase.rollout_log import write_rollouts
 from thinkdraw.report.files import data_uri
-from thinkdraw.rollouts.readable import readable
+from thinkdraw.rollouts.readable import readable_segments
 
 
 def logged(folder, rollouts, policy=None):
@@ -31,7 +31,7 @@ def test_all_texts_and_pictures_of_a_rollout_are_on_the_page_in_order(tmp_path, 
     groups = data_of(page_of(tmp_path / "run", tmp_path))["groups"]
     members = [member for group in groups for member in group["members"]]  # best reward first: the rows in order
     for row, member in enumerate(members):
-        wanted = readable(rollouts, row, policy)
+        wanted = readable_segments(rollouts, row, policy)
         assert [s["kind"] for s in member["segments"]] == [s.kind for s in wanted]
         assert [s["text"] for s in member["segments"]] == [s.text for s in wanted]
         pictures = [None if s.picture is None else data_uri(to_png(s.picture)) for s in wanted]

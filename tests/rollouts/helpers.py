@@ -54,7 +54,7 @@ def assert_equal(one: Rollouts, other: Rollouts) -> None:
         if field.name == "allowed" and a is not None:
             assert torch.equal(a.indices, b.indices) and a.indices.dtype == b.indices.dtype
             assert torch.equal(a.counts, b.counts) and a.counts.dtype == b.counts.dtype
-        elif field.name == "fresh":
+        elif field.name == "fresh_contexts":
             for mine, its in zip(a, b, strict=True):
                 assert torch.equal(mine.ids, its.ids) and torch.equal(mine.mask, its.mask)
         elif isinstance(a, Tensor) and field.name != "pictures":

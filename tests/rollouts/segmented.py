@@ -56,7 +56,7 @@ def made(
         prompt_ids=_ids(size, 5).ids, prompt_mask=_ids(size, 5).mask, tokens=tokens, is_image=is_image, segment=segment,
         mask=mask, log_probs=torch.where(mask, -torch.rand(segment.shape), 0.0), seeds=torch.arange(size),
         sampling=Sampling(), group_size=group_size, revision="by hand",
-        fresh=tuple(_ids(size, 3 + i) for i in range(num_fresh)), segments=tuple(segments for segments, _ in rows),
+        fresh_contexts=tuple(_ids(size, 3 + i) for i in range(num_fresh)), segments=tuple(segments for segments, _ in rows),
         thoughts=tuple(f"thoughts of row {r}" for r in range(size)),
     )  # fmt: skip
 

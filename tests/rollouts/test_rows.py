@@ -65,7 +65,7 @@ def test_what_cannot_come_back_is_refused(tmp_path, policy):
     rollouts = drawn(policy)
     store = RolloutStore.create(tmp_path, policy, "inline")
     swapped = torch.where(rollouts.segment >= 0, 1 - rollouts.segment, -1).to(torch.int8)
-    with pytest.raises(ValueError, match="segments out of order"):
+    with pytest.raises(ValueError, match="segments are out of order"):
         store.append(dataclasses.replace(rollouts, segment=swapped))
     holed = rollouts.prompt_mask.clone()
     holed[:, 1] = False

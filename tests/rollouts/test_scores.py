@@ -41,7 +41,7 @@ def test_no_verdict_is_null_in_the_file(store):
 
 def test_rows_are_scored_once(store):
     footer = dict(store.footers())[0]
-    with pytest.raises(UserError, match=r"row 0: .*000000.parquet is there already, and rows are scored once"):
+    with pytest.raises(UserError, match=r"row 0: .*000000.parquet exists already, and rows are scored once"):
         store.column("counting").write(0, footer, torch.zeros(4))
     assert store.scores("counting")[2] == 2
 
@@ -69,7 +69,7 @@ def test_damaged_scores_are_named_and_the_rollouts_are_not_touched_by_them(store
     assert store.scores("counting", skip_damaged=True)[2] == 2
     assert store.readable_shards() == [0, 1] and store.info()["judges"]["counting"]["damaged"] == ["000001"]
     (store.path / "scores/counting/000000.parquet").replace(path)
-    with pytest.raises(DamagedError, match="are not of its rows"):
+    with pytest.raises(DamagedError, match="belong to other rows"):
         store.scores("counting")
 
 
@@ -93,7 +93,7 @@ def test_scores_from_before_there_were_digests_are_read(store):
     table = pq.read_table(path)
     changed = table.set_column(1, "score", pa.array([9.0, 9, 9, 9], pa.float32()))
     pq.write_table(changed, path)
-    with pytest.raises(DamagedError, match="their digest is not that of what was written"):
+    with pytest.raises(DamagedError, match="their digest does not match what was written"):
         store.scores("counting")
     pq.write_table(changed.replace_schema_metadata(None), path)
     assert store.scores("counting")[0] == 9

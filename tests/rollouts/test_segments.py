@@ -12,7 +12,7 @@ from tests.rollouts.segmented import INTERLEAVED, LENGTHS, PICTURE, SCALES, Stub
 from thinkdraw.objectives import clipped_loss, count_segments, dpo_loss, masked_modality_mean
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.rollouts.export import export
-from thinkdraw.rollouts.readable import readable
+from thinkdraw.rollouts.readable import readable_segments
 from thinkdraw.types import Context, Rollouts, Segment
 
 BOTH = pytest.mark.parametrize("made", [interleaved, of_ten_scales])
@@ -24,7 +24,7 @@ def plain() -> Rollouts:
     segment = torch.tensor([[0] * 3 + [1] * 16] * 4, dtype=torch.int8)
     columns = {name: getattr(rollouts, name)[:, :19] for name in ("tokens", "log_probs")}
     return dataclasses.replace(
-        rollouts, **columns, segment=segment, is_image=segment == 1, mask=segment >= 0, segments=(), fresh=()
+        rollouts, **columns, segment=segment, is_image=segment == 1, mask=segment >= 0, segments=(), fresh_contexts=()
     )
 
 
@@ -45,7 +45,7 @@ def test_rows_that_do_not_say_it_have_texts_and_whole_pictures():
     assert rollouts.segments_of(1) == (Segment("text"), Segment("drawn", 0, context=0))
     assert torch.equal(rollouts.image_tokens(), rollouts.tokens[:, 3:])
     fresh = Context(torch.ones(4, 2).long(), torch.ones(4, 2).bool())
-    rewritten = dataclasses.replace(rollouts, fresh=(fresh,))
+    rewritten = dataclasses.replace(rollouts, fresh_contexts=(fresh,))
     assert rewritten.segments_of(1) == (Segment("text"), Segment("drawn", 0, context=1))
     assert rewritten.token_contexts()[0].tolist() == [0] * 3 + [1] * 16
 
@@ -91,14 +91,17 @@ def changed(rollouts: Rollouts, row: int, index: int, segment: Segment) -> tuple
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (lambda r: {"segments": r.segments[:3]}, "segments of 3 rows for 4 rollouts"),
-        (lambda r: {"segments": (INTERLEAVED[:3], *r.segments[1:])}, "row 0 has tokens of 7 segments and says what 3"),
-        (lambda r: {"segments": changed(r, 0, 0, Segment("drawn", 5))}, "is_image says otherwise"),
+        (lambda r: {"segments": r.segments[:3]}, "`segments` describes 3 rows of 4 rollouts"),
+        (lambda r: {"segments": (INTERLEAVED[:3], *r.segments[1:])}, "row 0 has tokens of 7 segments and describes 3"),
+        (lambda r: {"segments": changed(r, 0, 0, Segment("drawn", 5))}, "is_image contradicts"),
         (lambda r: {"segments": changed(r, 0, 0, Segment("text", context=7))}, "with 6 fresh contexts"),
-        (lambda r: {"segments": changed(r, 0, 1, Segment("drawn", -1))}, "A picture has a number"),
+        (lambda r: {"segments": changed(r, 0, 1, Segment("drawn", -1))}, "Only a picture has a number"),
         (lambda r: {"segments": changed(r, 0, 1, Segment("shown", 0))}, "mask is True in a shown picture"),
-        (lambda r: {"segments": ()}, "6 fresh contexts: say in `segments`"),
-        (lambda r: {"fresh": (Context(torch.ones(4, 0).long(), torch.ones(4, 0).bool()),)}, "a fresh context of ids"),
+        (lambda r: {"segments": ()}, "6 fresh contexts: describe in `segments`"),
+        (
+            lambda r: {"fresh_contexts": (Context(torch.ones(4, 0).long(), torch.ones(4, 0).bool()),)},
+            "a fresh context has ids",
+        ),
         (lambda r: {"segment": (6 - r.segment).where(r.segment >= 0, -1).to(torch.int8)}, "out of order"),
     ],
 )
@@ -248,7 +251,7 @@ def test_the_means_of_dpo_are_of_texts_and_of_pictures_apart():
 
 def test_texts_and_pictures_are_read_in_the_order_in_which_they_came():
     rollouts, policy = interleaved(), StubPolicy()
-    found = readable(rollouts, 0, policy)
+    found = readable_segments(rollouts, 0, policy)
     assert [s.kind for s in found] == [s.kind for s in INTERLEAVED]
     texts = [rollouts.tokens[0, 0:3], rollouts.tokens[0, 9:11], rollouts.tokens[0, 37:41]]
     assert [s.text for s in found if s.kind == "text"] == [policy.text.thought_text(t.tolist()) for t in texts]
@@ -259,7 +262,7 @@ def test_texts_and_pictures_are_read_in_the_order_in_which_they_came():
 
 
 def test_ten_scales_are_one_picture():
-    (found,) = readable(of_ten_scales(), 2, StubPolicy())
+    (found,) = readable_segments(of_ten_scales(), 2, StubPolicy())
     assert sum(SCALES) == PICTURE.num_tokens and found.kind == "drawn"
     assert torch.equal(found.picture, StubPolicy().decode_tokens(of_ten_scales().image_tokens())[2])
 

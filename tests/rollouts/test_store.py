@@ -124,7 +124,7 @@ def test_rows_of_another_revision_are_named(copy, policy):
 
 
 def test_a_store_is_of_one_thought_format(copy, policy):
-    with pytest.raises(UserError, match="thought=off do not go into"):
+    with pytest.raises(UserError, match="thought=off do not fit into"):
         copy.append(drawn(policy, "off"))
 
 
@@ -139,9 +139,9 @@ def test_groups_of_one_are_refused_where_groups_are_needed(tmp_path, policy):
 
 def test_scores_that_are_missing_are_not_taken_for_no_verdict(copy, policy):
     copy.append(drawn(policy, seed=3))
-    assert copy.scored("counting").tolist() == [True] * 12 + [False] * 4
+    assert copy.scored_mask("counting").tolist() == [True] * 12 + [False] * 4
     assert np.isnan(copy.scores("counting")[12:]).all()
-    with pytest.raises(UserError, match="row 12: shard 000003 is not scored by counting"):
+    with pytest.raises(UserError, match="row 12: shard 000003 has no scores of counting"):
         list(copy.iter_groups("counting"))
     with pytest.raises(UserError, match="has no scores of cuonting; it has counting"):
         copy.scores("cuonting")
@@ -193,7 +193,7 @@ def test_a_damaged_shard_is_named_and_the_others_are_read(copy, store, how):
     assert_equal(copy.read_shard(2).rollouts(), store.read_shard(2).rollouts())
     assert [p.row_ids.start for p in copy.iter_groups("counting", skip_damaged=True)] == [0, 8]
     scores = copy.scores("counting", skip_damaged=True)
-    assert len(scores) == 12 and scores[8] == 8 and not copy.scored("counting", skip_damaged=True)[4:8].any()
+    assert len(scores) == 12 and scores[8] == 8 and not copy.scored_mask("counting", skip_damaged=True)[4:8].any()
     assert copy.info()["damaged"] == ["000001"] and copy.info()["rows"] == 8
     assert_equal(copy.row(9), store.row(9))
     with pytest.raises(UserError, match="row 5 is in no readable shard"):
@@ -213,7 +213,7 @@ def test_a_file_beside_the_shards_is_no_shard(copy):
 def test_a_copied_shard_does_not_count_twice(copy, place):
     folder = copy.path / "shards"
     shutil.copy(folder / "000000.parquet", folder / f"{place:06d}.parquet")
-    with pytest.raises(DamagedError, match=r"copied or renamed|in an earlier shard too|is missing"):
+    with pytest.raises(DamagedError, match=r"copied or renamed|also in an earlier shard|is missing"):
         list(copy.shards())
     assert copy.readable_shards() == [0, 1, 2] and copy.info()["rows"] == 12
     assert copy.info()["damaged"] == [f"{i:06d}" for i in range(3, place + 1)]
@@ -233,7 +233,7 @@ def test_shards_missing_in_a_row_are_counted_and_too_many_are_another_stores(cop
     (folder / "000002.parquet").rename(folder / "002000.parquet")
     assert len(copy.info()["damaged"]) == 1998 and copy.info()["rows"] == 12
     (folder / "002000.parquet").rename(folder / "999999999.parquet")
-    with pytest.raises(DamagedError, match=r"999,999,997 would be missing\. It is of another store"):
+    with pytest.raises(DamagedError, match=r"999,999,997 would be missing\. It belongs to another store"):
         copy.info()
 
 
@@ -294,7 +294,7 @@ def test_a_name_that_is_taken_is_not_written_again(copy, policy, monkeypatch, li
         monkeypatch.setattr(files.os, "link", refuse)
     path = copy.path / "shards/000000.parquet"
     before = path.read_bytes()
-    with pytest.raises(files.TakenError):
+    with pytest.raises(files.NameTakenError):
         files.write_new(path, copy.read_shard(1).table)
     assert path.read_bytes() == before
     assert copy.append(drawn(policy)) == 3 and copy.read_shard(3).row_ids.start == 12

@@ -1,1 +1,1 @@
-"""Charts as SVG: in the report they follow its style sheet, as files they bring it along."""
+"""Charts as SVG, styled by the report's style sheet or by one of their own."""

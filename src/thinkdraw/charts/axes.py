@@ -1,4 +1,4 @@
-"""Axes: round ticks, where values stand in the picture, and numbers short enough for a label."""
+"""Axes: round ticks, scales from values to the view box, and short numbers."""
 
 import math
 from typing import Protocol, TypeAlias, TypeVar
@@ -9,8 +9,8 @@ Values = TypeVar("Values", float, np.ndarray)
 Ticks: TypeAlias = list[tuple[float, str]]
 
 
-class Place(Protocol):
-    """From a value, or many, to its place in the view box."""
+class AxisScale(Protocol):
+    """Maps a value, or many, to a position in the view box."""
 
     def __call__(self, value: Values, /) -> Values: ...
 
@@ -18,18 +18,18 @@ class Place(Protocol):
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def scale(low: float, high: float, start: float, end: float) -> Place:
-    """Where values of low..high stand between start and end of the view box."""
+def scale(low: float, high: float, start: float, end: float) -> AxisScale:
+    """Return the scale from low..high to start..end of the view box."""
     span = high - low or 1.0
 
-    def place(value: Values, /) -> Values:
+    def position(value: Values, /) -> Values:
         return start + (value - low) / span * (end - start)
 
-    return place
+    return position
 
 
 def axis(values: np.ndarray) -> tuple[float, float, Ticks]:
-    """Range and round ticks; from zero where that costs little height."""
+    """Choose the range of an axis, from 0 where that costs little, and round ticks."""
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
     if 0 < low < high * 0.6:
@@ -45,7 +45,7 @@ def axis(values: np.ndarray) -> tuple[float, float, Ticks]:
 
 
 def log_axis(exponents: np.ndarray) -> tuple[float, float, Ticks]:
-    """Range and ticks at whole powers of ten, at most five."""
+    """Choose the range of a log axis, and ticks at whole powers of ten, at most five."""
     known = exponents[np.isfinite(exponents)]
     low, high = math.floor(known.min()), math.ceil(known.max())
     high = max(high, low + 1)
@@ -55,7 +55,7 @@ def log_axis(exponents: np.ndarray) -> tuple[float, float, Ticks]:
 
 
 def short(value: float) -> str:
-    """A number for a label: about three digits."""
+    """Write a number for a label, with about three digits."""
     if not math.isfinite(value):
         return "–"
     size = abs(value)

@@ -1,4 +1,7 @@
-"""What every chart is drawn into: a view box with a title in words, a grid, and paths. Colours are the style sheet's."""
+"""The frame of every chart: a view box with a title in words, a grid, and paths.
+
+Colours come from the style sheet.
+"""
 
 import math
 from collections.abc import Sequence
@@ -6,14 +9,14 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup, escape
 
-from thinkdraw.charts.axes import Place, axis, short
+from thinkdraw.charts.axes import AxisScale, axis, short
 
 WIDTH, HEIGHT = 420, 210  # of the view box; the page scales it
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 28
 
 
 def svg(name: str, title: str, body: str, height: float, description: str = "") -> Markup:
-    """A chart that says in words what it shows. name: unique on the page."""
+    """Wrap a chart, with a title for screen readers. name: unique on the page."""
     about = f'<title id="{escape(name)}-t">{escape(title)}</title>'
     labels = f"{name}-t"
     if description:
@@ -24,23 +27,23 @@ def svg(name: str, title: str, body: str, height: float, description: str = "") 
     )
 
 
-def grid(ticks: Sequence[tuple[float, str]], place_y: Place, left: int = LEFT, right: int = RIGHT) -> str:
-    """A line across and a label for each tick of the upright axis."""
+def grid(ticks: Sequence[tuple[float, str]], scale_y: AxisScale, left: int = LEFT, right: int = RIGHT) -> str:
+    """Draw a line across, with a label, for each tick of the vertical axis."""
     return "".join(
-        f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{place_y(v):.1f}" y2="{place_y(v):.1f}"/>'
-        f'<text class="tick" x="{left - 7}" y="{place_y(v) + 4:.1f}" text-anchor="end">{escape(label)}</text>'
+        f'<line class="grid" x1="{left}" x2="{WIDTH - right}" y1="{scale_y(v):.1f}" y2="{scale_y(v):.1f}"/>'
+        f'<text class="tick" x="{left - 7}" y="{scale_y(v) + 4:.1f}" text-anchor="end">{escape(label)}</text>'
         for v, label in ticks
     )
 
 
-def x_axis(x: np.ndarray, place_x: Place) -> str:
-    """Labels at round whole numbers; the two ends where fewer than two fit."""
+def x_axis(x: np.ndarray, scale_x: AxisScale) -> str:
+    """Draw labels at round whole numbers, or at both ends where fewer than two fit."""
     _, _, ticks = axis(np.array([x.min(), x.max()]))
     inside = [(v, label) for v, label in ticks if x.min() - 1e-9 <= v <= x.max() + 1e-9 and v == round(v)]
     if len(inside) < 2:
         inside = [(float(v), short(float(v))) for v in dict.fromkeys((x.min(), x.max()))]
     return "".join(
-        f'<text class="tick" x="{place_x(v):.1f}" y="{HEIGHT - 9}" text-anchor="{_anchor(place_x(v))}">{label}</text>'
+        f'<text class="tick" x="{scale_x(v):.1f}" y="{HEIGHT - 9}" text-anchor="{_anchor(scale_x(v))}">{label}</text>'
         for v, label in inside
     )
 
@@ -50,7 +53,7 @@ def _anchor(at: float) -> str:
 
 
 def path(xs: np.ndarray, ys: np.ndarray, style: str) -> str:
-    """A path that is interrupted where a value is missing."""
+    """Draw a path that is interrupted where a value is missing."""
     commands, pen_up = [], True
     for x, y in zip(xs, ys):
         if math.isfinite(y):

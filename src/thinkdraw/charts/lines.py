@@ -1,6 +1,6 @@
-"""Lines over time, and areas on top of each other.
+"""Lines over time, and stacked areas.
 
-They come with `Plot.hover`, the numbers behind them, which the page's script reads out under the pointer.
+`Plot.hover` holds the numbers behind them, which the page's script shows under the pointer.
 """
 
 import math
@@ -11,16 +11,19 @@ from typing import TypedDict
 import numpy as np
 from markupsafe import Markup
 
-from thinkdraw.charts.axes import Place, axis, log_axis, scale, short
+from thinkdraw.charts.axes import AxisScale, axis, log_axis, scale, short
 from thinkdraw.charts.frame import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, grid, path, svg, x_axis
 
 MAX_POINTS = 400
-_LOG_FLOOR = 1e-9  # where an exact zero is drawn on a logarithmic axis
+_LOG_FLOOR = 1e-9  # an exact zero is drawn here on a logarithmic axis
 
 
 @dataclass(frozen=True)
 class Series:
-    """values: one per x, NaN where there is none. color: 1..6, of the style sheet."""
+    """The values of one line: one per x, NaN where there is none.
+
+    color: 1..6, of the style sheet.
+    """
 
     label: str
     values: np.ndarray
@@ -28,7 +31,10 @@ class Series:
 
 
 class Hover(TypedDict):
-    """x: labels. at: their places in the view box. values: labels per series."""
+    """What the script shows under the pointer.
+
+    at: positions in the view box. x: their labels. values: labels per series.
+    """
 
     at: list[float]
     x: list[str]
@@ -37,7 +43,7 @@ class Hover(TypedDict):
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawn chart. legend: (label, color, last value)."""
+    """A drawn chart. legend: (label, colour, last value)."""
 
     svg: Markup
     legend: Sequence[tuple[str, int, str]]
@@ -45,47 +51,53 @@ class Plot:
 
 
 def line_plot(name: str, title: str, x: np.ndarray, series: Sequence[Series], *, log: bool = False) -> Plot:
-    """A smoothed line over faint raw values per series. x: (n,), increasing. name: unique on the page."""
+    """Draw a smoothed line over faint raw values for each series.
+
+    x: (n,), increasing. name: unique on the page.
+    """
     drawn = [(s, *_thin(x, s.values, np.nanmax if log else np.nanmean)) for s in series]
     raw = np.concatenate([values for _, _, values in drawn])
     if log:
         raw = np.log10(np.maximum(raw, _LOG_FLOOR))
     low, high, ticks = log_axis(raw) if log else axis(raw)
-    place_x, place_y = scale(x.min(), x.max(), LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
-    parts = [grid(ticks, place_y), x_axis(x, place_x)]
+    scale_x, scale_y = scale(x.min(), x.max(), LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
+    elements = [grid(ticks, scale_y), x_axis(x, scale_x)]
     for s, at, values in drawn:
         values = np.log10(np.maximum(values, _LOG_FLOOR)) if log else values
         known = np.isfinite(values)
-        if known.sum() <= MAX_POINTS // 8:  # few values: every one is shown
+        if known.sum() <= MAX_POINTS // 8:  # few values: show each as a dot, without smoothing
             at, values = at[known], values[known]
-            parts.append(path(place_x(at), place_y(values), f"line c{s.color}"))
-            dots = (f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in zip(place_x(at), place_y(values)))
-            parts.append(f'<g class="dots c{s.color}">{"".join(dots)}</g>')
+            elements.append(path(scale_x(at), scale_y(values), f"line c{s.color}"))
+            dots = (f'<circle cx="{a:.1f}" cy="{b:.1f}" r="2.6"/>' for a, b in zip(scale_x(at), scale_y(values)))
+            elements.append(f'<g class="dots c{s.color}">{"".join(dots)}</g>')
         else:
-            parts.append(path(place_x(at), place_y(values), f"raw c{s.color}"))
-            parts.append(path(place_x(at), place_y(smooth(values)), f"line c{s.color}"))
-    return _plot(name, title, parts, x, place_x, series)
+            elements.append(path(scale_x(at), scale_y(values), f"raw c{s.color}"))
+            elements.append(path(scale_x(at), scale_y(smooth(values)), f"line c{s.color}"))
+    return _plot(name, title, elements, x, scale_x, series)
 
 
 def stacked_plot(name: str, title: str, x: np.ndarray, series: Sequence[Series]) -> Plot:
-    """Areas on top of each other; a missing value counts as nothing."""
+    """Draw stacked areas; a missing value counts as 0."""
     thinned = [_thin(x, np.nan_to_num(s.values), np.nanmean) for s in series]
     at = thinned[0][0]
     tops = np.cumsum([smooth(values) for _, values in thinned], axis=0)
     low, high, ticks = axis(np.append(tops[-1], 0.0))
-    place_x, place_y = scale(x.min(), x.max(), LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
-    parts = [grid(ticks, place_y), x_axis(x, place_x)]
+    scale_x, scale_y = scale(x.min(), x.max(), LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
+    elements = [grid(ticks, scale_y), x_axis(x, scale_x)]
     floor = np.zeros_like(at)
     for s, top in zip(series, tops):
         xs, ys = np.concatenate([at, at[::-1]]), np.concatenate([top, floor[::-1]])
-        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(place_x(xs), place_y(ys)))
-        parts.append(f'<polygon class="area c{s.color}" points="{points}"/>')
+        points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(scale_x(xs), scale_y(ys)))
+        elements.append(f'<polygon class="area c{s.color}" points="{points}"/>')
         floor = top
-    return _plot(name, title, parts, x, place_x, series)
+    return _plot(name, title, elements, x, scale_x, series)
 
 
 def smooth(values: np.ndarray) -> np.ndarray:
-    """Centred triangular moving average over about a tenth of the curve; NaN stays NaN and is not averaged."""
+    """Average over a centred triangular window of about a tenth of the curve.
+
+    NaN stays NaN and does not enter averages.
+    """
     half = len(values) // 20
     if half == 0:
         return values
@@ -97,16 +109,18 @@ def smooth(values: np.ndarray) -> np.ndarray:
 
 
 def _thin(x: np.ndarray, values: np.ndarray, reduce: Callable[[np.ndarray], float]) -> tuple[np.ndarray, np.ndarray]:
-    """At most MAX_POINTS points, each the mean (or largest) of its neighbours."""
+    """Reduce a curve to MAX_POINTS points, each the mean or maximum of its neighbours."""
     if len(x) <= MAX_POINTS:
         return x, values
     chunks = np.array_split(np.arange(len(x)), MAX_POINTS)
-    kept = [chunk[np.isfinite(values[chunk])] for chunk in chunks]
-    thinned = np.array([reduce(values[chunk]) if len(chunk) else math.nan for chunk in kept])
+    known = [chunk[np.isfinite(values[chunk])] for chunk in chunks]
+    thinned = np.array([reduce(values[chunk]) if len(chunk) else math.nan for chunk in known])
     return np.array([x[chunk].mean() for chunk in chunks]), thinned
 
 
-def _plot(name: str, title: str, parts: list[str], x: np.ndarray, place_x: Place, series: Sequence[Series]) -> Plot:
+def _plot(
+    name: str, title: str, elements: list[str], x: np.ndarray, scale_x: AxisScale, series: Sequence[Series]
+) -> Plot:
     at, _ = _thin(x, x, np.nanmean)
     values = [[short(float(v)) for v in _thin(x, s.values, np.nanmean)[1]] for s in series]
     known = [s.values[np.isfinite(s.values)] for s in series]
@@ -115,6 +129,6 @@ def _plot(name: str, title: str, parts: list[str], x: np.ndarray, place_x: Place
         f"{s.label} from {short(float(k[0]))} to {short(float(k[-1]))}" for s, k in zip(series, known) if len(k)
     )
     cursor = f'<line class="cursor" x1="0" x2="0" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    drawn = svg(name, title, "".join([*parts, cursor]), HEIGHT, f"{ends}.")
-    hover: Hover = {"at": [round(float(place_x(v)), 1) for v in at], "x": [f"{v:,.0f}" for v in at], "values": values}
+    drawn = svg(name, title, "".join([*elements, cursor]), HEIGHT, f"{ends}.")
+    hover: Hover = {"at": [round(float(scale_x(v)), 1) for v in at], "x": [f"{v:,.0f}" for v in at], "values": values}
     return Plot(drawn, legend, hover)

@@ -1,4 +1,4 @@
-"""The colours of the report and its charts, for both themes, and how the parts of a chart are drawn."""
+"""Colours of the report and its charts, light and dark, and the charts' styles."""
 
 NUM_COLORS = 6  # c1 … c6
 STYLE = """:root {

@@ -1,12 +1,19 @@
 """Objectives: pure functions from tensors to a loss, on torch alone.
 
-The one token axis (B, T) holds thought and image tokens; `is_image` tells them apart and `mask` says which are trained.
-Text and image tokens get separate means and weights: 576 image tokens would otherwise drown a 60-token thought.
+One token axis (B, T) holds thought and image tokens. `is_image` tells them apart, and `mask` marks the trained
+ones.
+Text and image tokens have separate means and weights: otherwise 576 image tokens would drown a 60-token thought.
 Denominators are passed as global `SegmentCounts`, so that any split of a batch gives the same gradient.
 
-counts: the denominators · sft: supervised loss · advantages, several_rewards: rewards to advantages · token_weights:
-credit of single tokens · policy_gradient: the GRPO family · kl: distance to the reference · entropy: entropy and its
-controller · preference: the DPO family and REBEL · pairs: which rollouts to learn from.
+counts: the denominators.
+sft: supervised loss.
+advantages, several_rewards: from rewards to advantages.
+token_weights: credit of single tokens.
+policy_gradient: the GRPO family.
+kl: distance to the reference.
+entropy: entropy and its controller.
+preference: the DPO family and REBEL.
+pairs: which rollouts to learn from.
 """
 
 from collections.abc import Callable
@@ -24,7 +31,7 @@ from thinkdraw.objectives.advantages import (
 from thinkdraw.objectives.counts import ModalityMeans, SegmentCounts, count_segments, masked_modality_mean
 from thinkdraw.objectives.entropy import AdaptiveEntropy, token_entropy
 from thinkdraw.objectives.kl import kl_k1, kl_k2, kl_k3
-from thinkdraw.objectives.pairs import Pairs, kept_rows, pairs_from_rewards
+from thinkdraw.objectives.pairs import Pairs, accepted_rows, pairs_from_rewards
 from thinkdraw.objectives.policy_gradient import PolicyLoss, clipped_loss
 from thinkdraw.objectives.preference import PreferenceLoss, dpo_loss, rebel_loss
 from thinkdraw.objectives.several_rewards import combine
@@ -94,7 +101,7 @@ __all__ = [
     "entropy_guided_mask",
     "group_normalized",
     "guidance_contrast_weights",
-    "kept_rows",
+    "accepted_rows",
     "kl_k1",
     "kl_k2",
     "kl_k3",

@@ -1,4 +1,4 @@
-"""Rewards to advantages: the credit of a rollout relative to its group, or to the whole batch."""
+"""From rewards to advantages: credit relative to the group or the batch."""
 
 import dataclasses
 import math
@@ -10,11 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Advantages:
-    """Advantages of B = P·G rollouts and what was left out on the way.
+    """Advantages of B = P·G rollouts, and what was left out.
 
-    values: (B,), 0 where valid is False.  valid: (B,) bool, False = leaves the loss (set its mask to False).
-    zero_variance: (P,) bool, groups whose valid rewards are all equal: they stay valid, with advantage 0.
-    dropped: (P,) bool, groups with too few verdicts (fewer than two; for `reinforce_plus_plus` none): no row is valid.
+    values: (B,), 0 where valid is False.
+    valid: (B,) bool; False = the row leaves the loss (set its mask to False).
+    zero_variance: (P,) bool, groups whose valid rewards are all equal. They stay valid, with advantage 0.
+    dropped: (P,) bool, groups with too few verdicts, of which no row is valid. Too few means fewer than two; for
+        `reinforce_plus_plus`, none.
     num_no_verdict: rows whose reward was NaN.
     """
 
@@ -28,10 +30,10 @@ class Advantages:
 
 
 def group_normalized(rewards: Tensor, group_size: int, scale_by_std: bool = True, eps: float = 1e-4) -> Advantages:
-    """(reward − mean of the group) / (std of the group + eps).
+    """Compute (reward − mean of the group) / (std of the group + eps).
 
-    rewards: (B,) prompt-major, NaN = no verdict: such a row leaves its group's mean and std.
-    scale_by_std: False gives reward − mean (Dr. GRPO, arXiv 2503.20783).  std divides by n − 1.
+    rewards: (B,) prompt-major, NaN = no verdict. Such a row does not count in its group's mean and std.
+    scale_by_std: False gives reward − mean (Dr. GRPO, arXiv 2503.20783). The std divides by n − 1.
     Raises ValueError if group_size < 2, does not divide B, or a reward is infinite.
     Shao et al. 2024 (arXiv 2402.03300).
     """
@@ -45,9 +47,10 @@ def group_normalized(rewards: Tensor, group_size: int, scale_by_std: bool = True
 
 
 def leave_one_out(rewards: Tensor, group_size: int) -> Advantages:
-    """reward − mean of the *other* rewards of the group, which is n/(n − 1) · (reward − mean).
+    """Compute reward − mean of the *other* rewards of the group.
 
-    rewards: (B,) prompt-major, NaN = no verdict: such a row is nobody's baseline.
+    That is n/(n − 1) · (reward − mean).
+    rewards: (B,) prompt-major, NaN = no verdict. Such a row is no baseline for others.
     Raises ValueError if group_size < 2, does not divide B, or a reward is infinite.
     RLOO, Ahmadian et al. 2024 (arXiv 2402.14740).
     """
@@ -58,36 +61,41 @@ def leave_one_out(rewards: Tensor, group_size: int) -> Advantages:
 
 @dataclass(frozen=True)
 class BatchMoments:
-    """Count, sum and sum of squares of a batch's values, or of several parts or ranks added together with `+`.
+    """Count, sum and sum of squares of a batch's values.
 
-    Plain floats: `BatchMoments(*tensor.tolist())` rebuilds one after `dataclasses.astuple` and an all-reduce.
+    Add the moments of several parts or ranks with `+`. The fields are plain floats: after `dataclasses.astuple` and
+    an all-reduce, `BatchMoments(*tensor.tolist())` rebuilds them.
     """
 
     count: float
     total: float
     total_squares: float
 
-    def __add__(self, other: "BatchMoments") -> "BatchMoments":
-        return BatchMoments(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(other))))
+    def __add__(self, moments: "BatchMoments") -> "BatchMoments":
+        return BatchMoments(*(a + b for a, b in zip(dataclasses.astuple(self), dataclasses.astuple(moments))))
 
     def stats(self, eps: float = 1e-4) -> tuple[float, float]:
-        """(mean, std + eps), the `batch_stats` to normalise with.  std divides by n − 1."""
+        """Return (mean, std + eps), the `batch_stats` to normalise with.
+
+        The std divides by n − 1.
+        """
         mean = self.total / max(self.count, 1.0)
         variance = (self.total_squares - self.count * mean**2) / max(self.count - 1.0, 1.0)
         return mean, math.sqrt(max(variance, 0.0)) + eps
 
 
 def batch_moments(advantages: Advantages) -> BatchMoments:
-    """Moments of the values of the valid rows."""
+    """Sum up the values of the valid rows."""
     values = advantages.values[advantages.valid].double()
     return BatchMoments(float(len(values)), float(values.sum()), float(values.square().sum()))
 
 
 def batch_normalized(advantages: Advantages, batch_stats: tuple[float, float] | None = None) -> Advantages:
-    """(value − mean) / std over the valid rows of the whole batch; groups marked zero_variance keep their 0.
+    """Compute (value − mean) / std over the valid rows of the whole batch.
 
-    batch_stats: (mean, std) to subtract and divide by as they are; None = `batch_moments(advantages).stats()`.  When a
-    batch lies in several parts or ranks, add their BatchMoments and pass the sum's stats: the split changes nothing.
+    Groups marked zero_variance keep advantage 0.
+    batch_stats: (mean, std) to use. None = `batch_moments(advantages).stats()`. Where a batch is split into parts
+        or over ranks, add their BatchMoments and pass the stats of the sum: then the split changes nothing.
     Raises ValueError if std is not above 0.
     """
     mean, std = batch_moments(advantages).stats() if batch_stats is None else batch_stats
@@ -102,14 +110,16 @@ def batch_normalized(advantages: Advantages, batch_stats: tuple[float, float] | 
 def reinforce_plus_plus(
     rewards: Tensor, group_size: int = 1, *, baseline: bool = False, batch_stats: tuple[float, float] | None = None
 ) -> Advantages:
-    """(reward − mean) / std of the *batch*: the baseline is global, and one rollout per prompt is enough.
+    """Compute (reward − mean) / std over the *batch*: REINFORCE++.
 
-    rewards: (B,) prompt-major, NaN = no verdict: such a row leaves mean and std.
-    baseline: subtract the group's mean first, then normalise over the batch (needs group_size ≥ 2).  Without it a group
-    of equal rewards has an advantage too, so zero_variance is False throughout.
-    batch_stats: as for `batch_normalized`; (0.0, 1.0) gives the values whose BatchMoments ranks add up.
+    The baseline is global, so one rollout per prompt is enough.
+    rewards: (B,) prompt-major, NaN = no verdict. Such a row does not count in mean and std.
+    baseline: subtract the group's mean first, then normalise over the batch (needs group_size ≥ 2). Without it a
+        group of equal rewards has an advantage too, so zero_variance is False throughout.
+    batch_stats: as for `batch_normalized`. (0.0, 1.0) gives the values whose BatchMoments the ranks add up.
     Raises ValueError if group_size is too small or does not divide B, or a reward is infinite.
-    Hu et al. 2025 (arXiv 2501.03262), whose KL is k1 inside the reward without baseline, k2 in the loss with it.
+    Hu et al. 2025 (arXiv 2501.03262). The paper adds KL as k1 inside the reward without baseline, and as k2 in the
+    loss with it.
     """
     if baseline:
         return batch_normalized(group_normalized(rewards, group_size, scale_by_std=False), batch_stats)
@@ -128,7 +138,10 @@ def reinforce_plus_plus(
 
 
 def as_groups(rewards: Tensor, group_size: int, at_least: int = 2) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards as (P, G) with 0 for no verdict, the verdict mask (P, G), and the verdicts per group (P, 1)."""
+    """Split rewards into groups (P, G), a verdict mask, and verdicts per group (P, 1).
+
+    Rewards without a verdict become 0. Raises ValueError as the callers document.
+    """
     if group_size < at_least:
         raise ValueError(
             f"group_size={group_size}: rollouts of one prompt are compared with each other, which needs at least "
@@ -151,10 +164,11 @@ def as_groups(rewards: Tensor, group_size: int, at_least: int = 2) -> tuple[Tens
 
 
 def _advantages(values_PG: Tensor, groups_PG: Tensor, verdict_PG: Tensor, num_P1: Tensor) -> Advantages:
+    """Assemble advantages, with 0 for invalid rows and for groups of equal rewards."""
     dropped_P = num_P1.squeeze(1) < 2
     highest_P = groups_PG.masked_fill(~verdict_PG, -torch.inf).amax(1)
     lowest_P = groups_PG.masked_fill(~verdict_PG, torch.inf).amin(1)
-    # Compared as max == min: the computed std of equal floats is often 1e-9, which eps does not hide.
+    # Compared as max == min: rounding often makes the std of equal floats 1e-9, which eps does not hide.
     zero_variance_P = (highest_P == lowest_P) & ~dropped_P
     valid_PG = verdict_PG & ~dropped_P[:, None]
     return Advantages(

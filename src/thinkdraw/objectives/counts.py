@@ -1,7 +1,7 @@
-"""How many trained tokens and sequences a batch holds: the denominators of every token loss.
+"""Counts of trained tokens and rows: the denominators of every token loss.
 
-A loss is a sum over tokens divided by a count. When a batch is split into micro-batches or over ranks, each part must
-divide by the count of the *whole* batch, so that the parts' gradients add up to the gradient of the unsplit batch.
+A loss is a sum over tokens divided by a count. Where a batch is split into micro-batches or over ranks, each part
+divides by the count of the *whole* batch. Then the parts' gradients add up to the gradient of the unsplit batch.
 """
 
 from dataclasses import dataclass, fields
@@ -13,12 +13,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class SegmentCounts:
-    """Counts of a batch, or of several added together with `+`.
+    """Counts of a batch; add those of several parts or ranks with `+`.
 
     text, image: trained tokens of each modality.
-    sequences: rows with at least one trained token.  text_sequences, image_sequences: rows with at least one trained
-    token of that modality (a row drawn without a thought has no text).
-    Plain floats: `SegmentCounts(*tensor.tolist())` rebuilds one after `dataclasses.astuple` and an all-reduce.
+    sequences: rows with at least one trained token.
+    text_sequences, image_sequences: rows with at least one trained token of that modality. A row without a thought
+        has no text.
+    The fields are plain floats: after `dataclasses.astuple` and an all-reduce, `SegmentCounts(*tensor.tolist())`
+    rebuilds them.
     """
 
     text: float
@@ -27,8 +29,8 @@ class SegmentCounts:
     text_sequences: float
     image_sequences: float
 
-    def __add__(self, other: "SegmentCounts") -> "SegmentCounts":
-        return SegmentCounts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+    def __add__(self, counts: "SegmentCounts") -> "SegmentCounts":
+        return SegmentCounts(*(getattr(self, f.name) + getattr(counts, f.name) for f in fields(self)))
 
 
 class ModalityMeans(NamedTuple):
@@ -39,9 +41,9 @@ class ModalityMeans(NamedTuple):
 
 
 def count_segments(mask: Tensor, is_image: Tensor) -> SegmentCounts:
-    """Count the trained tokens and the rows that have any.
+    """Count the trained tokens, and the rows that have any.
 
-    mask, is_image: (B, T) bool.  Rows to be left out of a loss (no verdict) have mask False and are not counted.
+    mask, is_image: (B, T) bool. Rows that leave the loss (no verdict) have mask False and are not counted.
     Raises ValueError if the two are not bool or differ in shape.
     """
     check_token_axes(mask, is_image)
@@ -53,16 +55,16 @@ def count_segments(mask: Tensor, is_image: Tensor) -> SegmentCounts:
 
 
 def resolve_counts(mask: Tensor, is_image: Tensor, counts: SegmentCounts | None) -> SegmentCounts:
-    """The given global counts, or this batch's own.
+    """Return the global counts, or else this batch's own.
 
-    Raises ValueError if there is no trained token to divide by. With global counts a part whose own mask is all False
-    passes: it contributes 0, so that a split may put all left-out rows into one micro-batch.
+    Raises ValueError if there is no trained token to divide by. With global counts, a part whose own mask is all
+    False passes and contributes 0: a split may put all rows that left the loss into one micro-batch.
     """
     counts = count_segments(mask, is_image) if counts is None else counts
     if counts.text + counts.image == 0:
         raise ValueError(
             f"mask has no True in {tuple(mask.shape)}: a loss needs at least one trained token. Skip the batch, or "
-            "check which rows were dropped (no verdict, no spread) and which tokens were forced."
+            "check which rows left it (no verdict, equal rewards) and which tokens were forced."
         )
     return counts
 
@@ -70,9 +72,11 @@ def resolve_counts(mask: Tensor, is_image: Tensor, counts: SegmentCounts | None)
 def masked_modality_mean(
     values: Tensor, mask: Tensor, is_image: Tensor, counts: SegmentCounts | None = None
 ) -> ModalityMeans:
-    """Mean of a per-token quantity over the trained text tokens and over the trained image tokens, with gradient.
+    """Average a per-token quantity over text and over image tokens, with gradient.
 
-    values: (B, T).  mask, is_image: (B, T) bool.  counts: global counts when accumulating; the results then add up.
+    values: (B, T).
+    mask, is_image: (B, T) bool.
+    counts: global counts when accumulating; the results then add up.
     A modality without trained tokens has mean 0, so that it adds nothing to a loss.
     Raises ValueError if there is no trained token at all or the shapes differ.
     """
@@ -85,7 +89,7 @@ def masked_modality_mean(
 
 
 def check_token_axes(mask: Tensor, is_image: Tensor, **others: Tensor) -> None:
-    """Raise ValueError unless mask and is_image are (B, T) bool and every other tensor has their shape."""
+    """Raise ValueError unless all tensors are (B, T), and mask and is_image are bool."""
     for name, tensor in {"mask": mask, "is_image": is_image}.items():
         if tensor.dtype != torch.bool or tensor.ndim != 2:
             raise ValueError(
@@ -95,6 +99,6 @@ def check_token_axes(mask: Tensor, is_image: Tensor, **others: Tensor) -> None:
     for name, tensor in {"is_image": is_image, **others}.items():
         if tensor.shape != mask.shape:
             raise ValueError(
-                f"{name} is {tuple(tensor.shape)} and mask is {tuple(mask.shape)}: both lie on the one token axis "
-                "(B, T) of the rollouts. Select the same rows and positions for both."
+                f"{name} is {tuple(tensor.shape)} and mask is {tuple(mask.shape)}: both lie on the token axis (B, T) "
+                "of the rollouts. Select the same rows and positions for both."
             )

@@ -1,4 +1,4 @@
-"""Entropy of the sampled-from distribution, and a controller that holds it near a target."""
+"""Entropy of the distribution sampled from, and a controller that holds it."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,31 +10,36 @@ _BETA1, _BETA2, _ADAM_EPS = 0.9, 0.999, 1e-8
 
 
 def token_entropy(logits: Tensor) -> Tensor:
-    """Entropy of softmax(logits) over the last axis, with gradient.
+    """Compute the entropy of softmax(logits) over the last axis, with gradient.
 
-    logits: (..., V) of the distribution sampled from (guided, divided by the temperature); -inf = cannot be sampled.
+    logits: (..., V) of the distribution sampled from (guided, divided by the temperature); -inf = cannot be
+        sampled.
     Returns (...) in nats, float32 or wider: 0 for a certain token, log V for the uniform distribution.
     """
     log_p = logits.log_softmax(-1, dtype=torch.promote_types(logits.dtype, torch.float32))
     p = log_p.exp()
-    # p·log p → 0 as p → 0, but 0 · -inf is NaN.
+    # p·log p → 0 as p → 0, but 0 · -inf would be NaN.
     return -(p * log_p.masked_fill(p == 0, 0.0)).sum(-1)
 
 
 @dataclass
 class AdaptiveEntropy:
-    """Controller of one modality's entropy: loss += coefficient · mean entropy of that modality.
+    """Controller of one modality's entropy: loss += coefficient · mean entropy.
 
-    coefficient α = sinh ψ within ±cap; ψ by Adam on J(ψ) = −sinh(ψ)·(H − H*). α rises while H > H*, so that entropy is
-    penalised, and falls below 0 while H < H*, so that entropy is rewarded.
-    target: H* in nats; by default take the policy's own entropy at the start of RL.
-    band: nats within which H is to stay. It begins half-way, because the policy answers late; while |H − target| < band / 2
-    ψ goes back to 0 by lr a step and Adam forgets, because a coefficient that stays where it helped, or an average that
-    still pushes there, drives H out on the other side.
-    lr: of ψ.  cap: of |α|. ψ itself is held within ± asinh(cap), so that a saturated controller turns at once.
-    The defaults suit runs of some hundred steps. Paper mode, for guidance off and 16,384 codes: target 2.0 (text) or
-    7.0 (image), band=0, lr=5e-5, cap=5e-3. Call `update` once per optimiser step with the *global* mean: per
-    micro-batch it saturates within a hundred of them.
+    The coefficient is α = sinh ψ, within ±cap. Adam moves ψ on J(ψ) = −sinh(ψ)·(H − H*).
+    α rises while H > H*, so that entropy is penalised. It falls below 0 while H < H*, so that entropy is rewarded.
+
+    target: H* in nats. The policy's own entropy at the start of RL is a good default.
+    band: nats within which H should stay. The controller acts at half of it, because the policy answers late. While
+        |H − target| < band / 2, ψ goes back to 0 by lr a step and Adam forgets. Otherwise the old coefficient, or
+        an average that still pushes, would drive H out on the opposite side.
+    lr: of ψ.
+    cap: of |α|. ψ itself stays within ± asinh(cap), so that a saturated controller turns at once.
+
+    The defaults suit runs of some hundred steps. The paper's settings, for guidance off and 16,384 codes: target
+    2.0 (text) or 7.0 (image), band=0, lr=5e-5, cap=5e-3.
+    Call `update` once per optimiser step with the *global* mean: called per micro-batch it saturates within a
+    hundred micro-batches.
     ReasonGen-R1 (arXiv 2505.24875).
     """
 
@@ -51,7 +56,7 @@ class AdaptiveEntropy:
         if not math.isfinite(self.target) or self.band < 0 or self.lr <= 0 or self.cap <= 0:
             raise ValueError(
                 f"target={self.target}, band={self.band}, lr={self.lr}, cap={self.cap}: target must be finite, band at "
-                "least 0, lr and cap above 0. To switch the controller off, leave it out."
+                "least 0, lr and cap above 0. To do without the controller, leave it out."
             )
 
     @property
@@ -62,7 +67,7 @@ class AdaptiveEntropy:
     def update(self, global_mean_entropy: float) -> float:
         """Move ψ by one Adam step and return the new coefficient.
 
-        global_mean_entropy: nats, over all trained tokens of the modality in the optimiser step, of all ranks.
+        global_mean_entropy: nats, over all trained tokens of the modality in the optimiser step, on all ranks.
         Raises ValueError if it is not finite.
         """
         error = float(global_mean_entropy) - self.target
@@ -86,7 +91,10 @@ class AdaptiveEntropy:
         return self.coefficient
 
     def state_dict(self) -> dict[str, float]:
-        """What a resumed run needs, as plain numbers; the target too, because it is measured once, at the start."""
+        """Return the state of a resumed run, as plain numbers.
+
+        It includes the target, which is measured once, at the start.
+        """
         return {
             "target": self.target,
             "psi": self._psi,
@@ -96,7 +104,10 @@ class AdaptiveEntropy:
         }
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Restore what `state_dict` gave; band, lr and cap stay the config's. Raises ValueError on other keys."""
+        """Restore what `state_dict` returned; band, lr and cap stay the config's.
+
+        Raises ValueError on other keys.
+        """
         if state.keys() != self.state_dict().keys():
             raise ValueError(
                 f"entropy controller state has the keys {sorted(state)}, expected {sorted(self.state_dict())}. "

@@ -9,20 +9,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from thinkdraw.objectives.counts import check_token_axes
-from thinkdraw.objectives.pairs import Pairs, kept_rows, pairs_from_rewards
+from thinkdraw.objectives.pairs import Pairs, accepted_rows, pairs_from_rewards
 
-__all__ = ["Pairs", "PreferenceLoss", "dpo_loss", "kept_rows", "pairs_from_rewards", "rebel_loss"]
+__all__ = ["Pairs", "PreferenceLoss", "dpo_loss", "accepted_rows", "pairs_from_rewards", "rebel_loss"]
 
 
 @dataclass(frozen=True)
 class PreferenceLoss:
-    """A loss on pairs and what to log beside it: scalar tensors, all but loss detached.
+    """A loss on pairs and the scalars to log with it; all but loss are detached.
 
-    Each is a sum over this batch's pairs divided by num_pairs, so that all of them add up over micro-batches and ranks.
-    chosen_reward, rejected_reward: the policy's implicit rewards, β·Δ with Δ the log-ratio to the reference as it enters
-    the loss (for `rebel_loss`: Δ/η of rollout 1 and 2, in units of the reward).  margin_mean: their difference.
+    Each is a sum over this batch's pairs divided by num_pairs, so all of them add up over micro-batches and ranks.
+    chosen_reward, rejected_reward: the policy's implicit rewards β·Δ, with Δ the log-ratio to the reference as it
+        enters the loss. For `rebel_loss`: Δ/η of rollout 1 and 2, in units of the reward.
+    margin_mean: their difference.
     accuracy: share of pairs whose margin has the sign of the preference; 0 while policy = reference.
-    chosen_nll: nats per token of the chosen rollouts (of rollout 1): it rises where the likelihood of both falls.
+    chosen_nll: nats per token of the chosen rollouts (of rollout 1). It rises where the likelihood of both falls.
     """
 
     loss: Tensor
@@ -51,19 +52,22 @@ def dpo_loss(
     sft_weight: float = 0.0,
     num_pairs: float | None = None,
 ) -> PreferenceLoss:
-    """Mean over pairs of a loss of Δ = [lp − lp_ref](chosen) − [lp − lp_ref](rejected).
+    """Average a loss of Δ = [lp − lp_ref](chosen) − [lp − lp_ref](rejected).
 
-    *_log_probs, ref_*: (B, T) nats, policy and frozen reference under one guidance setting; never a gradient to the
-    reference.  *_mask, *_is_image: (B, T) bool, True = trained; chosen and rejected may differ in T.
-    loss_type: `sigmoid` −log σ(βΔ); `hinge` relu(1 − βΔ); both with lp = text_weight · Σ text + image_weight · Σ image,
-    which at 1/1 is the log-likelihood of the rollout.  `ipo` (Δ − 1/(2β))²; `sigmoid_norm` −log σ(βΔ); both with lp =
-    (text_weight · mean of text + image_weight · mean of image) / (sum of the weights of what the row has): nats per
-    token whatever the lengths, and 576 image tokens do not outvote a thought. TRL's mean is over all tokens; the two
-    agree where rows have one modality.
-    beta: for the means it must be larger: −log σ bends at Δ = 1/β, `ipo` aims at Δ = 1/(2β) nats *per token*.
+    *_log_probs, ref_*: (B, T) nats, policy and frozen reference under the same guidance; no gradient to the
+        reference.
+    *_mask, *_is_image: (B, T) bool, True = trained; chosen and rejected may differ in T.
+    loss_type: `sigmoid` −log σ(βΔ) and `hinge` relu(1 − βΔ): both with lp = text_weight · Σ text + image_weight · Σ
+        image, which at weights 1/1 is the log-likelihood of the rollout.
+    `ipo` (Δ − 1/(2β))² and `sigmoid_norm` −log σ(βΔ): both with lp = (text_weight · mean of text + image_weight ·
+    mean of image) / (sum of the weights of what the row has). These are nats per token whatever the lengths, and
+    576 image tokens do not outvote a thought. TRL averages over all tokens; the two agree where rows have one
+    modality.
+    beta: for the means it must be larger: −log σ bends at Δ = 1/β, and `ipo` aims at Δ = 1/(2β) nats *per token*.
     label_smoothing: in [0, 0.5), share of flipped labels, for sigmoid and sigmoid_norm (conservative DPO).
-    sft_weight: weight of the chosen rollouts' negative log-likelihood in nats per token, the mean as for `ipo`.
-    num_pairs: global count of pairs when accumulating; losses then *add up*.  A pair counts if both rows train a token.
+    sft_weight: weight of the chosen rollouts' negative log-likelihood in nats per token, averaged as for `ipo`.
+    num_pairs: global count of pairs when accumulating; losses then *add up*. A pair counts if both rows train a
+        token.
     Raises ValueError for an unknown loss_type, settings out of range, or no pair to divide by.
     DPO arXiv 2305.18290 · IPO 2310.12036 · hinge: SLiC 2305.10425 · sigmoid_norm: Tulu 3 2411.15124.
     """
@@ -112,14 +116,16 @@ def rebel_loss(
     image_weight: float = 1.0,
     num_pairs: float | None = None,
 ) -> PreferenceLoss:
-    """Mean over pairs of (Δ − η(r1 − r2))², with Δ = [lp − lp_old](1) − [lp − lp_old](2): regress the reward gap.
+    """Regress the reward gap: average (Δ − η(r1 − r2))² over pairs.
 
-    log_probs_*, old_*: (B, T) nats, old under the *sampling* policy, never a gradient; recompute it where it was stored
-    in bf16 (600 tokens × 1e-3 is as large as η(r1 − r2)).  mask_*, is_image_*: (B, T) bool, True = trained.
-    rewards_1, rewards_2: (B,); a pair with a NaN reward is left out.  The order within a pair does not matter.
-    scaling: `eta_on_reward` as above (the published code); `inv_eta_on_log_ratio` (Δ/η − (r1 − r2))² (the paper): the
-    same minimiser, loss and gradient divided by η².
-    length_normalised: lp is the weighted sum over trained tokens, or the mean that `dpo_loss` describes.
+    With Δ = [lp − lp_old](1) − [lp − lp_old](2).
+    log_probs_*, old_*: (B, T) nats, old under the *sampling* policy, without gradient. Recompute old where it was
+        stored in bf16: an error of 1e-3 on each of 600 tokens is as large as η(r1 − r2).
+    mask_*, is_image_*: (B, T) bool, True = trained.
+    rewards_1, rewards_2: (B,). A pair with a NaN reward is left out. The order within a pair does not matter.
+    scaling: `eta_on_reward` as above (the published code). `inv_eta_on_log_ratio` (Δ/η − (r1 − r2))² (the paper):
+        the same minimiser, with loss and gradient divided by η².
+    length_normalised: lp is the mean that `dpo_loss` describes, instead of the weighted sum over trained tokens.
     num_pairs: global count of pairs when accumulating; losses then *add up*.
     Raises ValueError for an unknown scaling, eta not above 0, or no pair to divide by.
     Gao et al. 2024 (arXiv 2404.16767).
@@ -150,30 +156,37 @@ def rebel_loss(
 
 @dataclass(frozen=True)
 class _Side:
-    """One rollout of each pair: log-probs of the policy and of what it is compared with."""
+    """One rollout of each pair: log-probs of the policy, and of a baseline.
+
+    baseline: log-probs of the reference (DPO) or of the sampling policy (REBEL).
+    """
 
     log_probs: Tensor
-    other: Tensor
+    baseline: Tensor
     mask: Tensor
     is_image: Tensor
     name: str
 
     def __post_init__(self) -> None:
-        names = {f"log_probs of {self.name}": self.log_probs, f"comparison log_probs of {self.name}": self.other}
+        names = {f"log_probs of {self.name}": self.log_probs, f"baseline log_probs of {self.name}": self.baseline}
         check_token_axes(self.mask, self.is_image, **names)
 
     def log_ratio(self, text_weight: float, image_weight: float, mean: bool) -> Tensor:
+        """Sum or average log-probs minus baseline over each row, (B,)."""
         # Filled before the subtraction: a forced or padded position may hold -inf in both.
-        difference = self._filled(self.log_probs) - self._filled(self.other.detach())
+        difference = self._filled(self.log_probs) - self._filled(self.baseline.detach())
         return self._reduced(difference, text_weight, image_weight, mean)
 
     def nll(self, text_weight: float, image_weight: float) -> Tensor:
+        """Average minus the log-probs over each row, (B,) nats per token."""
         return -self._reduced(self._filled(self.log_probs), text_weight, image_weight, mean=True)
 
     def _filled(self, values: Tensor) -> Tensor:
+        """Set untrained tokens to 0, in float32 or wider."""
         return values.masked_fill(~self.mask, 0.0).to(torch.promote_types(values.dtype, torch.float32))
 
     def _reduced(self, values: Tensor, text_weight: float, image_weight: float, mean: bool) -> Tensor:
+        """Weight text and image tokens, and sum or average them over each row, (B,)."""
         total = weight_of_row = torch.zeros_like(values[:, 0])
         for segment, weight in ((self.mask & ~self.is_image, text_weight), (self.mask & self.is_image, image_weight)):
             summed = values.masked_fill(~segment, 0.0).sum(1)
@@ -184,6 +197,7 @@ class _Side:
 
 
 def _valid_pairs(first: _Side, second: _Side) -> Tensor:
+    """Mark the pairs (B,) of which both rows train a token."""
     if first.mask.shape[0] != second.mask.shape[0]:
         raise ValueError(
             f"{first.mask.shape[0]} rows of {first.name} and {second.mask.shape[0]} of {second.name}: row k of both is "
@@ -200,6 +214,7 @@ def _mean_over_pairs(
     valid: Tensor,
     num_pairs: float | None,
 ) -> PreferenceLoss:
+    """Average everything over the valid pairs, divided by num_pairs."""
     num_pairs = float(valid.sum()) if num_pairs is None else num_pairs
     if num_pairs <= 0:
         raise ValueError(
@@ -222,12 +237,19 @@ def _mean_over_pairs(
 
 @dataclass(frozen=True)
 class _DpoLoss:
+    """A loss of Δ and β.
+
+    uses_mean: Δ is a mean over tokens instead of a sum.
+    smooths: labels may be smoothed.
+    """
+
     loss: Callable[[Tensor, float], Tensor]
     uses_mean: bool
     smooths: bool
 
 
 def _log_sigmoid(delta: Tensor, beta: float) -> Tensor:
+    """Compute −log σ(βΔ)."""
     return -F.logsigmoid(beta * delta)
 
 

@@ -16,14 +16,15 @@ def segment_loss(
     reduction: Literal["segment", "token"] = "segment",
     denominators: SegmentCounts | None = None,
 ) -> Tensor:
-    """Weighted cross-entropy of text and image tokens, a scalar in nats with gradient.
+    """Compute the weighted cross-entropy of text and image tokens, in nats.
 
-    nll: (B, T) nats, minus the log-probability of each token.  mask, is_image: (B, T) bool, mask True = trained.
-    reduction: `segment` = text_weight · mean over text tokens + image_weight · mean over image tokens;
-    `token` = Σ m·w·nll / Σ m over both modalities, where the many image tokens outvote the few text tokens.
+    nll: (B, T) nats, minus the log-probability of each token.
+    mask, is_image: (B, T) bool, mask True = trained.
+    reduction: `segment` = text_weight · mean over text tokens + image_weight · mean over image tokens. `token` = Σ
+        m·w·nll / Σ m over both modalities, where the many image tokens outvote the few text tokens.
     denominators: global counts when accumulating; the parts' losses then add up to the whole batch's.
-    Raises ValueError if mask is all False (and no global counts are given) or reduction is unknown.
-    `token` with weights 2.0 and 1.0 is ReasonGen-R1 (arXiv 2505.24875); at 100 text and 576 image tokens it equals
+    Raises ValueError for an unknown reduction, or a mask all False without global counts.
+    `token` with weights 2.0 and 1.0 is ReasonGen-R1 (arXiv 2505.24875). At 100 text and 576 image tokens it equals
     `segment` with a ratio of 2 · 100 / 576 = 0.35, hence the default.
     """
     if reduction not in ("segment", "token"):

@@ -1,9 +1,11 @@
-"""Weights and masks that spread a rollout's advantage over its tokens; text tokens keep weight 1 unless said otherwise.
+"""Weights and masks that spread a rollout's advantage over its tokens.
 
-Two ways to use one: multiply the advantages, `advantages[:, None] * weights`, which leaves the denominators as they are
-(a mean weight below 1 shrinks the image term: raise image_weight); or, for a bool mask, `mask & chosen`, which makes
-every mean, KL and entropy terms included, a mean over the chosen tokens.  Compute them on whole groups, before a batch
-is split; rows that leave the loss have mask False.  Nothing here has a gradient.
+Text tokens keep weight 1 unless a function says otherwise. There are two ways to use them.
+`advantages[:, None] * weights` leaves the denominators as they are, so a mean weight below 1 shrinks the image term
+(raise image_weight). For a bool mask, `mask & chosen` makes every mean one over the chosen tokens, those of KL and
+entropy too.
+Compute weights on whole groups, before a batch is split. Rows that leave the loss have mask False. Nothing here has
+a gradient.
 """
 
 from typing import NamedTuple
@@ -23,15 +25,18 @@ class StageWeights(NamedTuple):
 
 
 def stage_weights(codes: Tensor, advantages: Tensor, mask: Tensor, is_image: Tensor, group_size: int) -> StageWeights:
-    """Less advantage where pictures of opposite advantage look alike: their gradients would contradict each other.
+    """Lower the advantage where pictures of opposite advantage look alike (STAGE).
 
-    c̄ = mean cosine of a token's code vector with those of the group's rows j ≠ i at the same position, over rows with
-    A_i·A_j ≤ 0.  Advantage weight clamp((1 − c̄)/2, 0, 1), KL weight 0.5 + 0.5 · clamp(c̄ + 1, 0, 1).
-    codes: (B, N, D) code vectors of each row's image tokens in order.  advantages: (B,).
-    mask, is_image: (B, T) bool.  Tokens with mask False, of rows without a verdict too, are compared with nothing.
-    Weight 1 where there is nothing to compare, for text, and where the opponents' codes are opposite (c̄ = −1).
+    There the gradients of the two pictures would contradict each other.
+    c̄ = mean cosine of a token's code vector with those of the group's rows j ≠ i at the same position, over rows
+    with A_i·A_j ≤ 0. Advantage weight clamp((1 − c̄)/2, 0, 1), KL weight 0.5 + 0.5 · clamp(c̄ + 1, 0, 1).
+    codes: (B, N, D) code vectors of each row's image tokens in order.
+    advantages: (B,).
+    mask, is_image: (B, T) bool. Tokens with mask False are compared with nothing; so are rows without a verdict.
+    The weight is 1 where there is nothing to compare, for text, and where the opponents' codes are opposite (c̄ =
+    −1).
     Raises ValueError if a row has more than N image tokens or the rows are not whole groups.
-    STAGE (arXiv 2509.25027), whose code divides the weighted loss by the sum of the weights; here it is not.
+    STAGE (arXiv 2509.25027). Its code divides the weighted loss by the sum of the weights; here it is not divided.
     """
     _check_groups(codes, is_image, group_size)
     check_token_axes(mask, is_image)
@@ -54,11 +59,15 @@ def stage_entropy_reward(
     scale: float = 0.4,
     batch_mean: float | None = None,
 ) -> Tensor:
-    """What to add to the rewards, (B,): scale · (1/(1 + (H_ref − H)²) − its mean over the batch).
+    """Compute what to add to the rewards (B,) to keep the reference's entropy (STAGE).
 
-    H: mean entropy of a row's trained image tokens.  entropy, ref_entropy: (B, T) nats.  mask, is_image: (B, T) bool.
-    batch_mean: of 1/(1 + (H_ref − H)²) where the batch lies in parts; advantages relative to the group do not feel it.
-    0 for a row without trained image tokens and for every row when policy = reference.
+    It is scale · (1/(1 + (H_ref − H)²) − its mean over the batch), with H the mean entropy of a row's trained image
+    tokens.
+    entropy, ref_entropy: (B, T) nats.
+    mask, is_image: (B, T) bool.
+    batch_mean: of 1/(1 + (H_ref − H)²), where the batch lies in parts. Advantages relative to the group do not
+        depend on it.
+    The result is 0 for a row without trained image tokens, and for every row when policy = reference.
     STAGE (arXiv 2509.25027), scale from its code.
     """
     check_token_axes(mask, is_image, entropy=entropy, ref_entropy=ref_entropy)
@@ -82,16 +91,20 @@ def critical_mask(
     entropy_gradient_frac: float = 0.1,
     dissimilar_frac: float = 0.1,
 ) -> Tensor:
-    """(B, T) bool, True for text and for the image tokens that decide the picture, at most three tenths of them.
+    """Mark text, and the image tokens that decide the picture, at most three tenths.
 
-    The union of three shares of a row's trained image tokens: the first ones; those with the highest entropy gradient,
-    |H_t − H_(t−1)| along the raster; those least similar to the group's other pictures, by mean cosine of the code
-    vectors at the same position.  A share is rounded to whole tokens; of equals the earlier wins.
-    codes: (B, N, D) as for `stage_weights`.  entropy: (B, T) nats.  mask, is_image: (B, T) bool.
-    Any share at 1 keeps every token.
-    Raises ValueError for shares outside 0..1 or all 0, a row with more than N image tokens, or rows not in whole groups.
-    Group critical-token policy optimisation (arXiv 2509.22485), whose code takes the entropy gradient in two dimensions
-    after smoothing, and makes the three shares disjoint.
+    The mask is the union of three shares of a row's trained image tokens: the first ones; those with the highest
+    entropy gradient |H_t − H_(t−1)| along the raster; and those least similar to the group's other pictures, by
+    mean cosine of the code vectors at the same position. A share is rounded to whole tokens; of equals the earlier
+    wins.
+    codes: (B, N, D) as for `stage_weights`.
+    entropy: (B, T) nats.
+    mask, is_image: (B, T) bool. Returns (B, T) bool.
+    Any share at 1 marks every token.
+    Raises ValueError for shares outside 0..1 or all 0, a row with more than N image tokens, or rows not in whole
+    groups.
+    Group critical-token policy optimisation (arXiv 2509.22485). Its code takes the entropy gradient in two
+    dimensions after smoothing, and makes the three shares disjoint.
     """
     fracs = {"first": first_frac, "entropy_gradient": entropy_gradient_frac, "dissimilar": dissimilar_frac}
     for name, frac in fracs.items():
@@ -102,8 +115,8 @@ def critical_mask(
     _check_groups(codes, is_image, group_size)
     check_token_axes(mask, is_image, entropy=entropy)
     trained = mask & is_image
-    everyone = torch.ones(len(codes) // group_size, group_size, group_size, dtype=torch.bool, device=codes.device)
-    similarity_BN, compared_BN = _similarity(codes, mask, is_image, everyone)
+    all_PGG = torch.ones(len(codes) // group_size, group_size, group_size, dtype=torch.bool, device=codes.device)
+    similarity_BN, compared_BN = _similarity(codes, mask, is_image, all_PGG)
     change = F.pad((entropy[:, 1:] - entropy[:, :-1]).detach().abs(), (1, 0))
     change = change.masked_fill(~F.pad(trained[:, 1:] & trained[:, :-1], (1, 0)), 0.0)
     scores = {
@@ -120,16 +133,18 @@ def critical_mask(
 def entropy_guided_mask(
     entropy: Tensor, mask: Tensor, is_image: Tensor, *, text_quantile: float = 0.2, image_quantile: float = 0.2
 ) -> Tensor:
-    """(B, T) bool, False for tokens whose entropy is under that quantile of their own row and modality.
+    """Mark all tokens but those of low entropy in their own row and modality.
 
-    entropy: (B, T) nats.  mask, is_image: (B, T) bool; only trained tokens are ranked, the others are True.
-    text_quantile, image_quantile: in [0, 1); 0 skips nothing, and neither do equal entropies.
+    entropy: (B, T) nats.
+    mask, is_image: (B, T) bool. Only trained tokens are ranked; the others are True. Returns (B, T) bool.
+    text_quantile, image_quantile: in [0, 1), share of tokens to skip. 0 skips none; equal entropies are not skipped
+        either.
     Raises ValueError for a quantile out of range.
-    EG-GRPO (arXiv 2604.02355), which multiplies the advantage by the mask, so that KL still holds the skipped tokens;
-    its entropy bonus for the upper half is not part of this.
+    EG-GRPO (arXiv 2604.02355). It multiplies the advantage by the mask, so that KL still holds the skipped tokens.
+    Its entropy bonus for the upper half is not implemented here.
     """
     check_token_axes(mask, is_image, entropy=entropy)
-    kept = torch.ones_like(mask)
+    chosen = torch.ones_like(mask)
     for name, segment, quantile in (
         ("text", mask & ~is_image, text_quantile),
         ("image", mask & is_image, image_quantile),
@@ -137,20 +152,22 @@ def entropy_guided_mask(
         if not 0 <= quantile < 1:
             raise ValueError(f"{name}_quantile={quantile}: it is the share of tokens to skip, in [0, 1). 0 skips none.")
         ranked = entropy.detach().masked_fill(~segment, torch.inf).sort(1).values
-        place = (quantile * segment.sum(1, keepdim=True)).long()
-        kept = kept & ~(segment & (entropy.detach() < ranked.gather(1, place)))
-    return kept
+        num_skipped = (quantile * segment.sum(1, keepdim=True)).long()
+        chosen = chosen & ~(segment & (entropy.detach() < ranked.gather(1, num_skipped)))
+    return chosen
 
 
 def guidance_contrast_weights(
     cond_log_probs: Tensor, uncond_log_probs: Tensor, mask: Tensor, is_image: Tensor
 ) -> Tensor:
-    """(B, T) float32: |log π(token | prompt) − log π(token | no prompt)|, divided by its mean over the row's picture.
+    """Weight image tokens by how much the prompt changes their log-prob.
 
+    The weight is |log π(token | prompt) − log π(token | no prompt)|, divided by its mean over the row's picture.
     cond_log_probs, uncond_log_probs: (B, T) nats of the sampled tokens in the two branches of guidance.
-    mask, is_image: (B, T) bool.  1 for text and untrained tokens, and throughout where all gaps of a row are equal, or
-    0; the mean over a row's trained image tokens is 1, so that the image term keeps its size.
-    Guidance contrastive policy optimisation (arXiv 2605.29198), whose code ranks an estimate of the KL instead.
+    mask, is_image: (B, T) bool. Returns (B, T) float32.
+    The weight is 1 for text and untrained tokens, and throughout where all gaps of a row are equal or 0. The mean
+    over a row's trained image tokens is 1, so that the image term keeps its size.
+    Guidance contrastive policy optimisation (arXiv 2605.29198). Its code ranks an estimate of the KL instead.
     """
     check_token_axes(mask, is_image, cond_log_probs=cond_log_probs, uncond_log_probs=uncond_log_probs)
     trained = mask & is_image
@@ -162,6 +179,7 @@ def guidance_contrast_weights(
 
 
 def _check_groups(codes: Tensor, is_image: Tensor, group_size: int) -> None:
+    """Raise ValueError unless codes belong to whole groups and cover all image tokens."""
     if group_size < 2 or codes.ndim != 3 or codes.shape[0] != is_image.shape[0] or codes.shape[0] % group_size:
         raise ValueError(
             f"codes are {tuple(codes.shape)} and is_image {tuple(is_image.shape)} with group_size={group_size}: pictures "
@@ -175,12 +193,15 @@ def _check_groups(codes: Tensor, is_image: Tensor, group_size: int) -> None:
 
 
 def _similarity(codes: Tensor, mask: Tensor, is_image: Tensor, compare_PGG: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean cosine with the compared rows of the group at the same position (B, N), and whether there was any (B, N)."""
+    """Average the cosine with compared rows of the group at the same position, (B, N).
+
+    Also returns where there was any row to compare with, (B, N) bool.
+    """
     group_size = compare_PGG.shape[1]
     usable_PGN = _on_image_axis(mask, is_image, codes.shape[1]).reshape(-1, group_size, codes.shape[1])
     unit_PGND = F.normalize(codes.detach().float(), dim=-1).reshape(-1, group_size, *codes.shape[1:])
-    others_PGG = compare_PGG & ~torch.eye(group_size, dtype=torch.bool, device=codes.device)
-    pairs_PGGN = others_PGG[..., None] & usable_PGN[:, :, None] & usable_PGN[:, None, :]
+    different_PGG = compare_PGG & ~torch.eye(group_size, dtype=torch.bool, device=codes.device)
+    pairs_PGGN = different_PGG[..., None] & usable_PGN[:, :, None] & usable_PGN[:, None, :]
     cosine_PGGN = torch.einsum("pgnd,phnd->pghn", unit_PGND, unit_PGND)
     num_PGN = pairs_PGGN.sum(2)
     mean_PGN = cosine_PGGN.masked_fill(~pairs_PGGN, 0.0).sum(2) / num_PGN.clamp(min=1)
@@ -188,24 +209,29 @@ def _similarity(codes: Tensor, mask: Tensor, is_image: Tensor, compare_PGG: Tens
 
 
 def _present(is_image: Tensor, num_positions: int) -> Tensor:
+    """Mark the positions (B, N) that hold an image token."""
     return torch.arange(num_positions, device=is_image.device) < is_image.sum(1, keepdim=True)
 
 
 def _on_image_axis(values_BT: Tensor, is_image: Tensor, num_positions: int) -> Tensor:
-    """(B, N) bool: the values of a row's image tokens in order, False beyond them."""
+    """Move a mask to each row's image tokens in order, (B, N); False beyond them."""
     out = torch.zeros(len(values_BT), num_positions, dtype=torch.bool, device=values_BT.device)
     out[_present(is_image, num_positions)] = values_BT[is_image]
     return out
 
 
 def _on_token_axis(values_BN: Tensor, is_image: Tensor, elsewhere: float) -> Tensor:
+    """Move values of image tokens to the token axis; `elsewhere` for other tokens."""
     out = torch.full(is_image.shape, elsewhere, dtype=values_BN.dtype, device=values_BN.device)
     out[is_image] = values_BN[_present(is_image, values_BN.shape[1])]
     return out
 
 
 def _highest(score: Tensor, segment: Tensor, frac: float) -> Tensor:
-    """The share `frac` of each row's segment with the highest scores, of equals the earlier."""
+    """Mark the share `frac` of each segment with the highest scores.
+
+    The share is rounded to whole tokens; of equal scores the earlier token wins.
+    """
     order = score.masked_fill(~segment, -torch.inf).argsort(dim=1, descending=True, stable=True)
     rank = order.argsort(dim=1)
     return segment & (rank < (frac * segment.sum(1, keepdim=True)).round())

@@ -14,7 +14,7 @@ import torch
 from pydantic import Field, model_validator
 
 from thinkdraw.errors import UserError
-from thinkdraw.objectives import SegmentCounts, kept_rows, masked_modality_mean, segment_loss
+from thinkdraw.objectives import SegmentCounts, accepted_rows, masked_modality_mean, segment_loss
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.data import shuffled_index
 from thinkdraw.training.judged_store import load_judged_rollouts, sampling_cost, store_input
@@ -82,7 +82,9 @@ def run(config: RejectionConfig) -> Path:
     """
     with Run.open(config) as run:
         judged = load_judged_rollouts(config.store, config.judge, run.policy)
-        kept = kept_rows(judged.rewards, judged.group_size, threshold=config.threshold, best_of=config.best_of_group)
+        kept = accepted_rows(
+            judged.rewards, judged.group_size, threshold=config.threshold, best_of=config.best_of_group
+        )
         if len(kept) < config.batch_rows:
             raise UserError(
                 f"only {len(kept)} of {len(judged)} rollouts are kept, fewer than batch_rows={config.batch_rows}. Lower "

@@ -1,4 +1,4 @@
-"""A run folder → one self-contained HTML page: no network, no other files."""
+"""A run folder as one self-contained HTML page: no network, no other files."""
 
 from pathlib import Path
 
@@ -20,14 +20,15 @@ class ReportConfig(StrictModel):
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
-    """Write the report of a run folder, or of a folder of runs such as the quickstart's; returns the page's path.
+    """Write the report of a run folder, or of a folder of runs like the quickstart's.
 
-    output: the page; `report.html` in the folder by default. What a folder does not have is left out of the page.
+    Returns the path of the page. output: the page; `report.html` in the folder by default. The page leaves out what the
+    folder does not have.
     Raises UserError if the folder is missing or holds no run.
     """
     folder = Path(run_folder)
     page = render(collect(folder))
     path = folder / "report.html" if output is None else Path(output)
-    # "replace": a policy over bytes can write half a surrogate pair, which UTF-8 does not have.
+    # "replace": a policy over bytes can write half a surrogate pair, which UTF-8 cannot encode.
     atomic_write_bytes(path, page.encode("utf-8", "replace"))
     return path

@@ -1,4 +1,4 @@
-"""Reads a run folder, or a folder of runs such as the quickstart's, into what the page shows."""
+"""Reads a run folder, or a folder of runs such as the quickstart's, for the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,16 @@ from thinkdraw.runtime.formats import name_file_in_errors, parse_yaml, read_parq
 from thinkdraw.runtime.json_types import JsonMapping
 
 MAX_INSPECTED_STEPS = 40
-MAX_INSPECTED_ROWS = 128  # of one step
+MAX_INSPECTED_ROWS = 128  # rollouts of one step
 _RUN_ORDER = ("sft", "grpo")
 
 
 @dataclass(frozen=True)
-class SegmentShown:
-    """A segment of a rollout. kind: text, drawn or shown. picture: data URI, None for a text."""
+class ReportSegment:
+    """A segment of a rollout. kind: text, drawn or shown.
+
+    picture: data URI, None for a text.
+    """
 
     kind: str
     text: str
@@ -26,9 +29,10 @@ class SegmentShown:
 
 
 @dataclass(frozen=True)
-class Member:
-    """One rollout of a group. reward and advantage: NaN = no verdict. picture: data URI or None.
+class GroupMember:
+    """One rollout of a group. reward and advantage: NaN = no verdict.
 
+    picture: data URI or None.
     segments: all that was written, drawn and shown, in order; () for a thought and then a picture.
     """
 
@@ -38,7 +42,7 @@ class Member:
     advantage: float
     components: Mapping[str, float]
     seed: str
-    segments: Sequence[SegmentShown] = ()
+    segments: Sequence[ReportSegment] = ()
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,12 @@ class Group:
     step: int
     prompt: str
     tag: str
-    members: Sequence[Member]
+    members: Sequence[GroupMember]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run folder. config: resolved, nested.  metrics: rows of metrics.jsonl."""
+    """One run folder. config: resolved, nested. metrics: rows of metrics.jsonl."""
 
     name: str
     config: JsonMapping
@@ -64,23 +68,26 @@ class Run:
 
     @property
     def kind(self) -> str:
-        """What the run did, from what it measured: "grpo", "sft" or ""."""
-        seen = {key for row in self.metrics for key in row}
-        return "grpo" if "reward_mean" in seen else "sft" if "text_nats" in seen else ""
+        """What kind of run it is, told by its metrics: "grpo", "sft" or ""."""
+        metrics = {key for row in self.metrics for key in row}
+        return "grpo" if "reward_mean" in metrics else "sft" if "text_nats" in metrics else ""
 
     @property
     def title(self) -> str:
         return {"grpo": "GRPO", "sft": "SFT"}.get(self.kind, self.name)
 
     def last(self, key: str) -> float:
-        """The last known value of a metric, or NaN."""
+        """Return the last known value of a metric, or NaN."""
         known = (value for row in reversed(self.metrics) if (value := number(row.get(key))) == value)
         return next(known, number(None))
 
 
 @dataclass(frozen=True)
-class Material:
-    """Everything on the page. seconds, peak_memory_gb: NaN if not recorded. notes: what could not be read."""
+class ReportData:
+    """Everything on the page. notes: what could not be read.
+
+    seconds, peak_memory_gb: NaN if not recorded.
+    """
 
     name: str
     stages: Sequence[Stage]
@@ -97,19 +104,21 @@ class Material:
         return next((run.environment for run in reversed(self.runs) if run.environment), {})
 
 
-def collect(folder: Path) -> Material:
-    """Read `folder`. Raises UserError if it is missing or holds neither a run nor an evaluation."""
+def collect(folder: Path) -> ReportData:
+    """Read `folder`. Raises UserError if it holds neither a run nor an evaluation."""
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: a report is made from a run folder. Name one, runs/quickstart say.")
+        raise UserError(
+            f"{folder} is not a folder: a report is made of a run folder. Name one, for example runs/quickstart."
+        )
     notes: list[str] = []
     summary = read_json(folder / "summary.json", notes)
-    folders = [folder] if _is_run(folder) else sorted((p for p in folder.iterdir() if _is_run(p)), key=_place)
+    folders = [folder] if _is_run(folder) else sorted((p for p in folder.iterdir() if _is_run(p)), key=_run_rank)
     runs = [_run(path, notes) for path in folders]
     stages = read_stages(folder / "eval", summary, notes)
     if not runs and not stages:
         raise UserError(
-            f"{folder} holds no run: neither metrics.jsonl, nor runs below it, nor eval/. "
-            "Name the folder that a training wrote, runs/quickstart say."
+            f"{folder} holds no run: it has no metrics.jsonl, no runs below it, and no eval/. "
+            "Name the folder that a training wrote, for example runs/quickstart."
         )
     seconds, peak = (number(summary.get(key)) for key in ("seconds", "peak_memory_gb"))
     if seconds != seconds:
@@ -118,7 +127,7 @@ def collect(folder: Path) -> Material:
     if peak != peak:
         peak = max((v for run in runs if (v := run.last("peak_memory_gb")) == v), default=peak)
     seeds = dict.fromkeys(text(run.config["seed"]) for run in runs if run.config.get("seed") is not None)
-    return Material(
+    return ReportData(
         name=folder.resolve().name,
         stages=stages,
         differences=read_differences(stages, summary),
@@ -135,7 +144,7 @@ def _is_run(path: Path) -> bool:
     return (path / "metrics.jsonl").is_file()
 
 
-def _place(path: Path) -> tuple[int, str]:
+def _run_rank(path: Path) -> tuple[int, str]:
     return (_RUN_ORDER.index(path.name) if path.name in _RUN_ORDER else len(_RUN_ORDER), path.name)
 
 
@@ -146,7 +155,7 @@ def _run(folder: Path, notes: list[str]) -> Run:
         config = mapping(parse_yaml(config_text) if config_text else {})
     except ValueError:
         config = {}
-        notes.append(f"config.yaml in {folder.name}/ is not YAML; it is shown as it is.")
+        notes.append(f"config.yaml in {folder.name}/ is not YAML. The page shows it unread.")
     return Run(
         name=folder.resolve().name,
         config=config,
@@ -158,7 +167,10 @@ def _run(folder: Path, notes: list[str]) -> Run:
 
 
 def _groups(folder: Path, notes: list[str]) -> list[Group]:
-    """Groups of at most MAX_INSPECTED_STEPS steps, evenly spread, the first and the last among them."""
+    """Read the groups of at most MAX_INSPECTED_STEPS steps.
+
+    The steps are evenly spread; the first and the last are among them.
+    """
     paths = sorted(folder.glob("step_*.parquet"))
     if len(paths) > MAX_INSPECTED_STEPS:
         spread = (len(paths) - 1) / (MAX_INSPECTED_STEPS - 1)
@@ -177,19 +189,19 @@ def _groups(folder: Path, notes: list[str]) -> list[Group]:
 
 
 def _groups_of(rows: Sequence[JsonMapping]) -> list[Group]:
-    found: dict[tuple[int, str], list[JsonMapping]] = {}
+    groups: dict[tuple[int, str], list[JsonMapping]] = {}
     for row in rows:
         step = number(row.get("step"))
-        found.setdefault((int(step) if step == step else 0, text(row.get("group"))), []).append(row)
+        groups.setdefault((int(step) if step == step else 0, text(row.get("group"))), []).append(row)
     return [
         Group(step, text(members[0].get("prompt")), text(members[0].get("tag")), _members(members))
-        for (step, _), members in found.items()
+        for (step, _), members in groups.items()
     ]
 
 
-def _members(rows: Sequence[JsonMapping]) -> list[Member]:
+def _members(rows: Sequence[JsonMapping]) -> list[GroupMember]:
     members = [
-        Member(
+        GroupMember(
             picture=data_uri(row.get("png")),
             thought=text(row.get("thought")),
             reward=number(row.get("reward")),
@@ -203,6 +215,6 @@ def _members(rows: Sequence[JsonMapping]) -> list[Member]:
     return sorted(members, key=lambda m: -m.reward if m.reward == m.reward else float("inf"))
 
 
-def _segments(value: object) -> list[SegmentShown]:
+def _segments(value: object) -> list[ReportSegment]:
     segments = [mapping(segment) for segment in value] if isinstance(value, list) else []
-    return [SegmentShown(text(s.get("kind")), text(s.get("text")), data_uri(s.get("png"))) for s in segments]
+    return [ReportSegment(text(s.get("kind")), text(s.get("text")), data_uri(s.get("png"))) for s in segments]

@@ -1,4 +1,4 @@
-"""Which metrics of a run become which chart, and what a healthy curve looks like."""
+"""Which metrics become which chart, and what a healthy curve looks like."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +14,11 @@ REWARD_PART, MONITOR = "reward/", "monitor/"
 
 @dataclass(frozen=True)
 class Curve:
-    """One chart: metrics → their labels, drawn where at least one has values.
+    """One chart of some metrics, each with its label; drawn where one has values.
 
-    needs: drawn only if this metric is not always zero.  quiet_at_zero: left out if nothing but zeros was measured.
-    total: the metrics are totals since the run began, of which the growth from row to row is drawn.
+    healthy: the caption, on what a healthy curve looks like. needs: drawn only if this metric is not always zero.
+    hidden_at_zero: left out if only zeros were measured. is_cumulative: the metrics are totals since the run began; the
+    chart shows their growth from row to row.
     """
 
     title: str
@@ -27,94 +28,101 @@ class Curve:
     needs: str = ""
     log: bool = False
     stacked: bool = False
-    quiet_at_zero: bool = False
-    total: bool = False
+    hidden_at_zero: bool = False
+    is_cumulative: bool = False
 
 
 CURVES = (
     Curve(
         "Reward",
         {"reward_mean": "mean"},
-        "Climbs, then flattens. A part that falls while the mean climbs is being traded away.",
+        "Healthy: climbs, then levels off. A part that falls while the mean climbs is given up for the other parts.",
         needs="reward_mean",
     ),
     Curve(
         "Validation score",
         {"validation_score": "score"},
-        "Follows the reward upwards. Reward that rises without it, or without a monitor, is learned from the judge, not from "
-        "the task.",
+        "Healthy: climbs with the reward. If the reward climbs alone, without this score or a monitor's, the policy exploits "
+        "its judge instead of learning the task.",
     ),
     Curve(
         "Entropy",
         {"entropy_text": "thought", "entropy_image": "image"},
-        "Sinks slowly and levels off. A fall towards zero means that the samples of a prompt become copies.",
+        "Healthy: sinks slowly, then levels off. Near zero, the samples of a prompt are copies of each other.",
         unit="nats per token",
     ),
     Curve(
         "Entropy coefficient",
         {"entropy_coef_text": "thought", "entropy_coef_image": "image"},
-        "Moves around zero within its cap. One that stays at the cap has lost control of the entropy.",
-        quiet_at_zero=True,
+        "Healthy: moves around zero, within its cap. If it stays at the cap, it no longer controls the entropy.",
+        hidden_at_zero=True,
     ),
     Curve(
         "KL to the reference",
         {"kl_text": "thought", "kl_image": "image"},
-        "Rises from zero and bends. A straight or accelerating rise says that the policy is leaving the reference.",
+        "Healthy: rises from zero, then levels off. If it rises straight or ever faster, the policy drifts away from the "
+        "reference.",
         unit="nats per token",
-        quiet_at_zero=True,
+        hidden_at_zero=True,
     ),
     Curve(
         "Ratio at the first update",
         {"ratio_max_deviation": "largest |ratio − 1|"},
-        "Flat at rounding error; zero is drawn at 10⁻⁹. More: tokens are not scored as they were sampled.",
+        "How much a token's probability in training differs from that in sampling, at worst. Healthy: below 10⁻⁴ in fp32; "
+        "about 0.1 to 1 in bf16, which rounds coarsely. More means that tokens are not scored as they were sampled. "
+        "Zero is drawn at 10⁻⁹.",
         log=True,
     ),
     Curve(
         "Clipped tokens",
         {"clip_frac_text": "thought", "clip_frac_image": "image"},
-        "A few per cent at most. Much more asks for a smaller learning rate or fewer updates per phase.",
+        "Healthy: a few per cent at most. If it is much more, use a smaller learning rate or fewer updates per phase.",
         unit="share",
-        quiet_at_zero=True,
+        hidden_at_zero=True,
     ),
     Curve(
         "Thought length",
         {"thought_tokens_mean": "mean"},
-        "Changes gently and stays below the budget. A collapse to a few words ends the thinking.",
+        "Healthy: changes gently and stays below the budget. A fall to a few words means that the policy stops thinking.",
         unit="tokens",
     ),
     Curve(
-        "Shares to watch",
+        "What training loses",
         {
-            "zero_variance_frac": "no spread in group",
-            "thought_forced_frac": "thought cut",
+            "zero_variance_frac": "groups of equal rewards",
+            "thought_forced_frac": "thoughts cut off",
             "no_verdict_frac": "no verdict",
         },
-        "All low. Groups without spread teach nothing; their share grows as prompts are solved or given up.",
+        "Healthy: all low. A group of equal rewards teaches nothing; the share of such groups grows as prompts are solved, or "
+        "prove too hard.",
         unit="share",
     ),
     Curve(
         "Loss",
         {"loss": "total", "text_nats": "thought", "image_nats": "image"},
-        "Falls quickly, then slowly. An end that still falls steeply asks for more steps.",
+        "Healthy: falls quickly, then slowly. If it still falls steeply at the end, train for more steps.",
         unit="nats per token",
         needs="text_nats",
     ),
     Curve(
         "Gradient norm",
         {"grad_norm": "norm", "gradient_norm": "norm"},
-        "Steady, with rare spikes. Growth over many steps announces a divergence.",
+        "Healthy: steady, with rare spikes. If it grows over many steps, training is about to diverge.",
     ),
     Curve(
         "Time per phase",
-        {"seconds_sampling": "sample", "seconds_judging": "judge", "seconds_learning": "update"},
-        "Even. A part that grows over the run is worth a look.",
+        {"seconds_sampling": "sampling", "seconds_judging": "judging", "seconds_learning": "learning"},
+        "Healthy: even. Other work on the machine shows as bumps in all three; find out why if one of them keeps growing.",
         unit="seconds",
         stacked=True,
-        total=True,
+        is_cumulative=True,
         needs="pictures_sampled",
     ),
     Curve(
-        "Throughput", {"tokens_per_s": "tokens"}, "Even. A drop means that the machine was shared.", unit="per second"
+        "Throughput",
+        {"tokens_per_s": "tokens"},
+        "Healthy: even. A drop usually means that other work ran on the machine.",
+        unit="per second",
     ),
 )
 
@@ -131,7 +139,7 @@ class Chart:
 
 
 def charts_of(run: Run, prefix: str) -> list[Chart]:
-    """The charts that a run has values for."""
+    """Draw the charts for which a run has values."""
     if not run.metrics:
         return []
     steps = np.array([_step(row, i) for i, row in enumerate(run.metrics)])
@@ -140,7 +148,7 @@ def charts_of(run: Run, prefix: str) -> list[Chart]:
         series = _series(curve, run.metrics)
         if not series or (curve.needs and not np.nan_to_num(_values(run.metrics, curve.needs)).any()):
             continue
-        if curve.quiet_at_zero and all(np.nanmax(np.abs(s.values)) == 0 for s in series):
+        if curve.hidden_at_zero and all(np.nanmax(np.abs(s.values)) == 0 for s in series):
             continue
         name, title = f"{prefix}-{i}", f"{run.title}: {curve.title.lower()}"
         if curve.stacked:
@@ -155,15 +163,15 @@ def _series(curve: Curve, rows: Sequence[Mapping[str, object]]) -> list[Series]:
     metrics = dict(curve.metrics)
     if "reward_mean" in metrics:
         parts = dict.fromkeys(key for row in rows for key in row if key.startswith(REWARD_PART))
-        if len(parts) > 1:  # a single part is the mean
+        if len(parts) > 1:  # a single part would repeat the mean
             metrics |= {key: key.removeprefix(REWARD_PART) for key in parts}
     if "validation_score" in metrics:
-        watched = dict.fromkeys(key for row in rows for key in row if key.startswith(MONITOR))
-        metrics |= {key: f"{key.removeprefix(MONITOR)} (not optimised)" for key in watched}
-    found = [(label, values) for key, label in metrics.items() if _has_values(values := _values(rows, key))]
-    if curve.total:
-        found = [(label, np.diff(values, prepend=0.0)) for label, values in found]
-    return [Series(label, values, i % 6 + 1) for i, (label, values) in enumerate(found)]
+        monitors = dict.fromkeys(key for row in rows for key in row if key.startswith(MONITOR))
+        metrics |= {key: f"{key.removeprefix(MONITOR)} (not optimised)" for key in monitors}
+    lines = [(label, values) for key, label in metrics.items() if _has_values(values := _values(rows, key))]
+    if curve.is_cumulative:
+        lines = [(label, np.diff(values, prepend=0.0)) for label, values in lines]
+    return [Series(label, values, i % 6 + 1) for i, (label, values) in enumerate(lines)]
 
 
 def _values(rows: Sequence[Mapping[str, object]], key: str) -> np.ndarray:

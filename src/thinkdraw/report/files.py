@@ -1,4 +1,4 @@
-"""Reading files that may be missing, partial or odd: what cannot be read becomes a note, never a crash."""
+"""Reads files that may be missing or damaged: they become notes, never a crash."""
 
 import base64
 import io
@@ -17,13 +17,13 @@ from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 
 MAX_SIDE = 128
-"""Longer side of an embedded picture, pixels; larger ones are scaled down and quantised: a page stays small."""
+"""Longer side of an embedded picture, pixels. Larger pictures are scaled down and quantised to keep the page small."""
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def number(value: object) -> float:
-    """A float; NaN for None, text and anything else that is not a finite number."""
+    """Return a float; NaN for None, text and anything else that is no finite number."""
     if isinstance(value, bool | int | float):
         return float(value) if math.isfinite(value) else math.nan
     return math.nan
@@ -34,18 +34,18 @@ def text(value: object) -> str:
 
 
 def read_json(path: Path, notes: list[str]) -> JsonObject:
-    """The object in a JSON file; empty, with a note, if it is damaged; empty if it is missing."""
+    """Read the object in a JSON file; {} if it is missing, with a note if damaged."""
     if not path.is_file():
         return {}
     try:
         return unseal_line(path.read_bytes(), to_show=True)
     except (OSError, ValueError):
-        notes.append(f"{path.name} in {path.parent.name}/ is not JSON as it was written, and was left out.")
+        notes.append(f"{path.name} in {path.parent.name}/ is not JSON or was changed, and was left out.")
         return {}
 
 
 def read_rows(path: Path, notes: list[str]) -> list[JsonObject]:
-    """The objects in a JSON-lines file; none, with a note, if it is damaged."""
+    """Read the objects in a JSON-lines file; none, with a note, if it is damaged."""
     try:
         return MetricsLog.read(path, to_show=True)
     except UserError:
@@ -54,7 +54,7 @@ def read_rows(path: Path, notes: list[str]) -> list[JsonObject]:
 
 
 def mapping(value: object) -> JsonMapping:
-    """A dict, also from its JSON text; empty for anything else."""
+    """Return a dict, also from its JSON text; {} for anything else."""
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -64,7 +64,10 @@ def mapping(value: object) -> JsonMapping:
 
 
 def data_uri(png: bytes | None) -> str | None:
-    """A picture file's bytes as a PNG data URI of at most MAX_SIDE pixels; None if they are not a PNG."""
+    """Turn a PNG file's bytes into a data URI of at most MAX_SIDE pixels.
+
+    None if they are not a PNG.
+    """
     if not isinstance(png, bytes) or not png.startswith(_PNG):
         return None
     try:

@@ -1,7 +1,7 @@
-"""The page: what was collected, put into words, tables and the template.
+"""The page: turns the collected data into sentences, tables and HTML.
 
 Prompts and thoughts are text that a policy or a stranger wrote. They reach the page through jinja2's autoescape, or as
-JSON that the script puts in place as text; the content security policy lets no other script run and nothing be fetched.
+JSON that the script inserts as text. The content security policy lets no other script run and nothing be fetched.
 """
 
 import base64
@@ -16,17 +16,27 @@ from markupsafe import Markup
 
 from thinkdraw.charts.intervals import interval_plot
 from thinkdraw.charts.style import STYLE
-from thinkdraw.report.collect import Group, Material
+from thinkdraw.report.collect import Group, ReportData
 from thinkdraw.report.curves import charts_of
 from thinkdraw.report.scores import Difference, Measure, Stage
-from thinkdraw.report.words import change_sentence, cut, facts, headline, lead, settings, task_name
-from thinkdraw.runtime.json_types import JsonObject
+from thinkdraw.report.words import (
+    change_sentence,
+    cut,
+    facts,
+    headline,
+    lead,
+    measure_name,
+    settings,
+    stage_sentence,
+    task_name,
+)
+from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
-_SHOWN_AT_ONCE = 6  # comparisons before the fold
+_NUM_FIRST = 6  # comparisons that are shown at once; the rest unfolds
 
 
-def render(material: Material) -> str:
-    """The whole page as HTML."""
+def render(report: ReportData) -> str:
+    """Render the whole page as HTML."""
     environment = Environment(
         loader=PackageLoader("thinkdraw.report"),
         autoescape=True,  # for every template: the names end in .j2
@@ -36,24 +46,26 @@ def render(material: Material) -> str:
     )
     environment.filters |= {"cut": cut, "task": task_name}
     script = Markup(environment.get_template("script.js.j2").render())  # a constant of the package
-    curves = [(run, charts_of(run, f"run{i}")) for i, run in enumerate(material.runs)]
-    stages = [stage for stage in material.stages if stage.overall.known or stage.per_task]
-    groups = [group for run in material.runs for group in run.groups]
+    curves = [(run, charts_of(run, f"run{i}")) for i, run in enumerate(report.runs)]
+    stages = [stage for stage in report.stages if stage.overall.known or stage.per_task]
+    groups = [group for run in report.runs for group in run.groups]
     hover = {chart.name: chart.plot.hover for _, charts in curves for chart in charts}
     return environment.get_template("page.html.j2").render(
-        material=material,
-        headline=headline(material),
-        lead=lead(material, stages),
-        facts=facts(material),
-        settings=[(run, settings(run)) for run in material.runs],
+        report=report,
+        headline=headline(report),
+        lead=lead(report, stages),
+        facts=facts(report),
+        settings=[(run, settings(run)) for run in report.runs],
         stages=stages,
-        table=score_table(stages, material.differences),
+        table=score_table(stages, report.differences),
         dots=dot_plot(stages),
         curves=curves,
-        changes=change_sentence(material),
-        at_once=material.comparisons[:_SHOWN_AT_ONCE],
-        folded=material.comparisons[_SHOWN_AT_ONCE:],
-        others=other_measures(material.stages),
+        changes=change_sentence(report),
+        stage_sentence=stage_sentence(stages),
+        samplings=samplings(stages),
+        first_comparisons=report.comparisons[:_NUM_FIRST],
+        more_comparisons=report.comparisons[_NUM_FIRST:],
+        other_measures=other_tables(report.stages),
         has_groups=bool(groups),
         data=embed_json({"charts": hover, "groups": [group_data(group) for group in groups]}),
         chart_style=Markup(STYLE),  # a constant of the package
@@ -63,13 +75,18 @@ def render(material: Material) -> str:
 
 
 def embed_json(value: object) -> Markup:
-    """JSON that is safe inside a <script> element: nothing in it can close the element or open a comment."""
+    """Write JSON that is safe inside a <script> element.
+
+    Nothing in it can close the element or open a comment.
+    """
     escapes = {ord(char): f"\\u{ord(char):04x}" for char in "<>&"}
     return Markup(json.dumps(value, allow_nan=False, separators=(",", ":")).translate(escapes))
 
 
 @dataclass(frozen=True)
 class TableRow:
+    """A row of the score table: a task, its scores by stage, and their differences."""
+
     task: str
     prompts: int | None
     scores: Sequence[Measure]
@@ -82,19 +99,25 @@ _NOTHING = Measure(math.nan, math.nan, math.nan)
 def score_table(
     stages: Sequence[Stage], differences: Sequence[Difference]
 ) -> tuple[Sequence[Difference], list[TableRow]]:
-    """The differences that have a column, and a row per task after the overall one."""
+    """Return the differences that have a column, and one row per task.
+
+    The first row is the overall score.
+    """
     names = {stage.key for stage in stages}
-    shown = [d for d in differences if {d.later, d.earlier} <= names]
+    columns = [d for d in differences if {d.later, d.earlier} <= names]
     rows = [
         TableRow(
-            "Overall", _most(s.overall.prompts for s in stages), [s.overall for s in stages], [d.overall for d in shown]
+            "Overall",
+            _most(s.overall.prompts for s in stages),
+            [s.overall for s in stages],
+            [d.overall for d in columns],
         )
     ]
     for task in dict.fromkeys(task for stage in stages for task in stage.per_task):
         scores = [stage.per_task.get(task, _NOTHING) for stage in stages]
-        gains = [d.per_task.get(task, _NOTHING) for d in shown]
+        gains = [d.per_task.get(task, _NOTHING) for d in columns]
         rows.append(TableRow(task_name(task), _most(s.prompts for s in scores), scores, gains))
-    return shown, rows
+    return columns, rows
 
 
 def _most(counts: Iterable[int | None]) -> int | None:
@@ -103,44 +126,57 @@ def _most(counts: Iterable[int | None]) -> int | None:
 
 def dot_plot(stages: Sequence[Stage]) -> Markup | None:
     _, rows = score_table(stages, [])
-    drawn = []
+    tasks = []
     for row in rows if stages else []:
         dots = [(f"stage-{i % 4}", m.value, m.low, m.high) for i, m in enumerate(row.scores) if m.known]
         if dots:
-            drawn.append((row.task, dots))
-    return interval_plot("scores", "Score of each stage per task, with 95 % intervals", drawn) if drawn else None
+            tasks.append((row.task, dots))
+    return interval_plot("scores", "Score of each stage per task, with 95 % intervals", tasks) if tasks else None
 
 
-_OTHERS = {
+def samplings(stages: Sequence[Stage]) -> list[tuple[str, JsonMapping]]:
+    """List (stage names, sampling settings); stages that sampled alike are one entry."""
+    names: dict[str, tuple[list[str], JsonMapping]] = {}
+    for stage in stages:
+        if stage.sampling:
+            names.setdefault(json.dumps(stage.sampling, sort_keys=True), ([], stage.sampling))[0].append(stage.name)
+    return [(", ".join(of_stages), sampling) for of_stages, sampling in names.values()]
+
+
+_OTHER_MEASURES = {
     "understanding": (
         "Understanding",
-        "Share of questions about pictures answered rightly: learning to draw should not unlearn to look.",
+        "Share of right answers to questions about test pictures. It should not fall: a policy that learns to draw should "
+        "still understand pictures.",
     ),
     "diversity": (
         "Diversity",
-        "How much the pictures of one prompt differ: it should not collapse while the score climbs.",
+        "How much the pictures of one prompt differ from each other. It should not collapse while the score climbs.",
     ),
     "thought_precision": (
         "Thought precision",
-        "Share of what thoughts state that is true of the picture drawn after them.",
+        "Share of the statements in thoughts that are true of the picture drawn after them.",
     ),
 }
 
 
-def other_measures(stages: Sequence[Stage]) -> list[tuple[str, str, Sequence[str], list[tuple[str, list[Measure]]]]]:
-    """Tables beside the score: (title, what it says, stage names, rows)."""
+def other_tables(stages: Sequence[Stage]) -> list[tuple[str, str, Sequence[str], list[tuple[str, list[Measure]]]]]:
+    """Make the tables of other measures: (title, meaning, stage names, rows)."""
     tables = []
-    for key, (title, says) in _OTHERS.items():
-        having = [stage for stage in stages if key in stage.others]
-        names = dict.fromkeys(name for stage in having for name in stage.others[key])
-        rows = [(task_name(name), [stage.others[key].get(name, _NOTHING) for stage in having]) for name in names]
+    for key, (title, meaning) in _OTHER_MEASURES.items():
+        measured = [stage for stage in stages if key in stage.other_measures]
+        names = dict.fromkeys(name for stage in measured for name in stage.other_measures[key])
+        rows = [
+            (measure_name(key, name), [stage.other_measures[key].get(name, _NOTHING) for stage in measured])
+            for name in names
+        ]
         if rows:
-            tables.append((title, says, [stage.name for stage in having], rows))
+            tables.append((title, meaning, [stage.name for stage in measured], rows))
     return tables
 
 
 def group_data(group: Group) -> JsonObject:
-    """A group as the script reads it; what is not a number is null."""
+    """Prepare a group for the script; what is not a number becomes null."""
     members = [
         {
             "png": m.picture,

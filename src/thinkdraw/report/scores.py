@@ -1,4 +1,4 @@
-"""An eval folder → scores per stage, paired differences, and the same prompts drawn by each stage."""
+"""Reads an eval folder: scores per stage, paired differences, pictures to compare."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,9 @@ from thinkdraw.report.files import data_uri, mapping, number, read_json, read_ro
 from thinkdraw.runtime.json_types import JsonMapping
 
 STAGES = {"base": "Base", "sft": "SFT", "rl": "RL"}
-"""Stages in the order of training, with their names on the page; others follow under their own names."""
+"""Stages in the order of training, with their names on the page. Other stages follow under their own names."""
+
+_SPLITS = {"": "test", "train": "training", "ood": "out-of-domain"}
 
 MAX_COMPARISONS = 24
 
@@ -28,7 +30,7 @@ class Measure:
 
     @classmethod
     def read(cls, row: object) -> "Measure":
-        """From {"value" or "score", "low", "high", …} or a bare number."""
+        """Read {"value" or "score", "low", "high", …} or a bare number."""
         if not isinstance(row, Mapping):
             return cls(number(row), number(None), number(None))
         value = row.get("value", row.get("score", row.get("accuracy", row.get("mean"))))
@@ -49,13 +51,18 @@ class Measure:
 
     @property
     def is_clear(self) -> bool:
-        """The interval leaves out zero."""
+        """Whether the interval excludes zero."""
         return self.has_interval and (self.low > 0 or self.high < 0)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One evaluated checkpoint. others: group of measures → name → measure (understanding, diversity, …)."""
+    """One evaluated checkpoint.
+
+    is_share: whether its score is a share of right pictures. The scores of published benchmarks may be other numbers.
+    split: which prompts were drawn, as an adjective.
+    other_measures: understanding, diversity, thought_precision → name → measure.
+    """
 
     key: str
     name: str
@@ -63,13 +70,18 @@ class Stage:
     per_task: Mapping[str, Measure]
     no_verdict: int
     sampling: JsonMapping
-    others: Mapping[str, Mapping[str, Measure]]
+    other_measures: Mapping[str, Mapping[str, Measure]]
+    is_share: bool = True
+    split: str = "test"
     rows: Sequence[JsonMapping] = field(repr=False, default=())
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Paired difference of a later minus an earlier stage; per_task is empty where pictures were not recorded."""
+    """Paired difference of a later minus an earlier stage.
+
+    per_task is empty where pictures were not recorded.
+    """
 
     later: str
     earlier: str
@@ -79,7 +91,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class StagePicture:
-    """One picture with its thought and verdict; correct None = no verdict. picture: data URI."""
+    """One picture with its thought and verdict. correct: None = no verdict.
+
+    picture: data URI.
+    """
 
     stage: str
     picture: str | None
@@ -99,16 +114,19 @@ class Comparison:
 
 
 def read_stages(folder: Path, summary: JsonMapping, notes: list[str]) -> list[Stage]:
-    """Stages in the order of training. summary: the quickstart's, which stands in where a stage's own is missing."""
-    brief = mapping(summary.get("stages"))
+    """Read the stages in the order of training.
+
+    summary: the quickstart's, used where a stage has no summary of its own.
+    """
+    of_stages = mapping(summary.get("stages"))
     keys = [path.name for path in sorted(folder.iterdir()) if path.is_dir()] if folder.is_dir() else []
-    keys = [key for key in dict.fromkeys([*STAGES, *keys, *brief]) if key != "pictures"]
+    keys = [key for key in dict.fromkeys([*STAGES, *keys, *of_stages]) if key != "pictures"]
     stages = []
     for key in keys:
-        full = {**mapping(brief.get(key)), **read_json(folder / key / "summary.json", notes)}
+        of_stage = {**mapping(of_stages.get(key)), **read_json(folder / key / "summary.json", notes)}
         rows = read_rows(folder / key / "results.jsonl", notes)
-        if full or rows:
-            stages.append(_stage(key, full, rows))
+        if of_stage or rows:
+            stages.append(_stage(key, of_stage, rows))
     return stages
 
 
@@ -122,42 +140,59 @@ def _stage(key: str, summary: JsonMapping, rows: Sequence[JsonMapping]) -> Stage
         tasks = {name: Measure.of(score) for name, score in per_task(verdicts).items()}
     missing = number(summary.get("no_verdict"))
     no_verdict = int(missing) if missing == missing else sum(row.get("correct") is None for row in rows)
-    others = {
-        name: found
-        for name in ("understanding", "diversity", "thought_precision")
-        if (found := _flat(summary[name]) if name in summary else {})
-    }
-    return Stage(key, STAGES.get(key, key), overall, tasks, no_verdict, mapping(summary.get("sampling")), others, rows)
+    names = ("understanding", "diversity", "thought_precision")
+    other_measures = {name: measures for name in names if (measures := _flat(summary[name]) if name in summary else {})}
+    split = text(summary.get("split"))
+    return Stage(
+        key, STAGES.get(key, key), overall, tasks, no_verdict, mapping(summary.get("sampling")), other_measures,
+        is_share="scale" not in summary, split=_SPLITS.get(split, split), rows=rows,
+    )  # fmt: skip
+
+
+_OF_INTERVAL = {"value", "score", "accuracy", "mean", "low", "high"}  # keys that `Measure.read` makes one measure of
+_NO_MEASURES = {"questions", "verdicts"}  # a count, and single answers
 
 
 def _flat(value: object, prefix: str = "") -> dict[str, Measure]:
-    """Every measure in a tree of dicts, under its joined name."""
+    """List every measure in a tree of dicts, under its joined name.
+
+    A tree that has an interval itself begins with that measure, called "overall".
+    """
+    has_interval = isinstance(value, Mapping) and "low" in value
     if not isinstance(value, Mapping) or (
-        "low" in value and not any(isinstance(inner, Mapping) for inner in value.values())
+        has_interval and not any(isinstance(inner, Mapping) for inner in value.values())
     ):
         measure = Measure.read(value)
         return {prefix or "overall": measure} if measure.known else {}
-    found: dict[str, Measure] = {}
+    measures = (
+        _flat({key: inner for key, inner in value.items() if not isinstance(inner, Mapping)}, prefix)
+        if has_interval
+        else {}
+    )
     for key, inner in value.items():
-        found |= _flat(inner, f"{prefix} {key}".strip())
-    return found
+        if key not in _NO_MEASURES and not (has_interval and key in _OF_INTERVAL):
+            measures |= _flat(inner, f"{prefix} {key}".strip())
+    return measures
 
 
 def _verdicts(rows: Sequence[JsonMapping]) -> list[PromptVerdicts]:
-    """One entry per prompt, in the order of prompt_index."""
-    found: dict[tuple[str, str], list[float]] = {}
+    """Group the verdicts by prompt, in the order of prompt_index."""
+    of_prompt: dict[tuple[str, str], list[float]] = {}
     for row in sorted(rows, key=lambda row: (number(row.get("prompt_index")), text(row.get("prompt_id")))):
         prompt = text(row.get("prompt_index", row.get("prompt_id", row.get("prompt"))))
-        found.setdefault((text(row.get("tag")), prompt), []).append(number(row.get("correct")))
-    return [PromptVerdicts(tag, verdicts, prompt) for (tag, prompt), verdicts in found.items()]
+        of_prompt.setdefault((text(row.get("tag")), prompt), []).append(number(row.get("correct")))
+    return [PromptVerdicts(tag, verdicts, prompt) for (tag, prompt), verdicts in of_prompt.items()]
 
 
 def read_differences(stages: Sequence[Stage], summary: JsonMapping) -> list[Difference]:
-    """Each stage minus the one before it: as the summary gives it, else from the pictures that both drew."""
-    given = mapping(summary.get("difference"))
-    found = []
+    """Read the difference of each stage to the one before it.
+
+    It is the summary's where that has one, else it is computed from the pictures that both stages drew.
+    """
+    recorded = mapping(summary.get("difference"))
+    differences = []
     for earlier, later in pairwise(stages):
-        overall = Measure.read(given.get(f"{later.key}-{earlier.key}"))
+        overall = Measure.read(recorded.get(f"{later.key}-{earlier.key}"))
         tasks: dict[str, Measure] = {}
         a, b = _verdicts(later.rows), _verdicts(earlier.rows)
         if a and [(row.task, row.prompt) for row in a] == [(row.task, row.prompt) for row in b]:
@@ -167,13 +202,13 @@ def read_differences(stages: Sequence[Stage], summary: JsonMapping) -> list[Diff
             if not overall.known:
                 overall = Measure.of(paired_difference(a, b))
         if overall.known or tasks:
-            found.append(Difference(later.key, earlier.key, overall, tasks))
-    return found
+            differences.append(Difference(later.key, earlier.key, overall, tasks))
+    return differences
 
 
 def read_comparisons(folder: Path, stages: Sequence[Stage]) -> list[Comparison]:
-    """The prompts that have pictures, in the order of the results file."""
-    found: dict[tuple[int, int], dict[str, StagePicture]] = {}
+    """Read the prompts that have pictures, in the order of the results file."""
+    drawings: dict[tuple[int, int], dict[str, StagePicture]] = {}
     prompts: dict[tuple[int, int], tuple[str, str]] = {}
     for stage in stages:
         for row in stage.rows:
@@ -184,10 +219,12 @@ def read_comparisons(folder: Path, stages: Sequence[Stage]) -> list[Comparison]:
             path = folder / "pictures" / stage.key / f"{key[0]:05d}_{key[1]}.png"
             if path.is_file() and (picture := data_uri(path.read_bytes())):
                 prompts.setdefault(key, (text(row.get("prompt")), text(row.get("tag"))))
-                found.setdefault(key, {})[stage.key] = _drawing(stage.name, picture, row)
-    order = sorted(found, key=lambda key: (-len(found[key]), key))[:MAX_COMPARISONS]
+                drawings.setdefault(key, {})[stage.key] = _drawing(stage.name, picture, row)
+    # Prompts that most stages drew come first, so that they are compared.
+    order = sorted(drawings, key=lambda key: (-len(drawings[key]), key))[:MAX_COMPARISONS]
     return [
-        Comparison(*prompts[key], [found[key][s.key] for s in stages if s.key in found[key]]) for key in sorted(order)
+        Comparison(*prompts[key], [drawings[key][s.key] for s in stages if s.key in drawings[key]])
+        for key in sorted(order)
     ]
 
 
@@ -200,7 +237,10 @@ def _drawing(stage: str, picture: str, row: JsonMapping) -> StagePicture:
 
 
 def changes(comparisons: Sequence[Comparison], earlier: str, later: str) -> Counter[str]:
-    """How many comparisons the later stage fixed, broke, or left as the earlier one drew them, by their verdicts."""
+    """Count the comparisons that the later stage fixed, broke, or left the same.
+
+    It goes by their verdicts.
+    """
     counts: Counter[str] = Counter()
     for comparison in comparisons:
         verdicts = {drawing.stage: drawing.correct for drawing in comparison.drawings}

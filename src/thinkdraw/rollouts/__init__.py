@@ -1,4 +1,4 @@
-"""Rollouts that are kept: sampled once, judged many times, learned from in many ways."""
+"""The rollout store: rollouts are sampled once, judged and learned from often."""
 
 from thinkdraw.rollouts.files import DamagedError
 from thinkdraw.rollouts.scores import Judge

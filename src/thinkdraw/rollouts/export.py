@@ -1,4 +1,4 @@
-"""A store as one flat file, for other tools; with pictures on request."""
+"""Export of a store to one flat file for other tools, with pictures on request."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -38,10 +38,12 @@ def export(
     pictures: Callable[[StoredShard], Tensor] | None = None,
     skip_damaged: bool = False,
 ) -> Path:
-    """Write `out`/rollouts.parquet or .jsonl: the columns of the shards, then score_<judge> and components_<judge>.
+    """Write `out`/rollouts.parquet or .jsonl and return its path.
 
-    pictures: gives a shard's (B, H, W, 3) uint8, written as png/<row>.png and named in the column `picture`.
-    Returns the file. Raises UserError for a damaged shard, unless skip_damaged.
+    Columns are those of the shards, then score_<judge> and components_<judge> for each judge.
+    pictures: returns a shard's pictures (B, H, W, 3) uint8. They become png/<row>.png, named in the column
+        `picture`.
+    Raises UserError for a damaged shard, unless skip_damaged.
     """
     tables = _tables(store, out, pictures, skip_damaged)
     path = out / ("rollouts.jsonl" if as_jsonl else "rollouts.parquet")
@@ -52,7 +54,7 @@ def export(
                     file.writelines(json.dumps(r, ensure_ascii=False, default=str) + "\n" for r in table.to_pylist())
         else:
             first = next(tables, None)
-            with arrow.written_in_parts(temporary, first) as writer:
+            with arrow.table_writer(temporary, first) as writer:
                 for table in (*([] if first is None else [first]), *tables):
                     writer.write_table(table)
     return path
@@ -61,11 +63,14 @@ def export(
 def _tables(
     store: RolloutStore, out: Path, pictures: Callable[[StoredShard], Tensor] | None, skip_damaged: bool
 ) -> Iterator[arrow.Table]:
-    """The shards with the same columns each: null where a shard does not say what its segments are, and others do."""
-    says_segments = store.says_segments()
+    """Yield the shards' tables, all with the same columns.
+
+    Segment columns are null in shards that do not describe their segments, if another shard does.
+    """
+    describes_segments = store.describes_segments()
     for shard in store.shards(skip_damaged=skip_damaged):
         table = arrow.with_metadata(shard.table, None)
-        for name, kind in rows.SEGMENTS.items() if says_segments else ():
+        for name, kind in rows.SEGMENTS.items() if describes_segments else ():
             if name not in table.column_names:
                 table = arrow.with_column(table, name, None, kind)
         for judge in store.judges:

@@ -1,4 +1,4 @@
-"""What a store's rollouts have in common, and what a policy must have to learn from them."""
+"""What all rollouts of a store share, and a policy must match to learn from them."""
 
 from pydantic import Field
 
@@ -9,9 +9,11 @@ FORMAT = 1
 
 
 class Codec(StrictModel):
-    """What turns prompts, thoughts and pictures into the tokens of a store; a policy must share it to learn from them.
+    """The tokenizer and codes of a store's tokens.
 
-    tokenizer: SHA-256 of the vocabulary with its ids. pad_id: what contexts are padded with.
+    A policy must share them to learn from the store.
+    tokenizer: SHA-256 of the vocabulary with its ids.
+    pad_id: id that fills up contexts.
     """
 
     tokenizer: str = Field(description="SHA-256 of the vocabulary with its ids.")
@@ -21,6 +23,7 @@ class Codec(StrictModel):
 
     @staticmethod
     def of(policy: Policy) -> "Codec":
+        """Describe a policy's tokenizer and codes."""
         return Codec(
             tokenizer=policy.text.vocabulary_hash, num_image_tokens=policy.picture.num_tokens,
             num_codes=policy.picture.num_codes, pad_id=policy.text.pad,
@@ -28,7 +31,10 @@ class Codec(StrictModel):
 
 
 class Header(StrictModel):
-    """`store.json`. precision: of the sampling, fp32 or bf16: log-probs and pictures are exact in that one only."""
+    """`store.json`.
+
+    precision: of the sampling, fp32 or bf16. Log-probs and pictures are exact in that precision only.
+    """
 
     format: int = Field(default=FORMAT, description="Version of the store's file format.")
     codec: Codec = Field(description="What turns prompts, thoughts and pictures into tokens.")

@@ -1,4 +1,7 @@
-"""Rollouts ↔ the rows of a shard, exactly: padding is not written, and comes back as it was."""
+"""Rollouts to the rows of a shard and back, without loss.
+
+Padding is not written; reading restores it.
+"""
 
 import dataclasses
 import hashlib
@@ -38,7 +41,7 @@ SCHEMA = {
     "policy": "string",
     "time": "time",
 }
-# In shards of rollouts that say what their segments are, and there every fresh context stands here.
+# Only in shards whose rollouts describe their segments. There all fresh contexts are in these columns, not in draw_ids.
 SEGMENTS = {
     "segment_is_shown": "list<bool>",
     "segment_picture": "list<int32>",
@@ -46,24 +49,26 @@ SEGMENTS = {
     "fresh_lengths": "list<uint32>",
     "fresh_ids": "list<uint32>",
 }
-NOT_CONTENT = ("policy", "time")  # where and when, not what
+NOT_CONTENT = ("policy", "time")  # where and when a row was sampled, so not part of the digest
 
 
 def schema_of(names: list[str]) -> dict[str, str]:
-    """Of a shard with columns of these names."""
+    """Select the schema of a shard with columns of these names."""
     return SCHEMA | (SEGMENTS if SEGMENTS.keys() <= set(names) else {})
 
 
 def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[arrow.Table, Footer]:
-    """The rows and their footer as the first of a store; `placed` moves them. Pictures are left out.
+    """Convert rollouts, without pictures, to a table and footer that begin at row 0.
 
-    Raises ValueError for padding that is not on the right.
+    `with_position` moves them to their position in a store. Raises ValueError for padding that is not on the right.
     """
     rollouts = rollouts.to("cpu")
     size, settings = len(rollouts), rollouts.sampling.model_dump(mode="json")
     valid, last = rollouts.segment >= 0, rollouts.in_last_picture()
     allowed = rollouts.allowed
-    structures = {key: _structure(p) for key, p in {id(p): p for p in rollouts.prompts}.items()}  # groups share theirs
+    structures = {
+        key: _structure(p) for key, p in {id(p): p for p in rollouts.prompts}.items()
+    }  # a group shares its prompt object
     columns: dict[str, Any] = {
         "row": np.arange(size),
         "group": np.arange(size) // rollouts.group_size,
@@ -73,15 +78,15 @@ def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[arrow.Table,
         "tag": [p.tag for p in rollouts.prompts],
         "structure": [structures[id(p)] for p in rollouts.prompts],
         "thought": rollouts.thoughts or ("",) * size,
-        "prompt_ids": arrow.lists(rollouts.prompt_ids, rollouts.prompt_mask),
-        "tokens": arrow.lists(rollouts.tokens, valid),
-        "mask": arrow.lists(rollouts.mask, valid),
-        "log_probs": arrow.lists(rollouts.log_probs, valid),
-        "image_tokens": arrow.cut(rollouts.tokens[last].numpy(), last.sum(1).numpy()),
-        "kept_counts": _nothing(size) if allowed is None else arrow.lists(allowed.counts, valid),
-        "kept_indices": _nothing(size)
+        "prompt_ids": arrow.to_lists(rollouts.prompt_ids, rollouts.prompt_mask),
+        "tokens": arrow.to_lists(rollouts.tokens, valid),
+        "mask": arrow.to_lists(rollouts.mask, valid),
+        "log_probs": arrow.to_lists(rollouts.log_probs, valid),
+        "image_tokens": arrow.split_lists(rollouts.tokens[last].numpy(), last.sum(1).numpy()),
+        "kept_counts": _empty_lists(size) if allowed is None else arrow.to_lists(allowed.counts, valid),
+        "kept_indices": _empty_lists(size)
         if allowed is None
-        else arrow.cut(allowed.indices.numpy(), allowed.counts.sum(1).numpy()),
+        else arrow.split_lists(allowed.indices.numpy(), allowed.counts.sum(1).numpy()),
         "seed": rollouts.seeds.numpy(),
         "sampling": [json.dumps(settings)] * size,
         "revision": [rollouts.revision] * size,
@@ -99,8 +104,8 @@ def to_table(rollouts: Rollouts, pad_id: int, policy: str) -> tuple[arrow.Table,
     return arrow.table(columns, schema_of(list(columns))), footer
 
 
-def placed(table: arrow.Table, footer: Footer, first_row: int, first_group: int) -> arrow.Table:
-    """The table of `to_table` with its place in the store and its footer written in."""
+def with_position(table: arrow.Table, footer: Footer, first_row: int, first_group: int) -> arrow.Table:
+    """Write the position in the store, and the footer, into a table of `to_table`."""
     footer = dataclasses.replace(footer, first_row=first_row, first_group=first_group)
     for name, values in (
         ("row", first_row + np.arange(footer.num_rows)),
@@ -111,56 +116,59 @@ def placed(table: arrow.Table, footer: Footer, first_row: int, first_group: int)
 
 
 def to_rollouts(table: arrow.Table, footer: Footer) -> Rollouts:
-    """What was appended, on the CPU, without pictures."""
+    """Convert a table back to rollouts, on the CPU and without pictures."""
     width, prompt_width = footer.widths[:2]
-    tokens, valid = arrow.padded(table["tokens"], width, 0, torch.int64)
-    prompt_ids, prompt_mask = arrow.padded(table["prompt_ids"], prompt_width, footer.pad_id, torch.int64)
+    tokens, valid = arrow.to_padded(table["tokens"], width, 0, torch.int64)
+    prompt_ids, prompt_mask = arrow.to_padded(table["prompt_ids"], prompt_width, footer.pad_id, torch.int64)
     allowed = None
     if footer.has_kept:
         indices = torch.as_tensor(arrow.values(table["kept_indices"]).astype(np.int32))
-        allowed = AllowedTokens(indices, arrow.padded(table["kept_counts"], width, 0, torch.int32)[0])
+        allowed = AllowedTokens(indices, arrow.to_padded(table["kept_counts"], width, 0, torch.int32)[0])
     texts = (table[name].to_pylist() for name in ("prompt", "prompt_id", "tag", "structure"))
-    made: dict[tuple[str, ...], Prompt] = {}
-    prompts = tuple(made.get(row) or made.setdefault(row, _prompt(*row)) for row in zip(*texts))
+    by_text: dict[tuple[str, ...], Prompt] = {}  # so that a group shares its prompt object again
+    prompts = tuple(by_text.get(row) or by_text.setdefault(row, _prompt(*row)) for row in zip(*texts))
     return Rollouts(
         prompts=prompts, prompt_ids=prompt_ids, prompt_mask=prompt_mask, tokens=tokens,
-        mask=arrow.padded(table["mask"], width, False, torch.bool)[0],
-        log_probs=arrow.padded(table["log_probs"], width, 0, torch.float32)[0],
+        mask=arrow.to_padded(table["mask"], width, False, torch.bool)[0],
+        log_probs=arrow.to_padded(table["log_probs"], width, 0, torch.float32)[0],
         seeds=torch.as_tensor(table["seed"].to_numpy().copy()), sampling=Sampling.model_validate(footer.sampling),
-        group_size=footer.group_size, revision=footer.revision, fresh=_fresh(table, footer), allowed=allowed,
+        group_size=footer.group_size, revision=footer.revision, fresh_contexts=_fresh(table, footer), allowed=allowed,
         thoughts=tuple(table["thought"].to_pylist()) if footer.has_thoughts else (), **_segments(table, valid),
     )  # fmt: skip
 
 
 def digest(table: arrow.Table, footer: Footer) -> str:
-    """SHA-256 of the values, whatever the file format made of them."""
+    """Hash (SHA-256) the values of a table, independent of the file format."""
     common = dataclasses.asdict(dataclasses.replace(footer, digest="", policy=""))
-    found = hashlib.sha256(json.dumps(common, sort_keys=True).encode())
+    content = hashlib.sha256(json.dumps(common, sort_keys=True).encode())
     for name, kind in schema_of(table.column_names).items():
         if name in NOT_CONTENT:
             continue
         column = table[name]
         if kind == "string":
-            found.update(json.dumps(column.to_pylist()).encode())
+            content.update(json.dumps(column.to_pylist()).encode())
         elif kind.startswith("list<"):
-            found.update(arrow.lengths(column).astype("<i8").tobytes() + arrow.values(column).tobytes())
+            content.update(arrow.lengths(column).astype("<i8").tobytes() + arrow.values(column).tobytes())
         else:
-            found.update(column.to_numpy().tobytes())
-    return found.hexdigest()
+            content.update(column.to_numpy().tobytes())
+    return content.hexdigest()
 
 
 def _segment_columns(rollouts: Rollouts) -> Mapping[str, Any]:
-    """Length and kind of each row's segments, and the fresh contexts; and all about them where the rollouts say it."""
-    segment, fresh = rollouts.segment, rollouts.fresh
+    """Make the columns of segments and fresh contexts.
+
+    Length and kind of a segment are always written. The columns SEGMENTS follow where the rollouts describe them.
+    """
+    segment, fresh = rollouts.segment, rollouts.fresh_contexts
     counts = [len(row) for row in rollouts.segments] or [last + 1 for last in as_ints(segment.amax(1))]
-    of_segment = [segment == s for s in range(max(counts, default=0))]
-    lengths = torch.stack([here.sum(1) for here in of_segment], 1)
-    is_image = torch.stack([(rollouts.is_image & here).any(1) for here in of_segment], 1)
-    there = torch.arange(len(of_segment)) < torch.tensor(counts)[:, None]
-    columns = {"segment_lengths": arrow.lists(lengths, there)}
+    in_segment = [segment == s for s in range(max(counts, default=0))]
+    lengths = torch.stack([tokens.sum(1) for tokens in in_segment], 1)
+    is_image = torch.stack([(rollouts.is_image & tokens).any(1) for tokens in in_segment], 1)
+    exists = torch.arange(len(in_segment)) < torch.tensor(counts)[:, None]
+    columns = {"segment_lengths": arrow.to_lists(lengths, exists)}
     if not rollouts.segments:
-        draw_ids = arrow.lists(fresh[0].ids, fresh[0].mask) if fresh else _nothing(len(rollouts))
-        return columns | {"segment_is_image": arrow.lists(is_image, there), "draw_ids": draw_ids}
+        draw_ids = arrow.to_lists(fresh[0].ids, fresh[0].mask) if fresh else _empty_lists(len(rollouts))
+        return columns | {"segment_is_image": arrow.to_lists(is_image, exists), "draw_ids": draw_ids}
     for context in fresh:
         arrow.check_padding(context.mask)
     ids, mask = (torch.cat(parts, 1) for parts in ([c.ids for c in fresh], [c.mask for c in fresh])) if fresh else (
@@ -171,14 +179,17 @@ def _segment_columns(rollouts: Rollouts) -> Mapping[str, Any]:
         "segment_is_shown": [[s.kind == "shown" for s in row] for row in rollouts.segments],
         "segment_picture": [[s.picture for s in row] for row in rollouts.segments],
         "segment_context": [[s.context for s in row] for row in rollouts.segments],
-        "draw_ids": _nothing(len(rollouts)),
+        "draw_ids": _empty_lists(len(rollouts)),
         "fresh_lengths": [list(row) for row in zip(*(as_ints(c.mask.sum(1)) for c in fresh))] or [[]] * len(rollouts),
-        "fresh_ids": arrow.cut(ids[mask].numpy(), mask.sum(1).numpy()),
+        "fresh_ids": arrow.split_lists(ids[mask].numpy(), mask.sum(1).numpy()),
     }
 
 
 def _segments(table: arrow.Table, valid: Tensor) -> dict[str, Any]:
-    """segment, is_image and segments of the rows whose tokens stand where `valid` (B, T) is True."""
+    """Read segment, is_image and segments of rows.
+
+    valid: (B, T) bool, True = token, False = padding.
+    """
     lengths = arrow.values(table["segment_lengths"])
     per_row = arrow.lengths(table["segment_lengths"])
     index = np.concatenate([np.arange(0), *map(np.arange, per_row)])
@@ -200,9 +211,12 @@ def _segments(table: arrow.Table, valid: Tensor) -> dict[str, Any]:
 
 
 def _fresh(table: arrow.Table, footer: Footer) -> tuple[Context, ...]:
+    """Read the fresh contexts."""
     widths = footer.widths[2:]
     if "fresh_ids" not in table.column_names:
-        return tuple(Context(*arrow.padded(table["draw_ids"], w, footer.pad_id, torch.int64)) for w in widths if w > 0)
+        return tuple(
+            Context(*arrow.to_padded(table["draw_ids"], w, footer.pad_id, torch.int64)) for w in widths if w > 0
+        )
     ids = torch.as_tensor(arrow.values(table["fresh_ids"]).astype(np.int64))
     lengths = arrow.values(table["fresh_lengths"]).astype(np.int64).reshape(len(table), len(widths))
     context_of_id = torch.as_tensor(np.repeat(np.tile(np.arange(len(widths)), len(table)), lengths.flatten()))
@@ -215,17 +229,21 @@ def _fresh(table: arrow.Table, footer: Footer) -> tuple[Context, ...]:
     return tuple(fresh)
 
 
-def _nothing(num_rows: int) -> arrow.Column:
-    """An empty list in each row."""
-    return arrow.lists(torch.zeros(num_rows, 0))
+def _empty_lists(num_rows: int) -> arrow.Column:
+    """Make an empty list for each row."""
+    return arrow.to_lists(torch.zeros(num_rows, 0))
 
 
 def _structure(prompt: Prompt) -> str:
-    """What judges need of the prompt, as JSON: a tuple inside a clause or a fact comes back as a list."""
+    """Write the facts that judges need from a prompt as JSON.
+
+    A tuple inside a clause or a fact comes back as a list.
+    """
     row = row_of(prompt)
     return json.dumps({name: value for name, value in row.items() if name not in ("id", "prompt", "tag")})
 
 
 def _prompt(text: str, id: str, tag: str, structure: str) -> Prompt:
+    """Rebuild a prompt from its columns."""
     row = json.loads(structure) | {"prompt": text, "tag": tag}
     return dataclasses.replace(prompt_of(row, "a stored prompt", 0), id=id)

@@ -1,4 +1,7 @@
-"""What judges said about a store's rows: files beside the shards, so that adding a judge rewrites no rollout."""
+"""Scores of a store's rows: files beside the shards, one folder per judge.
+
+Adding a judge rewrites no rollout.
+"""
 
 import hashlib
 import json
@@ -18,7 +21,7 @@ from torch import Tensor
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.rollouts import arrow
-from thinkdraw.rollouts.files import DamagedError, TakenError, write_new
+from thinkdraw.rollouts.files import DamagedError, NameTakenError, write_new
 from thinkdraw.rollouts.footer import Footer
 from thinkdraw.runtime.endpoints import drop_connection_settings
 from thinkdraw.runtime.formats import name_file_in_errors
@@ -30,7 +33,10 @@ SCHEMA = {"row": "int64", "score": "float", "components": "string"}
 
 
 class Judge(StrictModel):
-    """Which reward a column of scores is of, made with which settings; revision: of a model behind it, where known."""
+    """The reward that made a column of scores, with its settings.
+
+    revision: of a model behind the reward, where known.
+    """
 
     reward: str = Field(description="Name of the reward that gave these scores.")
     settings: dict[str, Any] = Field(default={}, description="What the reward was made with.")
@@ -40,59 +46,70 @@ class Judge(StrictModel):
 
     @property
     def without_addresses(self) -> "Judge":
-        """What the scores follow from: a served judge may move."""
+        """The judge without network addresses, on which no score depends."""
         return self.model_copy(update={"settings": drop_connection_settings(self.settings)})
 
 
 @dataclass(frozen=True)
 class ScoreColumn:
-    """`scores/<name>/`: judge.json, and a file per shard. A score is null where the judge had no verdict."""
+    """The folder `scores/<name>/`: judge.json, and a file per shard.
+
+    A score is null where the judge gave no verdict.
+    """
 
     root: Path  # `scores/`
     name: str
 
     @property
     def folder(self) -> Path:
+        """The column's folder."""
         return self.root / self.name
 
     @property
     def judge(self) -> Judge:
+        """The judge in judge.json. Raises DamagedError."""
         path = self.folder / "judge.json"
         way_out = f"Restore it, or remove {self.folder} and score again."
-        found = read_sealed(path, way_out, DamagedError)
+        content = read_sealed(path, way_out, DamagedError)
         with name_file_in_errors(path, way_out, DamagedError):
-            return Judge.model_validate(found)
+            return Judge.model_validate(content)
 
     def declare(self, judge: Judge) -> None:
-        """Write judge.json. Raises UserError for a name that is no file name, or that stands for another judge."""
+        """Write judge.json, or check that it names the same judge.
+
+        Raises UserError for a name that cannot be a file name, or that belongs to another judge.
+        """
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
             raise UserError(f"score column {self.name!r}: use letters, digits, dot, dash and underscore only.")
         judge = Judge.model_validate_json(judge.model_dump_json())
         if not (self.folder / "judge.json").exists():
             write_sealed(self.folder / "judge.json", judge.model_dump(mode="json"))
-        elif (there := self.judge).without_addresses == (now := judge.without_addresses):
+        elif (former := self.judge).without_addresses == (now := judge.without_addresses):
             return
-        elif there.without_addresses == now.model_copy(update={"revision": None}):
-            # Of a version that did not note what such a judge was made of.
+        elif former.without_addresses == now.model_copy(update={"revision": None}):
+            # A former version did not record revisions of this kind of judge.
             logger.warning(
-                "scores %s do not say which weights or code made them: this judge's are noted now", self.name
+                "scores %s lack the revision of the weights or code that made them: this judge's is recorded now",
+                self.name,
             )
             write_sealed(self.folder / "judge.json", judge.model_dump(mode="json"))
         else:
             raise UserError(
-                f"scores {self.name!r} are of {_line(there)}, not of {_line(judge)}. Give these scores another name."
+                f"scores {self.name!r} are of {_line(former)}, not of {_line(judge)}. Give these scores another name."
             )
 
     def drop(self, shard: int) -> None:
+        """Remove the scores of a shard."""
         self._path(shard).unlink(missing_ok=True)
 
     def has(self, shard: int) -> bool:
-        return os.path.lexists(self._path(shard))  # also a link that leads nowhere: reading it says so
+        """Whether the scores of a shard exist, readable or not."""
+        return os.path.lexists(self._path(shard))  # True for a broken link too, so that reading it reports the damage
 
     def write(self, shard: int, footer: Footer, scores: Tensor, components: Mapping[str, Tensor] | None = None) -> None:
-        """scores and each component: (B,) for the rows of the shard; NaN is no verdict.
+        """Write the scores of a shard's rows.
 
-        Raises UserError if these rows are scored already.
+        scores, and each component: (B,); NaN = no verdict. Raises UserError if these rows have scores already.
         """
         check_scores(self.name, footer.num_rows, scores, components)
         rows = np.arange(footer.first_row, footer.end_row)
@@ -102,27 +119,34 @@ class ScoreColumn:
         try:
             table = arrow.table(columns, SCHEMA)
             write_new(self._path(shard), arrow.with_metadata(table, {KEY: _digest(table)}))
-        except TakenError:
+        except NameTakenError:
             raise UserError(
-                f"row {footer.first_row}: {self._path(shard)} is there already, and rows are scored once. "
+                f"row {footer.first_row}: {self._path(shard)} exists already, and rows are scored once. "
                 "Remove that file to score them again."
             ) from None
 
     def read(self, shard: int, footer: Footer) -> np.ndarray | None:
-        """(B,) float32 scores of the shard's rows, NaN = no verdict; None if they are not scored yet."""
+        """Read the scores of a shard's rows, (B,) float32; NaN = no verdict.
+
+        Returns None if they have no scores yet. Raises DamagedError.
+        """
         table = self.table(shard, footer)
         return None if table is None else table["score"].to_numpy().astype(np.float32)
 
     def table(self, shard: int, footer: Footer) -> arrow.Table | None:
+        """Read the scores of a shard's rows with their components; None if there are none.
+
+        Raises DamagedError.
+        """
         if not self.has(shard):
             return None
         path = self._path(shard)
         try:
             table = arrow.read_table(path)
             matches = np.array_equal(table["row"].to_numpy(), np.arange(footer.first_row, footer.end_row))
-            written = arrow.read_metadata(path).get(KEY)
-            if written is not None and written.decode() != _digest(table):  # older ones have none
-                raise ValueError("their digest is not that of what was written")
+            stored = arrow.read_metadata(path).get(KEY)
+            if stored is not None and stored.decode() != _digest(table):  # files of older versions have none
+                raise ValueError("their digest does not match what was written")
             if np.isinf(np.asarray(table["score"].to_numpy(), np.float64)).any():
                 raise ValueError("a score is infinite")
         except (*arrow.ERRORS, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -131,7 +155,7 @@ class ScoreColumn:
                 f"({' '.join(str(error).split())[:160]}). Remove that file and score again."
             ) from error
         if not matches:
-            raise DamagedError(f"scores {path} are not of its rows. Remove that file and score again.")
+            raise DamagedError(f"scores {path} belong to other rows. Remove that file and score again.")
         return table
 
     def _path(self, shard: int) -> Path:
@@ -139,25 +163,27 @@ class ScoreColumn:
 
 
 def _digest(table: arrow.Table) -> str:
-    """SHA-256 of the values, whatever the file format made of them."""
-    found = hashlib.sha256()
+    """Hash (SHA-256) the values of a table, independent of the file format."""
+    content = hashlib.sha256()
     for name in SCHEMA:
-        found.update(json.dumps(table[name].to_pylist()).encode())
-    return found.hexdigest()
+        content.update(json.dumps(table[name].to_pylist()).encode())
+    return content.hexdigest()
 
 
 def check_scores(name: str, num_rows: int, scores: Tensor, components: Mapping[str, Tensor] | None) -> None:
+    """Raise ValueError unless there is one number per rollout, in every component too."""
     for what, values in {name: scores, **(components or {})}.items():
         if values.shape != (num_rows,):
             raise ValueError(f"scores {what}: expected a tensor of {num_rows} numbers, one per rollout.")
 
 
 def _numbers(values: Tensor) -> list[float | None]:
-    """None for what is not finite."""
+    """Convert to a list, with None for numbers that are not finite."""
     numbers = cast(list[float], values.detach().float().cpu().numpy().tolist())
     return [number if math.isfinite(number) else None for number in numbers]
 
 
 def _line(judge: Judge) -> str:
+    """Describe a judge in one line, for messages."""
     settings = ", ".join(f"{k}={v}" for k, v in judge.settings.items())
     return f"{judge.reward}({settings})" + (f" of revision {judge.revision}" if judge.revision else "")

@@ -1,4 +1,4 @@
-"""What there is in a store, in one dict."""
+"""The content of a store in one dict."""
 
 import hashlib
 import json
@@ -13,16 +13,17 @@ from thinkdraw.rollouts.footer import Footer
 from thinkdraw.rollouts.header import Header
 from thinkdraw.rollouts.scores import ScoreColumn
 
-Footers = list[tuple[int, Footer]]  # with the index of the shard
+Footers = list[tuple[int, Footer]]  # with each shard's index
 
 
 def summary(
     path: Path, header: Header, footers: Footers, num_shards: int, columns: list[ScoreColumn]
 ) -> dict[str, Any]:
-    """Counts, judges, revisions and sizes, from the footers that can be read and the scores.
+    """Count rows, judges, revisions and bytes, from readable footers and the scores.
 
-    content_hash: SHA-256 over the shards' digests in order; equal for two stores of the same rollouts, whenever and
-    from whichever folder they were sampled. damaged: shards without a readable footer, which the rest leaves out.
+    content_hash: SHA-256 over the shards' digests in order. Two stores of the same rollouts have the same hash,
+        whenever and from whichever folder they were sampled.
+    damaged: shards without a readable footer; the rest of the dict leaves them out.
     """
     readable = {index for index, _ in footers}
     damaged = [f"{index:06d}" for index in range(num_shards) if index not in readable]
@@ -50,19 +51,24 @@ def summary(
 
 
 def _judge(column: ScoreColumn, footers: Footers) -> dict[str, Any]:
-    """scored, no_verdict: rows. mean: of the verdicts, None without any. damaged: files of scores."""
+    """Count a judge's scores.
+
+    scored, no_verdict: rows.
+    mean: of the verdicts, None without any.
+    damaged: files of scores that cannot be read.
+    """
     scored, verdicts, total = 0, 0, 0.0
     damaged: list[str] = []
     for index, footer in footers:
         try:
-            found = column.read(index, footer)
+            scores = column.read(index, footer)
         except DamagedError:
             damaged.append(f"{index:06d}")
             continue
-        if found is not None:
-            scored += len(found)
-            verdicts += int((~np.isnan(found)).sum())
-            total += float(np.nansum(found, dtype=np.float64))
+        if scores is not None:
+            scored += len(scores)
+            verdicts += int((~np.isnan(scores)).sum())
+            total += float(np.nansum(scores, dtype=np.float64))
     return {
         "scored": scored,
         "no_verdict": scored - verdicts,

@@ -1,4 +1,8 @@
-"""Choosing at test time among what a policy draws. best_of_n: draw N, keep what a reward likes best. cached_drawer: draws each once."""
+"""Search at test time among the pictures that a policy draws.
+
+best_of_n: draw N pictures and return the one with the highest reward.
+cached_drawer: draw each picture once, so that several rewards choose among the same candidates.
+"""
 
 from .best_of_n import BestOfN
 from .cached_drawer import CachedDrawer

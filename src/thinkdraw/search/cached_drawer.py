@@ -1,4 +1,7 @@
-"""A policy that draws the same pictures once, so that several rewards choose among the same candidates at the price of one."""
+"""A policy whose pictures are drawn once and then remembered.
+
+Several rewards can then choose among the same candidates for the price of one sampling.
+"""
 
 from collections.abc import Sequence
 
@@ -9,23 +12,25 @@ from thinkdraw.types import Drawer, Prompt, Rollouts, Sampling
 
 
 class CachedDrawer:
-    """Answers a call of `sample` that it has answered before from memory: 576 prompts of the lab with 16 pictures each are 120 MB.
+    """Remembers each call of `sample`, and answers a repeated call from memory.
 
-    Right because a rollout depends on prompt, sampling and seed alone.
+    This is right because a rollout depends on its prompt, sampling settings and seed alone.
+    Memory: 16 pictures for each of the lab's 576 prompts take 120 MB.
     """
 
     def __init__(self, policy: Drawer) -> None:
         self.policy = policy
-        self._drawn: dict[tuple[object, ...], Rollouts] = {}
+        self._rollouts_by_call: dict[tuple[object, ...], Rollouts] = {}
 
     @property
     def revision(self) -> str:
+        """The policy's revision."""
         return self.policy.revision
 
     def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int] | Tensor) -> Rollouts:
-        """One rollout per prompt, with its picture. seeds: (P,)."""
+        """Sample one rollout per prompt, with its picture. seeds: (P,)."""
         numbers = torch.as_tensor(seeds, dtype=torch.int64).tolist()
         key = (self.policy.revision, sampling.model_dump_json(), tuple((p.id, p.text) for p in prompts), *numbers)
-        if key not in self._drawn:
-            self._drawn[key] = self.policy.sample(prompts, sampling, seeds=numbers)
-        return self._drawn[key]
+        if key not in self._rollouts_by_call:
+            self._rollouts_by_call[key] = self.policy.sample(prompts, sampling, seeds=numbers)
+        return self._rollouts_by_call[key]

@@ -1,4 +1,7 @@
-"""The types that travel between rooms: prompts, rollouts, verdicts, and the protocols of policies, judges and rewards."""
+"""The types that all rooms share.
+
+Prompts, rollouts and verdicts are data; policies, judges and rewards are protocols.
+"""
 
 from thinkdraw.types.judges import (
     Detection,

@@ -1,4 +1,7 @@
-"""Judges, which look at pictures (detectors, questioners, scorers, writers), and rewards, which make numbers of their answers."""
+"""Judges look at pictures; rewards turn their answers into numbers.
+
+There are four kinds of judge: detectors, questioners, scorers and writers.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,10 +17,13 @@ from thinkdraw.types.rollouts import Rollouts
 
 @dataclass(frozen=True)
 class Detection:
-    """One found object.
+    """One object that a detector found.
 
-    box: (x1, y1, x2, y2) pixels, float32. score: 0..1. attributes: what else the detector says of it (the lab's: color,
-    size, texture). mask: (H, W) bool or None.
+    box: (x1, y1, x2, y2) pixels, float32.
+    score: 0..1.
+    attributes: what the detector says about the object besides its label. The lab's detector gives color, size,
+        texture.
+    mask: (H, W) bool, True = object, or None.
     """
 
     label: str
@@ -29,34 +35,49 @@ class Detection:
 
 @runtime_checkable
 class Detector(Protocol):
-    """Finds objects: pictures (B, H, W, 3) uint8 → per picture a list of detections, or None = no verdict.
+    """Finds objects in pictures.
 
-    labels: B lists of names to look for. A detector with an open vocabulary needs them, and says so by
-    `needs_labels = True`. One with a fixed list of names finds all of these without, and only the named ones with them.
+    labels: B lists of names to look for. An open-vocabulary detector needs them and declares `needs_labels = True`.
+    A detector with a fixed list of names finds all of those without labels, and only the named ones with labels.
     """
 
     def detect(
         self, pictures: Tensor, labels: Sequence[Sequence[str]] | None = None
-    ) -> Sequence[list[Detection] | None]: ...
+    ) -> Sequence[list[Detection] | None]:
+        """Detect the objects of each picture; None = no verdict on that picture.
+
+        pictures: (B, H, W, 3) uint8.
+        """
+        ...
 
 
 @runtime_checkable
 class Questioner(Protocol):
-    """P(yes) in 0..1 for (picture, question) pairs; NaN = no verdict. pictures (B, H, W, 3) uint8, B questions → (B,)."""
+    """Answers yes/no questions about pictures."""
 
-    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor: ...
+    def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
+        """Return P(yes) (B,) for B pairs of picture and question; NaN = no verdict.
+
+        pictures: (B, H, W, 3) uint8.
+        """
+        ...
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """A number for (picture, text) pairs; NaN = no verdict. → (B,) float32."""
+    """Rates how well pictures fit texts."""
 
-    def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor: ...
+    def score(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
+        """Score B pairs of picture and text, (B,) float32; NaN = no verdict.
+
+        pictures: (B, H, W, 3) uint8.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a `Writer` is asked: an instruction, and the pictures that it is about, each (H, W, 3) uint8."""
+    """What a `Writer` receives: an instruction, and pictures (H, W, 3) uint8."""
 
     text: str
     pictures: tuple[np.ndarray, ...] = field(default=(), compare=False, repr=False)
@@ -64,18 +85,24 @@ class Request:
 
 @runtime_checkable
 class Writer(Protocol):
-    """Answers in words: a text for each request; None = no answer (a failure, never an empty text)."""
+    """Answers requests in words."""
 
-    def write(self, requests: Sequence[Request]) -> list[str | None]: ...
+    def write(self, requests: Sequence[Request]) -> list[str | None]:
+        """Write a text for each request; None = no answer.
+
+        A failure is None and never an empty text.
+        """
+        ...
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """What a reward says of B rollouts. All tensors are on the CPU.
+    """A reward's answer for B rollouts, on the CPU.
 
     rewards: (B,) float32, higher is better; NaN = no verdict, or nothing to judge.
-    applies: (B,) bool, False where the prompt has nothing for this reward to judge: there NaN is no failure.
-    parts: name → (B,) float32, what the reward is made of. part_applies: the same as `applies` for a part, where it has one.
+    applies: (B,) bool. False where the prompt holds nothing that this reward can judge; a NaN there is no failure.
+    parts: name → (B,) float32, the terms that the reward is made of.
+    part_applies: name → (B,) bool, like `applies`, for the parts that need a mask of their own.
     notes: reason → number of rows without a verdict, as far as the reward knows.
     """
 
@@ -93,13 +120,16 @@ class Verdicts:
         part_applies: Mapping[str, Tensor] | None = None,
         notes: Counter[str] | None = None,
     ) -> "Verdicts":
-        """Make verdicts of tensors on any device and of any float type. applies: None = to all rows."""
+        """Make verdicts of tensors on any device and of any float type.
+
+        applies: None = to all rows.
+        """
         rewards = rewards.float().cpu()
         return Verdicts(
             rewards,
             torch.ones(len(rewards), dtype=torch.bool) if applies is None else applies.cpu(),
             {name: values.float().cpu() for name, values in (parts or {}).items()},
-            {name: where.cpu() for name, where in (part_applies or {}).items()},
+            {name: mask.cpu() for name, mask in (part_applies or {}).items()},
             Counter() if notes is None else notes,
         )
 
@@ -108,38 +138,44 @@ class Verdicts:
 
     @property
     def missing(self) -> Tensor:
-        """(B,) bool: a verdict was due and none came."""
+        """(B,) bool, True = a verdict was due and did not come."""
         return self.rewards.isnan() & self.applies
 
     def select(self, rows: Tensor) -> "Verdicts":
-        """Some rows, in the given order; the notes stay those of all."""
+        """Select rows, in the order of `rows`. The notes stay those of all rows."""
         return Verdicts(
             self.rewards[rows],
             self.applies[rows],
             {name: values[rows] for name, values in self.parts.items()},
-            {name: where[rows] for name, where in self.part_applies.items()},
+            {name: mask[rows] for name, mask in self.part_applies.items()},
             self.notes,
         )
 
     @staticmethod
     def join(batches: "Sequence[Verdicts]") -> "Verdicts":
-        """The rows of several batches by one reward, one batch after the other; a part that a batch lacks is NaN in its rows."""
+        """Join the rows of several batches by one reward, in order.
+
+        Where a batch lacks a part that others have, its rows get NaN.
+        """
         parts = dict.fromkeys(name for v in batches for name in v.parts)
-        where = dict.fromkeys(name for v in batches for name in v.part_applies)
+        masks = dict.fromkeys(name for v in batches for name in v.part_applies)
         return Verdicts(
             torch.cat([v.rewards for v in batches]),
             torch.cat([v.applies for v in batches]),
             {n: torch.cat([v.parts.get(n, torch.full_like(v.rewards, torch.nan)) for v in batches]) for n in parts},
-            {n: torch.cat([v.part_applies.get(n, v.applies & (n in v.parts)) for v in batches]) for n in where},
+            {n: torch.cat([v.part_applies.get(n, v.applies & (n in v.parts)) for v in batches]) for n in masks},
             sum((v.notes for v in batches), Counter[str]()),
         )
 
 
 class Judge(Protocol):
-    """What a judge says of itself, beside what it answers. All of it is optional, see `rewards.judges_of`.
+    """What a judge tells about itself, besides its answers.
 
-    revision: short hash of its weights and settings, None where it has none. elsewhere: it is asked over a network, so
-    that this process can sample while it waits. failures: why it gave no verdict so far → how often.
+    All of it is optional: see `rewards.judges_of`.
+
+    revision: short hash of its weights and settings, None where it has none.
+    elsewhere: the judge is reached over a network, so this process can sample while it waits.
+    failures: reason for a missing verdict → how often, so far.
     """
 
     @property
@@ -156,16 +192,17 @@ class Judge(Protocol):
 
 
 class Reward(Protocol):
-    """Judges rollouts: rewards of B rollouts as `Verdicts`, one number each.
+    """Gives each of B rollouts one number, as `Verdicts`.
 
-    name: in logs and stores. weights: part → weight, if the reward is a weighted sum of parts, which the objective may
-        combine otherwise; else None.
-    judges: role → the model or detector that is asked. The role is a path of attributes, such as "questioner" or
-        "rewards.facts.detector", and "" where the reward is its own judge.
-    revision: short hash of all that the verdicts depend on, if the reward knows it, as one on a server does; with None it
-        is made of the judges' (`rewards.revision`).
-    elsewhere: another process judges, so that this one can sample while it waits.
-    A user's own reward may be a plain function or class that returns a tensor: see `rewards.user_rewards`.
+    name: in logs and stores.
+    weights: part → weight where the reward is a weighted sum of parts, so that an objective may combine them
+        differently; else None.
+    judges: role → the model or detector that answers. A role is a path of attributes, such as "questioner" or
+        "rewards.facts.detector". It is "" where the reward is its own judge.
+    revision: short hash of everything the verdicts depend on. None where the reward does not know it; then
+        `rewards.revision` makes one of the judges' revisions.
+    elsewhere: another process judges, so this one can sample while it waits.
+    A user's reward may also be a plain function or class that returns a tensor: see `rewards.user_rewards`.
     """
 
     @property
@@ -183,4 +220,6 @@ class Reward(Protocol):
     @property
     def judges(self) -> Mapping[str, object]: ...
 
-    def __call__(self, rollouts: Rollouts, /) -> Verdicts: ...
+    def __call__(self, rollouts: Rollouts, /) -> Verdicts:
+        """Judge the rollouts."""
+        ...

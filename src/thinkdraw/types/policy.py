@@ -1,4 +1,4 @@
-"""The trainable generator, as everything above it uses it."""
+"""The protocol of a trainable generator, as everything above `policies` uses it."""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -16,9 +16,11 @@ from thinkdraw.types.sampling import Sampling, ThoughtFormat
 
 @dataclass(frozen=True)
 class PictureSpec:
-    """What a policy draws.
+    """The size of a policy's pictures, in pixels and in tokens.
 
-    height, width: pixels. num_tokens: image tokens of a whole picture. num_codes: entries of the codebook.
+    height, width: pixels.
+    num_tokens: image tokens of a whole picture.
+    num_codes: entries of the codebook, so image tokens are 0 .. num_codes − 1.
     """
 
     height: int
@@ -29,7 +31,7 @@ class PictureSpec:
 
 @dataclass(frozen=True)
 class CheckItem:
-    """One line of `thinkdraw check`: what was checked, the measured and the expected value."""
+    """One line of `thinkdraw check`: the measured and the expected value."""
 
     name: str
     measured: str
@@ -38,9 +40,10 @@ class CheckItem:
 
 
 class TextSide(Protocol):
-    """Texts ↔ token ids of a policy.
+    """Converts texts to a policy's token ids and back.
 
-    pad: id that contexts are padded with. controls: ids of control tokens (begin-of-image, …), which no text may spell.
+    pad: id that fills up contexts.
+    controls: ids of control tokens (begin-of-image, …), which no text may spell.
     vocabulary_hash: SHA-256 of the vocabulary with its ids.
     """
 
@@ -54,31 +57,37 @@ class TextSide(Protocol):
     def vocabulary_hash(self) -> str: ...
 
     def prompt(self, text: str) -> list[int]:
-        """The context of a prompt before the first token. Raises UserError for an empty text, or a control token."""
+        """Encode a prompt as the context before the first token.
+
+        Raises UserError for an empty text and for one that spells a control token.
+        """
         ...
 
     def thought(self, text: str) -> list[int]:
-        """Ids of a thought, without the token that ends it."""
+        """Encode a thought, without the token that ends it."""
         ...
 
     def thought_text(self, ids: Sequence[int]) -> str:
-        """The text of a thought's ids, without special tokens."""
+        """Decode a thought's ids, without special tokens."""
         ...
 
     def check(self) -> list[CheckItem]:
-        """Look at the prompt's form and the special tokens, for `thinkdraw check`; may find nothing to say."""
+        """Check the prompt's form and the special tokens, for `thinkdraw check`."""
         ...
 
 
 class Policy(Protocol):
-    """A generator that writes thoughts and draws. `policies/janus` is a family; `examples/my_policy` a minimal one.
+    """A generator that writes thoughts and draws pictures.
 
-    network: the module to train, whose forward pass `log_probs` is. It is replaced for a while where weights are sharded:
-        by a twin with whole weights, to sample with.
-    thought_formats: those that `sample` takes. sees: whether it answers questions about pictures.
-    draws_from_pictures: whether it can be shown a picture before it draws.
-    has_adapters: whether only adapters (LoRA) are trained; with them off the policy is its own reference.
-    precision: of the forward pass, fp32 or bf16. text: the tokenizer's side. picture: what it draws.
+    `policies/janus` is a full family, `examples/my_policy` a minimal one.
+    network: the module to train; its forward pass is `log_probs`. Where weights are sharded, it is replaced for a
+        while by a twin with full weights, which samples.
+    thought_formats: the formats that `sample` accepts.
+    sees: whether the policy answers questions about pictures.
+    draws_from_pictures: whether a picture can be shown to it before it draws.
+    has_adapters: whether only adapters (LoRA) are trained. With adapters off, the policy is its own reference.
+    precision: of the forward pass, fp32 or bf16.
+    text: the tokenizer's side. picture: the size of its pictures.
     """
 
     network: nn.Module
@@ -112,12 +121,12 @@ class Policy(Protocol):
 
     @property
     def max_positions(self) -> int:
-        """How many tokens a row may have: prompt, thought and picture together."""
+        """The most tokens a row may have: prompt, thought and picture together."""
         ...
 
     @property
     def revision(self) -> str:
-        """Short hash of the weights: another after every optimiser step."""
+        """Short hash of the weights; it changes with every optimiser step."""
         ...
 
     def sample(
@@ -134,10 +143,11 @@ class Policy(Protocol):
     ) -> Rollouts:
         """Sample `group_size` rollouts per prompt, prompt-major.
 
-        seeds: (P·G,), one per rollout; None derives them from `seed` and the prompt's index. A rollout follows from its
-        seed, whatever else is in the batch.
-        decode: make pictures too. prefix: one rollout per prompt whose first prefix_lengths (P,) tokens are kept, with
-        their log-probs and mask, and continued `group_size` times.
+        A rollout depends on its own seed alone, whatever else is in the batch.
+        seeds: (P·G,), one per rollout. None derives them from `seed` and the prompt's index.
+        decode: make pictures too.
+        prefix: one rollout per prompt. Its first prefix_lengths (P,) tokens are kept with their log-probs and mask,
+            and continued `group_size` times.
         """
         ...
 
@@ -149,61 +159,71 @@ class Policy(Protocol):
         sampling: Sampling,
         drop: Tensor | None = None,
     ) -> Rollouts:
-        """Make rollouts of given texts and pictures, to train on; no token is sampled, and log-probs are 0.
+        """Make rollouts of known thoughts and pictures, to train on.
 
-        The mask is True where a policy would have chosen the token.
-        thoughts: B texts, ignored for `off`. image_tokens: (B, N). drop: (B,) bool, rows whose prompt and thought are
-        blanked as in guidance's unconditional pass, and which train image tokens only.
+        No token is sampled, and log-probs are 0. The mask is True where a policy would have chosen the token.
+        thoughts: B texts, ignored for `off`. image_tokens: (B, N).
+        drop: (B,) bool. In these rows prompt and thought are blanked, as in guidance's unconditional pass, and only
+            the image tokens are trained.
         """
         ...
 
     def log_probs(self, rollouts: Rollouts) -> TokenLogProbs:
-        """Score tokens under the distribution that they were sampled from, with gradient."""
+        """Compute log-probs in the distribution sampled from, with gradient."""
         ...
 
     # Pictures
 
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        """(B, N) image tokens of uint8 pictures (B, H, W, 3) of the policy's own size."""
+        """Encode pictures as image tokens (B, N).
+
+        pictures: (B, H, W, 3) uint8, of the policy's own size.
+        """
         ...
 
     def decode_tokens(self, image_tokens: Tensor) -> Tensor:
-        """uint8 pictures (B, H, W, 3) of image tokens (B, n ≤ N); where n < N the policy fills in the rest."""
+        """Decode image tokens (B, n ≤ N) to uint8 pictures (B, H, W, 3).
+
+        Where n < N the policy fills in the rest.
+        """
         ...
 
     def code_vectors(self, image_tokens: Tensor) -> Tensor:
-        """(B, N, D) unit vectors of image tokens (B, N), to compare pictures by: similar codes have similar vectors."""
+        """Look up the unit vectors (B, N, D) of image tokens (B, N).
+
+        Similar codes have similar vectors, so pictures can be compared by them.
+        """
         ...
 
     def picture_tokenizer_hash(self) -> str:
-        """SHA-256 of the model that turns pictures into image tokens and back."""
+        """Hash (SHA-256) the model that turns pictures into image tokens and back."""
         ...
 
-    # Seeing; these raise UserError where `sees` is False.
+    # Questions about pictures; these raise UserError where `sees` is False.
 
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions."""
+        """Return P(yes) (B,) for uint8 pictures (B, H, W, 3) and B questions."""
         ...
 
     def yes_logits(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
-        """Log-odds (B,) of P(yes), with gradient, in one forward pass."""
+        """Return the log-odds (B,) of P(yes), with gradient, in one forward pass."""
         ...
 
     def log_likelihood(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
-        """(B,) mean log-likelihood per token, nats, of each text as a caption of its picture."""
+        """Rate texts as captions of pictures: (B,) mean log-likelihood per token, nats."""
         ...
 
     # The reference
 
     def make_reference(self, network: nn.Module | None = None) -> None:
-        """Freeze a copy of the weights as they are now; with adapters there is nothing to copy.
+        """Freeze a copy of the current weights as the reference; adapters need no copy.
 
-        network: where `self.network` is in shards, the module with whole weights that scores for the reference.
+        network: where `self.network` is sharded, the module with full weights that scores for the reference.
         """
         ...
 
     def reference_weights(self) -> dict[str, Tensor]:
-        """The weights that `make_reference` copied; empty with adapters."""
+        """Return the weights that `make_reference` copied; empty with adapters."""
         ...
 
     def load_reference(self, weights: dict[str, Tensor]) -> None:
@@ -211,7 +231,10 @@ class Policy(Protocol):
         ...
 
     def reference(self) -> AbstractContextManager[None]:
-        """Inside, `log_probs` are the reference's; a policy with adapters is the reference in all that it does."""
+        """Let `log_probs` be the reference's inside the `with` block.
+
+        A policy with adapters becomes the reference in everything it does.
+        """
         ...
 
     # Training
@@ -230,14 +253,16 @@ class Policy(Protocol):
         ...
 
     def save(self, directory: Path) -> None:
-        """Write a checkpoint, whole or not at all, that `load_policy` opens."""
+        """Write a checkpoint that `load_policy` opens, completely or not at all."""
         ...
 
 
 class Drawer(Protocol):
-    """What a benchmark needs of a generator: a policy, or something that chooses among its pictures."""
+    """What a benchmark draws with: a policy, or a search among its pictures."""
 
     @property
     def revision(self) -> str: ...
 
-    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int] | Tensor) -> Rollouts: ...
+    def sample(self, prompts: Sequence[Prompt], sampling: Sampling, *, seeds: Sequence[int] | Tensor) -> Rollouts:
+        """Sample one rollout per prompt, with its picture. seeds: (P,)."""
+        ...

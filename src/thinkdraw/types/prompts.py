@@ -1,4 +1,4 @@
-"""Prompts: a text to draw, with the facts that judges and benchmarks check a picture for, where they are known."""
+"""Prompts: texts to draw, with the facts that judges check in the picture."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,10 +6,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Question:
-    """A yes/no question about a picture (DPG's form).
+    """A yes/no question about a picture, in DPG's form.
 
-    fact: what the lab's detector checks for it, or None. depends_on: ids of questions that must be answered yes first.
-    category: DPG's broad category ("entity", "attribute", …), "" where there is none.
+    fact: what the lab's detector checks to answer it, or None.
+    depends_on: ids of questions that must be answered yes first.
+    category: DPG's broad category ("entity", "attribute", …), or "".
     """
 
     id: int
@@ -21,7 +22,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Relation:
-    """Where `subject` is as seen from `object`; word: "left of", "on top of", "next to", …, as the prompt says it."""
+    """The place of `subject` relative to `object`.
+
+    word: "left of", "on top of", "next to", …, as the prompt words it.
+    """
 
     subject: str
     word: str
@@ -30,10 +34,13 @@ class Relation:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A text to draw, with the facts to check a picture for, in the form of the benchmark or paper that checks them.
+    """A text to draw, with the facts to check its picture for.
 
-    tag: the task it belongs to. include, exclude: GenEval's clauses ({"class", "count", optional "color", "position"}).
-    questions: DPG-Bench's. nouns, attributed ("red dog", singular), counts (noun, number), relation: T2I-R1's.
+    Facts have the form of the benchmark or paper that checks them.
+    tag: the task it belongs to.
+    include, exclude: GenEval's clauses ({"class", "count", optional "color", "position"}).
+    questions: DPG-Bench's.
+    nouns, attributed ("red dog", singular), counts (noun, number), relation: T2I-R1's.
     """
 
     text: str
@@ -48,7 +55,7 @@ class Prompt:
     relation: Relation | None = None
 
     def metadata(self) -> dict[str, Any]:
-        """GenEval's metadata record."""
+        """Build GenEval's metadata record."""
         record: dict[str, Any] = {"tag": self.tag, "include": list(self.include), "prompt": self.text}
         if self.exclude:
             record["exclude"] = list(self.exclude)

@@ -1,5 +1,6 @@
-"""What a policy sampled: rows of segments, each a text, (part of) a drawn picture, or a picture that was shown.
+"""Rollouts: what a policy sampled, as rows of segments.
 
+A segment is a text, a picture or part of one that the policy drew, or a picture that it was shown.
 Shape letters: P prompts, G group size, B = P·G rollouts, L prompt tokens, T tokens of a row, N image tokens.
 """
 
@@ -20,17 +21,22 @@ from thinkdraw.types.segments import AllowedTokens, Context, Segment, as_ints, j
 class Rollouts:
     """B rollouts, prompt-major in groups of `group_size`.
 
-    The context, which is not trained on: prompt_ids (B, L), right-padded, and prompt_mask (B, L), True = real.
-    What follows it, the *token axis* (B, T), right-padded, texts and pictures in the order in which they came:
-    tokens: int64. is_image: bool. segment: int8, index of the token's segment, −1 = padding.
-    mask: bool, True = chosen by the policy, and so trained on; False where a token was forced or shown.
-    log_probs: float32 nats under the distribution sampled from; 0 where mask is False.
-    allowed: the token sets that top-k or top-p left to sample from; None where nothing was cut.
-    fresh: further contexts, begun after the prompt's, such as the rewritten prompt that a `rewrite` picture is drawn from.
-    segments: what each row's segments are; () where each is a text in the prompt's context, or a whole picture, drawn in
-        the fresh context where there is one.
-    seeds: (B,) int64; a rollout's noise follows from its seed. revision: of the policy that sampled.
-    pictures: (B, H, W, 3) uint8, the last one that was drawn, or None. thoughts: B texts, what each policy wrote, or ().
+    The prompt's context is not trained on: prompt_ids (B, L), right-padded, and prompt_mask (B, L), True = real.
+    What follows lies on the *token axis* (B, T): texts and pictures in the order they were written, right-padded.
+
+    tokens: int64.
+    is_image: bool.
+    segment: int8, index of the token's segment, −1 = padding.
+    mask: bool, True = chosen by the policy and trained; False where a token was forced or shown.
+    log_probs: float32 nats in the distribution sampled from; 0 where mask is False.
+    allowed: the tokens that top-k or top-p left to sample from; None where nothing was cut.
+    fresh_contexts: contexts besides the prompt's, such as the rewritten prompt before a `rewrite` picture.
+    segments: describes each row's segments. () where a segment is a text in the prompt's context or a whole
+        picture; then the picture is in the fresh context if there is one.
+    seeds: (B,) int64; a rollout's noise follows from its seed.
+    revision: of the policy that sampled.
+    pictures: (B, H, W, 3) uint8, each row's last picture, or None.
+    thoughts: B texts that the policy wrote, or ().
     """
 
     prompts: tuple[Prompt, ...]
@@ -46,7 +52,7 @@ class Rollouts:
     group_size: int = 1
     revision: str = ""
     pictures: Tensor | None = None
-    fresh: tuple[Context, ...] = ()
+    fresh_contexts: tuple[Context, ...] = ()
     segments: tuple[tuple[Segment, ...], ...] = ()
     allowed: AllowedTokens | None = None
     thoughts: tuple[str, ...] = ()
@@ -65,35 +71,40 @@ class Rollouts:
         if bool((self.mask & (self.segment < 0)).any()):
             raise ValueError("mask is True on padding.")
         if not self._is_in_order():
-            raise ValueError("segments out of order, or one that is text and picture.")
-        for context in self.fresh:
+            raise ValueError("segments are out of order, or a segment mixes text and picture.")
+        for context in self.fresh_contexts:
             if context.ids.shape != context.mask.shape or context.ids.shape[0] != batch or not context.ids.shape[1]:
-                raise ValueError(f"a fresh context of ids {tuple(context.ids.shape)} for {batch} rollouts.")
+                raise ValueError(f"a fresh context has ids {tuple(context.ids.shape)} for {batch} rollouts.")
         if self.segments:
             self._check_segments()
-        elif len(self.fresh) > 1:
-            raise ValueError(f"{len(self.fresh)} fresh contexts: say in `segments` which segment is written in which.")
+        elif len(self.fresh_contexts) > 1:
+            raise ValueError(
+                f"{len(self.fresh_contexts)} fresh contexts: describe in `segments` which segment is in which."
+            )
 
     def _is_in_order(self) -> bool:
-        """Segments follow each other, padding follows them, and all tokens of one are of one kind."""
+        """Check that segments are in order and of one kind each, with padding after them."""
         before, after = self.segment[:, :-1], self.segment[:, 1:]
         follows = (after < 0) | ((before >= 0) & (after >= before))
         alike = (after != before) | (self.is_image[:, 1:] == self.is_image[:, :-1])
         return bool(follows.all() & alike.all() & ~(self.is_image & (self.segment < 0)).any())
 
     def _check_segments(self) -> None:
+        """Raise ValueError where `segments` contradicts the token axis."""
         if len(self.segments) != len(self):
-            raise ValueError(f"segments of {len(self.segments)} rows for {len(self)} rollouts.")
+            raise ValueError(f"`segments` describes {len(self.segments)} rows of {len(self)} rollouts.")
         for row, (segments, last) in enumerate(zip(self.segments, self._num_segments(), strict=True)):
             if last > len(segments):
-                raise ValueError(f"row {row} has tokens of {last} segments and says what {len(segments)} are.")
+                raise ValueError(f"row {row} has tokens of {last} segments and describes {len(segments)}.")
             for s in segments:
-                if not 0 <= s.context <= len(self.fresh) or (s.picture >= 0) == (s.kind == "text"):
-                    raise ValueError(f"row {row}: {s} with {len(self.fresh)} fresh contexts. A picture has a number.")
+                if not 0 <= s.context <= len(self.fresh_contexts) or (s.picture >= 0) == (s.kind == "text"):
+                    raise ValueError(
+                        f"row {row}: {s} with {len(self.fresh_contexts)} fresh contexts. Only a picture has a number."
+                    )
         if not torch.equal(self._of_tokens(lambda s: int(s.kind != "text")) == 1, self.is_image):
-            raise ValueError("is_image says otherwise than the kinds of the segments.")
+            raise ValueError("is_image contradicts the kinds of the segments.")
         if bool((self.mask & (self._of_tokens(lambda s: int(s.kind == "shown")) == 1)).any()):
-            raise ValueError("mask is True in a shown picture, which nobody chose.")
+            raise ValueError("mask is True in a shown picture, which the policy did not choose.")
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -102,50 +113,53 @@ class Rollouts:
 
     @property
     def contexts(self) -> tuple[Context, ...]:
-        """The prompt's, then the fresh ones."""
-        return (Context(self.prompt_ids, self.prompt_mask), *self.fresh)
+        """The prompt's context, then the fresh ones."""
+        return (Context(self.prompt_ids, self.prompt_mask), *self.fresh_contexts)
 
     def segments_of(self, row: int) -> tuple[Segment, ...]:
-        """What the segments of one row are, in the order in which they were written."""
+        """Describe the segments of one row, in the order they were written."""
         if self.segments:
             return self.segments[row]
-        found: list[Segment] = []
+        segments: list[Segment] = []
         for index in range(self._num_segments()[row]):
             if bool(self.is_image[row][self.segment[row] == index].any()):
-                found.append(Segment("drawn", sum(s.kind == "drawn" for s in found), len(self.fresh)))
+                segments.append(Segment("drawn", sum(s.kind == "drawn" for s in segments), len(self.fresh_contexts)))
             else:
-                found.append(Segment("text"))
-        return tuple(found)
+                segments.append(Segment("text"))
+        return tuple(segments)
 
     def segment_tokens(self, row: int, index: int) -> Tensor:
-        """(n,) the tokens of one segment."""
+        """Return the tokens (n,) of one segment."""
         return self.tokens[row][self.segment[row] == index]
 
     def token_contexts(self) -> Tensor:
-        """(B, T) int64: which of `contexts` each token is written in; −1 on padding."""
+        """Return, for each token, the index (B, T) int64 of its context; −1 on padding."""
         if self.segments:
             return self._of_tokens(lambda s: s.context)
-        return (self.is_image * len(self.fresh)).masked_fill(self.segment < 0, -1)
+        return (self.is_image * len(self.fresh_contexts)).masked_fill(self.segment < 0, -1)
 
     def is_sampled(self) -> Tensor:
-        """(B, T) bool: the tokens that the policy wrote or drew, those that were forced included; not what it was shown."""
+        """Mark the tokens (B, T) bool that the policy wrote or drew.
+
+        Forced tokens count; pictures that were shown do not.
+        """
         written = self.segment >= 0
         return written & (self._of_tokens(lambda s: int(s.kind != "shown")) == 1) if self.segments else written
 
     def text_was_cut(self) -> Tensor:
-        """(B,) bool: a text that the policy wrote filled its budget and did not end by itself."""
+        """Mark the rows (B,) bool in which a text filled its budget and was cut."""
         cut = torch.zeros(len(self), dtype=torch.bool, device=self.tokens.device)
         for index in range(max(self._num_segments(), default=0)):
             text = (self.segment == index) & ~self.is_image
             written = (text & self.mask).any(1)
-            if self.sampling.thought == "rewrite":  # there nothing is forced after a cut
+            if self.sampling.thought == "rewrite":  # its picture has a fresh context: nothing is forced after a cut
                 cut |= written & (text.sum(1) >= self.sampling.max_thought_tokens)
             else:
                 cut |= written & (text & ~self.mask).any(1)
         return cut
 
     def in_last_picture(self) -> Tensor:
-        """(B, T) bool: the tokens of the picture that each row drew last, all its parts."""
+        """Mark the tokens (B, T) bool of each row's last picture, all its parts."""
         if self.segments:
             picture = self._of_tokens(lambda s: s.picture if s.kind == "drawn" else -1)
         else:
@@ -153,17 +167,20 @@ class Rollouts:
         return (picture >= 0) & (picture == picture.amax(1, keepdim=True))
 
     def image_tokens(self) -> Tensor:
-        """(B, N) codes of the picture that each row drew last; every row must have the same N."""
+        """Return the codes (B, N) of each row's last picture.
+
+        Raises ValueError where rows differ in N.
+        """
         chosen = self.in_last_picture()
         counts = chosen.sum(1)
         if not len(self):
             return self.tokens[:, :0]
         if int(counts.min()) != int(counts.max()):
-            raise ValueError(f"pictures of {int(counts.min())} to {int(counts.max())} tokens in one batch.")
+            raise ValueError(f"the batch has pictures of {int(counts.min())} to {int(counts.max())} tokens.")
         return self.tokens[chosen].reshape(len(self), -1)
 
     def all_image_tokens(self) -> Tensor:
-        """(B, N) codes of all of each row's pictures, in order, right-padded with 0."""
+        """Return the codes (B, N) of all of each row's pictures, right-padded with 0."""
         counts = self.is_image.sum(1)
         most = int(counts.max()) if len(self) else 0
         first = (~self.is_image).long().argsort(dim=1, stable=True)[:, :most]
@@ -174,18 +191,18 @@ class Rollouts:
         return [last + 1 for last in as_ints(self.segment.amax(1))]
 
     def _of_tokens(self, number: Callable[[Segment], int]) -> Tensor:
-        """(B, T) int64: what `number` gives for the segment of each token; −1 on padding."""
+        """Spread a number per segment over the tokens: (B, T) int64, −1 on padding."""
         width = max(map(len, self.segments))
         rows = [[*map(number, row), *[-1] * (width + 1 - len(row))] for row in self.segments]
         table = torch.tensor(rows, dtype=torch.long, device=self.tokens.device)
-        return table.gather(1, self.segment.long() % (width + 1))  # −1 comes to stand in the last column
+        return table.gather(1, self.segment.long() % (width + 1))  # −1 % (width + 1) is the last column, which holds −1
 
     # Rows
 
     def select(self, rows: Sequence[int] | Tensor, group_size: int = 1) -> "Rollouts":
-        """Some rows, in the given order; trailing columns that are padding in all of them are cut.
+        """Select rows, in the order of `rows`, and cut columns that are all padding.
 
-        group_size: of the result; more than 1 only where the rows are whole groups.
+        group_size: of the result. It exceeds 1 only where the rows are whole groups.
         """
         index = torch.as_tensor(rows, dtype=torch.long)
         chosen = as_ints(index)
@@ -200,17 +217,18 @@ class Rollouts:
             seeds=self.seeds[index],
             group_size=group_size,
             pictures=None if self.pictures is None else self.pictures[index],
-            fresh=tuple(context.rows(index) for context in self.fresh),
+            fresh_contexts=tuple(context.select(index) for context in self.fresh_contexts),
             segments=tuple(self.segments[row] for row in chosen) if self.segments else (),
-            allowed=None if self.allowed is None else self.allowed.rows(index, length),
+            allowed=None if self.allowed is None else self.allowed.select(index, length),
             thoughts=tuple(self.thoughts[row] for row in chosen) if self.thoughts else (),
         )
 
     @staticmethod
     def join(parts: "Sequence[Rollouts]", pad_id: int = 0) -> "Rollouts":
-        """Rows of the same sampling settings and group size, one part after the other, padded to the longest.
+        """Join the rows of several batches, padded to the longest row.
 
-        pad_id: for ids of contexts; what the masks hide is never looked at.
+        All have the same sampling settings and group size.
+        pad_id: for ids of contexts. Masks hide them, so any id will do.
         """
         columns = {
             name: join_padded([part._columns()[name] for part in parts], -1 if name == "segment" else 0)
@@ -229,13 +247,14 @@ class Rollouts:
             prompt_mask=contexts[0].mask,
             seeds=torch.cat([part.seeds for part in parts]),
             pictures=None if pictures[0] is None else torch.cat(cast(list[Tensor], pictures)),
-            fresh=tuple(contexts[1:]),
+            fresh_contexts=tuple(contexts[1:]),
             segments=() if is_plain else tuple(p.segments_of(row) for p in parts for row in range(len(p))),
             allowed=AllowedTokens.join(allowed) if any(part.allowed for part in parts) else None,
             thoughts=tuple(thought for part in parts for thought in part.thoughts),
         )
 
     def to(self, device: torch.device | str) -> "Rollouts":
+        """Move all tensors to a device."""
         return dataclasses.replace(
             self,
             **{name: column.to(device) for name, column in self._columns().items()},
@@ -243,28 +262,28 @@ class Rollouts:
             prompt_mask=self.prompt_mask.to(device),
             seeds=self.seeds.to(device),
             pictures=None if self.pictures is None else self.pictures.to(device),
-            fresh=tuple(context.to(device) for context in self.fresh),
+            fresh_contexts=tuple(context.to(device) for context in self.fresh_contexts),
             allowed=None if self.allowed is None else self.allowed.to(device),
         )
 
     def _columns(self) -> dict[str, Tensor]:
-        """The fields on the token axis, (B, T) each."""
+        """Return the fields on the token axis, (B, T) each."""
         return {
             "tokens": self.tokens, "is_image": self.is_image, "segment": self.segment, "mask": self.mask,
             "log_probs": self.log_probs,
         }  # fmt: skip
 
     def _context(self, index: int, pad_id: int) -> Context:
-        """A context by number; a blank one where these rollouts have fewer."""
-        there = self.contexts
-        return there[index] if index < len(there) else Context.blank(len(self), pad_id, self.tokens.device)
+        """Return a context by number, a blank one where these rollouts have fewer."""
+        contexts = self.contexts
+        return contexts[index] if index < len(contexts) else Context.blank(len(self), pad_id, self.tokens.device)
 
 
 @dataclass(frozen=True)
 class TokenLogProbs:
-    """What `Policy.log_probs` gives: log-prob and entropy of each token's distribution.
+    """Log-prob and entropy of each token, in the distribution it was sampled from.
 
-    log_probs, entropy: (B, T) nats, of the distribution sampled from, with gradient; 0 where the rollouts' mask is False.
+    log_probs, entropy: (B, T) nats, with gradient; 0 where the rollouts' mask is False.
     """
 
     log_probs: Tensor

@@ -1,4 +1,4 @@
-"""How a policy samples."""
+"""Sampling settings of a policy."""
 
 from typing import Literal
 
@@ -12,7 +12,10 @@ ThoughtFormat = Literal["inline", "rewrite", "off"]
 
 
 class Sampling(StrictModel):
-    """How a policy samples. Guidance applies to image tokens only; temperature, top-k and top-p to both modalities."""
+    """Sampling settings.
+
+    Guidance applies to image tokens only; temperature, top-k and top-p apply to text and image tokens.
+    """
 
     thought: ThoughtFormat = Field(
         default="inline",

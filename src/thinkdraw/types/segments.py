@@ -1,4 +1,4 @@
-"""What rollouts are made of: segments, the contexts that they are written in, and the token sets they were chosen from.
+"""The pieces of rollouts: segments, contexts, and the allowed tokens.
 
 Shape letters: B rollouts, L tokens of a context, T tokens of a row.
 """
@@ -14,10 +14,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of a row: a text, (part of) a picture that the policy drew, or a picture that it was shown.
+    """A stretch of a row.
 
-    picture: which picture of the row it is part of or shows, counted as they were begun; −1 for a text.
-    context: which of `Rollouts.contexts` it is written in, after what was written there before it.
+    kind: a text, (part of) a picture that the policy drew, or a picture that it was shown.
+    picture: which of the row's pictures it belongs to, counted in order of their begin; −1 for a text.
+    context: which of `Rollouts.contexts` it is written in, after everything written there before it.
     """
 
     kind: Literal["text", "drawn", "shown"]
@@ -27,71 +28,80 @@ class Segment:
 
 @dataclass(frozen=True)
 class Context:
-    """What a segment is written after.
+    """The tokens that a segment follows.
 
-    ids: (B, L), right-padded. mask: (B, L) bool, True = real; all False in a row that does not have this context.
+    ids: (B, L), right-padded.
+    mask: (B, L) bool, True = real; all False in a row that does not have this context.
     """
 
     ids: Tensor
     mask: Tensor
 
-    def rows(self, rows: Tensor) -> "Context":
+    def select(self, rows: Tensor) -> "Context":
+        """Select rows."""
         return Context(self.ids[rows], self.mask[rows])
 
     def to(self, device: torch.device | str) -> "Context":
+        """Move both tensors to a device."""
         return Context(self.ids.to(device), self.mask.to(device))
 
     @staticmethod
     def blank(num_rows: int, pad_id: int, device: torch.device) -> "Context":
-        """A context that no row has."""
+        """Make a context that no row has."""
         ids = torch.full((num_rows, 1), pad_id, device=device)
         return Context(ids, torch.zeros_like(ids, dtype=torch.bool))
 
     @staticmethod
     def join(parts: "Sequence[Context]", pad_id: int) -> "Context":
+        """Join the rows of several contexts, padded to the longest."""
         return Context(join_padded([p.ids for p in parts], pad_id), join_padded([p.mask for p in parts], False))
 
 
 @dataclass(frozen=True)
 class AllowedTokens:
-    """The token sets that top-k or top-p left to sample from, in compressed rows.
+    """The tokens that top-k or top-p left to sample from, as compressed sparse rows.
 
-    indices: (K,) int32, of one token after the other, row by row, ascending within a token.
-    counts: (B, T) int32, how many of `indices` are each token's; 0 where nothing was cut.
+    indices: (K,) int32, one token's allowed ids after another's, row by row, ascending within a token.
+    counts: (B, T) int32, how many of `indices` belong to each token; 0 where nothing was cut.
     """
 
     indices: Tensor
     counts: Tensor
 
-    def rows(self, rows: Tensor, length: int) -> "AllowedTokens":
-        """The sets of some rows, whose tokens from `length` on are padding and have none."""
+    def select(self, rows: Tensor, length: int) -> "AllowedTokens":
+        """Select rows, whose tokens from `length` on are padding and have no entries."""
         ends = torch.cumsum(self.counts.flatten().long(), 0).reshape(self.counts.shape)[:, -1]
         begins = ends - self.counts.sum(1)
         parts = [self.indices[int(begins[row]) : int(ends[row])] for row in as_ints(rows)]
         return AllowedTokens(torch.cat(parts) if parts else self.indices[:0], self.counts[rows, :length])
 
     def to(self, device: torch.device | str) -> "AllowedTokens":
+        """Move both tensors to a device."""
         return AllowedTokens(self.indices.to(device), self.counts.to(device))
 
     @staticmethod
     def none(tokens: Tensor) -> "AllowedTokens":
-        """Nothing was cut of the distributions of tokens (B, T)."""
+        """Describe tokens (B, T) whose distributions were not cut."""
         counts = torch.zeros(tokens.shape, dtype=torch.int32, device=tokens.device)
         return AllowedTokens(counts.flatten()[:0], counts)
 
     @staticmethod
     def join(parts: "Sequence[AllowedTokens]") -> "AllowedTokens":
+        """Join the rows of several batches."""
         return AllowedTokens(
             torch.cat([part.indices for part in parts]), join_padded([part.counts for part in parts], 0)
         )
 
 
 def join_padded(parts: Sequence[Tensor], fill: int | bool) -> Tensor:
-    """The rows of (B, width) tensors, one part after the other, filled on the right to the widest."""
+    """Join the rows of (B, width) tensors, filled on the right to the widest."""
     width = max(part.shape[1] for part in parts)
     return torch.cat([F.pad(part, (0, width - part.shape[1]), value=fill) for part in parts])
 
 
 def as_ints(values: Tensor) -> list[int]:
-    """A (K,) tensor of whole numbers as a list[int]; torch's `tolist` has no type."""
+    """Convert a (K,) tensor of whole numbers to a list.
+
+    torch's `tolist` has no type that a checker knows.
+    """
     return cast(list[int], values.cpu().numpy().tolist())

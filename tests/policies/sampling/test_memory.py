@@ -74,7 +74,7 @@ def test_each_head_runs_on_its_own_tokens_and_the_layers_on_the_longest_row(shar
     text = int((shortest.mask & ~shortest.is_image).sum())
     assert heads[codes] == 2 * 16 and heads.get(vocabulary, 0) == text
     before = shortest.contexts[-1].mask
-    drawn = shortest.is_image if shortest.fresh else shortest.segment >= 0
+    drawn = shortest.is_image if shortest.fresh_contexts else shortest.segment >= 0
     assert (
         max(widths)
         == int((before.sum(1) + drawn.sum(1)).max())

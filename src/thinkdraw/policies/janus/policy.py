@@ -243,7 +243,9 @@ class JanusPolicy:
         tokens = torch.where(drop, blank(rollouts.tokens, rollouts.is_image | (rollouts.segment < 0)), rollouts.tokens)
         changes: dict[str, Any] = {"tokens": tokens, "mask": rollouts.mask & (rollouts.is_image | ~drop)}
         changes["prompt_ids"] = torch.where(drop, blank(rollouts.prompt_ids), rollouts.prompt_ids)
-        changes["fresh"] = tuple(Context(torch.where(drop, blank(c.ids), c.ids), c.mask) for c in rollouts.fresh)
+        changes["fresh_contexts"] = tuple(
+            Context(torch.where(drop, blank(c.ids), c.ids), c.mask) for c in rollouts.fresh_contexts
+        )
         return dataclasses.replace(rollouts, **changes)
 
     def _prompt_ids(self, text: str, sampling: Sampling) -> list[int]:
@@ -307,7 +309,7 @@ class JanusPolicy:
         texts, prompt = partial.texts(), padded(contexts)
         fresh = (padded(self._rewritten_contexts(prompts, texts)),) if sampling.thought == "rewrite" else ()
         return Rollouts(
-            prompts=prompts, prompt_ids=prompt.ids, prompt_mask=prompt.mask, fresh=fresh,
+            prompts=prompts, prompt_ids=prompt.ids, prompt_mask=prompt.mask, fresh_contexts=fresh,
             seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision,
             pictures=pictures, thoughts=tuple(self.text.thought_text(ids) for ids in texts), **partial.token_axis(),
         )  # fmt: skip

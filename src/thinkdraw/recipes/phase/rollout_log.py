@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from thinkdraw.images import to_png
-from thinkdraw.rollouts.readable import readable
+from thinkdraw.rollouts.readable import readable_segments
 from thinkdraw.runtime.files import atomic_file
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Policy, Rollouts
@@ -58,7 +58,7 @@ def write_rollouts(
         if rollouts.segments and policy is not None:
             rows[-1]["segments"] = [
                 {"kind": s.kind, "text": s.text, "png": None if s.picture is None else to_png(s.picture)}
-                for s in readable(rollouts, i, policy)
+                for s in readable_segments(rollouts, i, policy)
             ]
     with atomic_file(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary, write_page_checksum=True)
