@@ -12,8 +12,8 @@ import uvicorn
 from tests.benchmarks.stub import rollouts
 
 from thinkdraw.rewards.user_rewards import as_reward
-from thinkdraw.serve.connections import listening_settings
-from thinkdraw.serve.server import ServeConfig, Service, bound_socket, build_app
+from thinkdraw.serve.connections import uvicorn_config
+from thinkdraw.serve.server import ServeConfig, Service, bind_socket, build_app
 from thinkdraw.types import Prompt, Question, Reward, Rollouts
 
 PROMPT = Prompt(
@@ -32,11 +32,11 @@ class Served:
 @contextmanager
 def served(reward: Reward | Callable[[Rollouts], torch.Tensor], token: str = "", **config) -> Iterator[Served]:
     settings = ServeConfig.model_validate({"port": 0, "max_wait_s": 0.002, **config})
-    service, listening = Service(as_reward(reward), settings), bound_socket(settings)
+    service, listening = Service(as_reward(reward), settings), bind_socket(settings)
     service.components = list(getattr(reward, "component_names", ()))
     listening.listen()
     app = build_app(service, token)
-    server = uvicorn.Server(listening_settings(app, settings.max_connections, settings.silent_s, shutdown_s=5))
+    server = uvicorn.Server(uvicorn_config(app, settings.max_connections, settings.silent_s, shutdown_s=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
     thread.start()
     try:

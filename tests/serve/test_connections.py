@@ -13,10 +13,10 @@ from tests.serve.test_server import JSON, Gated, post, rewards_of, submitted, wa
 
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.user_rewards import as_reward
-from thinkdraw.serve.intake import Refusal, Room
+from thinkdraw.serve.intake import MemoryBudget, Refusal
 from thinkdraw.serve.queue import FullError, JudgeQueue, JudgingError
 from thinkdraw.serve.reward import HttpReward
-from thinkdraw.serve.server import ServeConfig, bound_socket
+from thinkdraw.serve.server import ServeConfig, bind_socket
 from thinkdraw.serve.wire import ABOUT, JUDGE, Limits, write_request
 from thinkdraw.types import Rollouts
 
@@ -112,7 +112,7 @@ def test_a_busy_server_is_not_said_to_be_missing(monkeypatch):
         monkeypatch.setattr(
             "thinkdraw.serve.server.Service.about", property(lambda self: (_ for _ in ()).throw(Refusal(503, "full")))
         )
-        monkeypatch.setattr("thinkdraw.serve.client._FIRST_RETRIES", 0)
+        monkeypatch.setattr("thinkdraw.serve.client._ABOUT_RETRIES", 0)
         with pytest.raises(UserError, match=r"the server at .* is busy \(HTTP 503: full\)\. Try again later"):
             HttpReward(server.url)
 
@@ -133,16 +133,16 @@ def test_a_hundred_clients_at_once_are_all_served():
 
 
 def test_answers_do_not_wait_for_more_to_send():
-    with bound_socket(ServeConfig(port=0)) as listening:
+    with bind_socket(ServeConfig(port=0)) as listening:
         assert listening.proto == socket.IPPROTO_TCP  # what asyncio sets TCP_NODELAY by
 
 
 def test_room_is_given_in_turn_and_comes_back():
     async def main():
-        room, order = Room(10, patience_s=0.05), []
+        memory, order = MemoryBudget(10, patience_s=0.05), []
 
         async def take(name, size, until=None):
-            async with room.of(size):
+            async with memory.hold(size):
                 order.append(name)
                 if until:
                     await until.wait()
@@ -157,7 +157,7 @@ def test_room_is_given_in_turn_and_comes_back():
         assert order == ["first"]  # the small one does not overtake, so that the large one has its turn
         end.set()
         await asyncio.gather(first, *waiting)
-        assert order == ["first", "9", "1", "500"] and room._left == 10
+        assert order == ["first", "9", "1", "500"] and memory._left == 10
 
     asyncio.run(main())
 
@@ -199,7 +199,7 @@ def test_requests_that_cannot_be_joined_are_judged_one_by_one(monkeypatch):
 
 def test_an_error_while_a_batch_is_collected_is_told_to_those_who_wait(monkeypatch):
     queue = JudgeQueue(as_reward(Brightness()), max_batch=8, max_wait_s=0.0, max_rows=100)
-    monkeypatch.setattr(JudgeQueue, "_like_first", lambda self: 1 // 0)
+    monkeypatch.setattr(JudgeQueue, "_batch_of_first", lambda self: 1 // 0)
     with pytest.raises(JudgingError, match="ZeroDivisionError"):
         rewards_of(submitted(queue, noise(2)))
     monkeypatch.undo()
@@ -269,8 +269,8 @@ def long_row(count):
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (with_first_row(**long_row(1001)), "4 rows of up to 1001 tokens: this server takes 4000"),
-        (with_first_row(**long_row(300_000)), "a request of more values than"),
+        (with_first_row(**long_row(1001)), "4 rows of up to 1001 tokens: with padding, this server takes 4000"),
+        (with_first_row(**long_row(300_000)), "the request has more values than"),
         (
             write_request(noise(8, side=16), "r", "png"),
             "pictures of 2048 pixels in one request: this server takes 1024",
@@ -280,8 +280,8 @@ def long_row(count):
             "pictures of 2048 pixels in one request: this server takes 1024",
         ),
         (small(prompts=[{"text": "a"}] * 9), "9 prompts in one request: this server takes 8"),
-        (small(prompts=[{"text": "a"}] * 5000), "a request of more values than"),
-        (small(**{f"key{number}": 1 for number in range(5000)}), "a request of more values than"),
+        (small(prompts=[{"text": "a"}] * 5000), "the request has more values than"),
+        (small(**{f"key{number}": 1 for number in range(5000)}), "the request has more values than"),
     ],
 )
 def test_a_small_request_for_large_work_is_refused_before_anything_is_unpacked(monkeypatch, body, says):
@@ -296,7 +296,7 @@ def test_a_small_request_for_large_work_is_refused_before_anything_is_unpacked(m
 def test_of_many_wrong_values_only_the_first_is_described(monkeypatch):
     with served(Brightness()) as server:
         assert post(server, with_first_row(**long_row(5) | {"tokens": ["a"] * 5})).text.count("tokens.0: ") == 1
-        monkeypatch.setattr("thinkdraw.serve.wire._MOST_ERRORS", 4)
+        monkeypatch.setattr("thinkdraw.serve.wire._MAX_ERRORS", 4)
         response = post(server, small(**{f"key{number}": 1 for number in range(5)}))
         assert (response.status_code, response.text) == (400, "no JudgeRequest: 5 values are wrong\n")
 
@@ -318,7 +318,7 @@ def test_a_long_row_is_not_judged_with_short_ones_and_large_pictures_not_all_tog
     held = submitted(queue, noise(1))
     assert judge.begun.wait(20)
     futures = [submitted(queue, noise(1, seed=seed)) for seed in range(7)]
-    with pytest.raises(FullError, match="pictures of 1344 bytes wait already, and 1344 may"):
+    with pytest.raises(FullError, match="pictures of 1344 bytes wait already, and at most 1344 may"):
         submitted(queue, noise(1))
     judge.gate.set()
     for seed, future in enumerate(futures):

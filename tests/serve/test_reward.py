@@ -132,9 +132,7 @@ def test_a_server_that_comes_back_with_other_weights_is_refused_and_the_same_wei
             proxy.target = two.url
             verdicts, warned = scored(reward, rollouts)
             assert bool(verdicts.rewards.isnan().all()) and warned == 1
-            assert f"is of revision {two.service.revision} now, and was of {reward.revision}" in next(
-                iter(verdicts.notes)
-            )
+            assert f"now has revision {two.service.revision}, and had {reward.revision}" in next(iter(verdicts.notes))
             proxy.target = same.url
             assert torch.equal(reward(rollouts).rewards, truth)
         with pytest.raises(
@@ -341,7 +339,7 @@ def test_pictures_and_groups_that_the_server_does_not_take_stop_before_anything_
         with pytest.raises(UserError, match="group of 5 is more than the 4 rows"):
             reward(noise(5, group_size=5))
         assert not bool(reward(noise(9)).rewards.isnan().any()) and len(proxy.seen) == 3  # 4 + 4 + 1
-    with pytest.raises(ValueError, match="without pictures"):
+    with pytest.raises(ValueError, match="have no pictures"):
         reward(dataclasses.replace(noise(1), pictures=None))
 
 

@@ -34,7 +34,7 @@ from thinkdraw.runtime.checkpoint import latest_checkpoint
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.serve.queue import FullError, JudgeQueue
 from thinkdraw.serve.reward import HttpReward
-from thinkdraw.serve.server import ServeConfig, bound_socket, checked_token
+from thinkdraw.serve.server import ServeConfig, bind_socket, require_token
 from thinkdraw.serve.warm_up import warm_up
 from thinkdraw.serve.wire import ABOUT, JUDGE, JudgeReply, Limits, parse, read_request, row_hashes, write_request
 
@@ -125,7 +125,7 @@ def test_a_full_queue_refuses_and_a_closed_one_ends_what_it_has():
     running = submitted(queue, noise(2))
     assert judge.begun.wait(20)
     waiting = submitted(queue, noise(3))
-    with pytest.raises(FullError, match="3 rows wait already, and 4 may"):
+    with pytest.raises(FullError, match="3 rows wait already, and at most 4 may"):
         submitted(queue, noise(2))
     closing = threading.Thread(target=queue.close)
     closing.start()
@@ -304,17 +304,17 @@ def test_beyond_this_machine_it_does_not_start_without_a_token(monkeypatch, host
     monkeypatch.setenv("A_TOKEN", token)
     config = ServeConfig(host=host, token_env="A_TOKEN")
     if says is None:
-        assert checked_token(config) == token
+        assert require_token(config) == token
     else:
         with pytest.raises(UserError, match=says):
-            checked_token(config)
+            require_token(config)
 
 
 def test_a_port_that_is_taken_is_one_line():
-    with bound_socket(ServeConfig(port=0)) as taken:
+    with bind_socket(ServeConfig(port=0)) as taken:
         taken.listen()
-        with pytest.raises(UserError, match=r"cannot listen at .*Choose another --port"):
-            bound_socket(ServeConfig(port=taken.getsockname()[1]))
+        with pytest.raises(UserError, match=r"cannot listen at .*Choose another port="):
+            bind_socket(ServeConfig(port=taken.getsockname()[1]))
 
 
 def test_a_full_queue_says_when_to_come_back_and_the_client_does():

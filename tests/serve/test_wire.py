@@ -214,7 +214,7 @@ def test_a_good_reply_gives_its_numbers_to_the_last_bit():
         (reply([1.0, "2.0"]), "rows.1.reward"),
         (reply([1.0, True]), "rows.1.reward"),
         (reply([1.0, 2.0], id="r2"), "another request"),
-        (reply([1.0, 2.0], revision="v2"), "of revision v2 now, and was of v1"),
+        (reply([1.0, 2.0], revision="v2"), "now has revision v2, and had v1"),
         (reply([1.0, 2.0], api=2), "api"),
     ],
 )

@@ -1,8 +1,11 @@
-"""Who may ask a served reward: anybody on the same machine, and beyond it those who know the token."""
+"""Who may ask a served reward: this machine, and whoever knows the token."""
 
 from thinkdraw.runtime.endpoints import read_secret
 
 
 def read_token(token_env: str) -> str:
-    """The token in that environment variable, "" where it is not set. Raises UserError for one that no header carries."""
+    """Read the token in that environment variable, "" where it is not set.
+
+    Raises UserError for a token that no HTTP header can carry.
+    """
     return read_secret(token_env, "token_env")

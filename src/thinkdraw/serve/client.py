@@ -1,4 +1,4 @@
-"""The judge that a server of `thinkdraw serve` is to a client: who it is, and its verdicts on rollouts."""
+"""A client of `thinkdraw serve`: who the server is, and its verdicts on rollouts."""
 
 import uuid
 from collections import Counter
@@ -21,19 +21,20 @@ from thinkdraw.serve.wire import (
 )  # fmt: skip
 from thinkdraw.types import Rollouts
 
-FINAL = frozenset({401, 403, 413, 422})  # the token, a limit, or rollouts that cannot be judged: the server says which
+FINAL = frozenset({401, 403, 413, 422})  # another try cannot help: token, limit, or rollouts that cannot be judged
 _BUSY = frozenset({429, 503})
 MAX_PAUSE_S = 20.0
 TOKEN = "THINKDRAW_TOKEN"
-_FIRST_RETRIES = 2  # of the question who is there
+_ABOUT_RETRIES = 2
 
 
 class RemoteJudge:
-    """The server at `url`; `about` is what it said of itself at construction. Used by several threads.
+    """The server at `url`; `about` is what it said of itself at construction.
 
-    token_env: variable with its token; None reads THINKDRAW_TOKEN where the server is on this machine or a trusted host.
+    Several threads may use it. token_env: variable with the server's token; None reads THINKDRAW_TOKEN, but only where
+    the server is on this machine or a trusted host.
     failures: rows without a verdict so far, by reason.
-    Raises UserError at construction where it cannot be reached, refuses the token or is of another API version.
+    Raises UserError at construction where the server cannot be reached, refuses the token or has another API version.
     """
 
     elsewhere = True
@@ -46,7 +47,7 @@ class RemoteJudge:
         self.client = HttpClient(url, token, patience, max_concurrency)
         self.pictures: PictureForm = pictures
         self.failures: Counter[str] = Counter()
-        self.about = self._ask_who_is_there()
+        self.about = self._fetch_about()
 
     @property
     def url(self) -> str:
@@ -61,7 +62,10 @@ class RemoteJudge:
         return self.about.revision
 
     def judge(self, rollouts: Rollouts, hashes: list[str]) -> list[Verdict]:
-        """Verdicts on whole groups, on the CPU. Raises NoAnswer, and UserError where another try cannot help."""
+        """Judge whole groups, on the CPU.
+
+        Raises NoAnswer, and UserError where another try cannot help.
+        """
         request_id = uuid.uuid4().hex
 
         def read(body: bytes) -> list[Verdict]:
@@ -80,7 +84,7 @@ class RemoteJudge:
     def close(self) -> None:
         self.client.close()
 
-    def _ask_who_is_there(self) -> About:
+    def _fetch_about(self) -> About:
         def read(body: bytes) -> About:
             try:
                 return parse(About, body)
@@ -88,7 +92,7 @@ class RemoteJudge:
                 raise NoAnswer(str(error)) from error
 
         try:
-            about = self.client.ask(ABOUT, read, retries=_FIRST_RETRIES)
+            about = self.client.ask(ABOUT, read, retries=_ABOUT_RETRIES)
         except NoAnswer as failure:
             raise self._refusal(failure) or UserError(
                 f"the server at {self.url} is busy ({failure}). Try again later, or raise its max_connections."
@@ -97,19 +101,20 @@ class RemoteJudge:
             ) from failure
         if about.api != API:
             raise UserError(
-                f"{self.url} speaks version {about.api} of the interface (thinkdraw {about.version}), this is version "
+                f"{self.url} speaks version {about.api} of the interface (thinkdraw {about.version}), and this side version "
                 f"{API}. Install the same thinkdraw on both sides."
             )
         return about
 
     def _refusal(self, failure: NoAnswer) -> UserError | None:
-        """The server's own line of what the user can mend."""
+        """Return an error with the server's own line, if it says what the user can mend."""
         if failure.status not in FINAL:
             return None
-        said = failure.detail or f"{self.url} refused with {failure.reason}."
+        message = failure.detail or f"{self.url} refused with {failure.reason}."
         if failure.status in (401, 403) and not self.client.sends_key:
-            said += (
+            # The default token is a secret of this machine's owner: it is not sent to an address that nobody vouched for.
+            message += (
                 f" No token was sent: {TOKEN} goes to this machine and to the hosts in {TRUSTED_HOSTS}; for another server, "
                 "name the variable with its token in token_env."
             )
-        return UserError(said)
+        return UserError(message)

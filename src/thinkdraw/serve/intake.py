@@ -1,4 +1,4 @@
-"""Bodies of requests on their way into memory: in time, within a length, and only as many at once as there is room for."""
+"""Reads the bodies of requests: in time, within a length, within a memory budget."""
 
 import asyncio
 from collections import deque
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
-_SLOWEST = 20_000  # bytes a second, on the mean
+_MIN_BYTES_PER_S = 20_000  # on average over the body; slower clients are dropped
 
 
 class Refusal(Exception):
@@ -19,8 +19,11 @@ class Refusal(Exception):
         self.status = status
 
 
-class Room:
-    """Bytes that may be in memory at once; who finds no room waits for it, in turn, `patience_s` at most."""
+class MemoryBudget:
+    """Bytes that may be in memory at once; who finds none free waits in turn.
+
+    patience_s: how long one waits.
+    """
 
     def __init__(self, total: int, patience_s: float) -> None:
         self.total, self.patience_s = total, patience_s
@@ -28,12 +31,12 @@ class Room:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @asynccontextmanager
-    async def of(self, size: int) -> AsyncIterator[None]:
-        """Hold room for `size` bytes inside the block. Raises Refusal where there is none in time."""
+    async def hold(self, size: int) -> AsyncIterator[None]:
+        """Hold `size` bytes inside the block. Raises Refusal if they are not free in time."""
         size = min(size, self.total)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
-        self._next()
+        self._admit_waiting()
         try:
             try:
                 async with asyncio.timeout(self.patience_s):
@@ -46,9 +49,9 @@ class Room:
                 self._left += size
             else:
                 self._waiting = deque(waiting for waiting in self._waiting if waiting[1] is not turn)
-            self._next()
+            self._admit_waiting()
 
-    def _next(self) -> None:
+    def _admit_waiting(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._left:
             size, turn = self._waiting.popleft()
             if not turn.done():
@@ -56,30 +59,35 @@ class Room:
                 turn.set_result(None)
 
 
-def said_length(request: Request, limit: int) -> int:
-    """What a request says of its length; `limit` where it does not. Raises Refusal for more."""
-    said = request.headers.get("content-length", "")
-    length = int(said) if said.isdecimal() and len(said) < 20 else limit + 1 if said else limit
+def declared_length(request: Request, limit: int) -> int:
+    """Return the body's length as the request's header says, or `limit` without one.
+
+    Raises Refusal for more than `limit`.
+    """
+    header = request.headers.get("content-length", "")
+    # A header that is no number of fewer than 20 digits counts as too long.
+    length = int(header) if header.isdecimal() and len(header) < 20 else limit + 1 if header else limit
     if length > limit:
         raise _too_long(limit)
     return length
 
 
 async def read_body(request: Request, limit: int, silent_s: float) -> bytes:
-    """The body. Raises Refusal for more than `limit` bytes, before they are all in memory, and for one that does not come.
+    """Read the body of a request.
 
-    silent_s: between two parts; on the whole it also has to come at 20 kB a second.
+    silent_s: seconds that may pass between two chunks. On the whole the body has to come at 20 kB a second, too.
+    Raises Refusal for more than `limit` bytes, before they are all in memory, and for a body that does not come.
     """
-    body, parts = bytearray(), request.stream()
+    body, chunks = bytearray(), request.stream()
     loop = asyncio.get_running_loop()
     began = loop.time()
     try:
         while True:
-            async with asyncio.timeout_at(min(loop.time(), began + len(body) / _SLOWEST) + silent_s):
-                part = await anext(parts, None)
-            if part is None:
+            async with asyncio.timeout_at(min(loop.time(), began + len(body) / _MIN_BYTES_PER_S) + silent_s):
+                chunk = await anext(chunks, None)
+            if chunk is None:
                 return bytes(body)
-            body += part
+            body += chunk
             if len(body) > limit:
                 raise _too_long(limit)
     except TimeoutError:

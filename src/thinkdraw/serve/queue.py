@@ -1,4 +1,7 @@
-"""Requests that wait for one judge: those of a kind are judged together, by one thread, and no more wait than fit."""
+"""The queue of one judge: requests of one kind are judged together, by one thread.
+
+No more requests wait than fit.
+"""
 
 import logging
 import threading
@@ -20,16 +23,16 @@ _LIMITS = Limits()
 
 
 class FullError(Exception):
-    """The queue has no room, or closes; ask again later."""
+    """The queue has no room, or is closing; ask again later."""
 
 
 class JudgingError(Exception):
-    """A request came to no verdicts for a reason that is not in its rows; another try may do better."""
+    """A request got no verdicts for a reason outside its rows; another try may help."""
 
 
 @dataclass(eq=False)
 class _Piece:
-    """Whole groups of a request. kind: pieces of one kind may be judged as one batch."""
+    """Whole groups of a request. kind: pieces of one kind may form a batch."""
 
     rollouts: Rollouts
     hashes: Sequence[str]
@@ -43,17 +46,18 @@ class _Piece:
 
     @property
     def num_bytes(self) -> int:
-        """Of its pictures."""
+        """Bytes of its pictures."""
         pictures = self.rollouts.pictures
         return 0 if pictures is None else pictures.numel()
 
 
 class JudgeQueue:
-    """Batches of up to `max_batch` rows (more only where a group is larger), collected for at most `max_wait_s`.
+    """Judges batches of up to `max_batch` rows, collected for at most `max_wait_s`.
 
-    max_rows, max_bytes: that may wait, of rows and of their pictures. limits: what a batch holds at most, as a request does.
-    hung_s: a batch that takes longer has hung. counts: batches, rows, rows without a verdict and seconds of judging since
-    the start.
+    A batch is larger only where a group is. max_rows, max_bytes: rows, and bytes of their pictures, that may wait.
+    limits: what a batch holds at most, the same as for a request. hung_s: a batch that takes longer has hung.
+    counts: batches, rows, rows without a verdict and failed requests since the start; judge_seconds: seconds of
+    judging.
     """
 
     def __init__(
@@ -73,24 +77,24 @@ class JudgeQueue:
 
     @property
     def num_rows(self) -> int:
-        """Rows that wait, those being judged apart."""
+        """Rows that wait, without those being judged."""
         with self._changed:
             return sum(len(piece.rollouts) for piece in self._waiting)
 
     @property
     def judging_s(self) -> float:
-        """For how long the judge has been at its batch; 0 where it has none."""
+        """Seconds since the judge took its batch; 0 where it has none."""
         since = self._judging_since
         return 0.0 if since is None else time.monotonic() - since
 
     @property
     def is_stuck(self) -> bool:
-        """Whether those who wait do so in vain: the judge has hung, or its thread has ended."""
+        """Whether waiting is in vain: the judge has hung, or its thread has ended."""
         return self.judging_s > self.hung_s or not self._thread.is_alive()
 
     @property
     def trouble(self) -> str:
-        """Why nothing more is taken, "" where all is well."""
+        """Why no request is taken, "" where all is well."""
         if self._closed:
             return "this server is shutting down"
         if not self._thread.is_alive():
@@ -104,9 +108,10 @@ class JudgeQueue:
         return not self.trouble
 
     def submit(self, rollouts: Rollouts, hashes: Sequence[str]) -> list[Future[list[Verdict]]]:
-        """Verdicts to come, in parts that follow each other. A future raises UserError where the reward does, or JudgingError.
+        """Queue rollouts; return futures of their verdicts, which follow each other.
 
-        Raises FullError where there is no room for these rows, or nothing is judged.
+        A future raises UserError where the reward does, or JudgingError. Raises FullError where there is no room for
+        these rows, or nothing is judged any more.
         """
         size = rollouts.group_size
         step = max(1, self.max_batch // size) * size
@@ -118,25 +123,32 @@ class JudgeQueue:
         with self._changed:
             if trouble := self.trouble:
                 raise FullError(trouble)
+            # An empty queue takes any request: one that is larger than the queue must be judged, too.
             waiting = sum(len(piece.rollouts) for piece in self._waiting)
             if waiting and waiting + len(rollouts) > self.max_rows:
-                raise FullError(f"{waiting} rows wait already, and {self.max_rows} may")
+                raise FullError(f"{waiting} rows wait already, and at most {self.max_rows} may")
             waiting = sum(piece.num_bytes for piece in self._waiting)
             if waiting and waiting + sum(piece.num_bytes for piece in pieces) > self.max_bytes:
-                raise FullError(f"pictures of {waiting} bytes wait already, and {self.max_bytes} may")
+                raise FullError(f"pictures of {waiting} bytes wait already, and at most {self.max_bytes} may")
             self._waiting.extend(pieces)
             self._changed.notify()
         return [piece.future for piece in pieces]
 
     def close(self, patience_s: float | None = None) -> None:
-        """Take nothing more, and return when what waits is judged, or after so many seconds."""
+        """Take no more requests; return when all that wait are judged.
+
+        patience_s: seconds after which it returns in any case.
+        """
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join(patience_s)
 
     def _work(self) -> None:
-        """Judge until it is closed. Whatever goes wrong, those who wait hear of it, and the next batch has its turn."""
+        """Judge until the queue is closed.
+
+        Whatever goes wrong, the requests concerned get an error and the next batch is judged.
+        """
         while True:
             pieces: list[_Piece] = []
             try:
@@ -161,28 +173,31 @@ class JudgeQueue:
             log.error("no verdicts on %d requests", len(pieces), exc_info=error)
         for piece in pieces:
             if not piece.future.done():
-                piece.future.set_exception(error if isinstance(error, UserError) else JudgingError(_in_a_line(error)))
+                piece.future.set_exception(error if isinstance(error, UserError) else JudgingError(_one_line(error)))
 
     def _next_batch(self) -> list[_Piece]:
-        """The oldest piece and those that fit to it; empty when closed and nothing waits."""
+        """Take the oldest piece and those that fit it; [] when closed and empty."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if not self._waiting:
                     return []
                 deadline = time.monotonic() + self.max_wait_s
-                while not self._closed and sum(len(p.rollouts) for p in self._like_first()) < self.max_batch:
+                while not self._closed and sum(len(p.rollouts) for p in self._batch_of_first()) < self.max_batch:
                     if not self._changed.wait(max(0.0, deadline - time.monotonic())):
                         break
-                batch = self._like_first()
+                batch = self._batch_of_first()
                 for piece in batch:
                     self._waiting.remove(piece)
-                # A client may have gone meanwhile, and its rows need no judging.
-                if wanted := [piece for piece in batch if piece.future.set_running_or_notify_cancel()]:
-                    return wanted
+                # Rows of a client that has gone meanwhile are not judged.
+                if still_due := [piece for piece in batch if piece.future.set_running_or_notify_cancel()]:
+                    return still_due
 
-    def _like_first(self) -> list[_Piece]:
-        """The oldest piece and those that can be judged with it: a batch is padded to its longest row."""
+    def _batch_of_first(self) -> list[_Piece]:
+        """List the oldest piece and those that can be judged with it.
+
+        A batch is padded to its longest row, so a long row may not fit beside many short ones.
+        """
         first = self._waiting[0]
         batch, rows, longest = [first], len(first.rollouts), first.rollouts.tokens.shape[1]
         most = min(self.max_batch, self.limits.pixels * len(first.rollouts) // max(1, first.num_bytes // 3))
@@ -198,12 +213,12 @@ class JudgeQueue:
     def _answer(self, pieces: list[_Piece]) -> None:
         began = time.monotonic()
         try:
-            together = Rollouts.join([piece.rollouts for piece in pieces])
-            verdicts = judge_rows(self.reward, together, [h for piece in pieces for h in piece.hashes])
+            batch = Rollouts.join([piece.rollouts for piece in pieces])
+            verdicts = judge_rows(self.reward, batch, [h for piece in pieces for h in piece.hashes])
         except Exception as error:
             if len(pieces) == 1:
                 self._fail(pieces, error)
-            else:  # only those whose rows are at fault shall hear of it
+            else:  # judge each alone, so that only the request whose rows are at fault gets the error
                 for piece in pieces:
                     self._answer([piece])
             return
@@ -216,9 +231,10 @@ class JudgeQueue:
 
 
 def judge_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> list[Verdict]:
-    """A verdict per row. Where the judge fails on a batch, each group is tried alone: a bad one costs no other its verdict.
+    """Judge a batch: one verdict per row. A wrong answer of the reward is no verdict.
 
-    Raises UserError where the reward does: such rollouts cannot be judged at all. A wrong answer is no verdict.
+    Where the judge fails on a batch, each group is tried alone, so that a bad group costs no other its verdict.
+    Raises UserError where the reward does: such rollouts cannot be judged at all.
     """
     try:
         return _row_verdicts(reward(rollouts), hashes)
@@ -234,16 +250,16 @@ def judge_rows(reward: Reward, rollouts: Rollouts, hashes: Sequence[str]) -> lis
                 for verdict in judge_rows(reward, rollouts.select(rows, size), [hashes[row] for row in rows])
             ]
         log.exception("%s failed on a group of %d", reward.name, size)
-        return [Verdict(hash=row_hash, reward=None, reason=_in_a_line(error)) for row_hash in hashes]
+        return [Verdict(hash=row_hash, reward=None, reason=_one_line(error)) for row_hash in hashes]
 
 
-def _in_a_line(error: BaseException) -> str:
-    said = " ".join(str(error).split())[:200]
-    return said if isinstance(error, OwnCodeError) else f"{type(error).__name__}: {said}"
+def _one_line(error: BaseException) -> str:
+    message = " ".join(str(error).split())[:200]
+    return message if isinstance(error, OwnCodeError) else f"{type(error).__name__}: {message}"
 
 
 def _row_verdicts(verdicts: Verdicts, hashes: Sequence[str]) -> list[Verdict]:
-    """Raises ValueError where the reward did not give each row a number."""
+    """Split verdicts by row. Raises ValueError unless each row got a number."""
     columns = {"": verdicts.rewards, **verdicts.parts}
     flags = {"": verdicts.applies, **verdicts.part_applies}
     for name, values in (*columns.items(), *flags.items()):

@@ -1,4 +1,4 @@
-"""A reward that another process answers for: `thinkdraw serve`, on this machine or a distant one."""
+"""The reward `http`: asks a server of `thinkdraw serve`, here or far away."""
 
 import warnings
 from collections import Counter
@@ -21,19 +21,21 @@ from thinkdraw.types import Rollouts, Verdicts
 
 
 class HttpReward(BaseReward):
-    """The reward served at `url`: its name, numbers, range, direction and parts.
+    """The reward served at `url`, with its name, numbers, range, direction and parts.
 
-    NaN: the served judge had no verdict, or no answer came that is on this row and of the revision of the start.
-    token_env: environment variable that holds the server's token; without it THINKDRAW_TOKEN is sent to this machine and
-    to trusted hosts only. timeout_s: for the whole answer to one request.
-    max_concurrency: requests on their way at once. retries, backoff_s: more tries, after doubling pauses.
+    NaN: the served judge had no verdict; or no answer came; or the answer was on another row or by another revision
+    than at the start.
+    token_env: environment variable that holds the server's token. Without it, THINKDRAW_TOKEN is sent, but only to this
+    machine and to trusted hosts. timeout_s: for the whole answer to one request.
+    max_concurrency: requests under way at once. retries, backoff_s: further tries, after pauses that double.
     break_after, break_s: after so many requests in a row without an answer, nothing is asked for break_s seconds.
-    rows_per_request: of whole groups; a larger group still travels whole. pictures: raw, or png for a slow line.
-    cache: a file of given verdicts, max_cached of them, shared by runs. revision: refuse another one at the start.
+    rows_per_request: of whole groups; a larger group still travels whole. pictures: raw, or png for a slow connection.
+    cache: a file of earlier verdicts, at most max_cached of them, which runs may share.
+    revision: refuse a server of another revision at the start.
     Its verdicts' notes say why rows have none; `remote.failures` counts them since the start.
 
-    Raises UserError at construction where nobody answers, the token is refused or the interface is another; later
-    where the token is no longer taken, or the served reward cannot judge such rollouts at all.
+    Raises UserError at construction where nobody answers, the token is refused or the interface is another. Raises it
+    later where the token is no longer taken, or the served reward cannot judge such rollouts at all.
     """
 
     def __init__(
@@ -42,14 +44,14 @@ class HttpReward(BaseReward):
         rows_per_request: int = 32, pictures: PictureForm = "raw", cache: Path | str | None = None,
         max_cached: int = 1_000_000, revision: str | None = None,
     ):  # fmt: skip
-        least = {
+        minimums = {
             "timeout_s": (timeout_s, 1e-3), "max_concurrency": (max_concurrency, 1), "retries": (retries, 0),
             "backoff_s": (backoff_s, 0), "break_after": (break_after, 1), "break_s": (break_s, 0),
             "rows_per_request": (rows_per_request, 1),
         }  # fmt: skip
-        for name, (value, smallest) in least.items():
-            if value < smallest:
-                raise UserError(f"reward http: {name}={value} must be at least {smallest}.")
+        for name, (value, minimum) in minimums.items():
+            if value < minimum:
+                raise UserError(f"reward http: {name}={value} must be at least {minimum}.")
         if pictures not in get_args(PictureForm):
             raise UserError(f"reward http: pictures={pictures!r}: one of {', '.join(get_args(PictureForm))}.")
         patience = RetryPolicy(timeout_s, retries, backoff_s, break_after, break_s, MAX_PAUSE_S, FINAL)
@@ -57,10 +59,10 @@ class HttpReward(BaseReward):
         self.name = self.remote.name
         if revision is not None and revision != self.revision:
             raise UserError(
-                f"{self.remote.url} serves {self.name} of revision {self.revision}, not {revision}: other settings or weights. "
-                "Serve the former ones, or begin a run of its own with this revision."
+                f"{self.remote.url} serves {self.name} of revision {self.revision}, not {revision}: its settings or weights "
+                "differ. Serve the former ones, or begin a new run with this revision."
             )
-        self.weights = self.remote.about.weights  # of a combined reward, which the objective may weigh itself
+        self.weights = self.remote.about.weights  # of a combined reward; the objective may combine its parts otherwise
         self.rows_per_request = rows_per_request
         self._cache = AnswerCache(cache, max_cached) if cache is not None else None
         self._threads = ThreadPoolExecutor(max_concurrency, thread_name_prefix="http-reward")
@@ -76,10 +78,10 @@ class HttpReward(BaseReward):
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         rows = self._verdicts(rollouts.to("cpu"))
-        for row in rows:  # the server may not have known its parts at the start
+        for row in rows:  # the server may not know its parts before it has judged
             self._parts |= dict.fromkeys(row.components)
         notes = Counter(row.reason or "the judge has no verdict" for row in rows if row.reward is None and row.applies)
-        self._complain(notes, len(rows))
+        self._report_failures(notes, len(rows))
         return Verdicts(
             _column([row.reward for row in rows]), torch.tensor([row.applies for row in rows]),
             {name: _column([row.components.get(name) for row in rows]) for name in self._parts},
@@ -94,7 +96,7 @@ class HttpReward(BaseReward):
             self._cache.close()
 
     def _verdicts(self, rollouts: Rollouts) -> list[Verdict]:
-        """One per row, with the reason where it has none."""
+        """Get one verdict per row, with the reason where it is none."""
         hashes = row_hashes(rollouts)
         known = self._cached(hashes)
         futures = [
@@ -109,15 +111,15 @@ class HttpReward(BaseReward):
         return [known[row_hash] for row_hash in hashes]
 
     def _requests(self, rollouts: Rollouts, hashes: Sequence[str], known: dict[str, Verdict]) -> Iterator[list[int]]:
-        """Rows to ask about together: of the groups whose verdicts are not all known."""
+        """Yield rows to ask about together, of groups whose verdicts are not all known."""
         size, limits = rollouts.group_size, self.remote.about.limits
         height, width = pictures_of(rollouts).shape[1:3]
         if max(height, width) > limits.side:
             raise UserError(
-                f"reward http: pictures of {width}×{height}, and {self.remote.url} takes {limits.side} pixels a side. "
+                f"reward http: pictures are {width}×{height}, and {self.remote.url} takes {limits.side} pixels a side. "
                 "Start it with a larger limits.side."
             )
-        # Base64 adds a third to a picture; prompts have questions.
+        # An upper estimate: base64 adds a third to a picture's 3 bytes per pixel; the rest is for tokens and the prompt.
         row_bytes = 5 * height * width + 64 * rollouts.tokens.shape[1] + 16_000
         row_tokens, row_pixels = max(1, rollouts.tokens.shape[1]), height * width
         most = min(limits.rows, limits.bytes // row_bytes, limits.tokens // row_tokens, limits.pixels // row_pixels)
@@ -142,6 +144,7 @@ class HttpReward(BaseReward):
             reason = f"{failure} ({self.remote.url})"
             return [Verdict(hash=row_hash, reward=None, reason=reason) for row_hash in hashes]
         if self._cache is not None:
+            # A row without a verdict is not stored: the next try may have one.
             stable = [v for v in verdicts if v.reward is not None or not v.applies]
             answers = {
                 v.hash: v.model_dump(exclude={"hash"}, exclude_defaults=True) | {"reward": v.reward} for v in stable
@@ -155,13 +158,13 @@ class HttpReward(BaseReward):
         answers = self._cache.get(self.name, self.revision, hashes)
         return {row_hash: Verdict(hash=row_hash, **answer) for row_hash, answer in answers.items()}
 
-    def _complain(self, notes: Counter[str], num_rows: int) -> None:
+    def _report_failures(self, notes: Counter[str], num_rows: int) -> None:
         """Count rows without a verdict, and warn of them."""
         self.remote.failures += notes
         if notes:
             reason, count = notes.most_common(1)[0]
             warnings.warn(
-                f"reward {self.name}: no verdict on {notes.total()} of {num_rows} rollouts; of {count} because {reason}",
+                f"reward {self.name}: no verdict on {notes.total()} of {num_rows} rollouts; for {count} the reason is: {reason}",
                 stacklevel=3,
             )
 

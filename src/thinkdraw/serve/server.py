@@ -1,9 +1,9 @@
 """A reward over HTTP, for the reward `http` of runs here and elsewhere.
 
-    thinkdraw serve lab-clip --port 8421
+    thinkdraw serve lab-clip port=8421
 
-`GET /v1/about` says who judges, `POST /v1/judge` judges (`serve/wire.py` has the messages), `GET /health` and
-`GET /metrics` are for those who watch. One judge, one thread, batches over all clients.
+`GET /v1/about` says who judges, and `POST /v1/judge` judges; `serve/wire.py` has the messages. `GET /health` and `GET
+/metrics` are for monitoring. There is one judge with one thread, and batches over all clients.
 """
 
 import asyncio
@@ -46,21 +46,23 @@ try:
     from fastapi import Depends, FastAPI, Request, Response
     from fastapi.responses import PlainTextResponse
 
-    from thinkdraw.serve.connections import listening_settings
-    from thinkdraw.serve.intake import Refusal, Room, read_body, said_length
+    from thinkdraw.serve.connections import uvicorn_config
+    from thinkdraw.serve.intake import MemoryBudget, Refusal, declared_length, read_body
 except ModuleNotFoundError as absent:
     raise UserError(
         f"serving needs the package {absent.name}, which is not installed. Run `pip install 'thinkdraw[serve]'`."
     ) from absent
 
-_LEAST_TOKEN = 16  # characters
-_LOOK_S = 0.5  # between looks whether the judge is still at work
-_BODIES = 4  # of the longest, in memory at once
+_MIN_TOKEN_CHARACTERS = 16
+_POLL_S = 0.5  # between checks whether the judge still works
+_BODIES = 4  # requests of the greatest length that fit into memory at once
 _READERS = min(4, os.cpu_count() or 1)  # threads that unpack requests
-_MOST_BUSY_S = 30.0  # of waiting for room
+_MAX_MEMORY_WAIT_S = 30.0
 
 
 class ServeConfig(StrictModel):
+    """Settings of `thinkdraw serve`."""
+
     reward: RewardSettings = Field(
         default=RewardSettings(), description="The reward that is served: its name and what it is made with."
     )
@@ -118,7 +120,7 @@ class ServeConfig(StrictModel):
 
 
 class Service:
-    """One reward, its queue, and what was counted; `about` is what a client is told of it."""
+    """One reward, its queue and its counts; `about` is what a client is told."""
 
     def __init__(self, reward: Reward, config: ServeConfig):
         self.reward, self.config = reward, config
@@ -130,7 +132,7 @@ class Service:
         self.components: list[str] | None = None
         self.requests: Counter[int] = Counter()
         self._under_way = 0
-        self._room = Room(_BODIES * config.limits.bytes, _MOST_BUSY_S)
+        self._memory = MemoryBudget(_BODIES * config.limits.bytes, _MAX_MEMORY_WAIT_S)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="reader")
 
     @property
@@ -142,15 +144,16 @@ class Service:
         )  # fmt: skip
 
     async def judge(self, request: Request) -> JudgeReply:
-        """Raises Refusal; UserError where the reward cannot judge such rollouts."""
+        """Judge a request. Raises Refusal; UserError where the reward cannot judge it."""
         if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
-            raise Refusal(415, "Send application/json.")  # which a web page of another origin cannot do unasked
+            # A browser lets no page of another site send this type unasked, so a visited page cannot use the server.
+            raise Refusal(415, "Send application/json.")
         if self._under_way >= self.config.max_connections:
             raise Refusal(503, f"The server is busy with {self._under_way} requests. Ask again later.")
         self._under_way += 1
         try:
             request_id, futures = await self._submit(request)
-            verdicts = await answers(request, futures, self.queue)
+            verdicts = await collect_verdicts(request, futures, self.queue)
         except WireError as error:
             raise Refusal(400, str(error)) from error
         except FullError as error:
@@ -163,24 +166,27 @@ class Service:
         return JudgeReply(api=1, id=request_id, reward=self.reward.name, revision=self.revision, rows=verdicts)
 
     async def _submit(self, request: Request) -> tuple[str, list[Future[list[Verdict]]]]:
-        """Take a request in and queue it: (its id, verdicts to come). Its body is in memory only in here."""
+        """Read a request and queue it: (its id, futures of its verdicts).
+
+        The body is in memory only in here.
+        """
         limit = self.config.limits.bytes
-        length = said_length(request, limit)
+        length = declared_length(request, limit)
         if trouble := self.queue.trouble:
             raise FullError(trouble)
-        async with self._room.of(length):
+        async with self._memory.hold(length):
             body = await read_body(request, limit, self.config.silent_s)
             reading = asyncio.get_running_loop().run_in_executor(self._readers, self._read, body)
             request_id, rollouts, hashes = await reading
             return request_id, self.queue.submit(rollouts, hashes)
 
     def close(self) -> None:
-        """Take nothing more; return when what waits is judged, or when it should be."""
+        """Take no more requests; return when those that wait are judged, or time is up."""
         self.queue.close(self.config.shutdown_s)
         self._readers.shutdown(wait=False, cancel_futures=True)
 
     def metrics(self) -> str:
-        """In Prometheus's text format."""
+        """Write the counts in Prometheus's text format."""
         counts, judged = self.queue.counts, {"reward": self.reward.name, "revision": self.revision}
         lines = [f"thinkdraw_served{{{','.join(f'{k}={_quoted(v)}' for k, v in judged.items())}}} 1"]
         lines += [f'thinkdraw_requests_total{{code="{code}"}} {n}' for code, n in sorted(self.requests.items())]
@@ -198,71 +204,76 @@ class Service:
 
 
 def build_app(service: Service, token: str = "") -> FastAPI:
-    """The application. token: what a client must show; "" lets everybody in."""
+    """Build the application. token: what a client must send; "" lets everybody in."""
 
     @asynccontextmanager
-    async def until_the_queue_is_empty(app: FastAPI) -> AsyncIterator[None]:
+    async def close_when_judged(app: FastAPI) -> AsyncIterator[None]:
         yield
         await asyncio.to_thread(service.close)
 
-    def admitted(request: Request) -> None:
-        shown = request.headers.get("authorization", "").encode()
-        if token and not hmac.compare_digest(shown, f"Bearer {token}".encode()):
-            raise Refusal(401, f"The token is missing or wrong. Set {service.config.token_env} as where it is served.")
+    def check_token(request: Request) -> None:
+        header = request.headers.get("authorization", "").encode()
+        # compare_digest takes equally long for every wrong token: its time tells nothing about the right one.
+        if token and not hmac.compare_digest(header, f"Bearer {token}".encode()):
+            raise Refusal(401, f"The token is missing or wrong. Set {service.config.token_env} as on the server.")
 
-    app = FastAPI(title="thinkdraw", docs_url=None, redoc_url=None, openapi_url=None, lifespan=until_the_queue_is_empty)
+    app = FastAPI(title="thinkdraw", docs_url=None, redoc_url=None, openapi_url=None, lifespan=close_when_judged)
 
     @app.get("/health")
     async def health() -> Response:
         trouble = service.queue.trouble
         return PlainTextResponse(f"{trouble or 'ok'}\n", 503 if trouble else 200)
 
-    @app.get("/metrics", dependencies=[Depends(admitted)])
+    @app.get("/metrics", dependencies=[Depends(check_token)])
     async def metrics() -> Response:
         return PlainTextResponse(service.metrics(), media_type="text/plain; version=0.0.4")
 
-    @app.get(ABOUT, dependencies=[Depends(admitted)])
+    @app.get(ABOUT, dependencies=[Depends(check_token)])
     async def about() -> Response:
         return Response(service.about.model_dump_json(), media_type="application/json")
 
-    @app.post(JUDGE, dependencies=[Depends(admitted)])
+    @app.post(JUDGE, dependencies=[Depends(check_token)])
     async def judge(request: Request) -> Response:
         reply = await service.judge(request)
         service.requests[200] += 1
         return Response(reply.model_dump_json(), media_type="application/json")
 
-    def refused(status: int, message: str) -> Response:
+    def refusal_response(status: int, message: str) -> Response:
         service.requests[status] += 1
         headers = {"retry-after": "1"} if status in (429, 503) else {}
-        if status in (408, 413, 503):  # the rest of the body need not come
+        if status in (408, 413, 503):  # the rest of the body is not read
             headers["connection"] = "close"
         return PlainTextResponse(message + "\n", status, headers)
 
     @app.exception_handler(Refusal)
-    async def refuse(request: Request, refusal: Refusal) -> Response:
-        return refused(refusal.status, str(refusal))
+    async def on_refusal(request: Request, refusal: Refusal) -> Response:
+        return refusal_response(refusal.status, str(refusal))
 
     @app.exception_handler(UserError)
-    async def cannot_be_judged(request: Request, error: UserError) -> Response:
-        return refused(422, str(error))
+    async def on_user_error(request: Request, error: UserError) -> Response:
+        return refusal_response(422, str(error))
 
     @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        return refused(500, f"The server failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    async def on_error(request: Request, error: Exception) -> Response:
+        return refusal_response(500, f"The server failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
 
     return app
 
 
-async def answers(request: Request, futures: Sequence[Future[list[Verdict]]], queue: JudgeQueue) -> list[Verdict]:
-    """What the futures give, in order. Where the client went, what still waits of it is dropped.
+async def collect_verdicts(
+    request: Request, futures: Sequence[Future[list[Verdict]]], queue: JudgeQueue
+) -> list[Verdict]:
+    """Wait for the futures; return their verdicts in order.
 
-    Raises what they raise, and FullError where the judge has hung or ended.
+    Where the client has gone, its rows that still wait are dropped. Raises what the futures raise, and FullError where
+    the judge has hung or ended.
     """
     waiting = [asyncio.wrap_future(future) for future in futures]
-    pending, gone = set(waiting), asyncio.ensure_future(request.receive())  # after its body there is only its going
+    # After the body, the next message of a request is that its client has gone.
+    pending, gone = set(waiting), asyncio.ensure_future(request.receive())
     try:
         while pending:
-            await asyncio.wait({*pending, gone}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*pending, gone}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
             pending = {future for future in pending if not future.done()}
             if pending and gone.done():
                 raise Refusal(499, "The client has gone.")
@@ -276,49 +287,57 @@ async def answers(request: Request, futures: Sequence[Future[list[Verdict]]], qu
 
 def run(config: ServeConfig) -> None:
     """Serve until told to stop, then give the answers that are due. Raises UserError."""
-    token = checked_token(config)
+    token = require_token(config)
     set_threads(config.num_threads)
-    listening = bound_socket(config)
+    server_socket = bind_socket(config)
     reward = open_reward(config.reward.name, **config.reward.settings)
     service = Service(reward, config)
     service.components = warm_up(reward)
     app = build_app(service, token)
-    settings = listening_settings(app, config.max_connections, config.silent_s, config.shutdown_s)
-    listening.listen()
-    host, port = listening.getsockname()[:2]
+    settings = uvicorn_config(app, config.max_connections, config.silent_s, config.shutdown_s)
+    server_socket.listen()
+    host, port = server_socket.getsockname()[:2]
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     print(f"serving {reward.name}, revision {service.revision}, at http://{address}", flush=True)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(settings).run(sockets=[listening])
+        uvicorn.Server(settings).run(sockets=[server_socket])
 
 
-def checked_token(config: ServeConfig) -> str:
-    """Raises UserError where others could reach the server without a token, or with one that is soon guessed."""
+def require_token(config: ServeConfig) -> str:
+    """Read the token and check that it protects the server enough.
+
+    Raises UserError where other machines could reach the server without a token, or with one that is soon guessed.
+    """
     token = read_token(config.token_env)
     if not token and not is_loopback(config.host):
         raise UserError(
-            f"host={config.host} is open to other machines, which needs a token. Set {config.token_env}, or take "
+            f"host={config.host} is open to other machines, which needs a token. Set {config.token_env}, or use "
             "host=127.0.0.1."
         )
-    if token and len(token) < _LEAST_TOKEN:
-        raise UserError(f"the token in {config.token_env} has {len(token)} characters. Take {_LEAST_TOKEN} or more.")
+    if token and len(token) < _MIN_TOKEN_CHARACTERS:
+        raise UserError(
+            f"the token in {config.token_env} has {len(token)} characters. Use {_MIN_TOKEN_CHARACTERS} or more."
+        )
     return token
 
 
-def bound_socket(config: ServeConfig) -> socket.socket:
-    """Taken before a judge is loaded, which may need minutes. Raises UserError."""
+def bind_socket(config: ServeConfig) -> socket.socket:
+    """Take the port before the judge is loaded, which may need minutes.
+
+    Raises UserError where the port is not free.
+    """
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    # By this protocol number asyncio knows that answers must not wait for more to send (TCP_NODELAY).
-    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # asyncio sets TCP_NODELAY (answers are sent at once) only on sockets of this protocol number.
+    server_socket = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((config.host, config.port))
+        server_socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        server_socket.bind((config.host, config.port))
     except OSError as error:
-        listening.close()
+        server_socket.close()
         raise UserError(
-            f"cannot listen at {config.host} port {config.port}: {error.strerror or error}. Choose another --port or --host."
+            f"cannot listen at {config.host} port {config.port}: {error.strerror or error}. Choose another port= or host=."
         ) from error
-    return listening
+    return server_socket
 
 
 def _quoted(value: str) -> str:

@@ -1,4 +1,7 @@
-"""Two pictures of the lab, judged before anybody asks: the judge is warm, its components are known, a broken one is seen."""
+"""Judges two lab pictures before anybody asks.
+
+The judge is then warm, its components are known, and a broken judge shows.
+"""
 
 import warnings
 
@@ -11,7 +14,10 @@ from thinkdraw.types import Reward, Rollouts, Sampling
 
 
 def warm_up(reward: Reward) -> list[str] | None:
-    """The names of the reward's components, or None where it cannot judge a lab prompt; a judge that fails is warned of."""
+    """Judge two lab pictures; return the names of the reward's components.
+
+    None where it cannot judge a lab prompt; a warning says why.
+    """
     try:
         return list(reward(_two_rollouts()).parts)
     except Exception as error:
@@ -22,7 +28,7 @@ def warm_up(reward: Reward) -> list[str] | None:
 
 
 def _two_rollouts() -> Rollouts:
-    """A group of two, each with a token of text and one of a picture."""
+    """Make a group of two, each with a token of text and one of a picture."""
     example, rng = next(stream("geneval", "train", 0)), np.random.default_rng(0)
     pictures = np.stack([draw(example.scene(rng)) for _ in range(2)])
     segment = torch.tensor([[0, 1]] * 2, dtype=torch.int8)

@@ -1,8 +1,9 @@
-"""What travels between `thinkdraw serve` and the reward `http`: rollouts one way, verdicts the other, as JSON.
+"""The messages of `thinkdraw serve`, as JSON: rollouts one way, verdicts back.
 
-Both sides hash the rows that they hold: a verdict comes with the hash of what the server judged, and the client takes
-it only for the row that it asked about. What a reward may read travels: prompts with their structure, thoughts,
-tokens with their segments, pictures, group size, sampling settings. Log-probs do not, and are NaN on the other side.
+Both sides hash the rows that they hold. A verdict carries the hash of the row that the server judged, and the client
+takes it only for the row that it asked about. All that a reward may read travels: prompts with their structure,
+thoughts, tokens with their segments, pictures, group size and sampling settings. Log-probs do not travel, and are NaN
+on the other side.
 """
 
 import base64
@@ -34,20 +35,21 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 _Message = TypeVar("_Message", bound=StrictModel)
 _PROMPT = TypeAdapter(Prompt)
-_OTHER_VALUES = 1_000_000  # of prompts and pictures, and commas in texts
-_OBJECTS, _NAMES = 200, 500  # for each row: its own, its picture's, its segments', and what its prompt asks for
-_MOST_ERRORS = 1000
+_OTHER_VALUES = 1_000_000  # values of prompts and pictures, and commas in texts
+_OBJECTS, _NAMES = 200, 500  # most per row: of the row, its picture, its segments and its prompt
+_MAX_ERRORS = 1000
 _COLUMNS = {"tokens": torch.int64, "segment": torch.int8, "is_image": torch.bool, "mask": torch.bool}
 
 
 class WireError(ValueError):
-    """Bytes that are no message of this format: damaged on the way, or of another program."""
+    """Bytes that are no message of this format: damaged, or of another program."""
 
 
 class Limits(StrictModel):
-    """What a server takes in one request. bytes: of the body. side: pixels, of a picture's longer side.
+    """What a server takes in one request. bytes: of the body.
 
-    tokens: of all rows, each as long as the longest, as they are padded. pixels: of all pictures, unpacked.
+    side: pixels of a picture's longer side. tokens: of all rows, each as long as the longest, as they are padded.
+    pixels: of all pictures, unpacked.
     """
 
     rows: int = Field(default=256, ge=1, description="Most rollouts in one request.")
@@ -62,8 +64,11 @@ class Limits(StrictModel):
 
 
 class About(StrictModel):
-    """Who answers: the reward's name, the revision of its settings and weights, its components (null until they are
-    known), and their weights where it has such."""
+    """Who answers: the reward's name, revision, components and weights.
+
+    revision: of its settings and weights. components: null until they are known. weights: of the components, where it
+    has such.
+    """
 
     api: int = Field(description="Version of the message format.")
     version: str = Field(description="Version of thinkdraw that serves.")
@@ -75,7 +80,7 @@ class About(StrictModel):
 
 
 class WirePicture(StrictModel):
-    """base64 of a PNG, or of the bytes of a uint8 array and its shape (H, W, 3)."""
+    """A picture in base64: a PNG, or raw bytes and their shape (H, W, 3), uint8."""
 
     png: str | None = Field(default=None, description="The picture as a PNG file, in base64; null where it is raw.")
     raw: str | None = Field(
@@ -94,9 +99,9 @@ class WireSegment(StrictModel):
 
 
 class WireRow(StrictModel):
-    """A rollout. prompt: index into the request's prompts. tokens, segment, is_image, mask: without padding.
+    """A rollout. prompt: index into the request's prompts.
 
-    segments: what they are, where they are more than a thought and a picture.
+    tokens, segment, is_image, mask: without padding. segments: what they are, if more than a thought and a picture.
     """
 
     prompt: int = Field(ge=0, description="Index of the row's prompt in the request.")
@@ -127,8 +132,12 @@ class JudgeRequest(StrictModel):
 
 
 class Verdict(StrictModel):
-    """hash: of the row that was judged, as the server holds it. reward, component: null is no verdict, for that reason,
-    or, where `applies` is false, that there was nothing to judge. component_applies: those that are not named apply."""
+    """The verdict on one row. hash: of the row, as the server holds it.
+
+    A reward or component of null is no verdict, for that reason; or, where `applies` is false, there was nothing to
+    judge.
+    component_applies: components that it does not name apply.
+    """
 
     hash: str = Field(description="Digest of the row that was judged, as the server holds it.")
     reward: _Number | None = Field(description="The row's reward; null is no verdict.")
@@ -143,7 +152,7 @@ class Verdict(StrictModel):
 
 
 class JudgeReply(StrictModel):
-    """A verdict for each row, in their order, and the reward and revision that gave them."""
+    """A verdict for each row, in their order, and the reward that gave them."""
 
     api: Literal[1] = Field(description="Version of the message format.")
     id: str = Field(description="Name of the request that this answers.")
@@ -153,13 +162,16 @@ class JudgeReply(StrictModel):
 
 
 def row_hashes(rollouts: Rollouts) -> list[str]:
-    """SHA-256 of all that travels of each row, in hex. It covers the row's group, whose members a reward may compare."""
+    """Hash all that travels of each row: SHA-256, in hex.
+
+    A hash also covers the row's group, because a reward may compare its members.
+    """
     settings = rollouts.sampling.model_dump_json()
-    told = {id(prompt): _PROMPT.dump_json(prompt) for prompt in rollouts.prompts}
+    prompt_json = {id(prompt): _PROMPT.dump_json(prompt) for prompt in rollouts.prompts}
     contents = []
     for prompt, row, picture in zip(rollouts.prompts, _rows(rollouts), _pictures(rollouts)):
         text = json.dumps([settings, *row.values(), picture.shape])
-        contents.append(hashlib.sha256(told[id(prompt)] + text.encode() + picture.tobytes()).digest())
+        contents.append(hashlib.sha256(prompt_json[id(prompt)] + text.encode() + picture.tobytes()).digest())
     size, hashes = rollouts.group_size, []
     for first in range(0, len(rollouts), size):
         group = b"".join(contents[first : first + size])
@@ -168,7 +180,7 @@ def row_hashes(rollouts: Rollouts) -> list[str]:
 
 
 def write_request(rollouts: Rollouts, request_id: str, pictures: PictureForm = "raw") -> bytes:
-    """A request's body. pictures: png is smaller, and slower to write and read."""
+    """Write a request's body. pictures: png is smaller, but slower to write and read."""
     index: dict[int, int] = {}  # by object: a group shares its prompt, which then travels once
     numbers = [index.setdefault(id(prompt), len(index)) for prompt in rollouts.prompts]
     prompts = [rollouts.prompts[numbers.index(number)] for number in range(len(index))]
@@ -187,55 +199,58 @@ def write_request(rollouts: Rollouts, request_id: str, pictures: PictureForm = "
 
 
 def read_request(body: bytes, limits: Limits) -> tuple[str, Rollouts]:
-    """The request's id and its rollouts, on the CPU.
+    """Read a request: its id and its rollouts, on the CPU.
 
-    Raises WireError for what is no request, UserError for one that asks for something that cannot be judged.
+    Raises WireError for what is no request, UserError for a request that cannot be judged.
     """
     _check_size(body, limits)
-    asked = parse(JudgeRequest, body)
-    for name, count in (("rows", len(asked.rows)), ("prompts", len(asked.prompts))):
+    request = parse(JudgeRequest, body)
+    for name, count in (("rows", len(request.rows)), ("prompts", len(request.prompts))):
         if count > limits.rows:
             raise UserError(f"{count} {name} in one request: this server takes {limits.rows}. Send fewer.")
-    if len(asked.rows) % asked.group_size:
-        raise WireError(f"{len(asked.rows)} rows do not divide into groups of {asked.group_size}")
-    if max(row.prompt for row in asked.rows) >= len(asked.prompts):
-        raise WireError(f"a row names a prompt beyond the {len(asked.prompts)} that came")
-    if any(not prompt.text.strip() for prompt in asked.prompts):
+    if len(request.rows) % request.group_size:
+        raise WireError(f"{len(request.rows)} rows do not divide into groups of {request.group_size}")
+    if max(row.prompt for row in request.rows) >= len(request.prompts):
+        raise WireError(f"a row names a prompt beyond the {len(request.prompts)} that came")
+    if any(not prompt.text.strip() for prompt in request.prompts):
         raise UserError("a prompt is empty, so there is nothing to judge a picture by. Leave such prompts out.")
-    if any(len({len(getattr(row, name)) for name in _COLUMNS}) > 1 for row in asked.rows):
+    if any(len({len(getattr(row, name)) for name in _COLUMNS}) > 1 for row in request.rows):
         raise WireError("tokens, segment, is_image and mask of a row differ in length")
-    longest = max(len(row.tokens) for row in asked.rows)
-    if longest * len(asked.rows) > limits.tokens:
+    longest = max(len(row.tokens) for row in request.rows)
+    if longest * len(request.rows) > limits.tokens:
         raise UserError(
-            f"{len(asked.rows)} rows of up to {longest} tokens: this server takes {limits.tokens} in one request, padded. "
+            f"{len(request.rows)} rows of up to {longest} tokens: with padding, this server takes {limits.tokens} in one request. "
             "Send fewer rows, or raise limits.tokens there."
         )
-    pictures = _read_pictures([row.picture for row in asked.rows], limits)
+    pictures = _read_pictures([row.picture for row in request.rows], limits)
     if len({picture.shape for picture in pictures}) > 1:
         raise WireError("pictures of several sizes in one request")
     columns = {
-        name: [torch.tensor(getattr(row, name), dtype=dtype) for row in asked.rows] for name, dtype in _COLUMNS.items()
+        name: [torch.tensor(getattr(row, name), dtype=dtype) for row in request.rows] for name, dtype in _COLUMNS.items()
     }  # fmt: skip
     padded: dict[str, Any] = {
         name: pad_sequence(rows, True, -1 if name == "segment" else 0) for name, rows in columns.items()
     }
-    count = len(asked.rows)
+    count = len(request.rows)
     nothing = torch.zeros(count, 0)
     try:
         rollouts = Rollouts(
-            prompts=tuple(asked.prompts[row.prompt] for row in asked.rows), prompt_ids=nothing.long(),
+            prompts=tuple(request.prompts[row.prompt] for row in request.rows), prompt_ids=nothing.long(),
             prompt_mask=nothing.bool(), **padded, log_probs=torch.full(padded["tokens"].shape, math.nan),
-            seeds=torch.full((count,), -1), sampling=asked.sampling, group_size=asked.group_size,
-            pictures=torch.from_numpy(np.stack(pictures)), segments=_segments(asked.rows),
-            thoughts=tuple(row.thought for row in asked.rows),
+            seeds=torch.full((count,), -1), sampling=request.sampling, group_size=request.group_size,
+            pictures=torch.from_numpy(np.stack(pictures)), segments=_segments(request.rows),
+            thoughts=tuple(row.thought for row in request.rows),
         )  # fmt: skip
     except ValueError as error:
         raise WireError(str(error)) from error
-    return asked.id, rollouts
+    return request.id, rollouts
 
 
 def _segments(rows: list[WireRow]) -> tuple[tuple[Segment, ...], ...]:
-    """() where no row says what its segments are. Raises ValueError where some do and some do not."""
+    """Return the rows' segments; () where no row says what its segments are.
+
+    Raises ValueError where some rows do and some do not.
+    """
     if all(row.segments is None for row in rows):
         return ()
     if any(row.segments is None for row in rows):
@@ -244,7 +259,7 @@ def _segments(rows: list[WireRow]) -> tuple[tuple[Segment, ...], ...]:
 
 
 def read_reply(body: bytes, request_id: str, hashes: list[str], revision: str) -> list[Verdict]:
-    """The verdicts on the rows of these hashes.
+    """Read the verdicts on the rows of these hashes.
 
     Raises WireError for a reply that is damaged, to another request, on other rows, or of another revision.
     """
@@ -252,7 +267,7 @@ def read_reply(body: bytes, request_id: str, hashes: list[str], revision: str) -
     if reply.id != request_id:
         raise WireError("the reply is to another request")
     if reply.revision != revision:
-        raise WireError(f"the judge is of revision {reply.revision} now, and was of {revision}")
+        raise WireError(f"the judge now has revision {reply.revision}, and had {revision} at the start")
     if len(reply.rows) != len(hashes):
         raise WireError(f"the reply has {len(reply.rows)} verdicts for {len(hashes)} rows")
     if [verdict.hash for verdict in reply.rows] != hashes:
@@ -261,19 +276,19 @@ def read_reply(body: bytes, request_id: str, hashes: list[str], revision: str) -
 
 
 def parse(message: type[_Message], body: bytes) -> _Message:
-    """Raises WireError, of one line and without the content."""
+    """Parse a message. Raises WireError, in one line and without the content."""
     try:
         return message.model_validate_json(body)
     except ValidationError as error:
-        if (count := error.error_count()) > _MOST_ERRORS:  # to describe each takes longer than to find them
+        if (count := error.error_count()) > _MAX_ERRORS:  # describing so many errors would take long
             raise WireError(f"no {message.__name__}: {count} values are wrong") from None
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(str(key) for key in first["loc"])
         raise WireError(f"no {message.__name__}: {where + ': ' if where else ''}{first['msg']}") from error
 
 
 def _pictures(rollouts: Rollouts) -> np.ndarray:
-    """(B, H, W, 3) uint8, on the CPU."""
+    """Return the pictures as (B, H, W, 3) uint8 on the CPU."""
     pictures = pictures_of(rollouts)
     if pictures.dtype != torch.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
         raise ValueError(f"pictures of {pictures.dtype} {tuple(pictures.shape)}: expected uint8 (B, H, W, 3).")
@@ -281,7 +296,7 @@ def _pictures(rollouts: Rollouts) -> np.ndarray:
 
 
 def _rows(rollouts: Rollouts) -> list[dict[str, Any]]:
-    """Each row's thought and tokens, without the padding on their right."""
+    """List each row's thought and tokens, without the padding on their right."""
     lengths = (rollouts.segment >= 0).sum(1).tolist()
     columns: dict[str, list] = {name: getattr(rollouts, name).tolist() for name in _COLUMNS}
     rows = [
@@ -300,53 +315,62 @@ def _write_picture(picture: np.ndarray, form: PictureForm) -> dict[str, Any]:
 
 
 def _check_size(body: bytes, limits: Limits) -> None:
-    """Raise UserError for a body of more values than its rows and tokens can have, before each becomes an object."""
-    most = {
+    """Raise UserError for a body with more values than its rows and tokens can have.
+
+    Counting marks is cheap; parsing would first make an object of every value.
+    """
+    max_counts = {
         b",": len(_COLUMNS) * limits.tokens + _OTHER_VALUES,
         b"{": _OBJECTS * (limits.rows + 1),
         b":": _NAMES * (limits.rows + 1),
     }
-    if any(body.count(mark) > count for mark, count in most.items()):
+    if any(body.count(mark) > count for mark, count in max_counts.items()):
         raise UserError(
-            f"a request of more values than {limits.rows} rows and {limits.tokens} tokens have. Send fewer rows, or raise "
-            "limits.rows and limits.tokens there."
+            f"the request has more values than {limits.rows} rows and {limits.tokens} tokens can have. Send fewer rows, or "
+            "raise limits.rows and limits.tokens there."
         )
 
 
-def _read_pictures(sent: Sequence[WirePicture], limits: Limits) -> list[np.ndarray]:
-    """(H, W, 3) uint8 each. The sizes of all are checked before anything is unpacked."""
+def _read_pictures(pictures: Sequence[WirePicture], limits: Limits) -> list[np.ndarray]:
+    """Unpack pictures to (H, W, 3) uint8 each.
+
+    The sizes of all are checked before any is unpacked: a small file may claim a huge picture.
+    """
     try:
-        opened = [_opened(picture) for picture in sent]
+        headers = [_open_picture(picture) for picture in pictures]
         pixels = 0
-        for width, height, _ in opened:
+        for width, height, _ in headers:
             if max(height, width) > limits.side:
                 raise UserError(
                     f"a picture of {width}×{height}: this server takes {limits.side} pixels a side. Make it smaller."
                 )
-            pixels += max(0, height) * max(0, width)  # a negative one shall not make room for others
+            pixels += max(0, height) * max(0, width)  # a negative size must not make room for other pictures
         if pixels > limits.pixels:
             raise UserError(
                 f"pictures of {pixels} pixels in one request: this server takes {limits.pixels}. Send fewer."
             )
-        return [read() for _, _, read in opened]
+        return [unpack() for _, _, unpack in headers]
     except ValueError as error:
         raise WireError(f"a picture cannot be read ({' '.join(str(error).split())[:120]})") from error
 
 
-def _opened(sent: WirePicture) -> tuple[int, int, Callable[[], np.ndarray]]:
-    """Width and height as they are told, and what unpacks the pixels. Raises ValueError, as the latter does."""
-    if sent.png is None:
-        height, width, _ = sent.shape or (0, 0, 0)
-        return width, height, partial(_raw, sent)
-    png = binascii.a2b_base64(sent.png, strict_mode=True)
+def _open_picture(picture: WirePicture) -> tuple[int, int, Callable[[], np.ndarray]]:
+    """Return the claimed width and height, and a function that unpacks the pixels.
+
+    Both raise ValueError.
+    """
+    if picture.png is None:
+        height, width, _ = picture.shape or (0, 0, 0)
+        return width, height, partial(_read_raw, picture)
+    png = binascii.a2b_base64(picture.png, strict_mode=True)
     if not png.startswith(_PNG):
         raise ValueError("it is no PNG")
     return *picture_size(png), partial(read_picture, png)
 
 
-def _raw(sent: WirePicture) -> np.ndarray:
-    content = binascii.a2b_base64(sent.raw or "", strict_mode=True)
-    height, width, channels = sent.shape or (0, 0, 0)
+def _read_raw(picture: WirePicture) -> np.ndarray:
+    content = binascii.a2b_base64(picture.raw or "", strict_mode=True)
+    height, width, channels = picture.shape or (0, 0, 0)
     if channels != 3 or min(height, width) < 1 or len(content) != height * width * channels:
-        raise ValueError(f"one of shape {sent.shape} has {len(content)} bytes")
+        raise ValueError(f"one of shape {picture.shape} has {len(content)} bytes")
     return np.frombuffer(content, np.uint8).reshape(height, width, channels)
