@@ -97,7 +97,7 @@ def test_every_reward_judge_and_benchmark_is_told_without_being_imported(kind: s
 
 def test_the_settings_of_a_reward_are_its_constructors():
     assert "  strict_weight = 0.5\n    A number." in explain("reward.lab-detector")
-    assert "A judge of the kind Questioner." in explain("reward.lab-judge")
+    assert "  questioner = policy\n    A judge of the kind Questioner." in explain("reward.lab-judge")
     assert "One of official, fixed" in explain("benchmark.dpg")
     names = {row["name"] for row in as_rows("judge.openai-words")}
     assert {"model", "base_url", "timeout_s"} <= names  # those that it passes on to its base too

@@ -6,7 +6,7 @@ The source is parsed and not imported: what a shipped class takes is said withou
 import ast
 import inspect
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -77,12 +77,28 @@ def maker(kind: str, name: str) -> Maker:
         return Maker(name, inspect.getdoc(made) or "", tuple(_imported_parameter(each) for each in parameters))
     module, _, attribute = path.partition(":")
     node, file = _definition(module, attribute)
+    setting, judge, _ = _usual_judges().get(name if kind == "reward" else "", ("", "", ""))
+    made = _read(path, node, file)
+    parameters = [replace(each, default=judge) if each.name == setting else each for each in made.parameters]
+    return replace(made, parameters=tuple(parameters))
+
+
+def _read(path: str, node: ast.ClassDef | ast.FunctionDef, file: Path) -> Maker:
+    """Read what a class or function takes."""
     if isinstance(node, ast.FunctionDef):
         return Maker(path, ast.get_docstring(node) or "", tuple(_parameters(node, file)))
     constructor = _constructor(node, file)
     docs = [ast.get_docstring(node), constructor and ast.get_docstring(constructor[0])]
     about = "\n\n".join(text for text in docs if text) or ast.get_docstring(_tree(file)) or ""
     return Maker(path, about, tuple(_fields(node, file) if constructor is None else _taken(node, *constructor)))
+
+
+@cache
+def _usual_judges() -> dict[str, tuple[str, str, str]]:
+    """Read which judge a reward gets whose configuration names none: reward → (setting, judge, …)."""
+    constant = _assigned("USUAL_JUDGE", PACKAGE / "rewards" / "opening.py")
+    assert constant is not None, "rewards/opening.py has no USUAL_JUDGE"
+    return ast.literal_eval(constant[0])
 
 
 @cache
