@@ -95,7 +95,10 @@ def _read(path: str, node: ast.ClassDef | ast.FunctionDef, file: Path) -> Maker:
 
 @cache
 def _usual_judges() -> dict[str, tuple[str, str, str]]:
-    """Read which judge a reward gets whose configuration names none: reward → (setting, judge, …)."""
+    """Read which judge a reward gets if its configuration names none.
+
+    Reward → (its setting for the judge, the judge's name, the judge's setting for a checkpoint).
+    """
     constant = _assigned("USUAL_JUDGE", PACKAGE / "rewards" / "opening.py")
     assert constant is not None, "rewards/opening.py has no USUAL_JUDGE"
     return ast.literal_eval(constant[0])
