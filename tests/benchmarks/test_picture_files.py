@@ -93,14 +93,14 @@ def test_a_file_of_dpg_is_one_picture_where_one_is_asked_for_and_else_a_grid(tmp
     assert "read as one picture" in whole.notes[0] and "layout=grid" in whole.notes[0]
     grids = DpgBench().official_pictures(folder, ITEMS, 4)
     assert len(grids.files) == 12 and grids.files[0, 3] == PictureFile(folder / "item0.png", (1, 1))
-    assert "read as a 2×2 grid" in grids.notes[0] and "--samples 1" in grids.notes[0]
+    assert "read as a 2×2 grid" in grids.notes[0] and "samples=1" in grids.notes[0]
     assert {path.name: why for path, why in grids.left_out.items()} == {
         "item1.png": "a second file of one picture, beside item1.jpg", "item9.png": "of an item that is not in the table",
         "item2.heic": "not named as expected, ITEM_ID.png",
     }  # fmt: skip
     assert DpgBench(layout="grid").official_pictures(folder, ITEMS, 1).files[0, 0].cell == (0, 0)
     assert set(DpgBench(layout="single").official_pictures(folder, ITEMS, 4).files) == {(0, 0), (1, 0), (2, 0)}
-    with pytest.raises(UserError, match="layout='wide': choose auto, grid, single"):
+    with pytest.raises(UserError, match="layout='wide' is unknown: choose auto, grid, single"):
         DpgBench(layout="wide")  # type: ignore
 
 

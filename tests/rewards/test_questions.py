@@ -76,5 +76,5 @@ def test_a_dependency_on_itself_or_on_nothing_is_named(parents):
 
 
 def test_an_unknown_way_to_combine_is_refused():
-    with pytest.raises(UserError, match="combine='sum': choose mean or product"):
+    with pytest.raises(UserError, match="combine='sum' is unknown: choose mean or product"):
         load_reward("questions", questioner=Questions({}), combine="sum")

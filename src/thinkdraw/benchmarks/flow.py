@@ -67,7 +67,9 @@ def report_on(benchmark: Benchmark, rows: Sequence[Row], notes: Sequence[str] = 
     """
     if all(row["verdict"] is None for row in rows):
         reasons = sorted({row.get("problem") or row.get("reason") or "no verdict" for row in rows})[:3]
-        raise UserError(f"{benchmark.name}: none of {len(rows)} pictures has a verdict ({'; '.join(reasons)}).")
+        raise UserError(
+            f"{benchmark.name}: none of {len(rows)} pictures has a verdict ({'; '.join(reasons)}). Mend that and run again."
+        )
     report = benchmark.aggregate(rows)
     notes = [*report.notes, *notes]
     failed = [(row, why) for row in rows if (why := _failure(row))]

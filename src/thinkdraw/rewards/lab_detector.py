@@ -56,7 +56,8 @@ def judge(picture: np.ndarray | Tensor, prompt: Prompt, contents: DetectorOutput
         return _by_clauses(prompt, contents)
     if not prompt.questions:
         raise UserError(
-            f"prompt {prompt.text[:60]!r} has neither clauses nor questions, so the lab detector cannot judge it."
+            f"prompt {prompt.text[:60]!r} has neither clauses nor questions, so the lab detector cannot judge it. "
+            "Use prompts of the lab, or another reward."
         )
     return _by_questions(prompt, contents)
 
@@ -123,7 +124,10 @@ def _colors(name: str, detections: Sequence[Detection]) -> list[str]:
 def _fact(prompt: Prompt, fact: dict[str, Any] | None) -> dict[str, Any]:
     """Return the fact of a prompt's question. Raises UserError if it has none."""
     if fact is None:
-        raise UserError(f"a question of prompt {prompt.text[:60]!r} has no fact, so the lab detector cannot judge it.")
+        raise UserError(
+            f"a question of prompt {prompt.text[:60]!r} has no fact, so the lab detector cannot judge it. "
+            "Use prompts of the lab, or another reward."
+        )
     return fact
 
 
@@ -154,7 +158,7 @@ class LabDetectorReward(BaseReward):
 
     def __init__(self, strict_weight: float = 0.5):
         if not 0 <= strict_weight <= 1:
-            raise UserError(f"lab-detector: strict_weight={strict_weight} must lie in 0..1.")
+            raise UserError(f"lab-detector: strict_weight={strict_weight} must lie in 0..1. Correct it.")
         self.strict_weight = strict_weight
         self.detector = LabDetector()
 

@@ -3,7 +3,6 @@
 A reward's setting names a judge if the parameter's type, in the reward's signature, is a judge's protocol: `Scorer`,
 `Questioner`, `Detector`, `Writer` or one that the reward defines. The setting's value is a judge's name, or a mapping
 of its name and settings: `{questioner: {name: vlm, path: …}}`.
-Throughout this file, `own` is the policy that a run trains, which the judge `self` refers to.
 """
 
 import inspect
@@ -46,10 +45,10 @@ class RewardSettings(StrictModel):
         return {"name": value} if isinstance(value, str) else value
 
 
-def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Reward:
+def open_reward(name: str, run_policy: Policy | None = None, /, **settings: Any) -> Reward:
     """Open the judges and rewards that the settings name, then make the reward.
 
-    own: the policy that a run trains, for judge `self`.
+    run_policy: the policy that a run trains, for judge `self`.
     Raises UserError for what cannot be found or opened, and for a judge of another kind than the reward asks.
     """
     if name in USUAL_JUDGE:
@@ -60,21 +59,21 @@ def open_reward(name: str, own: Policy | None = None, /, **settings: Any) -> Rew
     for setting, kind in _named_settings(find("reward", REWARDS, name)).items():
         value = settings.get(setting)
         if kind is Reward and isinstance(value, Mapping):
-            settings[setting] = {part: _open_part(part, spec, own) for part, spec in value.items()}
+            settings[setting] = {part: _open_part(part, spec, run_policy) for part, spec in value.items()}
         elif kind is not Reward and isinstance(value, str | Mapping):
-            settings[setting] = _open_judge_of_kind(kind, value, own, f"reward {name!r}: {setting}")
+            settings[setting] = _open_judge_of_kind(kind, value, run_policy, f"reward {name!r}: {setting}")
     return load_reward(name, **settings)
 
 
-def open_judge(name: str, own: Policy | None = None, /, **settings: Any) -> Any:
+def open_judge(name: str, run_policy: Policy | None = None, /, **settings: Any) -> Any:
     """Make a judge; for the judges `policy` and `self`, open the policy first.
 
     Their setting `policy` may be `lab`, a checkpoint or a run folder, which is opened frozen on the setting `device`.
-    Without it, judge `policy` is the lab's, and judge `self` is `own`, or a copy of it as it is now.
+    Without it, judge `policy` is the lab's, and judge `self` is `run_policy`, or a copy of it as it is now.
     Prints on standard error where a judge computes in this process, and in which precision. Raises UserError.
     """
     if name in ("policy", "self"):
-        policy = settings.get("policy", "lab" if name == "policy" else own)
+        policy = settings.get("policy", "lab" if name == "policy" else run_policy)
         if policy is None:
             raise UserError(
                 "judge 'self' is the policy that a run trains, and no policy is trained here. Name a checkpoint: "
@@ -122,19 +121,19 @@ def _named_settings(maker: Any) -> dict[str, Any]:
     return kinds
 
 
-def _open_judge_of_kind(kind: Any, spec: str | Mapping[str, Any], own: Policy | None, where: str) -> Any:
+def _open_judge_of_kind(kind: Any, spec: str | Mapping[str, Any], run_policy: Policy | None, where: str) -> Any:
     """Open the judge that a setting names, and check that it is of the right kind.
 
     kind: the protocol that it must follow. where: the setting, for errors.
     """
     name, settings = _name_and_settings(spec, f"{where} has no name of a judge")
-    judge = open_judge(name, own, **settings)
+    judge = open_judge(name, run_policy, **settings)
     if not isinstance(judge, kind):
         raise UserError(f"{where}={name}: this judge is no {kind.__name__}, which the reward needs. Name one that is.")
     return judge
 
 
-def _open_part(part: str, spec: Any, own: Policy | None) -> Reward:
+def _open_part(part: str, spec: Any, run_policy: Policy | None) -> Reward:
     """Open one of the rewards of `combined`, which calls it `part`.
 
     spec: its name; its settings, with the name among them unless that is `part`; or the reward itself.
@@ -143,7 +142,7 @@ def _open_part(part: str, spec: Any, own: Policy | None) -> Reward:
         return spec
     settings = spec if isinstance(spec, str) else {"name": part, **spec}
     name, settings = _name_and_settings(settings, f"reward {part!r} has no name of a reward")
-    return open_reward(name, own, **settings)
+    return open_reward(name, run_policy, **settings)
 
 
 def _name_and_settings(spec: str | Mapping[str, Any], complaint: str) -> tuple[str, dict[str, Any]]:

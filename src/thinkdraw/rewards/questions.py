@@ -54,7 +54,7 @@ class QuestionsReward(BaseReward):
 
     def __init__(self, questioner: Questioner, combine: Literal["mean", "product"] = "mean", yes_at: float = 0.5):
         if combine not in ("mean", "product"):
-            raise UserError(f"questions: combine={combine!r}: choose mean or product.")
+            raise UserError(f"questions: combine={combine!r} is unknown: choose mean or product.")
         self.questioner = check_judge(Questioner, questioner)
         self.combine, self.yes_at = combine, yes_at
 

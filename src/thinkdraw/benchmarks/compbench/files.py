@@ -207,7 +207,7 @@ def _refuse_other_files(samples: Path, names: set[str]) -> None:
     others = sorted({path.name for path in samples.iterdir()} - names) if samples.is_dir() else []
     if others:
         raise UserError(
-            f"{samples} already holds {len(others)} other files, {others[0]!r} first. Choose an empty folder."
+            f"{samples} already holds {len(others)} other files, such as {others[0]!r}. Choose an empty folder."
         )
 
 

@@ -70,9 +70,9 @@ class DpgBench:
         batch: int = 16,
     ):
         if mode not in ("official", "fixed"):
-            raise UserError(f"dpg: mode={mode!r}: choose official or fixed.")
+            raise UserError(f"dpg: mode={mode!r} is unknown: choose official or fixed.")
         if layout not in get_args(FileLayout):
-            raise UserError(f"dpg: layout={layout!r}: choose {', '.join(get_args(FileLayout))}.")
+            raise UserError(f"dpg: layout={layout!r} is unknown: choose {', '.join(get_args(FileLayout))}.")
         self.questioner, self.layout, self.batch = questioner, layout, batch
         self.mode: Mode = mode
 

@@ -211,7 +211,7 @@ def _prompt(row: JsonMapping, index: int, where: str) -> Prompt:
     """
     pairs, skills = row.get("vqa_list"), row.get("skills")
     if not isinstance(pairs, list) or not isinstance(skills, list) or len(pairs) != len(skills) or not pairs:
-        raise UserError(f"{where}: vqa_list and skills are not lists of one length. Correct that line.")
+        raise UserError(f"{where}: vqa_list and skills are not lists of the same length. Correct that line.")
     if not all(isinstance(pair, list) and len(pair) == 2 for pair in pairs):
         raise UserError(f"{where}: vqa_list does not hold pairs of question and answer. Correct that line.")
     questions = tuple(

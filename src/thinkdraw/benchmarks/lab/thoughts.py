@@ -83,7 +83,10 @@ def swap_study(
     chunk's next prompt. Raises ValueError for `off` and for fewer than two prompts.
     """
     if sampling.thought == "off" or len(prompts) < 2:
-        raise ValueError(f"thought={sampling.thought}, {len(prompts)} prompts: a swap needs thoughts and two prompts.")
+        raise ValueError(
+            f"thought={sampling.thought} and {len(prompts)} prompts: a swap needs thoughts and at least two prompts. "
+            "Choose thought=inline or rewrite, and give more prompts."
+        )
     correct: dict[str, list[PromptVerdicts]] = {name: [] for name in CONDITIONS}
     facts: dict[str, list[float]] = {name: [] for name in CONDITIONS}
     held: dict[str, tuple[list[str], list[DetectorOutput]]] = {name: ([], []) for name in ("own", "other")}

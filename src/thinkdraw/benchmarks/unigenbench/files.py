@@ -132,6 +132,6 @@ def _points(text: str, where: str) -> list[tuple[str, str]]:
         or not kinds
     ):
         raise UserError(
-            f"{where}: Testpoints and Testpoint Description are not lists of one length. Correct that line."
+            f"{where}: Testpoints and Testpoint Description are not lists of the same length. Correct that line."
         )
     return [(str(kind), str(text)) for kind, text in zip(kinds, descriptions)]

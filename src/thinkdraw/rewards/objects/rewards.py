@@ -164,7 +164,7 @@ class RelationReward(_DetectorReward):
     def __init__(self, detector: Detector, threshold: float = THRESHOLD, rule: Rule = "t2i-compbench"):
         super().__init__(detector, threshold)
         if rule not in ("t2i-compbench", "geneval"):
-            raise UserError(f"relation: rule={rule!r}: choose t2i-compbench or geneval.")
+            raise UserError(f"relation: rule={rule!r} is unknown: choose t2i-compbench or geneval.")
         self.rule: Rule = rule
 
     def _things(self, prompt: Prompt) -> list[str]:
