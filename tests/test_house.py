@@ -35,7 +35,7 @@ FLOORS = [
     {"training"},
     {"recipes"},
     {"studies", "planning", "make_lab"},
-    {"cli", "report", "api", "settings", "__main__"},
+    {"cli", "report", "publishing", "api", "settings", "__main__"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 # torchvision breaks transformers when its build and torch's differ; the others bring it along.

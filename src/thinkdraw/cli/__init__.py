@@ -15,6 +15,7 @@ from thinkdraw.cli.evaluate.thoughts import thoughts
 from thinkdraw.cli.evaluate.verb import evaluate
 from thinkdraw.cli.evidence import evidence
 from thinkdraw.cli.explain import explain
+from thinkdraw.cli.export import export
 from thinkdraw.cli.generate import generate
 from thinkdraw.cli.grammar.verb_group import Verb, VerbGroup
 from thinkdraw.cli.listing import list_
@@ -45,7 +46,7 @@ VERBS = {
     "Start": {"quickstart": quickstart, "generate": generate, "list": list_, "explain": explain, "check": check},
     "Train": {"train": train, "sweep": sweep, "plan": plan, "evidence": evidence},
     "Sample and judge": {"sample": sample, "score": score, "store": store_app, "serve": serve},
-    "Evaluate": {"eval": evaluate, "compare": compare, "thoughts": thoughts, "report": report},
+    "Evaluate": {"eval": evaluate, "compare": compare, "thoughts": thoughts, "report": report, "export": export},
     "Data": {"prompts": prompts_app, "corpus": corpus_app},
 }
 for panel, verbs in VERBS.items():

@@ -27,6 +27,8 @@ POLICIES = {
 SHAPES = {name: "thinkdraw.policies.janus.shape:JanusShape" for name in POLICIES}
 BUILDERS = {"janus": "thinkdraw.policies.janus.building:JanusBuilder"}
 
+# Further layouts that a policy can be written in, see `publishing`; each takes a policy and a folder.
+LAYOUTS = {"deepseek": "thinkdraw.policies.janus.loading:write_deepseek"}
 ADAPTER_FOLDER = "adapter"  # of a checkpoint of a LoRA run: the adapters alone, as peft writes them
 
 

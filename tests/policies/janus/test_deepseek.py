@@ -31,8 +31,7 @@ def hf(tmp_path_factory) -> Path:
 def deepseek(hf: Path) -> Path:
     """The same weights in DeepSeek's layout."""
     folder = hf.parent / "deepseek"
-    policy = opened(hf)
-    loading.write_deepseek(policy.model, policy.processor, folder)
+    loading.write_deepseek(opened(hf), folder)
     return folder
 
 

@@ -87,9 +87,17 @@ def read_processor(path: str, num_image_tokens: int) -> Any:
     )
 
 
-def write_deepseek(model: JanusForConditionalGeneration, processor: Any, directory: Path) -> None:
-    """Write a directory in DeepSeek's layout; adapters are merged into the weights."""
-    writing.write_checkpoint(model, merged_weights(model), processor, directory)
+def write_deepseek(policy: Any, directory: Path) -> None:
+    """Write a Janus in DeepSeek's layout, with adapters merged.
+
+    Raises UserError for a policy of another family.
+    """
+    model = getattr(policy, "model", None)
+    if not isinstance(model, JanusForConditionalGeneration):
+        raise UserError(
+            f"to=deepseek: {type(policy).__name__} is no Janus, and the layout is Janus's alone. Use to=hf."
+        )
+    writing.write_checkpoint(model, merged_weights(model), policy.processor, directory)
 
 
 def write_checkpoint(model: JanusForConditionalGeneration, processor: Any, directory: Path) -> None:

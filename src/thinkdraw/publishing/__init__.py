@@ -1,0 +1,1 @@
+"""How a run's model leaves: in which layout, with which card, and to which hub."""
