@@ -186,3 +186,11 @@ def test_the_version_and_the_listing_for_a_program():
     assert CliRunner().invoke(app, ["--version"]).output.startswith("thinkdraw 0.")
     rows = json.loads(CliRunner().invoke(app, ["list", "configs", "--json"]).output)
     assert set(rows[0]) == {"name", "what", "cost"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"), [("sample", "rewards=[lab-detector]"), ("compare", "axes=[pictures_sampled,seconds]")]
+)
+def test_a_list_in_an_example_is_shown_with_its_brackets(verb: str, says: str):
+    # rich takes [name] for markup, and would leave it out
+    assert says in CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output

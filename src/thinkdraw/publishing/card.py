@@ -1,4 +1,4 @@
-"""The model card: what was trained on what, how it draws, what it scores, and what it cost."""
+"""The model card: what was trained, how it draws, what it scores and cost."""
 
 import json
 from collections.abc import Sequence

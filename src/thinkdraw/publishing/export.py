@@ -1,4 +1,4 @@
-"""Writes a run's model for others: weights in the layout they use, and a model card."""
+"""Writes a run's model for others, in the layout they use, with a model card."""
 
 import shutil
 from pathlib import Path

@@ -15,7 +15,14 @@ _UsageError: Any = typer.BadParameter.__mro__[1]
 
 
 class Verb(TyperCommand):
-    """A verb, whose usage line shows its words as they are written."""
+    """A verb, whose usage line and help show its words as they are written."""
+
+    def get_help(self, ctx: typer.Context) -> str:
+        """Print the help page; to rich, `rewards=[clip]` would be markup, and be shown as `rewards=`."""
+        for shown in (self, *self.params):
+            if text := getattr(shown, "help", None):
+                vars(shown)["help"] = text.replace(r"\[", "[").replace("[", r"\[")
+        return super().get_help(ctx)
 
     def collect_usage_pieces(self, ctx: typer.Context) -> list[str]:
         """Return what stands behind the verb's name in its usage line."""
