@@ -137,7 +137,7 @@ class InOrder:
 def test_caption_accuracy_counts_strictly_higher_scores_by_kind_of_fact():
     judge = InOrder(0.5, 0.4, 0.5)  # the true caption beats the changed one; a tie with the other's is no win
     measured = clip.caption_accuracy(judge, 60)
-    assert measured.fact_total() == (60, 60) and measured.other == (0, 60)
+    assert measured.fact_total() == (60, 60) and measured.other_scene == (0, 60)
     numbers = measured.numbers()
     assert (numbers["fact_accuracy"], numbers["other_accuracy"]) == (1, 0)
     assert sum(numbers[f"fact_{kind}_comparisons"] for kind in measured.fact) == 60
@@ -147,5 +147,5 @@ def test_caption_accuracy_counts_strictly_higher_scores_by_kind_of_fact():
 
 def test_caption_accuracy_counts_missing_verdicts_apart():
     measured = clip.caption_accuracy(InOrder(math.nan, 0.4, 0.5), 30)
-    assert measured.num_no_verdict == 30 and measured.fact_total() == (0, 0) and measured.other == (0, 0)
+    assert measured.num_no_verdict == 30 and measured.fact_total() == (0, 0) and measured.other_scene == (0, 0)
     assert "fact_accuracy" not in measured.numbers()

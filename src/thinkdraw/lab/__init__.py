@@ -1,13 +1,16 @@
-"""The small world that needs no download: scenes, prompts, rationales, an exact detector, and a shipped checkpoint."""
+"""The small world that needs no download, with a checkpoint that is shipped.
+
+It has scenes, prompts, rationales and an exact detector.
+"""
 
 from pathlib import Path
 
 
 def checkpoint_path() -> Path:
-    """The lab's Janus checkpoint inside the package."""
+    """Return the folder of the lab's Janus checkpoint inside the package."""
     return Path(__file__).parent / "assets" / "janus"
 
 
 def clip_path() -> Path:
-    """The lab's CLIP inside the package."""
+    """Return the folder of the lab's CLIP inside the package."""
     return Path(__file__).parent / "assets" / "clip"

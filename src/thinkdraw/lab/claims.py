@@ -1,6 +1,6 @@
-"""What a thought in the lab's words claims about its picture, and whether the detector finds it true.
+"""What a thought in the lab's words claims, and whether the detector confirms it.
 
-A claim is a thing ("a small striped red ring"), the place it is said to stand at ("top left"), or the background.
+A claim is an object ("a small striped red ring"), the place where the thought puts it ("top left"), or the background.
 """
 
 import re
@@ -30,7 +30,11 @@ _GROUND = re.compile(rf"\b{_NAMES} background|(?:background is|behind it all) {_
 
 @dataclass(frozen=True)
 class Claim:
-    """kind: one of `CLAIM_KINDS`. thing: attributes (shape; size, texture, color if said). name: a place or background."""
+    """One claim of a thought.
+
+    kind: one of `CLAIM_KINDS`. thing: attributes of the object (shape; size, texture and color where stated). name: of the place or
+    background.
+    """
 
     kind: str
     thing: dict[str, str]
@@ -38,31 +42,34 @@ class Claim:
 
 
 def claims(thought: str) -> Iterator[Claim]:
-    """What a thought says in the lab's own words; a texture that is not said is not claimed."""
+    """Yield the claims of a thought; a texture that is not stated is not claimed."""
     for clause in re.split(r"[;.]", thought.lower()):
         if ground := _GROUND.search(clause):
             yield Claim("background", {}, ground[1] or ground[2])
-        if found := _THING.search(clause):
+        if match := _THING.search(clause):
             names = ("size", "texture", "color", "shape")
-            thing = {name: value for name, value in zip(names, found.groups()) if value}
+            thing = {name: value for name, value in zip(names, match.groups()) if value}
             yield Claim("thing", thing)
             if place := _PLACE.search(clause):
                 yield Claim("place", thing, "center" if place[0] == "middle center" else place[0])
 
 
-def claim_holds(claim: Claim, found: DetectorOutput) -> bool:
-    """Whether a claim is true of what the detector sees; a place, if a thing with all that was said stands there."""
+def claim_holds(claim: Claim, detected: DetectorOutput) -> bool:
+    """Tell whether a claim is true of what the detector sees.
+
+    A place is true if an object with all the stated attributes is there.
+    """
     if claim.kind == "background":
-        return found.background == claim.name
-    fitting = [
-        d for d in found.detections
+        return detected.background == claim.name
+    matches = [
+        d for d in detected.detections
         if d.score > THRESHOLD and all({"shape": d.label, **d.attributes}[k] == v for k, v in claim.thing.items())
     ]  # fmt: skip
-    return any(claim.kind == "thing" or place_of(d) == claim.name for d in fitting)
+    return any(claim.kind == "thing" or place_of(d) == claim.name for d in matches)
 
 
 def place_of(detection: Detection) -> str:
-    """The name of the lattice place nearest to a detection."""
+    """Name the lattice place nearest to a detection."""
     x1, y1, x2, y2 = detection.box
     row, col = (round(((low + high) / 2 - CELL / 2) / STEP) for low, high in ((y1, y2), (x1, x2)))
     return place_name(min(max(row, 0), LATTICE - 1), min(max(col, 0), LATTICE - 1))

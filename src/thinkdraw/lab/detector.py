@@ -1,6 +1,6 @@
-"""An exact detector for the lab world: connected components, silhouette overlap, nearest palette colour.
+"""An exact detector of lab objects, by components, silhouette overlap and colour.
 
-It reads pixels only. A detection's score rises from 0 at an overlap (IoU with the best silhouette) of 0.55 to 1 at 0.85, so that
+It reads pixels only. A detection's score rises from 0 at an overlap (IoU with the best silhouette) of 0.55 to 1 at 0.85. So
 GenEval's thresholds (0.3, and 0.9 for counting) mean overlaps of 0.64 and 0.82.
 """
 
@@ -25,7 +25,10 @@ _KINDS = [(shape, size) for size in SIZES for shape in SHAPES]
 
 
 def _templates() -> tuple[np.ndarray, np.ndarray, list[tuple[int, int]]]:
-    """((K, W, W) silhouettes with their box at the window's centre, (K,) pixel counts, (K,) shifts from cell to window)."""
+    """Return silhouettes, their areas, and their shifts from cell to window.
+
+    Silhouettes: (K, W, W), the box at the window's centre. Areas: (K,) pixels. Shifts: (K,) pairs.
+    """
     stack, shifts = [], []
     for shape, size in _KINDS:
         mask = silhouette(shape, size)
@@ -53,12 +56,15 @@ class DetectorOutput:
 
 
 def squared_distances(pixels: np.ndarray, colors: np.ndarray) -> np.ndarray:
-    """(P, C) float32 between pixels (P, 3) and colours (C, 3) of whole numbers: exact, for all sums are below 2²⁴."""
+    """Compute (P, C) float32 distances between pixels (P, 3) and colours (C, 3).
+
+    For whole numbers they are exact, because all sums are below 2²⁴.
+    """
     return (pixels**2) @ np.ones((3, 1), np.float32) - 2 * (pixels @ colors.T) + (colors**2).sum(1)
 
 
 def background_of(picture: np.ndarray) -> str:
-    """The background colour that most pixels are close to."""
+    """Return the background colour that most pixels are close to."""
     flat = picture.reshape(-1, 3).astype(np.float32)
     distance = squared_distances(flat, _BACKGROUNDS)
     close = distance.min(1) < 40**2
@@ -67,11 +73,14 @@ def background_of(picture: np.ndarray) -> str:
 
 
 def detect_objects(picture: np.ndarray) -> DetectorOutput:
-    """Background and objects of one picture, (H, W, 3) uint8; objects by falling score."""
+    """Find the background and the objects of one picture, (H, W, 3) uint8.
+
+    Objects come by falling score.
+    """
     background = background_of(picture)
-    behind = [_BACKGROUNDS[_BACKGROUND_NAMES.index(name)] for name in ("white", background)]
+    backgrounds = [_BACKGROUNDS[_BACKGROUND_NAMES.index(name)] for name in ("white", background)]
     flat = picture.reshape(-1, 3).astype(np.float32)
-    nearest = squared_distances(flat, np.stack([*_PALETTE, *behind])).argmin(-1).reshape(picture.shape[:2])
+    nearest = squared_distances(flat, np.stack([*_PALETTE, *backgrounds])).argmin(-1).reshape(picture.shape[:2])
     foreground = nearest < len(_PALETTE)
     labels = np.zeros(foreground.shape, dtype=np.int32)
     ndimage.label(foreground, structure=np.ones((3, 3), dtype=int), output=labels)
@@ -88,9 +97,10 @@ def detect_objects(picture: np.ndarray) -> DetectorOutput:
 def _identify(
     component: np.ndarray, nearest: np.ndarray, box: tuple[slice, slice], shape: tuple[int, int]
 ) -> Detection | None:
+    """Match one component with the silhouettes; None where the overlap is too small."""
     height, width = component.shape
     best_iou, best_kind, best_shift = 0.0, 0, (0, 0)
-    for dy in (-1, 0, 1):
+    for dy in (-1, 0, 1):  # a box of odd size has no exact centre, so its neighbours are tried too
         for dx in (-1, 0, 1):
             y, x = WINDOW // 2 - height // 2 + dy, WINDOW // 2 - width // 2 + dx
             if y < 0 or x < 0 or y + height > WINDOW or x + width > WINDOW:
@@ -127,7 +137,7 @@ def _color(nearest: np.ndarray) -> str:
 
 
 def _texture(component: np.ndarray, nearest: np.ndarray, kind: int, shift: tuple[int, int]) -> str:
-    """The texture whose ink pattern agrees with most of the component's pixels."""
+    """Return the texture whose ink pattern agrees with most of the component's pixels."""
     dark = nearest == len(_COLOR_NAMES)
     height, width = component.shape
     agreement = []

@@ -1,7 +1,8 @@
-"""Facts about a picture, checked on what stands in it, and yes/no questions that ask for them.
+"""Facts about a picture, checked on its objects, and yes/no questions about them.
 
 A fact is a dict: {"kind": "exists", "thing": attributes}, {"kind": "count", "thing", "count"},
-{"kind": "relation", "thing", "relation", "other"} or {"kind": "background", "name"}; attributes are any of shape, color, size, texture.
+{"kind": "relation", "thing", "relation", "other"} or {"kind": "background", "name"}. Attributes are any of shape, color, size and
+texture.
 """
 
 from collections.abc import Sequence
@@ -22,7 +23,10 @@ QUESTION_TYPES = ("exists", "color", "size", "texture", "count", "relation", "ba
 
 @dataclass(frozen=True)
 class PictureContents:
-    """What stands in a picture: attributes and centre (x, y) of each object, and the background."""
+    """The objects of a picture, and its background.
+
+    objects: each one's attributes and centre (x, y) in pixels.
+    """
 
     objects: tuple[tuple[dict[str, str], tuple[float, float]], ...]
     background: str
@@ -35,35 +39,40 @@ class PictureContents:
         )
 
     @staticmethod
-    def of_detections(found: DetectorOutput, threshold: float = 0.3) -> "PictureContents":
-        things = []
-        for d in found.detections:
+    def of_detections(detected: DetectorOutput, threshold: float = 0.3) -> "PictureContents":
+        objects = []
+        for d in detected.detections:
             if d.score > threshold:
                 x1, y1, x2, y2 = d.box
-                things.append(({"shape": d.label, **d.attributes}, ((x1 + x2) / 2, (y1 + y2) / 2)))
-        return PictureContents(tuple(things), found.background)
+                objects.append(({"shape": d.label, **d.attributes}, ((x1 + x2) / 2, (y1 + y2) / 2)))
+        return PictureContents(tuple(objects), detected.background)
 
-    def fitting(self, wanted: dict[str, str]) -> list[tuple[float, float]]:
-        """Centres of the things that have all the wanted attributes."""
-        return [center for thing, center in self.objects if all(thing[k] == v for k, v in wanted.items())]
+    def centers_of(self, attributes: dict[str, str]) -> list[tuple[float, float]]:
+        """Return the centres of the objects that have all these attributes."""
+        return [center for thing, center in self.objects if all(thing[k] == v for k, v in attributes.items())]
 
 
-def is_true(fact: JsonObject, seen: PictureContents) -> bool:
+def is_true(fact: JsonObject, contents: PictureContents) -> bool:
     match fact["kind"]:
         case "exists":
-            return bool(seen.fitting(fact["thing"]))
+            return bool(contents.centers_of(fact["thing"]))
         case "count":
-            return len(seen.fitting(fact["thing"])) == fact["count"]
+            return len(contents.centers_of(fact["thing"])) == fact["count"]
         case "background":
-            return seen.background == fact["name"]
+            return contents.background == fact["name"]
         case "relation":
-            pairs = [(a, b) for a in seen.fitting(fact["thing"]) for b in seen.fitting(fact["other"]) if a != b]
-            return any(relation_holds(fact["relation"], _whole(a), _whole(b)) for a, b in pairs)
+            pairs = [
+                (a, b) for a in contents.centers_of(fact["thing"]) for b in contents.centers_of(fact["other"]) if a != b
+            ]
+            return any(relation_holds(fact["relation"], _snap(a), _snap(b)) for a, b in pairs)
     raise ValueError(f"fact kind {fact['kind']!r}: one of exists, count, relation, background.")
 
 
-def _whole(center: tuple[float, float]) -> tuple[int, int]:
-    """The centre snapped to the lattice, so that a silhouette whose box is off its cell's centre keeps its exact place."""
+def _snap(center: tuple[float, float]) -> tuple[int, int]:
+    """Snap a centre to the lattice.
+
+    A silhouette's box may be off its cell's centre; snapping restores the object's exact place.
+    """
     return round(center[0] / 8) * 8, round(center[1] / 8) * 8
 
 
@@ -91,56 +100,62 @@ def question_text(fact: JsonObject) -> str:
 
 
 def random_question(scene: Scene, kind: str, answer: bool, rng: np.random.Generator) -> str | None:
-    """A question of the given type whose true answer is `answer`, or None where the scene allows none."""
-    seen = PictureContents.of_scene(scene)
+    """Draw a question of the type whose true answer is `answer`.
+
+    None where the scene allows none.
+    """
+    contents = PictureContents.of_scene(scene)
     for _ in range(20):
-        fact, text = _propose(seen, kind, rng)
-        if fact is not None and is_true(fact, seen) == answer:
+        fact, text = _propose(contents, kind, rng)
+        if fact is not None and is_true(fact, contents) == answer:
             return text
     return None
 
 
 def balanced_question(scene: Scene, kind: str, rng: np.random.Generator) -> tuple[str, Scene] | None:
-    """A question that is true of the scene, and the scene with one thing changed so that it is false; or None.
+    """Draw a question that is true of the scene, and a scene for which it is false.
 
-    Every question asked of both has each answer once, so that nobody can answer it without looking (as VQA v2's pairs,
-    Goyal et al. 2017, arXiv 1612.00837).
+    That scene differs in one object or in its background. None where no such pair is drawn. A question asked about both scenes has each
+    answer once, so nobody can answer it without looking. VQA v2 pairs its pictures the same way (Goyal et al. 2017, arXiv 1612.00837).
     """
-    seen = PictureContents.of_scene(scene)
+    contents = PictureContents.of_scene(scene)
     for _ in range(20):
-        fact, text = _propose(seen, kind, rng)
-        if fact is None or not is_true(fact, seen):
+        fact, text = _propose(contents, kind, rng)
+        if fact is None or not is_true(fact, contents):
             continue
         for _ in range(50):
-            changed = _with_one_change(scene, kind, rng)
+            changed = _change_one_object(scene, kind, rng)
             if not is_true(fact, PictureContents.of_scene(changed)):
                 return text, changed
     return None
 
 
-def _with_one_change(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
-    """Another background, two things in each other's places, or a thing with one other attribute: what the kind asks for."""
+def _change_one_object(scene: Scene, kind: str, rng: np.random.Generator) -> Scene:
+    """Change what the question's kind is about.
+
+    That is the background, the places of two objects, or one attribute of an object.
+    """
     if kind == "background":
         return replace(scene, background=tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))])
-    things = list(scene.objects)
-    i, j = rng.integers(len(things), size=2)
+    objects = list(scene.objects)
+    i, j = rng.integers(len(objects), size=2)
     if kind == "relation":
-        places = (things[i].row, things[i].col), (things[j].row, things[j].col)
-        things[i] = replace(things[i], row=places[1][0], col=places[1][1])
+        places = (objects[i].row, objects[i].col), (objects[j].row, objects[j].col)
+        objects[i] = replace(objects[i], row=places[1][0], col=places[1][1])
         if i != j:
-            things[j] = replace(things[j], row=places[0][0], col=places[0][1])
+            objects[j] = replace(objects[j], row=places[0][0], col=places[0][1])
     else:
         names = {"exists": tuple(VALUES), "count": ("shape",)}.get(kind, (kind,))
         name = names[rng.integers(len(names))]
-        present = [thing.shape for thing in things]
-        other = present[j] if kind == "count" and rng.random() < 0.5 else _other(name, rng)
-        things[i] = replace(things[i], **{name: other})
-    return replace(scene, objects=tuple(things))
+        present = [thing.shape for thing in objects]
+        value = present[j] if kind == "count" and rng.random() < 0.5 else _random_value(name, rng)
+        objects[i] = replace(objects[i], **{name: value})
+    return replace(scene, objects=tuple(objects))
 
 
-def _propose(seen: PictureContents, kind: str, rng: np.random.Generator) -> tuple[JsonObject | None, str]:
-    index = rng.integers(len(seen.objects))
-    thing = seen.objects[index][0]
+def _propose(contents: PictureContents, kind: str, rng: np.random.Generator) -> tuple[JsonObject | None, str]:
+    index = rng.integers(len(contents.objects))
+    thing = contents.objects[index][0]
     match kind:
         case "exists":
             chosen = {"shape": thing["shape"]} | {
@@ -148,45 +163,45 @@ def _propose(seen: PictureContents, kind: str, rng: np.random.Generator) -> tupl
             }
             if rng.random() < 0.5:
                 name = tuple(chosen)[rng.integers(len(chosen))]
-                chosen[name] = _other(name, rng)
+                chosen[name] = _random_value(name, rng)
             fact = {"kind": "exists", "thing": chosen}
             return fact, question_text(fact)
         case "color" | "size" | "texture":
-            value = thing[kind] if rng.random() < 0.5 else _other(kind, rng)
-            asked = {"shape": thing["shape"], kind: value}
-            return {"kind": "exists", "thing": asked}, question_text({"kind": "attribute", "thing": asked})
+            value = thing[kind] if rng.random() < 0.5 else _random_value(kind, rng)
+            attributes = {"shape": thing["shape"], kind: value}
+            return {"kind": "exists", "thing": attributes}, question_text({"kind": "attribute", "thing": attributes})
         case "count":
-            same = len(seen.fitting({"shape": thing["shape"]}))
+            true_count = len(contents.centers_of({"shape": thing["shape"]}))
             fact = {
                 "kind": "count",
                 "thing": {"shape": thing["shape"]},
-                "count": int(np.clip(same + rng.integers(-1, 2), 1, 5)),
+                "count": int(np.clip(true_count + rng.integers(-1, 2), 1, 5)),
             }
             return fact, question_text(fact)
         case "relation":
-            other = seen.objects[rng.integers(len(seen.objects))][0]
-            if other["shape"] == thing["shape"]:
+            partner = contents.objects[rng.integers(len(contents.objects))][0]
+            if partner["shape"] == thing["shape"]:
                 return None, ""
             relation = RELATIONS[rng.integers(len(RELATIONS))]
             fact = {
                 "kind": "relation",
                 "thing": {"shape": thing["shape"]},
                 "relation": relation,
-                "other": {"shape": other["shape"]},
+                "other": {"shape": partner["shape"]},
             }
             return fact, question_text(fact)
         case "background":
             names = tuple(BACKGROUNDS)
-            name = seen.background if rng.random() < 0.5 else names[rng.integers(len(names))]
+            name = contents.background if rng.random() < 0.5 else names[rng.integers(len(names))]
             fact = {"kind": "background", "name": name}
             return fact, question_text(fact)
     raise ValueError(f"question type {kind!r}: one of {', '.join(QUESTION_TYPES)}.")
 
 
-def _other(name: str, rng: np.random.Generator) -> str:
+def _random_value(name: str, rng: np.random.Generator) -> str:
     return VALUES[name][rng.integers(len(VALUES[name]))]
 
 
-def frac_of_true_facts(facts: Sequence[JsonObject], seen: PictureContents) -> float:
-    """Fraction of facts that hold, 0..1."""
-    return float(np.mean([is_true(f, seen) for f in facts]))
+def frac_of_true_facts(facts: Sequence[JsonObject], contents: PictureContents) -> float:
+    """Compute the fraction of facts that are true, 0..1."""
+    return float(np.mean([is_true(f, contents) for f in facts]))

@@ -1,8 +1,8 @@
-"""Prompts of the lab in three families that mirror the public benchmarks, with their structure and fixed, disjoint splits.
+"""Prompts of the lab in three families that mirror the public benchmarks.
 
 `geneval`: GenEval's six tasks. `compbench`: T2I-CompBench-like sentences. `dense`: DPG-like descriptions with a question graph.
-Splits come from `Spec.split` (train, validation, in-domain test); `ood` draws from held-out pairs, counts, templates and relation
-wordings, none of which occurs in the others.
+Each prompt has its structure. Splits are fixed and disjoint: train, validation and in-domain test come from `Spec.split`; `ood`
+draws from held-out pairs, counts, templates and relation wordings, none of which occurs in the others.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from thinkdraw.types import Prompt, Question
 Family = Literal["geneval", "compbench", "dense"]
 PromptSplit = Literal["train", "validation", "test", "ood"]
 Item = TypeVar("Item")
-MAX_STALE = 20_000  # draws in a row without a new prompt after which a task has run out
+MAX_STALE = 20_000  # after so many draws in a row without a new prompt a task has run out
 NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 GENEVAL_TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COMPBENCH_TASKS = ("color", "shape", "texture", "spatial", "numeracy", "complex")
@@ -45,7 +45,7 @@ HELD_OUT_OPENINGS = ("please draw {} for me", "one can see {} here", "a quick sk
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt with the spec behind it, from which training scenes are drawn."""
+    """A prompt with its spec, from which training scenes are drawn."""
 
     prompt: Prompt
     spec: Spec
@@ -58,12 +58,12 @@ def article(noun: str) -> str:
     return ("an " if noun[0] in "aeiou" else "a ") + noun
 
 
-def noun_phrase(wanted: ObjectSpec) -> str:
-    """'a red circle', 'three small hearts'."""
-    phrase = wanted.phrase()
-    if wanted.count == 1:
+def noun_phrase(demand: ObjectSpec) -> str:
+    """Write an object with its count: 'a red circle', 'three small hearts'."""
+    phrase = demand.phrase()
+    if demand.count == 1:
         return article(phrase)
-    return f"{NUMBERS[wanted.count]} {phrase[: -len(wanted.shape)]}{PLURALS[wanted.shape]}"
+    return f"{NUMBERS[demand.count]} {phrase[: -len(demand.shape)]}{PLURALS[demand.shape]}"
 
 
 def _pick(rng: np.random.Generator, items: tuple[Item, ...]) -> Item:
@@ -75,13 +75,16 @@ def _shapes(rng: np.random.Generator, count: int) -> list[str]:
 
 
 def _color(rng: np.random.Generator, shape: str, held_out: bool) -> str:
-    """A colour for the shape: one of its trained pairs, or its held-out one."""
+    """Draw a colour for the shape: one of its trained pairs, or its held-out one."""
     colors = tuple(c for c in COLORS if ((shape, c) in HELD_OUT_PAIRS) == held_out)
     return _pick(rng, colors)
 
 
 def _modifiers(rng: np.random.Generator) -> JsonObject:
-    """Half of the nouns carry a size, a texture or both, so that every task has more prompts than a test set needs."""
+    """Draw a size, a texture, both or none.
+
+    Half of the nouns carry some, so that every task has more prompts than a test set needs.
+    """
     size = _pick(rng, SIZES) if rng.random() < 0.35 else None
     texture = _pick(rng, ("striped", "dotted")) if rng.random() < 0.25 else None
     return {"size": size, "texture": texture}
@@ -91,18 +94,18 @@ def geneval_spec(
     task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = (2, 3, 4)
 ) -> Spec:
     shapes = _shapes(rng, 2)
-    things = [ObjectSpec(shape, **_modifiers(rng)) for shape in shapes]
+    objects = [ObjectSpec(shape, **_modifiers(rng)) for shape in shapes]
     match task:
         case "single_object":
-            return Spec((things[0],))
+            return Spec((objects[0],))
         case "two_object":
-            return Spec(tuple(things))
+            return Spec(tuple(objects))
         case "counting":
             return Spec((ObjectSpec(shapes[0], **_modifiers(rng), count=_pick(rng, counts)),))
         case "colors":
             return Spec((ObjectSpec(shapes[0], _color(rng, shapes[0], held_out_pair), **_modifiers(rng)),))
         case "position":
-            return Spec(tuple(things), ((1, _pick(rng, RELATIONS), 0),))
+            return Spec(tuple(objects), ((1, _pick(rng, RELATIONS), 0),))
         case "color_attr":
             return Spec(tuple(ObjectSpec(s, _color(rng, s, held_out_pair)) for s in shapes))
     raise ValueError(f"task={task!r}: one of {', '.join(GENEVAL_TASKS)}.")
@@ -136,15 +139,15 @@ def dense_spec(
     task: str, rng: np.random.Generator, *, held_out_pair: bool = False, counts: tuple[int, ...] = ()
 ) -> Spec:
     shapes = _shapes(rng, int(rng.integers(3, 5)))
-    things = tuple(
+    objects = tuple(
         ObjectSpec(s, _color(rng, s, held_out_pair), _pick(rng, SIZES), _pick(rng, ("striped", "dotted", None, None)))
         for s in shapes
     )
-    return Spec(things, ((1, _pick(rng, RELATIONS), 0),), _pick(rng, tuple(BACKGROUNDS)))
+    return Spec(objects, ((1, _pick(rng, RELATIONS), 0),), _pick(rng, tuple(BACKGROUNDS)))
 
 
 def prompt_text(spec: Spec, family: Family, rng: np.random.Generator, *, held_out_words: bool = False) -> str:
-    """The sentence of a prompt."""
+    """Write the sentence of a prompt."""
     wordings = HELD_OUT_WORDINGS if held_out_words else WORDINGS
     openings = HELD_OUT_OPENINGS if held_out_words else OPENINGS if family == "geneval" else SENTENCES
     if family == "dense":
@@ -162,12 +165,12 @@ def prompt_text(spec: Spec, family: Family, rng: np.random.Generator, *, held_ou
 
 
 def clauses(spec: Spec) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]:
-    """GenEval's include and exclude clauses."""
+    """Return GenEval's include and exclude clauses."""
     include: list[JsonObject] = []
-    for k, wanted in enumerate(spec.objects):
-        clause: JsonObject = {"class": wanted.label(), "count": wanted.count}
-        if wanted.color:
-            clause["color"] = wanted.color
+    for k, demand in enumerate(spec.objects):
+        clause: JsonObject = {"class": demand.label(), "count": demand.count}
+        if demand.color:
+            clause["color"] = demand.color
         for i, relation, j in spec.relations:
             if i == k:
                 clause["position"] = [relation, j]
@@ -177,27 +180,30 @@ def clauses(spec: Spec) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]
 
 
 def questions(spec: Spec) -> tuple[Question, ...]:
-    """DPG's form: one question per fact; attributes and relations depend on the existence of their things."""
+    """Return questions in DPG's form, one per fact.
+
+    Attributes and relations depend on the existence of their objects.
+    """
     out: list[Question] = []
     exists: list[int] = []
-    for wanted in spec.objects:
-        whole = {"shape": wanted.shape}
+    for demand in spec.objects:
+        whole = {"shape": demand.shape}
         exists.append(len(out))
-        if wanted.count == 1:
-            text = f"is there {article(wanted.shape)}?"
+        if demand.count == 1:
+            text = f"is there {article(demand.shape)}?"
             out.append(Question(len(out), text, (), {"kind": "exists", "thing": whole}))
         else:
-            text = f"are there exactly {NUMBERS[wanted.count]} {PLURALS[wanted.shape]}?"  # counts above one only
-            out.append(Question(len(out), text, (), {"kind": "count", "thing": whole, "count": wanted.count}))
+            text = f"are there exactly {NUMBERS[demand.count]} {PLURALS[demand.shape]}?"  # counts above one only
+            out.append(Question(len(out), text, (), {"kind": "count", "thing": whole, "count": demand.count}))
         for name in ("color", "size", "texture"):
-            value = getattr(wanted, name)
+            value = getattr(demand, name)
             if value:
                 fact = {
-                    "kind": "exists" if wanted.count == 1 else "count",
+                    "kind": "exists" if demand.count == 1 else "count",
                     "thing": whole | {name: value},
-                    "count": wanted.count,
+                    "count": demand.count,
                 }
-                out.append(Question(len(out), f"is the {wanted.shape} {value}?", (exists[-1],), fact))
+                out.append(Question(len(out), f"is the {demand.shape} {value}?", (exists[-1],), fact))
     for i, relation, j in spec.relations:
         a, b = spec.objects[i], spec.objects[j]
         fact = {"kind": "relation", "thing": {"shape": a.shape}, "relation": relation, "other": {"shape": b.shape}}
@@ -227,29 +233,35 @@ def make_example(
 
 
 def family_of(benchmark: str) -> Family | None:
-    """The family of "lab-geneval" and its like; None for what is not the lab's."""
+    """Return the family of "lab-geneval" and its like; None for other benchmarks."""
     return next((family for family in SPECS if benchmark == f"lab-{family}"), None)
 
 
 def stream(family: Family, split: PromptSplit, seed: int) -> Iterator[Example]:
-    """Endless examples of a family and split, tasks in turn; deterministic in the seed. Training draws may repeat a prompt."""
+    """Yield examples of a family and split without end, tasks in turn.
+
+    The same seed gives the same examples. Training draws may repeat a prompt.
+    """
     make, tasks = SPECS[family]
     rng = np.random.default_rng([seed, len(family), len(split)])
     index = 0
     while True:
         task = tasks[index % len(tasks)]
         if split == "ood":
-            made = _held_out(make, family, task, rng)
+            example = _held_out(make, family, task, rng)
         else:
             spec = make(task, rng)
-            made = make_example(spec, family, task, rng) if spec.split() == split else None
-        if made is not None:
-            yield made
+            example = make_example(spec, family, task, rng) if spec.split() == split else None
+        if example is not None:
+            yield example
             index += 1
 
 
 def _held_out(make: Callable[..., Spec], family: Family, task: str, rng: np.random.Generator) -> Example | None:
-    """Either a held-out pair, a held-out count or held-out words, whichever the task has."""
+    """Draw an `ood` example.
+
+    It has a held-out pair, a held-out count or held-out words, whichever the task allows.
+    """
     if task in ("colors", "color_attr", "color", "complex", "dense") and rng.random() < 0.5:
         return make_example(make(task, rng, held_out_pair=True), family, task, rng)
     if task in ("counting", "numeracy") and rng.random() < 0.5:
@@ -258,24 +270,24 @@ def _held_out(make: Callable[..., Spec], family: Family, task: str, rng: np.rand
 
 
 def prompt_set(family: Family, split: PromptSplit, count: int, seed: int = 0) -> list[Example]:
-    """`count` examples with different keys (different texts for `ood`); the test sets are those of seed 0.
+    """Return `count` examples with different keys (different texts for `ood`).
 
-    Tasks come in turn; one that has few different prompts (a single object) runs out and the others fill up: each to 1.6 times
-    its even share, and further where that is not enough. Raises UserError where there are not so many.
+    Test sets are those of seed 0. Tasks come in turn. A task with few different prompts (a single object) runs out and the others fill
+    up: each to 1.6 times its even share, and further where that is not enough. Raises UserError where there are fewer prompts.
     """
     seen: set[str] = set()
     last_new = 0
     out: list[Example] = []
     tasks = SPECS[family][1]
     per_task = {task: int(1.6 * count / len(tasks)) + 1 for task in tasks}
-    for tries, made in enumerate(stream(family, split, seed)):
-        name = made.prompt.text if split == "ood" else made.spec.key()
-        if name not in seen and per_task[made.prompt.tag] > 0:
+    for tries, example in enumerate(stream(family, split, seed)):
+        name = example.prompt.text if split == "ood" else example.spec.key()
+        if name not in seen and per_task[example.prompt.tag] > 0:
             seen.add(name)
             last_new = tries
-            per_task[made.prompt.tag] -= 1
+            per_task[example.prompt.tag] -= 1
             id = f"lab-{family}-{split}-{len(out):04d}"
-            out.append(Example(replace(made.prompt, id=id), made.spec))
+            out.append(Example(replace(example.prompt, id=id), example.spec))
             if len(out) == count:
                 return out
         if tries - last_new > MAX_STALE:

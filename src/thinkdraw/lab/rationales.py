@@ -1,8 +1,8 @@
 """Rationales: a grammar that writes ReasonGen-style thoughts for a given scene.
 
-A faithful rationale states what the prompt leaves open (places, sizes, background) as it is in the scene. A careless one, on
-which the base checkpoint is pretrained, has the same form, but says at random what the prompt leaves open and sometimes gets
-even a demanded fact wrong: it teaches to write, not to think.
+A faithful rationale states what the prompt leaves open (places, sizes, background) as it is in the scene. A careless one has the
+same form, but makes up part of what the prompt leaves open, and sometimes gets even a demanded fact wrong. The base checkpoint is
+pretrained on careless ones: it learns to write thoughts, not to think.
 """
 
 from dataclasses import replace
@@ -46,26 +46,30 @@ NUM_SKELETONS = len(OPENERS) * len(CLAUSES) * len(GROUNDS) * len(STYLES) * 2
 
 
 def place_name(row: int, col: int) -> str:
-    """'top left' … 'center' for a lattice place."""
+    """Name a lattice place: 'top left' … 'center'."""
     name = f"{ROWS[row]} {COLUMNS[col]}"
     return "center" if name == "middle center" else name
 
 
 def object_name(thing: SceneObject) -> str:
+    """Describe an object: 'a small striped red ring'. Solid texture is not mentioned."""
     texture = () if thing.texture == "solid" else (thing.texture,)
     return article(" ".join((thing.size, *texture, thing.color, thing.shape)))
 
 
 def write_rationale(scene: Scene, rng: np.random.Generator) -> str:
-    """A faithful rationale of the scene, things in reading order or as listed."""
-    things = list(scene.objects)
+    """Write a faithful rationale of the scene.
+
+    Objects come in reading order or in the scene's.
+    """
+    objects = list(scene.objects)
     if rng.random() < 0.5:
-        things.sort(key=lambda t: (t.row, t.col))
+        objects.sort(key=lambda t: (t.row, t.col))
     clause = CLAUSES[rng.integers(len(CLAUSES))]
-    said = "; ".join(clause.format(thing=object_name(t), place=place_name(t.row, t.col)) for t in things) + "."
+    said = "; ".join(clause.format(thing=object_name(t), place=place_name(t.row, t.col)) for t in objects) + "."
     ground = GROUNDS[rng.integers(len(GROUNDS))].format(ground=scene.background) + "."
-    number = NUMBERS[len(things)] + (" object" if len(things) == 1 else " objects")
-    least = 1 if len(things) == 1 else 0  # one object alone would make too short a thought without an opener
+    number = NUMBERS[len(objects)] + (" object" if len(objects) == 1 else " objects")
+    least = 1 if len(objects) == 1 else 0  # one object alone would make too short a thought without an opener
     opener = OPENERS[rng.integers(least, len(OPENERS))].format(n=number)
     style = STYLES[rng.integers(len(STYLES))]
     body = (ground, said) if rng.random() < 0.5 else (said, ground)
@@ -75,18 +79,19 @@ def write_rationale(scene: Scene, rng: np.random.Generator) -> str:
 def write_careless_rationale(
     scene: Scene, stated: list[set[str]], rng: np.random.Generator, slip: float = 0.04, guess: float = 0.3
 ) -> str:
-    """A rationale whose open facts are guesses with probability `guess` and whose demanded facts slip with probability `slip`.
+    """Write a rationale that is partly made up.
 
-    stated: per thing of the scene, the attribute names that the prompt fixes.
+    stated: per object of the scene, the attribute names that the prompt fixes. An open fact is a guess with probability `guess`, and a
+    stated one is wrong with probability `slip`.
     """
     pools: dict[str, tuple] = {"shape": SHAPES, "color": tuple(COLORS), "size": SIZES, "texture": TEXTURES}
     pools |= {"row": tuple(range(LATTICE)), "col": tuple(range(LATTICE))}
-    things = []
+    objects = []
     for thing, fixed in zip(scene.objects, stated, strict=True):
         changes = {}
         for name, pool in pools.items():
             if rng.random() < (slip if name in fixed or name == "shape" else guess):
                 changes[name] = pool[rng.integers(len(pool))]
-        things.append(replace(thing, **changes))
+        objects.append(replace(thing, **changes))
     background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))] if rng.random() < guess else scene.background
-    return write_rationale(Scene(tuple(things), background), rng)
+    return write_rationale(Scene(tuple(objects), background), rng)

@@ -1,9 +1,10 @@
 """A scene of the lab world: up to five objects on a lattice, and how it is drawn.
 
-Coloured backgrounds are tiles with thin white joints: a plain colour over the whole picture is invisible to a VQ model whose
-GroupNorm has one channel per group, as a small Janus has it (the spatial mean of each channel is normalised away).
+Objects lie on a 7×7 lattice of 8 pixels, so that each covers 2×2 image tokens exactly. They are at least 24 pixels apart on one
+axis.
 
-Objects lie on a 7×7 lattice of 8 pixels, so that each covers 2×2 image tokens exactly, and at least 24 pixels apart on one axis.
+Coloured backgrounds are tiles with thin white joints, because a VQ model with one channel per GroupNorm group, as in a small Janus,
+cannot see a plain colour over the whole picture: GroupNorm removes each channel's spatial mean.
 """
 
 from collections.abc import Sequence
@@ -40,7 +41,10 @@ WHITE = BACKGROUNDS["white"]
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object: what it is and its lattice place (row and column in 0..6, top left is 0, 0)."""
+    """One object: its attributes and its lattice place.
+
+    row, col: 0..6 from the top left.
+    """
 
     shape: str
     color: str
@@ -51,7 +55,7 @@ class SceneObject:
 
     @property
     def center(self) -> tuple[int, int]:
-        """Centre (x, y) in pixels."""
+        """The centre (x, y) in pixels."""
         return self.col * STEP + CELL // 2, self.row * STEP + CELL // 2
 
 
@@ -62,7 +66,7 @@ class Scene:
 
 
 def draw(scene: Scene) -> np.ndarray:
-    """The picture of a scene, (64, 64, 3) uint8."""
+    """Draw a scene as a picture, (64, 64, 3) uint8."""
     picture = np.empty((PIXELS, PIXELS, 3), dtype=np.uint8)
     picture[:] = BACKGROUNDS[scene.background]
     picture[::STEP] = WHITE
@@ -81,7 +85,10 @@ def is_far_enough(place: tuple[int, int], others: Sequence[tuple[int, int]], gap
 
 
 def random_places(count: int, rng: np.random.Generator, gap: int = MIN_GAP) -> list[tuple[int, int]]:
-    """`count` lattice places (row, col) at least `gap` steps apart; restarts when a draw leaves no room."""
+    """Draw `count` lattice places (row, col) at least `gap` steps apart.
+
+    Starts again when a draw leaves no room.
+    """
     while True:
         places: list[tuple[int, int]] = []
         for index in rng.permutation(LATTICE * LATTICE):
@@ -93,22 +100,22 @@ def random_places(count: int, rng: np.random.Generator, gap: int = MIN_GAP) -> l
 
 
 def random_attributes(rng: np.random.Generator) -> dict[str, str]:
-    """Shape, colour, size and texture; half of all objects are solid."""
+    """Draw shape, colour, size and texture; half of all objects are solid."""
     return {
         "shape": SHAPES[rng.integers(len(SHAPES))],
         "color": tuple(COLORS)[rng.integers(len(COLORS))],
         "size": SIZES[rng.integers(len(SIZES))],
-        "texture": TEXTURES[max(0, int(rng.integers(4)) - 1)],
+        "texture": TEXTURES[max(0, int(rng.integers(4)) - 1)],  # 0 and 1 of 0..3 are solid
     }
 
 
 def random_background(rng: np.random.Generator) -> str:
-    """White in half of the scenes."""
+    """Draw a background; half of all scenes are white."""
     names = tuple(BACKGROUNDS)
     return "white" if rng.random() < 0.5 else names[rng.integers(1, len(names))]
 
 
 def random_scene(count: int, rng: np.random.Generator, gap: int = MIN_GAP) -> Scene:
     places = random_places(count, rng, gap)
-    things = tuple(SceneObject(**random_attributes(rng), row=r, col=c) for r, c in places)
-    return Scene(things, random_background(rng))
+    objects = tuple(SceneObject(**random_attributes(rng), row=r, col=c) for r, c in places)
+    return Scene(objects, random_background(rng))

@@ -1,4 +1,4 @@
-"""The sixteen silhouettes of the lab world, their sizes and textures, as boolean pixel masks."""
+"""The sixteen silhouettes of the lab world, their sizes and textures, as masks."""
 
 from functools import cache
 from typing import Literal, get_args
@@ -40,7 +40,7 @@ PLURALS = {shape: shape + "s" for shape in SHAPES} | {
 
 
 def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Membership of the points (x, y) in [-1, 1]², y pointing down."""
+    """Tell which points (x, y) in [-1, 1]² are inside the shape; y points down."""
     r = np.hypot(x, y)
     ax, ay = np.abs(x), np.abs(y)
     match shape:
@@ -93,7 +93,7 @@ def _inside(shape: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 @cache
 def silhouette(shape: str, size: str) -> np.ndarray:
-    """(CELL, CELL) bool, True on the object's pixels; read-only."""
+    """Return (CELL, CELL) bool, True on the object's pixels; read-only."""
     centres = (np.arange(CELL) - (CELL - 1) / 2) / RADIUS[size]
     x, y = np.meshgrid(centres, centres)
     mask = _inside(shape, x, y) & (np.maximum(np.abs(x), np.abs(y)) <= 1.0)
@@ -103,7 +103,10 @@ def silhouette(shape: str, size: str) -> np.ndarray:
 
 @cache
 def ink(texture: str) -> np.ndarray:
-    """(CELL, CELL) bool, True where a texture replaces the object's colour by dark ink; read-only."""
+    """Return (CELL, CELL) bool, True where dark ink replaces the object's colour.
+
+    The array is read-only.
+    """
     y, x = np.mgrid[:CELL, :CELL]
     mask = {
         "solid": np.zeros((CELL, CELL), dtype=bool),

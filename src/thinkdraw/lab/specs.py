@@ -1,8 +1,8 @@
-"""What a prompt demands of a scene, apart from its words: the common core of prompts, scenes and splits.
+"""What a prompt demands of a scene: the common core of prompts, scenes and splits.
 
-A `Spec` lists wanted things (each attribute stated or open), relations between them and perhaps a background. Two prompts that
-demand the same have the same `key`, whatever their words or clause order; splits are made on keys, so that no test prompt has a
-paraphrase in training.
+A `Spec` lists objects (each attribute stated or open), relations between them and perhaps a background. Two prompts that demand the
+same have the same `key`, whatever their words or clause order. Splits are made on keys, so that no test prompt has a paraphrase in
+training.
 """
 
 import hashlib
@@ -24,7 +24,10 @@ HELD_OUT_PAIRS = frozenset((SHAPES[i], tuple(COLORS)[(3 * i + 1) % len(COLORS)])
 
 @dataclass(frozen=True)
 class ObjectSpec:
-    """One demanded thing; None = the prompt leaves it open. count > 1 asks for exactly that many of the kind."""
+    """One demanded object; None = the prompt leaves the attribute open.
+
+    count > 1 demands exactly that many of the kind.
+    """
 
     shape: str
     color: str | None = None
@@ -33,7 +36,10 @@ class ObjectSpec:
     count: int = 1
 
     def label(self) -> str:
-        """The class of GenEval's metadata: size, texture and shape (colour has its own key there)."""
+        """Return the class of GenEval's metadata: size, texture and shape.
+
+        Colour has its own key there.
+        """
         return " ".join(word for word in (self.size, self.texture, self.shape) if word)
 
     def phrase(self) -> str:
@@ -50,14 +56,20 @@ class ObjectSpec:
 
 @dataclass(frozen=True)
 class Spec:
-    """objects: what must be there. relations: (i, relation, j) = thing i is `relation` thing j."""
+    """What a prompt demands.
+
+    objects: what must be there. relations: (i, relation, j) = object i is `relation` object j.
+    """
 
     objects: tuple[ObjectSpec, ...]
     relations: tuple[tuple[int, str, int], ...] = ()
     background: str | None = None
 
     def key(self) -> str:
-        """Canonical text: equal for paraphrases, permuted clauses and inverted relations."""
+        """Return a canonical text.
+
+        It is equal for paraphrases, permuted clauses and inverted relations.
+        """
         names = [f"{w.count}x{w.size}/{w.texture}/{w.color}/{w.shape}" for w in self.objects]
         related = []
         for i, relation, j in self.relations:
@@ -78,8 +90,10 @@ class Spec:
 
 
 def relation_holds(relation: str, a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Whether centre a (x, y) is `relation` centre b under GenEval's rule for boxes of lattice objects (both 16 px wide),
-    and it is the only relation that holds."""
+    """Tell whether centre a (x, y) is `relation` centre b, and in no other relation.
+
+    This is GenEval's rule for boxes of lattice objects, which are all 16 pixels wide.
+    """
     dx, dy = a[0] - b[0], a[1] - b[1]
     match relation:
         case "left of":
@@ -93,27 +107,33 @@ def relation_holds(relation: str, a: tuple[int, int], b: tuple[int, int]) -> boo
     raise ValueError(f"relation={relation!r}: the lab knows {', '.join(RELATIONS)}.")
 
 
-def _filled(
-    wanted: ObjectSpec, place: tuple[int, int], avoid: tuple[ObjectSpec, ...], rng: np.random.Generator
+def _draw_object(
+    demand: ObjectSpec, place: tuple[int, int], avoid: tuple[ObjectSpec, ...], rng: np.random.Generator
 ) -> SceneObject:
-    """A thing that fits `wanted` and none of `avoid`, open attributes drawn at random, held-out pairs only when asked for."""
+    """Draw an object that fits `spec` and none of `avoid`.
+
+    Open attributes are drawn at random; held-out pairs come only where the spec states them.
+    """
     while True:
-        color = wanted.color or tuple(COLORS)[rng.integers(len(COLORS))]
+        color = demand.color or tuple(COLORS)[rng.integers(len(COLORS))]
         thing = SceneObject(
-            wanted.shape,
+            demand.shape,
             color,
-            wanted.size or SIZES[rng.integers(len(SIZES))],
-            wanted.texture or TEXTURES[max(0, int(rng.integers(4)) - 1)],
+            demand.size or SIZES[rng.integers(len(SIZES))],
+            demand.texture or TEXTURES[max(0, int(rng.integers(4)) - 1)],
             *place,
         )
-        if wanted.color is None and (thing.shape, color) in HELD_OUT_PAIRS:
+        if demand.color is None and (thing.shape, color) in HELD_OUT_PAIRS:
             continue
         if not any(other.fits(thing) for other in avoid):
             return thing
 
 
 def scene_for(spec: Spec, rng: np.random.Generator) -> Scene:
-    """A random scene that satisfies the spec and shows nothing else, at least three lattice steps between objects."""
+    """Draw a random scene that satisfies the spec and shows nothing else.
+
+    Objects are at least three lattice steps apart.
+    """
     count = sum(w.count for w in spec.objects)
     owners = [k for k, w in enumerate(spec.objects) for _ in range(w.count)]
     for _ in range(10_000):
@@ -131,11 +151,11 @@ def scene_for(spec: Spec, rng: np.random.Generator) -> Scene:
             break
     else:
         raise ValueError(f"no scene satisfies {spec.key()}: its relations contradict each other.")
-    things = []
-    for k, wanted in enumerate(spec.objects):
-        avoid = tuple(other for other in spec.objects if other != wanted and not _implies(wanted, other))
-        things += [_filled(wanted, places[i], avoid, rng) for i, owner in enumerate(owners) if owner == k]
-    return Scene(tuple(things), spec.background or random_background(rng))
+    objects = []
+    for k, demand in enumerate(spec.objects):
+        avoid = tuple(other for other in spec.objects if other != demand and not _implies(demand, other))
+        objects += [_draw_object(demand, places[i], avoid, rng) for i, owner in enumerate(owners) if owner == k]
+    return Scene(tuple(objects), spec.background or random_background(rng))
 
 
 def _xy(place: tuple[int, int]) -> tuple[int, int]:
@@ -143,14 +163,14 @@ def _xy(place: tuple[int, int]) -> tuple[int, int]:
 
 
 def _implies(narrow: ObjectSpec, wide: ObjectSpec) -> bool:
-    """Whether everything that fits `narrow` fits `wide`."""
+    """Tell whether everything that fits `narrow` fits `wide`."""
     return narrow.shape == wide.shape and all(
         getattr(wide, name) in (None, getattr(narrow, name)) for name in ("color", "size", "texture")
     )
 
 
 def change_one_fact(spec: Spec, scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one demanded fact broken: the negative that a correct detector must reject."""
+    """Break one demanded fact of the scene: a negative that a detector must reject."""
     choices = [
         (k, name)
         for k, w in enumerate(spec.objects)
@@ -163,36 +183,38 @@ def change_one_fact(spec: Spec, scene: Scene, rng: np.random.Generator) -> Scene
     owners = [k for k, w in enumerate(spec.objects) for _ in range(w.count)]
     while True:
         index, name = choices[rng.integers(len(choices))]
-        things = list(scene.objects)
+        objects = list(scene.objects)
         background = scene.background
         if name == "count":
-            del things[owners.index(index)]
+            del objects[owners.index(index)]
         elif name == "relation":
             i, _, j = spec.relations[0]
             a, b = owners.index(i), owners.index(j)
-            things[a], things[b] = (
-                replace(things[a], row=things[b].row, col=things[b].col),
-                replace(things[b], row=things[a].row, col=things[a].col),
+            objects[a], objects[b] = (
+                replace(objects[a], row=objects[b].row, col=objects[b].col),
+                replace(objects[b], row=objects[a].row, col=objects[a].col),
             )
         elif name == "background":
             background = "white" if spec.background != "white" else "gray"
         else:
             pool = pools[name]
             k = owners.index(index)
-            things[k] = replace(things[k], **{name: pool[rng.integers(len(pool))]})
-        changed = Scene(tuple(things), background)
+            objects[k] = replace(objects[k], **{name: pool[rng.integers(len(pool))]})
+        changed = Scene(tuple(objects), background)
         if not satisfies(spec, changed):
             return changed
 
 
 def satisfies(spec: Spec, scene: Scene) -> bool:
-    """Ground truth on the scene itself: existence, exact counts where a count above one is asked for, relations between some
-    fitting pair, background."""
+    """Tell whether the scene itself has what the spec demands.
+
+    That is: existence, exact counts where more than one is demanded, relations between some fitting pair, background.
+    """
     if spec.background and scene.background != spec.background:
         return False
     fitting = [[t for t in scene.objects if w.fits(t)] for w in spec.objects]
-    for wanted, found in zip(spec.objects, fitting, strict=True):
-        if len(found) < wanted.count or (wanted.count > 1 and len(found) != wanted.count):
+    for demand, matches in zip(spec.objects, fitting, strict=True):
+        if len(matches) < demand.count or (demand.count > 1 and len(matches) != demand.count):
             return False
     return all(
         any(relation_holds(relation, a.center, b.center) for a in fitting[i] for b in fitting[j] if a is not b)

@@ -10,13 +10,16 @@ from thinkdraw.lab.rationales import write_rationale
 
 
 def sentences(count: int, seed: int = 0) -> Iterator[str]:
-    """Prompts, rationales and questions of the training split, and the held-out words, so that no word falls apart."""
+    """Yield prompts, rationales and questions of the training split.
+
+    The held-out words follow, so that the tokenizer does not split them into letters.
+    """
     rng = np.random.default_rng(seed)
     streams = [stream(family, "train", seed) for family in SPECS]
     for index in range(count):
-        made = next(streams[index % len(streams)])
-        scene = made.scene(rng)
-        yield f": {made.prompt.text}\n\n"
+        example = next(streams[index % len(streams)])
+        scene = example.scene(rng)
+        yield f": {example.prompt.text}\n\n"
         yield f" {write_rationale(scene, rng)}"
         question = random_question(scene, QUESTION_TYPES[index % len(QUESTION_TYPES)], index % 2 == 0, rng)
         yield f"\n{question}\n\n: yes no Yes No"

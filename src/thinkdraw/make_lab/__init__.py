@@ -1,1 +1,1 @@
-"""How the lab's own checkpoints were made: tokenizer, rows, pretraining, and a small CLIP."""
+"""How the lab's own checkpoints are made: tokenizer, rows, pretraining, CLIP."""

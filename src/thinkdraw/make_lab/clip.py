@@ -1,11 +1,12 @@
-"""Train the lab's CLIP from nothing: it scores how well a picture fits a text, and is the lab's preference-style judge.
+"""Train the lab's CLIP from nothing: it scores how well a picture fits a text.
 
     thinkdraw train lab_clip
 
-Batches are pairs: a scene, and the same scene with one fact of its prompt changed, each with its own caption. So every picture meets
-a caption that is wrong in that one fact, and every caption such a picture; the rest of the batch are easy negatives. Prompts say
-little, so some are true of another row's picture too: those cells are left out of the loss, by the lab's ground truth.
-Some pairs are described by rationales as well. As in pretraining, per-patch labels help the vision tower while it learns.
+It is the lab's preference-style judge. Batches are pairs: a scene, and the same scene with one fact of its prompt changed, each with
+its own caption. So every picture meets a caption that is wrong in one fact only, and every caption meets such a picture. The rest of
+the batch are easy negatives. Prompts say little, so some are true of another row's picture too: the lab's ground truth knows them,
+and they are left out of the loss. Some pairs are described by rationales as well. As in pretraining, a loss on labels of patches
+helps the vision tower while it learns.
 """
 
 import copy
@@ -39,7 +40,7 @@ from thinkdraw.judges.scorers.clip import ClipScorer, read_model, read_processor
 from thinkdraw.lab.prompts import Example, Family, prompt_set, prompt_text
 from thinkdraw.lab.scenes import PIXELS, STEP, Scene, draw
 from thinkdraw.lab.shapes import SHAPES
-from thinkdraw.lab.specs import satisfies
+from thinkdraw.lab.specs import Spec, satisfies
 from thinkdraw.lab.text import sentences
 from thinkdraw.make_lab.clip_rows import FAMILIES, Batch, batches, make_counterexample, truth_table
 from thinkdraw.make_lab.pretrain import PatchHeads, optimizers
@@ -105,9 +106,9 @@ class ClipConfig(StrictModel):
 
 
 class PlaceHead(nn.Module):
-    """Reads each shape's place off a picture's embedding; helps while it learns and is thrown away afterwards.
+    """Reads each shape's place off a picture's embedding; only used in training.
 
-    Without it the embedding says what is there long before it says where.
+    Without it the embedding learns what is there long before it learns where.
     """
 
     def __init__(self, embedding: int) -> None:
@@ -115,9 +116,9 @@ class PlaceHead(nn.Module):
         self.place = nn.Linear(embedding, 2 * len(SHAPES))
 
     def forward(self, pictures: Tensor, scenes: Sequence[Scene]) -> Tensor:
-        """Mean squared error of (row, column), each in -1..1, over the things whose shape their scene has once.
+        """Compute the mean squared error of (row, column), each in -1..1.
 
-        pictures: (B, D) of unit length.
+        It is over the objects whose shape their scene has once. pictures: (B, D) of unit length.
         """
         places = torch.full((len(scenes), len(SHAPES), 2), torch.nan)
         for b, scene in enumerate(scenes):
@@ -133,7 +134,11 @@ class PlaceHead(nn.Module):
 RELATION_OFFSETS = {"left of": (0.0, -1.0), "right of": (0.0, 1.0), "above": (-1.0, 0.0), "below": (1.0, 0.0)}
 
 
-def relation_error(head, texts, specs):
+def relation_error(head: PlaceHead, texts: Tensor, specs: Sequence[Spec]) -> Tensor:
+    """Compute the squared error of the relations that the texts state.
+
+    texts: (B, D) of unit length. The places that the head reads for the two shapes should differ by the relation's offset.
+    """
     rows = [
         (b, SHAPES.index(s.objects[i].shape), SHAPES.index(s.objects[j].shape), RELATION_OFFSETS[r])
         for b, s in enumerate(specs)
@@ -142,13 +147,13 @@ def relation_error(head, texts, specs):
     if not rows:
         return texts.sum() * 0
     read = head.place(texts * texts.shape[-1] ** 0.5).view(len(texts), len(SHAPES), 2)
-    b, i, j, wanted = zip(*rows)
+    b, i, j, offsets = zip(*rows)
     b, i, j = torch.tensor(b), torch.tensor(i), torch.tensor(j)
-    return (read[b, i] - read[b, j] - torch.tensor(wanted)).square().mean()
+    return (read[b, i] - read[b, j] - torch.tensor(offsets)).square().mean()
 
 
 def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:
-    """Mean nats of finding each text's picture and each picture's text.
+    """Compute the mean nats of finding each text's picture and each picture's text.
 
     logits: (N, N), texts × pictures, matches on the diagonal. true: (N, N) bool; other cells that are True are left out.
     Radford et al. 2021 (arXiv 2103.00020).
@@ -162,7 +167,10 @@ def contrastive_loss(logits: Tensor, true: Tensor) -> Tensor:
 def step_losses(
     config: ClipConfig, model: CLIPModel, heads: nn.ModuleList, tokenizer: PreTrainedTokenizerBase, batch: Batch
 ) -> tuple[Tensor, dict[str, float]]:
-    """The weighted loss, and its parts with the share of pictures that prefer their prompt to their twin's."""
+    """Compute the weighted loss and its terms.
+
+    The terms include the fraction of pictures that prefer their own prompt to their counterexample's.
+    """
 
     def read(texts: list[str]) -> Tensor:
         ids: Any = tokenizer(texts, padding=True, truncation=True, max_length=MAX_TOKENS, return_tensors="pt")
@@ -179,11 +187,13 @@ def step_losses(
     scale = model.logit_scale.exp()
     pictures = F.normalize(seen.pooler_output.float(), dim=-1)
     texts = F.normalize(prompts.float(), dim=-1)
-    rel = relation_error(heads[1], texts, batch.specs)
+    place_head = heads[1]
+    assert isinstance(place_head, PlaceHead)
+    rel = relation_error(place_head, texts, batch.specs)
     logits = texts @ pictures.T
     told = F.normalize(rationales.float(), dim=-1) @ pictures[: len(rationales)].T
     true = truth_table(batch.specs, batch.scenes)
-    place = heads[1](pictures, batch.scenes)
+    place = place_head(pictures, batch.scenes)
     prompt_loss = contrastive_loss(scale * logits, true)
     told_loss = contrastive_loss(scale * told, torch.eye(len(told), dtype=torch.bool))
     twin = torch.arange(len(logits)) ^ 1
@@ -204,7 +214,10 @@ def step_losses(
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """The lab's byte-level BPE; texts end with EOS, where CLIP reads them off, and begin with a space, as words do inside."""
+    """Train the lab's byte-level BPE.
+
+    Texts end with EOS, where CLIP reads them off, and begin with a space, as words inside a text do.
+    """
     janus = builder_of("janus")
     bos, eos, pad = janus.tokens[:3]
     tokenizer = janus.train_tokenizer(list(sentences(3000)), 1024)
@@ -237,13 +250,16 @@ def build_model(config: ClipConfig, tokenizer: PreTrainedTokenizerFast) -> CLIPM
     )
     model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.embedding))
     with torch.no_grad():
-        # transformers' 0.02 is a tenth of what the patches themselves give: the tower then hardly learns where things are.
+        # transformers' 0.02 is a tenth of what the patches themselves give: the tower then hardly learns where objects are.
         model.vision_model.embeddings.position_embedding.weight[1:] = 0.3 * sine_positions(config.vision_hidden)
     return model
 
 
 def sine_positions(hidden: int) -> Tensor:
-    """(patches, hidden): sines and cosines of the row in one half, of the column in the other (Vaswani et al. 2017)."""
+    """Return (patches, hidden): sines and cosines of row and column, half of each.
+
+    Vaswani et al. 2017 (arXiv 1706.03762).
+    """
     waves = torch.arange(PIXELS // STEP)[:, None] * 10 ** -torch.linspace(0, 2, hidden // 4)
     line = torch.cat([waves.sin(), waves.cos()], dim=1)
     rows, columns = line[:, None].expand(-1, len(line), -1), line[None].expand(len(line), -1, -1)
@@ -313,29 +329,34 @@ def publish(model: CLIPModel, tokenizer: PreTrainedTokenizerBase, config: ClipCo
     pictures = CLIPImageProcessorPil(
         size=size, do_center_crop=False, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    with atomic_directory(folder) as made:
-        copy.deepcopy(model).bfloat16().save_pretrained(made)
-        tokenizer.save_pretrained(made)
-        pictures.save_pretrained(made)
-        (made / "README.md").write_text(CARD, encoding="utf-8")
+    with atomic_directory(folder) as temporary:
+        copy.deepcopy(model).bfloat16().save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        pictures.save_pretrained(temporary)
+        (temporary / "README.md").write_text(CARD, encoding="utf-8")
     return folder
 
 
 @dataclass(frozen=True)
 class CaptionAccuracy:
-    """How often a scene's true caption scored higher: (times, comparisons) than with one changed fact, by kind of fact,
-    and than another scene's caption. Comparisons without a verdict are left out and counted."""
+    """How often a scene's true caption scores higher than a wrong one.
+
+    fact: kind of fact → (times, comparisons) against the caption with that fact changed. other_scene: the same against another scene's
+    caption. Comparisons without a verdict are left out and counted.
+    """
 
     fact: dict[str, tuple[int, int]]
-    other: tuple[int, int]
+    other_scene: tuple[int, int]
     num_no_verdict: int = 0
 
     def fact_total(self) -> tuple[int, int]:
         return sum(right for right, _ in self.fact.values()), sum(count for _, count in self.fact.values())
 
     def numbers(self) -> dict[str, float]:
-        """Shares in 0..1, NaN left out, with the numbers of comparisons."""
-        counted = {"fact": self.fact_total(), "other": self.other} | {f"fact_{k}": v for k, v in self.fact.items()}
+        """Return fractions in 0..1, NaN left out, with the numbers of comparisons."""
+        counted = {"fact": self.fact_total(), "other": self.other_scene} | {
+            f"fact_{k}": v for k, v in self.fact.items()
+        }
         shares = {f"{name}_accuracy": right / count for name, (right, count) in counted.items() if count}
         return shares | {f"{name}_comparisons": count for name, (_, count) in counted.items()}
 
@@ -346,35 +367,36 @@ class CaptionAccuracy:
 
         kinds = ", ".join(f"{name} {share(*counted)}" for name, counted in sorted(self.fact.items()))
         return (
-            f"A scene's true caption scores higher than another scene's caption in {share(*self.other)}, and higher than "
+            f"A scene's true caption scores higher than another scene's caption in {share(*self.other_scene)}, and higher than "
             f"the same caption with one changed fact in {share(*self.fact_total())}: {kinds}."
         )
 
 
 def caption_accuracy(scorer: Scorer, count: int = 1000, seed: int = 0) -> CaptionAccuracy:
-    """`count` scenes of the three families' test splits, each scored with its caption, with one changed fact, and with another's.
+    """Score scenes of the three families' test splits with right and wrong captions.
 
-    Both wrong captions are false of the scene; the changed one has the same wording. seed: of scenes, changes and words.
+    Each of the `count` scenes is scored with its caption, with the caption with one changed fact, and with another scene's. Both wrong
+    captions are false of the scene; the changed one has the same wording. seed: of scenes, changes and words.
     """
     rng = np.random.default_rng([seed, 1])
     examples: list[tuple[Family, Example]] = []
     for family in FAMILIES:
-        examples.extend((family, made) for made in prompt_set(family, "test", -(-count // len(FAMILIES))))
+        examples.extend((family, example) for example in prompt_set(family, "test", -(-count // len(FAMILIES))))
     del examples[count:]
     pictures, captions, changed, others, facts = [], [], [], [], []
-    for family, made in examples:
-        scene, wording = made.scene(rng), int(rng.integers(2**31))
-        twin = make_counterexample(made.spec, scene, rng, trained_only=False)
-        while satisfies(twin.spec, scene):
-            twin = make_counterexample(made.spec, scene, rng, trained_only=False)
-        other = examples[rng.integers(len(examples))][1]
-        while satisfies(other.spec, scene):
-            other = examples[rng.integers(len(examples))][1]
+    for family, example in examples:
+        scene, wording = example.scene(rng), int(rng.integers(2**31))
+        counterexample = make_counterexample(example.spec, scene, rng, trained_only=False)
+        while satisfies(counterexample.spec, scene):
+            counterexample = make_counterexample(example.spec, scene, rng, trained_only=False)
+        stranger = examples[rng.integers(len(examples))][1]
+        while satisfies(stranger.spec, scene):
+            stranger = examples[rng.integers(len(examples))][1]
         pictures.append(draw(scene))
-        facts.append(twin.fact)
-        others.append(other.prompt.text)
-        captions.append(prompt_text(made.spec, family, np.random.default_rng(wording)))
-        changed.append(prompt_text(twin.spec, family, np.random.default_rng(wording)))
+        facts.append(counterexample.fact)
+        others.append(stranger.prompt.text)
+        captions.append(prompt_text(example.spec, family, np.random.default_rng(wording)))
+        changed.append(prompt_text(counterexample.spec, family, np.random.default_rng(wording)))
     shown = torch.from_numpy(np.stack(pictures))
     true, wrong, foreign = (scorer.score(shown, texts) for texts in (captions, changed, others))
     judged = ~(true.isnan() | wrong.isnan() | foreign.isnan())

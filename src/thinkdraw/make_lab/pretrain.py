@@ -1,13 +1,15 @@
-"""Train the lab's Janus from nothing: it learns to draw from prompts, to write thoughts (carelessly) and to answer about pictures.
+"""Train the lab's Janus from nothing to draw, write thoughts and answer questions.
 
     thinkdraw train lab_pretrain
 
 Drawing rows are prompt → picture (`off`) and prompt → faithful thought → picture (`inline`); a tenth of them is blanked for guidance.
-The thoughts that it learns to write are careless: so it can draw from a good thought, but does not think well.
-Understanding rows are one picture with a description of it and several yes/no questions: each attends to the picture and itself only,
-so that one pass over the picture serves them all. Descriptions have a target at every token, which is how the language model learns
-to read the picture; questions alone taught it too slowly. The vision tower is helped by per-patch labels whose heads are thrown away.
-Its own drawings are asked about as well, because it must know a failed drawing when it sees one.
+Writing rows are prompt → careless thought, without a picture. So the model can draw from a faithful thought, but the thoughts that it
+writes itself are partly wrong, and better thoughts are left for SFT and GRPO to teach.
+
+Understanding rows are one picture with a description of it and several yes/no questions. Each of these attends to the picture and
+itself only, so that one pass over the picture serves them all. Descriptions have a target at every token, and teach the language
+model to read the picture; questions alone taught it too slowly. Labels of patches help the vision tower, and their heads are thrown
+away. The model is asked about its own drawings too, because as a judge it must recognise a failed drawing.
 """
 
 import copy
@@ -176,7 +178,7 @@ def build_model(config: PretrainConfig, tokenizer: Tokenizer, vqmodel: JanusVQVA
 
 
 def drawing_loss(model: JanusForConditionalGeneration, batch: dict[str, Tensor]) -> Tensor:
-    """Mean nats per target, which are image tokens or those of a thought."""
+    """Compute the mean nats per target: image tokens, or a thought's tokens."""
     inputs, kind = batch["inputs"], batch["kind"]
     image = kind == 2
     embeds = model.get_input_embeddings()(inputs.masked_fill(image, 0))
@@ -191,7 +193,7 @@ def drawing_loss(model: JanusForConditionalGeneration, batch: dict[str, Tensor])
 
 
 class PatchHeads(nn.Module):
-    """Linear heads that help the vision tower while it learns; thrown away afterwards."""
+    """Linear heads that help the vision tower to learn; only used in training."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
@@ -210,8 +212,11 @@ class PatchHeads(nn.Module):
 def question_loss(
     model: JanusForConditionalGeneration, batch: dict[str, Tensor]
 ) -> tuple[Tensor, Tensor | None, float, Tensor]:
-    """Answer nats, description nats (None without descriptions), the share of questions answered rightly, and the
-    vision tower's features (B, N, hidden)."""
+    """Compute the losses of questions and descriptions.
+
+    Returns answer nats, description nats (None without descriptions), the fraction of right answers, and the vision tower's features
+    (B, N, hidden).
+    """
     vision: Any = model.model.get_image_features(batch["pixels"])
     embeds = model.get_input_embeddings()(batch["inputs"])
     seen = batch["inputs"] == model.config.image_token_id
@@ -224,16 +229,16 @@ def question_loss(
     ).last_hidden_state
     answered, described = batch["is_answer"], (batch["targets"] >= 0) & ~batch["is_answer"]
     logits = model.lm_head(hidden[answered]).float()
-    wanted = batch["targets"][answered]
-    right = (logits.argmax(-1) == wanted).float().mean().item()
+    targets = batch["targets"][answered]
+    right = (logits.argmax(-1) == targets).float().mean().item()
     describe = None
     if bool(described.any()):
         describe = F.cross_entropy(model.lm_head(hidden[described]).float(), batch["targets"][described])
-    return F.cross_entropy(logits, wanted), describe, right, vision.last_hidden_state
+    return F.cross_entropy(logits, targets), describe, right, vision.last_hidden_state
 
 
 def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
-    """Muon on the blocks' matrices, AdamW on embeddings, heads, norms and biases."""
+    """Make Muon for the blocks' matrices and AdamW for all other parameters."""
     matrices, rest = [], list(heads.parameters())
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -247,7 +252,10 @@ def optimizers(model: nn.Module, heads: nn.Module, rate: float) -> list[torch.op
 
 @only_writer_of_out
 def run(config: PretrainConfig) -> Path:
-    """Train, or go on from `out`/state, which is saved every `redraw_steps`. Returns the checkpoint's folder."""
+    """Train, or resume from `out`/state, which is saved every `redraw_steps`.
+
+    Returns the checkpoint's folder.
+    """
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     log = MetricsLog(config.out / "metrics.jsonl")
@@ -318,7 +326,10 @@ def step_losses(
     drawings: Sequence[QuestionRows],
     tokenizer: Tokenizer,
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Add one step's gradients, part by part to keep memory low. Returns the parts' losses and shares of right answers."""
+    """Add one step's gradients, term by term to keep memory low.
+
+    Returns the terms' losses and the fractions of right answers.
+    """
     losses: dict[str, float] = {}
     right: dict[str, float] = {}
 
@@ -327,20 +338,20 @@ def step_losses(
         torch.stack([weight * loss for _, weight, loss in parts]).sum().backward()
 
     plain, thoughtful = config.draw_rows * 2 // 5, config.draw_rows - config.draw_rows * 2 // 5
-    tellings: tuple[tuple[str, float, int, ThoughtKind], ...] = (
+    drawing_terms: tuple[tuple[str, float, int, ThoughtKind], ...] = (
         ("image_nats", 0.4, plain, "no thought"),
         ("image_nats_after_thought", 0.6, thoughtful, "faithful thought"),
         ("thought_nats", config.thought_weight, config.write_rows, "careless thought"),
     )
-    for name, weight, rows, telling in tellings:
-        batch = drawing_batch(corpus, tokenizer, rows, telling, config.blank_frac)
+    for name, weight, rows, thought_kind in drawing_terms:
+        batch = drawing_batch(corpus, tokenizer, rows, thought_kind, config.blank_frac)
         learn((name, weight, drawing_loss(model, batch)))
     scenes = [corpus.items[index][2] for index in corpus.pick_evenly(config.ask_rows)]
     scenes = [
         repeat_a_shape(scene, corpus.rng) if corpus.rng.random() < config.twin_frac else scene for scene in scenes
     ]
-    asked = [ask_about_scene(scene, config.questions_per_picture, corpus.rng) for scene in scenes]
-    answer, describe, right["answers_right"], features = question_loss(model, question_batch(tokenizer, asked))
+    questions = [ask_about_scene(scene, config.questions_per_picture, corpus.rng) for scene in scenes]
+    answer, describe, right["answers_right"], features = question_loss(model, question_batch(tokenizer, questions))
     assert describe is not None
     learn(
         ("answer_nats", config.answer_weight, answer),
@@ -355,7 +366,10 @@ def step_losses(
 
 
 def redraw(config: PretrainConfig, corpus: Corpus, checkpoint: Path) -> list[QuestionRows]:
-    """New drawings of the training prompts by the model as it is, with the detector's answers about them."""
+    """Draw training prompts with the current model, and ask about the drawings.
+
+    The detector gives the answers.
+    """
     prompts = [corpus.items[index][1].prompt for index in corpus.pick(config.drawings // 4)]
     return ask_about_drawings(checkpoint, prompts, seed=int(corpus.rng.integers(2**31)))
 

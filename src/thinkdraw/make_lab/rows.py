@@ -1,4 +1,4 @@
-"""The rows that the lab's Janus is pretrained on: drawing from prompts and thoughts, writing thoughts, and answering about pictures."""
+"""Training rows of the lab's Janus: draw, write thoughts, answer about pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ NUM_IMAGE_TOKENS = 64
 DESCRIBE = "what is in the picture?"
 QUESTION_SHARES = dict(
     zip(QUESTION_TYPES, (0.1, 0.08, 0.12, 0.15, 0.2, 0.3, 0.05), strict=True)
-)  # most of what is hard
+)  # hard types more often
 ThoughtKind = Literal["no thought", "faithful thought", "careless thought"]
 
 
@@ -50,9 +50,9 @@ class Ids:
 
 
 class Corpus:
-    """Scenes with their picture tokens; words are new each time they are told.
+    """Scenes with their picture tokens; the words are drawn anew at each use.
 
-    cache: a file that keeps the picture tokens, because encoding is the slow part of starting.
+    cache: a file of the picture tokens, because encoding is the slow part of starting.
     """
 
     def __init__(self, num_scenes: int, vqmodel: JanusVQVAE, cache: Path, seed: int) -> None:
@@ -62,8 +62,8 @@ class Corpus:
         for family, share in families:
             source = stream(family, "train", seed)
             for _ in range(int(share * num_scenes)):
-                made = next(source)
-                self.items.append((family, made, made.scene(self.rng)))
+                example = next(source)
+                self.items.append((family, example, example.scene(self.rng)))
         if not cache.is_file():
             save_file({"tokens": self._tokenised(vqmodel)}, cache)
         self.tokens = load_file(cache)["tokens"]  # (scenes, N) int16
@@ -79,45 +79,49 @@ class Corpus:
         return self.rng.integers(len(self.items), size=count).tolist()
 
     def pick_evenly(self, count: int) -> list[int]:
-        """As many of each family on average: dense scenes, the hardest to read, are few in the corpus."""
+        """Draw scenes with equal chances for each family.
+
+        Dense scenes are the hardest to read, and few in the corpus.
+        """
         families = [family for family, *_ in self.items]
         names, starts, sizes = np.unique(families, return_index=True, return_counts=True)
         which = self.rng.integers(len(names), size=count)
         return (starts[which] + self.rng.integers(sizes[which])).tolist()
 
     def text(self, index: int) -> str:
-        family, made, _ = self.items[index]
-        return prompt_text(made.spec, family, self.rng)
+        family, example, _ = self.items[index]
+        return prompt_text(example.spec, family, self.rng)
 
-    def thought(self, index: int, telling: ThoughtKind) -> str:
-        _, made, scene = self.items[index]
-        if telling == "faithful thought":
+    def thought(self, index: int, thought_kind: ThoughtKind) -> str:
+        _, example, scene = self.items[index]
+        if thought_kind == "faithful thought":
             return write_rationale(scene, self.rng)
         stated = [
             {n for n in ("color", "size", "texture") if getattr(w, n)}
-            for w in made.spec.objects
+            for w in example.spec.objects
             for _ in range(w.count)
         ]
         return write_careless_rationale(scene, stated, self.rng)
 
 
 def drawing_batch(
-    corpus: Corpus, tokenizer: Tokenizer, rows: int, telling: ThoughtKind, blank_frac: float
+    corpus: Corpus, tokenizer: Tokenizer, rows: int, thought_kind: ThoughtKind, blank_frac: float
 ) -> dict[str, Tensor]:
-    """Right-padded rows: input ids (text) or codes (image), and of what kind each is as a target (0 none, 1 text, 2 image).
+    """Make right-padded rows of text ids and image codes, and the kinds of targets.
 
-    A picture follows its prompt alone or a faithful thought, which is then no target; a careless thought is a target and
-    no picture follows. So the model can draw from a good thought, and the thoughts it writes itself are careless.
+    Kinds: 0 no target, 1 text, 2 image. A picture follows its prompt alone or a faithful thought, which is then no target. A careless
+    thought is a target, and no picture follows it. So the model can draw from a faithful thought, while the thoughts that it writes
+    itself are careless.
     """
     ids = Ids.of(tokenizer)
     picks = corpus.pick(rows)
-    writing = telling == "careless thought"
+    writing = thought_kind == "careless thought"
     contexts, starts = [], []
     for index, blank in zip(picks, corpus.rng.random(rows) < (0 if writing else blank_frac), strict=True):
         row = tokenizer.encode(f"<|User|>: {corpus.text(index)}\n\n<|Assistant|>:").ids
         starts.append(len(row))
-        if telling != "no thought":
-            row += tokenizer.encode(" " + corpus.thought(index, telling), add_special_tokens=False).ids
+        if thought_kind != "no thought":
+            row += tokenizer.encode(" " + corpus.thought(index, thought_kind), add_special_tokens=False).ids
         contexts.append(([ids.bos] + [ids.pad] * (len(row) - 1) if blank else row) + [ids.boi])
     picture = 0 if writing else NUM_IMAGE_TOKENS
     length = max(map(len, contexts)) + picture
@@ -136,7 +140,10 @@ def drawing_batch(
 
 @dataclass(frozen=True)
 class QuestionRows:
-    """A picture (H, W, 3) uint8, a description of it or None, and yes/no questions with their answers."""
+    """A picture with a description and questions.
+
+    picture: (H, W, 3) uint8. questions: (text, whether the answer is yes). description: None without one.
+    """
 
     picture: np.ndarray
     questions: tuple[tuple[str, bool], ...]
@@ -144,47 +151,53 @@ class QuestionRows:
 
 
 def repeat_a_shape(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The scene with one thing in the shape of another, if it has two: without them "exactly one" would nearly always be true."""
-    things = list(scene.objects)
-    i, j = rng.integers(len(things), size=2)
-    if (things[j].shape, things[i].color) not in HELD_OUT_PAIRS:
-        things[i] = replace(things[i], shape=things[j].shape)
-    return replace(scene, objects=tuple(things))
+    """Give one object the shape of another.
+
+    Otherwise the answer to "is there exactly one …" would nearly always be yes.
+    """
+    objects = list(scene.objects)
+    i, j = rng.integers(len(objects), size=2)
+    if (objects[j].shape, objects[i].color) not in HELD_OUT_PAIRS:
+        objects[i] = replace(objects[i], shape=objects[j].shape)
+    return replace(scene, objects=tuple(objects))
 
 
 def ask_about_scene(scene: Scene, count: int, rng: np.random.Generator) -> QuestionRows:
-    """A described scene with `count` questions of random types, half of them true."""
-    asked = []
-    while len(asked) < count:
+    """Make a described scene with `count` questions of random types.
+
+    Half of the questions are true.
+    """
+    questions = []
+    while len(questions) < count:
         answer = bool(rng.random() < 0.5)
         text = random_question(scene, str(rng.choice(QUESTION_TYPES, p=list(QUESTION_SHARES.values()))), answer, rng)
         if text is not None:
-            asked.append((text, answer))
-    return QuestionRows(draw(scene), tuple(asked), write_rationale(scene, rng))
+            questions.append((text, answer))
+    return QuestionRows(draw(scene), tuple(questions), write_rationale(scene, rng))
 
 
 def ask_about_drawings(checkpoint: Path, prompts: Sequence[Prompt], seed: int) -> list[QuestionRows]:
-    """What the checkpoint draws for the prompts, with the prompts' questions, answered by the lab's detector.
+    """Draw the prompts, and let the detector answer their questions.
 
     Rendered scenes alone do not teach what a failed drawing looks like, and a judge of drawings must know.
     """
     rollouts = load_policy(checkpoint).sample(prompts, Sampling(thought="off"), seed=seed)
     assert rollouts.pictures is not None
-    asked = []
+    rows = []
     for prompt, picture in zip(prompts, rollouts.pictures.numpy(), strict=True):
         held = facts_hold(prompt, detect_objects(picture))
-        asked.append(QuestionRows(picture, tuple((q.text, h) for q, h in zip(prompt.questions, held, strict=True))))
-    return asked
+        rows.append(QuestionRows(picture, tuple((q.text, h) for q, h in zip(prompt.questions, held, strict=True))))
+    return rows
 
 
-def question_batch(tokenizer: Tokenizer, asked: Sequence[QuestionRows]) -> dict[str, Tensor]:
-    """Rows of one picture, a description where there is one, and several questions, each blind to the others.
+def question_batch(tokenizer: Tokenizer, question_rows: Sequence[QuestionRows]) -> dict[str, Tensor]:
+    """Make rows of a picture, its description if any, and several questions.
 
-    mask4d: (B, 1, L, L) bool, True = may attend. targets: (B, L) the next token where it is to be learned, else -100.
-    is_answer: (B, L) bool, True where the target is yes or no. pixels: (B, 3, H, W) in [-1, 1].
+    No question or description sees another. mask4d: (B, 1, L, L) bool, True = may attend. targets: (B, L) the next token where it is to
+    be learned, else -100. is_answer: (B, L) bool, True where the target is yes or no. pixels: (B, 3, H, W) in [-1, 1].
     """
     ids = Ids.of(tokenizer)
-    rows = len(asked)
+    rows = len(question_rows)
 
     def encode(text: str) -> list[int]:
         return tokenizer.encode(text, add_special_tokens=False).ids
@@ -192,10 +205,10 @@ def question_batch(tokenizer: Tokenizer, asked: Sequence[QuestionRows]) -> dict[
     head = [ids.bos, *encode("<|User|>: "), ids.boi, *[ids.image] * NUM_IMAGE_TOKENS, ids.eoi]
     answers = {True: encode(" yes"), False: encode(" no")}
     sequences: list[list[tuple[list[int], list[int], bool]]] = []
-    for one in asked:
-        parts = [(encode(f"\n{text}\n\n<|Assistant|>:"), answers[answer], True) for text, answer in one.questions]
-        if one.description is not None:
-            described = [*encode(" " + one.description), ids.eos]
+    for item in question_rows:
+        parts = [(encode(f"\n{text}\n\n<|Assistant|>:"), answers[answer], True) for text, answer in item.questions]
+        if item.description is not None:
+            described = [*encode(" " + item.description), ids.eos]
             parts.append((encode(f"\n{DESCRIBE}\n\n<|Assistant|>:"), described, False))
         sequences.append(parts)
     length = len(head) + max(sum(len(q) + len(a) - 1 for q, a, _ in parts) for parts in sequences)
@@ -225,7 +238,7 @@ def question_batch(tokenizer: Tokenizer, asked: Sequence[QuestionRows]) -> dict[
         "mask4d": mask[:, None],
         "targets": targets,
         "is_answer": is_answer,
-        "pixels": to_pixels(np.stack([one.picture for one in asked])),
+        "pixels": to_pixels(np.stack([item.picture for item in question_rows])),
     }
 
 
@@ -233,7 +246,10 @@ PATCH_CLASSES = (len(SHAPES) + 1, len(COLORS) + 1, len(SIZES) + 1, len(TEXTURES)
 
 
 def patch_labels(scene: Scene) -> Tensor:
-    """(64, 5) int64 per patch: shape, colour, size, texture and quarter of the object that covers it; 0 = none."""
+    """Return (64, 5) int64 labels per patch of the object that covers it.
+
+    Labels: shape, colour, size, texture and quarter; 0 = no object.
+    """
     labels = torch.zeros(LATTICE + 1, LATTICE + 1, 5, dtype=torch.long)
     names = (SHAPES, tuple(COLORS), SIZES, TEXTURES)
     for t in scene.objects:

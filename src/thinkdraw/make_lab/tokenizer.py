@@ -2,10 +2,13 @@
 
     thinkdraw train lab_tokenizer
 
-Four things that small VQ models need and that are visible below: the codebook starts from encoder outputs after a warm-up
-without quantisation; codes that nobody uses are re-seeded at the latents that are quantised worst (not at random ones, which are
-nearly all blank background); half of the pictures are crowded, so that few pixels are background; and patches of plain background
-are pulled together, or they spread over dozens of codes, which the generator then has to predict at random.
+A small VQ model needs four things, which are visible below:
+
+* The codebook starts from encoder outputs, after a warm-up without quantisation.
+* Unused codes are moved to the latents with the largest quantisation error. Random latents are nearly all blank background.
+* Half of the pictures are crowded, so that few pixels are background.
+* Patches of plain background are pulled together. Otherwise they spread over dozens of codes, and the generator has to predict at
+  random which one comes.
 """
 
 import math
@@ -91,7 +94,10 @@ class TokenizerConfig(StrictModel):
 
 
 def tokenizer_config(codes: int) -> JanusVQVAEConfig:
-    """64×64 pixels → 8×8 tokens; 32 channels is the least that the model's GroupNorm(32) takes."""
+    """Configure 64×64 pixels → 8×8 tokens.
+
+    32 channels are the least that the model's GroupNorm(32) takes.
+    """
     return JanusVQVAEConfig(
         embed_dim=8,
         num_embeddings=codes,
@@ -127,13 +133,16 @@ def training_batch(config: TokenizerConfig, rng: np.random.Generator) -> Tensor:
 
 
 def background_patches() -> Tensor:
-    """(4, 3·8·8) the plain patch of each background, in model pixels."""
+    """Return (4, 3·8·8): the plain patch of each background, in model pixels."""
     plain = to_pixels(np.stack([draw(Scene((), name)) for name in BACKGROUNDS]))
     return plain[:, :, :STEP, :STEP].flatten(1)
 
 
 def blank_spread(pixels: Tensor, unit: Tensor, plain: Tensor) -> Tensor:
-    """Mean squared distance of the latents (B, D, h, w) of plain background patches from their background's mean latent."""
+    """Compute the spread of the latents (B, D, h, w) of plain background patches.
+
+    It is the mean squared distance from the mean latent of the patch's background.
+    """
     patches = F.unfold(pixels, STEP, stride=STEP).transpose(1, 2)
     flat = unit.flatten(2).transpose(1, 2)
     spread = []
@@ -145,7 +154,10 @@ def blank_spread(pixels: Tensor, unit: Tensor, plain: Tensor) -> Tensor:
 
 
 def quantise(model: JanusVQVAE, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(straight-through codes (B, D, h, w), tokens (B, N), codebook + commitment error per token (B, N, 2))."""
+    """Quantise latents to codes.
+
+    Returns straight-through codes (B, D, h, w), tokens (B, N), and codebook and commitment error per token (B, N, 2).
+    """
     tokens = JANUS.nearest_codes(model, unit)
     codebook = F.normalize(model.quantize.embedding.weight, dim=-1)
     codes = codebook[tokens].transpose(1, 2).reshape(unit.shape)
@@ -156,7 +168,10 @@ def quantise(model: JanusVQVAE, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 @torch.no_grad()
 def reseed(model: JanusVQVAE, unused: Tensor, unit: Tensor, error: Tensor) -> None:
-    """Move unused codes onto latents drawn in proportion to their quantisation error (k-means++)."""
+    """Move unused codes onto latents, drawn in proportion to their quantisation error.
+
+    This is the seeding of k-means++ (Arthur and Vassilvitskii 2007).
+    """
     count = int(unused.sum())
     if count == 0:
         return
@@ -168,13 +183,13 @@ def reseed(model: JanusVQVAE, unused: Tensor, unit: Tensor, error: Tensor) -> No
 
 @torch.no_grad()
 def retire_duplicate_codes(model: JanusVQVAE, cosine: float = 0.9995) -> int:
-    """Turn away codes that all but equal an earlier one, so that one patch has one name; returns how many.
+    """Move codes that nearly equal an earlier one out of use; returns how many.
 
-    Twins look the same, but which of them a patch gets is noise that a generator would have to predict.
+    They look the same, but which of them a patch gets is noise, and a generator would have to predict it.
     """
     weight = model.quantize.embedding.weight
     unit = F.normalize(weight, dim=-1)
-    away = -F.normalize(unit.mean(0), dim=0)
+    away = -F.normalize(unit.mean(0), dim=0)  # opposite to the mean code, where no latent is nearest
     kept: list[int] = []
     for code in range(len(unit)):
         if kept and float((unit[kept] @ unit[code]).max()) > cosine:
