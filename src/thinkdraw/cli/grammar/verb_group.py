@@ -18,7 +18,10 @@ class Verb(TyperCommand):
     """A verb, whose usage line and help show its words as they are written."""
 
     def get_help(self, ctx: typer.Context) -> str:
-        """Print the help page; to rich, `rewards=[clip]` would be markup, and be shown as `rewards=`."""
+        """Print the help page.
+
+        Brackets are escaped: to rich, `rewards=[clip]` would be markup, and be shown as `rewards=`.
+        """
         for shown in (self, *self.params):
             if text := getattr(shown, "help", None):
                 vars(shown)["help"] = text.replace(r"\[", "[").replace("[", r"\[")
