@@ -3,7 +3,7 @@
     python bench/broken_skill.py --out runs/broken_skill --swap three,four
 
 Three evaluations of the same prompts and seeds: the checkpoint, its copy, and a copy whose embeddings of the named words are
-swapped, so that it reads the one as the other. `thinkdraw eval --compare` must find 0 between the first two, exactly, and
+swapped, so that it reads the one as the other. `thinkdraw eval compare=[A,B]` must find 0 between the first two, exactly, and
 between the first and the third a difference in the columns that are about these words.
 """
 

@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from thinkdraw.console import print_rows, print_what_the_console_can
+from thinkdraw.console import escape_unprintable_output, print_rows
 from thinkdraw.errors import UserError
 from thinkdraw.training.display import Display
 
@@ -35,7 +35,7 @@ def test_a_text_of_strangers_is_printed_as_it_is_and_moves_no_cursor(capsys, mon
 def test_no_encoding_of_a_console_ends_a_program(monkeypatch, encoding):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding=encoding))
-    print_what_the_console_can()
+    escape_unprintable_output()
     print_rows([{"prompt": "a 猫, a caf\u00e9 and \udc80"}])
     print("a 猫 \udc80")
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The seven functions that a script needs; the command line is made of the same."""
+"""The seven functions that a script needs; the command line calls the same code."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +20,9 @@ from thinkdraw.types import Policy, Prompt, Reward, Rollouts, Sampling
 
 
 def load_policy(path: str = "lab", **options: Any) -> Policy:
-    """`lab` (the shipped checkpoint), a checkpoint folder, a run folder (its best checkpoint), or a Hugging Face model id.
+    """Load a policy.
 
+    path: `lab` (the shipped checkpoint), a checkpoint folder, a run folder (its best checkpoint), or a Hugging Face model id.
     options: device, dtype, precision, lora, …; see `policies.load_policy`. Raises UserError.
     """
     from thinkdraw.policies import load_policy as load
@@ -32,23 +33,33 @@ def load_policy(path: str = "lab", **options: Any) -> Policy:
 def load_prompts(
     source: str = "lab-geneval", split: PromptSplit = "train", count: int = 64, seed: int = 0
 ) -> list[Prompt]:
-    """Prompts of the lab (`lab-geneval`, `lab-compbench`, `lab-dense`), or of a .txt or .jsonl file (all of it)."""
+    """Read prompts.
+
+    source: `lab-geneval`, `lab-compbench`, `lab-dense`, or a .txt or .jsonl file, of which all prompts are read: split, count
+    and seed are for the lab's.
+    """
     if family := family_of(source):
         return [e.prompt for e in prompt_set(family, split, count, seed)]
     return read_prompts(DataSettings(source=source))
 
 
 def load_reward(name: str = "lab-detector", **settings: Any) -> Reward:
-    """A reward by its registry name or `pkg.mod:Class`. `lab-judge` asks the lab checkpoint unless a questioner is given."""
+    """Open a reward by its registry name or `pkg.mod:Class`.
+
+    settings: what it is made with. `lab-judge` asks the lab checkpoint unless there is a setting `questioner`.
+    """
     return open_reward(name, **settings)
 
 
 def rollout(
     policy: Policy, prompts: Sequence[Prompt | str], *, group_size: int = 1, seed: int = 0, **sampling: Any
 ) -> Rollouts:
-    """Sample thoughts and pictures. sampling: fields of `Sampling` (thought, guidance_scale, temperature, …)."""
-    wanted = [p if isinstance(p, Prompt) else Prompt(p, id=str(i)) for i, p in enumerate(prompts)]
-    return policy.sample(wanted, Sampling(**sampling), group_size=group_size, seed=seed)
+    """Sample thoughts and pictures, `group_size` of each prompt.
+
+    sampling: fields of `Sampling` (thought, guidance_scale, temperature, …).
+    """
+    typed_prompts = [p if isinstance(p, Prompt) else Prompt(p, id=str(i)) for i, p in enumerate(prompts)]
+    return policy.sample(typed_prompts, Sampling(**sampling), group_size=group_size, seed=seed)
 
 
 def evaluate(
@@ -57,13 +68,15 @@ def evaluate(
     judges: Mapping[str, str | JsonMapping] | None = None, settings: JsonMapping | None = None,
     questions_per_type: int = 0, **sampling: Any,
 ) -> LabReport | Evaluation:  # fmt: skip
-    """Draw a benchmark's prompts and judge the pictures: `.score`, and scores per task, with 95 % intervals.
+    """Draw a benchmark's prompts and judge the pictures: scores with 95 % intervals.
 
-    `lab-geneval`, `lab-compbench` and `lab-dense` give a `LabReport`: 384 prompts and 4 pictures of each unless given, judged
-    by the exact detector, kept in `folder` if there is one. Every other benchmark, and these with judges or settings, gives
-    an `Evaluation`: all prompts and the official number of pictures unless given, kept in `folder`, else in
-    runs/eval/REVISION. prompts: its official file. judges: role → a judge's name, or that name with its settings.
-    settings: the benchmark's own. questions_per_type: of the lab's, about pictures, also put to the policy. Raises UserError.
+    `lab-geneval`, `lab-compbench` and `lab-dense` return a `LabReport`, judged by the exact detector. By default they draw 384
+    prompts 4 times each, and write into `folder` if there is one. Every other benchmark, and these with judges or settings,
+    return an `Evaluation`. By default they draw all prompts in the official number, and write into `folder` or
+    runs/eval/REVISION.
+    prompts: the benchmark's official file. judges: role → a judge's name, or a mapping of that name and its settings.
+    settings: the benchmark's own. questions_per_type: how many of the lab's questions about pictures of each type the policy
+    answers too. Raises UserError.
     """
     if (family := family_of(benchmark)) and not (judges or settings):
         return evaluate_lab(
@@ -80,7 +93,10 @@ def evaluate(
 
 
 def train(config: str | Path, *overrides: str) -> Path:
-    """Run a recipe from a shipped configuration's name or a YAML file, with `key.sub=value` overrides; returns the run folder."""
+    """Run a recipe and return the run folder.
+
+    config: a shipped configuration's name or a YAML file. overrides: `key.sub=value`. Raises UserError.
+    """
     return run_config(read_config(config, overrides))
 
 

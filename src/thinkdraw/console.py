@@ -1,4 +1,4 @@
-"""Printing what strangers wrote: nothing in a text is markup or moves the cursor, and no console's encoding ends a program."""
+"""How any text is printed: no markup, no cursor moves, no encoding errors."""
 
 import io
 import sys
@@ -23,12 +23,12 @@ def print_rows(rows: Sequence[Mapping[str, object]], heading: str = "") -> None:
 
 
 def plain(value: object, style: str = "") -> Text:
-    """A value for rich as it is written: brackets are brackets; control characters are shown escaped."""
+    """Make a text for rich without markup, its control characters escaped."""
     return Text(printable(value), style)
 
 
-def print_what_the_console_can() -> None:
-    """From now on what the console's encoding does not have is printed escaped, in place of an error."""
+def escape_unprintable_output() -> None:
+    """Print escapes, from now on, for characters that the console's encoding lacks."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

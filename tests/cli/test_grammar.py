@@ -152,7 +152,7 @@ def test_every_entry_of_a_list_has_a_line(kind: str):
         assert entry.name and entry.what and "thinkdraw" not in entry.what, entry
         if kind == "configs":
             assert "core" in entry.cost or "GPU" in entry.cost, entry
-            assert entry.cost.endswith(("minutes", "measured")), entry
+            assert entry.cost.endswith(("minute", "minutes", "measured")), entry
 
 
 def test_the_objectives_listed_are_those_there_are():
@@ -194,3 +194,24 @@ def test_the_version_and_the_listing_for_a_program():
 def test_a_list_in_an_example_is_shown_with_its_brackets(verb: str, says: str):
     # rich takes [name] for markup, and would leave it out
     assert says in CliRunner().invoke(app, [verb, "--help"], env={"COLUMNS": "200"}).output
+
+
+def test_a_verb_that_is_stopped_says_that_the_same_command_goes_on(monkeypatch):
+    def stop(config: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("thinkdraw.recipes.catalog.run_config", stop)
+    result = CliRunner().invoke(app, ["train", "lab_grpo"])
+    assert result.exit_code == 130 and "The same command goes on" in result.stderr
+
+
+def test_a_finished_run_says_that_it_had_finished_and_what_to_do_next(monkeypatch, tmp_path):
+    def step(config: object) -> Path:
+        if not (tmp_path / "metrics.jsonl").exists():
+            (tmp_path / "metrics.jsonl").write_text("{}\n")
+        return tmp_path
+
+    monkeypatch.setattr("thinkdraw.recipes.catalog.run_config", step)
+    first, second = (CliRunner().invoke(app, ["train", "lab_grpo", "-o", str(tmp_path)]).output for _ in range(2))
+    assert first == f"run folder: {tmp_path}\n"
+    assert "had finished" in second and f"thinkdraw report {tmp_path}" in second

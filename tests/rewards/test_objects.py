@@ -108,7 +108,10 @@ def test_a_relation_that_boxes_cannot_tell_does_not_apply():
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"threshold": 1.0}, "threshold=1.0"), ({"rule": "mine"}, "rule='mine' is unknown: choose t2i-compbench or geneval")],
+    [
+        ({"threshold": 1.0}, "threshold=1.0"),
+        ({"rule": "mine"}, "rule='mine' is unknown: choose t2i-compbench or geneval"),
+    ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, message):
     with pytest.raises(UserError, match=message):

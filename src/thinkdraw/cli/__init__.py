@@ -17,7 +17,7 @@ from thinkdraw.cli.evidence import evidence
 from thinkdraw.cli.explain import explain
 from thinkdraw.cli.export import export
 from thinkdraw.cli.generate import generate
-from thinkdraw.cli.grammar.verb_group import Verb, VerbGroup
+from thinkdraw.cli.grammar.verb_group import LongVerb, Verb, VerbGroup
 from thinkdraw.cli.listing import list_
 from thinkdraw.cli.plan import plan
 from thinkdraw.cli.prompts.verbs import prompts_app
@@ -49,12 +49,13 @@ VERBS = {
     "Evaluate": {"eval": evaluate, "compare": compare, "thoughts": thoughts, "report": report, "export": export},
     "Data": {"prompts": prompts_app, "corpus": corpus_app},
 }
+LONG = (quickstart, evidence, train, sweep, sample, score, evaluate, compare)
 for panel, verbs in VERBS.items():
     for name, verb in verbs.items():
         if isinstance(verb, typer.Typer):
             app.add_typer(verb, name=name, rich_help_panel=panel)
         else:
-            app.command(name=name, cls=Verb, rich_help_panel=panel)(verb)
+            app.command(name=name, cls=LongVerb if verb in LONG else Verb, rich_help_panel=panel)(verb)
 
 
 def _print_version(is_asked: bool) -> None:
@@ -79,9 +80,9 @@ def before_any_verb(
 
 def main() -> None:
     """Entry point: what a user can fix is one line on standard error and exit code 2."""
-    from thinkdraw.console import print_what_the_console_can
+    from thinkdraw.console import escape_unprintable_output
 
-    print_what_the_console_can()
+    escape_unprintable_output()
     try:
         app()
     except UserError as error:

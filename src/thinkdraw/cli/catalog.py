@@ -74,7 +74,9 @@ def _configs() -> Iterator[Entry]:
     for path in sorted((PACKAGE / "configs").glob("*.yaml")):
         what, facts = header_of(path)
         hardware, minutes = facts.get("hardware", ""), facts.get("minutes", "")
-        time = "time not measured" if minutes.startswith("not measured") else f"{minutes.partition(' (')[0]} minutes"
+        amount = minutes.partition(" (")[0]
+        unit = "minute" if amount == "1" else "minutes"
+        time = "time not measured" if amount.startswith("not measured") else f"{amount} {unit}"
         yield Entry(path.stem, what, ", ".join(text for text in (hardware, time) if text))
 
 
@@ -112,7 +114,7 @@ def header_of(path: Path) -> tuple[str, dict[str, str]]:
 
 def first_sentence(text: str) -> str:
     """Return a paragraph's first sentence."""
-    return re.split(r"(?<=[.?!])\s+(?=[A-Z`])", " ".join(text.split()), maxsplit=1)[0]
+    return re.split(r"(?<=[.?!])\s+(?=[A-Z0-9`])", " ".join(text.split()), maxsplit=1)[0]
 
 
 def _summary(module: str, attribute: str) -> str:

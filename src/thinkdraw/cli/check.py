@@ -1,4 +1,4 @@
-"""`thinkdraw check`."""
+"""`thinkdraw check`: whether a checkpoint's sampler agrees with its trainer."""
 
 import json
 from typing import Annotated

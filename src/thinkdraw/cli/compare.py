@@ -1,4 +1,4 @@
-"""`thinkdraw compare`."""
+"""`thinkdraw compare`: runs side by side, each judged on the same test prompts."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`thinkdraw evidence`."""
+"""`thinkdraw evidence`: the controls behind the quickstart's claim."""
 
 from typing import Annotated
 

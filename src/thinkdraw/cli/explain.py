@@ -1,4 +1,4 @@
-"""`thinkdraw explain`."""
+"""`thinkdraw explain`: what a setting does."""
 
 import json
 from typing import Annotated

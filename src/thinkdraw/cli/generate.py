@@ -1,4 +1,4 @@
-"""`thinkdraw generate`."""
+"""`thinkdraw generate`: pictures of prompts, with their thoughts."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""`thinkdraw list`."""
+"""`thinkdraw list`: what there is to choose from."""
 
 import json
 import shutil

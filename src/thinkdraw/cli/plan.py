@@ -1,4 +1,4 @@
-"""`thinkdraw plan`."""
+"""`thinkdraw plan`: what a configuration needs on a GPU."""
 
 import json
 from typing import TYPE_CHECKING, Annotated

@@ -1,4 +1,4 @@
-"""`thinkdraw quickstart`."""
+"""`thinkdraw quickstart`: base, SFT and GRPO on a laptop, each evaluated."""
 
 from typing import Annotated
 

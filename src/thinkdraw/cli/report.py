@@ -1,4 +1,4 @@
-"""`thinkdraw report`."""
+"""`thinkdraw report`: a run as one HTML page."""
 
 from pathlib import Path
 from typing import Annotated

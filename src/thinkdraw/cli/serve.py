@@ -1,4 +1,4 @@
-"""`thinkdraw serve`."""
+"""`thinkdraw serve`: a reward over HTTP."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`thinkdraw sweep`."""
+"""`thinkdraw sweep`: cells of settings over several seeds."""
 
 from typing import Annotated
 

@@ -1,11 +1,15 @@
-"""`thinkdraw train`."""
+"""`thinkdraw train`: any recipe, from a configuration."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from thinkdraw.cli.grammar.completion import configs
 from thinkdraw.cli.grammar.options import DryRun, Out
+
+if TYPE_CHECKING:
+    from thinkdraw.config import StrictModel
 
 
 def train(
@@ -32,4 +36,18 @@ def train(
     config = named_config(words, out, "thinkdraw train lab_grpo")
     if dry_run:
         return print_config(config)
-    print(f"run folder: {run_config(config)}")
+    before = _steps_written(config)
+    folder = run_config(config)
+    if before and _steps_written(config) == before:
+        print(
+            f"run folder: {folder}, which had finished: there was nothing left to do. Look at it: thinkdraw report {folder}. "
+            "Train on: a larger max_steps. Train anew: another out."
+        )
+    else:
+        print(f"run folder: {folder}")
+
+
+def _steps_written(config: "StrictModel") -> dict[str, int]:
+    """Return the sizes of the logs of steps in the run's folder."""
+    logs = Path(getattr(config, "out", "")).rglob("metrics.jsonl")
+    return {str(log): log.stat().st_size for log in logs}

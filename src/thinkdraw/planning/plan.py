@@ -73,12 +73,12 @@ class Plan:
         return self.needed <= self.usable
 
 
-def plan(config: Any, gpu: str, num_gpus: int, prompt_tokens: int) -> Plan:
+def plan(config: StrictModel, gpu: str, num_gpus: int, prompt_tokens: int) -> Plan:
     """config: of recipe grpo or sft. prompt_tokens: of a prompt with its form. Raises UserError."""
     if gpu not in GPUS:
         raise UserError(f"gpu={gpu}: not in the planner's table. It knows {', '.join(GPUS)}.")
     if not isinstance(config, GrpoConfig | SftConfig):
-        raise UserError(f"recipe={config.recipe}: the planner knows grpo and sft.")
+        raise UserError(f"recipe={getattr(config, 'recipe', '')}: the planner knows grpo and sft.")
     load = load_of(config, num_gpus, prompt_tokens)
     usable = USABLE_FRAC * GPUS[gpu].memory
     if isinstance(config, SftConfig):

@@ -10,7 +10,7 @@ import typer
 from thinkdraw.cli.grammar.completion import configs, paths
 from thinkdraw.cli.grammar.options import AsJson, Count, DryRun, Out
 from thinkdraw.cli.grammar.printing import print_rows
-from thinkdraw.cli.grammar.verb_group import Verb
+from thinkdraw.cli.grammar.verb_group import LongVerb, Verb
 from thinkdraw.errors import UserError
 
 corpus_app = typer.Typer(no_args_is_help=True, help="Have a teacher write rationales, and look at what it wrote.")
@@ -20,7 +20,7 @@ _QUANTILES = {"words: median": "median", "5 %": "p5", "95 %": "p95"}
 WRITES = ("corpus", "verifier_data")
 
 
-@corpus_app.command(cls=Verb)
+@corpus_app.command(cls=LongVerb)
 def write(
     words: Annotated[
         list[str] | None,
@@ -110,7 +110,7 @@ def stats(
             print(f"{name}: " + ", ".join(f"{count} {reason}" for reason, count in sorted(summary[name].items())))
 
 
-@corpus_app.command(cls=Verb)
+@corpus_app.command(cls=LongVerb)
 def tokenise(
     words: Annotated[
         list[str] | None,

@@ -1,1 +1,1 @@
-"""`thinkdraw eval` and `thinkdraw thoughts`."""
+"""Verbs that evaluate a checkpoint: eval, thoughts."""

@@ -1,4 +1,4 @@
-"""`thinkdraw thoughts`."""
+"""`thinkdraw thoughts`: whether thoughts matter for the pictures."""
 
 import json
 from typing import Annotated

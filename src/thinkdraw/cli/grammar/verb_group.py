@@ -1,6 +1,8 @@
 """The root of the command line and its verbs, with wrong usage in one line."""
 
 import difflib
+import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +44,19 @@ class Verb(TyperCommand):
         except _UsageError as error:
             message = str(error.format_message()).rstrip(".")
             raise UserError(f"{message}. `{ctx.command_path} --help` shows the form.") from error
+
+
+class LongVerb(Verb):
+    """A verb that goes on where it was stopped."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        """Say, when Ctrl-C ends the verb, that the same command goes on."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            if os.environ.get("RANK", "0") == "0":
+                print("\nthinkdraw: stopped. The same command goes on from what is saved.", file=sys.stderr)
+            raise
 
 
 class VerbGroup(TyperGroup):

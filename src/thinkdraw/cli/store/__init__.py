@@ -1,1 +1,1 @@
-"""`thinkdraw store …`: what a rollout store holds, and all of it as one file."""
+"""Verbs of rollout stores: sample, score, store info, store export."""

@@ -1,4 +1,4 @@
-"""`thinkdraw sample`."""
+"""`thinkdraw sample`: a rollout store from a checkpoint."""
 
 from collections.abc import Sequence
 from typing import Annotated

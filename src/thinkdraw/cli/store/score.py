@@ -1,4 +1,4 @@
-"""`thinkdraw score`."""
+"""`thinkdraw score`: a judge's scores for a rollout store."""
 
 from typing import Annotated
 
