@@ -35,7 +35,7 @@ class LabDetector:
 
 
 class PolicyQuestioner:
-    """Answers P(yes) by a policy that can see and is not trained here.
+    """Answers yes-or-no questions with a policy that sees and is not trained here.
 
     policy: anything with `.answer(pictures, questions)`. Give a copy where the policy learns, or its judge learns with
     it.

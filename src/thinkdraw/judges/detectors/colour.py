@@ -32,7 +32,7 @@ class ClipColour(FrozenJudge):
 
     An object is compared with three sentences for each colour.
     path: a `CLIPModel` folder or a Hugging Face model id. GenEval takes OpenAI's ViT-L/14, in half precision on a GPU;
-    this computes in float32. max_crops: per forward pass.
+    this computes in float32. device: auto takes a GPU if there is one. max_crops: per forward pass.
     Raises UserError for a checkpoint that is absent, another model, damaged or without a tokenizer.
     Ghosh et al. 2023 (arXiv 2310.11513).
     """

@@ -32,7 +32,8 @@ class DepthEstimator(FrozenJudge):
     """Estimates how near each pixel is, with DPT; larger means nearer.
 
     A map is inverse depth, stretched to 0..1 within each picture, so pictures cannot be compared with each other.
-    path: a `DPTForDepthEstimation` folder or a Hugging Face model id. max_pictures: per forward pass.
+    path: a `DPTForDepthEstimation` folder or a Hugging Face model id. device: auto takes a GPU if there is one.
+    max_pictures: per forward pass.
     T2I-CompBench computes in half precision on a GPU, this in float32.
     Raises UserError for a checkpoint that is absent, another model or damaged.
     Ranftl et al. 2021 (arXiv 2103.13413); Huang et al. 2025 (arXiv 2307.06350), github.com/Karine-Huang/T2I-CompBench.

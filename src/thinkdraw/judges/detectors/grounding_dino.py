@@ -27,7 +27,7 @@ _PHRASE_ENDS = str.maketrans(".?", "  ")  # the model cuts its prompt into phras
 class GroundingDino(OpenVocabularyDetector):
     """Finds named objects with Grounding DINO or MM-Grounding-DINO; score in 0..1.
 
-    path: a folder or a Hugging Face model id. max_pictures: per forward pass.
+    path: a folder or a Hugging Face model id. device: auto takes a GPU if there is one. max_pictures: per forward pass.
     box_threshold: a box counts where its best prompt token scores above this. text_threshold: the box then gets every
     label whose own tokens score above this, so one box may have two labels. Both defaults are the published ones.
     pooling: how a label's score is made of its tokens' scores, "max" or "mean". T2I-R1 (arXiv 2505.00703) uses "mean"

@@ -44,8 +44,9 @@ class Mask2Former(FrozenDetector):
     object may be found under several classes.
     path: a folder or a Hugging Face model id. GenEval's own weights come from another training run of this architecture
     and transformers cannot load them. Scores made with this judge therefore carry its name.
-    max_pictures: per forward pass. names_file: GenEval's object_names.txt, a name per line in COCO's order. Without it
-    the names are the checkpoint's, whose spelling may differ ("tv" or "tvmonitor").
+    device: auto takes a GPU if there is one. max_pictures: per forward pass. names_file: GenEval's object_names.txt, a
+    name per line in COCO's order. Without it the names are the checkpoint's, whose spelling may differ ("tv" or
+    "tvmonitor").
     min_score: detections below are left out, which saves most of the masks' memory; GenEval uses those above 0.3.
     short_side, long_side: a picture is scaled to fit into these; the defaults are GenEval's.
     `labels` given to `detect` must be among `names`. Raises UserError for one that is not, for a checkpoint that is

@@ -25,7 +25,7 @@ QUERY = "a photo of a {label}"
 class Owlv2(OpenVocabularyDetector):
     """Finds named objects with OWLv2; score in 0..1. A box gets the best label.
 
-    path: a folder or a Hugging Face model id. max_pictures: per forward pass.
+    path: a folder or a Hugging Face model id. device: auto takes a GPU if there is one. max_pictures: per forward pass.
     threshold: a box counts where its score is above this. max_overlap: of two boxes with the same label and an IoU
     above this, only the surer one stays. None, as published, keeps both.
     Boxes are not clipped to the picture, as published.

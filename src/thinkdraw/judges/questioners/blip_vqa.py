@@ -20,7 +20,7 @@ _IGNORED_MARKS = re.compile(r"[.!\"()*#:;~]")
 
 
 class BlipVqaJudge(VqaJudge):
-    """Answers P(yes) with BLIP's visual question answering, as T2I-CompBench does.
+    """Answers yes-or-no questions with BLIP, as T2I-CompBench does; gives P(yes).
 
     P(yes) = p(yes) / (p(yes) + p(no)) of the answer's first token, in 0..1, never rounded.
     The question ("a green bench?") is lower-cased, loses . ! " ( ) * # : ; ~ and is cut to 50 words and 35 tokens. Its
@@ -29,7 +29,8 @@ class BlipVqaJudge(VqaJudge):
 
     path: a `BlipForQuestionAnswering` folder or Hugging Face model id. image_size: side of the square that a picture
     becomes (bicubic, CLIP's mean and deviation); None takes the checkpoint's. The benchmark uses 480; the published
-    conversion was made for 384, so position embeddings are interpolated. max_pairs: (picture, question) pairs per pass.
+    conversion was made for 384, so position embeddings are interpolated. device: auto takes a GPU if there is one.
+    max_pairs: (picture, question) pairs per pass.
     Raises UserError for a checkpoint that is absent, damaged, of another kind, or without yes or no.
     Huang et al. 2023 (arXiv 2307.06350); Li et al. 2022 (arXiv 2201.12086).
     """

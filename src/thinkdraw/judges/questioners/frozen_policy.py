@@ -14,7 +14,7 @@ from thinkdraw.types import Policy
 
 
 class SelfQuestioner(PolicyQuestioner):
-    """Answers P(yes), in 0..1, by the policy as it was before this run trained it.
+    """Answers yes-or-no questions with the policy as it was before this run.
 
     frozen "copy": a copy of the policy, taken now; it needs the policy's memory a second time. Make the judge before
     the first update, and when a run resumes, from the checkpoint that the run began with.

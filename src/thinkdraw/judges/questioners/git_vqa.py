@@ -18,13 +18,14 @@ from thinkdraw.runtime.device import pick_device
 
 
 class GitVqaJudge(VqaJudge):
-    """Answers P(yes) with GIT's visual question answering, as T2I-R1 does.
+    """Answers yes-or-no questions with GIT, as T2I-R1 does; gives P(yes).
 
     P(yes) = p(yes) / (p(yes) + p(no)), in 0..1, of the token after [CLS] and the question ("red dog?").
     The picture stands before the text, prepared as the checkpoint's preprocessor_config.json says. A question longer
     than the tokenizer's limit is cut there.
 
-    path: a `GitForCausalLM` folder or Hugging Face model id. max_pairs: (picture, question) pairs per pass.
+    path: a `GitForCausalLM` folder or Hugging Face model id. device: auto takes a GPU if there is one. max_pairs:
+    (picture, question) pairs per pass.
     Raises UserError for a checkpoint that is absent, damaged, of another kind, or without yes or no.
     Jiang et al. 2025 (arXiv 2505.00703, its reward_git.py); Wang et al. 2022 (arXiv 2205.14100).
     """

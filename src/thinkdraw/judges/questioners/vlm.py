@@ -30,16 +30,16 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class VlmJudge:
-    """Answers P(yes), and writes, with any local chat model that sees pictures.
+    """Answers yes-or-no questions, and writes, with any local chat model that sees.
 
     P(yes) = p(yes) / (p(yes) + p(no)) at the first token of the reply, from one forward pass. Each probability is
     summed over all tokens that spell the word (yes, Yes, " yes", …). NaN where both together have less than
     `min_yes_no_mass`: the model was about to say something else. As VQAScore (Lin et al. 2024, arXiv 2404.01291), but
     normalised over the two words.
 
-    path: a folder or Hugging Face model id with a chat template. max_rows: requests per forward pass; a row's number
-    does not depend on the rows beside it. question_format: the chat message with {question} in it; the picture stands
-    before.
+    path: a folder or Hugging Face model id with a chat template. device: auto takes a GPU if there is one. dtype: of
+    the weights; bf16 halves the memory. max_rows: requests per forward pass; a row's number does not depend on the rows
+    beside it. question_format: the chat message with {question} in it; the picture stands before.
     chat_template_kwargs: for the template, such as {"enable_thinking": False}. max_new_tokens: of `write`.
     Special tokens that a question or request spells out are broken up by a space, so that they cannot act as such.
     Raises UserError for a checkpoint that is absent, no such model, damaged, or without chat template, yes or no.

@@ -11,9 +11,10 @@ from thinkdraw.types import Request
 
 
 class VlmWords(VlmJudge):
-    """A `VlmJudge` that also gives the probability of any first words of a reply.
+    """Gives the probability of first words of a reply, by a local chat model.
 
-    Softmax over the whole vocabulary at the reply's first token, as GenEval 2 (arXiv 2512.16853).
+    A `VlmJudge`, whose settings it takes: softmax over the whole vocabulary at the reply's first token, as GenEval 2
+    (arXiv 2512.16853).
     """
 
     name = "vlm-words"

@@ -22,7 +22,8 @@ class AestheticScorer(PairScorer):
 
     The rating is unbounded, higher = more beautiful; texts are ignored. NaN: an embedding that is not finite.
     path: the published head, or a folder that has it. clip: the `CLIPModel` whose unit-length picture embeddings the
-    head reads, a folder or a Hugging Face model id. max_pairs: pictures per forward pass.
+    head reads, a folder or a Hugging Face model id. device: auto takes a GPU if there is one. max_pairs: pictures per
+    forward pass.
     Raises UserError for files that are absent, damaged, something else or made for another CLIP.
 
     Schuhmann 2022, `simple_inference.py` of github.com/christophschuhmann/improved-aesthetic-predictor, with the

@@ -17,7 +17,8 @@ class ClipScorer(EmbeddingScorer):
     """Scores how well a text fits a picture: the cosine of their CLIP embeddings.
 
     Raw, in −1..1, higher = fits better. NaN: an embedding that is not finite.
-    path: a `CLIPModel` folder or a Hugging Face model id. max_pairs: pictures or texts per forward pass.
+    path: a `CLIPModel` folder or a Hugging Face model id. device: auto takes a GPU if there is one. max_pairs: pictures
+    or texts per forward pass.
     processor: folder or model id of tokenizer and image processor, where that is not `path`.
     A text longer than the model reads is cut there; `num_truncated` counts such texts, and the first one warns.
     Raises UserError for a checkpoint that is absent, no CLIP, damaged or without tokenizer or image processor.
@@ -43,7 +44,10 @@ class ClipScorer(EmbeddingScorer):
 
 
 class LabClipScorer(ClipScorer):
-    """Scores how well a text fits a lab picture, with the small CLIP in the package."""
+    """Scores how well a text fits a lab picture, with the small CLIP in the package.
+
+    path: another CLIP's folder; None takes the lab's. device, max_pairs: as `ClipScorer`.
+    """
 
     name = "lab-clip"
 
@@ -62,7 +66,7 @@ class PickScorer(ClipScorer):
     exp(logit_scale) × cosine, so within ±exp(logit_scale); higher = people would pick it. Made to compare pictures of
     one prompt: a softmax over their scores is the probability that each is picked.
     path: PickScore_v1's `CLIPModel`. processor: folder or model id of its tokenizer and image processor; the default is
-    the published one. NaN and UserErrors as `ClipScorer`.
+    the published one. device, max_pairs, NaN and UserErrors as `ClipScorer`.
     Kirstain et al. 2023 (arXiv 2305.01569), github.com/yuvalkirstain/PickScore.
     """
 

@@ -24,8 +24,8 @@ class HpsScorer(EmbeddingScorer):
     The cosine of picture and text embeddings, higher = preferred; only comparable between pictures of one prompt.
     NaN: an embedding that is not finite.
     path: the published file, or a folder or a Hugging Face model that has it. tokenizer: folder or model id of CLIP's
-    byte-pair vocabulary. max_pairs: pictures or texts per forward pass. A text of more than 77 tokens is cut there;
-    `num_truncated` counts such texts, and the first one warns.
+    byte-pair vocabulary. device: auto takes a GPU if there is one. max_pairs: pictures or texts per forward pass. A
+    text of more than 77 tokens is cut there; `num_truncated` counts such texts, and the first one warns.
     Raises UserError for a file that is absent, damaged or no CLIP in open_clip's names, and for another tokenizer.
 
     Wu et al. 2023 (arXiv 2306.09341). Model, preprocessing and `score` of github.com/tgxs002/HPSv2, in float32 where

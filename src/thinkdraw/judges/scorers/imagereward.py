@@ -30,8 +30,8 @@ class ImageRewardScorer(PairScorer):
     (The model's number − MEAN) / STD, unbounded, higher = better. NaN: a number that is not finite.
     path: the published file, or a folder or a Hugging Face model that has it. tokenizer: folder or model id of uncased
     BERT's.
-    max_pairs: pairs per forward pass. A text of more than 35 tokens is cut there; `num_truncated` counts such texts,
-    and the first one warns. Weights that the score does not use are not read.
+    device: auto takes a GPU if there is one. max_pairs: pairs per forward pass. A text of more than 35 tokens is cut
+    there; `num_truncated` counts such texts, and the first one warns. Weights that the score does not use are not read.
     Raises UserError for a file that is absent, damaged, something else or lacks weights, and for another tokenizer.
 
     Xu et al. 2023 (arXiv 2304.05977), `ImageReward.py` and `models/BLIP` of github.com/THUDM/ImageReward, with the

@@ -21,7 +21,8 @@ class SiglipScorer(EmbeddingScorer):
     sigmoid(exp(logit_scale) × cosine + logit_bias), in 0..1, higher = fits better. Each pair is scored by itself, and
     most pairs are near 0. NaN: an embedding that is not finite.
     path: a `SiglipModel` (SigLIP, and SigLIP 2 of fixed size) or `Siglip2Model` (SigLIP 2 NaFlex, which keeps the
-    picture's proportions), a folder or a Hugging Face model id. max_pairs: pictures or texts per forward pass.
+    picture's proportions), a folder or a Hugging Face model id. device: auto takes a GPU if there is one. max_pairs:
+    pictures or texts per forward pass.
     Texts are read as the models were trained: in lower case, padded on the right to the full length without a mask.
     Truncated texts and UserErrors as `ClipScorer`; SigLIP 1's tokenizer needs sentencepiece and protobuf installed.
     Zhai et al. 2023 (arXiv 2303.15343), Tschannen et al. 2025 (arXiv 2502.14786).

@@ -34,7 +34,7 @@ UNLIKELY = "neither yes nor no among the likely tokens"
 
 
 class OpenAIJudge:
-    """Answers P(yes), and writes, with a model behind an OpenAI-compatible server.
+    """Answers yes-or-no questions, and writes, with a model behind a chat server.
 
     Pictures travel as base64 PNG, one request per row; replies keep the order of the rows.
     mode "logprobs": P(yes) = p(yes) / (p(yes) + p(no)) over the spellings of both words among the `top_logprobs` most
@@ -50,8 +50,8 @@ class OpenAIJudge:
 
     base_url, api_key_env, max_concurrent, timeout_s, max_retries, backoff_s, extra_body: as in `Endpoint`. For vLLM,
     extra_body may be {"chat_template_kwargs": {"enable_thinking": False}}.
-    max_answer_tokens: length of an answer in mode "answer". 8 suffice for yes or no in any spelling; a model that
-    thinks first needs thousands. max_new_tokens: of `write`.
+    question_format: the message, with {question} in it. max_answer_tokens: length of an answer in mode "answer". 8
+    suffice for yes or no in any spelling; a model that thinks first needs thousands. max_new_tokens: of `write`.
     A request is NaN (None in `write`) if it fails for good, or if another model answers it than at the start;
     `failures` counts the reasons, each with an example.
     Raises UserError at construction for a server that cannot be reached, refuses the key or does not serve `model`, and

@@ -13,11 +13,11 @@ from thinkdraw.judges.served.openai_judge import OpenAIJudge, first_token
 
 
 class OpenAIWords(OpenAIJudge):
-    """An `OpenAIJudge` that also gives the probability of any first words of a reply.
+    """Gives the probability of first words of a reply, by a served chat model.
 
-    Its mode is "logprobs". Only the `top_logprobs` most likely tokens are seen. A word that is not among them, or that
-    is more than one token, adds nothing, so a value may lie below a local model's by their probability. Settings are
-    `OpenAIJudge`'s without `mode`.
+    An `OpenAIJudge` in mode "logprobs", whose other settings it takes. Only the `top_logprobs` most likely tokens are
+    seen. A word that is not among them, or that is more than one token, adds nothing, so a value may lie below a local
+    model's by their probability.
     """
 
     name = "openai-words"
