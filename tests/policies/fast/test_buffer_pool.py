@@ -42,7 +42,7 @@ def test_what_a_phase_may_keep_is_limited(monkeypatch: pytest.MonkeyPatch):
     take(memory, 100), take(memory, 100)
     memory.trim()
     assert len(memory._idle) == 2
-    monkeypatch.setattr(buffer_pool, "KEPT_BYTES", 700)
+    monkeypatch.setattr(buffer_pool, "MAX_IDLE_BYTES", 700)
     take(memory, 100), take(memory, 100)
     memory.trim()
     assert memory._idle == []

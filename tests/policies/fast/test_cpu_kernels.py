@@ -102,7 +102,7 @@ def test_what_is_not_a_number_stays_so_where_it_is_seen():
 @pytest.mark.parametrize("begins", [[-1, 0, 0], [0, 0, COLUMNS]])
 def test_no_column_outside_of_the_cache_is_written(begins):
     cache = cached(torch.float32, kernels_of(torch.float32, 64), key_heads=2, width=64)
-    with pytest.raises(IndexError, match="no room"):
+    with pytest.raises(IndexError, match="are outside of the cache"):
         found_in(cache, torch.tensor(begins), new_tokens(torch.float32, tokens=1, key_heads=2, groups=1, width=64))
 
 

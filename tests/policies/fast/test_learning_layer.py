@@ -78,7 +78,7 @@ def test_states_and_gradients_are_transformers(precision, dtype, allowed, key_he
     use_kernels(model)
     found = states_and_gradients(model, precision, mask)
     norm = "norm_of_number" if precision == "bf16" else "norm_to_number"
-    assert uses() == {norm, f"{norm}_back", "turn", "turn_back", "gate", "gate_back"}
+    assert uses() == {norm, f"{norm}_backward", "rotate", "rotate_backward", "gate", "gate_backward"}
     assert_close(found, wanted, allowed)
     if precision != "fp32":  # rounding is no worse than transformers'
 
@@ -137,4 +137,4 @@ def test_policies_learn_through_them(lora, uses, tmp_path):
     scored = policy.log_probs(rollouts)
     torch.testing.assert_close(scored.log_probs, rollouts.log_probs, atol=1e-3, rtol=0)
     scored.log_probs.sum().backward()
-    assert {"turn", "gate_back", "norm_to_number_back"} <= uses()
+    assert {"rotate", "gate_backward", "norm_to_number_backward"} <= uses()

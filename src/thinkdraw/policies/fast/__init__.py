@@ -1,4 +1,7 @@
-"""What only makes things faster, or smaller: delete this folder and everything still runs. `policies/speed.py` is its door."""
+"""Code that only saves time or memory: delete this folder and all else runs.
+
+Only `policies/speed.py` imports it.
+"""
 
 from thinkdraw.policies.fast import (
     buffer_pool,

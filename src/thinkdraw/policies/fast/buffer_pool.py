@@ -1,6 +1,7 @@
-"""A CPU's memory for KV caches, which the next cache, and the next rollout phase, use again.
+"""Memory for KV caches on a CPU, reused by the next cache and the next phase.
 
-A system hands out fresh memory page by page, zeroed: that takes 3 to 12 % of the sampler's time. A GPU's torch keeps itself.
+The system hands out fresh memory page by page and sets it to zero, which takes 3 to 12 % of the sampler's time. On
+a GPU, torch caches memory itself.
 """
 
 import math
@@ -9,41 +10,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-KEPT_BYTES = 1e9  # between two phases, when learning may need it
-WASTE = 2  # how many times larger than asked for a buffer may be
+MAX_IDLE_BYTES = 1e9  # held between two phases, when learning may need memory
+MAX_OVERSIZE = 2  # how many times larger than its tensor a buffer may be
 
 
 class BufferPool:
-    """What is taken belongs to the taker until `reset`."""
+    """Lends memory: a buffer belongs to its taker until `reset`."""
 
     def __init__(self) -> None:
         self._idle: list[Tensor] = []
         self._taken: list[Tensor] = []
 
     def reset(self) -> None:
-        """Nothing that was taken is used any more. What was not taken since the last reset goes back to the system."""
+        """Take all buffers back; none of them may be used any more.
+
+        Buffers that were not taken since the last reset go back to the system.
+        """
         self._idle, self._taken = sorted(self._taken, key=len), []
 
     def trim(self) -> None:
-        """Reset, and keep nothing where it is more than KEPT_BYTES."""
+        """Reset, and keep nothing if the buffers exceed MAX_IDLE_BYTES."""
         self.reset()
-        if sum(buffer.nbytes for buffer in self._idle) > KEPT_BYTES:
+        if sum(buffer.nbytes for buffer in self._idle) > MAX_IDLE_BYTES:
             self._idle = []
 
     def take(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """A tensor with anything in it."""
+        """Lend a tensor of uninitialised memory."""
         size = math.prod(shape) * dtype.itemsize
         buffer = self._buffer(size)
         self._taken.append(buffer)
         return buffer[:size].view(dtype).view(shape)
 
     def _buffer(self, size: int) -> Tensor:
-        for place, buffer in enumerate(self._idle):
-            if size <= len(buffer) <= WASTE * size:
-                return self._idle.pop(place)
-        outgrown = [place for place, buffer in enumerate(self._idle) if len(buffer) < size]
-        if outgrown:
-            self._idle.pop(outgrown[-1])
-        with torch.inference_mode(False):  # an inference tensor could only be written to in inference
-            # numpy's, not torch's, asks the system for huge pages: it would be tens of thousands of 4 kB
+        """Find an idle buffer of about this size, or allocate one."""
+        for index, buffer in enumerate(self._idle):
+            if size <= len(buffer) <= MAX_OVERSIZE * size:
+                return self._idle.pop(index)
+        # A larger buffer is needed from now on, so the largest of those too small is given back for it.
+        too_small = [index for index, buffer in enumerate(self._idle) if len(buffer) < size]
+        if too_small:
+            self._idle.pop(too_small[-1])
+        with torch.inference_mode(False):  # a tensor made in inference mode could only be written to there
+            # numpy's allocator, unlike torch's, asks for huge pages instead of tens of thousands of 4 kB.
             return torch.from_numpy(np.empty(size, dtype=np.uint8))

@@ -1,8 +1,8 @@
-"""A layer of the language model in learning, on a CPU: what stands between its matrix products takes one pass each.
+"""A Llama layer for learning on a CPU, with C++ kernels.
 
-transformers' layer computes the same in some twenty passes over the same numbers, and autocast casts them once for every
-product. It stays in charge wherever the kernels are not: on GPUs, without a compiler, where it is itself compiled, with keys
-and values cached.
+transformers' layer computes it in some twenty passes over memory between its matrix products, and autocast casts
+once for every product. It stays in charge wherever the kernels cannot run: on GPUs, without a compiler, under
+torch.compile, and with a KV cache.
 """
 
 from typing import Any
@@ -20,10 +20,13 @@ from thinkdraw.runtime.device import matmul_dtype
 
 
 class Layer(LlamaDecoderLayer):
-    """transformers' layer: its weights, its modules, its results up to rounding."""
+    """The layer of transformers: its weights, its modules, its results up to rounding."""
 
     def forward(self, hidden_states: Tensor, attention_mask: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """(B, S, H) to (B, S, H). kwargs: transformers', with position_embeddings."""
+        """Map (B, S, H) to (B, S, H).
+
+        kwargs: those of transformers, with position_embeddings.
+        """
         kernels = self._kernels(hidden_states)
         if kernels is None or kwargs.get("past_key_values") is not None:
             return super().forward(hidden_states, attention_mask, **kwargs)
@@ -36,19 +39,20 @@ class Layer(LlamaDecoderLayer):
             kernels, self.input_layernorm.variance_epsilon, stream, None, self.input_layernorm.weight
         )
         query, key = (
-            _Turn.apply(kernels, part(normed).view(shape), *angles) for part in (attention.q_proj, attention.k_proj)
+            _Rotate.apply(kernels, linear(normed).view(shape), *angles)
+            for linear in (attention.q_proj, attention.k_proj)
         )
         value = attention.v_proj(normed).view(shape).transpose(1, 2)
-        found, _ = attend(attention, query, key, value, attention_mask, scaling=attention.scaling, **kwargs)
-        change = attention.o_proj(found.reshape(len(stream), -1))
+        attended, _ = attend(attention, query, key, value, attention_mask, scaling=attention.scaling, **kwargs)
+        change = attention.o_proj(attended.reshape(len(stream), -1))
         norm = self.post_attention_layernorm
         stream, normed = _Norm.apply(kernels, norm.variance_epsilon, stream, change, norm.weight)
         change = mlp.down_proj(_Gate.apply(kernels, mlp.gate_proj(normed), mlp.up_proj(normed)))
-        # The sum comes last: FSDP wants no view from a layer.
+        # The sum comes after the views, because FSDP does not accept a view as a layer's output.
         return stream.view(hidden_states.shape) + change.view(hidden_states.shape)
 
     def _kernels(self, states: Tensor) -> Kernels | None:
-        """What runs between the products, None where it cannot."""
+        """Return the kernels for these states, or None where they cannot run."""
         weight, attention = self.input_layernorm.weight, self.self_attn
         dtype = matmul_dtype(states.device, weight.dtype)
         if torch.compiler.is_compiling() or (self.training and attention.attention_dropout):
@@ -61,19 +65,23 @@ class Layer(LlamaDecoderLayer):
 
 
 def use_kernels(model: nn.Module) -> None:
-    """Let the Llama layers of a model use kernels where they can; its modules and their names stay."""
+    """Let the Llama layers of a model use kernels where they can.
+
+    Modules and their names stay.
+    """
     for module in model.modules():
         if type(module) is LlamaDecoderLayer:
             module.__class__ = Layer
 
 
 class _Norm(Function):
-    """Without a change only the norm, else also the sum; see `Kernels.norm`."""
+    """Autograd function of `Kernels.norm`; without a change it gives no sum."""
 
     @staticmethod
     def forward(
         ctx: Any, kernels: Kernels, eps: float, stream: Tensor, change: Tensor | None, weight: Tensor
     ) -> tuple[Tensor, ...]:
+        """Run the kernel."""
         total, normed = kernels.norm(stream, change, weight, eps, kernels.dtype)
         ctx.kernels, ctx.eps, ctx.changed = kernels, eps, change is not None
         ctx.save_for_backward(total, weight)
@@ -82,27 +90,35 @@ class _Norm(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (total, weight), of_total = ctx.saved_tensors, gradients[0] if ctx.changed else None
-        found = ctx.kernels.norm_back(total, weight, ctx.eps, of_total, gradients[-1], ctx.changed)
-        return None, None, *found
+        """Run the kernel's gradient."""
+        (total, weight), grad_total = ctx.saved_tensors, gradients[0] if ctx.changed else None
+        results = ctx.kernels.norm_backward(total, weight, ctx.eps, grad_total, gradients[-1], ctx.changed)
+        return None, None, *results
 
 
-class _Turn(Function):
+class _Rotate(Function):
+    """Autograd function of `Kernels.rotate`."""
+
     @staticmethod
     def forward(ctx: Any, kernels: Kernels, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Run the kernel."""
         ctx.kernels = kernels
         ctx.save_for_backward(cos, sin)
-        return kernels.turn(heads, (cos, sin))
+        return kernels.rotate(heads, (cos, sin))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, ctx.kernels.turn_back(gradient, ctx.saved_tensors), None, None
+        """Run the kernel's gradient; angles have none."""
+        return None, ctx.kernels.rotate_backward(gradient, ctx.saved_tensors), None, None
 
 
 class _Gate(Function):
+    """Autograd function of `Kernels.gate`."""
+
     @staticmethod
     def forward(ctx: Any, kernels: Kernels, gate: Tensor, up: Tensor) -> Tensor:
+        """Run the kernel."""
         ctx.kernels = kernels
         ctx.save_for_backward(gate, up)
         return kernels.gate(gate, up)
@@ -110,4 +126,5 @@ class _Gate(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.kernels.gate_back(*ctx.saved_tensors, gradient)
+        """Run the kernel's gradient."""
+        return None, *ctx.kernels.gate_backward(*ctx.saved_tensors, gradient)

@@ -1,4 +1,4 @@
-"""Attention on a CPU where torch's fused kernel is slow: learning from short sequences."""
+"""Attention for learning from short sequences on a CPU, where torch's is slow."""
 
 import torch
 from torch import Tensor, nn
@@ -9,15 +9,16 @@ from transformers.masking_utils import sdpa_mask
 from thinkdraw.runtime.device import matmul_dtype
 
 NAME = "thinkdraw_sdpa"
-SHORT = 512  # tokens; beyond, the (L, L) scores of plain products cost more memory than they save time
+SHORT = 512  # tokens; for longer ones, plain products' (L, L) scores cost more memory than the time is worth
 
 
 def attend(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **kwargs
 ) -> tuple[Tensor, Tensor | None]:
-    """transformers' SDPA, but on a CPU, where a gradient is wanted of a short sequence, plain products take its place: the
-    fused kernel's backward pass is several times slower.
+    """Attend by plain products where torch's fused kernel is slow, else by SDPA.
 
+    That is on a CPU, for short sequences, where a gradient is needed: there the fused kernel's backward pass is
+    several times slower.
     query: (B, H, L, D). key, value: (B, Hkv, S, D). Returns (B, L, H, D) and None.
     """
     learns = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
@@ -27,10 +28,11 @@ def attend(
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """Attend by matrix products and a softmax."""
     groups, (rows, heads, length, width) = query.shape[1] // key.shape[1], query.shape
     dtype = matmul_dtype(query.device, query.dtype)
     key, value = (repeat_kv(states.to(dtype), groups).flatten(0, 1) for states in (key, value))
-    lowest = torch.finfo(torch.bfloat16).min  # a number in fp32 too
+    lowest = torch.finfo(torch.bfloat16).min  # finite in bf16 and fp32: a row that is all -inf would give NaN
     if mask is None:
         mask = torch.ones(length, key.shape[1], dtype=torch.bool, device=query.device).tril()
     if mask.dtype == torch.bool:
@@ -40,12 +42,12 @@ def _plain(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scali
     if mask.dim() > 2:
         mask = mask.expand(rows, heads, -1, -1).flatten(0, 1)
     scale = width**-0.5 if scaling is None else scaling
-    # Each pass over (L, L) scores counts: one call for products, scale and mask, and a softmax that rounds once and not, as
-    # under autocast, between copies in fp32.
+    # Each pass over the (L, L) scores takes time, so one call computes products, scale and mask. Autocast is off, because
+    # it would compute the softmax on fp32 copies.
     with torch.autocast(query.device.type, enabled=False):
         scores = torch.baddbmm(mask, query.to(dtype).flatten(0, 1), key.transpose(1, 2), alpha=scale)
-        found = scores.softmax(-1) @ value
-    return found.unflatten(0, (rows, heads)).transpose(1, 2).contiguous()
+        attended = scores.softmax(-1) @ value
+    return attended.unflatten(0, (rows, heads)).transpose(1, 2).contiguous()
 
 
 def use_short_attention(model: PreTrainedModel) -> None:

@@ -1,11 +1,11 @@
-// Attention of new tokens over cached keys and values, which a decoding step does between its matrix products, and the rotary
-// turn of queries and keys, which learning does too.
+// Attention of new tokens over cached keys and values, for decode steps, and the rotary embedding (RoPE) of queries and
+// keys, for decode steps and learning.
 
 #include <vector>
 
 #include "vectors.h"
 
-// ---- attention: turns queries and keys by their rotary angles, writes keys and values into the cache, and attends
+// ---- attention: rotates queries and keys, writes keys and values into the cache, and attends
 
 struct Attention {
     int64_t rows, tokens, key_heads, groups;  // groups: queries per key
@@ -13,10 +13,10 @@ struct Attention {
     const Number *heads;          // (rows, tokens, key_heads * groups + 2 * key_heads, width): queries, keys, values
     const float *cos, *sin;       // (rows, tokens, width)
     Number *keys, *values;        // (rows, key_heads, capacity, width)
-    const int64_t *begins;        // (rows): the column of a row's first new token; it sees all up to its own
-    const Number *prefix_keys, *prefix_values;  // (key_heads, prefix_capacity, width), before the columns of every row
-    const int64_t *prefix_lengths;  // (rows): how much of the prefix a row sees
-    Number *found;                // (rows, tokens, key_heads * groups, width)
+    const int64_t *begins;        // (rows): the column of a row's first new token; a token sees all columns up to its own
+    const Number *prefix_keys, *prefix_values;  // (key_heads, prefix_capacity, width): shared by all rows, before their own columns
+    const int64_t *prefix_lengths;  // (rows): how many tokens of the prefix a row sees
+    Number *attended;             // (rows, tokens, key_heads * groups, width)
     float scale;
 };
 
@@ -33,10 +33,10 @@ static inline void write_head(Number *to, const Head &head) {
 }
 
 static inline float value_of(float number) { return number; }
-static inline float value_of(bf16 number) { return same_bits<float>(uint32_t(number.bits) << 16); }
+static inline float value_of(bf16 number) { return bit_cast<float>(uint32_t(number.bits) << 16); }
 
-// Rotary embedding: the sines of the first half are negated, see `turning` in cache.py.
-static inline Head turned(const Number *from, const float *cos, const float *sin, float scale) {
+// Applies RoPE and a scale. The sines of the first half are already negated: see `rotary_signs` in cache.py.
+static inline Head rotated(const Number *from, const float *cos, const float *sin, float scale) {
     constexpr int64_t half = width / 2;
     float to[num_blocks * block] = {};
     for (int64_t d = 0; d < half; d++) {
@@ -49,22 +49,23 @@ static inline Head turned(const Number *from, const float *cos, const float *sin
     return head;
 }
 
-// Have a column fetched that will soon be read.
+// Loads a column that will be read soon into the CPU's cache.
 static inline void prefetch(const Number *column) {
     for (int64_t d = 0; d < width; d += 64 / sizeof(Number)) __builtin_prefetch(column + d);
 }
 
-// next: columns that are read after these.
+// Scores of a query for consecutive columns, four at a time. next: the columns read after these, to be prefetched.
 static void scores_of(const Head &query, const Number *keys, int64_t columns, float *scores, const Number *next) {
     for (int64_t begin = 0; begin < columns; begin += 4) {
         const int64_t count = columns - begin < 4 ? columns - begin : 4;
         Lanes products[4] = {};
         for (int64_t c = 0; c < 4; c++) {
-            const int64_t place = (begin + (c < count ? c : 0)) * width;
-            prefetch(next + place);
+            // Beyond the last column the first of the four is read again, and its score dropped.
+            const int64_t column = (begin + (c < count ? c : 0)) * width;
+            prefetch(next + column);
             for (int64_t b = 0; b < num_blocks; b++) {
-                const Block key = block_of(keys + place, b);
-                products[c] += query.blocks[b].one * key.one + query.blocks[b].other * key.other;
+                const Block key = block_of(keys + column, b);
+                products[c] += query.blocks[b].first * key.first + query.blocks[b].second * key.second;
             }
         }
         const Lanes sums = sums_of(products);
@@ -72,20 +73,23 @@ static void scores_of(const Head &query, const Number *keys, int64_t columns, fl
     }
 }
 
+// Adds values, weighted, to a head. next: the columns read after these, to be prefetched.
 static void add_weighted(const float *weights, const Number *values, int64_t columns, Head &to, const Number *next) {
     Head sums = to;
     for (int64_t c = 0; c < columns; c++) {
         prefetch(next + c * width);
         for (int64_t b = 0; b < num_blocks; b++) {
             const Block value = block_of(values + c * width, b);
-            sums.blocks[b].one += weights[c] * value.one;
-            sums.blocks[b].other += weights[c] * value.other;
+            sums.blocks[b].first += weights[c] * value.first;
+            sums.blocks[b].second += weights[c] * value.second;
         }
     }
     to = sums;
 }
 
-// Scores to weights that add up to the returned total. There is room for whole vectors of them.
+// Softmax without its division: scores become weights, and their total is returned. The highest score is subtracted so
+// that no exponential overflows. The buffer has space for whole vectors; the surplus is set to -inf, which adds
+// nothing to the total in fp32.
 static float weights_of(float *scores, int64_t columns) {
     for (int64_t c = columns; c % lanes; c++) scores[c] = -INFINITY;
     Lanes highest = at<Lanes>(scores), total = {};
@@ -103,37 +107,38 @@ static float weights_of(float *scores, int64_t columns) {
     return sum_of(total);
 }
 
+// Attention of one key head of a row, with the query heads that share it.
 static void attend_head(const Attention &pass, int64_t row, int64_t head, float *scores) {
     const int64_t queries = pass.key_heads * pass.groups, all = queries + 2 * pass.key_heads;
-    const int64_t place = (row * pass.key_heads + head) * pass.capacity, begin = pass.begins[row];
-    Number *keys = pass.keys + place * width, *values = pass.values + place * width;
+    const int64_t first_column = (row * pass.key_heads + head) * pass.capacity, begin = pass.begins[row];
+    Number *keys = pass.keys + first_column * width, *values = pass.values + first_column * width;
     const Number *heads = pass.heads + row * pass.tokens * all * width;
     const float *cos = pass.cos + row * pass.tokens * width, *sin = pass.sin + row * pass.tokens * width;
     for (int64_t token = 0; token < pass.tokens; token++) {
         const Number *key = heads + (token * all + queries + head) * width, *value = key + pass.key_heads * width;
-        write_head(keys + (begin + token) * width, turned(key, cos + token * width, sin + token * width, 1.0f));
+        write_head(keys + (begin + token) * width, rotated(key, cos + token * width, sin + token * width, 1.0f));
         std::memcpy(values + (begin + token) * width, value, width * sizeof(Number));
     }
 
     const int64_t prefix = pass.prefix_lengths ? pass.prefix_lengths[row] : 0;
-    const int64_t prefix_place = head * pass.prefix_capacity * width;
+    const int64_t prefix_begin = head * pass.prefix_capacity * width;
     for (int64_t token = 0; token < pass.tokens; token++) {
         const int64_t columns = begin + token + 1;
         for (int64_t group = 0; group < pass.groups; group++) {
-            const int64_t which = head * pass.groups + group;
-            const Number *asking = heads + (token * all + which) * width;
-            const Head query = turned(asking, cos + token * width, sin + token * width, pass.scale);
-            scores_of(query, pass.prefix_keys + prefix_place, prefix, scores, keys);
+            const int64_t query_head = head * pass.groups + group;
+            const Number *query_at = heads + (token * all + query_head) * width;
+            const Head query = rotated(query_at, cos + token * width, sin + token * width, pass.scale);
+            scores_of(query, pass.prefix_keys + prefix_begin, prefix, scores, keys);
             scores_of(query, keys, columns, scores + prefix, values);
             const float total = weights_of(scores, prefix + columns);
             Head sums = {};
-            add_weighted(scores, pass.prefix_values + prefix_place, prefix, sums, values);
+            add_weighted(scores, pass.prefix_values + prefix_begin, prefix, sums, values);
             add_weighted(scores + prefix, values, columns, sums, keys + pass.capacity * width);
             for (int64_t b = 0; b < num_blocks; b++) {
-                sums.blocks[b].one /= total;
-                sums.blocks[b].other /= total;
+                sums.blocks[b].first /= total;
+                sums.blocks[b].second /= total;
             }
-            write_head(pass.found + ((row * pass.tokens + token) * queries + which) * width, sums);
+            write_head(pass.attended + ((row * pass.tokens + token) * queries + query_head) * width, sums);
         }
     }
 }
@@ -143,7 +148,7 @@ extern "C" void attend(const Attention *pass) {
     for (int64_t row = 0; row < pass->rows; row++)
         seen += pass->begins[row] + (pass->prefix_lengths ? pass->prefix_lengths[row] : 0) + pass->tokens;
     const int64_t products = 2 * seen * pass->tokens * pass->key_heads * pass->groups * width;
-#pragma omp parallel num_threads(int(pass->threads)) if (products > worth_threads)
+#pragma omp parallel num_threads(int(pass->threads)) if (products > min_parallel_work)
     {
         std::vector<float> scores(size_t(pass->prefix_capacity + pass->capacity + lanes));
 #pragma omp for
@@ -152,19 +157,19 @@ extern "C" void attend(const Attention *pass) {
     }
 }
 
-// ---- turn: queries or keys as they come from a product, by their rotary angles, to where attention's products take them
+// ---- rotate: RoPE of queries or keys, from the layout of a linear layer's output to that of attention's products
 
-struct Turn {
+struct Rotate {
     int64_t rows, tokens, heads, angle_rows, threads;
     const Number *from;      // (rows, tokens, heads, width)
-    const float *cos, *sin;  // (angle_rows, tokens, width): one row for all, or one for each
+    const float *cos, *sin;  // (angle_rows, tokens, width): one row of angles for all rows, or one for each
     Number *to;              // (rows, heads, tokens, width)
 };
 
-// back: the same from (rows, heads, tokens, width) to (rows, tokens, heads, width).
-static void turn_all(const Turn &pass, bool back) {
+// backward: the same from (rows, heads, tokens, width) to (rows, tokens, heads, width), for gradients.
+static void rotate_all(const Rotate &pass, bool backward) {
     const int64_t count = pass.rows * pass.heads;
-#pragma omp parallel for num_threads(int(pass.threads)) if (4 * count * pass.tokens * width > worth_threads)
+#pragma omp parallel for num_threads(int(pass.threads)) if (4 * count * pass.tokens * width > min_parallel_work)
     for (int64_t item = 0; item < count; item++) {
         const int64_t row = item / pass.heads, head = item % pass.heads;
         const int64_t angles = pass.angle_rows > 1 ? row * pass.tokens : 0;
@@ -172,11 +177,11 @@ static void turn_all(const Turn &pass, bool back) {
             const int64_t by_head = (item * pass.tokens + token) * width;
             const int64_t by_token = ((row * pass.tokens + token) * pass.heads + head) * width;
             const int64_t angle = (angles + token) * width;
-            const Number *from = pass.from + (back ? by_head : by_token);
-            write_head(pass.to + (back ? by_token : by_head), turned(from, pass.cos + angle, pass.sin + angle, 1.0f));
+            const Number *from = pass.from + (backward ? by_head : by_token);
+            write_head(pass.to + (backward ? by_token : by_head), rotated(from, pass.cos + angle, pass.sin + angle, 1.0f));
         }
     }
 }
 
-extern "C" void turn(const Turn *pass) { turn_all(*pass, false); }
-extern "C" void turn_back(const Turn *pass) { turn_all(*pass, true); }
+extern "C" void rotate(const Rotate *pass) { rotate_all(*pass, false); }
+extern "C" void rotate_backward(const Rotate *pass) { rotate_all(*pass, true); }

@@ -1,4 +1,4 @@
-"""The names of Janus's weights in DeepSeek's layout and in transformers', one to one.
+"""The names of Janus's weights in DeepSeek's and in transformers' layout.
 
 DeepSeek stacks query, key and value of the vision tower in one `qkv` weight, which transformers holds as three. The
 tower's attention pool and the count of used codes exist only in DeepSeek's layout; nothing in Janus reads them.
