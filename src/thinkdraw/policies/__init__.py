@@ -88,7 +88,10 @@ def split_name(name: str) -> tuple[str | None, str | None]:
 
 
 def split_adapter(path: str) -> tuple[str, str | None]:
-    """Split `BASE+ADAPTER`; the path of a folder that has a plus in its name stays whole."""
+    """Split `BASE+ADAPTER` into base and adapters.
+
+    The path of an existing folder with a plus in its name stays whole.
+    """
     base, plus, adapter = path.rpartition("+")
     return (base, adapter) if plus and base and adapter and not Path(path).exists() else (path, None)
 

@@ -1,4 +1,7 @@
-"""LoRA adapters as peft's folders: written beside a checkpoint, and merged into a base named BASE+ADAPTER."""
+"""LoRA adapters as folders in peft's layout.
+
+They are written beside a checkpoint, and merged into the base of a policy named BASE+ADAPTER.
+"""
 
 import json
 from pathlib import Path
@@ -13,12 +16,12 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 def write_adapters(model: PreTrainedModel, directory: Path) -> None:
-    """Write a model's adapters as peft does, so that `PeftModel.from_pretrained` opens them."""
+    """Write a model's adapters as `PeftModel.from_pretrained` opens them."""
     from peft import get_peft_model_state_dict
 
     directory.mkdir(parents=True, exist_ok=True)
     settings = model.peft_config["default"].to_dict()  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
-    # For inference, as peft marks what it saves; a set has no place in JSON.
+    # inference_mode is how peft marks what it saves. JSON has no sets, so they become lists.
     settings = {name: sorted(value) if isinstance(value, set) else value for name, value in settings.items()}
     (directory / CONFIG).write_text(json.dumps(settings | {"inference_mode": True}, indent=2, default=str) + "\n")
     weights = get_peft_model_state_dict(model)
@@ -26,10 +29,13 @@ def write_adapters(model: PreTrainedModel, directory: Path) -> None:
 
 
 def merge_adapters(model: PreTrainedModel, folder: str) -> None:
-    """Add a folder's adapters to the model's weights, in place. Raises UserError for those of another model."""
+    """Merge a folder's adapters into the model's weights, in place.
+
+    Raises UserError for adapters of another model.
+    """
     if not Path(folder, CONFIG).is_file():
         raise UserError(
-            f"adapters {folder}: no {CONFIG} there. Give the folder that peft or a LoRA run wrote, BASE+ADAPTER."
+            f"adapters {folder} have no {CONFIG}. Give the folder that peft or a LoRA run wrote, BASE+ADAPTER."
         )
     from peft import PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
@@ -43,7 +49,7 @@ def merge_adapters(model: PreTrainedModel, folder: str) -> None:
             f"adapters {folder} do not fit this base ({line}). Name the base that they were trained on."
         ) from error
     if not any(isinstance(module, BaseTunerLayer) for module in model.modules()):
-        raise UserError(f"adapters {folder} are for no layer of this base. Name the base that they were trained on.")
+        raise UserError(f"adapters {folder} fit no layer of this base. Name the base that they were trained on.")
     merged = merged_weights(model)
     wrapped.unload()
     if {name: weight.shape for name, weight in model.state_dict().items()} != before:

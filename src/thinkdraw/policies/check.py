@@ -34,7 +34,7 @@ def fp32_limit(sampling: Sampling) -> float:
 
 
 class CheckConfig(StrictModel):
-    """Which checkpoint is checked, and where."""
+    """Settings of `thinkdraw check`."""
 
     policy: str = Field(description="Checkpoint folder, run folder (its best checkpoint), Hugging Face id, or `lab`.")
     device: str = Field(default="auto", description="Where to compute: auto (a GPU if there is one), cpu, cuda or mps.")

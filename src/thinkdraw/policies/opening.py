@@ -39,7 +39,10 @@ def policy_path(name: str) -> str:
 
 
 def adapter_path(name: str) -> str:
-    """Resolve a folder of adapters: itself, or that of a LoRA run's checkpoint, or of its best one."""
+    """Resolve a name to a folder of adapters.
+
+    It names the folder itself, a LoRA run's checkpoint, or a LoRA run, whose best checkpoint is taken.
+    """
     folder = Path(policy_path(name))
     return str(folder / ADAPTER_FOLDER) if (folder / ADAPTER_FOLDER).is_dir() else str(folder)
 

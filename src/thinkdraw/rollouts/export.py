@@ -16,7 +16,7 @@ from thinkdraw.runtime.files import atomic_file, atomic_write_bytes
 
 
 class ExportConfig(StrictModel):
-    """Which store is written as one file, and with what."""
+    """Settings of `thinkdraw store export`."""
 
     store: Path = Field(description="The folder of the rollout store.")
     out: Path = Field(description="Folder of rollouts.parquet and of the pictures, in png/.")
