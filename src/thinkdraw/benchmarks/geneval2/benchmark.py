@@ -132,7 +132,7 @@ class GenEval2:
     def official_pictures(self, folder: Path, prompts: Sequence[Prompt], samples: int) -> Layout:
         """Find the pictures that images.json (prompt text → path) names.
 
-        Its paths hold as they are, or beside it.
+        A path is tried as it is, below the folder, and by its name in the folder.
         """
         path = folder / IMAGES
         path_of_prompt = _read_json(path, dict)
