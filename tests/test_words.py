@@ -10,7 +10,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "thinkdraw"
 MAX_SUMMARY = 80
 VAGUE = {"found", "asked", "given", "wanted", "one", "other"}
 NOT_YET = {
-    "config.py", "data", "images.py", "api.py",
+    "config.py", "data", "images.py",
     "picture_reader.py", "planning",
     "studies",
 }  # fmt: skip

@@ -87,11 +87,17 @@ _OTHERS = {
         "The machine that a configuration is planned for.",
         "thinkdraw plan CONFIG",
     ),
-    "export": Target(
+    "store": Target(
         "thinkdraw.rollouts.export",
         "ExportConfig",
         "Write all of a rollout store as one flat file.",
         "thinkdraw store export STORE",
+    ),
+    "export": Target(
+        "thinkdraw.publishing.export",
+        "ExportConfig",
+        "Write a run's model for others, with a model card.",
+        "thinkdraw export RUN",
     ),
     "compare": Target(
         "thinkdraw.studies.compare",
