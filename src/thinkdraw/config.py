@@ -1,4 +1,4 @@
-"""Configs: pydantic models filled from `defaults < YAML < key.sub=value`, and written back as YAML.
+"""Configs: pydantic models from `defaults < YAML < key.sub=value`, and to YAML.
 
 Every failure is a UserError of one line that names the key, the value, the rule and where it was set.
 """
@@ -24,7 +24,10 @@ from thinkdraw.shorthand import expand
 
 
 class StrictModel(BaseModel):
-    """Base of every config section: unknown keys and numbers that are not finite are errors, and a loaded config does not change."""
+    """Base of every config section.
+
+    Unknown keys and numbers that are not finite are errors, and a loaded config does not change.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -37,11 +40,10 @@ _SECRET = re.compile(
 
 
 def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] = ()) -> M:
-    """A `model_cls` (StrictModel, so that unknown keys are found) from its defaults, the YAML at `path`, and overrides.
+    """Fill a `model_cls` from its defaults, the YAML at `path`, and overrides.
 
-    overrides: "key.sub=value", value in YAML, or a short form of it (`shorthand`); a number addresses an item of a list that
-    the YAML gives.
-    A section given in part keeps the rest of its default, unless it chooses another variant of a tagged union.
+    model_cls: a StrictModel, so that unknown keys are errors. overrides: "key.sub=value", value in YAML; a number addresses an item of a
+    list that the YAML gives. A section given in part keeps the rest of its default, unless it chooses another variant of a tagged union.
     Raises UserError.
     """
     data = read_yaml_object(path, "Give the path of a YAML text file, and correct it.") if path is not None else {}
@@ -54,7 +56,10 @@ def load_config(model_cls: type[M], path: Path | None, overrides: Sequence[str] 
 
 
 def dump_config(cfg: BaseModel) -> str:
-    """YAML that `load_config` reads back to an equal config, every default spelt out."""
+    """Write YAML that `load_config` reads back to an equal config.
+
+    Every default is spelt out.
+    """
     return yaml.dump(cfg.model_dump(mode="json"), Dumper=YamlDumper, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -93,7 +98,10 @@ def _apply_override(data: JsonObject, text: str) -> str:
 
 
 def _refuse_secrets(value: object, key: str = "") -> None:
-    """Raise UserError for a password or key in a configuration: it is written into run folders, which are shown around."""
+    """Raise UserError for a password or an API key in a configuration.
+
+    Configurations are written into run folders, which people share.
+    """
     if isinstance(value, Mapping):
         for name, inner in value.items():
             _refuse_secrets(inner, f"{key}.{name}" if key else str(name))
@@ -112,7 +120,10 @@ def _refuse_secrets(value: object, key: str = "") -> None:
 
 
 def _fill_sections(model_cls: type[BaseModel], data: JsonMapping) -> JsonObject:
-    """Complete each section that `data` gives in part from the section's default, which may differ from its class's."""
+    """Complete each section that `data` gives in part from the section's default.
+
+    That default may differ from the defaults of the section's class.
+    """
     filled = dict(data)
     for name, field in model_cls.model_fields.items():
         if isinstance(data.get(name), Mapping) and not field.is_required():
@@ -121,19 +132,21 @@ def _fill_sections(model_cls: type[BaseModel], data: JsonMapping) -> JsonObject:
     return filled
 
 
-def _merge(default: Any, given: Any) -> Any:
-    if not isinstance(default, BaseModel) or not isinstance(given, Mapping):
-        return copy.deepcopy(given)
+def _merge(default: Any, section: Any) -> Any:
+    """Fill what `section` leaves open; another variant of a union gets nothing."""
+    if not isinstance(default, BaseModel) or not isinstance(section, Mapping):
+        return copy.deepcopy(section)
     tags = _tags(default)
-    if any(given.get(name, tag) != tag for name, tag in tags.items()):
-        return dict(given)
+    if any(section.get(name, tag) != tag for name, tag in tags.items()):
+        return dict(section)
+    # Only the fields that the default sets itself; validation gives the others their class's defaults.
     explicit = {name: getattr(default, name) for name in type(default).model_fields if name in default.model_fields_set}
-    below = {name: getattr(default, name) for name in given if name in type(default).model_fields}
-    return {**tags, **explicit, **{name: _merge(below.get(name), value) for name, value in given.items()}}
+    below = {name: getattr(default, name) for name in section if name in type(default).model_fields}
+    return {**tags, **explicit, **{name: _merge(below.get(name), value) for name, value in section.items()}}
 
 
 def _tags(section: BaseModel) -> JsonObject:
-    """Fields with a single allowed value: they tell the variants of a union apart."""
+    """Return the fields with a single allowed value, which identify a union's variant."""
     fields = type(section).model_fields.items()
     return {
         n: getattr(section, n)
@@ -143,7 +156,10 @@ def _tags(section: BaseModel) -> JsonObject:
 
 
 def _explain(model_cls: type, data: dict, error: ValidationError, path: Path | None, overridden: Sequence[str]) -> str:
-    """One line about the first problem; unknown keys come first, since a misspelt key often causes the others."""
+    """Describe the first problem in one line.
+
+    Unknown keys come first, because a misspelt key often causes the other problems.
+    """
     problems = error.errors(include_url=False)
     unknown = [p for p in problems if p["type"] in ("extra_forbidden", "invalid_key")]
     first = (unknown or problems)[0]
@@ -170,7 +186,10 @@ def _shown(value: object) -> str:
 
 
 def _dotted(data: Any, problem: Any) -> str:
-    """The key a person would write: pydantic's location without the union members that it mixes in."""
+    """Return the key as a person would write it.
+
+    pydantic's location also has the union members between keys; they are left out.
+    """
     keys, location = [], problem["loc"]
     for depth, key in enumerate(location):
         is_index = isinstance(data, list) and isinstance(key, int) and key < len(data)
@@ -199,7 +218,7 @@ def _suggest(model_cls: type, dotted: str) -> str:
 
 
 def _all_keys(annotation: Any, prefix: str = "", seen: tuple[type, ...] = ()) -> Iterator[str]:
-    """Dotted names of all fields below `annotation`, through unions and lists."""
+    """Yield the dotted names of all fields below `annotation`, unions and lists too."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         if annotation in seen:
             return

@@ -1,6 +1,7 @@
-"""Pictures between the ranges that files, models and judges use: the only place where pixel ranges change.
+"""Pictures between the ranges of files, models and judges.
 
-uint8 pictures are (B, H, W, 3) in 0..255; model pixels are (B, 3, H, W) float in [-1, 1].
+This is the only place where pixel ranges change. uint8 pictures are (B, H, W, 3) in 0..255; model pixels are (B, 3, H, W) float in
+[-1, 1].
 """
 
 import base64
@@ -13,7 +14,7 @@ from torch import Tensor
 
 
 def to_pixels(pictures: Tensor | np.ndarray) -> Tensor:
-    """uint8 pictures (B, H, W, 3) → float32 model pixels (B, 3, H, W) in [-1, 1]."""
+    """Convert uint8 pictures (B, H, W, 3) to model pixels (B, 3, H, W), float32."""
     tensor = torch.as_tensor(pictures)
     if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[-1] != 3:
         raise ValueError(f"pictures of {tensor.dtype} {tuple(tensor.shape)}: expected uint8 (B, H, W, 3).")
@@ -21,18 +22,21 @@ def to_pixels(pictures: Tensor | np.ndarray) -> Tensor:
 
 
 def to_pictures(pixels: Tensor) -> Tensor:
-    """Model pixels (B, 3, H, W), about [-1, 1] → uint8 pictures (B, H, W, 3); overshoot is clamped."""
+    """Convert model pixels (B, 3, H, W) to uint8 pictures (B, H, W, 3).
+
+    Values outside [-1, 1] are clamped.
+    """
     scaled = (pixels.detach().float().clamp(-1, 1) + 1.0) * 127.5
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def to_pil(picture: Tensor | np.ndarray) -> Image.Image:
-    """One uint8 picture (H, W, 3) as a PIL image."""
+    """Convert one uint8 picture (H, W, 3) to a PIL image."""
     return Image.fromarray(np.asarray(picture, dtype=np.uint8))
 
 
 def to_png(picture: Tensor | np.ndarray, *, quickly: bool = False) -> bytes:
-    """quickly: in a tenth of the time, as a larger file."""
+    """Encode one picture as PNG. quickly: in a tenth of the time, as a larger file."""
     buffer = io.BytesIO()
     how = {"compress_level": 1} if quickly else {"optimize": True}
     to_pil(picture).save(buffer, format="PNG", **how)
@@ -40,12 +44,15 @@ def to_png(picture: Tensor | np.ndarray, *, quickly: bool = False) -> bytes:
 
 
 def to_data_uri(picture: Tensor | np.ndarray, *, quickly: bool = False) -> str:
-    """PNG data URI, for a page that carries its own pictures, or a request that does; quickly as in `to_png`."""
+    """Encode one picture as a PNG data URI; quickly as in `to_png`.
+
+    It is for a page or a request that carries its own pictures.
+    """
     return "data:image/png;base64," + base64.b64encode(to_png(picture, quickly=quickly)).decode()
 
 
 def contact_sheet(pictures: Tensor | np.ndarray, columns: int, pad: int = 2) -> np.ndarray:
-    """Pictures (B, H, W, 3) in a grid with white gaps, (H', W', 3) uint8."""
+    """Put pictures (B, H, W, 3) in a grid with white gaps, (H', W', 3) uint8."""
     array = np.asarray(pictures, dtype=np.uint8)
     count, height, width, _ = array.shape
     rows = -(-count // columns)

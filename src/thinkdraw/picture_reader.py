@@ -1,15 +1,15 @@
-"""The one reader of picture files: what a file shows becomes 8-bit sRGB, upright and on one ground, or one error that names it.
+"""The one reader of picture files: every picture becomes 8-bit sRGB, or one error.
 
-Everything that anybody else made goes through here: SFT, corpora, benchmarks, questions, `serve`, labels, reports. The rules:
+Everything that others made goes through here: SFT, corpora, benchmarks, questions, `serve`, labels, reports. The rules:
 
-* formats by list, by content and not by name; nothing that starts another program;
-* the size stands in the header and is checked before anything is unpacked;
-* orientation as EXIF says; one that cannot be read is upright;
+* a format is accepted by list, and recognised by content, not by name; no format starts another program;
+* the size in the header is checked before anything is unpacked, because a small file may unpack to gigabytes;
+* orientation as EXIF says; where that cannot be read the picture is upright;
 * the first picture of an animation or of several pages;
 * transparency (an alpha channel, a palette's, one transparent colour) is composed on the ground;
-* more than 8 bits: 16 bits by their full scale. 32-bit integers and floats do not say theirs: it is the first of 1 (floats), 255
-  and 65,535 that no value exceeds;
-* a colour profile that does not mean sRGB is followed; one that is damaged or of another colour space is not, nor is PNG's gAMA.
+* 16 bits are scaled by their full range. 32-bit integers and floats do not name their range: it is the first of 1 (floats), 255 and
+  65,535 that no value exceeds;
+* a colour profile is followed unless it means sRGB, is damaged or belongs to another colour space; PNG's gAMA is not followed.
 """
 
 import io
@@ -74,11 +74,17 @@ DEFAULT_CONFIG = PictureReaderConfig()
 
 
 class UnreadableError(UserError, ValueError):
-    """A file that is no picture, of no format in the list, or larger than allowed: one line with the file's name."""
+    """A file that is no picture, has another format, or is too large.
+
+    The message is one line with the file's name.
+    """
 
 
 class ReadPicture(NamedTuple):
-    """pixels: (H, W, 3) uint8. notes: what was done to come to them, for counting."""
+    """A picture as read.
+
+    pixels: (H, W, 3) uint8. notes: what was done to the picture, for counting.
+    """
 
     pixels: np.ndarray
     notes: tuple[str, ...]
@@ -92,13 +98,13 @@ def read_picture(file: Path | str | bytes, reading: PictureReaderConfig = DEFAUL
 def read_with_notes(
     file: Path | str | bytes, reading: PictureReaderConfig = DEFAULT_CONFIG, name: str = ""
 ) -> ReadPicture:
-    """Read a picture and say what was done to it.
+    """Read a picture and list what was done to it.
 
-    file: a path, or the bytes of a file. name: of the bytes, for the error. Raises UnreadableError, and nothing else, whatever
-    the file holds.
+    file: a path, or the bytes of a file. name: of the bytes, for the error. Raises UnreadableError, and nothing else, whatever the file
+    holds.
     """
     try:
-        with _opened(file, reading) as image:
+        with _open(file, reading) as image:
             return _read(image, reading)
     except Exception as error:  # what a decoder raises for a damaged file depends on format and library
         raise UnreadableError(_line(error, file, name)) from error
@@ -107,21 +113,27 @@ def read_with_notes(
 def picture_size(
     file: Path | str | bytes, reading: PictureReaderConfig = DEFAULT_CONFIG, name: str = ""
 ) -> tuple[int, int]:
-    """(width, height) in pixels as the file stores them; only the header is read. Raises UnreadableError."""
+    """Return (width, height) in pixels as stored, reading only the header.
+
+    Raises UnreadableError.
+    """
     try:
-        with _opened(file, reading) as image:
+        with _open(file, reading) as image:
             return image.size
     except Exception as error:
         raise UnreadableError(_line(error, file, name)) from error
 
 
 def format_counts(counts: Mapping[str, int]) -> str:
-    """Counts of notes as a list in words: "3 turned as EXIF says, 1 more than 8 bits"."""
+    """List counts of notes in words: "3 turned as EXIF says, 1 more than 8 bits"."""
     return ", ".join(f"{count} {note}" for note, count in sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
-def _opened(file: Path | str | bytes, reading: PictureReaderConfig) -> Image.Image:
-    """The picture, its size checked and nothing of it unpacked. Raises whatever Pillow raises, and ValueError."""
+def _open(file: Path | str | bytes, reading: PictureReaderConfig) -> Image.Image:
+    """Open the picture and check its size, without unpacking anything.
+
+    Raises whatever Pillow raises, and ValueError.
+    """
     if not isinstance(file, bytes) and not stat.S_ISREG(Path(file).stat().st_mode):
         raise ValueError("it is not a file")  # a pipe would wait for ever
     limit = int(reading.max_megapixels * 1e6)
@@ -142,7 +154,7 @@ def _opened(file: Path | str | bytes, reading: PictureReaderConfig) -> Image.Ima
 
 @cache
 def _formats() -> tuple[str, ...]:
-    """Of the list those that this Pillow was built with."""
+    """List the accepted formats that this Pillow was built with."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -171,7 +183,7 @@ def _read(image: Image.Image, reading: PictureReaderConfig) -> ReadPicture:
 
 
 def _stored_mode(image: Image.Image) -> str:
-    """Samples and bits in the file, as the decoder calls them: "RGB;16B", "L;4"."""
+    """Return the file's samples and bits in the decoder's words: "RGB;16B", "L;4"."""
     if image.mode[0] in "IF":
         return image.mode
     told = [tile[3] for tile in getattr(image, "tile", ())][:1]
@@ -191,7 +203,7 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 
 
 def _colour_and_alpha(image: Image.Image, stored: str) -> tuple[Image.Image, Image.Image | None]:
-    """The picture in mode L, RGB or CMYK, 8 bits a sample; and its alpha channel."""
+    """Return the picture in mode L, RGB or CMYK with 8 bits a sample, and its alpha."""
     if image.mode[0] in "IF":
         return _eight_bits(image)
     told = image.info.get("transparency")
@@ -211,7 +223,10 @@ def _colour_and_alpha(image: Image.Image, stored: str) -> tuple[Image.Image, Ima
 
 
 def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """Grey of 16 or 32 bits by value, and the alpha of its transparent value. Raises ValueError for values of no known scale."""
+    """Scale grey of 16 or 32 bits to 8 bits, and return it with its alpha.
+
+    Raises ValueError for values of no known scale.
+    """
     values = np.asarray(image)
     tags = getattr(image, "tag_v2", {})
     low, high = float(values.min()), float(values.max())
@@ -234,7 +249,7 @@ def _eight_bits(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
 
 
 def _to_srgb(colour: Image.Image, profile: bytes) -> tuple[Image.Image, str]:
-    """The picture in mode RGB, and what was done to its colours, "" where nothing was."""
+    """Return the picture in mode RGB, and what was done to its colours ("": nothing)."""
     transform = _transform(profile, colour.mode) if profile else None
     if isinstance(transform, str):
         return colour.convert("RGB"), transform
@@ -245,7 +260,10 @@ def _to_srgb(colour: Image.Image, profile: bytes) -> tuple[Image.Image, str]:
 
 @lru_cache(maxsize=16)
 def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | str | None:
-    """To sRGB; None for a profile that means sRGB, which changes no value; a note for one that cannot be followed."""
+    """Make the transform of a profile to sRGB.
+
+    None for a profile that means sRGB, which changes no value; a note for a profile that cannot be followed.
+    """
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         if str(getattr(source.profile, "xcolor_space", "")).strip() != _SPACES[mode]:
@@ -264,7 +282,7 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | str | 
 
 
 def _line(error: Exception, file: Path | str | bytes, name: str) -> str:
-    """What is wrong, with the file's name in front, as one line."""
+    """Describe what is wrong in one line that begins with the file's name."""
     name = name if isinstance(file, bytes) else str(file)
     if isinstance(error, FileNotFoundError):
         reason = "there is no such file"

@@ -125,4 +125,4 @@ def test_a_picture_that_changed_in_place_makes_the_tokens_again(tmp_path, caplog
     shard.write_bytes(shard.read_bytes().replace(old, new))
     assert shard.read_bytes()[-200:] == footer
     assert next(tokenise(shard, tmp_path / "tokens", encoder))[1].image_tokens.long().tolist() == [[1800] * 4]
-    assert "tokenised anew" in caplog.text
+    assert "tokenised again" in caplog.text

@@ -1,1 +1,1 @@
-"""Files → typed rows: readers of prompt sets, the leak guard that keeps test prompts out of training, and makers of new sets."""
+"""Prompts and training data: readers, prompt sets, the leak guard."""

@@ -1,7 +1,7 @@
-"""Reading a corpus of rationales for training: this project's, and ReasonGen-R1's published layout as it is (arXiv 2505.24875).
+"""Reads a corpus of rationales for training.
 
-A row becomes a prompt in one of its styles and a rationale in one of its own; nothing in a row is run as code, and a row that
-cannot be used is counted and left out.
+It may be this project's or ReasonGen-R1's published one (arXiv 2505.24875). A row becomes a prompt in one of its styles and a
+rationale in one of its own. Nothing in a row is run as code, and a row that cannot be used is counted and left out.
 """
 
 import ast
@@ -81,21 +81,24 @@ class CorpusText:
 
 @dataclass
 class CorpusTexts:
-    """rows: in order. counts: what was truncated, and why rows were left out."""
+    """Examples in order, and counts of what was truncated and why rows were left out."""
 
     rows: list[CorpusText] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
 
 
 def shards_of(path: Path) -> list[Path]:
-    """The parquet files of a corpus, in order: a file, a folder of them, or a folder with `data/`."""
+    """List the parquet files of a corpus, in order.
+
+    A corpus is a file, a folder of them, or a folder with `data/`.
+    """
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
     return sorted((path / "data").glob("*.parquet")) or sorted(path.glob("*.parquet"))
 
 
 def is_corpus(path: Path) -> bool:
-    """Whether the columns of its first file are those of a corpus."""
+    """Tell whether the columns of the first file are those of a corpus."""
     shards = shards_of(path)
     try:
         names = set(pq.read_schema(shards[0]).names) if shards else set()
@@ -105,12 +108,15 @@ def is_corpus(path: Path) -> bool:
 
 
 def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[JsonObject]:
-    """Rows of one file, of the columns it has, a few at a time in memory. Raises UserError for a damaged file."""
+    """Yield the rows of one file with the columns that it has.
+
+    Few rows are in memory at a time. Raises UserError for a damaged file.
+    """
     with ExitStack() as opened:
         with name_file_in_errors(shard, PARQUET):
             file = opened.enter_context(pq.ParquetFile(shard, page_checksum_verification=True))
-            found = [name for name in columns if name in file.schema_arrow.names]
-            batches = file.iter_batches(batch_size=100, columns=found)
+            present = [name for name in columns if name in file.schema_arrow.names]
+            batches = file.iter_batches(batch_size=100, columns=present)
         while True:
             with name_file_in_errors(shard, PARQUET):
                 batch = next(batches, None)
@@ -123,7 +129,10 @@ def read_rows(shard: Path, columns: Sequence[str]) -> Iterator[JsonObject]:
 def read_texts(
     path: Path, config: CorpusReaderConfig, thought_fits: Callable[[str], bool], prompt_fits: Callable[[str], bool], seed: int
 ) -> CorpusTexts:  # fmt: skip
-    """Prompts and thoughts of all rows. thought_fits, prompt_fits: whether a policy can take a text."""
+    """Read prompts and thoughts of all rows.
+
+    thought_fits, prompt_fits: whether a policy has room for a text.
+    """
     texts = CorpusTexts()
     row = -1
     for shard in shards_of(path):
@@ -156,7 +165,10 @@ def _add_example(
 
 
 def parse_cell(value: Any) -> Any:
-    """A cell that may be a text of JSON or of Python literals, as the list or mapping that it stands for."""
+    """Parse a cell that may hold JSON or Python literals as text.
+
+    Other cells are returned as they are. ReasonGen-R1's cells are Python literals, which `ast.literal_eval` reads without running code.
+    """
     if not isinstance(value, str) or value.strip()[:1] not in ("[", "{", "(") or len(value) > MAX_LITERAL:
         return value
     try:
@@ -170,25 +182,28 @@ def parse_cell(value: Any) -> Any:
 
 
 def flatten_texts(value: object) -> list[str]:
-    """The texts of a cell: of a list, of the values of a mapping, or the cell itself; blanks are made single."""
+    """List the texts of a cell, each with single blanks.
+
+    They are the items of a list, the values of a mapping, or the cell itself.
+    """
     value = parse_cell(value)
     if isinstance(value, dict):
-        found = [f"{k}: {v}" for k, v in value.items() if isinstance(v, str) and v.strip()]
+        items = [f"{k}: {v}" for k, v in value.items() if isinstance(v, str) and v.strip()]
     else:
-        found = list(value) if isinstance(value, list | tuple) else [value]
-    parts = [text for part in found for text in (flatten_texts(part) if isinstance(part, dict) else [part])]
-    lines = [" ".join(text.split()) for text in parts if isinstance(text, str)]
+        items = list(value) if isinstance(value, list | tuple) else [value]
+    texts = [text for item in items for text in (flatten_texts(item) if isinstance(item, dict) else [item])]
+    lines = [" ".join(text.split()) for text in texts if isinstance(text, str)]
     return [line for line in lines if line]
 
 
 def draw_prompt(cell: JsonObject, styles: Sequence[PromptStyle], rng: np.random.Generator) -> str:
-    """One prompt of one style, the caption where the row has none of the styles, "" without any.
+    """Draw a prompt of one style.
 
-    A single sentence loses its full stop, as ReasonGen-R1 strips it; a prompt of several is left as it is.
+    It is the caption where the row has none of the styles, and "" where it has no caption either. A single sentence loses its full stop,
+    as in ReasonGen-R1; a prompt of several sentences is left as it is.
     """
-    given = parse_cell(cell.get("augmented_prompts"))
-    given = given if isinstance(given, dict) else {}
-    choices = [found for style in styles if (found := _prompts(cell, given, style))]
+    augmented = _parse_mapping(cell.get("augmented_prompts"))
+    choices = [texts for style in styles if (texts := _prompts(cell, augmented, style))]
     choices = choices or [flatten_texts(cell.get("brief_caption"))]
     of_style = choices[rng.integers(len(choices))]
     text = of_style[rng.integers(len(of_style))] if of_style else ""
@@ -196,40 +211,46 @@ def draw_prompt(cell: JsonObject, styles: Sequence[PromptStyle], rng: np.random.
 
 
 def all_prompts(cell: JsonObject) -> list[str]:
-    """Everything that `draw_prompt` can draw, of any style."""
-    given = parse_cell(cell.get("augmented_prompts"))
-    given = given if isinstance(given, dict) else {}
-    return [text for style in get_args(PromptStyle) for text in _prompts(cell, given, style)]
+    """List everything that `draw_prompt` can draw, of any style."""
+    augmented = _parse_mapping(cell.get("augmented_prompts"))
+    return [text for style in get_args(PromptStyle) for text in _prompts(cell, augmented, style)]
 
 
-def _prompts(cell: JsonObject, given: JsonObject, style: PromptStyle) -> list[str]:
+def _parse_mapping(value: object) -> JsonObject:
+    mapping = parse_cell(value)
+    return mapping if isinstance(mapping, dict) else {}
+
+
+def _prompts(cell: JsonObject, augmented: JsonObject, style: PromptStyle) -> list[str]:
     if style == "brief":
         return flatten_texts(cell.get("brief_caption"))
     if style == "tags":
-        return [", ".join(tags)] if (tags := flatten_texts(given.get("tags"))) else []
+        return [", ".join(tags)] if (tags := flatten_texts(augmented.get("tags"))) else []
     if style == "objects":
-        objects = [text.removesuffix(".") for text in flatten_texts(given.get("object_prompts"))]
+        objects = [text.removesuffix(".") for text in flatten_texts(augmented.get("object_prompts"))]
         return [" and ".join((", ".join(objects[:-1]), objects[-1]) if objects[1:] else objects)] if objects else []
-    return flatten_texts(given.get(_KEY_OF_PROMPT[style]))
+    return flatten_texts(augmented.get(_KEY_OF_PROMPT[style]))
 
 
 def draw_rationale(cell: JsonObject, config: CorpusReaderConfig, rng: np.random.Generator) -> str:
-    """A rationale of one style; the dense one where the row has none of them; "" without any."""
-    given = parse_cell(cell.get("augmented_cots"))
-    given = given if isinstance(given, dict) else {}
-    found: list[tuple[str, str]] = []
+    """Draw a rationale of one style.
+
+    It is the dense one where the row has none of the styles, and "" where it has no dense one either.
+    """
+    augmented = _parse_mapping(cell.get("augmented_cots"))
+    rationales: list[tuple[str, str]] = []
     for style in (*config.rationales, "dense"):
-        value = cell.get("detailed_caption") if style == "dense" else given.get(_KEY_OF_COT[style])
-        if (text := " ".join(flatten_texts(value))) and (style in config.rationales or not found):
-            found.append((style, text))
-    if not found:
+        value = cell.get("detailed_caption") if style == "dense" else augmented.get(_KEY_OF_COT[style])
+        if (text := " ".join(flatten_texts(value))) and (style in config.rationales or not rationales):
+            rationales.append((style, text))
+    if not rationales:
         return ""
-    style, text = found[rng.integers(len(found))]
+    style, text = rationales[rng.integers(len(rationales))]
     return f"<{_TAG_OF[style]}> {text}" if config.style_tags else text
 
 
 def cut_at_sentence(text: str, fits: Callable[[str], bool]) -> str | None:
-    """The longest beginning of whole sentences that fits, or None."""
+    """Return the longest beginning of whole sentences that fits, or None."""
     ends = [match.end() for match in _SENTENCE_END.finditer(text)]
     low, high = 0, len(ends)
     while low < high:  # ends[:low] fit

@@ -1,4 +1,7 @@
-"""Pictures of a corpus as image tokens, computed once: a file per shard, beside a record of which part was looked at."""
+"""A corpus's pictures as image tokens, computed once, with a file for each shard.
+
+Each file also records which part of each picture was tokenised.
+"""
 
 import json
 import logging
@@ -44,8 +47,9 @@ class TokeniseConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Encoder:
-    """encode: uint8 pictures (B, height, width, 3) → codes (B, N) below 65,536. digest: of the weights that encode.
+    """What turns pictures into image tokens.
 
+    encode: uint8 pictures (B, height, width, 3) → codes (B, N) below 65,536. digest: of the weights that encode.
     reading: how picture files are read.
     """
 
@@ -59,8 +63,11 @@ class Encoder:
 
 @dataclass(frozen=True)
 class ShardTokens:
-    """image_tokens: (rows, N) uint16. crop: (rows, 3) int32, left, top and width in the picture's own pixels; width 0: no
-    picture, or one that cannot be read. notes: what was done to pictures when they were read, and to how many."""
+    """The image tokens of one shard.
+
+    image_tokens: (rows, N) uint16. crop: (rows, 3) int32: left, top and width in the picture's own pixels; width 0 for a picture that
+    is missing or cannot be read. notes: what was done to pictures when they were read, and to how many.
+    """
 
     image_tokens: Tensor
     crop: Tensor
@@ -68,14 +75,15 @@ class ShardTokens:
 
 
 def tokens_folder(corpus: Path, encoder: Encoder) -> Path:
-    """Where `corpus tokenise` keeps them."""
+    """Return the folder in which `corpus tokenise` keeps them."""
     return corpus / TOKENS / encoder.digest[:16]
 
 
 def tokenise(corpus: Path, folder: Path, encoder: Encoder, keep: bool = True) -> Iterator[tuple[Path, ShardTokens]]:
-    """The tokens of each shard in order, from `folder` where they are there and still those of the shard.
+    """Yield the tokens of each shard in order.
 
-    keep: write what was not. Raises UserError for a corpus without shards.
+    They come from `folder` where they are there and still match the shard; otherwise they are computed. keep: write computed ones.
+    Raises UserError for a corpus without shards.
     """
     shards = shards_of(corpus)
     if not shards:
@@ -83,38 +91,42 @@ def tokenise(corpus: Path, folder: Path, encoder: Encoder, keep: bool = True) ->
     digests = Digests(folder / HASHES)
     for shard in shards:
         file, about = folder / f"{shard.stem}.safetensors", _about(shard, encoder, digests)
-        found = _read(file, about)
-        if found is None:
+        tokens = _read(file, about)
+        if tokens is None:
             if file.exists():
-                logger.warning(
-                    "%s is damaged, not of %s as it is read now, or does not say: tokenised anew", file, shard
-                )
-            found = _tokenised(shard, encoder)
+                logger.warning("%s is damaged, or does not match %s as it is read now: tokenised again", file, shard)
+            tokens = _tokenise_shard(shard, encoder)
             if keep:
-                told = about | {_NOTES: json.dumps(found.notes)}
-                write_tensors(file, {"image_tokens": found.image_tokens, "crop": found.crop}, told)
-        yield shard, found
+                metadata = about | {_NOTES: json.dumps(tokens.notes)}
+                write_tensors(file, {"image_tokens": tokens.image_tokens, "crop": tokens.crop}, metadata)
+        yield shard, tokens
     if keep:
         digests.keep()
 
 
 def read_tokens(corpus: Path, folder: Path, encoder: Encoder) -> list[ShardTokens] | None:
-    """Of all shards, or None where any is missing or of another corpus or encoder."""
+    """Read the tokens of all shards.
+
+    None where any is missing, or belongs to another corpus or encoder.
+    """
     if not folder.is_dir():
         return None
     digests = Digests(folder / HASHES)
     shards = shards_of(corpus)
-    found = [_read(folder / f"{shard.stem}.safetensors", _about(shard, encoder, digests)) for shard in shards]
+    of_shards = [_read(folder / f"{shard.stem}.safetensors", _about(shard, encoder, digests)) for shard in shards]
     digests.keep()
-    if None in found:
+    if None in of_shards:
         logger.warning(
-            "tokens in %s are not all of %s as it is read now: `corpus tokenise` makes them anew", folder, corpus
+            "tokens in %s do not all match %s as it is read now: `corpus tokenise` computes them again", folder, corpus
         )
-    return None if not found or None in found else [tokens for tokens in found if tokens]
+    return None if not of_shards or None in of_shards else [tokens for tokens in of_shards if tokens]
 
 
 def _about(shard: Path, encoder: Encoder, digests: Digests) -> dict[str, str]:
-    """What a shard's tokens are made of: the whole content of the file, the weights that encode and how pictures are read."""
+    """Describe the sources of a shard's tokens, so that a change of any is noticed.
+
+    They are the file's whole content, the weights that encode, and how pictures are read.
+    """
     high, wide = encoder.height, encoder.width
     pixels = str(high) if high == wide else f"{high}×{wide}"
     read = f"rules {RULES}, {encoder.reading.model_dump_json()}"
@@ -131,7 +143,7 @@ def _read(file: Path, about: dict[str, str]) -> ShardTokens | None:
         return None
 
 
-def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
+def _tokenise_shard(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
     codes: list[Tensor] = []
     crops: list[tuple[int, int, int]] = []
     waiting: list[np.ndarray] = []
@@ -156,7 +168,10 @@ def _tokenised(shard: Path, encoder: Encoder, chunk: int = 64) -> ShardTokens:
 
 
 def _crop(cell: object, encoder: Encoder, notes: Counter[str]) -> tuple[np.ndarray | None, tuple[int, int, int]]:
-    """The part of a cell's picture that is tokenised, and where it was; what was done on reading is added to `notes`."""
+    """Cut out the part of a cell's picture that is tokenised, and say where it was.
+
+    What was done on reading is added to `notes`.
+    """
     try:
         data = bytes_of(cell)
         if not data:

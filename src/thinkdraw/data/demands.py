@@ -1,4 +1,7 @@
-"""What a made prompt demands, apart from its words: things, their attributes, and perhaps one relation between the first two."""
+"""What a generated prompt demands, apart from its words.
+
+It is a list of objects with their attributes, and perhaps a relation between the first two.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +12,10 @@ from thinkdraw.types import Question
 
 @dataclass(frozen=True)
 class ObjectDemand:
-    """count > 1 asks for exactly that many. texture: a word of `TEXTURES` or `MATERIALS`."""
+    """One demanded object.
+
+    count > 1 demands exactly that many. texture: a word of `TEXTURES` or `MATERIALS`.
+    """
 
     noun: str
     count: int = 1
@@ -18,29 +24,33 @@ class ObjectDemand:
     shape: str | None = None
 
     def phrase(self) -> str:
-        """Attributes in English order and the noun: surface, shape, colour, material."""
+        """Write attributes and noun in English order: surface, shape, colour, material."""
         made = self.texture in MATERIALS
         words = (None if made else self.texture, self.shape, self.color, self.texture if made else None)
         noun = self.noun if self.count == 1 else plural(self.noun)
         return " ".join([*(word for word in words if word), noun])
 
     def counted(self) -> str:
-        """'a red dog', 'three striped chairs'."""
+        """Write the phrase with its count: 'a red dog', 'three striped chairs'."""
         return article(self.phrase()) if self.count == 1 else f"{NUMBERS[self.count]} {self.phrase()}"
 
 
 @dataclass(frozen=True)
 class Demand:
-    """relation: of the second thing to the first (GenEval names the target first)."""
+    """What a prompt demands.
+
+    relation: of the second object to the first (GenEval names the target first).
+    """
 
     objects: tuple[ObjectDemand, ...]
     relation: str | None = None
 
 
 def clauses(demand: Demand) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]:
-    """GenEval's include and exclude clauses.
+    """Return GenEval's include and exclude clauses.
 
-    Its rules do not read the keys `texture` and `shape`, nor `relation`, which stands for `position` where they do not know the relation.
+    GenEval's rules do not read the keys `texture`, `shape` and `relation`. `relation` takes the place of `position` for relations that
+    they do not know.
     """
     include: list[JsonObject] = []
     for index, thing in enumerate(demand.objects):
@@ -54,7 +64,10 @@ def clauses(demand: Demand) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, .
 
 
 def questions(demand: Demand) -> tuple[Question, ...]:
-    """DPG's form, ids from 1: does it exist, and depending on that how many, which colour, texture and shape, and where."""
+    """Return questions in DPG's form, ids from 1.
+
+    The first asks whether an object exists; on it depend how many there are, which colour, texture and shape, and where.
+    """
     out: list[Question] = []
 
     def ask(text: str, *depends_on: int) -> int:
@@ -63,15 +76,15 @@ def questions(demand: Demand) -> tuple[Question, ...]:
 
     exists = []
     for thing in demand.objects:
-        one = thing.count == 1
-        noun = thing.noun if one else plural(thing.noun)
-        there = ask(f"is there {article(noun)}?" if one else f"are there any {noun}?")
+        is_single = thing.count == 1
+        noun = thing.noun if is_single else plural(thing.noun)
+        there = ask(f"is there {article(noun)}?" if is_single else f"are there any {noun}?")
         exists.append(there)
-        if not one:
+        if not is_single:
             ask(f"are there exactly {NUMBERS[thing.count]} {noun}?", there)
         for word in (thing.color, thing.texture, thing.shape):
             if word:
-                ask(f"{'is' if one else 'are'} the {noun} {MATERIALS.get(word, word)}?", there)
+                ask(f"{'is' if is_single else 'are'} the {noun} {MATERIALS.get(word, word)}?", there)
     if demand.relation:
         target, subject = (t.noun if t.count == 1 else plural(t.noun) for t in demand.objects[:2])
         verb = "is" if demand.objects[1].count == 1 else "are"

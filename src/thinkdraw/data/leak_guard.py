@@ -1,8 +1,8 @@
-"""The leak guard: which training prompts are a test prompt, in the same or nearly the same words.
+"""The leak guard: finds training prompts that are a test prompt in other words.
 
-Three rules, the first that fires is the reason: equal texts after normalisation; the same clauses with the same nouns and
-attributes; and, between prompts of 20 words or more only, at least 0.8 of the word triples shared (short prompts of one template
-share most of theirs and are still different). `find_near_copies` finds the last.
+Three rules; the first that matches is the reason. 1. The texts are equal after normalisation. 2. The clauses are the same, with the
+same nouns and attributes. 3. Both have at least 20 words, and share at least 0.8 of their word triples (`find_near_copies`). Short
+prompts are excluded there, because those of one template share most triples and are still different.
 """
 
 import re
@@ -25,7 +25,7 @@ MIN_WORDS = 20
 MIN_JACCARD = 0.8
 
 _CARRIER = re.compile(r"^(?:(?:photo|photograph|picture|image) (?:of|with) |there (?:is|are) )")
-# Two ways to say one thing: clauses are compared with the relation on the right.
+# Each relation and its opposite: clauses are compared after replacing the left one by the right one.
 _INVERSE = {"right of": "left of", "below": "above", "behind": "in front of"}
 _SYMMETRIC = {"next to", "near"}
 
@@ -39,7 +39,10 @@ class LeakConfig(StrictModel):
 
 @dataclass(frozen=True)
 class Leak:
-    """Training prompt number `train` is test prompt number `test`; reason: which rule says so."""
+    """Training prompt number `train` is test prompt number `test`.
+
+    reason: which rule says so.
+    """
 
     train: int
     test: int
@@ -47,9 +50,9 @@ class Leak:
 
 
 def normalise(text: str) -> str:
-    """Lower case, without punctuation, articles and doubled blanks; a hyphen separates words, an apostrophe does not.
+    """Lower the case; remove punctuation, articles and double blanks.
 
-    What consists of nothing else stays as it is.
+    A hyphen separates words, an apostrophe does not. A text of nothing but these stays as it is.
     """
     plain = re.sub(r"['’`]", "", unicodedata.normalize("NFKC", text).casefold())
     words = re.sub(r"[\W_]+", " ", plain).split()
@@ -57,15 +60,19 @@ def normalise(text: str) -> str:
 
 
 def text_key(text: str) -> Hashable:
-    """Equal for texts that are the same after normalisation, with or without "a photo of", their parts around "and" in any order."""
+    """Return a key that is equal for texts that are the same after normalisation.
+
+    "a photo of" makes no difference, nor does the order around a single "and".
+    """
     bare = _CARRIER.sub("", normalise(text))
     return tuple(sorted(bare.split(" and "))) if bare.count(" and ") == 1 else bare
 
 
 def clause_key(prompt: Prompt) -> Hashable | None:
-    """Equal for prompts whose include and exclude clauses demand the same, in any order; None without clauses.
+    """Return a key that is equal for prompts whose clauses demand the same.
 
-    A relation is the same when it is said from the other side: a left of b, b right of a.
+    Their order does not matter. None without clauses. A relation is the same when it is said from the other side: a left of b, b right
+    of a.
     """
     if not prompt.include:
         return None
@@ -91,7 +98,10 @@ def _related(thing: Hashable, relation: str, target: Hashable) -> Hashable:
 
 
 def find_leaks(train: Sequence[Prompt], test: Sequence[Prompt]) -> list[Leak]:
-    """At most one leak per training prompt, in their order, with the first test prompt that it repeats."""
+    """Return at most one leak per training prompt, in their order.
+
+    Each names the first test prompt that the training prompt repeats.
+    """
     if not test:
         return []
     texts: dict[Hashable, int] = {}
@@ -100,32 +110,35 @@ def find_leaks(train: Sequence[Prompt], test: Sequence[Prompt]) -> list[Leak]:
         texts.setdefault(text_key(prompt.text), index)
         if (key := clause_key(prompt)) is not None:
             clauses.setdefault(key, index)
-    found: dict[int, Leak] = {}
+    leaks: dict[int, Leak] = {}
     for index, prompt in enumerate(train):
         if (same := texts.get(text_key(prompt.text))) is not None:
-            found[index] = Leak(index, same, SAME_TEXT)
+            leaks[index] = Leak(index, same, SAME_TEXT)
         elif clauses and (same := clauses.get(clause_key(prompt))) is not None:
-            found[index] = Leak(index, same, SAME_CLAUSES)
-    long_train = [i for i, p in enumerate(train) if i not in found and len(p.text.split()) >= MIN_WORDS]
+            leaks[index] = Leak(index, same, SAME_CLAUSES)
+    long_train = [i for i, p in enumerate(train) if i not in leaks and len(p.text.split()) >= MIN_WORDS]
     long_test = [i for i, p in enumerate(test) if len(p.text.split()) >= MIN_WORDS]
     copies = find_near_copies(
         [normalise(train[i].text) for i in long_train], [normalise(test[i].text) for i in long_test], MIN_JACCARD
     )
     for copy in copies:
         index = long_train[copy.left]
-        found[index] = Leak(index, long_test[copy.right], f"{copy.jaccard:.2f} of the word triples shared")
-    return [found[index] for index in sorted(found)]
+        leaks[index] = Leak(index, long_test[copy.right], f"{copy.jaccard:.2f} of the word triples shared")
+    return [leaks[index] for index in sorted(leaks)]
 
 
 def refuse_leaks(train: Sequence[Prompt], test: Sequence[Prompt], key: str = "prompts.leaks") -> None:
-    """Raise UserError if any training prompt is a test prompt. key: the configuration key that is the way out."""
-    found = find_leaks(train, test)
-    if not found:
+    """Raise UserError if any training prompt is a test prompt.
+
+    key: the configuration key that is the way out.
+    """
+    leaks = find_leaks(train, test)
+    if not leaks:
         return
     shown = "; ".join(
-        f"{train[leak.train].text[:80]!r} is test prompt {leak.test} ({leak.reason})" for leak in found[:3]
+        f"{train[leak.train].text[:80]!r} is test prompt {leak.test} ({leak.reason})" for leak in leaks[:3]
     )
     raise UserError(
-        f"{len(found)} of {len(train)} training prompts are test prompts: {shown}{'; …' if len(found) > 3 else ''}. "
+        f"{len(leaks)} of {len(train)} training prompts are test prompts: {shown}{'; …' if len(leaks) > 3 else ''}. "
         f"Leave them out with {key}: drop, or choose other prompts."
     )

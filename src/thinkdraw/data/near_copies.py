@@ -1,7 +1,7 @@
-"""Long texts that share most of their word triples, found with MinHash (Broder 1997) and banding instead of all pairs.
+"""Finds long texts that share most of their word triples.
 
-MinHash proposes pairs and the exact Jaccard similarity decides, so nothing is reported that does not hold. With 32 bands of 5 hashes
-a pair at Jaccard 0.8 is missed with probability (1 − 0.8^5)^32 ≈ 3e-6.
+MinHash (Broder 1997) with banding proposes pairs instead of comparing all. The exact Jaccard similarity decides, so every reported
+pair is right. With 32 bands of 5 hashes a pair at Jaccard 0.8 is missed with probability (1 − 0.8^5)^32 ≈ 3e-6.
 """
 
 import zlib
@@ -22,7 +22,10 @@ _MIXERS = np.random.default_rng(0).integers(1, 1 << 62, size=(4, NUM_BANDS * BAN
 
 @dataclass(frozen=True)
 class NearCopy:
-    """Text `left` of the first list and text `right` of the second share `jaccard` of their word triples."""
+    """Text `left` of the first list and text `right` of the second share many triples.
+
+    jaccard: the fraction of word triples that they share.
+    """
 
     left: int
     right: int
@@ -30,12 +33,15 @@ class NearCopy:
 
 
 def find_near_copies(left: Sequence[str], right: Sequence[str], min_jaccard: float) -> list[NearCopy]:
-    """For each text of `left` that has one, its first copy in `right`. Texts of fewer than three words have no triple."""
+    """Return, for each text of `left` that has one, its first copy in `right`.
+
+    Texts of fewer than three words have no triple.
+    """
     if not left or not right:
         return []
     known = signatures_of(right)
     out: dict[int, NearCopy] = {}
-    for at in range(0, len(left), CHUNK):  # in parts, so that memory does not grow with the number of pairs
+    for at in range(0, len(left), CHUNK):  # in chunks, so that memory does not grow with the number of pairs
         for i, j in candidates(signatures_of(left[at : at + CHUNK], at), known, min_jaccard - SCREEN_MARGIN):
             if at + i not in out and (share := jaccard(left[at + i], right[j])) >= min_jaccard:
                 out[at + i] = NearCopy(at + i, j, share)
@@ -43,9 +49,9 @@ def find_near_copies(left: Sequence[str], right: Sequence[str], min_jaccard: flo
 
 
 def jaccard(a: str, b: str) -> float:
-    """Shared share of the word triples of two texts, 0..1."""
-    one, other = triples(a), triples(b)
-    return len(one & other) / max(1, len(one | other))
+    """Compute the fraction of word triples that two texts share, 0..1."""
+    triples_a, triples_b = triples(a), triples(b)
+    return len(triples_a & triples_b) / max(1, len(triples_a | triples_b))
 
 
 @cache
@@ -59,11 +65,12 @@ def triples(text: str) -> set[tuple[str, ...]]:
 
 
 def signatures_of(texts: Sequence[str], first: int = 0) -> np.ndarray:
-    """(texts, 160) uint32; the share of equal entries of two rows estimates their Jaccard similarity.
+    """Return (texts, 160) uint32 MinHash signatures.
 
-    A text without triples is hashed by its place, `first` and on.
+    The fraction of equal entries of two rows estimates their Jaccard similarity. A text without triples is hashed by its index, counted
+    from `first`, so that it matches no other text.
     """
-    # In parts whose hashes fit the processor's cache.
+    # In chunks whose hashes fit the processor's cache.
     return np.concatenate([_signatures(texts[at : at + 256], first + at) for at in range(0, len(texts), 256)])
 
 
@@ -88,7 +95,10 @@ def _signatures(texts: Sequence[str], first: int) -> np.ndarray:
 
 
 def candidates(left: np.ndarray, right: np.ndarray, min_estimate: float) -> list[tuple[int, int]]:
-    """Pairs (left row, right row), sorted, that agree in a whole band and in `min_estimate` of all hashes."""
+    """Return pairs (left row, right row), sorted, that may be near copies.
+
+    They agree in a whole band and in `min_estimate` of all hashes.
+    """
     pairs = []
     for band in range(NUM_BANDS):
         part = slice(band * BAND_SIZE, (band + 1) * BAND_SIZE)
@@ -98,13 +108,16 @@ def candidates(left: np.ndarray, right: np.ndarray, min_estimate: float) -> list
         begin, end = np.searchsorted(ranked, keys[0], "left"), np.searchsorted(ranked, keys[0], "right")
         i = np.repeat(np.arange(len(left)), end - begin)
         within = np.arange(len(i)) - np.repeat(np.cumsum(end - begin) - (end - begin), end - begin)
-        pairs.append(_screened(left, right, i, order[np.repeat(begin, end - begin) + within], min_estimate))
+        pairs.append(_screen(left, right, i, order[np.repeat(begin, end - begin) + within], min_estimate))
     codes = np.unique(np.concatenate(pairs))
     return [(int(code) // len(right), int(code) % len(right)) for code in codes]
 
 
-def _screened(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray, min_estimate: float) -> np.ndarray:
-    """Codes i · len(right) + j of the pairs whose signatures agree enough; in chunks, so that memory stays small."""
+def _screen(left: np.ndarray, right: np.ndarray, i: np.ndarray, j: np.ndarray, min_estimate: float) -> np.ndarray:
+    """Return codes i · len(right) + j of the pairs whose signatures agree enough.
+
+    Works in chunks, so that memory stays small.
+    """
     kept = []
     for at in range(0, len(i), 20_000):
         a, b = i[at : at + 20_000], j[at : at + 20_000]

@@ -1,4 +1,4 @@
-"""Prompts that a policy has no room for: named and refused, cut at a word, or left out; and how many, in a line."""
+"""Prompts that are too long for a policy: refused, cut at a word, or left out."""
 
 import logging
 from collections.abc import Sequence
@@ -19,26 +19,27 @@ _AT_ONCE = 256
 def fit_prompts(
     policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, over_long: OverLong, source: str, key: str
 ) -> dict[int, Prompt]:
-    """Place in `prompts` → the prompt as the policy can take it; where it is too long, `over_long` says what becomes of it.
+    """Map the index of each prompt to the prompt as the policy can take it.
 
-    source: of the prompts. key: of the setting, such as `prompts.over_long`, "" where there is none; both for messages.
-    Raises UserError for a prompt that is empty or spells a control token, a too long one that is refused, and where none is left.
+    over_long: what becomes of a prompt that is too long. source: of the prompts. key: of the setting, such as `prompts.over_long`, ""
+    where there is none; both for messages. Raises UserError for a prompt that is empty or spells a control token, for a refused long
+    one, and where no prompt is left.
     """
     kept = dict(enumerate(prompts))
     too_long: list[int] = []
-    for place in _those_refused(policy, prompts, sampling):
-        where = f"{source}, prompt {place + 1} of {len(prompts)} ({prompts[place].id or 'without id'})"
+    for index in _refused_indices(policy, prompts, sampling):
+        where = f"{source}, prompt {index + 1} of {len(prompts)} ({prompts[index].id or 'without id'})"
         try:
-            _take(policy, [prompts[place]], sampling)
+            _take(policy, [prompts[index]], sampling)
         except TooLongError as error:
             if over_long == "refuse":
                 raise UserError(f"{where}: {error}{f' {key}=cut or drop starts without it.' if key else ''}") from error
-            too_long.append(place)
-            cut = _cut(policy, prompts[place], sampling) if over_long == "cut" else None
+            too_long.append(index)
+            cut = _cut(policy, prompts[index], sampling) if over_long == "cut" else None
             if cut is None:
-                del kept[place]
+                del kept[index]
             else:
-                kept[place] = cut
+                kept[index] = cut
         except UserError as error:
             raise UserError(f"{where}: {error}") from error
     if too_long:
@@ -50,14 +51,17 @@ def fit_prompts(
     return kept
 
 
-def _those_refused(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> list[int]:
-    """Places of the prompts that the policy does not take, for whatever reason."""
-    found = []
+def _refused_indices(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> list[int]:
+    """Return the indices of the prompts that the policy does not take, for any reason.
+
+    Whole batches are tried first, because most prompts are fine.
+    """
+    refused = []
     for begin in range(0, len(prompts), _AT_ONCE):
-        part = range(begin, min(begin + _AT_ONCE, len(prompts)))
-        if _refuses(policy, [prompts[i] for i in part], sampling):
-            found += [i for i in part if _refuses(policy, [prompts[i]], sampling)]
-    return found
+        batch = range(begin, min(begin + _AT_ONCE, len(prompts)))
+        if _refuses(policy, [prompts[i] for i in batch], sampling):
+            refused += [i for i in batch if _refuses(policy, [prompts[i]], sampling)]
+    return refused
 
 
 def _refuses(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> bool:
@@ -69,13 +73,16 @@ def _refuses(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> b
 
 
 def _take(policy: Policy, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-    # Any thought and picture will do: what is looked at are the prompt's tokens, with the whole budget behind them.
+    # Any thought and picture will do: only the prompt's tokens are checked, with the whole thought budget behind them.
     codes = torch.zeros(len(prompts), policy.picture.num_tokens, dtype=torch.long)
     policy.teacher_forced(prompts, ["."] * len(prompts), codes, sampling)
 
 
 def _cut(policy: Policy, prompt: Prompt, sampling: Sampling) -> Prompt | None:
-    """The prompt's longest beginning of whole words that fits; None where not one word does."""
+    """Return the prompt's longest beginning of whole words that fits.
+
+    None where not even one word fits.
+    """
     words = prompt.text.split()
     low, high = 0, len(words) - 1
     while low < high:  # the first `low` words fit

@@ -1,7 +1,8 @@
-"""Other words for made prompts, asked of a language model behind an OpenAI-compatible endpoint, and refused where they change the demand.
+"""Paraphrases of generated prompts by a language model, checked for their demand.
 
-What is checked against the prompt's clauses: nouns, numbers, colours, textures and shapes are all there and none is added, each
-colour stands nearest to its own noun, and a relation is said of the right pair.
+The model is behind an OpenAI-compatible endpoint. A paraphrase is accepted if it says what the prompt's clauses demand: all nouns,
+numbers, colours, textures and shapes are there and none is added, each colour is nearest to its own noun, and a relation is said of
+the right pair.
 """
 
 from collections import Counter
@@ -60,7 +61,10 @@ class ParaphraseSettings(StrictModel):
 
 @dataclass(frozen=True)
 class ParaphraseResult:
-    """prompts: in order, those without an accepted paraphrase unchanged. refused: what refused replies lacked → how many."""
+    """The prompts after paraphrasing.
+
+    prompts: in order, those without an accepted paraphrase unchanged. refused: reason → number of refused replies.
+    """
 
     prompts: list[Prompt]
     accepted: int
@@ -71,16 +75,16 @@ def paraphrase(
     prompts: Sequence[Prompt], settings: ParaphraseSettings, client: "HttpClient | None" = None,
     chosen: Sequence[bool] | None = None,
 ) -> ParaphraseResult:  # fmt: skip
-    """New texts for the `chosen` prompts (all if None), clauses and questions kept.
+    """Paraphrase the `chosen` prompts (all if None); clauses and questions stay.
 
     client: of the endpoint; None makes one. Raises UserError if its package is missing or the endpoint fails.
     """
-    ask = _asker(settings, client)
+    ask = _open_endpoint(settings, client)
 
     def rewrite(prompt: Prompt) -> tuple[Prompt | None, list[str]]:
         reasons = []
         for _ in range(settings.attempts):
-            text = _cleaned(ask(INSTRUCTION.format(prompt.text)))
+            text = _clean(ask(INSTRUCTION.format(prompt.text)))
             reason = find_change(prompt, text)
             if reason is None:
                 return replace(prompt, text=text), reasons
@@ -93,7 +97,7 @@ def paraphrase(
         try:
             answers = [future.result() for future in waiting]
         except BaseException:
-            # One failure ends it: the rest would wait for the same timeout.
+            # One failure ends all, because the others would wait for the same timeout.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     out = list(prompts)
@@ -104,9 +108,10 @@ def paraphrase(
 
 
 def find_change(prompt: Prompt, text: str) -> str | None:
-    """What a paraphrase lacks, adds or mixes up: noun, number, color, attribute, binding, relation; or "nothing new"; None if it holds.
+    """Name what a paraphrase lacks, adds or mixes up; None if it holds.
 
-    A prompt without clauses must keep its numbers and colours.
+    Names: noun, number, color, attribute, binding, relation, or "nothing new". A prompt without clauses must keep its numbers and
+    colours.
     """
     words, own = _words(text), _words(prompt.text)
     if not words or words == own:
@@ -114,7 +119,7 @@ def find_change(prompt: Prompt, text: str) -> str | None:
     places = []
     for clause in prompt.include:
         attributes, noun = split_label(clause["class"])
-        places.append(_places(words, noun, plural(noun)))
+        places.append(_positions(words, noun, plural(noun)))
         if not places[-1]:
             return "noun"
         attributes += [clause[k] for k in ("texture", "shape") if k in clause]
@@ -134,7 +139,7 @@ def find_change(prompt: Prompt, text: str) -> str | None:
             if far.get(normalise(clause["color"]), 0) > min(far.values(), default=0):
                 return "binding"
         relation, target = clause.get("position") or clause.get("relation") or (None, 0)
-        if relation and not _related(words, place, relation, places[target]):
+        if relation and not _relation_is_said(words, place, relation, places[target]):
             return "relation"
     return None
 
@@ -143,22 +148,25 @@ def _words(text: str) -> list[str]:
     return ["gray" if word == "grey" else word for word in normalise(text).split()]
 
 
-def _places(words: Sequence[str], *phrases: str) -> list[int]:
-    """Where one of the phrases stands: the places of its last word, ascending."""
+def _positions(words: Sequence[str], *phrases: str) -> list[int]:
+    """Return the positions of the last word of each phrase in the text, ascending."""
     forms = [normalise(phrase).split() for phrase in phrases]
     ends = range(1, len(words) + 1)
     return [end - 1 for end in ends if any(list(words[max(0, end - len(form)) : end]) == form for form in forms)]
 
 
 def _has_attribute(words: Sequence[str], attribute: str) -> bool:
-    """The word, or for a material what it is made of: wooden, of wood."""
+    """Tell whether the words have the attribute.
+
+    For a material that is also what the object is made of: wooden, of wood.
+    """
     text = f" {' '.join(words)} "
     material = MATERIALS.get(attribute, attribute).removeprefix("made of ")
     return any(f" {normalise(form)} " in text for form in (attribute, material))
 
 
 def _numbers(words: Sequence[str]) -> Counter[str]:
-    """Numbers above one, in words or digits."""
+    """Count the numbers above one, in words or digits."""
     digits = [_NUMBERS.get(word, word) for word in words]
     return Counter(word for word in digits if word.isdecimal() and word != "1")
 
@@ -167,12 +175,15 @@ def _colors(words: Sequence[str]) -> set[str]:
     return {word for word in words if word in _COLORS}
 
 
-def _related(words: Sequence[str], subject: Sequence[int], relation: str, target: Sequence[int]) -> bool:
-    """Whether the relation is said between the subject and the target, or its opposite between the target and the subject."""
+def _relation_is_said(words: Sequence[str], subject: Sequence[int], relation: str, target: Sequence[int]) -> bool:
+    """Tell whether the relation is said of subject and target.
+
+    The opposite relation counts when it is said of target and subject.
+    """
     opposite = OPPOSITE.get(relation, relation)
-    for said, first, second in ((relation, subject, target), (opposite, target, subject)):
-        for place in _places(words, *WORDINGS.get(said, (said,))):
-            # The last mention before and the first after decide: "a cat and a dog. The dog is left of the cat"
+    for word, first, second in ((relation, subject, target), (opposite, target, subject)):
+        for place in _positions(words, *WORDINGS.get(word, (word,))):
+            # The nearest mentions before and after decide: "a cat and a dog. The dog is left of the cat"
             before = max((i for i in (*first, *second) if i < place), default=None)
             after = min((i for i in (*first, *second) if i > place), default=None)
             if before in first and after in second:
@@ -180,14 +191,14 @@ def _related(words: Sequence[str], subject: Sequence[int], relation: str, target
     return False
 
 
-def _cleaned(reply: str) -> str:
-    """The reply's first line that is not empty, without quotes."""
+def _clean(reply: str) -> str:
+    """Return the reply's first line with content, without quotes."""
     lines = [line.strip() for line in reply.splitlines() if line.strip()]
     return lines[0].strip("\"“”'` ") if lines else ""
 
 
-def _asker(settings: ParaphraseSettings, client: "HttpClient | None") -> Callable[[str], str]:
-    """A function from an instruction to the model's reply."""
+def _open_endpoint(settings: ParaphraseSettings, client: "HttpClient | None") -> Callable[[str], str]:
+    """Return a function from an instruction to the model's reply."""
     from thinkdraw.runtime.chat.client import Chat
     from thinkdraw.runtime.chat.completion import NO_CHOICES
     from thinkdraw.runtime.http import HttpClient, NoAnswer, RetryPolicy

@@ -1,4 +1,4 @@
-"""Where a data set's cell has the bytes of its picture, and the part of a picture that a policy draws."""
+"""Finds a picture's bytes in a data set's cell, and crops what a policy draws."""
 
 import base64
 import binascii
@@ -14,9 +14,9 @@ from thinkdraw.picture_reader import UnreadableError
 
 
 def bytes_of(value: object) -> bytes | None:
-    """A picture column's cell: bytes, a struct with `bytes`, a data URI or bare base64; None where there is none.
+    """Return the bytes in a picture column's cell, or None.
 
-    Raises UnreadableError for a text that is neither.
+    The cell holds bytes, a struct with `bytes`, a data URI or bare base64. Raises UnreadableError for other text.
     """
     if isinstance(value, Mapping):
         value = value.get("bytes")
@@ -33,9 +33,10 @@ def bytes_of(value: object) -> bytes | None:
 
 
 def file_of(cell: object, folder: Path, where: str) -> Path | bytes | None:
-    """A row's picture: a path beside the row's file, or the file itself as bytes, a data URI or an `Image` struct; None without.
+    """Return a row's picture as a path or as bytes, or None.
 
-    Raises UnreadableError for a cell of another kind, and UserError for a path that is, or leads, out of the folder.
+    The cell holds a path beside the row's file, bytes, a data URI or an `Image` struct. Raises UnreadableError for a cell of another
+    kind, and UserError for a path that is, or leads, out of the folder.
     """
     if isinstance(cell, Mapping):
         cell = cell.get("bytes") or cell.get("path")
@@ -51,9 +52,9 @@ def file_of(cell: object, folder: Path, where: str) -> Path | bytes | None:
 
 
 def centre_crop(picture: np.ndarray, height: int, width: int) -> tuple[np.ndarray, tuple[int, int, int]]:
-    """The largest part of that shape at the centre, resized to (height, width, 3); and where it was.
+    """Crop the largest centred part of the target's shape, and resize it.
 
-    Where: (left, top, width) in pixels of the picture.
+    Returns (height, width, 3), and where the part was: (left, top, width) in pixels of the picture.
     """
     rows, columns = picture.shape[:2]
     wide = min(columns, rows * width // height)

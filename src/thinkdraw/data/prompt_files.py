@@ -1,6 +1,7 @@
-"""Readers of prompt sets, the project's own and the public benchmarks', each a function from a path to a list of prompts.
+"""Readers of prompt sets: the project's own and the public benchmarks'.
 
-Every failure is a UserError that names file and line. A benchmark's files are read where the user keeps them.
+Each is a function from a path to a list of prompts. A benchmark's files are read where the user keeps them. Every failure is a
+UserError that names file and line.
 """
 
 import json
@@ -25,17 +26,21 @@ _COMPBENCH_NAME = re.compile(rf"({'|'.join(COMPBENCH_CATEGORIES)})(_(train|val)\
 
 
 def read_table(path: Path) -> list[Prompt]:
-    """Rows of `prompt`, and where known `id`, `tag`, `include`, `exclude`, `questions`, in any form of `table_rows`.
+    """Read rows of `prompt`, in any form of `table_rows`.
 
-    T2I-R1's training prompts (arXiv 2505.00703) are such rows, too: `task_type` is the tag, and `nouns`, `attr_nouns`,
-    `spatial_info` and `numeracy_info` are read under their published names, which `write_prompts` keeps.
+    Other fields, where present: `id`, `tag`, `include`, `exclude`, `questions`. T2I-R1's training prompts (arXiv 2505.00703) are such
+    rows too: `task_type` is the tag, and `nouns`, `attr_nouns`, `spatial_info` and `numeracy_info` are read under their published names,
+    which `write_prompts` keeps.
     """
     rows = ((row.where, prompt_of(row.cells, row.where, row.number)) for row in table_rows(path, PICTURE_COLUMNS))
     return check_unique_ids(rows)
 
 
 def check_unique_ids(rows: Iterable[tuple[str, Prompt]]) -> list[Prompt]:
-    """The prompts of (file and line, prompt). Raises UserError where two have one id: results are kept under it."""
+    """Return the prompts of (file and line, prompt).
+
+    Raises UserError where two have the same id, because results are stored under it.
+    """
     places: dict[str, str] = {}
     prompts = []
     for where, prompt in rows:
@@ -49,13 +54,19 @@ def check_unique_ids(rows: Iterable[tuple[str, Prompt]]) -> list[Prompt]:
 
 
 def read_text(path: Path) -> list[Prompt]:
-    """A prompt a line; empty lines are skipped. Ids are the file's name and the line, counted from 0."""
+    """Read a prompt a line; empty lines are skipped.
+
+    Ids are the file's name and the line, counted from 0.
+    """
     lines = [(n, line.strip()) for n, line in text_lines(path)]
     return [Prompt(check_text(line, f"{path} line {n}"), f"{path.stem}-{n - 1:05d}") for n, line in lines if line]
 
 
 def read_geneval(path: Path) -> list[Prompt]:
-    """GenEval's `evaluation_metadata.jsonl`. Ids are the names of its picture folders: 00000, 00001, …"""
+    """Read GenEval's `evaluation_metadata.jsonl`.
+
+    Ids are the names of its picture folders: 00000, 00001, …
+    """
     prompts = []
     for index, (line, row) in enumerate(json_rows(path)):
         where = f"{path} line {line}"
@@ -67,16 +78,16 @@ def read_geneval(path: Path) -> list[Prompt]:
 
 
 def read_compbench(path: Path) -> list[Prompt]:
-    """T2I-CompBench(++): one category's text file, such as `color_val.txt`, or a folder of them (its `_val` files).
+    """Read T2I-CompBench(++): a category's text file, or a folder of `_val` files.
 
-    The category is the tag.
+    A file is named as upstream names it, such as `color_val.txt`. The category is the tag.
     """
     if path.is_dir():
         files = [path / f"{category}_val.txt" for category in COMPBENCH_CATEGORIES]
-        found = [file for file in files if file.is_file()]
-        if not found:
+        present = [file for file in files if file.is_file()]
+        if not present:
             raise UserError(f"{path} holds none of T2I-CompBench's files ({files[0].name}, …). Check the path.")
-        return [prompt for file in found for prompt in read_compbench(file)]
+        return [prompt for file in present for prompt in read_compbench(file)]
     if not (named := _COMPBENCH_NAME.fullmatch(path.stem)):
         raise UserError(
             f"{path.name} does not say its T2I-CompBench category. Name it as upstream does, {COMPBENCH_CATEGORIES[0]}_val.txt."
@@ -85,7 +96,10 @@ def read_compbench(path: Path) -> list[Prompt]:
 
 
 def read_dpg(path: Path) -> list[Prompt]:
-    """DPG-Bench: `dpg_bench.csv` with its questions; or, without questions, a folder of ITEM_ID.txt, or rows of `item_id`, `prompt`."""
+    """Read DPG-Bench.
+
+    With questions that is `dpg_bench.csv`; without, a folder of ITEM_ID.txt, or rows of `item_id` and `prompt`.
+    """
     if path.suffix.lower() in (".csv", ".tsv"):
         return _dpg_table(path)
     if path.is_dir():
@@ -127,7 +141,10 @@ def _dpg_table(path: Path) -> list[Prompt]:
 
 
 def read_unigenbench(path: Path) -> list[Prompt]:
-    """UniGenBench's English tables (`test_prompts_en.csv`, short or long); their test points are not read."""
+    """Read UniGenBench's English tables, without their test points.
+
+    They are `test_prompts_en.csv`, short or long.
+    """
     rows = csv_rows(path, ("index", "prompt_en"))
     return check_unique_ids(
         (f"{path} line {n}", Prompt(text_of(row, "prompt_en", f"{path} line {n}").strip(), row["index"], "unigenbench"))
@@ -146,9 +163,10 @@ FORMATS: dict[str, Callable[[Path], list[Prompt]]] = {
 
 
 def read_prompts(path: Path | str, format: str | None = None) -> list[Prompt]:
-    """The prompts of a file, or of a folder that holds a known set; all of them, in the file's order.
+    """Read the prompts of a file, or of a folder that holds a known set.
 
-    format: a key of `FORMATS`; None tells it from names and columns. Raises UserError for what is missing, empty or malformed.
+    All prompts come, in the file's order. format: a key of `FORMATS`; None infers it from names and columns. Raises UserError for what
+    is missing, empty or malformed.
     """
     path = Path(path)
     if format is not None and format not in FORMATS:
@@ -163,7 +181,7 @@ def read_prompts(path: Path | str, format: str | None = None) -> list[Prompt]:
 
 
 def format_of(path: Path) -> str:
-    """The key of `FORMATS` that names and columns speak for. Raises UserError where they do not."""
+    """Infer the key of `FORMATS` from names and columns. Raises UserError if unclear."""
     suffix = path.suffix.lower()
     if path.is_dir():
         stems = [file.stem for file in path.glob("*.txt")]
@@ -190,12 +208,15 @@ def format_of(path: Path) -> str:
 
 
 def write_prompts(path: Path | str, prompts: Iterable[Prompt]) -> None:
-    """Write the rows that `read_table` reads back to equal prompts, all of them or nothing."""
+    """Write rows that `read_table` reads back to equal prompts, all or nothing."""
     atomic_write_text(path, "".join(json.dumps(row_of(p), ensure_ascii=False) + "\n" for p in prompts))
 
 
 def row_of(prompt: Prompt) -> JsonObject:
-    """A row of the project's own form; empty fields are left out, the id is not."""
+    """Return a prompt as a row of the project's own form.
+
+    Empty fields are left out, except the id.
+    """
     row: JsonObject = {"id": prompt.id, "prompt": prompt.text, "tag": prompt.tag}
     row |= {"include": list(prompt.include), "exclude": list(prompt.exclude)}
     row["questions"] = [{k: v for k, v in asdict(q).items() if v not in (None, "")} for q in prompt.questions]
@@ -207,7 +228,10 @@ def row_of(prompt: Prompt) -> JsonObject:
 
 
 def prompt_of(row: JsonObject, where: str, number: int) -> Prompt:
-    """The prompt of a row; `number` is its id where it has none. where: file and line, for errors."""
+    """Make the prompt of a row.
+
+    number: the id of a row without one. where: file and line, for errors.
+    """
     structure = {name: _clauses(row, name, where) for name in ("include", "exclude")}
     try:
         questions = tuple(
@@ -221,7 +245,7 @@ def prompt_of(row: JsonObject, where: str, number: int) -> Prompt:
         raise UserError(f"{where}: questions must have whole numbers as id and depends_on, and a text. Correct them.")
     text, id = text_of(row, "prompt", where), id_of(row, "id", where) or f"{number:05d}"
     tag = id_of(row, "tag", where) or id_of(row, "task_type", where)
-    return Prompt(text, id, tag, **structure, questions=questions, **_named_things(row, where))
+    return Prompt(text, id, tag, **structure, questions=questions, **_t2i_r1_fields(row, where))
 
 
 def _is_whole(number: object) -> bool:
@@ -229,48 +253,48 @@ def _is_whole(number: object) -> bool:
 
 
 def id_of(row: JsonObject, name: str, where: str) -> str:
-    """An id as it is written, leading zeros and all; "" where there is none."""
-    given = row.get(name)
-    if given is None or isinstance(given, str) or _is_whole(given):
-        return "" if given is None else check_text(str(given), f"{where}: `{name}`")
+    """Return an id as it is written, with leading zeros; "" where there is none."""
+    value = row.get(name)
+    if value is None or isinstance(value, str) or _is_whole(value):
+        return "" if value is None else check_text(str(value), f"{where}: `{name}`")
     raise UserError(
-        f"{where}: `{name}` is {shorten(given)}, neither a text nor a whole number. Correct it, or leave it out."
+        f"{where}: `{name}` is {shorten(value)}, neither a text nor a whole number. Correct it, or leave it out."
     )
 
 
-def _named_things(row: JsonObject, where: str) -> JsonObject:
-    """T2I-R1's fields, under the names that `Prompt` has for them."""
-    found: JsonObject = {}
+def _t2i_r1_fields(row: JsonObject, where: str) -> JsonObject:
+    """Read T2I-R1's fields into the fields that `Prompt` has for them."""
+    fields: JsonObject = {}
     for name, key in _T2I_R1_LISTS.items():
         nouns = row.get(key) or []
         if not isinstance(nouns, list) or not all(isinstance(noun, str) for noun in nouns):
             raise UserError(
                 f"{where}: nouns and attr_nouns must be lists of texts, and {key} is {shorten(nouns)}. Correct them."
             )
-        found[name] = tuple(nouns)
+        fields[name] = tuple(nouns)
     try:
-        found["counts"] = tuple((c["obj_name"], c["num"]) for c in row.get("numeracy_info") or ())
+        fields["counts"] = tuple((c["obj_name"], c["num"]) for c in row.get("numeracy_info") or ())
         if place := row.get("spatial_info"):
-            found["relation"] = Relation(place["obj1"], place["locality"], place["obj2"])
+            fields["relation"] = Relation(place["obj1"], place["locality"], place["obj2"])
     except (TypeError, KeyError) as error:
         raise UserError(
             f"{where}: numeracy_info or spatial_info are not of T2I-R1's form, a list of {{obj_name, num}} and one "
             f"{{obj1, locality, obj2}}: they are {shorten(row.get('numeracy_info'))} and {shorten(row.get('spatial_info'))}. Correct them."
         ) from error
-    if not all(isinstance(noun, str) and _is_whole(number) for noun, number in found["counts"]):
+    if not all(isinstance(noun, str) and _is_whole(number) for noun, number in fields["counts"]):
         raise UserError(
             f"{where}: numeracy_info must name things and whole numbers, not {shorten(row['numeracy_info'])}. Correct it."
         )
-    return found
+    return fields
 
 
 def _clauses(row: JsonObject, name: str, where: str) -> tuple[JsonObject, ...]:
-    """Checked GenEval clauses; parquet's empty fields (None) are left out of them."""
-    given = row.get(name)
-    if given is None:
+    """Check and return GenEval clauses, without the empty fields that parquet adds."""
+    value = row.get(name)
+    if value is None:
         return ()
     clauses: list[JsonObject] = []
-    for clause in given if isinstance(given, list) else [None]:
+    for clause in value if isinstance(value, list) else [None]:
         clause = {k: v for k, v in clause.items() if v is not None} if isinstance(clause, dict) else {}
         count, position = clause.get("count"), clause.get("position")
         fits = isinstance(clause.get("class"), str) and isinstance(count, int) and count is not True and count >= 1
@@ -286,7 +310,7 @@ def _clauses(row: JsonObject, name: str, where: str) -> tuple[JsonObject, ...]:
 
 
 def text_of(row: JsonObject, name: str, where: str) -> str:
-    """A field that must be a text, and `prompt` not an empty one."""
+    """Return a field that must be a text; `prompt` must not be empty."""
     value = row.get(name)
     if not isinstance(value, str) or (name == "prompt" and not value.strip()):
         what = (

@@ -1,7 +1,7 @@
-"""Making a prompt set: templates × word lists, or the lab's families, test prompts kept out, and a card that says what is in it.
+"""Makes a prompt set from templates or the lab's families, without test prompts.
 
 The folder holds `prompts.jsonl`, a file per further scale (`prompts_x0.25.jsonl`, …; a smaller set is the beginning of a larger one)
-and `card.json`. The same configuration gives the same files, paraphrases excepted.
+and `card.json`, which describes the set. The same configuration gives the same files, except for paraphrases.
 """
 
 import hashlib
@@ -82,13 +82,16 @@ class PromptSetConfig(StrictModel):
         return groups
 
     def sizes(self) -> dict[float, int]:
-        """Scale → number of prompts, ascending."""
+        """Map scales to numbers of prompts, ascending."""
         return {scale: max(1, round(self.count * scale)) for scale in self.scales}
 
 
 @dataclass(frozen=True)
 class SetFile:
-    """One of the nested sets. sha256: of its normalised lines, so that two files with the same prompts have the same."""
+    """One of the nested sets.
+
+    sha256: of its normalised lines, so that two files with the same prompts have the same.
+    """
 
     file: str
     count: int
@@ -99,9 +102,10 @@ class SetFile:
 
 @dataclass(frozen=True)
 class PromptSetReport:
-    """files: ascending in size. dropped: test set → prompts left out because of it.
+    """What was written, and what was left out.
 
-    paraphrases: replies accepted and refused, and texts taken back because they leaked; empty without paraphrasing.
+    files: ascending in size. dropped: test set → prompts left out because of it. paraphrases: replies accepted and refused, and texts
+    taken back because they leaked; empty without paraphrasing.
     """
 
     folder: Path
@@ -111,7 +115,10 @@ class PromptSetReport:
 
 
 def make_prompt_set(config: PromptSetConfig, client: "HttpClient | None" = None) -> PromptSetReport:
-    """Write the set and its card, all of it or nothing. client: for paraphrases, see `paraphrase`. Raises UserError."""
+    """Write the set and its card, all of it or nothing.
+
+    client: for paraphrases, see `paraphrase`. Raises UserError.
+    """
     out = config.out
     if out.exists() and not (out / CARD).is_file() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not a prompt set. Choose another folder, so that nothing is lost.")
@@ -125,9 +132,9 @@ def make_prompt_set(config: PromptSetConfig, client: "HttpClient | None" = None)
     counts: JsonObject = {}
     if config.paraphrase:
         chosen = np.random.default_rng([config.seed, 2]).random(total) < config.paraphrase.frac
-        said = paraphrase(prompts, config.paraphrase, client, chosen.tolist())
-        prompts, taken_back = _without_leaking_words(prompts, said, test)
-        counts = {"accepted": said.accepted, "refused": said.refused, "taken_back": taken_back}
+        result = paraphrase(prompts, config.paraphrase, client, chosen.tolist())
+        prompts, taken_back = _undo_leaking_paraphrases(prompts, result, test)
+        counts = {"accepted": result.accepted, "refused": result.refused, "taken_back": taken_back}
     prompts = [replace(p, id=f"{config.style}-{i:06d}") for i, p in enumerate(prompts)]
 
     with atomic_directory(out) as folder:
@@ -138,7 +145,10 @@ def make_prompt_set(config: PromptSetConfig, client: "HttpClient | None" = None)
 
 
 def candidates(config: PromptSetConfig) -> Iterator[Prompt]:
-    """Different prompts, tasks in turn; a task that has run out is left out of the turn. Ends when all have."""
+    """Yield different prompts, tasks in turn.
+
+    A task that has run out loses its turn. Ends when all have run out.
+    """
     draw, tasks = draw_function(config.style, config.groups)
     streams = [
         _different(draw, task, np.random.default_rng([config.seed, n, *config.style.encode()]))
@@ -148,7 +158,7 @@ def candidates(config: PromptSetConfig) -> Iterator[Prompt]:
     while streams:
         for stream in list(streams):
             for prompt in stream:
-                # Two tasks may make the same prompt: the first that came has it.
+                # Two tasks may make the same prompt: the first keeps it.
                 if (key := _key(prompt)) not in seen:
                     seen.add(key)
                     yield prompt
@@ -175,11 +185,16 @@ def _key(prompt: Prompt) -> Hashable:
 
 
 def draw_function(style: Style, groups: Sequence[str] = ()) -> tuple[Draw, tuple[str, ...]]:
-    """How a style draws a prompt, and its tasks. The lab's are of its training split."""
+    """Return the function that draws a style's prompts, and the style's tasks.
+
+    The lab's prompts are of its training split.
+    """
     if style in ("geneval", "compbench"):
         words = Vocabulary.of(groups)
-        make_one, tasks = (geneval_prompt, GENEVAL_TASKS) if style == "geneval" else (compbench_prompt, COMPBENCH_TASKS)
-        return (lambda task, rng: make_one(task, rng, words)), tasks
+        draw_prompt, tasks = (
+            (geneval_prompt, GENEVAL_TASKS) if style == "geneval" else (compbench_prompt, COMPBENCH_TASKS)
+        )
+        return (lambda task, rng: draw_prompt(task, rng, words)), tasks
     family = family_of(style)
     assert family is not None  # a Style is geneval, compbench or the lab's
     make_spec, tasks = SPECS[family]
@@ -192,24 +207,24 @@ def draw_function(style: Style, groups: Sequence[str] = ()) -> tuple[Draw, tuple
 
 
 def collect(stream: Iterator[Prompt], count: int, test: Sequence[Prompt]) -> tuple[list[Prompt], list[int]]:
-    """The first `count` prompts that are no test prompt, and the test prompts that others were dropped for.
+    """Take the first `count` prompts that are no test prompt.
 
-    Raises UserError if the stream ends before.
+    Returns them, and the test prompts for which others were dropped. Raises UserError if the stream ends before.
     """
     kept: list[Prompt] = []
     dropped: list[int] = []
     while len(kept) < count:
-        # A little more than what is missing, so that few rounds of the guard are enough; what is too much is not looked at.
-        part = list(islice(stream, count - len(kept) + 64))
-        if not part:
+        # A few more than are missing, so that the guard needs few rounds; surplus prompts are not used.
+        batch = list(islice(stream, count - len(kept) + 64))
+        if not batch:
             raise UserError(
                 f"there are only {len(kept)} different prompts of this style that no test set has, and {count} are asked "
                 "for. Lower count or the largest scale."
             )
-        found = {leak.train: leak.test for leak in find_leaks(part, test)}
-        for index, prompt in enumerate(part):
-            if index in found:
-                dropped.append(found[index])
+        leaks = {leak.train: leak.test for leak in find_leaks(batch, test)}
+        for index, prompt in enumerate(batch):
+            if index in leaks:
+                dropped.append(leaks[index])
             else:
                 kept.append(prompt)
             if len(kept) == count:
@@ -217,18 +232,18 @@ def collect(stream: Iterator[Prompt], count: int, test: Sequence[Prompt]) -> tup
     return kept, dropped
 
 
-def _without_leaking_words(
-    before: Sequence[Prompt], said: ParaphraseResult, test: Sequence[Prompt]
+def _undo_leaking_paraphrases(
+    before: Sequence[Prompt], result: ParaphraseResult, test: Sequence[Prompt]
 ) -> tuple[list[Prompt], int]:
-    """A paraphrase that is a test prompt, or another prompt's text, goes back to what it was."""
-    taken_back = {leak.train for leak in find_leaks(said.prompts, test)}
+    """Undo each paraphrase that is a test prompt, or another prompt's text."""
+    taken_back = {leak.train for leak in find_leaks(result.prompts, test)}
     texts = {text_key(prompt.text) for prompt in before}
-    for index, (old, new) in enumerate(zip(before, said.prompts)):
+    for index, (old, new) in enumerate(zip(before, result.prompts)):
         if new is not old:
             if text_key(new.text) in texts:
                 taken_back.add(index)
             texts.add(text_key(new.text))
-    out = [before[i] if i in taken_back else prompt for i, prompt in enumerate(said.prompts)]
+    out = [before[i] if i in taken_back else prompt for i, prompt in enumerate(result.prompts)]
     return out, len(taken_back)
 
 
@@ -240,7 +255,7 @@ def _write(folder: Path, scale: float, prompts: Sequence[Prompt]) -> SetFile:
 
 
 def content_hash(prompts: Sequence[Prompt]) -> str:
-    """sha256 of the normalised texts, a line each, in their order."""
+    """Return the sha256 of the normalised texts, a line each, in their order."""
     return hashlib.sha256("".join(normalise(p.text) + "\n" for p in prompts).encode()).hexdigest()
 
 

@@ -1,7 +1,7 @@
-"""Meaning-preserving rewrites of a prompt, found from its structure: other clause orders, inverted relations.
+"""Rewrites of a prompt that keep its meaning: other orders, inverted relations.
 
-"a red circle and a blue cup" ↔ "a blue cup and a red circle"; "a cup left of a ring" ↔ "a ring right of a cup".
-PeRL permutes the pictures of a question (arXiv 2506.14907); a prompt to draw has clauses to permute.
+They follow from the prompt's structure: "a red circle and a blue cup" ↔ "a blue cup and a red circle"; "a cup left of a ring" ↔ "a
+ring right of a cup". PeRL permutes the pictures of a question (arXiv 2506.14907); a prompt to draw has clauses to permute.
 """
 
 import itertools
@@ -22,7 +22,7 @@ INVERSE["over"] = "under"
 SYMMETRIC = ("next to", "near", "beside", "on side of", "by the side of")
 INVERSE |= {word: word for word in SYMMETRIC}
 LISTING = (", ", " and ", ", and ")
-MAX_REWRITES = 23  # of four things in a row: all orders but one's own
+MAX_REWRITES = 23  # all orders of four objects, except the prompt's own
 
 _COUNTED = r"(?:an?|one|two|three|four|five|six|seven|eight|nine|ten)"
 _PLACED = re.compile(
@@ -31,21 +31,24 @@ _PLACED = re.compile(
 
 
 def rewrites(prompt: Prompt) -> tuple[str, ...]:
-    """Other texts that ask for the same picture, without the prompt's own; empty where its structure shows none.
+    """Return other texts that ask for the same picture.
 
-    Only words that stand in the prompt are used, and the inverse of its relation.
+    Empty where the prompt's structure shows none. Only words of the prompt are used, and the inverse of its relation.
     """
-    found = {prompt.text: None}
-    for text in _reordered(prompt):
-        found[text] = None
-    for text in list(found):
-        found[_PLACED.sub(lambda m: f"the {m[3]} is {INVERSE[m[2]]} the {m[1]}", text)] = None
-    del found[prompt.text]
-    return tuple(found)[:MAX_REWRITES]
+    texts = {prompt.text: None}  # a dict keeps the order, which a set would not
+    for text in _reorder(prompt):
+        texts[text] = None
+    for text in list(texts):
+        texts[_PLACED.sub(lambda m: f"the {m[3]} is {INVERSE[m[2]]} the {m[1]}", text)] = None
+    del texts[prompt.text]
+    return tuple(texts)[:MAX_REWRITES]
 
 
-def _reordered(prompt: Prompt) -> list[str]:
-    """The prompt with its counted things in other orders, or swapped around an inverted relation."""
+def _reorder(prompt: Prompt) -> list[str]:
+    """Put the prompt's counted objects in other orders, or swap a relation's two.
+
+    The relation is then inverted.
+    """
     places = _phrases(prompt)
     if len(places) < 2:
         return []
@@ -61,18 +64,21 @@ def _reordered(prompt: Prompt) -> list[str]:
 
 
 def _phrases(prompt: Prompt) -> list[tuple[int, int]]:
-    """Where each `include` clause stands in the text ("a red cup", "two cups"), in reading order; empty if one is missing."""
+    """Find each `include` clause in the text ("a red cup", "two cups").
+
+    Returns their spans in reading order; empty if one is missing.
+    """
     places = []
     for clause in prompt.include:
         *first, last = (re.escape(word) for word in clause["class"].split())
         color = re.escape(clause["color"]) + r"\s" if clause.get("color") else ""
         before = "".join(rf"{word}\s" for word in first)
         named = rf"(?:{color}{before}{last}|{before}{color}{last})" if color else f"{before}{last}"
-        stem = named if clause["count"] == 1 else rf"{named}\w{{0,3}}"
-        found = re.search(rf"\b{_COUNTED}\s{stem}\b", prompt.text)
-        if found is None:
+        phrase = named if clause["count"] == 1 else rf"{named}\w{{0,3}}"  # up to three letters of a plural's ending
+        match = re.search(rf"\b{_COUNTED}\s{phrase}\b", prompt.text)
+        if match is None:
             return []
-        places.append(found.span())
+        places.append(match.span())
     places.sort()
     overlap = any(b > a for (_, b), (a, _) in itertools.pairwise(places))
     return [] if overlap else places

@@ -1,4 +1,4 @@
-"""Rows of a data set in the forms that this field keeps them in, and what a source of rows says of them when it has been read."""
+"""Rows of a data set, in each form in which data sets are kept."""
 
 import os
 import re
@@ -21,7 +21,10 @@ BATCH = 100  # rows of a columnar file in memory at once
 
 @dataclass(frozen=True)
 class TableRow:
-    """where: file and line, for errors. number: the line, or the place of a row that has no line of its own, from 1."""
+    """One row of a data set.
+
+    where: file and line, for errors. number: the line from 1, or the row where rows have no lines.
+    """
 
     where: str
     number: int
@@ -29,23 +32,24 @@ class TableRow:
 
 
 def is_table(path: Path) -> bool:
-    """Whether `table_rows` reads this file or folder."""
-    return bool(_parquet_files(path) or _saved_in(path)) if path.is_dir() else path.suffix.lower() in TABLE_SUFFIXES
+    """Tell whether `table_rows` reads this file or folder."""
+    return bool(_parquet_files(path) or _saved_split(path)) if path.is_dir() else path.suffix.lower() in TABLE_SUFFIXES
 
 
 def table_rows(path: Path, leave_out: Collection[str] = ()) -> Iterator[TableRow]:
-    """The rows of JSON lines or a JSON array, of CSV or TSV, of parquet, and of a folder of parquet or of `save_to_disk`.
+    """Yield the rows of a file or folder.
 
-    leave_out: columns that are not wanted. Empty cells of a CSV are left out. Raises UserError.
+    A file is JSON lines, a JSON array, CSV, TSV or parquet; a folder is of parquet files or of `save_to_disk`. leave_out: columns that
+    are not needed. Empty cells of a CSV are left out. Raises UserError.
     """
     suffix = path.suffix.lower()
-    if path.is_dir() and (saved := _saved_in(path)):
+    if path.is_dir() and (saved := _saved_split(path)):
         rows = _columnar(path, _arrow_batches(saved), leave_out)
     elif path.is_dir() or suffix == ".parquet":
         rows = _columnar(path, _parquet_batches(path, leave_out), leave_out)
     elif suffix in (".csv", ".tsv"):
-        found = ((n, {k: v for k, v in row.items() if k and v}) for n, row in csv_rows(path))
-        rows = (TableRow(f"{path} line {n}", n, row) for n, row in found)
+        filled = ((n, {k: v for k, v in row.items() if k and v}) for n, row in csv_rows(path))
+        rows = (TableRow(f"{path} line {n}", n, row) for n, row in filled)
     elif suffix in JSON_SUFFIXES:
         rows = _json_rows(path)
     else:
@@ -86,7 +90,10 @@ def _columnar(path: Path, batches: Iterator[pa.RecordBatch], leave_out: Collecti
 
 
 def _parquet_files(path: Path) -> list[Path]:
-    """A file, or those of a folder or its `data`. Raises UserError where their names are of several splits."""
+    """List a file, or the files of a folder or its `data`.
+
+    Raises UserError where their names are of several splits.
+    """
     if not path.is_dir():
         return [path]
     files = sorted((path / "data").glob("*.parquet")) or sorted(path.glob("*.parquet"))
@@ -118,8 +125,11 @@ def _arrow_batches(folder: Path) -> Iterator[pa.RecordBatch]:
             yield from stream
 
 
-def _saved_in(folder: Path) -> Path | None:
-    """The folder of one split that `save_to_disk` wrote, `train` where there are several; None where there is none."""
+def _saved_split(folder: Path) -> Path | None:
+    """Return the folder of one split that `save_to_disk` wrote, or None.
+
+    Of several splits it is `train`.
+    """
     if (folder / "state.json").is_file():
         return folder
     if not (folder / "dataset_dict.json").is_file():
@@ -134,7 +144,7 @@ def _saved_in(folder: Path) -> Path | None:
 
 
 def _arrow_files(folder: Path) -> list[Path]:
-    """The arrow files of a split."""
+    """List the arrow files of a split."""
     state = json_object(text_file(folder / "state.json"), str(folder / "state.json"))
     try:
         return [resolve_inside(folder, file["filename"], str(folder / "state.json")) for file in state["_data_files"]]
@@ -143,9 +153,10 @@ def _arrow_files(folder: Path) -> list[Path]:
 
 
 def resolve_inside(folder: Path, name: str, where: str, way_out: str = "Move it there") -> Path:
-    """The path of a file that a data set names; links count as what they lead to.
+    """Return the path of a file that a data set names.
 
-    Raises UserError for one outside `folder`: who wrote the data set would choose what is read on this machine.
+    A link counts as what it leads to. Raises UserError for a file outside `folder`: otherwise the author of the data set would choose
+    what is read on this machine.
     """
     path = folder / name
     try:
@@ -158,7 +169,7 @@ def resolve_inside(folder: Path, name: str, where: str, way_out: str = "Move it 
 
 
 def counts_line(what: str, counts: Mapping[str, int]) -> str:
-    """ "pictures: 120 read, 3 without caption": what became of all that a source holds."""
+    """Say what became of a source's rows: "pictures: 120 read, 3 without caption"."""
     parts = [f"{count} {reason}" for reason, count in counts.items() if count or reason == "read"]
     return f"{what}: {', '.join(parts)}"
 

@@ -1,4 +1,7 @@
-"""Prompts from templates and word lists, in the styles of GenEval's six tasks and of T2I-CompBench's categories."""
+"""Prompts from templates and word lists.
+
+In the styles of GenEval's six tasks and of T2I-CompBench's categories.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +40,7 @@ class Vocabulary:
 
     @staticmethod
     def of(groups: Sequence[str]) -> "Vocabulary":
-        """Of some of `GROUPS`, all if none is given."""
+        """Take the nouns of some of `GROUPS`, all if none is named."""
         chosen = [name for name in GROUPS if name in groups or not groups]
         pick = lambda names: tuple(noun for name in chosen if name in names for noun in GROUPS[name])  # noqa: E731
         return Vocabulary(pick(GROUPS), pick(MADE), pick(SHAPEABLE))
@@ -48,20 +51,23 @@ def draw_one(rng: np.random.Generator, items: Sequence[str]) -> str:
 
 
 def draw_nouns(rng: np.random.Generator, nouns: Sequence[str], count: int) -> list[str]:
-    """Different nouns that share no word: not a table and a coffee table. Raises UserError where the list has too few."""
+    """Draw different nouns that share no word: not a table and a coffee table.
+
+    Raises UserError where the list has too few.
+    """
     if len(nouns) < 8:
         raise UserError(
-            f"the chosen groups hold {len(nouns)} things that such a prompt can be about. Choose more groups."
+            f"the chosen groups hold {len(nouns)} objects that such a prompt can be about. Choose more groups."
         )
     while True:
-        found = [nouns[int(i)] for i in rng.choice(len(nouns), size=count, replace=False)]
-        words = [word for noun in found for word in noun.split()]
+        drawn = [nouns[int(i)] for i in rng.choice(len(nouns), size=count, replace=False)]
+        words = [word for noun in drawn for word in noun.split()]
         if len(set(words)) == len(words):
-            return found
+            return drawn
 
 
 def draw_attribute(rng: np.random.Generator, words: Sequence[str], noun: str, used: Sequence[str | None] = ()) -> str:
-    """A word that the noun does not have already, and none of `used`."""
+    """Draw a word that the noun does not have already, and none of `used`."""
     return draw_one(rng, [word for word in words if word not in noun.split() and word not in used])
 
 
@@ -71,7 +77,10 @@ def prompt_of_demand(text: str, task: str, demand: Demand) -> Prompt:
 
 
 def geneval_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> Prompt:
-    """One of GenEval's tasks: "a photo of …", two to four of a kind, its ten colours and four relations."""
+    """Draw a prompt of one of GenEval's tasks.
+
+    "a photo of …", two to four of a kind, GenEval's ten colours and four relations.
+    """
     a, b = draw_nouns(rng, words.nouns, 2)
     color = draw_attribute(rng, COLORS, a)
     match task:
@@ -97,7 +106,10 @@ def geneval_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> Pr
 
 
 def compbench_prompt(task: str, rng: np.random.Generator, words: Vocabulary) -> Prompt:
-    """One of T2I-CompBench's categories: attributes bound to two things, relations, numbers up to eight, or several of them."""
+    """Draw a prompt of one of T2I-CompBench's categories.
+
+    Attributes bound to two objects, relations, numbers up to eight, or several of these.
+    """
     match task:
         case "color":
             return _two_attributes(rng, task, words.nouns, "color", MORE_COLORS)
@@ -140,25 +152,28 @@ def _two_attributes(
 
 
 def _complex(rng: np.random.Generator, words: Vocabulary) -> Prompt:
-    """A coloured thing of some texture in relation to another coloured thing; half of the time with a third kind, counted."""
+    """Relate a coloured object of some texture to another coloured one.
+
+    In half of the prompts a third kind is added, counted.
+    """
     a, b = draw_nouns(rng, words.made, 2)
     color = draw_attribute(rng, MORE_COLORS, a)
     target = ObjectDemand(a, color=color, texture=draw_attribute(rng, (*MATERIALS, *TEXTURES), a))
     subject = ObjectDemand(b, color=draw_attribute(rng, MORE_COLORS, b, (color,)))
     relation = draw_one(rng, tuple(WORDINGS))
     wording = draw_one(rng, WORDINGS[relation])
-    things = [target, subject]
+    objects = [target, subject]
     if rng.random() < 0.5:
         taken = {*a.split(), *b.split()}
         free = [noun for noun in words.nouns if not taken & set(noun.split())]
-        things.append(ObjectDemand(draw_one(rng, free), count=int(rng.integers(2, 5))))
-        text = f"{subject.counted()} {wording} {target.counted()}, and {things[2].counted()}"
+        objects.append(ObjectDemand(draw_one(rng, free), count=int(rng.integers(2, 5))))
+        text = f"{subject.counted()} {wording} {target.counted()}, and {objects[2].counted()}"
     else:
         text = f"The {subject.phrase()} is {wording} the {target.phrase()}."
-    return prompt_of_demand(text, "complex", Demand(tuple(things), relation))
+    return prompt_of_demand(text, "complex", Demand(tuple(objects), relation))
 
 
-def join_phrases(things: Sequence[ObjectDemand]) -> str:
-    """'a dog', 'a dog and two cats', 'a dog, two cats and an owl'."""
-    counted = [thing.counted() for thing in things]
+def join_phrases(objects: Sequence[ObjectDemand]) -> str:
+    """Join phrases: 'a dog', 'a dog and two cats', 'a dog, two cats and an owl'."""
+    counted = [thing.counted() for thing in objects]
     return " and ".join([", ".join(counted[:-1]), counted[-1]] if len(counted) > 1 else counted)

@@ -1,4 +1,4 @@
-"""How varied a set of prompts is: its n-grams, the distance between its prompts, and the words its clauses cover."""
+"""How varied a set of prompts is: its n-grams, distances and covered words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ _ATTRIBUTES = {*MATERIALS, *TEXTURES, *SHAPES, *SIZES}
 
 @dataclass(frozen=True)
 class TextDiversity:
-    """distinct_n: different n-grams per n-gram, 0..1 (Li et al. 2016, arXiv 1510.03055); it falls as a set grows.
+    """Measures of a prompt set's variety.
 
-    jaccard_distance: 1 − shared share of words, mean over pairs of a sample, 0..1. nouns, attributes, relations: different ones.
+    distinct_n: different n-grams per n-gram, 0..1 (Li et al. 2016, arXiv 1510.03055); it falls as a set grows. jaccard_distance: 1 − the
+    fraction of shared words, mean over sampled pairs of prompts, 0..1. nouns, attributes, relations: number of different ones.
     """
 
     distinct_1: float
@@ -30,7 +31,10 @@ class TextDiversity:
 
 
 def text_diversity(prompts: Sequence[Prompt], seed: int = 0, max_pairs: int = 2000) -> TextDiversity:
-    """Of at least one prompt; the distance is 0 for a single one. seed: of the sample of pairs."""
+    """Measure the variety of at least one prompt.
+
+    The distance is 0 for a single one. seed: of the sample of pairs.
+    """
     lines = [normalise(p.text).split() for p in prompts]
     nouns, attributes, relations = set(), set(), set()
     for prompt in prompts:
@@ -47,7 +51,10 @@ def text_diversity(prompts: Sequence[Prompt], seed: int = 0, max_pairs: int = 20
 
 
 def split_label(label: str) -> tuple[list[str], str]:
-    """Leading attributes and the noun of a clause's class: the lab's is "small striped circle"."""
+    """Split a clause's class into leading attributes and noun.
+
+    The lab's class is "small striped circle", for example.
+    """
     words = label.split()
     count = next((i for i, word in enumerate(words[:-1]) if word not in _ATTRIBUTES), len(words) - 1)
     return words[:count], " ".join(words[count:])

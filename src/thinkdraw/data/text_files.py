@@ -1,8 +1,8 @@
-"""Text files of others, read by one rule under every locale: what is text, what ends a line, what a row of JSON or CSV is.
+"""Reads text files by one rule under every locale: encoding, line ends, JSON, CSV.
 
-Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one; nothing is guessed and nothing replaced. A line
-ends with LF, CR LF or CR and with nothing else: U+2028 and its like are part of a text. Every failure is a UserError that
-names file and line, and shows no more than 80 characters of a value.
+Text is UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one; nothing is guessed and nothing replaced. A line ends
+with LF, CR LF or CR and with nothing else: U+2028 and its like are part of a text. Every failure is a UserError that names file and
+line, and shows no more than 80 characters of a value.
 """
 
 import codecs
@@ -19,7 +19,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.runtime.json_types import JsonObject
 
 SHOWN = 80
-# UTF-32 stands before UTF-16, whose little-endian mark begins in the same way.
+# UTF-32 comes before UTF-16, because its little-endian mark begins with UTF-16's.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
     (codecs.BOM_UTF32_LE, "utf-32-le"),
@@ -34,12 +34,15 @@ _OTHER_FILES = {
 
 
 def text_file(path: Path) -> str:
-    """The whole file with LF as its line ends; a byte order mark is dropped, also where joined files have one inside."""
+    """Read a whole file with LF as its line ends.
+
+    Byte order marks are dropped, also inside, where files were joined.
+    """
     return decode_text(file_bytes(path), str(path))
 
 
 def file_bytes(path: Path) -> bytes:
-    """The content of a file that is to be a text."""
+    """Read the content of a file that is to be a text."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -47,7 +50,7 @@ def file_bytes(path: Path) -> bytes:
 
 
 def decode_text(data: bytes, where: str) -> str:
-    """See `text_file`. where: names the file in errors."""
+    """Decode as `text_file` does. where: names the file in errors."""
     mark, codec = next(((m, c) for m, c in _MARKS if data.startswith(m)), (b"", "utf-8"))
     data = data[len(mark) :]
     try:
@@ -71,12 +74,15 @@ def decode_text(data: bytes, where: str) -> str:
 
 
 def text_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(number from 1, line without its end), empty ones included."""
+    """Yield (number from 1, line without its end), empty lines included."""
     return enumerate(text_file(path).removesuffix("\n").split("\n"), start=1)
 
 
 def shorten(value: object) -> str:
-    """A value as a message shows it: at most 80 characters, bytes only by their number."""
+    """Format a value for a message, in at most 80 characters.
+
+    Bytes are shown only by their number.
+    """
     text = repr(_without_bytes(value))
     return text if len(text) <= SHOWN else text[: SHOWN - 1] + "…"
 
@@ -103,27 +109,33 @@ def _without_bytes(value: object) -> object:
 
 
 def column_names(row: Mapping[str, object]) -> str:
-    """The keys of a row for a message: "prompt, id"."""
+    """List the keys of a row for a message: "prompt, id"."""
     text = ", ".join(map(str, list(row)[:SHOWN]))
     return (text if len(text) <= SHOWN else text[: SHOWN - 1] + "…") or "nothing"
 
 
 def check_text(text: str, where: str) -> str:
-    """The text itself. Raises UserError for control characters other than blanks, and for halves of surrogate pairs."""
+    """Return the text itself.
+
+    Raises UserError for control characters other than blanks, and for halves of surrogate pairs.
+    """
     if odd := re.search("[\0-\x08\x0e-\x1b\x7f\ud800-\udfff]", text):
         raise UserError(f"{where} holds U+{ord(odd[0]):04X}, which is no character of a text. Remove it.")
     return text
 
 
 def json_rows(path: Path) -> Iterator[tuple[int, JsonObject]]:
-    """(line number from 1, row) of a file with a JSON object a line."""
+    """Yield (line number from 1, row) of a file with a JSON object a line."""
     for number, line in text_lines(path):
         if line.strip():
             yield number, json_object(line, f"{path} line {number}")
 
 
 def json_array(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number from 1, item) of a file that is one JSON array, read item by item."""
+    """Yield (line number from 1, item) of a file that is one JSON array.
+
+    It is read item by item, so that an error names its line.
+    """
     text, at, line = text_file(path), 0, 1
     at = text.index("[") + 1
     line += text.count("\n", 0, at)
@@ -137,7 +149,7 @@ def json_array(path: Path) -> Iterator[tuple[int, Any]]:
             try:
                 item, end = _decoder.raw_decode(text, begin)
             except (ValueError, RecursionError) as error:
-                raise UserError(f"{path} line {line} is not JSON ({_said(error)}). Correct it.") from error
+                raise UserError(f"{path} line {line} is not JSON ({_reason(error)}). Correct it.") from error
             yield line, item
         is_first = False
         at = _skip_blanks(text, end)
@@ -153,29 +165,29 @@ def json_array(path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def json_object(text: str, where: str) -> JsonObject:
-    """The object that a text of JSON is; where: it stands, for errors."""
+    """Parse a JSON object. where: its file and line, for errors."""
     return object_in(json_value(text, where), where)
 
 
 def json_value(text: str, where: str) -> Any:
-    """What a text of JSON says. Raises UserError as well for a key that an object has twice."""
+    """Parse JSON. Raises UserError, also for a key that an object has twice."""
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{where} is not JSON ({_said(error)}). Correct it.") from error
+        raise UserError(f"{where} is not JSON ({_reason(error)}). Correct it.") from error
 
 
 def object_in(value: object, where: str) -> JsonObject:
-    """The value itself. Raises UserError where it is no object."""
+    """Return the value itself. Raises UserError where it is no object."""
     if not isinstance(value, dict):
         raise UserError(f"{where} is not a JSON object, but {shorten(value)}. Write {{'key': value, …}}.")
     return value
 
 
 def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
-    """(number of the row's last line, row); every row has all of `columns`.
+    """Yield (number of the row's last line, row); every row has all of `columns`.
 
-    Separated by comma, semicolon or tab, whichever finds the most columns in the first line; a .tsv by tab.
+    The separator is comma, semicolon or tab, whichever gives the most columns in the first line; in a .tsv it is tab.
     """
     text = text_file(path)
     blank = len(text) - len(text.lstrip("\n"))
@@ -206,7 +218,7 @@ def csv_rows(path: Path, columns: Sequence[str] = ()) -> Iterator[tuple[int, dic
 
 
 def _csv_names(text: str, separator: str) -> list[str]:
-    """The first line's cells; none where it is no CSV of that separator."""
+    """Return the first line's cells; none where it is no CSV of that separator."""
     with suppress(csv.Error):
         return [
             n.strip() for n in next(csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True), ())
@@ -228,14 +240,14 @@ def _skip_blanks(text: str, at: int) -> int:
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> JsonObject:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
         names = [name for name, _ in pairs]
         raise ValueError(f"key {shorten(next(name for name in names if names.count(name) > 1))} is given twice")
-    return found
+    return mapping
 
 
-def _said(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     return "nested too deeply" if isinstance(error, RecursionError) else str(error)[:160]
 
 

@@ -1,1 +1,4 @@
-"""What a prompt names: objects, counts, colours and relations, read by templates, spaCy or a language model."""
+"""What a prompt names: objects, counts, colours and relations.
+
+They are read by templates, spaCy or a language model.
+"""

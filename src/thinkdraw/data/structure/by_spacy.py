@@ -1,4 +1,4 @@
-"""The structure of any English prompt, by a spaCy model that the user has installed."""
+"""The structure of any English prompt, by a spaCy model that the user installs."""
 
 import re
 from typing import Any
@@ -13,9 +13,10 @@ _OPENING = re.compile(r"^(?:an?|the) (?:photo|photograph|picture|image) of ", re
 
 
 class SpacyParser:
-    """See `structure.Parser`. model: a name that `spacy.load` knows, or a loaded pipeline with tagger, parser and lemmas.
+    """A `structure.Parser` by a spaCy model.
 
-    Raises UserError where spaCy or the model is not installed.
+    model: a name that `spacy.load` knows, or a loaded pipeline with tagger, parser and lemmas. Raises UserError where spaCy or the model
+    is not installed.
     """
 
     def __init__(self, model: Any = "en_core_web_sm"):
@@ -28,13 +29,14 @@ class SpacyParser:
 
 
 def structure_of(doc: Any) -> Structure | None:
-    """Nouns are the lemmas of the noun chunks' heads with their compounds; a relation stands between the two nearest of them.
+    """Read nouns, attributes, counts and a relation from a parsed prompt.
 
-    Attributes stand before the noun ("a red dog") or are said of it ("the dog is red"). None without a noun.
+    Nouns are the lemmas of the noun chunks' heads with their compounds. The relation is between the two nearest to its word. Attributes
+    come before the noun ("a red dog") or are said of it ("the dog is red"). None without a noun.
     """
     place = _PLACE.search(doc.text)
     begin, end = place.span() if place else (len(doc.text), len(doc.text))
-    # "the left" in "on the left of" is a noun chunk, too, and no thing.
+    # spaCy also takes "the left" in "on the left of" for a noun chunk.
     chunks = [
         chunk for chunk in doc.noun_chunks
         if chunk.root.pos_ in ("NOUN", "PROPN") and (chunk.end_char <= begin or chunk.start_char >= end)

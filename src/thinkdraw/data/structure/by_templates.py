@@ -1,6 +1,7 @@
-"""The structure of prompts that follow a template, by rules: "a red dog and two cats", "a photo of a cup left of a ring".
+"""The structure of prompts that follow a template, by rules.
 
-A prompt that does not fit word by word is left alone: half an understanding would train on something that was not asked.
+For example "a red dog and two cats", or "a photo of a cup left of a ring". A prompt that does not fit word by word is left alone:
+half-understood, it would reward what the prompt did not ask for.
 """
 
 import re
@@ -61,7 +62,7 @@ _MADE_OF = {said.removeprefix("made of "): material for material, said in MATERI
 
 
 class RuleParser:
-    """See `structure.Parser`."""
+    """A `structure.Parser` by the rules of this file."""
 
     name = "rules"
 
@@ -70,21 +71,22 @@ class RuleParser:
 
 
 def parse_template(text: str) -> Structure | None:
-    """The structure of a prompt of GenEval's, T2I-CompBench's or this project's templates; None where it follows none.
+    """Return the structure of a prompt that follows a template, None for others.
 
-    An indefinite article is no count: "a dog" is met by two dogs, "one dog" is not.
+    The templates are GenEval's, T2I-CompBench's and this project's. An indefinite article is no count: two dogs satisfy "a dog", but not
+    "one dog".
     """
-    said = " ".join(text.lower().rstrip(" .").split())
-    said = _OPENING.sub("", said, count=1) if _OPENING.match(said) else said
-    if stated := _all_stated(said):
+    sentence = " ".join(text.lower().rstrip(" .").split())
+    sentence = _OPENING.sub("", sentence, count=1) if _OPENING.match(sentence) else sentence
+    if stated := _all_stated(sentence):
         return _structure(stated)
-    if placed := _PLACED.fullmatch(said):
+    if placed := _PLACED.fullmatch(sentence):
         things = [_thing(placed["subject"]), _thing(placed["object"]), *_things(placed["rest"] or "")]
         subject, object = things[:2]
         if subject is None or object is None:
             return None
         return _structure(things, Relation(subject[0], placed["word"], object[0]))
-    return _structure(_things(said))
+    return _structure(_things(sentence))
 
 
 NounPhrase = tuple[str, str, int | None]
@@ -92,19 +94,19 @@ NounPhrase = tuple[str, str, int | None]
 
 
 def _structure(things: "list[NounPhrase | None]", relation: Relation | None = None) -> Structure | None:
-    found = [thing for thing in things if thing is not None]
-    if not found or len(found) < len(things):
+    phrases = [thing for thing in things if thing is not None]
+    if not phrases or len(phrases) < len(things):
         return None
     return Structure(
-        nouns=tuple(noun for noun, _, _ in found),
-        attributed=tuple(f"{attributes} {noun}" for noun, attributes, _ in found if attributes),
-        counts=tuple((noun, count) for noun, _, count in found if count is not None),
+        nouns=tuple(noun for noun, _, _ in phrases),
+        attributed=tuple(f"{attributes} {noun}" for noun, attributes, _ in phrases if attributes),
+        counts=tuple((noun, count) for noun, _, count in phrases if count is not None),
         relation=relation,
     )
 
 
 def _all_stated(said: str) -> "list[NounPhrase | None]":
-    """Of "the cup is red and the door is made of wood"; empty for other sentences."""
+    """Parse "the cup is red and the door is made of wood"; empty for other sentences."""
     parts = [_STATED.fullmatch(part) for part in said.split(" and ")]
     things: list[NounPhrase | None] = []
     for part in parts:
@@ -121,7 +123,10 @@ def _things(said: str) -> "list[NounPhrase | None]":
 
 
 def _thing(phrase: str) -> NounPhrase | None:
-    """Of "two red dogs"; None where it is not determiner or number, attributes, noun. A bare plural needs an attribute."""
+    """Parse "two red dogs": determiner or number, attributes, noun; else None.
+
+    A bare plural needs an attribute.
+    """
     words = phrase.split()
     count = COUNTS.get(words[0], int(words[0]) if words[0].isdecimal() else None)
     is_plural = count is not None and count != 1
@@ -140,7 +145,10 @@ def _thing(phrase: str) -> NounPhrase | None:
 
 
 def _is_noun(words: list[str]) -> bool:
-    """Whether this may be a noun of one to three words. Not if it seems to say what the thing does: "cat sleeping"."""
+    """Tell whether this may be a noun of one to three words.
+
+    Not if it seems to say what the object does, as "cat sleeping".
+    """
     if not 0 < len(words) <= 3 or not all(re.fullmatch(r"[a-z][a-z'-]*", word) for word in words):
         return False
     does = any(word.endswith(("ing", "ed")) and word not in _LAST_WORDS for word in words[1:])
@@ -148,7 +156,7 @@ def _is_noun(words: list[str]) -> bool:
 
 
 def singular(word: str) -> str:
-    """Of a plural; a word that cannot be one stays as it is."""
+    """Return the singular of a plural; other words are returned as they are."""
     if word in _SINGULAR:
         return _SINGULAR[word]
     if word[:-1] in _LAST_WORDS or word.endswith(("xs", "chs", "shs", "ys")):

@@ -1,4 +1,7 @@
-"""The structure of any prompt, by a judge that writes: a language model behind an endpoint, or a local one."""
+"""The structure of any prompt, by a judge that writes.
+
+It is a language model behind an endpoint, or a local one.
+"""
 
 import json
 from typing import Any
@@ -21,10 +24,10 @@ Description: {}"""
 
 
 class WriterParser:
-    """See `structure.Parser`. writer: any `Writer`. name: of its model, under which answers are kept.
+    """A `structure.Parser` that asks a `Writer`.
 
-    A reply counts if it is such an object and all its words are the description's; others, and no reply, give None and are
-    asked again next time.
+    name: of its model, under which answers are kept. A reply counts if it is an object of the requested form and all its words are the
+    description's. Any other reply, and no reply, gives None and is requested again next time.
     """
 
     def __init__(self, writer: Writer, name: str):
@@ -38,24 +41,30 @@ class WriterParser:
 
 
 def structure_of(reply: str | None, text: str) -> Structure | None:
-    """What a reply says of a description; None where it is not of the asked form, or says what the description does not."""
+    """Read the structure from a reply about a description.
+
+    None where the reply has another form, or says what the description does not.
+    """
     if reply is None or "{" not in reply:
         return None
     try:
         row: Any = json.loads(reply[reply.index("{") : reply.rindex("}") + 1])
-        found = Structure.of(prompt_of({**row, "prompt": text}, "reply", 0))
+        structure = Structure.of(prompt_of({**row, "prompt": text}, "reply", 0))
     except (ValueError, TypeError, UserError):
         return None
-    return found if found.nouns and _is_said(found, text) else None
+    return structure if structure.nouns and _is_said(structure, text) else None
 
 
-def _is_said(found: Structure, text: str) -> bool:
-    """Whether every word is the description's, in singular or plural, and every counted or placed thing one of the nouns."""
+def _is_said(structure: Structure, text: str) -> bool:
+    """Tell whether all words are the description's, in singular or plural.
+
+    Every counted or placed object must be one of the nouns.
+    """
     words = {word for said in text.lower().split() for word in (said.strip(".,;:!?\"'()"),)}
     words |= {singular(word) for word in words}
-    place = found.relation
-    phrases = [*found.nouns, *found.attributed, *([place.word] if place else [])]
-    things = {noun for noun, _ in found.counts} | ({place.subject, place.object} if place else set())
-    if not all(isinstance(number, int) and number > 0 for _, number in found.counts):
+    relation = structure.relation
+    phrases = [*structure.nouns, *structure.attributed, *([relation.word] if relation else [])]
+    things = {noun for noun, _ in structure.counts} | ({relation.subject, relation.object} if relation else set())
+    if not all(isinstance(number, int) and number > 0 for _, number in structure.counts):
         return False
-    return things <= set(found.nouns) and all(set(phrase.lower().split()) <= words for phrase in phrases)
+    return things <= set(structure.nouns) and all(set(phrase.lower().split()) <= words for phrase in phrases)

@@ -1,4 +1,4 @@
-"""A prompt's noun chunks and tagged words, of which T2I-CompBench's questions and relations are made.
+"""A prompt's noun chunks and tagged words, for T2I-CompBench's questions.
 
 They come from a spaCy model where there is one, or from a file that such a model wrote elsewhere: JSON rows
 {"prompt": "a green bench and a blue bowl", "chunks": ["a green bench", "a blue bowl"], "tokens": [["a", "DET"], …]}.
@@ -22,16 +22,20 @@ OFFICIAL_MODEL = "en_core_web_sm"
 
 @dataclass(frozen=True)
 class Parse:
-    """chunks: noun chunks as they stand in the prompt. tokens: (text, universal part of speech), () where not known."""
+    """A parsed prompt.
+
+    chunks: noun chunks as they are in the prompt. tokens: (text, universal part of speech), () where not known.
+    """
 
     chunks: tuple[str, ...]
     tokens: tuple[tuple[str, str], ...] = ()
 
 
 class SpacyParser:
-    """Parses with a spaCy model. `source` names it with its version: another version asks other questions.
+    """Parses with a spaCy model.
 
-    model: a package such as en_core_web_sm, T2I-CompBench's, or a folder. Raises UserError where it cannot be loaded.
+    `source` names the model with its version, because another version gives other questions. model: a package such as en_core_web_sm,
+    T2I-CompBench's, or a folder. Raises UserError where it cannot be loaded.
     """
 
     def __init__(self, model: str = OFFICIAL_MODEL):
@@ -57,9 +61,10 @@ class SpacyParser:
 
 
 class ParseFile:
-    """Looks prompts up in a file of JSON rows. `source` names it with a short hash of its content.
+    """Looks prompts up in a file of JSON rows.
 
-    Raises UserError for a malformed row, two different rows about a prompt, and when asked for a prompt without a row.
+    `source` names the file with a short hash of its content. Raises UserError for a malformed row, for two different rows about a prompt,
+    and for a prompt without a row.
     """
 
     def __init__(self, path: Path | str):
@@ -82,20 +87,26 @@ class ParseFile:
 
 
 def open_parser(source: Path | str = OFFICIAL_MODEL) -> SpacyParser | ParseFile:
-    """A file of chunks where `source` is one or ends in .jsonl, else the spaCy model of that name."""
+    """Open a file of chunks, or a spaCy model.
+
+    It is a file where `source` is one or ends in .jsonl.
+    """
     path = Path(source)
     return ParseFile(path) if path.is_file() or path.suffix == ".jsonl" else SpacyParser(str(source))
 
 
 def write_parses(path: Path | str, prompts: Iterable[str], parse: Callable[[str], Parse]) -> None:
-    """Write the rows that `ParseFile` reads, one per distinct prompt, for machines without spaCy."""
+    """Write the rows that `ParseFile` reads, for machines without spaCy.
+
+    There is one per distinct prompt.
+    """
     atomic_write_text(path, "".join(_rows(prompts, parse)))
 
 
 def read_objects(path: Path | str) -> list[tuple[str, str]]:
-    """T2I-CompBench's new_objects.txt: (singular, plural) per line, in lower case and in its order.
+    """Read T2I-CompBench's new_objects.txt: (singular, plural) per line.
 
-    Raises UserError naming a line that is not "singular - plural".
+    They come in lower case and in the file's order. Raises UserError naming a line that is not "singular - plural".
     """
     objects = []
     for number, line in text_lines(Path(path)):
@@ -112,8 +123,8 @@ def read_objects(path: Path | str) -> list[tuple[str, str]]:
 
 def _rows(prompts: Iterable[str], parse: Callable[[str], Parse]) -> Iterator[str]:
     for prompt in dict.fromkeys(prompt.strip() for prompt in prompts):
-        found = parse(prompt)
-        row = {"prompt": prompt, "chunks": found.chunks, "tokens": found.tokens}
+        parsed = parse(prompt)
+        row = {"prompt": prompt, "chunks": parsed.chunks, "tokens": parsed.tokens}
         yield json.dumps(row, ensure_ascii=False) + "\n"
 
 

@@ -1,7 +1,7 @@
-"""Structure for prompts that have none: nouns, attribute phrases, counts and a relation, found by a parser and kept in a file.
+"""Structure for prompts that have none, found by a parser and kept in a file.
 
-The parsers: rules for templates (`by_templates.RuleParser`), a spaCy model of the user's (`by_spacy.SpacyParser`),
-and anything that writes, an endpoint or a local model (`by_writer.WriterParser`).
+Structure is nouns, attribute phrases, counts and a relation. The parsers: rules for templates (`by_templates.RuleParser`), the
+user's spaCy model (`by_spacy.SpacyParser`), and anything that writes, an endpoint or a local model (`by_writer.WriterParser`).
 """
 
 import json
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Structure:
-    """The fields of `Prompt` that T2I-R1's training prompts bring along."""
+    """The fields of `Prompt` that T2I-R1's training prompts have."""
 
     nouns: tuple[str, ...] = ()
     attributed: tuple[str, ...] = ()
@@ -33,13 +33,16 @@ class Structure:
     def of(prompt: Prompt) -> "Structure":
         return Structure(prompt.nouns, prompt.attributed, prompt.counts, prompt.relation)
 
-    def on(self, prompt: Prompt) -> Prompt:
-        """The prompt with this structure."""
+    def apply_to(self, prompt: Prompt) -> Prompt:
+        """Return the prompt with this structure."""
         return replace(prompt, **vars(self))
 
 
 class Parser(Protocol):
-    """Texts → a structure for each, None where it finds none. name: of the parser and, where it has one, its model."""
+    """Maps texts to their structures, None where it finds none.
+
+    name: of the parser and, where it has one, its model.
+    """
 
     @property
     def name(self) -> str: ...
@@ -49,7 +52,10 @@ class Parser(Protocol):
 
 @dataclass(frozen=True)
 class FillResult:
-    """prompts: all, in order. num_filled: those that a structure was found for; num_left: those that none was found for."""
+    """All prompts in order, and how many got a structure.
+
+    num_filled: prompts for which a structure was found. num_left: prompts for which none was found.
+    """
 
     prompts: list[Prompt]
     num_filled: int
@@ -59,24 +65,25 @@ class FillResult:
 def fill_structure(
     prompts: Sequence[Prompt], parser: Parser, cache: Path | str | None = None, chunk: int = 64
 ) -> FillResult:
-    """The prompts with a structure, where they had none and the parser finds one; others as they are.
+    """Give a structure to each prompt that has none, where the parser finds one.
 
-    cache: a jsonl file of what parsers found, by parser and prompt text; what is there is not asked again. It is written
-    after every `chunk` texts, so that an interrupted run goes on where it was. Raises UserError for a file that is none.
+    cache: a jsonl file of structures by parser and prompt text; what is there is not parsed again. It is written after every `chunk`
+    texts, so that an interrupted run goes on where it was. Raises UserError for a file that is no such cache.
     """
     known = read_cache(Path(cache)) if cache is not None else {}
     bare = [prompt.text for prompt in prompts if Structure.of(prompt) == Structure()]
-    asked = [text for text in dict.fromkeys(bare) if (parser.name, text) not in known]
-    if cache is not None and (stale := {text for _, text in known} & set(asked)):
-        logger.warning("%d structures in %s are of another parser or other settings: found anew", len(stale), cache)
-    for start in range(0, len(asked), chunk):
-        texts = asked[start : start + chunk]
-        found = {(parser.name, t): s for t, s in zip(texts, parser(texts), strict=True) if s is not None}
-        known |= found
-        if cache is not None and found:
+    unknown = [text for text in dict.fromkeys(bare) if (parser.name, text) not in known]
+    if cache is not None and (stale := {text for _, text in known} & set(unknown)):
+        logger.warning("%d structures in %s are of another parser or other settings: parsed again", len(stale), cache)
+    for start in range(0, len(unknown), chunk):
+        texts = unknown[start : start + chunk]
+        structures = {(parser.name, t): s for t, s in zip(texts, parser(texts), strict=True) if s is not None}
+        known |= structures
+        if cache is not None and structures:
             write_cache(Path(cache), known)
     filled = [
-        known.get((parser.name, p.text), Structure()).on(p) if Structure.of(p) == Structure() else p for p in prompts
+        known.get((parser.name, p.text), Structure()).apply_to(p) if Structure.of(p) == Structure() else p
+        for p in prompts
     ]
     num_left = sum(Structure.of(prompt) == Structure() for prompt in filled)
     return FillResult(filled, len(bare) - num_left, num_left)
@@ -87,7 +94,7 @@ StructureCache = dict[tuple[str, str], Structure]
 
 
 def read_cache(path: Path) -> StructureCache:
-    """What `write_cache` wrote; empty where there is no file."""
+    """Read what `write_cache` wrote; empty where there is no file."""
     known: StructureCache = {}
     for line, row in json_rows(path) if path.exists() else ():
         if not isinstance(row.get("parser"), str):
@@ -100,6 +107,8 @@ def read_cache(path: Path) -> StructureCache:
 
 
 def write_cache(path: Path, known: StructureCache) -> None:
-    """A row per text: `parser`, and the rest as `read_table` reads it."""
-    rows = ({"parser": parser} | row_of(structure.on(Prompt(text))) for (parser, text), structure in known.items())
+    """Write a row per text: `parser`, and the rest as `read_table` reads it."""
+    rows = (
+        {"parser": parser} | row_of(structure.apply_to(Prompt(text))) for (parser, text), structure in known.items()
+    )
     atomic_write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

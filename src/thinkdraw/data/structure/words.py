@@ -1,4 +1,7 @@
-"""The words that prompt sets are made of: things that can be drawn and counted, their attributes, numbers and relations; and grammar."""
+"""The words of prompt sets: nouns that can be drawn and counted, and attributes.
+
+Also numbers, relations, and the grammar of articles and plurals.
+"""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     group: tuple(word.strip() for word in words.split(","))
@@ -102,13 +105,13 @@ _IRREGULAR = {
 
 
 def article(phrase: str) -> str:
-    """The phrase with a or an, by its first sound: an hourglass, a unicycle."""
+    """Put a or an before the phrase, by its first sound: an hourglass, a unicycle."""
     vowel = phrase.startswith(_VOWEL_SOUND) or (phrase[0] in "aeiou" and not phrase.startswith(_CONSONANT_SOUND))
     return ("an " if vowel else "a ") + phrase
 
 
 def plural(noun: str) -> str:
-    """Of the noun's last word: mice, coffee tables, goldfish."""
+    """Put the noun's last word in the plural: mice, coffee tables, goldfish."""
     head, blank, last = noun.rpartition(" ")
     if last in _IRREGULAR:
         last = _IRREGULAR[last]
