@@ -56,6 +56,7 @@ def test_a_recipe_a_verb_and_a_shipped_configuration_are_told():
     assert explain("lab_grpo.clip_low") == explain("grpo.clip_low")
     assert explain("evaluate") == explain("eval")
     assert "serve.port = 8421" in explain("serve")
+    assert "store-export.png = false" in CliRunner().invoke(app, ["explain", "store", "export"]).output
 
 
 def test_variants_of_a_section_are_told_apart():

@@ -9,9 +9,9 @@ from thinkdraw.cli.grammar.options import AsJson
 
 
 def explain(
-    setting: Annotated[
-        str | None,
-        typer.Argument(help="A recipe or verb, RECIPE.key, a key alone, reward.NAME, judge.NAME or benchmark.NAME; none lists all."),
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="SETTING", help="A recipe or verb, RECIPE.key, a key, reward.NAME, judge.NAME or benchmark.NAME."),
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print docs/config.md: all settings of all recipes.")] = False,
     json_: AsJson = False,
@@ -27,7 +27,8 @@ def explain(
         from thinkdraw.settings.page import page
 
         print(page(), end="")
-    elif setting is None:
+    elif not words:
         print(overview())
     else:
+        setting = "-".join(words)  # `store export` is one target
         print(json.dumps(as_rows(setting), indent=2, ensure_ascii=False) if json_ else explained(setting))

@@ -22,10 +22,10 @@ MAX_SIDE = 320
 class ShowConfig(StrictModel):
     """Which rows of a corpus are shown, and where."""
 
-    folder: Path = Field(description="A corpus folder, or a .parquet file of one.")
-    out: Path | None = Field(default=None, description="The page; null is sample.html in the corpus's folder.")
+    folder: Path = Field(description="Folder of the corpus, or a .parquet file of one.")
+    out: Path | None = Field(default=None, description="File of the page; null is sample.html in the corpus's folder.")
     count: int = Field(default=40, ge=1, description="Rows on the page, chosen at random; each adds about 10 kB.")
-    seed: int = Field(default=0, ge=0, description="Another seed chooses other rows.")
+    seed: int = Field(default=0, ge=0, description="Seed by which the rows are chosen; another one shows other rows.")
 
 
 @dataclass(frozen=True)

@@ -34,12 +34,16 @@ _NOTES = "notes"
 class TokeniseConfig(StrictModel):
     """Which corpus is turned into image tokens, and by which checkpoint."""
 
-    folder: Path = Field(description="The corpus folder; tokens are kept beside its shards.")
+    folder: Path = Field(description="Folder of the corpus; the tokens are kept beside its shards.")
     policy: str = Field(
         default="lab",
-        description="Checkpoint whose picture tokenizer is used: folder, run folder, Hugging Face id, or `lab`.",
+        description="Checkpoint whose picture tokenizer is used: checkpoint folder, run folder (its best "
+        "checkpoint), model id, or `lab`.",
     )
-    device: str = Field(default="auto", description="Where to compute: auto (a GPU if there is one), cpu, cuda or mps.")
+    device: str = Field(
+        default="auto",
+        description="Where the network runs: auto, cpu, cuda or mps. auto takes an accelerator where there is one.",
+    )
     pictures: PictureReaderConfig = Field(
         default=PictureReaderConfig(), description="How picture files are read; SFT must read them in the same way."
     )

@@ -33,8 +33,8 @@ _SYMMETRIC = {"next to", "near"}
 class LeakConfig(StrictModel):
     """Which prompts are looked for in which test sets."""
 
-    train: Path = Field(description="The prompts to train on: a prompt file, or a folder with one.")
-    against: list[Path] = Field(min_length=1, description="Test sets, whose prompts must not be among them.")
+    train: Path = Field(description="Prompts to train on: a prompt file, or a folder with one.")
+    against: list[Path] = Field(min_length=1, description="Test sets whose prompts must not be among them.")
 
 
 @dataclass(frozen=True)

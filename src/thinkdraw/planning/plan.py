@@ -35,9 +35,9 @@ class PlanConfig(StrictModel):
     """The machine that a configuration is planned for."""
 
     gpu: str = Field(
-        default="h100", description="Its model: a100-40, a100-80, h100, h100-pcie, h200, l4, l40s or rtx4090."
+        default="h100", description="Model of the GPU: a100-40, a100-80, h100, h100-pcie, h200, l4, l40s or rtx4090."
     )
-    gpus: int = Field(default=1, ge=1, description="How many of them; each runs one process.")
+    gpus: int = Field(default=1, ge=1, description="How many of them the run has; each runs one process.")
     prompt_tokens: int = Field(
         default=40, ge=1, description="Length of a prompt with the chat form around it; longer ones need more memory."
     )

@@ -36,11 +36,18 @@ def fp32_limit(sampling: Sampling) -> float:
 class CheckConfig(StrictModel):
     """Settings of `thinkdraw check`."""
 
-    policy: str = Field(description="Checkpoint folder, run folder (its best checkpoint), Hugging Face id, or `lab`.")
-    device: str = Field(default="auto", description="Where to compute: auto (a GPU if there is one), cpu, cuda or mps.")
+    policy: str = Field(
+        description="The policy that is checked: checkpoint folder, run folder (its best checkpoint), model id, "
+        "or `lab`."
+    )
+    device: str = Field(
+        default="auto",
+        description="Where the network runs: auto, cpu, cuda or mps. auto takes an accelerator where there is one.",
+    )
     precision: Literal["fp32", "bf16"] = Field(
         default="fp32",
-        description="Of the forward pass: fp32 shows an error of the code, bf16 how far rounding alone takes the two apart.",
+        description="Type of the forward pass: fp32 shows an error of the code, bf16 how far rounding alone "
+        "takes sampler and trainer apart.",
     )
 
 

@@ -15,8 +15,8 @@ __all__ = ["ReportConfig", "write_report"]
 class ReportConfig(StrictModel):
     """Which run is reported, and where."""
 
-    run: Path = Field(description="A run folder, or a folder of runs such as the quickstart's.")
-    out: Path | None = Field(default=None, description="The page; null is report.html in the run folder.")
+    run: Path = Field(description="Run folder, or a folder of runs such as the quickstart's.")
+    out: Path | None = Field(default=None, description="File of the page; null is report.html in the run folder.")
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:

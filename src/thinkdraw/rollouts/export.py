@@ -18,15 +18,18 @@ from thinkdraw.runtime.files import atomic_file, atomic_write_bytes
 class ExportConfig(StrictModel):
     """Settings of `thinkdraw store export`."""
 
-    store: Path = Field(description="The folder of the rollout store.")
+    store: Path = Field(description="Folder of the rollout store.")
     out: Path = Field(description="Folder of rollouts.parquet and of the pictures, in png/.")
-    png: bool = Field(default=False, description="Decode the pictures, one PNG for each row: seconds for each hundred.")
+    png: bool = Field(
+        default=False, description="Decode the pictures, one PNG for each row; that takes seconds for each hundred."
+    )
     jsonl: bool = Field(default=False, description="Write rollouts.jsonl in place of parquet: larger, and readable.")
     policy: str | None = Field(
-        default=None, description="Checkpoint that decodes the pictures; null is the one that drew them."
+        default=None,
+        description="Checkpoint that decodes the image tokens into pictures; null is the one that drew them.",
     )
     skip_damaged: bool = Field(
-        default=False, description="Leave damaged shards out; otherwise the first one ends the export."
+        default=False, description="Leave damaged shards out and export the rest; false stops at the first one."
     )
 
 

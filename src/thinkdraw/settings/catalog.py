@@ -44,93 +44,78 @@ _STARTED_BY = {
     "verifier_data": "thinkdraw corpus write CONFIG",
     "sweep": "thinkdraw sweep CONFIG",
 }
-_OTHERS = {
-    "sample": Target(
-        "thinkdraw.recipes.sample",
-        "SampleConfig",
-        "Sample groups of thoughts and pictures into a rollout store.",
-        "thinkdraw sample CHECKPOINT",
+# Verb → (module, class of its configuration, one sentence, how it is started).
+_VERBS = {
+    "quickstart": (
+        "thinkdraw.studies.quickstart", "QuickstartConfig",
+        "Base, SFT on rationales and GRPO on a laptop, each evaluated.", "thinkdraw quickstart",
     ),
-    "score": Target(
-        "thinkdraw.recipes.score",
-        "ScoreConfig",
-        "Add a judge's scores to a rollout store.",
-        "thinkdraw score STORE REWARD",
-    ),
-    "eval": Target(
-        "thinkdraw.studies.evaluate_import",
-        "EvalConfig",
-        "Judge a checkpoint, or finished pictures, on benchmarks.",
-        "thinkdraw eval CHECKPOINT BENCHMARK",
-    ),
-    "generate": Target(
-        "thinkdraw.studies.generate",
-        "GenerateConfig",
-        "Draw prompts: PNG files, a contact sheet, and the thoughts.",
-        "thinkdraw generate CHECKPOINT -p TEXT",
-    ),
-    "thoughts": Target(
-        "thinkdraw.studies.thoughts",
-        "ThoughtsConfig",
-        "Measure whether thoughts matter for the pictures.",
-        "thinkdraw thoughts CHECKPOINT",
-    ),
-    "check": Target(
-        "thinkdraw.policies.check",
-        "CheckConfig",
-        "Check that a checkpoint's sampler agrees with its trainer.",
-        "thinkdraw check CHECKPOINT",
-    ),
-    "plan": Target(
-        "thinkdraw.planning.plan",
-        "PlanConfig",
-        "The machine that a configuration is planned for.",
-        "thinkdraw plan CONFIG",
-    ),
-    "store": Target(
-        "thinkdraw.rollouts.export",
-        "ExportConfig",
-        "Write all of a rollout store as one flat file.",
-        "thinkdraw store export STORE",
-    ),
-    "export": Target(
-        "thinkdraw.publishing.export",
-        "ExportConfig",
-        "Write a run's model for others, with a model card.",
-        "thinkdraw export RUN",
-    ),
-    "compare": Target(
-        "thinkdraw.studies.compare",
-        "CompareConfig",
-        "Judge runs on the same test prompts, and say what each gained at what cost.",
-        "thinkdraw compare RUN RUN",
-    ),
-    "quickstart": Target(
-        "thinkdraw.studies.quickstart",
-        "QuickstartConfig",
-        "Base, SFT on rationales and GRPO on a laptop, each evaluated.",
-        "thinkdraw quickstart",
-    ),
-    "evidence": Target(
-        "thinkdraw.studies.evidence",
-        "EvidenceConfig",
-        "The controls behind the quickstart's claim.",
+    "evidence": (
+        "thinkdraw.studies.evidence", "EvidenceConfig", "The controls behind the quickstart's claim.",
         "thinkdraw evidence",
     ),
-    "serve": Target(
-        "thinkdraw.serve.server",
-        "ServeConfig",
-        "Serve a reward over HTTP.",
-        "thinkdraw serve REWARD",
+    "generate": (
+        "thinkdraw.studies.generate", "GenerateConfig", "Draw prompts: pictures, a contact sheet and the thoughts.",
+        "thinkdraw generate CHECKPOINT -p TEXT",
     ),
-    "prompts": Target(
-        "thinkdraw.data.prompt_sets",
-        "PromptSetConfig",
-        "Write a set of prompts with clauses and questions.",
+    "eval": (
+        "thinkdraw.studies.evaluate_import", "EvalConfig", "Judge a checkpoint, or finished pictures, on benchmarks.",
+        "thinkdraw eval CHECKPOINT BENCHMARK…",
+    ),
+    "thoughts": (
+        "thinkdraw.studies.thoughts", "ThoughtsConfig", "Measure whether a policy's thoughts matter for its pictures.",
+        "thinkdraw thoughts CHECKPOINT",
+    ),
+    "check": (
+        "thinkdraw.policies.check", "CheckConfig", "Check that a checkpoint's sampler agrees with its trainer.",
+        "thinkdraw check CHECKPOINT",
+    ),
+    "report": (
+        "thinkdraw.report", "ReportConfig", "Write a run's report: one self-contained HTML page.",
+        "thinkdraw report RUN",
+    ),
+    "compare": (
+        "thinkdraw.studies.compare", "CompareConfig",
+        "Judge runs on the same test prompts, and say what each gained at what cost.", "thinkdraw compare RUN…",
+    ),
+    "sample": (
+        "thinkdraw.recipes.sample", "SampleConfig", "Sample groups of thoughts and pictures into a rollout store.",
+        "thinkdraw sample CHECKPOINT",
+    ),
+    "score": (
+        "thinkdraw.recipes.score", "ScoreConfig", "Add a judge's scores to a rollout store.",
+        "thinkdraw score STORE REWARD",
+    ),
+    "store-export": (
+        "thinkdraw.rollouts.export", "ExportConfig", "Write a rollout store as one flat file.",
+        "thinkdraw store export STORE",
+    ),
+    "export": (
+        "thinkdraw.publishing.export", "ExportConfig", "Write a run's model for others, with a model card.",
+        "thinkdraw export RUN",
+    ),
+    "serve": ("thinkdraw.serve.server", "ServeConfig", "Serve a reward over HTTP.", "thinkdraw serve REWARD"),
+    "plan": (
+        "thinkdraw.planning.plan", "PlanConfig", "Say what memory and time a configuration will need on a GPU.",
+        "thinkdraw plan CONFIG",
+    ),
+    "prompts-make": (
+        "thinkdraw.data.prompt_sets", "PromptSetConfig", "Write a set of prompts with clauses and questions.",
         "thinkdraw prompts make",
     ),
-}
+    "prompts-check": (
+        "thinkdraw.data.leak_guard", "LeakConfig", "Look for test prompts among training prompts.",
+        "thinkdraw prompts check PROMPTS against=[TESTS]",
+    ),
+    "corpus-show": (
+        "thinkdraw.corpus.show", "ShowConfig", "Write a page of random rows of a corpus.", "thinkdraw corpus show CORPUS",
+    ),
+    "corpus-tokenise": (
+        "thinkdraw.data.corpus_tokens", "TokeniseConfig", "Turn a corpus's pictures into image tokens once.",
+        "thinkdraw corpus tokenise CORPUS",
+    ),
+}  # fmt: skip
 TARGETS: dict[str, Target] = {
     name: Target(*RECIPES[name], about, _STARTED_BY.get(name, "thinkdraw train CONFIG"))
     for name, about in _ABOUT.items()
-} | _OTHERS
+} | {name: Target(*entry) for name, entry in _VERBS.items()}

@@ -44,5 +44,8 @@ def read_schema(name: str) -> JsonObject:
 def write_schemas(folder: Path = FOLDER) -> None:
     """Write the schema of every target, each into a file of its own."""
     folder.mkdir(exist_ok=True)
+    for former in folder.glob("*.json"):
+        if former.stem not in TARGETS:
+            former.unlink()
     for name in TARGETS:
         (folder / f"{name}.json").write_text(as_text(made_schema(name)), encoding="utf-8")

@@ -28,13 +28,19 @@ class EvalConfig(EvaluateConfig):
     """What `thinkdraw eval` takes: an evaluation, an original scorer's file, or two evaluations to compare."""
 
     benchmarks: list[str] = Field(
-        default=["lab-geneval"], min_length=1, description="Names of `thinkdraw list benchmarks`, or pkg.mod:Class."
+        default=["lab-geneval"],
+        min_length=1,
+        description="Benchmarks to run: names of `thinkdraw list benchmarks`, or pkg.mod:Class of your own.",
     )
     import_official: Path | None = Field(
-        default=None, description="The original scorer's result file, read in place of drawing and judging."
+        default=None,
+        description="Result file of the benchmark's original scorer, read in place of drawing and judging; null "
+        "reads none.",
     )
     compare: tuple[Path, Path] | None = Field(
-        default=None, description="Folders A and B of two evaluations: the paired difference A − B; nothing is drawn."
+        default=None,
+        description="Folders A and B of two evaluations: prints the paired difference A − B, and draws nothing; "
+        "null compares none.",
     )
 
 

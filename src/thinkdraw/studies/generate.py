@@ -31,22 +31,28 @@ class GenerateConfig(StrictModel):
     """What to draw, and how."""
 
     policy: str = Field(
-        description="Draws the pictures: checkpoint folder, run folder (its best checkpoint), Hugging Face id, or `lab`."
+        description="The policy that draws: checkpoint folder, run folder (its best checkpoint), model id, or `lab`."
     )
     prompts: list[str] = Field(min_length=1, description="What to draw, one text for each prompt; -p adds one.")
     out: Path | None = Field(
         default=None,
         description="Folder of the pictures. null is `pictures`, or `pictures-2`, `pictures-3` … where that is taken.",
     )
-    samples: int = Field(default=4, ge=1, description="Pictures of each prompt; all follow from `seed`.")
+    samples: int = Field(default=4, ge=1, description="Pictures drawn for each prompt.")
     sampling: Sampling = Field(
         default=Sampling(),
-        description="How thoughts and image tokens are drawn; its keys may be written without `sampling.`: thought=off.",
+        description="How thoughts and pictures are sampled; its keys may be written without `sampling.`: thought=off.",
     )
     seed: int = Field(
-        default=0, ge=0, le=1 << 62, description="The same seed, prompts and checkpoint give the same pictures."
+        default=0,
+        ge=0,
+        le=1 << 62,
+        description="Seed of the pictures: the same seed, prompts and checkpoint give the same ones.",
     )
-    device: str = Field(default="auto", description="Where to compute: auto (a GPU if there is one), cpu, cuda or mps.")
+    device: str = Field(
+        default="auto",
+        description="Where the network runs: auto, cpu, cuda or mps. auto takes an accelerator where there is one.",
+    )
 
 
 def run(config: GenerateConfig) -> list[dict[str, str]]:

@@ -16,18 +16,23 @@ class ThoughtsConfig(StrictModel):
     """Which policy, and how many pictures."""
 
     policy: str = Field(
-        description="Whose thoughts: checkpoint folder, run folder (its best checkpoint), Hugging Face id, or `lab`."
+        description="The policy whose thoughts are looked at: checkpoint folder, run folder (its best "
+        "checkpoint), model id, or `lab`."
     )
     count: int = Field(
-        default=192, ge=2, description="Prompts of the lab's GenEval test set; the seconds grow with it."
+        default=192,
+        ge=2,
+        description="How many prompts of the lab's GenEval test set. More make the intervals narrower and take longer.",
     )
-    samples: int = Field(default=2, ge=1, description="Pictures of each prompt under each of the four conditions.")
+    samples: int = Field(
+        default=2, ge=1, description="Pictures drawn for each prompt under each of the four conditions."
+    )
     sampling: Sampling = Field(
         default=Sampling(),
-        description="How thoughts and image tokens are drawn; `sampling.thought` cannot be off here.",
+        description="How thoughts and pictures are sampled; `sampling.thought` cannot be off here.",
     )
     seed: int = Field(
-        default=0, ge=0, le=1 << 62, description="Of thoughts and pictures; the prompts are the test set's."
+        default=0, ge=0, le=1 << 62, description="Seed of thoughts and pictures; the prompts are the test set's."
     )
 
     @field_validator("sampling")
