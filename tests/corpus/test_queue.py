@@ -27,7 +27,7 @@ def test_every_item_is_in_one_state_and_tokens_add_up(tmp_path):
         counts = queue.counts()
         assert (counts.waiting, counts.answered, counts.rejected, counts.filtered) == (1, 1, 1, 1)
         assert (counts.requests, counts.malformed, counts.tokens_in, counts.tokens_out) == (3, 2, 9, 10)
-        assert [(item.index, answer) for item, answer in queue.answered()] == [(0, {"a": 1})]
+        assert [(item.index, answer) for item, answer in queue.answered_items()] == [(0, {"a": 1})]
         assert [(i.index, reason, len(said)) for i, reason, said in queue.excluded_items(REJECTED)] == [
             (1, "empty: bad", 1)
         ]
@@ -41,7 +41,7 @@ def test_answers_come_in_order_page_by_page_while_the_queue_is_written_to(tmp_pa
         for index in (3, 0, 2):
             queue.record(index, 0, Attempt(""), answer=f'{{"a": {index}}}')
         seen = []
-        for item, answer in queue.answered():
+        for item, answer in queue.answered_items():
             queue.add_verdicts("j", {item.index: 1.0})
             seen.append((item.index, answer["a"]))
         assert seen == [(0, 0), (2, 2), (3, 3)] and len(queue.verdicts("j")) == 3
@@ -102,7 +102,7 @@ def test_a_damaged_row_is_one_line_with_the_file(tmp_path, statement, says):
         queue.record(0, 0, Attempt(""), answer="{}")
     damaged(tmp_path / "q.sqlite", statement)
     with pytest.raises(UserError, match=says) as raised, Queue(tmp_path / "q.sqlite") as queue:
-        list(queue.answered())
+        list(queue.answered_items())
     assert "q.sqlite" in str(raised.value) and "\n" not in str(raised.value)
 
 

@@ -55,14 +55,14 @@ def line_plot(name: str, title: str, x: np.ndarray, series: Sequence[Series], *,
 
     x: (n,), increasing. name: unique on the page.
     """
-    drawn = [(s, *_thin(x, s.values, np.nanmax if log else np.nanmean)) for s in series]
-    raw = np.concatenate([values for _, _, values in drawn])
+    curves = [(s, *_thin(x, s.values, np.nanmax if log else np.nanmean)) for s in series]
+    raw = np.concatenate([values for _, _, values in curves])
     if log:
         raw = np.log10(np.maximum(raw, _LOG_FLOOR))
     low, high, ticks = log_axis(raw) if log else axis(raw)
     scale_x, scale_y = scale(x.min(), x.max(), LEFT, WIDTH - RIGHT), scale(low, high, HEIGHT - BOTTOM, TOP)
     elements = [grid(ticks, scale_y), x_axis(x, scale_x)]
-    for s, at, values in drawn:
+    for s, at, values in curves:
         values = np.log10(np.maximum(values, _LOG_FLOOR)) if log else values
         known = np.isfinite(values)
         if known.sum() <= MAX_POINTS // 8:  # few values: show each as a dot, without smoothing
@@ -129,6 +129,6 @@ def _plot(
         f"{s.label} from {short(float(k[0]))} to {short(float(k[-1]))}" for s, k in zip(series, known) if len(k)
     )
     cursor = f'<line class="cursor" x1="0" x2="0" y1="{TOP}" y2="{HEIGHT - BOTTOM}"/>'
-    drawn = svg(name, title, "".join([*elements, cursor]), HEIGHT, f"{ends}.")
+    chart = svg(name, title, "".join([*elements, cursor]), HEIGHT, f"{ends}.")
     hover: Hover = {"at": [round(float(scale_x(v)), 1) for v in at], "x": [f"{v:,.0f}" for v in at], "values": values}
-    return Plot(drawn, legend, hover)
+    return Plot(chart, legend, hover)

@@ -104,19 +104,19 @@ def _teacher(settings: CorpusSettings, totals: CorpusTotals) -> str:
 
 Instruction:
 
-{_quoted(instructions.system(language))}
+{_quote(instructions.system(language))}
 
 With a picture:
 
-{_quoted(instructions.question(True, "…"))}
+{_quote(instructions.question(True, "…"))}
 
 Without:
 
-{_quoted(instructions.question(False, "…"))}
+{_quote(instructions.question(False, "…"))}
 
 After a malformed answer:
 
-{_quoted(instructions.retry("…"))}
+{_quote(instructions.retry("…"))}
 """
 
 
@@ -149,7 +149,7 @@ def _code(section: BaseModel, exclude: set[str] | None = None) -> str:
     return f"```yaml\n{text}```\n"
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "\n".join(f"> {line}" for line in text.splitlines())
 
 

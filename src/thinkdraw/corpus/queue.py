@@ -123,7 +123,7 @@ class Queue:
 
     def source_counts(self) -> dict[str, int]:
         """Return what the source counted when it was read; empty if that was not stored."""
-        with self._undamaged("the record of the source"):
+        with self._name_damage("the record of the source"):
             return {str(reason): int(count) for reason, count in parse_json(self.fact("source") or "{}").items()}
 
     def clear(self) -> None:
@@ -194,7 +194,7 @@ class Queue:
     def indices(self, state: int) -> list[int]:
         return [row[0] for row in self._db.execute("SELECT idx FROM items WHERE state = ? ORDER BY idx", (state,))]
 
-    def answered(self) -> Iterator[tuple[Item, JsonObject]]:
+    def answered_items(self) -> Iterator[tuple[Item, JsonObject]]:
         """Yield items with their answers, in order.
 
         Only a page of them is in memory; the queue may be written to in between.
@@ -203,7 +203,7 @@ class Queue:
         last = -1
         while rows := self._db.execute(query, (ANSWERED, last, PAGE)).fetchall():
             for index, item, answer in rows:
-                with self._undamaged(f"the answer about item {index}"):
+                with self._name_damage(f"the answer about item {index}"):
                     fields = parse_json(answer)
                     if not isinstance(fields, dict):
                         raise ValueError("it is no object")
@@ -280,13 +280,13 @@ class Queue:
         return dict(self._db.execute(query).fetchall())
 
     def _item(self, index: int, text: str) -> Item:
-        with self._undamaged(f"item {index}"):
+        with self._name_damage(f"item {index}"):
             row = parse_json(text)
             prompt = prompt_of(row["prompt"], row["id"], index) if row["prompt"] else Prompt("")
             return Item(index, row["id"], prompt, row["has_picture"], row["ref"])
 
     @contextmanager
-    def _undamaged(self, what: str) -> Iterator[None]:
+    def _name_damage(self, what: str) -> Iterator[None]:
         try:
             yield
         except (ValueError, TypeError, KeyError, AttributeError, UserError) as error:

@@ -48,6 +48,7 @@ def corpus_stats(folder: Path) -> JsonObject:
             if len(rationales) < SAMPLE:
                 rationales.append(Prompt(" ".join(flatten_texts(cell.get("detailed_caption"))) or "-"))
                 prompts.append(Prompt(draw_prompt(cell, ("plain", "paraphrase", "varied"), rng) or "-"))
+    samples = {"prompts": prompts, "rationales": rationales}
     return {
         "rows": len(words.get("detailed_caption", ())),
         "pictures": pictures,
@@ -59,13 +60,9 @@ def corpus_stats(folder: Path) -> JsonObject:
             name: {"words": _quantiles(counts), "values": float(np.mean(values[name]))}
             for name, counts in words.items()
         },
-        "diversity": {name: vars(text_diversity(texts)) for name, texts in _named(prompts, rationales) if texts},
+        "diversity": {name: vars(text_diversity(texts)) for name, texts in samples.items() if texts},
         "card": (folder / CARD).is_file(),
     }
-
-
-def _named(prompts: list[Prompt], rationales: list[Prompt]) -> tuple[tuple[str, list[Prompt]], ...]:
-    return ("prompts", prompts), ("rationales", rationales)
 
 
 def _quantiles(counts: list[int]) -> dict[str, float]:

@@ -71,7 +71,7 @@ def write(
             queue, settings.source, teacher, settings.limits, settings.filters.shape, show, settings.pictures
         )
         if helpers.draw:
-            helpers.draw(queue, (row for row in _answered(queue) if not row[0].has_picture))
+            helpers.draw(queue, (row for row in _complete_answers(queue) if not row[0].has_picture))
         exclusions = filter_all(settings, queue, helpers)
         totals = write_results(settings, queue, exclusions, teacher.name, is_complete)
         first_reason = next((reason for _, reason, _ in queue.excluded_items(REJECTED)), "")
@@ -142,9 +142,9 @@ def _check_config(settings: CorpusSettings) -> None:
             )
 
 
-def _answered(queue: Queue) -> Iterator[tuple[Item, JsonObject]]:
+def _complete_answers(queue: Queue) -> Iterator[tuple[Item, JsonObject]]:
     """Yield answers with all fields. Raises UserError for one that lost a field."""
-    for item, answer in queue.answered():
+    for item, answer in queue.answered_items():
         if missing := Answer.model_fields.keys() - answer.keys():
             raise UserError(
                 f"{queue.path} is damaged: the answer about item {item.index} has no {min(missing)}. Restore the file, or choose "
@@ -168,15 +168,15 @@ def picture_of(settings: CorpusSettings, queue: Queue, item: Item) -> bytes | No
 def filter_all(settings: CorpusSettings, queue: Queue, helpers: Helpers) -> Exclusions:
     """Run the filters on texts first, which cost nothing; then the judges on the rest."""
     filters = settings.filters
-    exclusions = filter_texts(_answered(queue), filters)
+    exclusions = filter_texts(_complete_answers(queue), filters)
 
     def pixels(item: Item) -> np.ndarray:
         return read_picture(picture_of(settings, queue, item) or b"", settings.pictures, item.id)
 
-    drawn = queue.drawn_indices()
+    drawn_indices = queue.drawn_indices()
 
     def with_pictures() -> Iterator[tuple[Item, JsonObject]]:
-        return (row for row in _answered(queue) if row[0].has_picture or row[0].index in drawn)
+        return (row for row in _complete_answers(queue) if row[0].has_picture or row[0].index in drawn_indices)
 
     if filters.aesthetic and helpers.scorer:
         filter_scores(queue, with_pictures(), pixels, filters.aesthetic, helpers.scorer, exclusions)
@@ -190,31 +190,31 @@ def write_results(
 ) -> CorpusTotals:
     """Write the shards, the rows that were left out, and last the card."""
     counts = queue.counts()
-    kept = counts.answered - len(exclusions.reasons)
+    num_rows = counts.answered - len(exclusions.reasons)
     rows = (
         row_for(item, answer, picture_of(settings, queue, item))
-        for item, answer in _answered(queue)
+        for item, answer in _complete_answers(queue)
         if item.index not in exclusions.reasons
     )
     with atomic_directory(settings.out / DATA) as folder:
-        write_shards(folder, rows, kept, settings.rows_per_shard)
-    _write_lines(settings.out / REJECTED_FILE, _rejected(queue))
-    _write_lines(settings.out / FILTERED_FILE, _filtered(queue, exclusions))
+        write_shards(folder, rows, num_rows, settings.rows_per_shard)
+    _write_lines(settings.out / REJECTED_FILE, _rejected_rows(queue))
+    _write_lines(settings.out / FILTERED_FILE, _filtered_rows(queue, exclusions))
     reasons = Counter(
         f"{name}: {reason}" if name != "near duplicate" else name for name, reason in exclusions.reasons.values()
     )
     reasons.update(reason for _, reason, _ in queue.excluded_items(FILTERED))
     aside = Counter(reason.partition(":")[0] for _, reason, _ in queue.excluded_items(REJECTED))
-    gone = exclusions.reasons.keys() | set(queue.indices(REJECTED)) | set(queue.indices(FILTERED))
+    excluded = exclusions.reasons.keys() | set(queue.indices(REJECTED)) | set(queue.indices(FILTERED))
     totals = CorpusTotals(
-        kept, is_complete, counts, dict(reasons), dict(aside), queue.malformed_kinds(), exclusions.no_verdict,
-        dict(Counter(note for index, note in queue.notes() if index not in gone)), queue.source_counts(),
+        num_rows, is_complete, counts, dict(reasons), dict(aside), queue.malformed_kinds(), exclusions.no_verdict,
+        dict(Counter(note for index, note in queue.notes() if index not in excluded)), queue.source_counts(),
     )  # fmt: skip
     atomic_write_text(settings.out / CARD, card(settings, teacher, totals))
     return totals
 
 
-def _rejected(queue: Queue) -> Iterator[JsonObject]:
+def _rejected_rows(queue: Queue) -> Iterator[JsonObject]:
     for item, reason, replies in queue.excluded_items(REJECTED):
         attempts = [
             {"kind": s.kind, "problem": s.problem, "characters": len(s.reply), "reply": s.reply[:MAX_REPLY_CHARACTERS]}
@@ -223,10 +223,10 @@ def _rejected(queue: Queue) -> Iterator[JsonObject]:
         yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "attempts": attempts}
 
 
-def _filtered(queue: Queue, exclusions: Exclusions) -> Iterator[JsonObject]:
+def _filtered_rows(queue: Queue, exclusions: Exclusions) -> Iterator[JsonObject]:
     for item, reason, _ in queue.excluded_items(FILTERED):
         yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": None}
-    for item, answer in _answered(queue):
+    for item, answer in _complete_answers(queue):
         if item.index in exclusions.reasons:
             reason = ": ".join(exclusions.reasons[item.index])
             yield {"index": item.index, "id": item.id, "prompt": item.prompt.text, "reason": reason, "answer": answer}

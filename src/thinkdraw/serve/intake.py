@@ -36,7 +36,7 @@ class MemoryBudget:
         size = min(size, self.total)
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append((size, turn))
-        self._admit_waiting()
+        self._admit()
         try:
             try:
                 async with asyncio.timeout(self.patience_s):
@@ -49,9 +49,9 @@ class MemoryBudget:
                 self._left += size
             else:
                 self._waiting = deque(waiting for waiting in self._waiting if waiting[1] is not turn)
-            self._admit_waiting()
+            self._admit()
 
-    def _admit_waiting(self) -> None:
+    def _admit(self) -> None:
         while self._waiting and self._waiting[0][0] <= self._left:
             size, turn = self._waiting.popleft()
             if not turn.done():

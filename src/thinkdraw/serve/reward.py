@@ -98,7 +98,7 @@ class HttpReward(BaseReward):
     def _verdicts(self, rollouts: Rollouts) -> list[Verdict]:
         """Get one verdict per row, with the reason where it is none."""
         hashes = row_hashes(rollouts)
-        known = self._cached(hashes)
+        known = self._from_cache(hashes)
         futures = [
             self._threads.submit(self._ask, rollouts.select(rows, rollouts.group_size), [hashes[row] for row in rows])
             for rows in self._requests(rollouts, hashes, known)
@@ -152,7 +152,7 @@ class HttpReward(BaseReward):
             self._cache.put(self.name, self.revision, answers)
         return verdicts
 
-    def _cached(self, hashes: Sequence[str]) -> dict[str, Verdict]:
+    def _from_cache(self, hashes: Sequence[str]) -> dict[str, Verdict]:
         if self._cache is None:
             return {}
         answers = self._cache.get(self.name, self.revision, hashes)

@@ -188,7 +188,7 @@ class Service:
     def metrics(self) -> str:
         """Write the counts in Prometheus's text format."""
         counts, judged = self.queue.counts, {"reward": self.reward.name, "revision": self.revision}
-        lines = [f"thinkdraw_served{{{','.join(f'{k}={_quoted(v)}' for k, v in judged.items())}}} 1"]
+        lines = [f"thinkdraw_served{{{','.join(f'{k}={_quote(v)}' for k, v in judged.items())}}} 1"]
         lines += [f'thinkdraw_requests_total{{code="{code}"}} {n}' for code, n in sorted(self.requests.items())]
         totals = ("batches", "rows", "no_verdict_rows", "failed_requests")
         lines += [f"thinkdraw_{name}_total {counts[name]}" for name in totals]
@@ -270,17 +270,17 @@ async def collect_verdicts(
     """
     waiting = [asyncio.wrap_future(future) for future in futures]
     # After the body, the next message of a request is that its client has gone.
-    pending, gone = set(waiting), asyncio.ensure_future(request.receive())
+    pending, client_gone = set(waiting), asyncio.ensure_future(request.receive())
     try:
         while pending:
-            await asyncio.wait({*pending, gone}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({*pending, client_gone}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
             pending = {future for future in pending if not future.done()}
-            if pending and gone.done():
+            if pending and client_gone.done():
                 raise Refusal(499, "The client has gone.")
             if pending and queue.is_stuck:
                 raise FullError(queue.trouble)
     finally:
-        for future in {*pending, gone}:
+        for future in {*pending, client_gone}:
             future.cancel()
     return [verdict for done in waiting for verdict in done.result()]
 
@@ -340,5 +340,5 @@ def bind_socket(config: ServeConfig) -> socket.socket:
     return server_socket
 
 
-def _quoted(value: str) -> str:
+def _quote(value: str) -> str:
     return '"' + value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n") + '"'

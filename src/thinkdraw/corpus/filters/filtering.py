@@ -48,7 +48,7 @@ def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) 
 
     Near duplicates and test prompts are searched among the rows that the other filters leave.
     """
-    exclusions, left, rationales = Exclusions(), [], []
+    exclusions, candidates, rationales = Exclusions(), [], []
     test = [prompt for path in settings.against for prompt in read_prompts(path)]
     chunk: list[tuple[int, list[Prompt]]] = []
 
@@ -66,7 +66,7 @@ def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) 
             exclusions.add(item.index, "boilerplate", rules.boilerplate(all_texts(answer)))
         if item.index in exclusions.reasons:
             continue
-        left.append(item.index)
+        candidates.append(item.index)
         rationales.append(rationale)
         if test:
             texts = [Prompt(text) for text in all_texts(answer)]
@@ -76,9 +76,9 @@ def filter_texts(rows: Iterator[Row] | Sequence[Row], settings: FilterSettings) 
     check_chunk()
     if settings.min_jaccard is not None:
         # Only among rows that stay so far: where the first of two equal rows has gone, the second must stay.
-        rows_left = [row for row, index in enumerate(left) if index not in exclusions.reasons]
-        for row, first in rules.repeats([rationales[row] for row in rows_left], settings.min_jaccard).items():
-            exclusions.add(left[rows_left[row]], "near duplicate", f"of row {left[rows_left[first]]}")
+        staying = [row for row, index in enumerate(candidates) if index not in exclusions.reasons]
+        for row, first in rules.repeats([rationales[row] for row in staying], settings.min_jaccard).items():
+            exclusions.add(candidates[staying[row]], "near duplicate", f"of row {candidates[staying[first]]}")
     return exclusions
 
 

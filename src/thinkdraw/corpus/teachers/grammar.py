@@ -97,11 +97,11 @@ def describe(scene: Scene, caption: str, rng: np.random.Generator) -> JsonObject
         "step_by_step": f"step by step: first a {ground}; then {first}.",
         "object_centric": [f"{name} sits {place}." for name, place in placed],
         "region_descriptions": [f"{place}: {name}." for name, place in placed],
-        "detailed_caption": write_rationale(replace(scene, objects=_as_named(things, caption, rng)), rng),
+        "detailed_caption": write_rationale(replace(scene, objects=_in_caption_order(things, caption, rng)), rng),
     }
 
 
-def _as_named(things: Sequence[SceneObject], caption: str, rng: np.random.Generator) -> tuple[SceneObject, ...]:
+def _in_caption_order(things: Sequence[SceneObject], caption: str, rng: np.random.Generator) -> tuple[SceneObject, ...]:
     """Order things as the caption names their shapes.
 
     Things that it does not tell apart come in random order; things that it does not name come last.
