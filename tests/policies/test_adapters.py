@@ -83,7 +83,7 @@ def test_a_checkpoint_without_adapters_writes_none(base: Path, saved: Path, tmp_
 
 
 def test_what_does_not_fit_is_said_in_a_line(base: Path, saved: Path, tmp_path: Path):
-    with pytest.raises(UserError, match=r"adapters .*nowhere: no adapter_config\.json there"):
+    with pytest.raises(UserError, match=r"adapters .*nowhere have no adapter_config\.json"):
         opened(f"{base}+{tmp_path / 'nowhere'}")
     other = tiny.random_janus(tmp_path / "other", hidden=32)
     with pytest.raises(UserError, match="do not fit this base"):
