@@ -142,7 +142,7 @@ def memory_that_runs_out_beside_a_recording_is_freed_after_it() -> None:
 
 def adapters_are_merged_one_by_one() -> None:
     """A save takes room for one sum at a time, as the plan says."""
-    from thinkdraw.planning.memory import merging
+    from thinkdraw.planning.memory import merging_bytes
     from thinkdraw.policies.janus.shape import JanusShape
     from thinkdraw.policies.lora import LoraSettings
 
@@ -152,7 +152,7 @@ def adapters_are_merged_one_by_one() -> None:
     device.highest[0] = before
     policy.save(folder() / "saved")
     assert device.alive[0] == before
-    taken, planned = device.highest[0] - before, merging(JanusShape(policy.model.config), lora)
+    taken, planned = device.highest[0] - before, merging_bytes(JanusShape(policy.model.config), lora)
     assert 0 < taken <= planned * 1.1, f"{taken} bytes taken, {planned} planned"
 
 
@@ -176,7 +176,7 @@ def the_plans_seconds_count_what_moves_beside_products() -> None:
 
     load = Load(
         shape=find_shape("janus-pro-7b"), dtype="bf16", precision="bf16", checkpointing=True, reference=False, offload=False,
-        lora=LoraSettings.model_validate({"rank": 64}), shards=1, ways=1, micro_rows=4, prompt_tokens=30, thought_tokens=193,
+        lora=LoraSettings.model_validate({"rank": 64}), shards=1, rows_per_rollout=1, micro_rows=4, prompt_tokens=30, thought_tokens=193,
     )  # fmt: skip
     gpu = GPUS["h100"]
     products, others = 126e12 / (gpu.flops * OPERATIONS_FRAC), 537e9 / (gpu.bandwidth * BANDWIDTH_FRAC)

@@ -19,7 +19,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.objectives import clipped_loss
 from thinkdraw.planning import plan as recipe
 from thinkdraw.planning.judges import judges_on_the_gpu
-from thinkdraw.planning.memory import Load, learning, resting, sampling, saving, update
+from thinkdraw.planning.memory import Load, learning_bytes, resting_bytes, sampling_bytes, saving_bytes, update_bytes
 from thinkdraw.planning.seconds import GPUS, learning_seconds, moved_beside_products, sampling_seconds
 from thinkdraw.planning.shapes import find_shape
 from thinkdraw.policies import speed
@@ -103,17 +103,17 @@ def test_the_memory_of_an_update_is_predicted_within_15_percent(
     found, prompt_tokens = measured_update(policy, guidance_scale)
     load = Load(
         shape=JanusShape(policy.model.config), dtype=dtype, precision=precision, lora=lora, checkpointing=checkpointing,
-        reference=False, offload=False, shards=1, ways=1 if guidance_scale == 1 else 2, micro_rows=ROWS, prompt_tokens=prompt_tokens,
-        thought_tokens=BUDGET + 1,
+        reference=False, offload=False, shards=1, rows_per_rollout=1 if guidance_scale == 1 else 2, micro_rows=ROWS,
+        prompt_tokens=prompt_tokens, thought_tokens=BUDGET + 1,
     )  # fmt: skip
-    assert sum(update(load).values()) == pytest.approx(found, rel=0.15)
+    assert sum(update_bytes(load).values()) == pytest.approx(found, rel=0.15)
 
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 5.0])
 def test_the_memory_of_sampling_is_predicted_within_15_percent(folder: Path, guidance_scale: float):
     from thinkdraw.policies import load_policy
 
-    policy, ways = load_policy(folder), 1 if guidance_scale == 1 else 2
+    policy, rows_per_rollout = load_policy(folder), 1 if guidance_scale == 1 else 2
     settings = Sampling(max_thought_tokens=8, guidance_scale=guidance_scale)
     prompts = [Prompt("a red circle 1"), Prompt("a red circle 2")]
 
@@ -121,17 +121,21 @@ def test_the_memory_of_sampling_is_predicted_within_15_percent(folder: Path, gui
     with mock.patch.object(speed, "is_on", lambda: False):
         found = peak_bytes(lambda: policy.sample(prompts, settings, group_size=8, decode=False))
     load = load_of_1b(
-        shape=JanusShape(policy.model.config), dtype="fp32", precision="fp32", thought_tokens=9, ways=ways
+        shape=JanusShape(policy.model.config),
+        dtype="fp32",
+        precision="fp32",
+        thought_tokens=9,
+        rows_per_rollout=rows_per_rollout,
     )
     load = replace(load, prompt_tokens=len(policy.text.prompt(prompts[0].text)))
-    parts = sampling(load, rows=ways * 16, pictures=0)
+    parts = sampling_bytes(load, rows=rows_per_rollout * 16, pictures=0)
     assert parts["keys and values"] == pytest.approx(found, rel=0.15)
 
 
 def load_of_1b(**changes: Any) -> Load:
     plain = Load(
         shape=JanusShape(janus_pro_config("janus-pro-1b")),
-        dtype="bf16", precision="bf16", lora=None, checkpointing=True, reference=False, offload=False, shards=1, ways=1,
+        dtype="bf16", precision="bf16", lora=None, checkpointing=True, reference=False, offload=False, shards=1, rows_per_rollout=1,
         micro_rows=4, prompt_tokens=20, thought_tokens=54,
     )  # fmt: skip
     return replace(plain, **changes)
@@ -152,23 +156,23 @@ def test_what_rests_in_memory_adds_up_by_hand():
     assert counts.layers == 24 * (4 * 2048**2 + 3 * 2048 * 5632 + 2 * 2048)
     assert counts.text_head == 102_400 * 2048
     # All weights in bf16: 2 bytes each, and for each trained one an fp32 copy, two moments, and in learning a gradient.
-    whole = resting(load_of_1b())
+    whole = resting_bytes(load_of_1b())
     assert whole == {
         "weights": 2 * counts.total,
         "fp32 copies": 4 * counts.drawing,
         "optimiser state": 8 * counts.drawing,
     }
-    assert learning(load_of_1b())["gradients"] == 4 * counts.drawing
+    assert learning_bytes(load_of_1b())["gradients"] == 4 * counts.drawing
     # Over four processes: fp32 shards and no copies, the frozen towers whole.
-    spread = resting(load_of_1b(shards=4))
+    spread = resting_bytes(load_of_1b(shards=4))
     assert spread["weights"] == 2 * (counts.total - counts.drawing) + counts.drawing
     assert spread["optimiser state"] == 2 * counts.drawing and "fp32 copies" not in spread
     # An optimiser on the CPU leaves the weights in use.
-    assert resting(load_of_1b(offload=True)) == {"weights": 2 * counts.total}
-    assert "gradients" not in learning(load_of_1b(offload=True))
+    assert resting_bytes(load_of_1b(offload=True)) == {"weights": 2 * counts.total}
+    assert "gradients" not in learning_bytes(load_of_1b(offload=True))
     # A reference is a copy of all but the frozen towers; adapters need none.
-    assert resting(load_of_1b(reference=True))["reference"] == 2 * counts.drawing
-    assert "reference" not in resting(load_of_1b(reference=True, lora=ADAPTERS))
+    assert resting_bytes(load_of_1b(reference=True))["reference"] == 2 * counts.drawing
+    assert "reference" not in resting_bytes(load_of_1b(reference=True, lora=ADAPTERS))
 
 
 def test_seconds_by_hand():
@@ -191,9 +195,9 @@ def test_seconds_by_hand():
     waits = 5 * 2 * counts.drawing / 25e9 + (2 * 18 + 3 * 24) * counts.drawing / 100e9
     assert offloaded == pytest.approx(at_work + waits)
     # Two rounds of sampling take twice as long as one; a GPU of a third of the bandwidth is slower.
-    one = sampling_seconds(load, gpu, rollouts=64, at_once=64, ways=1)
-    assert sampling_seconds(load, gpu, rollouts=128, at_once=64, ways=1) == pytest.approx(2 * one)
-    assert sampling_seconds(load, GPUS["l4"], rollouts=64, at_once=64, ways=1) > one
+    one = sampling_seconds(load, gpu, rollouts=64, at_once=64, rows_per_rollout=1)
+    assert sampling_seconds(load, gpu, rollouts=128, at_once=64, rows_per_rollout=1) == pytest.approx(2 * one)
+    assert sampling_seconds(load, GPUS["l4"], rollouts=64, at_once=64, rows_per_rollout=1) > one
 
 
 @pytest.mark.parametrize(
@@ -201,7 +205,7 @@ def test_seconds_by_hand():
     [
         ("janus-pro-1b", 8, {}, 275.8), ("janus-pro-1b", 8, {"checkpointing": False}, 230.0),
         ("janus-pro-1b", 8, {"lora": ADAPTERS}, 461.5), ("janus-pro-1b", 8, {"lora": ADAPTERS, "checkpointing": False}, 350.5),
-        ("janus-pro-1b", 8, {"thought_tokens": 449}, 393.8), ("janus-pro-1b", 8, {"ways": 2}, 509.4),
+        ("janus-pro-1b", 8, {"thought_tokens": 449}, 393.8), ("janus-pro-1b", 8, {"rows_per_rollout": 2}, 509.4),
         ("janus-pro-7b", 4, {}, 306.2), ("janus-pro-7b", 4, {"checkpointing": False}, 249.3),
         ("janus-pro-7b", 4, {"lora": ADAPTERS}, 536.6),
     ],
@@ -289,8 +293,8 @@ def test_the_command_prints_parts_seconds_and_a_verdict(folder: Path):
 @pytest.mark.parametrize(
     ("config", "gpu", "words"),
     [
-        ("janus_pro_1b_grpo", "h1000", "gpu=h1000: not in the planner's table"),
-        ("lab_clip", "h100", "recipe=clip: the planner knows grpo and sft"),
+        ("janus_pro_1b_grpo", "h1000", "gpu=h1000 is not in the planner's table"),
+        ("lab_clip", "h100", "recipe=clip: the planner knows only grpo and sft"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line(config: str, gpu: str, words: str):
@@ -310,7 +314,7 @@ def test_a_policy_without_a_shape_is_one_line(tmp_path: Path):
 def test_a_save_merges_one_adapted_weight_at_a_time():
     # The fp32 product of the widest layer's adapters, twice: 8 · 2048 · 5632 bytes, and what rests.
     load = load_of_1b(lora=ADAPTERS)
-    assert saving(load) == resting(load) | {"gathered weights": 0, "merging adapters": 8 * 2048 * 5632}
-    assert saving(load_of_1b())["merging adapters"] == 0
+    assert saving_bytes(load) == resting_bytes(load) | {"gathered weights": 0, "merging adapters": 8 * 2048 * 5632}
+    assert saving_bytes(load_of_1b())["merging adapters"] == 0
     found = recipe.plan(grpo(), "h100", 1, prompt_tokens=40)
     assert found.needed == max(sum(parts.values()) for parts in (found.sampling, found.learning, found.saving))

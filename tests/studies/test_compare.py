@@ -55,7 +55,7 @@ def test_the_best_checkpoint_is_judged_only_where_all_runs_chose_it_by_the_same_
     (two / "checkpoints" / "best").write_text("step_000002\n")
     config = yaml.safe_load((two / "config.yaml").read_text()) | {"validation": {"every": 5}}
     (two / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(UserError, match=r"grpo and .*dpo validated with other settings"):
+    with pytest.raises(UserError, match=r"grpo and .*dpo validated with different settings"):
         compare.run(CompareConfig.model_validate(asked))
 
 
@@ -72,7 +72,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_row(tmp_path, monkeypatch):
 def test_runs_that_began_otherwise_are_refused_by_name_unless_allowed(tmp_path, fact, other):
     one = FinishedRun.read(finished(tmp_path / "one"))
     two = FinishedRun.read(finished(tmp_path / "two", started=ALIKE | {fact: other}))
-    with pytest.raises(UserError, match=rf"one and .*two began with another {fact}.*allow=\[{fact}\]"):
+    with pytest.raises(UserError, match=rf"one and .*two differ in {fact}.*allow=\[{fact}\]"):
         refuse_unlike([one, two])
     refuse_unlike([one, two], [fact])
 

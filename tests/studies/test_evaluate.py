@@ -301,7 +301,7 @@ class OtherDetector(PixelDetector):
         (("images=.", "lab-compbench"), "holds no picture in lab-compbench's official layout"),
         (("images=.", "lab-sparse"), "unknown benchmark 'lab-sparse'"),
         (("lab", "lab-sparse"), "the lab has lab-geneval"),
-        (("import_official=nowhere.jsonl", "geneval"), "nowhere.jsonl is not there"),
+        (("import_official=nowhere.jsonl", "geneval"), "nowhere.jsonl does not exist"),
         (("import_official=geneval", "geneval", "dpg"), "reads one benchmark's file"),
         (("compare=[., nowhere]",), "hold no evaluation"),
         (("lab", "count=3"), "at least 6 prompts"),

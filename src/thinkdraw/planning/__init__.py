@@ -1,1 +1,1 @@
-"""What a run will need, before it runs: memory, seconds, and what to change where it does not fit."""
+"""Memory and seconds that a run will need, and changes that make it fit."""

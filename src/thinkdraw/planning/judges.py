@@ -1,4 +1,4 @@
-"""What the judges of a run hold on the policy's GPU: the weights of those that compute there, as far as they are at hand."""
+"""Memory of a run's judges on the policy's GPU, from their weights."""
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,13 +18,14 @@ CHECKPOINT = ("path", "policy", "model")  # settings of a judge that name its we
 
 
 def judges_on_the_gpu(rewards: Sequence[RewardSettings], policy: str) -> tuple[float, list[str]]:
-    """Bytes of weights, and the judges whose weights are not on this machine, which are not counted.
+    """Sum the bytes of the weights of judges on the GPU; list those not counted.
 
-    policy: the one that is trained, for the judge `self`, a copy of it.
+    A judge is not counted if its weights are not on this machine.
+    policy: the one that is trained, for the judge `self`, which is a copy of it.
     """
     total, unknown = 0.0, []
-    for name, given in {str(judge): judge for reward in rewards for judge in _judges_of(reward)}.values():
-        settings = {**_defaults(name), **given}
+    for name, overrides in {str(judge): judge for reward in rewards for judge in _judges_of(reward)}.values():
+        settings = {**_defaults(name), **overrides}
         if name in SERVED or str(settings.get("device", "cpu")).startswith("cpu"):
             continue
         usual = {"self": policy, "policy": "lab"}.get(name, "")
@@ -38,7 +39,7 @@ def judges_on_the_gpu(rewards: Sequence[RewardSettings], policy: str) -> tuple[f
 
 
 def _defaults(judge: str) -> dict[str, object]:
-    """What a judge takes where its settings say nothing. Raises UserError for one that there is not."""
+    """Read the defaults of a judge's settings. Raises UserError for an unknown judge."""
     if judge in ("policy", "self"):  # opened as a policy is, see `rewards.opening.open_judge`
         return {"device": "auto"}
     parameters = inspect.signature(find("judge", JUDGES, judge)).parameters.values()
@@ -46,7 +47,10 @@ def _defaults(judge: str) -> dict[str, object]:
 
 
 def _judges_of(reward: RewardSettings) -> Iterator[tuple[str, Mapping[str, object]]]:
-    """Name and settings of the judges that a reward's settings name, those of the rewards in it included."""
+    """Find the judges in a reward's settings, and in those of rewards inside it.
+
+    Yields (name, settings).
+    """
     if reward.name in USUAL_JUDGE:
         setting, judge, checkpoint = USUAL_JUDGE[reward.name]
         named = reward.settings.get(setting)
@@ -59,14 +63,14 @@ def _judges_of(reward: RewardSettings) -> Iterator[tuple[str, Mapping[str, objec
         if isinstance(name := value.get("name"), str):
             yield name, {k: v for k, v in value.items() if k != "name"}
         else:  # rewards by part, each a name or a mapping
-            for part in value.values():
-                inner = {"name": part} if isinstance(part, str) else part
+            for reward_part in value.values():
+                inner = {"name": reward_part} if isinstance(reward_part, str) else reward_part
                 if isinstance(inner, Mapping):
                     yield from _judges_of(RewardSettings.model_validate(inner))
 
 
 def _numbers_in(named: str) -> int | None:
-    """How many numbers a checkpoint's safetensors hold; None where they are not on this machine."""
+    """Count the numbers in a checkpoint's safetensors; None if they are not here."""
     try:
         files = sorted(Path(policy_path(named)).glob("*.safetensors"))
     except UserError:

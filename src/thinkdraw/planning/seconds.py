@@ -1,4 +1,4 @@
-"""Seconds that one process needs, from operations and bytes at stated efficiencies. Judges' are not counted."""
+"""Seconds that one process needs, from operations and bytes; without judges'."""
 
 from dataclasses import dataclass
 
@@ -29,8 +29,8 @@ GPUS = {
 }
 # What an offloaded optimiser waits for, bytes per second: PCIe 4.0 with 16 lanes, and a server's memory.
 LINK_BANDWIDTH, HOST_BANDWIDTH = 25e9, 100e9
-# Assumptions: shares of the data sheet's figures that are reached, and the time in which the two dozen kernels of a layer
-# start and end when a recorded step is replayed, below which no decoding step of a layer gets.
+# Assumptions: the shares of the data sheet's figures that are reached; and the time in which the two dozen kernels of a
+# layer start and end in a CUDA graph, which no decoding step of a layer can undercut.
 OPERATIONS_FRAC, BANDWIDTH_FRAC, LAYER_START_S = 0.4, 0.6, 5e-5
 # Bytes that learning's kernels move beside the products (norms, activations, residual sums, casts; with adapters their own),
 # per token, layer and unit of hidden width: forward and backward pass, and each further forward. Then per logit of a head.
@@ -38,16 +38,17 @@ OPERATIONS_FRAC, BANDWIDTH_FRAC, LAYER_START_S = 0.4, 0.6, 5e-5
 FULL_MOVED, LORA_MOVED, LOGIT_MOVED = (570, 144), (953, 345), 219
 
 
-def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, ways: int) -> float:
-    """Every thought at its budget, and the picture; `at_once` rollouts are drawn together, in as many rounds as that takes.
+def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, rows_per_rollout: int) -> float:
+    """Estimate the seconds of sampling, with every thought at its budget.
 
-    Where it takes several, a rollout that thinks has the room of its unconditional row too.
+    `at_once` rollouts are drawn together, in as many rounds as that takes.
+    While thoughts are written there is no unconditional row yet, so that more rollouts fit at once.
     """
     counts, size = load.weights, ITEMSIZE[load.dtype]
     cached = 2 if load.precision == "bf16" else size
-    thinking = rollouts if rollouts <= at_once else min(rollouts, at_once * ways)
+    thinking = rollouts if rollouts <= at_once else min(rollouts, at_once * rows_per_rollout)
     writing = (thinking, 1, load.thought_tokens, counts.text_head, load.prompt_tokens + load.thought_tokens / 2)
-    drawing = (at_once, ways, load.image_tokens, counts.image_head, load.row_tokens - load.image_tokens / 2)
+    drawing = (at_once, rows_per_rollout, load.image_tokens, counts.image_head, load.row_tokens - load.image_tokens / 2)
     seconds = 0.0
     for together, rows_each, steps, head, columns in (writing, drawing):
         rounds = -(-rollouts // together)
@@ -60,12 +61,15 @@ def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, ways: in
 
 
 def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float, steps: int = 1) -> float:
-    """Forward and backward pass over each rollout once, and the optimiser's steps. more_forwards: without gradient."""
+    """Estimate the seconds of a forward and backward pass per rollout, and the steps.
+
+    more_forwards: further forward passes without gradient, per rollout.
+    """
     counts, shape = load.weights, load.shape
-    tokens = load.ways * load.row_tokens
+    tokens = load.rows_per_rollout * load.row_tokens
     attention = 2 * shape.layers * shape.hidden * load.row_tokens * tokens  # causal: half of all pairs
     layers = 2 * counts.layers * tokens + attention
-    heads = 2 * (counts.text_head * load.thought_tokens + counts.image_head * load.image_tokens * load.ways)
+    heads = 2 * (counts.text_head * load.thought_tokens + counts.image_head * load.image_tokens * load.rows_per_rollout)
     backward = 1 if load.lora else 2  # frozen weights need no gradient, only their inputs do
     passes = 1 + backward + more_forwards
     operations = rollouts * ((passes + load.checkpointing) * layers + (passes + 1) * heads)
@@ -80,12 +84,15 @@ def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float, 
 
 
 def moved_beside_products(load: Load, more_forwards: float) -> float:
-    """Bytes that learning's other kernels move for one rollout: forward and backward pass, and more forwards without gradient."""
+    """Compute the bytes that kernels other than matrix products move for one rollout.
+
+    In its forward and backward pass, and in further forward passes without gradient.
+    """
     shape = load.shape
     once, again = LORA_MOVED if load.lora else FULL_MOVED
     passes = once + again * (load.checkpointing + more_forwards)
-    logits = load.thought_tokens * shape.vocabulary + load.ways * load.image_tokens * shape.codes
-    return load.ways * load.row_tokens * shape.layers * shape.hidden * passes + LOGIT_MOVED * logits
+    logits = load.thought_tokens * shape.vocabulary + load.rows_per_rollout * load.image_tokens * shape.codes
+    return load.rows_per_rollout * load.row_tokens * shape.layers * shape.hidden * passes + LOGIT_MOVED * logits
 
 
 def _moved(count: float, gpu: Gpu) -> float:

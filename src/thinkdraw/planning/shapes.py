@@ -1,4 +1,4 @@
-"""The sizes of the model to plan for: a published one by name, or a checkpoint's, as its family tells them."""
+"""The sizes of the model to plan for: a published one's, or a checkpoint's."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ from thinkdraw.runtime.registry import find
 
 
 def find_shape(name: str) -> Shape:
-    """Of a published model, of its Hugging Face id, or of a checkpoint folder. Raises UserError."""
+    """Find the sizes of a published model, by name or id, or of a checkpoint folder.
+
+    Raises UserError.
+    """
     family, path = split_name(name)
     if family or path is None:
         raise UserError(f"policy={name}: the planner knows no sizes of {family}; it knows {', '.join(SHAPES)} only.")

@@ -102,9 +102,10 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
 
 
 def with_old_log_probs(run: Run[Policy], batch: Batch, config: GrpoConfig) -> Batch:
-    """Recompute lp_old in the trainer's geometry, if `old_log_probs=recomputed`.
+    """Recompute lp_old by a pass of the trainer, if `old_log_probs=recomputed`.
 
-    The sampler decodes token by token from a KV cache; in bf16 that rounds differently from the trainer's parallel pass.
+    The sampler decodes token by token from a KV cache. In bf16 that rounds differently from the trainer's pass over all
+    tokens at once, and ρ would not be 1 before the first step.
     With a single step per phase no extra pass is needed: the step's own forward pass gives lp_old, see `grpo_loss`.
     """
     if config.old_log_probs == "sampled" or config.minibatches * config.passes == 1:
@@ -117,7 +118,7 @@ def with_old_log_probs(run: Run[Policy], batch: Batch, config: GrpoConfig) -> Ba
 def learn(run: Run[Policy], batch: Batch, entropy: EntropyControl, config: GrpoConfig) -> dict[str, float]:
     """Make the optimiser steps of a phase.
 
-    Returns columns of metrics.jsonl: means over the steps, except those that say otherwise below.
+    Returns columns of metrics.jsonl: means over the steps; ratio_max_deviation is the first step's, learning_rate the last's.
     """
     steps: list[dict[str, float]] = []  # a row per optimiser step
     single_step: dict[str, float] = {}  # columns taken from one step

@@ -1,10 +1,10 @@
-"""Runs side by side at stated cost, each judged on the same test prompts and compared with the policy that all began with.
+"""Compare runs on the same test prompts: gain over their common start, and cost.
 
     thinkdraw compare runs/objectives/cells/dpo/seed_0 runs/objectives/cells/dpo/seed_1 runs/lab_grpo
 
-Runs that differ in nothing but the seed are one row, with its pictures pooled. Best-of-N of the untrained policy, with the
-same reward, is a row of its own: training has to beat it. One rule chooses the checkpoint of every run (`select`), and a run's
-costs are those at that checkpoint.
+Every run is compared with the policy that all began with. Runs that differ in nothing but the seed are one row, with their
+pictures pooled. Best-of-N of the untrained policy, by the same reward, is a row too: training has to beat it. One rule
+(`select`) chooses the checkpoint of every run, and a run's costs are those up to that checkpoint.
 """
 
 import json
@@ -50,7 +50,7 @@ Folders = dict[Split, Path]
 
 
 class JudgingSettings(StrictModel):
-    """How every run of a comparison is judged."""
+    """How all runs of a comparison are judged."""
 
     best_of: int | None = Field(
         default=4,
@@ -85,6 +85,8 @@ class JudgingSettings(StrictModel):
 
 
 class CompareConfig(JudgingSettings):
+    """Settings of a comparison of runs."""
+
     recipe: Literal["compare"] = Field(
         default="compare", description="Names the recipe that this configuration is for; always `compare`."
     )
@@ -104,8 +106,11 @@ class CompareConfig(JudgingSettings):
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run folder: its configuration, what it began with (see `RunFolder.started`), the checkpoint that is judged, and
-    the ledger at that checkpoint."""
+    """A run folder as a comparison reads it.
+
+    started: what the run began with, see `RunFolder.describe`. checkpoint: the one that is judged. spent: the ledger at that
+    checkpoint.
+    """
 
     folder: Path
     config: JsonObject
@@ -115,7 +120,10 @@ class FinishedRun:
 
     @classmethod
     def read(cls, folder: Path, select: Select = "last") -> "FinishedRun":
-        """Raises UserError if the folder is not a run's, of one that has not made a step, or has no such checkpoint."""
+        """Read a run folder.
+
+        Raises UserError for a folder that is no run's, a run without a step, and one without the checkpoint to judge.
+        """
         way_out = (
             f"{folder} is not a run that can be compared. Give folders that `thinkdraw train` wrote with SFT, GRPO, "
             "preference or rejection."
@@ -124,12 +132,12 @@ class FinishedRun:
         started = read_json_object(folder / STARTED, way_out)
         rows = MetricsLog.read(folder / "metrics.jsonl")
         if not rows:
-            raise UserError(f"{folder} has no step in metrics.jsonl yet. Let the run go on: thinkdraw train.")
+            raise UserError(f"{folder} has no step in metrics.jsonl yet. Let the run make one: thinkdraw train.")
         checkpoint = run_checkpoint(folder, select)
         if checkpoint is None:
             raise UserError(
-                f"select=best: {folder} never validated, so its last checkpoint would stand against others' best. "
-                "Judge all by select=last."
+                f"select=best: {folder} never validated, so its last checkpoint would be compared with the best of others. "
+                "Set select=last."
             )
         step = checkpoint_step(checkpoint) or 0
         spent = [row for row in rows if row["step"] <= step][-1]
@@ -142,17 +150,21 @@ class FinishedRun:
 
     @property
     def name(self) -> str:
+        """The name of its row: the folder's, or of the folder above `seed_…`."""
         folder = self.folder.resolve()
         return folder.parent.name if folder.name.startswith("seed_") else folder.name
 
 
 @only_writer_of_out
 def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
-    """Judge what is not judged yet; write summary.json, table.md and comparison.svg. Raises UserError for unlike runs."""
+    """Judge what is not judged yet; write summary.json, table.md and comparison.svg.
+
+    Raises UserError for runs that cannot be compared.
+    """
     save_config(config, config.out / "config.yaml")
     groups: dict[str, list[FinishedRun]] = {}
-    for found in (FinishedRun.read(folder, config.select) for folder in config.runs):
-        groups.setdefault(found.group, []).append(found)
+    for finished in (FinishedRun.read(folder, config.select) for folder in config.runs):
+        groups.setdefault(finished.group, []).append(finished)
     named: dict[str, list[FinishedRun]] = {}
     for runs in groups.values():
         named[runs[0].name if runs[0].name not in named else str(runs[0].folder)] = runs
@@ -160,111 +172,128 @@ def run(config: CompareConfig, say: Callable[[str], None] = print) -> Path:
 
 
 def compare_groups(
-    groups: Mapping[str, Sequence[FinishedRun]], asked: JudgingSettings, out: Path, allow: Sequence[Fact],
+    groups: Mapping[str, Sequence[FinishedRun]], settings: JudgingSettings, out: Path, allow: Sequence[Fact],
     about: JsonObject, say: Callable[[str], None],
 ) -> Path:  # fmt: skip
-    """groups: name → runs of several seeds. about: goes into summary.json before the rows."""
+    """Judge groups of runs, and write the comparison into `out`.
+
+    groups: name of a row → its runs, one per seed. about: comes first in summary.json.
+    """
     runs = [run for group in groups.values() for run in group]
     refuse_unlike(runs, allow)
-    if asked.select == "best" and "validation" not in allow:
+    if settings.select == "best" and "validation" not in allow:
         _refuse_other_validation(runs)
     base = policy_path(runs[0].config["policy"])
-    places: Folders = {split: out / "eval" / split / "untrained" for split in _splits(asked)}
+    folders: Folders = {split: out / "eval" / split / "untrained" for split in _splits(settings)}
     beginning = CachedDrawer(load_trained(base))
-    untrained = _judged(beginning, asked, places)
-    rows = {"untrained": _row(asked, [untrained], untrained, [])}
+    untrained = _evaluate(beginning, settings, folders)
+    rows = {"untrained": _row(settings, [untrained], untrained, [])}
     judged: dict[str, list[Folders]] = {}  # by row; a folder for each training seed
-    for by, settings in (asked.best_of_by or {"": asked.reward}).items() if asked.best_of else ():
-        assert asked.best_of
-        name = f"best of {asked.best_of}" + (f" by {by}" if by else "")
-        chooser = BestOfN(beginning, open_reward(settings.name, **settings.settings), asked.best_of)
-        places = {split: out / "eval" / split / name.replace(" ", "-") for split in _splits(asked)}
-        judged[name] = [_judged(chooser, asked, places)]
-        rows[name] = _row(asked, judged[name], untrained, [], drawn=asked.best_of)
+    for by, reward in (settings.best_of_by or {"": settings.reward}).items() if settings.best_of else ():
+        assert settings.best_of
+        name = f"best of {settings.best_of}" + (f" by {by}" if by else "")
+        chooser = BestOfN(beginning, open_reward(reward.name, **reward.settings), settings.best_of)
+        folders = {split: out / "eval" / split / name.replace(" ", "-") for split in _splits(settings)}
+        judged[name] = [_evaluate(chooser, settings, folders)]
+        rows[name] = _row(settings, judged[name], untrained, [], drawn=settings.best_of)
         say(_line(name, rows[name]))
     for name, group in groups.items():
-        judged[name] = [_judged(load_trained(run.checkpoint), asked, _places(run, asked)) for run in group]
-        rows[name] = _row(asked, judged[name], untrained, group)
+        judged[name] = [
+            _evaluate(load_trained(run.checkpoint), settings, _evaluation_folders(run, settings)) for run in group
+        ]
+        rows[name] = _row(settings, judged[name], untrained, group)
         say(_line(name, rows[name]))
     differences = [
-        {"row": a, "minus": b} | {split: _difference(judged[a], judged[b], split) for split in _splits(asked)}
+        {"row": a, "minus": b} | {split: _difference(judged[a], judged[b], split) for split in _splits(settings)}
         for a, b in combinations(judged, 2)
     ]
     started = {key: runs[0].started[key] for key in ("base", "prompts")}
-    summary = {**about, **started, "select": asked.select, "rows": rows, "differences": differences}
+    summary = {**about, **started, "select": settings.select, "rows": rows, "differences": differences}
     atomic_write_json(out / "summary.json", summary)
-    atomic_write_text(out / "table.md", table(rows, asked.select) + differences_table(differences))
-    draw(rows, out / "comparison.svg", asked.axes)
+    atomic_write_text(out / "table.md", table(rows, settings.select) + differences_table(differences))
+    draw(rows, out / "comparison.svg", settings.axes)
     return out
 
 
 def refuse_unlike(runs: Sequence[FinishedRun], allow: Sequence[Fact] = ()) -> None:
-    """Raise UserError, which names the runs and the fact, unless all began with the same policy, prompts and sampling."""
+    """Raise UserError unless all runs began with one policy, prompts and sampling.
+
+    The facts in `allow` may differ.
+    """
     facts: tuple[Fact, ...] = ("base", "prompts", "sampling")  # of started.json
     for fact in (f for f in facts if f not in allow):
         first = runs[0]
-        for other in runs[1:]:
-            if other.started[fact] != first.started[fact]:
+        for run in runs[1:]:
+            if run.started[fact] != first.started[fact]:
                 raise UserError(
-                    f"{first.folder} and {other.folder} began with another {fact}: {_short(first.started[fact])} and "
-                    f"{_short(other.started[fact])}. Compare runs that share it, or say allow=[{fact}]."
+                    f"{first.folder} and {run.folder} differ in {fact}: {_short(first.started[fact])} and "
+                    f"{_short(run.started[fact])}. Compare runs with the same {fact}, or set allow=[{fact}]."
                 )
 
 
-def _judged(policy: Drawer, asked: JudgingSettings, folders: Folders) -> Folders:
-    """Draw and judge in domain and out of domain what is not judged yet."""
-    e = asked.evaluation
+def _evaluate(policy: Drawer, settings: JudgingSettings, folders: Folders) -> Folders:
+    """Draw and judge what is not judged yet, in domain and out of domain."""
+    e = settings.evaluation
     for split, folder in folders.items():
-        evaluate_lab(policy, e.family, split, _splits(asked)[split], e.samples, e.sampling, e.seed, folder)
+        evaluate_lab(policy, e.family, split, _splits(settings)[split], e.samples, e.sampling, e.seed, folder)
     return folders
 
 
-def _splits(asked: JudgingSettings) -> dict[Split, int]:
+def _splits(settings: JudgingSettings) -> dict[Split, int]:
     """Split → number of prompts."""
-    counts: dict[Split, int] = {"test": asked.evaluation.prompts, "ood": asked.out_of_domain_prompts}
+    counts: dict[Split, int] = {"test": settings.evaluation.prompts, "ood": settings.out_of_domain_prompts}
     return {split: count for split, count in counts.items() if count}
 
 
-def _places(run: FinishedRun, asked: JudgingSettings) -> Folders:
-    e = asked.evaluation
+def _evaluation_folders(run: FinishedRun, settings: JudgingSettings) -> Folders:
+    e = settings.evaluation
     return {
         split: run.folder / "eval" / f"lab-{e.family}-{split}-{count}x{e.samples}-{run.checkpoint.name}"
-        for split, count in _splits(asked).items()
+        for split, count in _splits(settings).items()
     }
 
 
 def _row(
-    asked: JudgingSettings, judged: Sequence[Folders], untrained: Folders, runs: Sequence[FinishedRun], drawn: int = 1
+    settings: JudgingSettings,
+    judged: Sequence[Folders],
+    untrained: Folders,
+    runs: Sequence[FinishedRun],
+    drawn: int = 1,
 ) -> JsonObject:
-    """Differences to the untrained policy, of all seeds and of each alone, and what one seed cost on average.
+    """Make a row: gain over the untrained policy, and the average cost of a seed.
 
-    drawn: pictures per picture that is handed over.
+    The gain is of all seeds together, and of each alone.
+    drawn: pictures drawn for each test picture; N for best-of-N.
     """
     row: JsonObject = {
         name: sum(run.spent[name] for run in runs) / len(runs) if runs else 0 for name in (*COSTS, "seconds")
     }
     row |= {"pictures_drawn_per_test_picture": drawn, "seeds": [run.config["seed"] for run in runs]}
-    for split, count in _splits(asked).items():
+    for split, count in _splits(settings).items():
         each = [compare(folders[split], untrained[split]).value for folders in judged]
         row[split] = _difference(judged, [untrained], split) | {"per_seed": each}
-        row[split] |= {"score": _score(judged, split), "prompts": count, "pictures": asked.evaluation.samples * count}
+        row[split] |= {
+            "score": _score(judged, split),
+            "prompts": count,
+            "pictures": settings.evaluation.samples * count,
+        }
     return row
 
 
 def _difference(a: Sequence[Folders], b: Sequence[Folders], split: Split) -> JsonObject:
-    """Of two rows, paired over prompts, with an interval over prompts and training seeds."""
-    found = compare([folders[split] for folders in a], [folders[split] for folders in b])
-    return {"value": found.value, "low": found.low, "high": found.high}
+    """Compare two rows, paired over prompts; the interval is over prompts and seeds."""
+    difference = compare([folders[split] for folders in a], [folders[split] for folders in b])
+    return {"value": difference.value, "low": difference.low, "high": difference.high}
 
 
 def _refuse_other_validation(runs: Sequence[FinishedRun]) -> None:
-    """Raise UserError unless the runs' best checkpoints were chosen by the same validation."""
-    first, *others = runs
-    for other in others:
-        if other.config.get("validation") != first.config.get("validation"):
+    """Raise UserError unless the same validation chose the runs' best checkpoints."""
+    first, *rest = runs
+    for run in rest:
+        if run.config.get("validation") != first.config.get("validation"):
             raise UserError(
-                f"select=best: {first.folder} and {other.folder} validated with other settings. Judge all by select=last, "
-                "train them with the same validation, or say allow=[validation]."
+                f"select=best: {first.folder} and {run.folder} validated with different settings. Set select=last, train "
+                "them with the same validation, or set allow=[validation]."
             )
 
 

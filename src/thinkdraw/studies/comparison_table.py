@@ -1,4 +1,4 @@
-"""A comparison as a table and as a picture: the gain over the untrained policy against what it cost."""
+"""A comparison as a table and a plot: gain over the untrained policy against cost."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,9 +21,9 @@ Rows = Mapping[str, JsonMapping]
 
 
 def table(rows: Rows, select: str = "last") -> str:
-    """Markdown: a row per cell, points over the untrained policy in and out of domain, and what one seed cost.
+    """Make the Markdown table: gain in and out of domain, and the cost of a seed.
 
-    select: which checkpoint of each run was judged.
+    Gains are points over the untrained policy. select: which checkpoint of each run was judged.
     """
     costs = {cost: word for cost, word in SHOWN.items() if any(row.get(cost) for row in rows.values())}
     splits = [split for split in WORDS if split in next(iter(rows.values()))]
@@ -31,9 +31,9 @@ def table(rows: Rows, select: str = "last") -> str:
     lines = ["| | " + " | ".join([*heads, *costs.values()]) + " |", "|---" * (len(heads) + len(costs) + 1) + "|"]
     for name, row in rows.items():
         cells = []
-        for found in (row[split] for split in splits):
-            cells += [f"{100 * found['value']:+.1f}", f"{100 * found['low']:+.1f} – {100 * found['high']:+.1f}"]
-            cells += [", ".join(f"{100 * value:+.1f}" for value in found["per_seed"])]
+        for gain in (row[split] for split in splits):
+            cells += [f"{100 * gain['value']:+.1f}", f"{100 * gain['low']:+.1f} – {100 * gain['high']:+.1f}"]
+            cells += [", ".join(f"{100 * value:+.1f}" for value in gain["per_seed"])]
         cells += [f"{row[cost]:,.0f}" for cost in costs]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", f"Judged: the {select} checkpoint of each run; costs of one seed up to it."]
@@ -49,21 +49,27 @@ def table(rows: Rows, select: str = "last") -> str:
 
 
 def differences_table(differences: Sequence[JsonMapping]) -> str:
-    """Markdown: of every two rows the paired difference in points, in and out of domain, with its 95 % interval."""
+    """Make the Markdown table of paired differences between every two rows, in points.
+
+    In domain and out of domain, with 95 % intervals.
+    """
     if not differences:
         return ""
     splits = [split for split in WORDS if split in differences[0]]
     lines = ["", f"| row minus row | {' | '.join(f'{WORDS[split]}, points' for split in splits)} |"]
     lines.append("|---" * (len(splits) + 1) + "|")
     for pair in differences:
-        found = [[100 * pair[split][key] for key in ("value", "low", "high")] for split in splits]
-        cells = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in found]
+        points = [[100 * pair[split][key] for key in ("value", "low", "high")] for split in splits]
+        cells = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in points]
         lines.append(f"| {pair['row']} − {pair['minus']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def draw(rows: Rows, path: Path, costs: Sequence[str]) -> None:
-    """An SVG: per cost one panel, gain in points with its 95 % interval; a row without training cost is a line."""
+    """Draw an SVG with a panel per cost: gain in points with its 95 % interval.
+
+    A row without training cost is a horizontal line.
+    """
     trained = {name: row for name, row in rows.items() if row["sequences_trained"] > 0}
     idle = [name for name, row in rows.items() if name not in trained and name != "untrained"]
     levels = [Level(name, 100 * rows[name]["test"]["value"], len(trained) + i) for i, name in enumerate(idle)]

@@ -1,9 +1,10 @@
-"""Benchmarks from a checkpoint or from pictures that anything drew: draw, judge, add up, and keep what makes it repeatable.
+"""Evaluate a checkpoint, or any pictures, on benchmarks.
 
     thinkdraw eval runs/quickstart/grpo geneval prompts=benchmarks/geneval
 
-OUT/<benchmark>/ holds the drawing (drawing.json, drawn.jsonl, pictures/) and, per judge, a folder with settings.json,
-results.jsonl, summary.json and, in official/, the original scorer's result files. All of it goes on where it was stopped.
+OUT/<benchmark>/ holds the pictures (pictures/, with drawing.json and drawn.jsonl) and a folder per judge. That one has
+settings.json, results.jsonl, summary.json and, in official/, the original scorer's result files. An evaluation that was
+stopped goes on where it was.
 """
 
 import dataclasses
@@ -37,14 +38,14 @@ from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.formats.sealed import write_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
-from thinkdraw.studies.evaluate_open import EvaluateConfig, OpenBenchmark, ask, judge_folder, out_of
+from thinkdraw.studies.evaluate_open import EvaluateConfig, OpenBenchmark, judge_folder, open_benchmark, output_folder
 from thinkdraw.training.display import Display
 from thinkdraw.types import Policy
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """One benchmark's result. summary: what summary.json holds; folder: where it is."""
+    """A benchmark's result. summary: what summary.json holds; folder: where it is."""
 
     report: Report
     summary: JsonMapping
@@ -52,14 +53,15 @@ class Evaluation:
 
     @property
     def score(self) -> Score:
-        """The overall."""
+        """The overall score."""
         return self.report.overall
 
 
 def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation]:
-    """policy: that of `config.policy`, where it is open already.
+    """Evaluate on every benchmark of the configuration.
 
-    Raises UserError for whatever is wrong with prompts, judges or checkpoint before the first picture is drawn.
+    policy: the one that `config.policy` names, if it is open already.
+    Raises UserError before the first picture is drawn, for whatever is wrong with prompts, judges or checkpoint.
     """
     if (config.policy is None) == (config.images is None):
         raise UserError(
@@ -67,69 +69,72 @@ def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation
         )
     if config.images is not None and not config.images.is_dir():
         raise UserError(f"images={config.images} is not a folder. Give the folder of an official layout.")
-    asked = [ask(name, config) for name in config.benchmarks]
+    benchmarks = [open_benchmark(name, config) for name in config.benchmarks]
     if config.images is not None:
-        return [_from_images(config, a) for a in asked]
+        return [_from_images(config, opened) for opened in benchmarks]
     policy = policy or load_trained(str(config.policy), config.precision, device=str(pick_device(config.device)))
-    for a in asked:
-        fit_prompts(policy, list(a.prompts.values()), config.sampling, "refuse", a.file, "")
+    for opened in benchmarks:
+        fit_prompts(policy, list(opened.prompts.values()), config.sampling, "refuse", opened.file, "")
     understanding = _understanding(config, policy)
-    return [_from_policy(config, a, policy, understanding) for a in asked]
+    return [_from_policy(config, opened, policy, understanding) for opened in benchmarks]
 
 
-def _from_images(config: EvaluateConfig, asked: OpenBenchmark) -> Evaluation:
+def _from_images(config: EvaluateConfig, opened: OpenBenchmark) -> Evaluation:
     assert config.images is not None
-    inside = config.images / asked.benchmark.name
+    inside = config.images / opened.benchmark.name
     folder = inside if inside.is_dir() and len(config.benchmarks) > 1 else config.images
-    layout = asked.benchmark.official_pictures(folder, asked.all_prompts, asked.samples)
-    inventory = list_pictures(folder, layout, asked.prompts, asked.samples, config.pictures)
+    layout = opened.benchmark.official_pictures(folder, opened.all_prompts, opened.samples)
+    inventory = list_pictures(folder, layout, opened.prompts, opened.samples, config.pictures)
     if not layout.files:
         there = f" There are {by_reason(inventory.extra)}." if inventory.extra else ""
         raise UserError(
-            f"{folder} holds no picture in {asked.benchmark.name}'s official layout, {layout.expected}.{there} Check the folder."
+            f"{folder} holds no picture in {opened.benchmark.name}'s official layout, {layout.expected}.{there} Check the folder."
         )
     source = {"source": "images", "reading": config.pictures.model_dump()}
-    return _score(config, asked, inventory, source, {"images": str(folder)}, {})
+    return _score(config, opened, inventory, source, {"images": str(folder)}, {})
 
 
 def _from_policy(
-    config: EvaluateConfig, asked: OpenBenchmark, policy: Policy, understanding: JsonMapping
+    config: EvaluateConfig, opened: OpenBenchmark, policy: Policy, understanding: JsonMapping
 ) -> Evaluation:
     drawing: JsonObject = {
-        "benchmark": asked.benchmark.name, "prompts_sha256": asked.sha256, "indices": asked.which,
-        "samples": asked.samples, "seed": config.seed, "revision": policy.revision,
+        "benchmark": opened.benchmark.name, "prompts_sha256": opened.sha256, "indices": opened.which,
+        "samples": opened.samples, "seed": config.seed, "revision": policy.revision,
         "sampling": config.sampling.model_dump(mode="json"), "precision": policy.precision,
     }  # fmt: skip
-    folder = out_of(config) / asked.benchmark.name
-    with Display(f"draw {asked.benchmark.name}", len(asked.prompts) * asked.samples, 1) as display:
+    folder = output_folder(config) / opened.benchmark.name
+    with Display(f"draw {opened.benchmark.name}", len(opened.prompts) * opened.samples, 1) as display:
         rows = draw_into_folder(
-            folder, policy, asked.prompts, drawing, config.sampling, samples=asked.samples, seed=config.seed,
+            folder, policy, opened.prompts, drawing, config.sampling, samples=opened.samples, seed=config.seed,
             chunk=config.chunk, progress=_shown(display),
         )  # fmt: skip
-    layout = Layout(drawn_files(folder, asked.prompts, asked.samples))
-    inventory = list_pictures(folder / "pictures", layout, asked.prompts, asked.samples)
-    measures = _cost(config, asked, policy, folder, rows) | ({"understanding": understanding} if understanding else {})
+    layout = Layout(drawn_files(folder, opened.prompts, opened.samples))
+    inventory = list_pictures(folder / "pictures", layout, opened.prompts, opened.samples)
+    measures = _cost(config, opened, policy, folder, rows) | ({"understanding": understanding} if understanding else {})
     apart = [row["token_distance"] for row in rows if row["sample"] == 0 and row["token_distance"] is not None]
     tokens = {"token_distance": float(np.mean(apart))} if apart else {}
     drawing.pop("benchmark")
     return _score(
-        config, asked, inventory, {"source": "policy", **drawing}, {"policy": config.policy}, measures | tokens
+        config, opened, inventory, {"source": "policy", **drawing}, {"policy": config.policy}, measures | tokens
     )
 
 
 def _score(
-    config: EvaluateConfig, asked: OpenBenchmark, inventory: Inventory, source: JsonMapping, shown: JsonMapping,
+    config: EvaluateConfig, opened: OpenBenchmark, inventory: Inventory, source: JsonMapping, shown: JsonMapping,
     measures: JsonMapping,
 ) -> Evaluation:  # fmt: skip
-    """source: what settings.json guards besides the judges. shown: further facts of the summary."""
-    benchmark = asked.benchmark
-    folder = out_of(config) / benchmark.name / judge_folder(benchmark.label)
+    """Judge the pictures of a benchmark, and write the result.
+
+    source: facts that settings.json guards besides the judges. shown: further facts for the summary.
+    """
+    benchmark = opened.benchmark
+    folder = output_folder(config) / benchmark.name / judge_folder(benchmark.label)
     settings = {
-        "benchmark": benchmark.name, "label": benchmark.label, "judges": asked.judges, "settings": config.settings,
-        "prompts_sha256": asked.sha256, "num_prompts": len(asked.prompts), "samples": asked.samples, **source,
+        "benchmark": benchmark.name, "label": benchmark.label, "judges": opened.judges, "settings": config.settings,
+        "prompts_sha256": opened.sha256, "num_prompts": len(opened.prompts), "samples": opened.samples, **source,
     }  # fmt: skip
     if isinstance(benchmark, RefusesGaps):
-        benchmark.check_missing(inventory.missing, asked.all_prompts)
+        benchmark.check_missing(inventory.missing, opened.all_prompts)
     write_or_check_settings(
         folder / "settings.json",
         settings,
@@ -137,19 +142,19 @@ def _score(
         rows=folder / "results.jsonl",
     )
     if config.export_official is not None:
-        _export(config, asked, inventory)
-    with Display(f"judge {benchmark.name}", len(asked.prompts), 1) as display:
+        _export(config, opened, inventory)
+    with Display(f"judge {benchmark.name}", len(opened.prompts), 1) as display:
         rows = score_pictures(
-            benchmark, asked.prompts, inventory, folder, samples=asked.samples, prompts_at_once=config.prompts_at_once,
+            benchmark, opened.prompts, inventory, folder, samples=opened.samples, prompts_at_once=config.prompts_at_once,
             max_no_verdict_frac=config.max_no_verdict_frac, progress=_shown(display),
         )  # fmt: skip
     notes = inventory.notes() + prompt_notes(
-        benchmark, len(asked.all_prompts), len(asked.prompts), asked.samples, asked.sha256, asked.git_hash
+        benchmark, len(opened.all_prompts), len(opened.prompts), opened.samples, opened.sha256, opened.git_hash
     )
     report = report_on(benchmark, rows, notes)
     spread = {name: numbers(score) for name, score in spread_of_pictures(rows).items()}
     extra: JsonObject = {
-        "prompts_file": asked.file, "missing": len(inventory.missing), "extra_files": len(inventory.extra),
+        "prompts_file": opened.file, "missing": len(inventory.missing), "extra_files": len(inventory.extra),
         "extra_by_reason": Counter(inventory.extra.values()), "unreadable": sum(row.get("unreadable", False) for row in rows),
         "read": read_notes(rows),
     }  # fmt: skip
@@ -161,7 +166,7 @@ def _score(
 
 
 def _shown(display: Display) -> Callable[[int, int], None]:
-    """Progress at every twentieth of the whole."""
+    """Make a callback that shows progress at every twentieth of the whole."""
     last = [-1]
 
     def show(done: int, total: int) -> None:
@@ -172,42 +177,48 @@ def _shown(display: Display) -> Callable[[int, int], None]:
     return show
 
 
-def _export(config: EvaluateConfig, asked: OpenBenchmark, inventory: Inventory) -> None:
+def _export(config: EvaluateConfig, opened: OpenBenchmark, inventory: Inventory) -> None:
     assert config.export_official is not None
     several = len(config.benchmarks) > 1
-    folder = config.export_official / asked.benchmark.name if several else config.export_official
+    folder = config.export_official / opened.benchmark.name if several else config.export_official
 
     def pictures() -> Iterator[PictureSet]:
-        for index, prompt in asked.prompts.items():
-            read = read_set(index, prompt, inventory, asked.samples)
+        for index, prompt in opened.prompts.items():
+            read = read_set(index, prompt, inventory, opened.samples)
             if read.problems:
                 sample, reason = next(iter(read.problems.items()))
                 raise UserError(f"prompt {index} picture {sample} cannot be exported: {reason}. Draw it first.")
             yield read.pictures
 
-    asked.benchmark.export_official(folder, asked.all_prompts, pictures())
+    opened.benchmark.export_official(folder, opened.all_prompts, pictures())
 
 
-def _cost(config: EvaluateConfig, asked: OpenBenchmark, policy: Policy, folder: Path, rows: list[Row]) -> JsonObject:
-    """Seconds and tokens per picture: of this drawing, and of a few pictures drawn one by one with and without thought."""
+def _cost(config: EvaluateConfig, opened: OpenBenchmark, policy: Policy, folder: Path, rows: list[Row]) -> JsonObject:
+    """Measure seconds and tokens per picture.
+
+    Of this drawing, and of a few pictures drawn one by one, with and without a thought.
+    """
     drawn = {key: float(np.mean([row[key] for row in rows])) for key in ("seconds", "text_tokens", "image_tokens")}
     cost: JsonObject = {"drawing": {**drawn, "pictures": len(rows), "batch": config.chunk}}
     if config.latency_pictures:
-        few = list(asked.prompts.values())[: config.latency_pictures]
-        found = latency(policy, few, config.sampling, seed=config.seed)
-        cost["latency"] = {name: dataclasses.asdict(kind) for name, kind in found.items()}
+        few = list(opened.prompts.values())[: config.latency_pictures]
+        measured = latency(policy, few, config.sampling, seed=config.seed)
+        cost["latency"] = {name: dataclasses.asdict(kind) for name, kind in measured.items()}
     return cost
 
 
 def _understanding(config: EvaluateConfig, policy: Policy) -> JsonObject:
-    """Does it still see? The lab's own questions, and those of a file."""
-    found: JsonObject = {}
+    """Ask the policy questions about pictures: the lab's own, and those of a file.
+
+    Training to draw can cost a model its understanding.
+    """
+    answers: JsonObject = {}
     if config.questions_per_type:
-        found = evaluate_understanding(policy, config.questions_per_type, config.seed).summary()
+        answers = evaluate_understanding(policy, config.questions_per_type, config.seed).summary()
     if config.vqa is not None:
         report = evaluate_vqa(policy, read_vqa(config.vqa), seed=config.seed, reading=config.pictures)
-        found["vqa"] = {
+        answers["vqa"] = {
             **numbers(report.accuracy), "file": config.vqa.name, "problems": list(report.problems),
             "per_kind": {kind: numbers(score) for kind, score in report.per_kind.items()}, "rows": list(report.rows),
         }  # fmt: skip
-    return null_for_nan(found)
+    return null_for_nan(answers)

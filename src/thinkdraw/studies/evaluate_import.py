@@ -1,4 +1,4 @@
-"""The original scorers' result files in our tables, and two evaluations of the same prompts compared."""
+"""Import original scorers' result files, and compare two evaluations."""
 
 import dataclasses
 import math
@@ -25,7 +25,10 @@ from thinkdraw.studies.evaluate_open import LAB_SUITES, EvaluateConfig, LabSuite
 
 
 class EvalConfig(EvaluateConfig):
-    """What `thinkdraw eval` takes: an evaluation, an original scorer's file, or two evaluations to compare."""
+    """Settings of `thinkdraw eval`.
+
+    They describe an evaluation, an original scorer's file to import, or two evaluations to compare.
+    """
 
     benchmarks: list[str] = Field(
         default=["lab-geneval"],
@@ -48,13 +51,14 @@ def import_official(
     name: str, file: Path, prompts: Path | None = None, out: Path | None = None,
     settings: JsonMapping | None = None,
 ) -> Evaluation:  # fmt: skip
-    """The report of an original scorer's result file, in the form of our own.
+    """Import an original scorer's result file as an evaluation of our own form.
 
-    prompts: where the file does not name its prompts. settings: the benchmark's own. Its label is without brackets only
-    where nothing in the file says that another judge wrote it. Raises UserError for a file that is not of the form.
+    prompts: the prompt file, needed if the result file does not name its prompts. settings: the benchmark's own.
+    The label has no judge in brackets unless the file names one.
+    Raises UserError for a file of another form.
     """
     if not file.exists():
-        raise UserError(f"import_official={file} is not there. Give the original scorer's result file.")
+        raise UserError(f"import_official={file} does not exist. Give the original scorer's result file.")
     benchmark = load_benchmark(name, **(settings or {}))
     path = prompt_path(benchmark, prompts) if prompts else None
     read = benchmark.prompts(path) if path else None
@@ -76,10 +80,10 @@ def import_official(
 
 
 def compare_folders(a: Path, b: Path, *, seed: int = 0) -> list[JsonObject]:
-    """Paired difference, a minus b, of every benchmark that both hold; overall, per column, and what both understand.
+    """Compute the paired difference, a minus b, of every benchmark that both hold.
 
-    a, b: folders of an evaluation, or folders above such. Raises UserError where nothing matches, and for other prompts
-    or another judge.
+    Overall, per column, and of understanding.
+    a, b: folders of evaluations, or folders above such. Raises UserError if nothing matches, or prompts or judges differ.
     """
     pairs = _pairs(a, b)
     if not pairs:
@@ -103,29 +107,29 @@ def _compare(a: Path, b: Path, seed: int) -> JsonObject:
     benchmark = _benchmark(settings_a)
     sides = [_verdicts(benchmark, rows) for rows in (rows_a, rows_b)]
     try:
-        found = differences(*(_also_in(one, other) for one, other in (sides, sides[::-1])), seed=seed)
+        by_task = differences(*(_also_in(side, against) for side, against in (sides, sides[::-1])), seed=seed)
     except ValueError as error:
         raise UserError(f"{a} and {b} cannot be compared: {error}") from error
     if isinstance(benchmark, HasColumns):
-        one, other = (benchmark.column_verdicts(rows) for rows in (rows_a, rows_b))
-        asked = [{(row.task, row.prompt) for row in side} for side in (one, other)]
-        both = [[row for row in side if (row.task, row.prompt) in asked[0] & asked[1]] for side in (one, other)]
-        found = (differences(*both, seed=seed) if both[0] else {}) | {"overall": found["overall"]}
+        columns = [benchmark.column_verdicts(rows) for rows in (rows_a, rows_b)]
+        keys = [{(row.task, row.prompt) for row in side} for side in columns]
+        both = [[row for row in side if (row.task, row.prompt) in keys[0] & keys[1]] for side in columns]
+        by_task = (differences(*both, seed=seed) if both[0] else {}) | {"overall": by_task["overall"]}
     label = settings_a.get("label") or f"{settings_a['benchmark']}[lab-detector]"  # the lab's own rows have no label
     drawn = [{key: side.get(key) for key in ("revision", "sampling", "seed")} for side in (settings_a, settings_b)]
     return {
         "benchmark": settings_a["benchmark"], "label": label, "judges": settings_a.get("judges", {}),
         "prompts_sha256": settings_a.get("prompts_sha256"), "a": str(a), "b": str(b), "drawn": dict(zip("ab", drawn)),
-        "difference": numbers(found.pop("overall")),
-        "per_task": {task: numbers(score) for task, score in found.items()},
+        "difference": numbers(by_task.pop("overall")),
+        "per_task": {task: numbers(score) for task, score in by_task.items()},
         **_understanding(a, b, seed),
     }  # fmt: skip
 
 
 def _pairs(a: Path, b: Path) -> list[tuple[Path, Path]]:
-    """Evaluations of the same place below both folders, or the two folders themselves."""
-    found = [(path.parent, b / path.parent.relative_to(a)) for path in sorted(a.rglob("settings.json"))]
-    return [(left, right) for left, right in found if (right / "settings.json").is_file()]
+    """Pair evaluations at the same path below both folders, or the folders themselves."""
+    pairs = [(path.parent, b / path.parent.relative_to(a)) for path in sorted(a.rglob("settings.json"))]
+    return [(left, right) for left, right in pairs if (right / "settings.json").is_file()]
 
 
 def _read(folder: Path) -> tuple[JsonObject, list[Row]]:
@@ -136,7 +140,10 @@ def _read(folder: Path) -> tuple[JsonObject, list[Row]]:
 
 
 def _benchmark(settings: JsonMapping) -> Benchmark | None:
-    """Without judges; None for the lab's own evaluation, whose rows say `correct`."""
+    """Open an evaluation's benchmark, without judges.
+
+    None for the lab's own evaluation, whose rows have `correct`.
+    """
     if "family" in settings:
         return None
     suite = LAB_SUITES.get(settings["benchmark"], LabSuite(settings["benchmark"], {}))
@@ -147,25 +154,28 @@ def _verdicts(benchmark: Benchmark | None, rows: Sequence[Row]) -> list[PromptVe
     return verdicts_by_prompt(rows, "correct") if benchmark is None else benchmark.verdicts(rows)
 
 
-def _also_in(side: Sequence[PromptVerdicts], other: Sequence[PromptVerdicts]) -> list[PromptVerdicts]:
-    """Without the prompts that have no verdict here and are unknown there: a result file leaves such items out."""
-    known = {row.prompt for row in other}
+def _also_in(side: Sequence[PromptVerdicts], against: Sequence[PromptVerdicts]) -> list[PromptVerdicts]:
+    """Drop prompts without any verdict here that the other side does not have.
+
+    An original result file leaves such prompts out.
+    """
+    known = {row.prompt for row in against}
     return [row for row in side if row.prompt in known or not all(map(math.isnan, row.verdicts))]
 
 
 def _understanding(a: Path, b: Path, seed: int) -> JsonObject:
-    """What the models answered about pictures, before and after; null for one that was not asked."""
+    """Compare the models' understanding of pictures; null for a model not asked."""
     sides = [_read_json(folder / "summary.json").get("understanding") or {} for folder in (a, b)]
     keys = ("accuracy", "low", "high", "questions")
     known = [{key: side[key] for key in keys} if "accuracy" in side else None for side in sides]
-    found: JsonObject = {"understanding": dict(zip("ab", known))}
+    comparison: JsonObject = {"understanding": dict(zip("ab", known))}
     if (difference := understanding_difference(*sides, seed=seed)) is not None:
-        found["understanding"]["difference"] = numbers(difference)
+        comparison["understanding"]["difference"] = numbers(difference)
     file_a, file_b = (side.get("vqa") for side in sides)
     if file_a and file_b:
         difference = vqa_difference(file_a["rows"], file_b["rows"], seed=seed)
-        found["vqa"] = {"a": file_a["value"], "b": file_b["value"], "difference": numbers(difference)}
-    return found
+        comparison["vqa"] = {"a": file_a["value"], "b": file_b["value"], "difference": numbers(difference)}
+    return comparison
 
 
 def _read_json(path: Path) -> JsonObject:

@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do, opened: prompts, benchmark and judges, checked before anything is drawn."""
+"""An evaluation's benchmarks, prompts and judges, opened and checked."""
 
 import os
 import re
@@ -29,6 +29,8 @@ OBJECT_NAMES = "object_names.txt"
 
 
 class EvaluateConfig(StrictModel):
+    """Settings of an evaluation."""
+
     benchmarks: list[str] = Field(
         min_length=1,
         description="Benchmarks to run: names of `thinkdraw list benchmarks`, or pkg.mod:Class of your own.",
@@ -118,9 +120,9 @@ class EvaluateConfig(StrictModel):
 
 @dataclass(frozen=True)
 class LabSuite:
-    """A family of the lab's prompts through a benchmark's own class, the lab's judges in place of the official ones.
+    """A family of the lab's prompts for a benchmark's class, with the lab's judges.
 
-    judges: role → name of the usual judge. settings: of the class.
+    judges: role → name of the usual judge. settings: of the benchmark's class.
     """
 
     benchmark: str
@@ -142,10 +144,10 @@ LAB_COUNT = 384
 
 @dataclass(frozen=True)
 class OpenBenchmark:
-    """One benchmark with its judges and prompts.
+    """A benchmark with its judges and prompts.
 
-    prompts: index in the official order → prompt, of those asked for. which: their indices, or "all".
-    file, sha256, git_hash: where the prompts came from. judges: role → what a summary says about its judge.
+    prompts: index in the official order → prompt, of those that are evaluated. which: their indices, or "all".
+    file, sha256, git_hash: where the prompts came from. judges: role → facts about its judge, for the summary.
     """
 
     benchmark: Benchmark
@@ -159,8 +161,11 @@ class OpenBenchmark:
     judges: JsonObject
 
 
-def ask(name: str, config: EvaluateConfig) -> OpenBenchmark:
-    """Open one benchmark. Raises UserError for an unknown name, judge or setting, and for prompts that cannot be read."""
+def open_benchmark(name: str, config: EvaluateConfig) -> OpenBenchmark:
+    """Open a benchmark with its prompts and judges.
+
+    Raises UserError for an unknown name, judge or setting, and for prompts that cannot be read.
+    """
     suite = LAB_SUITES.get(name)
     kind = benchmark_class(suite.benchmark if suite else name)
     path = None if suite else prompt_path(kind, config.prompts, several=len(config.benchmarks) > 1)
@@ -190,12 +195,13 @@ def ask(name: str, config: EvaluateConfig) -> OpenBenchmark:
     )  # fmt: skip
 
 
-def prompt_path(benchmark: Any, given: Path | None, several: bool = False) -> Path:
-    """Prompt file (or folder, where several files are needed) of a benchmark or its class.
+def prompt_path(benchmark: Any, prompts: Path | None, several: bool = False) -> Path:
+    """Find the prompt file of a benchmark or its class; a folder, if it needs several.
 
-    It is `given`, below it, or below THINKDRAW_BENCHMARKS. Raises UserError where it is not.
+    It is `prompts`, below `prompts`, or below THINKDRAW_BENCHMARKS. several: `prompts` must be a folder, with a folder per
+    benchmark. Raises UserError if there is none.
     """
-    root = given or (Path(os.environ[PROMPTS_VARIABLE]) if PROMPTS_VARIABLE in os.environ else None)
+    root = prompts or (Path(os.environ[PROMPTS_VARIABLE]) if PROMPTS_VARIABLE in os.environ else None)
     if root is None:
         raise UserError(
             f"{benchmark.name} needs its official prompts: give prompts=PATH, or set {PROMPTS_VARIABLE} to a folder "
@@ -220,7 +226,7 @@ def lab_split(name: str) -> Split:
 
 
 def lab_prompts(name: str, split: str, count: int) -> list[Prompt]:
-    """Prompts of a lab family, by its benchmark name."""
+    """Make the prompts of a lab family, by its benchmark name."""
     split = lab_split(split)
     family = family_of(name)
     if family is None:
@@ -229,13 +235,17 @@ def lab_prompts(name: str, split: str, count: int) -> list[Prompt]:
     return [with_categories(prompt) for prompt in prompts] if name == "lab-dense" else prompts
 
 
-def out_of(config: EvaluateConfig) -> Path:
+def output_folder(config: EvaluateConfig) -> Path:
+    """Return the folder of an evaluation.
+
+    It is `config.out`, or below runs/eval, named after the checkpoint or the picture folder.
+    """
     source = config.images.resolve().name if config.images else Path(str(config.policy)).name
     return config.out or Path("runs/eval") / source
 
 
 def judge_folder(label: str) -> str:
-    """What stands in a label's brackets, as a name of a folder."""
+    """Make a folder name of the judge in a label's brackets."""
     inside = label.partition("[")[2].rstrip("]") or "official"
     return re.sub(r"[^\w.+-]+", "-", inside)
 
@@ -246,13 +256,18 @@ def _check_roles(config: EvaluateConfig) -> None:
         suite = LAB_SUITES.get(name)
         known |= set(benchmark_class(suite.benchmark if suite else name).roles)
     if unknown := sorted(set(config.judges) - known):
-        asked = ", ".join(sorted(known))
-        raise UserError(f"judge role {unknown[0]!r}: {', '.join(config.benchmarks)} ask for {asked}.")
+        roles = ", ".join(sorted(known))
+        raise UserError(
+            f"judge role {unknown[0]!r}: {', '.join(config.benchmarks)} have no such role. Set one of {roles}."
+        )
 
 
-def _open(role: str, usual: str, given: JsonMapping, prompts: Path | None, device: str) -> Any:
-    """The judge of a role, None where the user or the lab names none. prompts: the prompt file."""
-    settings = {"name": usual, **given}
+def _open(role: str, usual: str, overrides: JsonMapping, prompts: Path | None, device: str) -> Any:
+    """Open the judge of a role; None where the user or the lab names none.
+
+    prompts: the prompt file.
+    """
+    settings = {"name": usual, **overrides}
     name = str(settings.pop("name"))
     if name == NO_JUDGE:
         return None

@@ -1,4 +1,4 @@
-"""The controls behind the quickstart's claim, each a run of the same recipes judged on the same prompts and seeds.
+"""The controls behind the quickstart's claim, judged on the same prompts.
 
     thinkdraw evidence
 
@@ -32,6 +32,8 @@ SPLITS: tuple[Split, ...] = ("test", "ood")
 
 
 class EvidenceConfig(StrictModel):
+    """Settings of the evidence: both quickstarts, and their controls."""
+
     recipe: str = Field(
         default="evidence", description="Names the recipe that this configuration is for; always `evidence`."
     )
@@ -93,9 +95,9 @@ def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
     for name, path in policies.items():
         thought = "off" if name == "rl-off" else config.evaluation.sampling.thought
         folders[name] = {split: config.out / "eval" / split / name.replace(", ", "_") for split in SPLITS}
-        found = {split: _score(config, path, split, folder, thought) for split, folder in folders[name].items()}
-        stages[name] = found["test"] | {"ood": found["ood"]}
-        say(f"{name}: {found['test']['score']:.3f} in domain, {found['ood']['score']:.3f} out of domain")
+        scores = {split: _score(config, path, split, folder, thought) for split, folder in folders[name].items()}
+        stages[name] = scores["test"] | {"ood": scores["ood"]}
+        say(f"{name}: {scores['test']['score']:.3f} in domain, {scores['ood']['score']:.3f} out of domain")
     summary: JsonObject = {"stages": stages, "rl_seconds": seconds}
     for split, key in zip(SPLITS, ("difference", "difference_ood"), strict=True):
         summary[key] = differences({n: (folders[a][split], folders[b][split]) for n, (a, b) in PAIRS.items()})
@@ -116,30 +118,31 @@ def _quickstart(config: EvidenceConfig, seed: int, say: Callable[[str], None]) -
 
 
 def _score(config: EvidenceConfig, policy: Path, split: Split, folder: Path, thought: ThoughtFormat) -> JsonObject:
-    asked = config.evaluation
-    count = asked.prompts if split == "test" else config.out_of_domain_prompts
-    sampling = Sampling.model_validate(asked.sampling.model_dump() | {"thought": thought})
+    settings = config.evaluation
+    count = settings.prompts if split == "test" else config.out_of_domain_prompts
+    sampling = Sampling.model_validate(settings.sampling.model_dump() | {"thought": thought})
     report = evaluate_lab(
-        load_trained(policy), asked.family, split, count, asked.samples, sampling, asked.seed, folder
+        load_trained(policy), settings.family, split, count, settings.samples, sampling, settings.seed, folder
     ).summary()
     return {key: report[key] for key in ("score", "low", "high", "per_task", "pictures", "prompts")}
 
 
 def _agreement(config: EvidenceConfig, policy: Path) -> dict[str, float | None]:
-    """AUROC of the judge's P(yes) against the detector on pictures that `policy` draws for validation prompts.
+    """Measure the judge's AUROC against the detector, on pictures that `policy` draws.
 
+    The pictures are of validation prompts; the judge's answer is P(yes).
     None where the detector finds every fact true, or none.
     """
     prompts = [e.prompt for e in prompt_set(config.evaluation.family, "validation", config.agreement_prompts)]
     drawn = load_trained(policy).sample(prompts, config.evaluation.sampling)
     assert drawn.pictures is not None
-    found = agreement_on_drawn(load_trained(config.policy), drawn.pictures, prompts)
-    numbers = {"auroc": found.auroc, "low": found.low, "high": found.high}
-    return {n: None if math.isnan(x) else x for n, x in numbers.items()} | {"questions": found.questions}
+    agreement = agreement_on_drawn(load_trained(config.policy), drawn.pictures, prompts)
+    numbers = {"auroc": agreement.auroc, "low": agreement.low, "high": agreement.high}
+    return {n: None if math.isnan(x) else x for n, x in numbers.items()} | {"questions": agreement.questions}
 
 
 def table(summary: JsonObject) -> str:
-    """Markdown: a row per policy, then the paired differences in points, then the judge."""
+    """Make the Markdown tables: policies, paired differences in points, and the judge."""
     lines = ["| policy | in domain | 95 % interval | out of domain | 95 % interval |", "|---|---|---|---|---|"]
     for name, s in summary["stages"].items():
         o = s["ood"]

@@ -2,7 +2,7 @@
 
     thinkdraw generate lab -p "a photo of a red circle" samples=4 thought=off
 
-The settings stand beside the pictures in generate.yaml. The same call again draws the same pictures again; another call never
+The settings are beside the pictures, in generate.yaml. The same call draws the same pictures again; a different call never
 writes into the folder.
 """
 
@@ -80,8 +80,9 @@ def run(config: GenerateConfig) -> list[dict[str, str]]:
 
 
 def unknown_words(policy: str, prompts: Sequence[str]) -> list[str]:
-    """List words that a checkpoint with the lab's vocabulary never read; none for any other checkpoint.
+    """List the words of prompts that the lab's models have never read.
 
+    Only for a checkpoint with the lab's vocabulary; of any other nothing is known.
     The lab's tokenizer has a token of its own for each word of its prompts, so an unknown word falls into several.
     """
     from tokenizers import Tokenizer

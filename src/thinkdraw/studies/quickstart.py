@@ -1,8 +1,8 @@
-"""The main job, end to end: base → SFT on rationales → GRPO with a judge, every stage drawn and judged on the same test prompts.
+"""The quickstart: base → SFT → GRPO, each stage judged on the same test prompts.
 
     thinkdraw quickstart
 
-ReasonGen-R1's pipeline (arXiv 2505.24875) at a size for two CPU cores. Each part can be stopped and goes on where it was.
+ReasonGen-R1's pipeline (arXiv 2505.24875) at a size for two CPU cores. Stopped in any stage, it goes on where it was.
 """
 
 import time
@@ -47,6 +47,8 @@ class EvaluationSettings(StrictModel):
 
 
 class QuickstartConfig(StrictModel):
+    """Settings of the quickstart."""
+
     recipe: str = Field(
         default="quickstart", description="Names the recipe that this configuration is for; always `quickstart`."
     )
@@ -72,7 +74,10 @@ class QuickstartConfig(StrictModel):
 
 @only_writer_of_out
 def run(config: QuickstartConfig, say: Callable[[str], None] = print) -> Path:
-    """Train and evaluate; returns the folder that holds summary.json. say: where a line per stage goes."""
+    """Train and evaluate all stages; return the folder that holds summary.json.
+
+    say: prints a line per stage.
+    """
     began, memory = time.monotonic(), PeakMemory()
     save_config(config, config.out / "config.yaml")
     atomic_write_json(config.out / "environment.json", environment())
@@ -103,19 +108,24 @@ def run(config: QuickstartConfig, say: Callable[[str], None] = print) -> Path:
 
 
 def train(name: str, out: Path, policy: str, seed: int, overrides: list[str]) -> Path:
+    """Train by a shipped configuration, or go on with it; return the run folder."""
     return run_config(read_config(name, [f"out={out}", f"policy={policy}", f"seed={seed}", *overrides]))
 
 
 def evaluate_stage(policy: Policy, config: QuickstartConfig, stage: str) -> LabReport:
-    asked = config.evaluation
+    """Draw and judge the test prompts by a stage's policy."""
+    settings = config.evaluation
     return evaluate_lab(
-        policy, asked.family, "test", asked.prompts, asked.samples, asked.sampling, asked.seed, config.out / "eval" / stage,
-        questions_per_type=asked.questions_per_type,
+        policy, settings.family, "test", settings.prompts, settings.samples, settings.sampling, settings.seed, config.out / "eval" / stage,
+        questions_per_type=settings.questions_per_type,
     )  # fmt: skip
 
 
 def summarise(reports: dict[str, LabReport], pairs: dict[str, tuple[str, str]], folder: Path) -> JsonObject:
-    """Stages with their scores, and paired differences {name: (stage, minus stage)}."""
+    """Collect the stages' scores and paired differences.
+
+    pairs: name of a difference → (stage, minus stage).
+    """
     keys = ("score", "low", "high", "per_task", "pictures", "prompts", "understanding", "diversity")
     stages = {name: {k: v for k, v in report.summary().items() if k in keys} for name, report in reports.items()}
     return {
@@ -125,6 +135,9 @@ def summarise(reports: dict[str, LabReport], pairs: dict[str, tuple[str, str]], 
 
 
 def differences(pairs: dict[str, tuple[Path, Path]]) -> dict[str, dict[str, float]]:
-    """Paired differences of evaluations {name: (folder, minus folder)}."""
-    found = {name: compare(*folders) for name, folders in pairs.items()}
-    return {name: {"value": d.value, "low": d.low, "high": d.high} for name, d in found.items()}
+    """Compute paired differences of evaluations.
+
+    pairs: name of a difference → (folder, minus folder).
+    """
+    compared = {name: compare(*folders) for name, folders in pairs.items()}
+    return {name: {"value": d.value, "low": d.low, "high": d.high} for name, d in compared.items()}

@@ -1,9 +1,10 @@
-"""Cells of recipes and settings, several seeds of each, judged on the same test prompts: one table and one plot at the end.
+"""Run a sweep: cells of recipes and settings, several seeds each, compared.
 
     thinkdraw sweep lab_objectives policy=runs/quickstart/sft
 
-Finished cells are not run again. Every cell starts from the same policy and states what it cost: see `compare.py`. Each seed
-of a cell that learns from a store has a store of its own, sampled with that seed: the luck of sampling is in the interval.
+Every cell starts from the same policy. All are judged on the same test prompts, in one table and one plot with their costs:
+see `compare.py`. Finished cells are not run again. Cells that learn from a store have one store per seed, sampled with that
+seed, so that the luck of sampling is part of the interval.
 """
 
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from thinkdraw.studies.compare import Fact, FinishedRun, JudgingSettings, compar
 
 
 class Cell(StrictModel):
+    """A configuration with overrides: one row of the sweep's table."""
+
     config: str = Field(description="Configuration that the cell trains: a shipped name or a YAML file.")
     settings: list[str] = Field(
         default=[],
@@ -34,6 +37,8 @@ class Cell(StrictModel):
 
 
 class SweepConfig(JudgingSettings):
+    """Settings of a sweep."""
+
     recipe: Literal["sweep"] = Field(
         default="sweep", description="Names the recipe that this configuration is for; always `sweep`."
     )
@@ -67,12 +72,18 @@ class SweepConfig(JudgingSettings):
 
 @only_writer_of_out
 def run(config: SweepConfig, say: Callable[[str], None] = print) -> Path:
-    """Run what is not finished yet, and write summary.json, table.md and comparison.svg. Raises UserError."""
+    """Run what is not finished yet, then compare all cells.
+
+    Writes summary.json, table.md and comparison.svg, and returns their folder.
+    Raises UserError.
+    """
     save_config(config, config.out / "config.yaml")
     start = policy_path(config.policy)
     naming = [name for name, cell in config.cells.items() if any("{store}" in text for text in cell.settings)]
     if naming and config.store is None:
-        raise UserError(f"cell {naming[0]} names {{store}}, and the sweep has none. Add store: to its configuration.")
+        raise UserError(
+            f"cell {naming[0]} names {{store}}, but the sweep has no store. Add store: to its configuration."
+        )
     about: JsonObject = {"policy": config.policy}
     stores = {seed: config.out / "stores" / f"seed_{seed}" for seed in config.seeds}
     if config.store is not None:
@@ -81,15 +92,15 @@ def run(config: SweepConfig, say: Callable[[str], None] = print) -> Path:
     for name, cell in config.cells.items():
         folders = [config.out / "cells" / _file(name) / f"seed_{seed}" for seed in config.seeds]
         for seed, folder in zip(config.seeds, folders, strict=True):
-            given = [f"out={folder}", f"policy={start}", f"seed={seed}"]
+            overrides = [f"out={folder}", f"policy={start}", f"seed={seed}"]
             settings = [text.replace("{store}", str(stores[seed])) for text in cell.settings]
-            run_config(read_config(cell.config, [*given, *settings]))
+            run_config(read_config(cell.config, [*overrides, *settings]))
         groups[name] = [FinishedRun.read(folder, config.select) for folder in folders]
     return compare_groups(groups, config, config.out, config.varies, about, say)
 
 
 def _sample(config: SampleConfig, policy: str, seed: int, folder: Path, say: Callable[[str], None]) -> JsonObject:
-    """Sample a seed's store; returns what summary.json says of it."""
+    """Sample a seed's store; return what summary.json says about it."""
     sampling.run(config.model_copy(update={"out": folder, "policy": policy, "seed": seed}))
     store = RolloutStore.open(folder)
     about: JsonObject = {"seed": seed, "rollouts": len(store), "content_hash": store.info()["content_hash"]}

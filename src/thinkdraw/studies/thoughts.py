@@ -1,6 +1,8 @@
-"""Whether thoughts matter: a policy's pictures from its own thought, another prompt's, an empty one and none.
+"""Do thoughts matter? Pictures from a policy's own thoughts, and from others.
 
-thinkdraw thoughts runs/quickstart/grpo
+    thinkdraw thoughts runs/quickstart/grpo
+
+A policy draws each prompt four times: from its own thought, another prompt's, an empty one, and without a thought.
 """
 
 from pydantic import Field, field_validator
