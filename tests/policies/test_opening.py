@@ -31,3 +31,21 @@ def test_what_is_no_whole_checkpoint_is_said_of_every_folder_of_weights(tmp_path
         (adapter / "adapter_config.json").write_text(settings if isinstance(settings, str) else json.dumps(settings))
         with pytest.raises(UserError, match=rf"holds adapters .* {base}\. Merge them into it"):
             open_it(str(adapter))
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("runs/lab_sft", r"`thinkdraw train lab_sft` makes it\. Run that first, or name another checkpoint"),
+        ("runs/mine", r"is not a folder here\. Give a checkpoint folder"),
+        ("mine/step_000010", r"is not a folder here"),
+        ("runs/quickstart", r"It holds runs; give one of them: runs/quickstart/grpo, runs/quickstart/sft\."),
+    ],
+)
+def test_a_missing_folder_is_not_looked_up_as_a_strangers_model(tmp_path, monkeypatch, name, says):
+    monkeypatch.chdir(tmp_path)
+    for run in ("runs/quickstart/sft/checkpoints", "runs/quickstart/grpo/checkpoints", "mine"):
+        (tmp_path / run).mkdir(parents=True)
+    monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", lambda path: pytest.fail("asked the hub"))
+    with pytest.raises(UserError, match=says):
+        load_policy(name)

@@ -111,14 +111,27 @@ def model_type_of(path: str) -> str:
     from thinkdraw.runtime.checkpoint import refuse_incomplete
 
     folder = Path(path)
-    looks_local = folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1
+    # `runs/mine` has the form of a model id. Where its first folder is here, it is meant for a folder that is missing.
+    begins_here = folder.parts[:1] == ("runs",) or Path(*folder.parts[:1]).is_dir()
+    looks_local = folder.is_absolute() or path.startswith((".", "~")) or path.count("/") != 1 or begins_here
     if not folder.is_dir() and looks_local:
-        raise UserError(f"policy {path} is not a folder. Give a checkpoint folder or a Hugging Face model id.")
+        raise UserError(f"policy {path} is not a folder here. {_way_out_of_missing(folder)}")
     refuse_incomplete(f"policy {path}")
     if folder.is_dir() and not (folder / "config.json").exists():
-        raise UserError(f"policy {path} has no config.json. Give the folder that holds config.json and the weights.")
+        runs = sorted(str(run.parent) for run in folder.glob("*/checkpoints") if run.is_dir())
+        way_out = f"It holds runs; give one of them: {', '.join(runs)}." if runs else (
+            "Give the folder that holds config.json and the weights, or a run folder with a checkpoint."
+        )  # fmt: skip
+        raise UserError(f"policy {path} has no config.json. {way_out}")
     try:
         return PreTrainedConfig.get_config_dict(path)[0].get("model_type", "none")
     except (OSError, ValueError) as error:
         line = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"policy {path} is neither a folder here nor a readable model id: {line}.") from error
+
+
+def _way_out_of_missing(folder: Path) -> str:
+    """Say how a missing folder comes to be: most shipped configurations write runs/NAME."""
+    if folder.parent == Path("runs") and (Path(__file__).parents[1] / "configs" / f"{folder.name}.yaml").is_file():
+        return f"`thinkdraw train {folder.name}` makes it. Run that first, or name another checkpoint, such as runs/quickstart/sft."
+    return "Give a checkpoint folder, a run folder, lab, or a Hugging Face model id."
