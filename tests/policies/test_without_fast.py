@@ -78,5 +78,5 @@ def test_the_switch_changes_rounding_only(switch, checkpoint):
 
 def test_an_unknown_position_of_the_switch_is_refused(switch):
     switch("of")
-    with pytest.raises(UserError, match="THINKDRAW_FAST=of: unknown"):
+    with pytest.raises(UserError, match="THINKDRAW_FAST=of is unknown"):
         speed.is_on()
