@@ -38,7 +38,7 @@ CAPTION_REQUEST = "describe this picture."
 
 
 class JanusPolicy:
-    """The Janus family's `types.Policy`.
+    """Janus and Janus-Pro: one network that reads, thinks, draws and answers.
 
     Its methods are documented there, and here where Janus adds something. `network` is `Likelihood`, the module
     that is trained; `model` inside it is transformers' Janus. `janus/functions.py` holds the functions that
