@@ -109,7 +109,7 @@ def test_wrong_numbers_of_seeds_and_prefixes_are_refused(any_shared_policy):
     whole = any_shared_policy.sample(PROMPTS, sampling("off"), decode=False)
     with pytest.raises(ValueError, match="prefix"):
         any_shared_policy.sample(PROMPTS, sampling("off"), prefix=whole)
-    with pytest.raises(ValueError, match="cannot go on"):
+    with pytest.raises(ValueError, match="cannot be continued"):
         any_shared_policy.sample(PROMPTS, sampling(), prefix=whole, prefix_lengths=torch.tensor([1, 1, 1]))
 
 
