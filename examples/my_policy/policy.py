@@ -404,7 +404,7 @@ class GridPolicy:
     def answer(self, pictures: Tensor, questions: Sequence[str]) -> Tensor:
         """Raise UserError: this policy cannot see."""
         raise UserError(
-            "the grid policy cannot see: it answers no questions. Ask another judge, or none: --questions-per-type 0."
+            "the grid policy cannot see: it answers no questions. Ask another judge, or none: questions_per_type=0."
         )
 
     yes_logits = log_likelihood = answer

@@ -48,7 +48,7 @@ def test_one_grpo_step_and_a_picture_of_what_was_learned(tmp_path):
         ),
         (
             "train lab_sft policy=policy:GridPolicy data.count=4 batch_rows=4 out={out}",
-            "pictures of 64×64 pixels, and the policy draws 20×28",
+            "pictures have 64×64 pixels, but the policy draws 20×28",
         ),
         ("train grpo.yaml sampling.thought=rewrite out={out}", "takes inline or off"),
     ],

@@ -327,7 +327,7 @@ def test_image_tokens_follow_the_pictures_and_are_made_once(tmp_path, policy, mo
     assert torch.equal(again[0], again[1])
     save_file({"image_tokens": first.to(torch.uint16)}, cache)  # as it was written before
     caplog.clear()
-    assert torch.equal(tokens("b.png", "a.png"), again) and "does not say what it was made of" in caplog.text
+    assert torch.equal(tokens("b.png", "a.png"), again) and "does not say which pictures it was made of" in caplog.text
     cache.write_bytes(b"damaged")
     assert torch.equal(tokens("b.png", "a.png"), again)
 

@@ -91,7 +91,7 @@ def test_a_writer_is_asked_once_and_what_it_found_stands_in_the_named_file(tmp_p
     # Of the same model told other things nothing is known, and that is said.
     told = settings.model_copy(update={"structure_settings": settings.structure_settings | {"temperature": 0.5}})
     assert load_prompts(told) == first and Scribe.asked == before + 6
-    assert "3 structures in" in caplog.text and "found anew" in caplog.text
+    assert "3 structures in" in caplog.text and "parsed again" in caplog.text
 
 
 @pytest.mark.parametrize(

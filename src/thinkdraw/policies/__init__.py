@@ -131,7 +131,7 @@ def model_type_of(path: str) -> str:
 
 
 def _way_out_of_missing(folder: Path) -> str:
-    """Say how a missing folder comes to be: most shipped configurations write runs/NAME."""
+    """Say what makes a missing folder: most shipped configurations write runs/NAME."""
     if folder.parent == Path("runs") and (Path(__file__).parents[1] / "configs" / f"{folder.name}.yaml").is_file():
         return f"`thinkdraw train {folder.name}` makes it. Run that first, or name another checkpoint, such as runs/quickstart/sft."
     return "Give a checkpoint folder, a run folder, lab, or a Hugging Face model id."

@@ -37,7 +37,7 @@ class Knows:
         kinds = {"size": ("small", "large"), "texture": ("striped", "dotted")}
         wanted = {"shape": words.pop()}
         wanted |= {next((kind for kind, known in kinds.items() if word in known), "color"): word for word in words}
-        return float(bool(PictureContents.of_detections(detect_objects(picture)).fitting(wanted)))
+        return float(bool(PictureContents.of_detections(detect_objects(picture)).centers_of(wanted)))
 
 
 def test_noun_chunks_relations_and_counts_are_those_of_the_clauses():

@@ -203,4 +203,4 @@ def test_the_shipped_clip_takes_at_most_4_mb_and_tells_one_fact():
     measured = clip.caption_accuracy(LabClipScorer(), 300, seed=1)
     right, count = measured.fact_total()
     assert measured.num_no_verdict == 0 and count == 300
-    assert right / count > 0.7 and measured.other_scene[0] / measured.other[1] > 0.9
+    assert right / count > 0.7 and measured.other_scene[0] / measured.other_scene[1] > 0.9
