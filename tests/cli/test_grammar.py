@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from thinkdraw.cli import app
 from thinkdraw.cli.catalog import KINDS, entries
 from thinkdraw.cli.grammar import completion
+from thinkdraw.cli.grammar.old_flags import translate
 from thinkdraw.cli.grammar.reading import overrides, read, split
 from thinkdraw.config import StrictModel, load_config
 from thinkdraw.errors import HeldError, UserError
@@ -58,9 +59,21 @@ def test_a_target_too_many_and_one_that_is_missing_are_errors():
         read(Config, [], ("policy",))
 
 
-def test_options_are_settings_and_a_setting_behind_them_wins():
+def test_options_are_settings_and_a_key_that_is_set_twice_is_refused():
     assert overrides(["x=1"], (), {"out": Path("a: b"), "count": None}) == ['out="a: b"', "x=1"]
-    assert read(Config, ["lab", "out=there"], ("policy",), {"out": "here"}).out == Path("there")
+    for words, options in ((["lab", "out=there"], {"out": "here"}), (["lab", "out=a", "out = b"], {})):
+        with pytest.raises(UserError, match="out is set twice, and only one value can count"):
+            read(Config, words, ("policy",), options)
+
+
+def test_a_tilde_behind_the_equals_sign_is_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert overrides(["out=~/runs", "text=~x"]) == ["out=/home/me/runs", "text=~x"]
+
+
+def test_the_value_of_a_short_option_is_never_taken_for_an_old_flag(capsys):
+    assert translate("generate", ["lab", "-p", "--samples", "2"]) == ["lab", "-p", "--samples", "2"]
+    assert capsys.readouterr().err == ""
 
 
 def test_a_text_keeps_every_character_it_had():

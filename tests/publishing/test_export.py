@@ -86,7 +86,7 @@ def test_the_card_says_what_is_known_and_keeps_secrets_and_paths(run: Path, tmp_
     assert "| GenEval | 0.500 | [0.400, 0.600] | 553 | 2212 |" in text
     assert "`guidance_scale`: 5.0" in text and "thought=inline guidance_scale=5.0" in text
     assert "pictures sampled: 1,000" in text  # those of the best checkpoint's step
-    assert "step 1." in text and "hunter2" not in text and "/home/somebody" not in text
+    assert "(recipe `grpo`, step 1)" in text and "hunter2" not in text and "/home/somebody" not in text
 
 
 def test_without_an_evaluation_the_card_does_not_take_validation_for_a_score(run: Path, tmp_path: Path):
@@ -119,6 +119,29 @@ def test_push_makes_the_repository_and_uploads_once_and_a_refusal_is_one_line(ru
         export(ExportConfig(run=run, to="peft", out=tmp_path / "out", push="me/mine"))
 
 
+def test_a_folder_with_files_of_others_is_never_replaced_and_an_earlier_export_is(run: Path, tmp_path: Path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("years")
+    for out in (mine, run, run / "checkpoints", run.parent):
+        with pytest.raises(UserError, match=r"holds files that no export wrote, and would be replaced"):
+            export(ExportConfig(run=run, out=out))
+    assert (mine / "thesis.txt").read_text() == "years" and (run / "config.yaml").is_file()
+    out = export(ExportConfig(run=run, to="peft", out=tmp_path / "out"))
+    assert export(ExportConfig(run=run, to="peft", out=out)) == out
+
+
+def test_the_card_hides_keys_and_the_machines_paths(run: Path, tmp_path: Path):
+    edited = tmp_path / "edited"
+    edited.mkdir()
+    (edited / "checkpoints").symlink_to(run / "checkpoints")
+    settings = {"api_key": "sk-abcdef", "key_env": "OPENAI_API_KEY", "path": "/home/alice/judges/clip"}
+    config = CONFIG | {"policy": "/home/alice/models/<b>mine", "reward": {"name": "http", "settings": settings}}
+    (edited / "config.yaml").write_text(yaml.safe_dump(config))
+    text = (export(ExportConfig(run=edited, to="peft", out=tmp_path / "out")) / "README.md").read_text()
+    assert "alice" not in text and "sk-abcdef" not in text and "OPENAI_API_KEY" in text and "**&lt;b&gt;mine**" in text
+
+
 def test_what_cannot_be_exported_is_said_in_a_line(run: Path, tmp_path: Path):
     with pytest.raises(UserError, match="no run folder, for it has no checkpoints"):
         export(ExportConfig(run=tmp_path))
@@ -126,6 +149,8 @@ def test_what_cannot_be_exported_is_said_in_a_line(run: Path, tmp_path: Path):
     with write_checkpoint(plain, 3) as folder:
         load_policy(run.parent / "base").save(folder)
     (plain / "config.yaml").write_text(json.dumps(CONFIG))
+    with pytest.raises(UserError, match=r"push=me: not a repository of the hub\. Write OWNER/NAME"):
+        export(ExportConfig(run=run, out=tmp_path / "out", push="me"))
     with pytest.raises(UserError, match="step_000003 has no adapters; the run trained all weights"):
         export(ExportConfig(run=plain, to="peft"))
     with pytest.raises(UserError, match=r"nowhere.*summary\.json"):

@@ -1,6 +1,8 @@
 """The model card: what was trained, how it draws, what it scores and cost."""
 
+import html
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from thinkdraw.runtime.formats import parse_yaml
 from thinkdraw.runtime.formats.sealed import read_sealed, unseal_line
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
+CARD = "README.md"
+MADE_BY = "trained with thinkdraw"
+# A setting whose value is a secret, and not the name of an environment variable that holds it.
+_SECRET = re.compile(r"(api_?key|token|secret|password)$", re.IGNORECASE)
 COSTS = {
     "pictures_sampled": "pictures sampled",
     "judge_calls": "judge calls",
@@ -22,32 +28,30 @@ COSTS = {
 }
 
 
-def card(
-    run: Path, checkpoint: Path, layout: str, evaluations: Sequence[Path], license: str | None, repository: str | None
-) -> str:
+def card(run: Path, checkpoint: Path, layout: str, evaluations: Sequence[Path], license: str | None, name: str) -> str:
     """Write README.md with the front matter that the hub reads.
 
-    It holds no date and no path of the machine: the same run has the same card. evaluations: folders of `thinkdraw eval`.
+    It holds no date and no path of the machine: the same run has the same card.
+    evaluations: folders of `thinkdraw eval`. name: of the model, OWNER/NAME on the hub.
     Raises UserError where the run or an evaluation cannot be read.
     """
-    config = _config(run)
+    config = _shareable(_config(run))
     step = checkpoint_step(checkpoint.name) or 0
     row = _row_at(run, step)
     base = str(config.get("policy", "unknown"))
-    name = repository or run.name
     head: JsonObject = {"library_name": "peft" if layout == "peft" else "transformers", "pipeline_tag": "text-to-image"}
     head |= {"license": license} if license else {}
     # A hub id links to the base; a folder of this machine says nothing to others.
     head |= {"base_model": base} if base.count("/") == 1 and not Path(base).exists() else {}
     head["tags"] = ["thinkdraw", "autoregressive-image-generation", str(config.get("recipe", "run"))]
     parts = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {name}\n",
-        f"An image generator that thinks before it draws: **{base}**, trained with the recipe `{config.get('recipe')}` of "
-        f"thinkdraw, step {step}.\n",
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {html.escape(name)}\n",
+        f"An image generator that thinks before it draws: **{html.escape(base)}**, {MADE_BY} "
+        f"(recipe `{config.get('recipe')}`, step {step}).\n",
         _how_to_draw(config, name, layout, base),
         _scores(evaluations, row),
         _costs(row),
-        "## Configuration\n\n```yaml\n" + mask_secrets(yaml.safe_dump(_shareable(config), sort_keys=False)) + "```\n",
+        "## Configuration\n\n```yaml\n" + mask_secrets(yaml.safe_dump(config, sort_keys=False)) + "```\n",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -125,5 +129,16 @@ def _row_at(run: Path, step: int) -> JsonObject:
 
 
 def _shareable(config: JsonMapping) -> JsonObject:
-    """Leave out where the run lay."""
-    return {key: value for key, value in config.items() if key != "out"}
+    """Copy the settings without where the run lay, paths of the machine, and secrets."""
+    return {key: _cleaned(key, value) for key, value in config.items() if key != "out"}
+
+
+def _cleaned(key: str, value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _cleaned(str(name), item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(key, item) for item in value]
+    if isinstance(value, str) and _SECRET.search(key):
+        return "***"
+    is_path = isinstance(value, str) and (value.startswith(("/", "~")) or re.match(r"[A-Za-z]:\\", value))
+    return re.split(r"[/\\]", str(value).rstrip("/\\"))[-1] if is_path else value

@@ -1,5 +1,6 @@
 """Writes a run's model for others, in the layout they use, with a model card."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.policies import ADAPTER_FOLDER, LAYOUTS
 from thinkdraw.policies.opening import load_trained, run_checkpoint
-from thinkdraw.publishing.card import card
+from thinkdraw.publishing.card import CARD, MADE_BY, card
 from thinkdraw.publishing.hub import push
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.files import atomic_directory, atomic_write_text
@@ -52,8 +53,11 @@ def export(config: ExportConfig) -> Path:
     Raises UserError for a folder that is no run, for a layout its policy does not have, and if the hub refuses.
     """
     folder = _checkpoint(config)
-    out = config.out or config.run / f"export_{config.to}"
-    text = card(config.run, folder, config.to, config.evaluations, config.license, config.push)
+    out = (config.out or config.run / f"export_{config.to}").resolve()
+    _refuse_occupied(out)
+    if config.push and not re.fullmatch(r"[\w.-]+/[\w.-]+", config.push):
+        raise UserError(f"push={config.push}: not a repository of the hub. Write OWNER/NAME.")
+    text = card(config.run, folder, config.to, config.evaluations, config.license, config.push or out.name)
     if config.to == "deepseek":
         # In the dtype of the files, so that not a bit changes.
         dtype = str(read_json_object(folder / "config.json", "").get("dtype", "float32"))
@@ -69,10 +73,18 @@ def export(config: ExportConfig) -> Path:
         with atomic_directory(out) as written:
             for file in sorted(file for file in source.iterdir() if file.is_file() and file.name not in TRAINING_ONLY):
                 shutil.copy2(file, written / file.name)
-    atomic_write_text(out / "README.md", text)
+    atomic_write_text(out / CARD, text)
     if config.push:
         push(out, config.push, config.private)
     return out
+
+
+def _refuse_occupied(out: Path) -> None:
+    """Refuse a folder with files of others in it, for the export takes the whole folder's place."""
+    if out.is_dir() and any(out.iterdir()):
+        card_file = out / CARD
+        if not card_file.is_file() or MADE_BY not in card_file.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(f"out={out} holds files that no export wrote, and would be replaced. Choose another out=.")
 
 
 def _checkpoint(config: ExportConfig) -> Path:

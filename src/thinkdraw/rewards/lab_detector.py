@@ -57,7 +57,8 @@ def judge(picture: np.ndarray | Tensor, prompt: Prompt, contents: DetectorOutput
     if not prompt.questions:
         raise UserError(
             f"prompt {prompt.text[:60]!r} has neither clauses nor questions, so the lab detector cannot judge it. "
-            "Use prompts of the lab, or another reward."
+            "A .txt file has texts alone. Take prompts with their facts (prompts.source=lab, or a file of `thinkdraw prompts "
+            "make`), or a reward that reads the text, such as reward=lab-clip."
         )
     return _by_questions(prompt, contents)
 

@@ -210,7 +210,7 @@ def test_what_is_wrong_with_a_checkpoint_is_said_in_a_line(broken: Path):
     with pytest.raises(UserError, match=r"lacks 1 weights, model\.generation_embeddings\.weight"):
         opened(broken)
     save_file({n: w for n, w in weights.items() if "patch_embed" not in n}, broken / "model.safetensors")
-    with pytest.raises(UserError, match=r"lacks the weight 'model.vision_model.embeddings.patch_embedding.weight'"):
+    with pytest.raises(UserError, match=r"lacks 'model.vision_model.embeddings.patch_embedding.weight'"):
         opened(broken)
     (broken / "model.safetensors").write_bytes((broken / "model.safetensors").read_bytes()[:5000])
     with pytest.raises(UserError, match=r"model\.safetensors cannot be read .*Copy or download it again"):
@@ -224,11 +224,45 @@ def test_what_is_wrong_with_a_checkpoint_is_said_in_a_line(broken: Path):
 
 
 @pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"garbage", "pytorch_model.bin cannot be read"),
+        (Path("/nowhere"), "pytorch_model.bin cannot be read"),  # pickled code: refused, and not run
+        ([1, 2], "something else than named weights"),
+    ],
+)
+def test_a_bin_that_holds_no_weights_is_refused_in_a_line(broken: Path, content, says: str):
+    (broken / "model.safetensors").unlink()
+    file = broken / "pytorch_model.bin"
+    file.write_bytes(content) if isinstance(content, bytes) else torch.save(content, file)
+    with pytest.raises(UserError, match=says):
+        opened(broken)
+
+
+def test_weights_that_are_no_numbers_of_janus_are_refused(broken: Path):
+    weights = load_file(broken / "model.safetensors")
+    head = "language_model.lm_head.weight"
+    for changed, says in (
+        ({head: weights[head].int()}, r"lm_head\.weight holds torch\.int32"),
+        ({"language_model.model.foo.weight": torch.ones(2)}, r"1 weights that are none of Janus's"),
+        (
+            {"vision_model.vision_tower.patch_embed.proj.weight": torch.ones(2, 3, 4)},
+            "config.json and the weights do not fit",
+        ),
+    ):
+        save_file(weights | changed, broken / "model.safetensors")
+        with pytest.raises(UserError, match=says):
+            opened(broken)
+
+
+@pytest.mark.parametrize(
     ("file", "key", "value", "says"),
     [
         ("config.json", "vision_config", {"params": {"select_layer": -2}}, "select_layer=-2"),
         ("config.json", "vision_config", {"params": {"model_name": "sam_b"}}, "vision tower 'sam_b' is none of"),
         ("config.json", "language_config", None, "no language_config"),
+        ("config.json", "language_config", {"hidden_size": "x"}, "config.json and the weights do not fit"),
+        ("config.json", "vision_config", {"params": {"heads": 0}}, "config.json and the weights do not fit"),
         ("processor_config.json", "sft_format", "plain", "sft_format='plain'"),
     ],
 )

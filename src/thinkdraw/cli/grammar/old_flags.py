@@ -72,6 +72,7 @@ _SAMPLING = {
     "--guidance-scale": OldFlag("sampling.guidance_scale", is_number=True),
     "--temperature": OldFlag("sampling.temperature", is_number=True),
 }
+SHORT_WITH_VALUE = ("-p", "--prompt", "-o", "--out", "-n", "--count")
 # Verb → flag → how it is written now.
 OLD_FLAGS: dict[str, dict[str, OldFlag]] = {
     "quickstart": _number("seed"),
@@ -144,6 +145,9 @@ def translate(verb: str, words: Sequence[str]) -> list[str]:
         name, equals, attached = word.partition("=")
         if name not in flags:
             remaining.append(word)
+            if word in SHORT_WITH_VALUE:  # its value is no flag, whatever it looks like
+                remaining += queue[:1]
+                queue = queue[1:]
             continue
         flag = flags[name]
         values = [attached] if equals else queue[: flag.num_values]

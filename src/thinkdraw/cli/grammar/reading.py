@@ -5,6 +5,7 @@ Words become a typed configuration. A target is a positional word. It sets the k
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -51,9 +52,11 @@ def overrides(
 ) -> list[str]:
     """Write words and options as `key=value`, for `load_config`.
 
-    Raises UserError for a word too many.
+    Raises UserError for a word too many, and for a key that is set twice.
     """
     names, settings = split(words)
+    # Shells expand a ~ at the beginning of a word only, and not behind `out=`.
+    settings = [_with_home(text) for text in settings]
     values: dict[str, object] = {}
     for target in targets:
         key = target.rstrip(MORE)
@@ -65,7 +68,16 @@ def overrides(
             f"{printable(names[0])!r} is one word too many. Settings are written key=value, and `--help` shows the verb's form."
         )
     values |= {key: value for key, value in (options or {}).items() if value is not None}
-    return [*(setting(key, value) for key, value in values.items()), *settings]
+    written = [*(setting(key, value) for key, value in values.items()), *settings]
+    counts = Counter(text.partition("=")[0].strip() for text in written)
+    if twice := [key for key, count in counts.items() if count > 1]:
+        raise UserError(f"{printable(twice[0])} is set twice, and only one value can count. Leave one of them out.")
+    return written
+
+
+def _with_home(text: str) -> str:
+    key, _, value = text.partition("=")
+    return f"{key}={Path(value).expanduser()}" if value == "~" or value.startswith("~/") else text
 
 
 def split(words: Sequence[str] | None) -> tuple[list[str], list[str]]:

@@ -55,6 +55,8 @@ def read_model(path: str, dtype: str) -> JanusForConditionalGeneration:
     model, loading_info = loaded
     if missing := sorted(loading_info["missing_keys"]):
         raise UserError(f"policy {path} lacks {len(missing)} weights, {missing[0]} first. Copy or download it again.")
+    if is_deepseek(path) and (unknown := sorted(loading_info["unexpected_keys"])):
+        raise UserError(f"policy {path} has {len(unknown)} weights that are none of Janus's, {unknown[0]} first.")
     speed.prepare_learning(model)
     return model.eval()
 

@@ -130,7 +130,7 @@ class GrpoConfig(TrainSettings):
         default=None,
         gt=0,
         description="Upper clip of the ratio π/π_old: 1 + clip_high. Larger lets unlikely good tokens grow "
-        "faster (DAPO 0.28, arXiv 2503.14476); null: 4e-4 for gspo, else 0.2.",
+        "faster (DAPO 0.28, arXiv 2503.14476); null: 4e-4 for gspo, else 0.2. Acts from a phase's second step on.",
     )
     cispo_max: float | None = Field(
         default=None,

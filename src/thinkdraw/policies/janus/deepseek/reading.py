@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import JanusConfig, JanusProcessor, PreTrainedTokenizerFast
@@ -44,13 +44,22 @@ def read_weights(folder: Path) -> tuple[JanusConfig, dict[str, Tensor]]:
     Raises UserError for what is missing or cut short.
     """
     weights = names.to_transformers(_read_files(folder))
+    if whole := [name for name, weight in weights.items() if not weight.is_floating_point()]:
+        raise UserError(
+            f"policy {folder}: the weight {whole[0]} holds {weights[whole[0]].dtype}. Copy or download it again."
+        )
     shapes = {name: tuple(weight.shape) for name, weight in weights.items()}
     tokenizer = read_tokenizer(folder)
     image: Any = tokenizer.convert_tokens_to_ids(tiny.IMAGE)
     try:
         return configs.to_transformers(_json(folder / "config.json"), shapes, image), weights
     except KeyError as missing:
-        raise UserError(f"policy {folder} lacks the weight {missing}. Copy or download it again.") from None
+        raise UserError(f"policy {folder} lacks {missing}. Copy or download it again.") from None
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError, StrictDataclassError) as error:
+        line = " ".join(str(error).split())[:200].rstrip(".")
+        raise UserError(
+            f"policy {folder}: config.json and the weights do not fit ({line}). Copy both again."
+        ) from error
 
 
 def read_config(path: str) -> JanusConfig:
@@ -112,7 +121,12 @@ def _read_files(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"policy {folder} holds none of {', '.join(WEIGHTS)}. Copy or download the weights.")
     files = [name]
     if name.endswith(".index.json"):
-        files = sorted(set(_json(folder / name).get("weight_map", {}).values()))
+        index = _json(folder / name).get("weight_map")
+        if not isinstance(index, dict) or not index:
+            raise UserError(
+                f"{folder / name} has no weight_map, which says which file holds what. Copy or download it again."
+            )
+        files = sorted(set(index.values()))
         if missing := [file for file in files if not (folder / file).is_file()]:
             raise UserError(f"policy {folder} lacks {missing[0]}, which {name} lists. Copy or download it again.")
     weights: dict[str, Tensor] = {}
@@ -125,8 +139,11 @@ def _read_file(file: Path) -> dict[str, Tensor]:
     try:
         if file.suffix == ".safetensors":
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
+        read = torch.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(read, dict) or not all(isinstance(weight, Tensor) for weight in read.values()):
+            raise ValueError("it holds something else than named weights")
+        return read
+    except Exception as error:  # of many classes, among them the one by which weights_only refuses pickled code
         line = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"{file} cannot be read ({line}). Copy or download it again.") from error
 
