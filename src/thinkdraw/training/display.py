@@ -35,7 +35,7 @@ class Display:
             self._task = self._bar.add_task(self.name, total=self.total, shown="")
         else:
             # A first phase can take minutes, and a line says that there is something to wait for.
-            self.console.print(plain(f"{self.name} 0/{self.total} begins"), soft_wrap=True, highlight=False)
+            self.console.print(plain(f"{self.name} begins, {self.total} in all"), soft_wrap=True, highlight=False)
         return self
 
     def __exit__(self, *error: object) -> None:
