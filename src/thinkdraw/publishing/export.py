@@ -80,7 +80,7 @@ def export(config: ExportConfig) -> Path:
 
 
 def _refuse_occupied(out: Path) -> None:
-    """Refuse a folder with files of others in it, for the export takes the whole folder's place."""
+    """Refuse a folder with files of others, which the export would replace."""
     if out.is_dir() and any(out.iterdir()):
         card_file = out / CARD
         if not card_file.is_file() or MADE_BY not in card_file.read_text(encoding="utf-8", errors="replace"):
