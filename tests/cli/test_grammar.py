@@ -156,6 +156,7 @@ def test_pictures_of_another_call_are_neither_mixed_nor_overwritten(tmp_path, mo
     with pytest.raises(HeldError, match=r"mine holds pictures of another call\. Choose another folder: -o FOLDER\."):
         _folder(GenerateConfig(policy="lab", prompts=["a star"], out=Path("mine")))
     assert unknown_words("lab", ["a photo of a cat riding a red star"]) == ["cat", "riding"]
+    assert unknown_words("lab", ["a photo of a Red star"]) == ["Red"]  # the tokenizer tells capitals apart
     assert unknown_words("lab", ["a large dotted blue hourglass on the left-hand side of two moons"]) == []
 
 

@@ -135,7 +135,7 @@ def learn(run: Run[Policy], batch: Batch, entropy: EntropyControl, config: GrpoC
             steps.append(update.sums | {"grad_norm": update.grad_norm} | entropy.update(update.sums, counts))
             # ratio_max_deviation of the *first* step: only then is the policy the one that sampled, and a ratio other
             # than 1 means that sampler and trainer disagree. The learning rate is the last step's.
-            single_step = {**update.maxima, **single_step, "learning_rate": update.learning_rate}
+            single_step = update.maxima | single_step | {"learning_rate": update.learning_rate}  # the right side wins
             forwards = counts.sequences if config.beta > 0 and config.kl in KL else 0
             run.ledger.add(
                 sequences_trained=counts.sequences,

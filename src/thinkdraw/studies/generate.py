@@ -94,7 +94,7 @@ def unknown_words(policy: str, prompts: Sequence[str]) -> list[str]:
     if Tokenizer.from_file(str(theirs)).get_vocab() != tokenizer.get_vocab():
         return []
     words = dict.fromkeys(word for text in prompts for word in re.findall(r"(?<![\w-])[^\W\d_]+(?![\w-])", text))
-    return [word for word in words if len(tokenizer.encode(f" {word.lower()}", add_special_tokens=False).ids) > 1]
+    return [word for word in words if len(tokenizer.encode(f" {word}", add_special_tokens=False).ids) > 1]
 
 
 def _folder(config: GenerateConfig) -> Path:
