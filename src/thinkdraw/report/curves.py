@@ -100,7 +100,8 @@ CURVES = (
     Curve(
         "Loss",
         {"loss": "total", "text_nats": "thought", "image_nats": "image"},
-        "Healthy: falls quickly, then slowly. If it still falls steeply at the end, train for more steps.",
+        "Healthy: falls, then flattens; flat from the start where the model knew the texts already, as the lab's does. "
+        "If it still falls steeply at the end, train for more steps.",
         unit="nats per token",
         needs="text_nats",
     ),
