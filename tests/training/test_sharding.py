@@ -141,7 +141,7 @@ def test_a_process_with_other_weights_is_named_by_all_whether_they_are_in_shards
         replicated, sharded, alike, later = json.loads((folder / f"other_weights_{rank}.json").read_text())
         for said in (replicated, sharded):
             assert said.startswith("the weights at the start: process 1 differs from process 0 in 1 of ")
-            assert f"{jobs.LAST_ADAPTER} first" in said
+            assert f", {jobs.LAST_ADAPTER} the first (" in said
         assert alike == ""
         assert later.startswith("the weights after step 7: process 1 differs from process 0 in 1 of ")
 
