@@ -13,11 +13,12 @@ class Display:
     """Shows the progress of a run, inside a `with` block.
 
     active: False shows nothing, as in every process but the main one.
+    announce: say in a line that it begins, where there is no bar and the first step may take minutes.
     """
 
-    def __init__(self, name: str, total: int, log_every: int, active: bool = True) -> None:
+    def __init__(self, name: str, total: int, log_every: int, active: bool = True, announce: bool = False) -> None:
         self.console = Console(stderr=True, quiet=not active)
-        self.name, self.total, self.log_every = name, total, log_every
+        self.name, self.total, self.log_every, self.announce = name, total, log_every, announce
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -33,8 +34,7 @@ class Display:
         if self._bar:
             self._bar.start()
             self._task = self._bar.add_task(self.name, total=self.total, shown="")
-        else:
-            # A first phase can take minutes, and a line says that there is something to wait for.
+        elif self.announce:
             self.console.print(plain(f"{self.name} begins, {self.total} in all"), soft_wrap=True, highlight=False)
         return self
 

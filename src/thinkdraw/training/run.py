@@ -159,7 +159,7 @@ class Run(Generic[Trained]):
         self._fields: list[Any] = []
         self._has_begun = False
         self.note("policy", policy_input(config.policy, self.base))
-        self.display = Display(config.recipe, config.max_steps, config.log_every, world.is_main)
+        self.display = Display(config.recipe, config.max_steps, config.log_every, world.is_main, announce=True)
 
     @classmethod
     @contextmanager
