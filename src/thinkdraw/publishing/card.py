@@ -1,7 +1,6 @@
 """The model card: what was trained, how it draws, what it scores and cost."""
 
 import html
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,10 +8,11 @@ from pathlib import Path
 import yaml
 
 from thinkdraw.errors import UserError
+from thinkdraw.report.files import read_rows
 from thinkdraw.runtime.checkpoint import checkpoint_step
 from thinkdraw.runtime.endpoints import mask_secrets
 from thinkdraw.runtime.formats import parse_yaml
-from thinkdraw.runtime.formats.sealed import read_sealed, unseal_line
+from thinkdraw.runtime.formats.sealed import read_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 
 CARD = "README.md"
@@ -117,12 +117,7 @@ def _config(run: Path) -> JsonObject:
 def _row_at(run: Path, step: int) -> JsonObject:
     """Read the row of metrics.jsonl of a step, or the last one before it."""
     row: JsonObject = {}
-    file = run / "metrics.jsonl"
-    for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
-        try:
-            read = unseal_line(line, to_show=True)
-        except (UserError, json.JSONDecodeError):
-            continue
+    for read in read_rows(run / "metrics.jsonl", []):
         if read.get("step", 0) <= step:
             row = row | read
     return row
