@@ -59,6 +59,15 @@ def test_a_target_too_many_and_one_that_is_missing_are_errors():
         read(Config, [], ("policy",))
 
 
+def test_a_yaml_file_comes_first_and_its_settings_are_overridden(tmp_path):
+    (tmp_path / "mine.yaml").write_text("policy: theirs\nsampling: {top_k: 5}\n")
+    config = read(Config, [str(tmp_path / "mine.yaml"), "a", "policy=mine"], ("policy", "names…"))
+    assert (config.policy, config.names, config.sampling.top_k) == ("mine", ["a"], 5)
+    assert configured("sample", str(tmp_path / "mine.yaml"))["count"] is None  # no usual count beside a file
+    with pytest.raises(UserError, match="none.yaml"):
+        read(Config, [str(tmp_path / "none.yaml")], ("policy",))
+
+
 def test_options_are_settings_and_a_key_that_is_set_twice_is_refused():
     assert overrides(["x=1"], (), {"out": Path("a: b"), "count": None}) == ['out="a: b"', "x=1"]
     for words, options in ((["lab", "out=there"], {"out": "here"}), (["lab", "out=a", "out = b"], {})):

@@ -23,10 +23,10 @@ thinkdraw train lab_grpo --dry-run
 
 The last one prints a resolved configuration as YAML, with what each setting does above it.
 
-**Where a value comes from.** The defaults below, then the YAML file, then `key=value` on the command line. A dot leads
-into a section (`optimiser.learning_rate=2e-5`), a number to an item of a list (`rounds.0.grpo=[max_steps=9]`). Lists and
-mappings are written as in YAML: `benchmarks=[geneval,dpg]`, `reward={name: orm, settings: {questioner: policy}}`. An
-unknown key is an error that names the nearest known one.
+**Where a value comes from.** The defaults below, then a YAML file if it is the first word behind the verb, then
+`key=value` on the command line. A dot leads into a section (`optimiser.learning_rate=2e-5`), a number to an item of a
+list (`rounds.0.grpo=[max_steps=9]`). Lists and mappings are written as in YAML: `benchmarks=[geneval,dpg]`,
+`reward={name: orm, settings: {questioner: policy}}`. An unknown key is an error that names the nearest known one.
 
 **In an editor.** A JSON schema of each recipe lies beside the shipped configurations, in `thinkdraw/configs/schema/`. An
 editor with the YAML language server (VS Code: the extension *YAML* by Red Hat) then completes keys and shows what they

@@ -30,21 +30,32 @@ def read(
 ) -> M:
     """Fill `model` from a verb's words and short options.
 
+    A first word that is a YAML file gives settings that all others override.
     targets: keys that positional words set, in their order; `key…` takes all that follow. A key that is also set as key=value
     takes no word. options: key → value of a short option such as -o, None where it was not used. Raises UserError.
     """
+    file, words = config_file(words)
     settings = overrides(words, targets, options)
     for target in (target.rstrip(MORE) for target in targets):
         field = model.model_fields.get(target)
         if (
-            field is not None
+            file is None
+            and field is not None
             and field.is_required()
             and target not in {key.partition(".")[0] for key in keys_of(settings)}
         ):
             raise UserError(
                 f"{target} is missing. {field.description or ''} `--help` shows the verb's form and an example."
             )
-    return load_config(model, None, settings)
+    return load_config(model, file, settings)
+
+
+def config_file(words: Sequence[str] | None) -> tuple[Path | None, list[str]]:
+    """Take a YAML file off the front of a verb's words: it has the verb's settings, which the other words override."""
+    first = next(iter(words or ()), "")
+    if first.endswith((".yaml", ".yml")) and not _SETTING.match(first):
+        return Path(first).expanduser(), list(words or ())[1:]
+    return None, list(words or ())
 
 
 def overrides(

@@ -34,12 +34,13 @@ def sample(
 
     Example: thinkdraw sample lab -o runs/store -n 64 group_size=8 rewards=[lab-detector]
     """
-    from thinkdraw.cli.grammar.reading import overrides, print_config
+    from thinkdraw.cli.grammar.reading import config_file, overrides, print_config
     from thinkdraw.config import load_config
     from thinkdraw.recipes.sample import SampleConfig, run
 
+    file, words = config_file(words)
     settings = overrides(words, ("policy",), {"out": out, "count": count})
-    config = load_config(SampleConfig, None, with_prompts(settings))
+    config = load_config(SampleConfig, file, settings if file else with_prompts(settings))
     if dry_run:
         return print_config(config)
     print_store(run(config), json_)
