@@ -6,10 +6,11 @@ The public API, in the order in which one meets it: `load_policy`, `load_prompts
 
 from typing import TYPE_CHECKING, Any
 
+from thinkdraw.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from thinkdraw.api import evaluate, load_policy, load_prompts, load_reward, report, rollout, train
 
-__version__ = "0.1.0"
 __all__ = ["evaluate", "load_policy", "load_prompts", "load_reward", "report", "rollout", "train"]
 
 

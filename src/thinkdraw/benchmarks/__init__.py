@@ -16,6 +16,7 @@ BENCHMARKS = {
     "dpg": "thinkdraw.benchmarks.dpg.benchmark:DpgBench",
     "geneval": "thinkdraw.benchmarks.geneval.benchmark:GenEval",
     "geneval2": "thinkdraw.benchmarks.geneval2.benchmark:GenEval2",
+    "own": "thinkdraw.benchmarks.own.benchmark:OwnPrompts",
     "unigenbench": "thinkdraw.benchmarks.unigenbench.benchmark:UniGenBench",
 }
 

@@ -201,6 +201,15 @@ class ChecksPrompts(Protocol):
         ...
 
 
+@runtime_checkable
+class ReadsThoughts(Protocol):
+    """A benchmark whose judges may read what the policy wrote before it drew."""
+
+    def read_drawn(self, rows: Sequence[Row]) -> None:
+        """Take the rows of drawn.jsonl, before `judge` sees their pictures."""
+        ...
+
+
 def row_about(pictures: PictureSet, index: int, verdict: float | bool | None, **raw: object) -> Row:
     """Make the row of the picture at `index` in a set; NaN becomes None.
 

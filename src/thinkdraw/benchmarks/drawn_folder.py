@@ -63,6 +63,7 @@ def _write_pictures(
     """Write the pictures of some whole prompts, then return their rows."""
     assert rollouts.pictures is not None
     pictures, codes = rollouts.pictures.cpu().numpy(), rollouts.image_tokens().cpu().numpy()
+    was_cut = rollouts.text_was_cut().tolist()
     num_image, num_text = (rollouts.is_image & rollouts.is_sampled()).sum(1).tolist(), text_tokens(rollouts)
     rows = []
     for rank, index in enumerate(indices):
@@ -75,7 +76,8 @@ def _write_pictures(
             rows.append(
                 {"prompt_index": index, "prompt_id": prompt.id or prompt.text, "prompt": prompt.text, "sample": sample,
                  "seed": int(rollouts.seeds[row]), "thought": rollouts.thoughts[row] if rollouts.thoughts else "",
-                 "text_tokens": num_text[row], "image_tokens": num_image[row], "seconds": seconds, "token_distance": distance}
+                 "thought_cut": was_cut[row], "text_tokens": num_text[row], "image_tokens": num_image[row],
+                 "seconds": seconds, "token_distance": distance}
             )  # fmt: skip
     return rows
 

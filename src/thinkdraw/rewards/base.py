@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from thinkdraw.rewards.judges_of import judges_of
-from thinkdraw.types import Rollouts, Verdicts
+from thinkdraw.types import Prompt, Rollouts, Verdicts
 
 
 class BaseReward:
@@ -29,6 +29,10 @@ class BaseReward:
     @property
     def elsewhere(self) -> bool:
         return any(judge.elsewhere for _, judge in judges_of(self))
+
+    def lacks(self, prompt: Prompt, /) -> str:
+        """Name what a prompt lacks for this reward to judge its pictures; "" for nothing."""
+        return ""
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         raise NotImplementedError

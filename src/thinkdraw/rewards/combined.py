@@ -8,7 +8,7 @@ import torch
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.user_rewards import as_reward
-from thinkdraw.types import Reward, Rollouts, Verdicts
+from thinkdraw.types import Prompt, Reward, Rollouts, Verdicts
 
 
 class CombinedReward(BaseReward):
@@ -44,6 +44,12 @@ class CombinedReward(BaseReward):
             for part, reward in sorted(self.rewards.items())
             for role, judge in reward.judges.items()
         }
+
+    def lacks(self, prompt: Prompt, /) -> str:
+        """Name what all weighted rewards lack; one that can judge the prompt is enough."""
+        rewards = [reward for part, reward in self.rewards.items() if self.weights[part]]
+        lacking = [reward.lacks(prompt) if isinstance(reward, BaseReward) else "" for reward in rewards]
+        return " and no ".join(dict.fromkeys(lacking)) if all(lacking) else ""
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         verdicts = {part: reward(rollouts) for part, reward in self.rewards.items()}

@@ -14,9 +14,20 @@ from torch import Tensor
 
 from thinkdraw.errors import UserError
 from thinkdraw.judges.user_judges import with_checked_answers
+from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judges_of import AnyJudge
 from thinkdraw.runtime.chat.thoughts import strip_thoughts
-from thinkdraw.types import Detection, Detector, Questioner, Request, Rollouts, Writer
+from thinkdraw.types import (
+    Detection,
+    Detector,
+    Prompt,
+    Questioner,
+    Request,
+    Reward,
+    Rollouts,
+    Sampling,
+    Writer,
+)
 
 PAIRS_AT_ONCE = 512  # pairs of picture and question held in memory at once: a picture is repeated for each question
 _Judge = TypeVar("_Judge")
@@ -40,6 +51,45 @@ def pictures_of(rollouts: Rollouts) -> Tensor:
     if rollouts.pictures is None:
         raise ValueError("these rollouts have no pictures. Sample with decode=True, or decode them before the reward.")
     return rollouts.pictures
+
+
+def finished_rollouts(
+    prompts: Sequence[Prompt], pictures: Tensor, thoughts: Sequence[str] = (), is_cut: Sequence[bool] = (), *,
+    group_size: int = 1,
+) -> Rollouts:  # fmt: skip
+    """Wrap finished pictures (B, H, W, 3) uint8 as rollouts that a reward judges.
+
+    Their tokens are stand-ins: two of a text, if there are thoughts, and one of a picture.
+    thoughts: B texts that were written first, or () for pictures without. is_cut: B flags of thoughts that were cut.
+    """
+    count, thinks = len(prompts), bool(thoughts)
+    segment = torch.tensor([[0, 0, 1] if thinks else [0]] * count, dtype=torch.int8)
+    mask = torch.ones(segment.shape, dtype=torch.bool)
+    if thinks and is_cut:
+        mask[:, 1] = ~torch.tensor(list(is_cut))  # a token that was forced marks a text that was cut
+    return Rollouts(
+        prompts=tuple(prompts), prompt_ids=torch.zeros(count, 0).long(), prompt_mask=torch.zeros(count, 0).bool(),
+        tokens=torch.zeros(segment.shape).long(), is_image=segment == int(thinks), segment=segment, mask=mask,
+        log_probs=torch.zeros(segment.shape), seeds=torch.zeros(count).long(), group_size=group_size,
+        sampling=Sampling.model_validate({"thought": "inline" if thinks else "off"}), pictures=pictures,
+        thoughts=tuple(thoughts),
+    )  # fmt: skip
+
+
+def refuse_unfit_prompts(reward: Reward, prompts: Sequence[Prompt]) -> None:
+    """Raise UserError for prompts that lack what the reward judges pictures by.
+
+    A user's own reward is not asked: it says so by NaN when it sees the picture.
+    """
+    if not isinstance(reward, BaseReward):
+        return
+    unfit = [(prompt, why) for prompt in prompts if (why := reward.lacks(prompt))]
+    if unfit:
+        prompt, why = unfit[0]
+        raise UserError(
+            f"reward {reward.name} cannot judge {len(unfit)} of {len(prompts)} prompts; the first, {prompt.text[:60]!r}, has no "
+            f"{why}. Give prompts that have it (a .txt file has texts alone), or a reward that reads the text, such as lab-clip."
+        )
 
 
 def thoughts_of(rollouts: Rollouts) -> tuple[str, ...]:

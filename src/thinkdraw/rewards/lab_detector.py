@@ -163,6 +163,13 @@ class LabDetectorReward(BaseReward):
         self.strict_weight = strict_weight
         self.detector = LabDetector()
 
+    def lacks(self, prompt: Prompt, /) -> str:
+        try:
+            judge(np.zeros((1, 1, 3), np.uint8), prompt, DetectorOutput("white", []))
+        except UserError:
+            return "clauses or questions about things of the lab"
+        return ""
+
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         pictures = pictures_of(rollouts)
         rows = zip(pictures, rollouts.prompts, self.detector.look(pictures))

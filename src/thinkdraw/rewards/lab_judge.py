@@ -6,7 +6,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.judges.lab import PolicyQuestioner
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
-from thinkdraw.types import Questioner, Rollouts, Verdicts
+from thinkdraw.types import Prompt, Questioner, Rollouts, Verdicts
 
 
 class LabJudgeReward(BaseReward):
@@ -22,6 +22,9 @@ class LabJudgeReward(BaseReward):
 
     def __init__(self, questioner: Questioner, max_pairs: int = 512):
         self.questioner = PolicyQuestioner(questioner, max_pairs)
+
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if prompt.questions else "questions"
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         pictures = pictures_of(rollouts)

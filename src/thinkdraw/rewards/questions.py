@@ -58,6 +58,9 @@ class QuestionsReward(BaseReward):
         self.questioner = check_judge(Questioner, questioner)
         self.combine, self.yes_at = combine, yes_at
 
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if prompt.questions else "questions"
+
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         texts = [[question.text for question in prompt.questions] for prompt in rollouts.prompts]
         answers = p_yes(self.questioner, pictures_of(rollouts), texts)

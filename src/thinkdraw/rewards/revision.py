@@ -10,13 +10,13 @@ from typing import Any
 
 from torch import nn
 
-import thinkdraw
 from thinkdraw.errors import UserError
 from thinkdraw.rewards.judges_of import judges_of
 from thinkdraw.rewards.user_rewards import UserReward
 from thinkdraw.runtime.inputs.hashing import content_digest
 from thinkdraw.runtime.registry import is_own_code
 from thinkdraw.types import Reward
+from thinkdraw.version import __version__
 
 _SAMPLES = 4096  # weights that are hashed of each tensor, as in a policy's revision: fine-tuning moves all of them
 
@@ -27,7 +27,7 @@ def revision_of(reward: Reward, settings: dict[str, Any]) -> str:
     settings: those that the reward was made with.
     """
     kind = type(reward.call if isinstance(reward, UserReward) else reward).__qualname__
-    facts = [reward.name, kind, settings, thinkdraw.__version__]
+    facts = [reward.name, kind, settings, __version__]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode())
     digest.update((judges_revision(reward) or "").encode())
     return digest.hexdigest()[:12]

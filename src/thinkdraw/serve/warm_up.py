@@ -10,7 +10,8 @@ import torch
 
 from thinkdraw.lab.prompts import stream
 from thinkdraw.lab.scenes import draw
-from thinkdraw.types import Reward, Rollouts, Sampling
+from thinkdraw.rewards.judging import finished_rollouts
+from thinkdraw.types import Reward, Rollouts
 
 
 def warm_up(reward: Reward) -> list[str] | None:
@@ -28,13 +29,8 @@ def warm_up(reward: Reward) -> list[str] | None:
 
 
 def _two_rollouts() -> Rollouts:
-    """Make a group of two, each with a token of text and one of a picture."""
+    """Make a group of two, each with a thought."""
     example, rng = next(stream("geneval", "train", 0)), np.random.default_rng(0)
     pictures = np.stack([draw(example.scene(rng)) for _ in range(2)])
-    segment = torch.tensor([[0, 1]] * 2, dtype=torch.int8)
-    return Rollouts(
-        prompts=(example.prompt,) * 2, prompt_ids=torch.zeros(2, 0).long(), prompt_mask=torch.zeros(2, 0).bool(),
-        tokens=torch.zeros(2, 2).long(), is_image=segment == 1, segment=segment, mask=torch.ones(2, 2).bool(),
-        log_probs=torch.zeros(2, 2), seeds=torch.zeros(2).long(), sampling=Sampling(), group_size=2,
-        pictures=torch.from_numpy(pictures), thoughts=(example.prompt.text,) * 2,
-    )  # fmt: skip
+    prompts, thoughts = [example.prompt] * 2, [example.prompt.text] * 2
+    return finished_rollouts(prompts, torch.from_numpy(pictures), thoughts, group_size=2)

@@ -14,7 +14,16 @@ from pathlib import Path
 
 import numpy as np
 
-from thinkdraw.benchmarks.base import Layout, PictureSet, RefusesGaps, Report, Row, WritesResults, null_for_nan
+from thinkdraw.benchmarks.base import (
+    Layout,
+    PictureSet,
+    ReadsThoughts,
+    RefusesGaps,
+    Report,
+    Row,
+    WritesResults,
+    null_for_nan,
+)
 from thinkdraw.benchmarks.drawn_folder import draw_into_folder, drawn_files
 from thinkdraw.benchmarks.flow import (
     numbers,
@@ -38,6 +47,7 @@ from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.formats.sealed import write_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
+from thinkdraw.studies.contact_sheet import SHEET, write_sheet
 from thinkdraw.studies.evaluate_open import EvaluateConfig, OpenBenchmark, judge_folder, open_benchmark, output_folder
 from thinkdraw.training.display import Display
 from thinkdraw.types import Policy
@@ -69,6 +79,11 @@ def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation
         )
     if config.images is not None and not config.images.is_dir():
         raise UserError(f"images={config.images} is not a folder. Give the folder of an official layout.")
+    if config.reward is not None and "own" not in config.benchmarks:
+        raise UserError(
+            f"reward={config.reward.name} judges prompts of your own, and {', '.join(config.benchmarks)} have judges of their "
+            "own. Leave the benchmark out, or set judges.ROLE."
+        )
     benchmarks = [open_benchmark(name, config) for name in config.benchmarks]
     if config.images is not None:
         return [_from_images(config, opened) for opened in benchmarks]
@@ -81,6 +96,10 @@ def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation
 
 def _from_images(config: EvaluateConfig, opened: OpenBenchmark) -> Evaluation:
     assert config.images is not None
+    if own := opened.pictures:
+        inventory = list_pictures(own.folder, own.layout, opened.prompts, opened.samples, config.pictures)
+        source = {"source": "images", "reading": config.pictures.model_dump()}
+        return _score(config, opened, inventory, source, {"images": str(config.images)}, {})
     inside = config.images / opened.benchmark.name
     folder = inside if inside.is_dir() and len(config.benchmarks) > 1 else config.images
     layout = opened.benchmark.official_pictures(folder, opened.all_prompts, opened.samples)
@@ -108,6 +127,8 @@ def _from_policy(
             folder, policy, opened.prompts, drawing, config.sampling, samples=opened.samples, seed=config.seed,
             chunk=config.chunk, progress=_shown(display),
         )  # fmt: skip
+    if isinstance(opened.benchmark, ReadsThoughts):
+        opened.benchmark.read_drawn(rows)
     layout = Layout(drawn_files(folder, opened.prompts, opened.samples))
     inventory = list_pictures(folder / "pictures", layout, opened.prompts, opened.samples)
     measures = _cost(config, opened, policy, folder, rows) | ({"understanding": understanding} if understanding else {})
@@ -160,6 +181,7 @@ def _score(
     }  # fmt: skip
     summary = summary_of(report, settings, **extra, **shown, diversity=spread, **measures)
     write_sealed(folder / "summary.json", summary)
+    write_sheet(folder / SHEET, inventory)
     if isinstance(benchmark, WritesResults):
         benchmark.write_results(folder / "official", rows)
     return Evaluation(report, summary, folder)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from thinkdraw.benchmarks import load_benchmark
 from thinkdraw.benchmarks.base import Benchmark, HasColumns, Row, null_for_nan, verdicts_by_prompt
@@ -35,6 +35,15 @@ class EvalConfig(EvaluateConfig):
         min_length=1,
         description="Benchmarks to run: names of `thinkdraw list benchmarks`, or pkg.mod:Class of your own.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_if_there_is_a_reward(cls, value: object) -> object:
+        """Take `own` for the benchmark where a reward is named and no benchmark is."""
+        if isinstance(value, dict) and value.get("reward") is not None:
+            return {"benchmarks": ["own"], **value}
+        return value
+
     import_official: Path | None = Field(
         default=None,
         description="Result file of the benchmark's original scorer, read in place of drawing and judging; null "

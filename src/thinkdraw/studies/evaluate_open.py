@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,15 @@ from thinkdraw.benchmarks.base import Benchmark, ChecksPrompts, judge_facts
 from thinkdraw.benchmarks.compbench.lab import LabAsker
 from thinkdraw.benchmarks.dpg.lab import with_categories
 from thinkdraw.benchmarks.lab.benchmark import Split
+from thinkdraw.benchmarks.own.benchmark import OwnPrompts
 from thinkdraw.benchmarks.settings import git_hash_of, sha256_of_prompts
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, family_of, prompt_set
 from thinkdraw.picture_reader import PictureReaderConfig
-from thinkdraw.rewards.opening import on_device, open_judge
+from thinkdraw.rewards.opening import RewardSettings, on_device, open_judge
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
+from thinkdraw.studies.own_pictures import OwnPictures, own_pictures
 from thinkdraw.training.known_tests import PROMPTS_VARIABLE
 from thinkdraw.types import Prompt, Sampling
 
@@ -42,12 +44,17 @@ class EvaluateConfig(StrictModel):
     )
     images: Path | None = Field(
         default=None,
-        description="Folder of finished pictures in the benchmark's official layout, in place of a policy.",
+        description="Folder of finished pictures in place of a policy: in the benchmark's official layout, or, with "
+        "`reward`, your own with captions beside them.",
     )
     prompts: Path | None = Field(
         default=None,
         description="The benchmark's official prompt file, or a folder that holds it; null looks below "
-        "$THINKDRAW_BENCHMARKS.",
+        "$THINKDRAW_BENCHMARKS. With `reward`: prompts of your own, in any form that training reads.",
+    )
+    reward: RewardSettings | None = Field(
+        default=None,
+        description="The reward that judges prompts or pictures of your own (benchmark `own`); null judges none.",
     )
     judges: dict[str, JsonObject] = Field(
         default={},
@@ -148,6 +155,7 @@ class OpenBenchmark:
 
     prompts: index in the official order → prompt, of those that are evaluated. which: their indices, or "all".
     file, sha256, git_hash: where the prompts came from. judges: role → facts about its judge, for the summary.
+    pictures: the user's own finished pictures, found already; None for all others.
     """
 
     benchmark: Benchmark
@@ -159,13 +167,16 @@ class OpenBenchmark:
     sha256: str
     git_hash: str
     judges: JsonObject
+    pictures: OwnPictures | None = None
 
 
 def open_benchmark(name: str, config: EvaluateConfig) -> OpenBenchmark:
     """Open a benchmark with its prompts and judges.
 
-    Raises UserError for an unknown name, judge or setting, and for prompts that cannot be read.
+    Raises UserError for an unknown name, judge or setting, and for prompts that cannot be read or judged.
     """
+    if name == OwnPrompts.name:
+        return _open_own(config)
     suite = LAB_SUITES.get(name)
     kind = benchmark_class(suite.benchmark if suite else name)
     path = None if suite else prompt_path(kind, config.prompts, several=len(config.benchmarks) > 1)
@@ -183,15 +194,49 @@ def open_benchmark(name: str, config: EvaluateConfig) -> OpenBenchmark:
     else:
         prompts, file, git_hash = benchmark.prompts(path), path.name, git_hash_of(path)
         sha256 = sha256_of_prompts(prompts, path)
-    chosen = range(len(prompts))
-    if config.count is not None and config.count < len(prompts):
-        chosen = [i * len(prompts) // config.count for i in range(config.count)]
+    chosen = _chosen(len(prompts), config.count)
     if isinstance(benchmark, ChecksPrompts):
         benchmark.check_prompts([prompts[i] for i in chosen])
     return OpenBenchmark(
         benchmark, prompts, {i: prompts[i] for i in chosen}, "all" if len(chosen) == len(prompts) else list(chosen),
         config.samples or benchmark.pictures_per_prompt, file, sha256, git_hash,
         {role: judge_facts(judge) for role, judge in judges.items() if judge is not None},
+    )  # fmt: skip
+
+
+def _chosen(num_prompts: int, count: int | None) -> Sequence[int]:
+    """Choose the prompts to evaluate, spread evenly over all."""
+    if count is None or count >= num_prompts:
+        return range(num_prompts)
+    return [i * num_prompts // count for i in range(count)]
+
+
+def _open_own(config: EvaluateConfig) -> OpenBenchmark:
+    """Open the user's own prompts, or pictures with captions, and their reward.
+
+    Raises UserError where there are neither, and for prompts that the reward cannot judge.
+    """
+    named = {"reward": config.reward.model_dump()} if config.reward else {}
+    benchmark = load_benchmark(OwnPrompts.name, **{**config.settings, **named})
+    assert isinstance(benchmark, OwnPrompts)
+    path = config.prompts or benchmark.prompts_file
+    if path is not None and path.is_dir() and config.images is None and not any(path.iterdir()):
+        raise UserError(f"prompts={path} is an empty folder. Give a file of prompts, or a folder that holds one.")
+    pictures = None
+    if config.images is not None:
+        pictures = own_pictures(config.images, path, output_folder(config) / benchmark.name / "given")
+        prompts, file = pictures.prompts, path.name if path else config.images.name
+    elif path is not None:
+        prompts, file = benchmark.prompts(path), path.name
+    else:
+        raise UserError("give prompts of your own, prompts=FILE, or pictures with captions beside them, images=FOLDER.")
+    chosen = _chosen(len(prompts), config.count)
+    benchmark.check_prompts([prompts[i] for i in chosen])
+    samples = config.samples or (pictures.samples if pictures else benchmark.pictures_per_prompt)
+    benchmark.num_prompts, benchmark.pictures_per_prompt = len(prompts), samples
+    return OpenBenchmark(
+        benchmark, prompts, {i: prompts[i] for i in chosen}, "all" if len(chosen) == len(prompts) else list(chosen),
+        samples, file, sha256_of_prompts(prompts, path), "", benchmark.judge_facts(), pictures,
     )  # fmt: skip
 
 

@@ -71,7 +71,7 @@ def _published_file(path: Path) -> str | None:
 def known_test_sets() -> list[Path]:
     """Find the prompt files of benchmarks below THINKDRAW_BENCHMARKS, if it is set."""
     root = os.environ.get(PROMPTS_VARIABLE)
-    kinds = [benchmark_class(name) for name in BENCHMARKS] if root else []
+    kinds = [kind for name in BENCHMARKS if (kind := benchmark_class(name)).folder] if root else []
     prompt_files = []
     for kind in kinds:
         folder = Path(str(root)) / kind.folder

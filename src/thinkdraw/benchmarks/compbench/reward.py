@@ -14,7 +14,7 @@ from thinkdraw.benchmarks.compbench.judge import CompBenchJudge
 from thinkdraw.benchmarks.compbench.scales import DepthJudge
 from thinkdraw.rewards.base import BaseReward
 from thinkdraw.rewards.judging import pictures_of
-from thinkdraw.types import Detector, Questioner, Rollouts, Scorer, Verdicts
+from thinkdraw.types import Detector, Prompt, Questioner, Rollouts, Scorer, Verdicts
 
 
 class CompBenchMetric(BaseReward):
@@ -41,6 +41,9 @@ class CompBenchMetric(BaseReward):
     def judges(self) -> Mapping[str, object]:
         roles = {role: getattr(self.judge, role) for role in ("asker", "depth", "detector", "questioner", "scorer")}
         return {f"judge.{role}": judge for role, judge in roles.items() if judge is not None}
+
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if prompt.tag in CATEGORIES else "category of T2I-CompBench as its tag"
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         applies = torch.tensor([prompt.tag in CATEGORIES for prompt in rollouts.prompts])

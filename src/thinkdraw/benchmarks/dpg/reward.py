@@ -28,6 +28,9 @@ class DpgMetric(BaseReward):
     def __init__(self, questioner: Questioner):
         self.questioner = check_judge(Questioner, questioner)
 
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if prompt.questions else "questions"
+
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         texts = [[question.text for question in prompt.questions] for prompt in rollouts.prompts]
         answers = p_yes(self.questioner, pictures_of(rollouts), texts)

@@ -28,6 +28,9 @@ class GenEvalMetric(BaseReward):
     def __init__(self, detector: Detector, colors: ColorJudge | None = None):
         self.detector, self.colors = check_judge(Detector, detector), colors
 
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if prompt.include else "clauses of GenEval"
+
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         applies = torch.tensor([bool(prompt.include) for prompt in rollouts.prompts])
         rows = applies.nonzero().flatten().tolist()

@@ -19,6 +19,7 @@ LAB = "lab-"
 # What the lab's own evaluation does not take: with one of these the lab's prompts go through a benchmark's class.
 _BEYOND_LAB = {
     "images", "export_official", "judges", "settings", "vqa", "pictures", "latency_pictures", "max_no_verdict_frac",
+    "reward",
 }  # fmt: skip
 _WITHOUT_POLICY = {"images", "import_official", "compare"}
 _ROLE = re.compile(r"judges\.[^.=]+=")
@@ -31,7 +32,8 @@ def evaluate(
             metavar="CHECKPOINT [BENCHMARK…] KEY=VALUE…",
             help="Checkpoint folder, run folder (its best one), Hugging Face id, or lab; names of `thinkdraw list benchmarks`, "
             "lab-geneval if left out; then settings: samples=2, sampling.thought=off, split=ood, prompts=geneval/, "
-            "judges.detector=owlv2. In place of a checkpoint: images=FOLDER, import_official=FILE, or compare=[A,B].",
+            "judges.detector=owlv2; or prompts=mine.txt reward=lab-clip. "
+            "In place of a checkpoint: images=FOLDER, import_official=FILE, or compare=[A,B].",
             autocompletion=checkpoint_or_benchmark,
         ),
     ] = None,
@@ -40,11 +42,12 @@ def evaluate(
     json_: AsJson = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw a benchmark's prompts, judge the pictures, print scores.
+    """Draw a benchmark's prompts or your own, judge the pictures, print scores.
 
     Scores have 95 % intervals. An evaluation that was stopped goes on.
 
     Example: thinkdraw eval runs/quickstart/grpo lab-geneval -n 96 samples=2
+    Example: thinkdraw eval CHECKPOINT prompts=mine.txt reward=lab-clip
     """
     from thinkdraw.benchmarks import BENCHMARKS
     from thinkdraw.cli.grammar.reading import keys_of, overrides, print_config, split
@@ -67,6 +70,11 @@ def evaluate(
         return _print_comparisons(compare_folders(*config.compare), json_)
     if config.import_official is not None:
         return _import(config, json_)
+    if config.prompts is not None and config.reward is None and all(name.startswith(LAB) for name in config.benchmarks):
+        raise UserError(
+            f"prompts={config.prompts}: {', '.join(config.benchmarks)} makes its own prompts. Name the reward that judges "
+            "pictures of yours, reward=NAME, or the benchmark that the file belongs to."
+        )
     beyond = any(getattr(config, key) not in (None, {}) for key in config.model_fields_set & _BEYOND_LAB)
     if config.policy is not None and all(name.startswith(LAB) for name in config.benchmarks) and not beyond:
         return _lab(config, json_)
@@ -134,6 +142,7 @@ def _print_evaluations(evaluations: "Sequence[Evaluation]", as_json: bool, is_li
     for evaluation in evaluations:
         print_summary(evaluation.summary)
         print(f"rows and summary: {evaluation.folder}")
+        print(f"pictures to look at: {evaluation.folder / 'sheet.png'}")
 
 
 def _print_comparisons(comparisons: Sequence[dict], as_json: bool) -> None:

@@ -114,6 +114,9 @@ class ObjectsReward(_DetectorReward):
 
     name = "objects"
 
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if prompt.nouns else "nouns"
+
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         return verdicts_from_detector(
             self.detector, rollouts, [prompt.nouns for prompt in rollouts.prompts],
@@ -138,6 +141,9 @@ class CountReward(_DetectorReward):
     def __init__(self, detector: Detector, threshold: float = THRESHOLD, wrong_number: float = 0.0):
         super().__init__(detector, threshold)
         self.wrong_number = wrong_number
+
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if prompt.counts else "counts"
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         def value(prompt: Prompt, detections: Sequence[Detection]) -> float:
@@ -173,6 +179,9 @@ class RelationReward(_DetectorReward):
         if relation is None or relation_of(relation.word, self.rule) is None:
             return []
         return list(dict.fromkeys((relation.subject, relation.object)))
+
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if self._things(prompt) else "relation that boxes can tell"
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         side = min(pictures_of(rollouts).shape[1:3])

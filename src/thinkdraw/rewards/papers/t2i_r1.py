@@ -47,6 +47,9 @@ class AttributesReward(BaseReward):
     def __init__(self, questioner: Questioner):
         self.questioner = check_judge(Questioner, questioner)
 
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if _phrases(prompt) else "nouns"
+
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         questions = [[f"{phrase}?" for phrase in _phrases(prompt)] for prompt in rollouts.prompts]
         answers = p_yes(self.questioner, pictures_of(rollouts), questions)
@@ -76,6 +79,9 @@ class GroundingReward(BaseReward):
 
     def __init__(self, detector: Detector):
         self.detector = check_judge(Detector, detector)
+
+    def lacks(self, prompt: Prompt, /) -> str:
+        return "" if _labels(prompt) else "nouns"
 
     def __call__(self, rollouts: Rollouts, /) -> Verdicts:
         side = min(pictures_of(rollouts).shape[1:3])

@@ -1,0 +1,1 @@
+"""Prompts of the user's own, judged by any reward."""
