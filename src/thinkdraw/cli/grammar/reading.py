@@ -51,7 +51,10 @@ def read(
 
 
 def config_file(words: Sequence[str] | None) -> tuple[Path | None, list[str]]:
-    """Take a YAML file off the front of a verb's words: it has the verb's settings, which the other words override."""
+    """Take a YAML file off the front of a verb's words.
+
+    It has settings of the verb, which the other words override.
+    """
     first = next(iter(words or ()), "")
     if first.endswith((".yaml", ".yml")) and not _SETTING.match(first):
         return Path(first).expanduser(), list(words or ())[1:]
