@@ -139,7 +139,7 @@ def test_every_verb_prints_its_settings_and_stops(tmp_path, monkeypatch):
         ("serve", "the reward is missing"),
         ("train", "the name of a configuration is missing"),
         ("train lab_grpo extra", "'extra' is one word too many"),
-        ("prompts check set", "against is required"),
+        ("prompts check nowhere.jsonl", "nowhere.jsonl cannot be read"),
         ("list bananas", "one of configs, rewards"),
     ],
 )

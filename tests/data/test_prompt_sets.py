@@ -15,6 +15,7 @@ from thinkdraw.data.paraphrases import ParaphraseSettings
 from thinkdraw.data.prompt_files import read_prompts, write_prompts
 from thinkdraw.data.prompt_sets import PromptSetConfig, candidates, collect, content_hash, make_prompt_set
 from thinkdraw.data.structure.words import GROUPS
+from thinkdraw.data.test_sets.hashes import published_tests_among
 from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
 
@@ -72,7 +73,7 @@ def test_prompts_of_test_sets_are_left_out_replaced_and_counted(tmp_path):
     write_prompts(tmp_path / "two.jsonl", [prompts[20], Prompt("a cat in a tree")])
     against = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
     report = make_prompt_set(config(tmp_path / "held", against=against))
-    assert list(report.dropped.values()) == [5, 1]
+    assert [report.dropped[str(path)] for path in against] == [5, 1]
     kept = read_prompts(report.folder)
     test = read_prompts(against[0]) + read_prompts(against[1])
     assert len(kept) == 60 and find_leaks(kept, test) == []
@@ -206,3 +207,10 @@ def test_the_commands_the_python_and_the_numbers_of_the_page_hold(tmp_path, monk
     assert f"{sum(map(len, GROUPS.values()))} nouns in {len(GROUPS)} groups" in page
     for verb in ("make", "check"):
         assert "Example: thinkdraw prompts" in run(verb, "--help").output
+
+
+def test_a_set_holds_no_published_test_prompt_although_none_is_named(tmp_path):
+    report = make_prompt_set(config(tmp_path / "set", style="geneval", count=400))
+    assert published_tests_among(read_prompts(tmp_path / "set")) == {} and report.dropped["GenEval"] > 0
+    card = json.loads((tmp_path / "set/card.json").read_text())
+    assert card["published_tests_left_out"] == report.dropped

@@ -17,8 +17,9 @@ from pydantic import Field
 from thinkdraw.config import StrictModel
 from thinkdraw.corpus.captions import BARE, BESIDE, METADATA, READ, caption_beside, caption_of, metadata_captions
 from thinkdraw.corpus.files import count_unread, files_below, read_captions, tar_samples
-from thinkdraw.data.prompt_files import read_prompts
+from thinkdraw.data.prompt_files import read_training_prompts
 from thinkdraw.data.tables import resolve_inside
+from thinkdraw.data.test_sets.hashes import published_tests_among
 from thinkdraw.data.text_files import file_bytes, shorten
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
@@ -191,7 +192,7 @@ class DatasetSource(StrictModel):
 
 
 class PromptSource(StrictModel):
-    """Prompts without pictures: a file or folder that `read_prompts` knows."""
+    """Prompts without pictures, of a file or folder; test prompts are left out."""
 
     kind: Literal["prompts"] = Field(
         default="prompts", description="Reads prompts without pictures; the teacher then plans a picture for each."
@@ -202,7 +203,11 @@ class PromptSource(StrictModel):
 
     def items(self, counts: Counter[str] | None = None) -> Iterator[Item]:
         counts = _start_counts(counts)
-        for index, prompt in enumerate(read_prompts(self.path)):
+        prompts = read_training_prompts(self.path)
+        tested = published_tests_among(prompts)
+        counts["test prompts left out"] += len(tested)
+        kept = (prompt for place, prompt in enumerate(prompts) if place not in tested)
+        for index, prompt in enumerate(kept):
             yield _count_item(Item(index, prompt.id or f"prompt-{index:07d}", prompt, False), counts)
 
     def picture(self, item: Item) -> bytes:

@@ -34,7 +34,9 @@ class LeakConfig(StrictModel):
     """Which prompts are looked for in which test sets."""
 
     train: Path = Field(description="Prompts to train on: a prompt file, or a folder with one.")
-    against: list[Path] = Field(min_length=1, description="Test sets whose prompts must not be among them.")
+    against: list[Path] = Field(
+        default=[], description="Test sets whose prompts must not be among them, besides the published benchmarks'."
+    )
 
 
 @dataclass(frozen=True)

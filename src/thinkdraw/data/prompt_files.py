@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
-from thinkdraw.data.tables import TABLE_SUFFIXES, is_table, table_rows
+from thinkdraw.data.tables import JSON_SUFFIXES, TABLE_SUFFIXES, is_table, table_rows
 from thinkdraw.data.text_files import check_text, column_names, csv_rows, json_rows, shorten, text_file, text_lines
 from thinkdraw.errors import UserError
 from thinkdraw.runtime.files import atomic_write_text
@@ -20,9 +21,11 @@ from thinkdraw.types import Prompt, Question, Relation
 COMPBENCH_CATEGORIES = (
     "color", "shape", "texture", "spatial", "3d_spatial", "numeracy", "non_spatial", "complex",
 )  # fmt: skip
+T2I_R1_FILE = "geneval_and_t2i_data_final"  # the name of T2I-R1's published prompts, JSON lines
 PICTURE_COLUMNS = ("image", "images", "image_tokens")  # columns of SFT rows that no prompt needs
 _T2I_R1_LISTS = {"nouns": "nouns", "attributed": "attr_nouns"}
 _COMPBENCH_NAME = re.compile(rf"({'|'.join(COMPBENCH_CATEGORIES)})(_(train|val)\w*)?")
+COMPBENCH_TRAIN = re.compile(rf"(?:{'|'.join(COMPBENCH_CATEGORIES)})_train\w*")
 
 
 def read_table(path: Path) -> list[Prompt]:
@@ -77,16 +80,17 @@ def read_geneval(path: Path) -> list[Prompt]:
     return prompts
 
 
-def read_compbench(path: Path) -> list[Prompt]:
-    """Read T2I-CompBench(++): a category's text file, or a folder of `_val` files.
+def read_compbench(path: Path, split: Literal["val", "train"] = "val") -> list[Prompt]:
+    """Read T2I-CompBench(++): a category's text file, or a folder's files of a split.
 
     A file is named as upstream names it, such as `color_val.txt`. The category is the tag.
+    split: `val` is for evaluation, `train` for training.
     """
     if path.is_dir():
-        files = [path / f"{category}_val.txt" for category in COMPBENCH_CATEGORIES]
+        files = [path / f"{category}_{split}.txt" for category in COMPBENCH_CATEGORIES]
         present = [file for file in files if file.is_file()]
         if not present:
-            raise UserError(f"{path} holds none of T2I-CompBench's files ({files[0].name}, …). Check the path.")
+            raise UserError(f"{path} holds none of T2I-CompBench's {split} files ({files[0].name}, …). Check the path.")
         return [prompt for file in present for prompt in read_compbench(file)]
     if not (named := _COMPBENCH_NAME.fullmatch(path.stem)):
         raise UserError(
@@ -178,6 +182,25 @@ def read_prompts(path: Path | str, format: str | None = None) -> list[Prompt]:
     if not prompts:
         raise UserError(f"prompt file {path} holds no prompt. Write one per line, or as JSON rows with a `prompt`.")
     return prompts
+
+
+def read_training_prompts(path: Path | str) -> list[Prompt]:
+    """Read prompts; of a published folder those that are meant for training.
+
+    Of T2I-CompBench's that is `color_train.txt` and its like, eight categories as one set; of T2I-R1's its one file.
+    """
+    path = Path(path)
+    if path.is_dir():
+        if any(_COMPBENCH_NAME.fullmatch(file.stem) for file in path.glob("*.txt")):
+            return read_compbench(path, "train")
+        path = next((file for suffix in JSON_SUFFIXES if (file := path / f"{T2I_R1_FILE}{suffix}").is_file()), path)
+    return read_prompts(path)
+
+
+def is_compbench_test(path: Path) -> bool:
+    """Tell whether a file has the name of a T2I-CompBench test file."""
+    named = _COMPBENCH_NAME.fullmatch(path.stem) if path.suffix.lower() == ".txt" else None
+    return bool(named) and named[3] == "val"
 
 
 def format_of(path: Path) -> str:

@@ -21,6 +21,7 @@ from thinkdraw.data.paraphrases import ParaphraseResult, ParaphraseSettings, par
 from thinkdraw.data.prompt_files import read_prompts, write_prompts
 from thinkdraw.data.structure.words import GROUPS
 from thinkdraw.data.templates import COMPBENCH_TASKS, GENEVAL_TASKS, Vocabulary, compbench_prompt, geneval_prompt
+from thinkdraw.data.test_sets.hashes import published_tests_among
 from thinkdraw.data.text_diversity import TextDiversity, text_diversity
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, family_of, make_example
@@ -104,8 +105,8 @@ class SetFile:
 class PromptSetReport:
     """What was written, and what was left out.
 
-    files: ascending in size. dropped: test set → prompts left out because of it. paraphrases: replies accepted and refused, and texts
-    taken back because they leaked; empty without paraphrasing.
+    files: ascending in size. dropped: test set, a file or a published benchmark → prompts left out because of it.
+    paraphrases: replies accepted and refused, and texts taken back because they leaked; empty without paraphrasing.
     """
 
     folder: Path
@@ -127,7 +128,8 @@ def make_prompt_set(config: PromptSetConfig, client: "HttpClient | None" = None)
     owner = [name for name, prompts in tests.items() for _ in prompts]
     total = max(config.sizes().values())
 
-    prompts, leaked_from = collect(candidates(config), total, test)
+    published: Counter[str] = Counter()
+    prompts, leaked_from = collect(_without_published(candidates(config), published), total, test)
     dropped = Counter(owner[index] for index in leaked_from)
     counts: JsonObject = {}
     if config.paraphrase:
@@ -139,7 +141,7 @@ def make_prompt_set(config: PromptSetConfig, client: "HttpClient | None" = None)
 
     with atomic_directory(out) as folder:
         files = [_write(folder, scale, prompts[:size]) for scale, size in config.sizes().items()]
-        report = PromptSetReport(out, tuple(files), {name: dropped[name] for name in tests}, counts)
+        report = PromptSetReport(out, tuple(files), {name: dropped[name] for name in tests} | published, counts)
         atomic_write_json(folder / CARD, _card(config, report, tests))
     return report
 
@@ -165,6 +167,15 @@ def candidates(config: PromptSetConfig) -> Iterator[Prompt]:
                     break
             else:
                 streams.remove(stream)
+
+
+def _without_published(stream: Iterator[Prompt], counts: Counter[str]) -> Iterator[Prompt]:
+    """Leave out published test prompts, and count them by benchmark."""
+    for prompt in stream:
+        if names := published_tests_among([prompt]):
+            counts[names[0]] += 1
+        else:
+            yield prompt
 
 
 def _different(draw: Draw, task: str, rng: np.random.Generator) -> Iterator[Prompt]:
@@ -236,7 +247,7 @@ def _undo_leaking_paraphrases(
     before: Sequence[Prompt], result: ParaphraseResult, test: Sequence[Prompt]
 ) -> tuple[list[Prompt], int]:
     """Undo each paraphrase that is a test prompt, or another prompt's text."""
-    taken_back = {leak.train for leak in find_leaks(result.prompts, test)}
+    taken_back = {leak.train for leak in find_leaks(result.prompts, test)} | {*published_tests_among(result.prompts)}
     texts = {text_key(prompt.text) for prompt in before}
     for index, (old, new) in enumerate(zip(before, result.prompts)):
         if new is not old:
@@ -267,5 +278,6 @@ def _card(config: PromptSetConfig, report: PromptSetReport, tests: dict[str, lis
             {"path": name, "prompts": len(prompts), "sha256": content_hash(prompts), "dropped": report.dropped[name]}
             for name, prompts in tests.items()
         ],
+        "published_tests_left_out": {name: count for name, count in report.dropped.items() if name not in tests},
         "paraphrases": report.paraphrases,
     }

@@ -24,7 +24,7 @@ from thinkdraw.corpus.sources import Item, PromptSource
 from thinkdraw.corpus.teachers.endpoint import EndpointSettings, EndpointTeacher
 from thinkdraw.corpus.teachers.teachers import GrammarSettings, GrammarTeacher, Teacher, WriterTeacher
 from thinkdraw.corpus.writing import Helpers, write
-from thinkdraw.data.prompt_files import read_prompts
+from thinkdraw.data.prompt_files import read_training_prompts
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
 from thinkdraw.policies.opening import load_trained
@@ -85,7 +85,7 @@ def run(config: CorpusConfig) -> Path:
     """Write the corpus, or go on after a stop; return its folder. Raises UserError."""
     set_threads(config.num_threads)
     if isinstance(config.source, PromptSource):
-        refuse_published_tests(config.source.path, read_prompts(config.source.path))
+        refuse_published_tests(config.source.path, read_training_prompts(config.source.path))
     with CorpusProgress() as show:
         return write(config, open_teacher(config), open_helpers(config), show)
 

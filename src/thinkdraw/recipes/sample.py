@@ -165,7 +165,7 @@ def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt]) 
         else:
             shutil.rmtree(config.out / "scores", ignore_errors=True)
             (config.out / "store.json").unlink()
-    setting, source = "prompts.source", config.prompts.source
+    setting, source = "prompts.source", config.prompts.named
     # A longer list of prompts that begins as before changes no rollout: it is noted only after the check against the
     # former list.
     has_grown = _has_grown(prompts, inputs.noted(setting), source, groups)

@@ -18,7 +18,14 @@ from thinkdraw.data.corpus_tokens import CROP
 from thinkdraw.data.leak_guard import find_leaks, refuse_leaks
 from thinkdraw.data.over_long import OverLong, fit_prompts
 from thinkdraw.data.picture_bytes import centre_crop, file_of
-from thinkdraw.data.prompt_files import PICTURE_COLUMNS, prompt_of, read_prompts, row_of, text_of
+from thinkdraw.data.prompt_files import (
+    PICTURE_COLUMNS,
+    prompt_of,
+    read_prompts,
+    read_training_prompts,
+    row_of,
+    text_of,
+)
 from thinkdraw.data.tables import TableRow, print_counts, table_rows
 from thinkdraw.data.text_files import column_names, shorten
 from thinkdraw.errors import UserError
@@ -38,7 +45,14 @@ from thinkdraw.runtime.inputs.run_inputs import Input
 from thinkdraw.runtime.inputs.tensor_files import read_tensors, write_tensors
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.training.corpus_examples import corpus_examples
-from thinkdraw.training.known_tests import known_test_sets, refuse_published_tests
+from thinkdraw.training.known_tests import (
+    is_published_training,
+    known_test_sets,
+    refuse_benchmark_name,
+    refuse_published_tests,
+    tests_to_leave_out,
+)
+from thinkdraw.training.prompt_mix import WeightedSource, mix_prompts
 from thinkdraw.training.prompt_structure import StructureBy, with_structure
 from thinkdraw.types import Policy, Prompt, Sampling, ThoughtFormat
 
@@ -48,13 +62,13 @@ logger = logging.getLogger(__name__)
 class DataSettings(StrictModel):
     """Where prompts, or SFT examples, come from.
 
-    Test splits cannot be named: they are for `thinkdraw eval` only.
+    Test splits are refused: they are for `thinkdraw eval` only. Published test prompts are known by their hashes.
     """
 
-    source: str = Field(
+    source: str | list[WeightedSource] = Field(
         default="lab",
         description="`lab`; or prompts as .txt, .jsonl, .json, .csv, .parquet or a public prompt set; or SFT "
-        "rows, a `save_to_disk` folder, or a corpus of rationales.",
+        "rows or a corpus. A list mixes prompts: [{source: …, weight: 2}, …].",
     )
     families: dict[Family, Annotated[float, Field(ge=0)]] = Field(
         default={"geneval": 1.0},
@@ -83,7 +97,8 @@ class DataSettings(StrictModel):
     )
     against: list[Path] = Field(
         default=[],
-        description="Test sets whose prompts must not be trained on, besides those below $THINKDRAW_BENCHMARKS.",
+        description="Test sets whose prompts must not be trained on, besides the published ones and those below "
+        "$THINKDRAW_BENCHMARKS.",
     )
     leaks: Literal["refuse", "drop"] = Field(
         default="refuse",
@@ -119,6 +134,17 @@ class DataSettings(StrictModel):
         description="How SFT reads picture files: ground behind transparency, and the largest size.",
     )
 
+    @property
+    def named(self) -> str:
+        """The source, or all sources with their weights, in words."""
+        return self.source if isinstance(self.source, str) else ", ".join(map(str, self.source))
+
+    def only_source(self) -> str:
+        """Return the source of SFT examples. Raises UserError where there are several."""
+        if isinstance(self.source, str):
+            return self.source
+        raise UserError(f"data.source={self.named}: SFT learns from one source. Only prompts are mixed; give one.")
+
 
 def lab_examples(settings: DataSettings) -> list[Example]:
     """Make `count` lab examples, of each family as many as its share."""
@@ -132,38 +158,49 @@ def lab_examples(settings: DataSettings) -> list[Example]:
 def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Prompt]:
     """Read the prompts to train on.
 
-    With `settings.structure` they get nouns, counts and a relation, which some rewards read.
+    With `settings.structure` they get nouns, counts and a relation, which some rewards read. Several sources are mixed by
+    their weights (`mix_prompts`).
     folder: of the run, where the structure that was found is cached.
     Raises UserError for a file that is missing, empty or not of the form, for a test prompt (see `rows_without_leaks`), and
     if no structure is found.
     """
-    if settings.source == "lab":
-        prompts = [e.prompt for e in lab_examples(settings)]
-    else:
-        prompts = read_prompts(settings.source)
-        refuse_published_tests(Path(settings.source), prompts)
-        print_counts(f"prompts of {settings.source}", {"read": len(prompts)})
-    prompts = [prompts[row] for row in rows_without_leaks(prompts, settings, "prompts.leaks")]
+    if isinstance(settings.source, str):
+        return _load_source(settings.source, settings, folder)
+    loaded = {entry.source: _load_source(entry.source, settings, folder) for entry in settings.source}
+    return mix_prompts(settings.source, loaded)
+
+
+def _load_source(source: str, settings: DataSettings, folder: Path | None) -> list[Prompt]:
+    """Read one source's prompts, without test prompts, with structure."""
+    refuse_benchmark_name(source)
+    read = [e.prompt for e in lab_examples(settings)] if source == "lab" else read_training_prompts(source)
+    if source != "lab":
+        refuse_published_tests(Path(source), read)
+        print_counts(f"prompts of {source}", {"read": len(read)})
+    kept = rows_without_leaks(read, settings, "prompts.leaks", source)
     cache = settings.structure_cache or (folder and folder / "structure.jsonl")
-    return with_structure(prompts, settings.structure, settings.structure_settings, cache, settings.source)
+    prompts = [read[row] for row in kept]
+    return with_structure(prompts, settings.structure, settings.structure_settings, cache, source)
 
 
-def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: str) -> list[int]:
+def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: str, source: str) -> list[int]:
     """Find the rows that may be trained on, which are no test prompts.
 
-    Test prompts are those of `settings.against`, and of the benchmarks below THINKDRAW_BENCHMARKS.
-    key: of `leaks` in the configuration, for errors. Raises UserError for test prompts if `settings.leaks` refuses them, or if
-    there are no others.
+    Test prompts are the published ones, those of `settings.against`, and of the benchmarks below THINKDRAW_BENCHMARKS.
+    key: of `leaks` in the configuration, for errors. source: where the prompts were read; of one that was published for
+    training, test prompts are always left out. Raises UserError for test prompts if `settings.leaks` refuses them, or
+    if there are no others.
     """
     test = [prompt for path in [*settings.against, *known_test_sets()] for prompt in read_prompts(path)]
-    if settings.leaks == "refuse":
+    leaking = set(tests_to_leave_out(prompts, source, settings.leaks, key))
+    if settings.leaks == "refuse" and not is_published_training(Path(source)):
         refuse_leaks(prompts, test, key)
         return list(range(len(prompts)))
-    leaking = {leak.train for leak in find_leaks(prompts, test)}
+    leaking |= {leak.train for leak in find_leaks(prompts, test)}
     if len(leaking) == len(prompts):
-        raise UserError(f"all {len(prompts)} prompts of {settings.source} are test prompts. Give others.")
+        raise UserError(f"all {len(prompts)} prompts of {source} are test prompts. Give others.")
     if leaking:
-        logger.warning("%d of %d prompts of %s are test prompts: left out", len(leaking), len(prompts), settings.source)
+        logger.warning("%d of %d prompts of %s are test prompts: left out", len(leaking), len(prompts), source)
     return [row for row in range(len(prompts)) if row not in leaking]
 
 
@@ -175,7 +212,7 @@ def prompts_that_fit(
     key: of the settings, for errors. Returns the prompts, without those that were dropped.
     Raises UserError for a prompt that is empty or too long, unless `settings.over_long` cuts or drops it.
     """
-    how, where = settings.over_long or "refuse", f"{key}.source={settings.source}"
+    how, where = settings.over_long or "refuse", f"{key}.source={settings.named}"
     return list(fit_prompts(policy, prompts, sampling, how, where, f"{key}.over_long").values())
 
 
@@ -246,13 +283,14 @@ def load_examples(
     Raises UserError before the first picture is tokenised: for fewer examples than `at_least`; for a file that is missing,
     is empty, lacks a column or names a picture that cannot be read; for what is too long, see `DataSettings.over_long`.
     """
+    source = settings.only_source()
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
     sampling = Sampling.model_validate({"thought": thought, "max_thought_tokens": max_thought_tokens})
-    if is_corpus(Path(settings.source)):
+    if is_corpus(Path(source)):
         reading, tokens = settings.corpus or CorpusReaderConfig(), cache.with_name("corpus_tokens")
         prompts, thoughts, codes = corpus_examples(
-            Path(settings.source),
+            Path(source),
             reading,
             settings.seed,
             policy,
@@ -262,28 +300,30 @@ def load_examples(
             settings.pictures,
         )
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling, is_corpus=True)
-        print_counts(f"examples of {settings.source}", {"read": len(prompts), "left out": len(prompts) - len(fitting)})
+        print_counts(f"examples of {source}", {"read": len(prompts), "left out": len(prompts) - len(fitting)})
         _refuse_fewer(fitting, at_least)
         return Examples(list(fitting.values()), [thoughts[i] for i in fitting], codes[torch.tensor(list(fitting))])
     digests, notes = Digests(cache.with_name("picture_hashes.jsonl")), Counter[str]()
-    if settings.source == "lab":
+    if source == "lab":
         rng = np.random.default_rng([settings.seed, 1])
         examples = lab_examples(settings)
-        examples = [examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks")]
+        examples = [
+            examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks", source)
+        ]
         scenes = [e.scene(rng) for e in examples]
         prompts, thoughts = [e.prompt for e in examples], [write_rationale(s, rng) for s in scenes]
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling)
         contents: Iterator[object] = (repr(scenes[i]) for i in fitting)
         pictures: Iterator[np.ndarray] = (draw(scenes[i]) for i in fitting)
     else:
-        path = Path(settings.source)
+        path = Path(source)
         folder = settings.picture_folder or (path if path.is_dir() else path.parent)
         table = list(table_rows(path, PICTURE_COLUMNS))  # without pictures, which are read later, a few at a time
         if not table:
             raise UserError(f"{path} holds no example. Write rows of prompt, thought, and image or image_tokens.")
         prompts = [prompt_of(row.cells, row.where, row.number) for row in table]
         refuse_published_tests(path, prompts)
-        kept = rows_without_leaks(prompts, settings, "data.leaks")
+        kept = rows_without_leaks(prompts, settings, "data.leaks", source)
         prompts, rows = [prompts[i] for i in kept], [table[i] for i in kept]
         thoughts = [text_of(row.cells, "thought", row.where) for row in rows]
         if thought != "off":
@@ -299,11 +339,11 @@ def load_examples(
     size, read = (policy.picture.height, policy.picture.width), settings.pictures.model_dump(mode="json")
     made_of = content_digest([policy.picture_tokenizer_hash(), size, CROP, RULES, read, *contents])
     _refuse_fewer(fitting, at_least)
-    codes = _cached(cache, made_of, settings.source)
+    codes = _cached(cache, made_of, source)
     if codes is None:
         codes = _tokenise(policy, pictures)
         if notes:
-            logger.warning("pictures of %s: %s", settings.source, format_counts(notes))
+            logger.warning("pictures of %s: %s", source, format_counts(notes))
         if is_main:
             write_tensors(cache, {"image_tokens": codes}, {SOURCES_HASH: made_of})
     if is_main:
@@ -319,8 +359,10 @@ def _fitting_rows(
 
     Leaves out a corpus's test prompts, and what the policy has no room for.
     """
-    rows = rows_without_leaks(prompts, settings, "data.leaks") if is_corpus else list(range(len(prompts)))
-    how, where = settings.over_long or "refuse", f"data.source={settings.source}"
+    rows = (
+        rows_without_leaks(prompts, settings, "data.leaks", settings.named) if is_corpus else list(range(len(prompts)))
+    )
+    how, where = settings.over_long or "refuse", f"data.source={settings.named}"
     fitted = fit_prompts(policy, [prompts[i] for i in rows], sampling, how, where, "data.over_long")
     fitting = {rows[index]: prompt for index, prompt in fitted.items()}
     if sampling.thought != "off" and not is_corpus:
@@ -336,7 +378,7 @@ def _fitting_rows(
             fitting = {i: prompt for i, prompt in fitting.items() if i not in set(long)}
         if long:
             what = "left out" if settings.over_long == "drop" else "cut"
-            logger.warning("%d of %d thoughts of %s do not fit: %s", len(long), len(rows), settings.source, what)
+            logger.warning("%d of %d thoughts of %s do not fit: %s", len(long), len(rows), settings.named, what)
     return fitting
 
 

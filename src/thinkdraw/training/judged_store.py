@@ -15,6 +15,7 @@ from thinkdraw.runtime.inputs.hashing import SOURCES_HASH, content_digest
 from thinkdraw.runtime.inputs.run_inputs import Input
 from thinkdraw.runtime.inputs.tensor_files import read_tensors, write_tensors
 from thinkdraw.training.batch import Batch, split_rows
+from thinkdraw.training.known_tests import refuse_tests_in_store
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Rollouts, Verdicts
 
@@ -25,8 +26,8 @@ def load_judged_rollouts(path: Path, judge: str, policy: Policy, *, own: bool = 
     """Load all rollouts of a store with one judge's verdicts, in whole groups.
 
     own: also require that this very policy sampled them.
-    Raises UserError for a store of another tokenizer, damaged or unscored shards, and groups of one rollout or of different
-    sizes.
+    Raises UserError for a store of another tokenizer, damaged or unscored shards, groups of one rollout or of different
+    sizes, and published test prompts.
     """
     store = RolloutStore.open(path)
     store.check_policy(policy)
@@ -39,6 +40,7 @@ def load_judged_rollouts(path: Path, judge: str, policy: Policy, *, own: bool = 
     if len(sizes) > 1:
         raise UserError(f"{path} has groups of {sorted(sizes)} rollouts. Use a store with groups of one size.")
     rollouts = Rollouts.join([shard.rollouts for shard in shards], store.header.codec.pad_id)
+    refuse_tests_in_store(path, rollouts.prompts)
     return Batch(rollouts, Verdicts.of(torch.cat([shard.scores for shard in shards])))
 
 

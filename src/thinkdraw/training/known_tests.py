@@ -1,64 +1,91 @@
-"""Published test sets, which must not be trained on, recognised by content."""
+"""Published test sets, which must not be trained on: known by content and name."""
 
-import hashlib
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks import BENCHMARKS, benchmark_class
 from thinkdraw.benchmarks.settings import git_hash_of, sha256_of
-from thinkdraw.data.leak_guard import normalise
+from thinkdraw.data.prompt_files import COMPBENCH_TRAIN, T2I_R1_FILE, is_compbench_test
+from thinkdraw.data.test_sets.hashes import names_with_counts, published_tests_among
 from thinkdraw.errors import UserError
 from thinkdraw.types import Prompt
 
 PROMPTS_VARIABLE = "THINKDRAW_BENCHMARKS"
 WITHOUT_QUESTIONS = "prompts.jsonl"
 """DPG-Bench's prompts without its questions: enough to keep them out of training."""
-PUBLISHED = {
-    "6500c6212439bc85d2599307cce6772d": "GenEval",
-    "35a944b78cd1908843dfded86ea5dc3d": "GenEval 2",
-    "50f62c9c8fb1538587ed1f015ef84d4c": "DPG-Bench",
-    "422cf9a15f5dc0f44e429737e2e87701": "UniGenBench (short)",
-    "1011d60deb7ca1389afb801815c85776": "UniGenBench (long)",
-    "9dd1ec8e58763a1dd22d492828a278e4": "T2I-CompBench",
-    "b8cba57d35b12804881d8e0c93cb07a1": "T2I-CompBench (3d_spatial)",
-    "39c48f6e016b17712db4d315b4524b88": "T2I-CompBench (color)",
-    "dceccfbc66f60e5d7eb33cdb07aca399": "T2I-CompBench (color, seen)",
-    "034ed3c9e0f0402b001b189a3c769e2a": "T2I-CompBench (color, unseen)",
-    "566c10adad90b695c9120e5584f6e29e": "T2I-CompBench (complex)",
-    "cb7c9872dbc342790c8c05b202150d3f": "T2I-CompBench (complex, action)",
-    "ca584ac2fac5bd582d3d51168553d92e": "T2I-CompBench (complex, spatial)",
-    "3e5ba8c36ce874c95fd9ae654b546fe5": "T2I-CompBench (complex, spatial and action)",
-    "78204173a572024f0d97ad0dc1d86c24": "T2I-CompBench (non_spatial)",
-    "ee0fee90f6c41ded1db4588629f24c2a": "T2I-CompBench (numeracy)",
-    "9c2e15bedbbf85c2297c212864e6fc23": "T2I-CompBench (shape)",
-    "491448a2fe5e96fee42ba54a5cdf4c16": "T2I-CompBench (shape, seen)",
-    "baaa46cfb01dddb092c50a8f356f349f": "T2I-CompBench (shape, unseen)",
-    "1d06a069d4f6926c444b7ad8eb7dd0af": "T2I-CompBench (spatial)",
-    "b1f8bba9f0366874a9caa2c4bf5e7119": "T2I-CompBench (texture)",
-    "1a1d1f3590e37e79efa00e8814a6e470": "T2I-CompBench (texture, seen)",
-    "dc4947f4ec22e608189d3b6adc1d8e1f": "T2I-CompBench (texture, unseen)",
-}
-"""`texts_hash` of published test sets → their names."""
 _MOST_BYTES = 1 << 24  # larger files are no prompt files, and are not hashed
+_FILE_NAMES = {
+    "evaluation_metadata.jsonl": "GenEval",
+    "generation_prompts.txt": "GenEval",
+    "geneval2_data.jsonl": "GenEval 2",
+    "dpg_bench.csv": "DPG-Bench",
+    "test_prompts_en.csv": "UniGenBench",
+    "test_prompts_en_long.csv": "UniGenBench",
+}
+# Published for training, although a few of their prompts are test prompts too: T2I-CompBench's, and T2I-R1's.
+_TRAINING_FILE = re.compile(rf"{COMPBENCH_TRAIN.pattern}|{T2I_R1_FILE}")
 
 
-def texts_hash(prompts: Sequence[Prompt]) -> str:
-    """Hash the normalised texts in any order: the same for every form of file."""
-    texts = sorted({normalise(prompt.text) for prompt in prompts})
-    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
+def refuse_benchmark_name(source: str) -> None:
+    """Raise UserError for a benchmark's name in place of a source of prompts."""
+    if source in BENCHMARKS and not Path(source).exists():
+        raise UserError(
+            f"source={source} is a benchmark: its test prompts must not be trained on. Give a file of prompts; T2I-CompBench's "
+            "folder gives its train files."
+        )
 
 
 def refuse_published_tests(path: Path, prompts: Sequence[Prompt]) -> None:
     """Raise UserError if prompts of a file or folder are a published test set.
 
-    They are recognised by their texts, or by the file's hash, whatever the file is called.
+    They are recognised by their texts (half of them, or more), by the file's hash, or by its published name.
     """
-    if name := PUBLISHED.get(texts_hash(prompts)) or _published_file(path):
+    tested = published_tests_among(prompts)
+    by_text = next(iter(tested.values())) if 2 * len(tested) >= max(1, len(prompts)) else None
+    by_name = _FILE_NAMES.get(path.name) or ("T2I-CompBench" if is_compbench_test(path) else None)
+    # Of a folder with train files these were read, whatever test files lie beside them.
+    by_hash = None if path.is_dir() and is_published_training(path) else _published_file(path)
+    if name := by_text or by_hash or by_name:
+        how = "" if by_text else ", by its name: rename the file if it holds other prompts" if by_name == name else ""
         raise UserError(
-            f"{path} is the test set of {name}: it must not be trained on, nor choose a checkpoint. Give other prompts; use "
+            f"{path} is the test set of {name}{how}. It must not be trained on, nor choose a checkpoint. Give other prompts; use "
             "`thinkdraw eval` to draw these."
         )
+
+
+def tests_to_leave_out(prompts: Sequence[Prompt], source: str, leaks: str, key: str) -> dict[int, str]:
+    """Find published test prompts among the prompts: index → benchmark.
+
+    source: where they were read. leaks: `refuse` raises UserError if there is any, unless the source was published for
+    training. key: of `leaks` in the configuration, for the error.
+    """
+    tested = published_tests_among(prompts)
+    if tested and leaks == "refuse" and not is_published_training(Path(source)):
+        shown = "; ".join(f"{prompts[i].text[:80]!r}" for i in list(tested)[:3])
+        raise UserError(
+            f"{len(tested)} of {len(prompts)} training prompts are test prompts of {names_with_counts(tested.values())}: {shown}"
+            f"{'; …' if len(tested) > 3 else ''}. Leave them out with {key}: drop, or choose other prompts."
+        )
+    return tested
+
+
+def refuse_tests_in_store(path: Path, prompts: Sequence[Prompt]) -> None:
+    """Raise UserError if rollouts of a store are of published test prompts."""
+    texts = {prompt.text: prompt for prompt in prompts}
+    if tested := published_tests_among(list(texts.values())):
+        raise UserError(
+            f"{path} holds rollouts of {len(tested)} test prompts of {names_with_counts(tested.values())}, which must not be "
+            "trained on. Sample a store of other prompts."
+        )
+
+
+def is_published_training(path: Path) -> bool:
+    """Tell whether a file, or the files read of a folder, were published for training."""
+    return bool(_TRAINING_FILE.fullmatch(path.stem)) or any(
+        _TRAINING_FILE.fullmatch(file.stem) for file in (path.iterdir() if path.is_dir() else ())
+    )
 
 
 def _published_file(path: Path) -> str | None:

@@ -76,12 +76,16 @@ def check_leaks(
     """
     from thinkdraw.cli.grammar.reading import print_config, read
     from thinkdraw.data.leak_guard import LeakConfig, find_leaks
-    from thinkdraw.data.prompt_files import read_prompts
+    from thinkdraw.data.prompt_files import read_prompts, read_training_prompts
+    from thinkdraw.data.test_sets.hashes import PUBLISHED, published_tests_among
 
     config = read(LeakConfig, words, ("train",))
     if dry_run:
         return print_config(config)
-    prompts, rows, leaking = read_prompts(config.train), [], set()
+    prompts, rows, leaking = read_training_prompts(config.train), [], set()
+    for index, name in published_tests_among(prompts).items():
+        leaking.add(index)
+        rows.append({"train": prompts[index].id, "prompt": prompts[index].text, "file": name, "reason": PUBLISHED})
     for path in config.against:
         test = read_prompts(path)
         for leak in find_leaks(prompts, test):

@@ -91,7 +91,7 @@ class PromptOrder:
             phases, prompts = self.mixes[index]
             prompts = prompts_that_fit(run.policy, prompts, settings, sampling, key)
             self.mixes[index] = phases, prompts
-            run.note(f"{key}.source", prompts_input(prompts, settings.source))
+            run.note(f"{key}.source", prompts_input(prompts, settings.named))
 
     def all_prompts(self) -> list[Prompt]:
         """Return the prompts of all mixes."""

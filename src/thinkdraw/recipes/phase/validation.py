@@ -26,7 +26,7 @@ class Validation:
         """Read the prompts. Raises UserError for prompts that cannot be read."""
         self.config, self.settings = config, config.validation
         self.prompts = load_prompts(self.settings.prompts, config.out) if self.settings.every else []
-        source, count, read = self.settings.prompts.source, self.settings.prompts.count, len(self.prompts)
+        source, count, read = self.settings.prompts.named, self.settings.prompts.count, len(self.prompts)
         if source != "lab" and read > count:
             self.prompts = [self.prompts[i * read // count] for i in range(count)]
             print_counts(f"validation prompts of {source}", {"read": read, "used, spread evenly": count})
@@ -41,7 +41,7 @@ class Validation:
             return
         trained = {text_key(prompt.text) for prompt in training}
         if shared := sum(text_key(prompt.text) in trained for prompt in self.prompts):
-            source = f"validation prompts of {self.settings.prompts.source}"
+            source = f"validation prompts of {self.settings.prompts.named}"
             print_counts(
                 source,
                 {"read": len(self.prompts), "of them trained on: the best checkpoint is chosen by these too": shared},
@@ -52,7 +52,7 @@ class Validation:
         if self.prompts:
             key, settings = "validation.prompts", self.settings.prompts
             self.prompts = prompts_that_fit(run.policy, self.prompts, settings, self.config.sampling, key)
-            run.note(f"{key}.source", prompts_input(self.prompts, settings.source))
+            run.note(f"{key}.source", prompts_input(self.prompts, settings.named))
 
     @property
     def should_stop(self) -> bool:
