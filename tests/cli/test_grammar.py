@@ -64,7 +64,7 @@ def test_a_yaml_file_comes_first_and_its_settings_are_overridden(tmp_path):
     config = read(Config, [str(tmp_path / "mine.yaml"), "a", "policy=mine"], ("policy", "names…"))
     assert (config.policy, config.names, config.sampling.top_k) == ("mine", ["a"], 5)
     assert configured("sample", str(tmp_path / "mine.yaml"))["count"] is None  # no usual count beside a file
-    with pytest.raises(UserError, match="none.yaml"):
+    with pytest.raises(UserError, match=r"none\.yaml"):
         read(Config, [str(tmp_path / "none.yaml")], ("policy",))
 
 

@@ -45,10 +45,14 @@ HELD_OUT_OPENINGS = ("please draw {} for me", "one can see {} here", "a quick sk
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt with its spec, from which training scenes are drawn."""
+    """A prompt with its spec, from which training scenes are drawn.
+
+    derivation: sentences that lead from the prompt to what it demands, where that has to be worked out.
+    """
 
     prompt: Prompt
     spec: Spec
+    derivation: tuple[str, ...] = ()
 
     def scene(self, rng: np.random.Generator) -> Scene:
         return scene_for(self.spec, rng)
@@ -175,7 +179,7 @@ def clauses(spec: Spec) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]
             if i == k:
                 clause["position"] = [relation, j]
         include.append(clause)
-    exclude = tuple({"class": w.label(), "count": w.count + 1} for w in spec.objects if w.count > 1)
+    exclude = tuple({"class": w.label(), "count": w.count + 1} for w in spec.objects if w.is_counted)
     return tuple(include), exclude
 
 
@@ -189,17 +193,19 @@ def questions(spec: Spec) -> tuple[Question, ...]:
     for demand in spec.objects:
         whole = {"shape": demand.shape}
         exists.append(len(out))
-        if demand.count == 1:
+        if not demand.is_counted:
             text = f"is there {article(demand.shape)}?"
             out.append(Question(len(out), text, (), {"kind": "exists", "thing": whole}))
         else:
-            text = f"are there exactly {NUMBERS[demand.count]} {PLURALS[demand.shape]}?"  # counts above one only
+            text = f"are there exactly {NUMBERS[demand.count]} {PLURALS[demand.shape]}?"
+            if demand.count == 1:
+                text = f"is there exactly one {demand.shape}?"
             out.append(Question(len(out), text, (), {"kind": "count", "thing": whole, "count": demand.count}))
         for name in ("color", "size", "texture"):
             value = getattr(demand, name)
             if value:
                 fact = {
-                    "kind": "exists" if demand.count == 1 else "count",
+                    "kind": "count" if demand.is_counted else "exists",
                     "thing": whole | {name: value},
                     "count": demand.count,
                 }
@@ -287,7 +293,7 @@ def prompt_set(family: Family, split: PromptSplit, count: int, seed: int = 0) ->
             last_new = tries
             per_task[example.prompt.tag] -= 1
             id = f"lab-{family}-{split}-{len(out):04d}"
-            out.append(Example(replace(example.prompt, id=id), example.spec))
+            out.append(replace(example, prompt=replace(example.prompt, id=id)))
             if len(out) == count:
                 return out
         if tries - last_new > MAX_STALE:

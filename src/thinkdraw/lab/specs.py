@@ -26,7 +26,7 @@ HELD_OUT_PAIRS = frozenset((SHAPES[i], tuple(COLORS)[(3 * i + 1) % len(COLORS)])
 class ObjectSpec:
     """One demanded object; None = the prompt leaves the attribute open.
 
-    count > 1 demands exactly that many of the kind.
+    count > 1 demands exactly that many of the kind; with `exact` a count of 1 does as well.
     """
 
     shape: str
@@ -34,6 +34,12 @@ class ObjectSpec:
     size: str | None = None
     texture: str | None = None
     count: int = 1
+    exact: bool = False
+
+    @property
+    def is_counted(self) -> bool:
+        """Whether more of the kind than `count` are wrong."""
+        return self.exact or self.count > 1
 
     def label(self) -> str:
         """Return the class of GenEval's metadata: size, texture and shape.
@@ -70,7 +76,10 @@ class Spec:
 
         It is equal for paraphrases, permuted clauses and inverted relations.
         """
-        names = [f"{w.count}x{w.size}/{w.texture}/{w.color}/{w.shape}" for w in self.objects]
+        names = [
+            f"{'exactly ' * (w.exact and w.count == 1)}{w.count}x{w.size}/{w.texture}/{w.color}/{w.shape}"
+            for w in self.objects
+        ]
         related = []
         for i, relation, j in self.relations:
             if relation in ("right of", "below"):
@@ -214,7 +223,7 @@ def satisfies(spec: Spec, scene: Scene) -> bool:
         return False
     fitting = [[t for t in scene.objects if w.fits(t)] for w in spec.objects]
     for demand, matches in zip(spec.objects, fitting, strict=True):
-        if len(matches) < demand.count or (demand.count > 1 and len(matches) != demand.count):
+        if len(matches) < demand.count or (demand.is_counted and len(matches) != demand.count):
             return False
     return all(
         any(relation_holds(relation, a.center, b.center) for a in fitting[i] for b in fitting[j] if a is not b)

@@ -1,0 +1,1 @@
+"""Riddles: prompts whose scene has to be worked out, with their derivations."""
