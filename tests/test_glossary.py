@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from thinkdraw.lab.prompts import HELD_OUT_OPENINGS, HELD_OUT_WORDINGS, NUMBERS, OPENINGS, SENTENCES, WORDINGS
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS
+from thinkdraw.lab.wording import HELD_OUT_OPENINGS, HELD_OUT_WORDINGS, NUMBERS, OPENINGS, SENTENCES, WORDINGS
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")

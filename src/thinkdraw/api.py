@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from thinkdraw.benchmarks.lab.benchmark import LabReport, Split, evaluate_lab
-from thinkdraw.lab.prompts import PromptSplit, family_of, prompt_set
+from thinkdraw.lab.prompts import family_of, prompt_set
+from thinkdraw.lab.wording import PromptSplit
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.report import write_report

@@ -5,17 +5,9 @@ import pytest
 
 from thinkdraw.errors import UserError
 from thinkdraw.lab.facts import PictureContents, is_true
-from thinkdraw.lab.prompts import (
-    GENEVAL_TASKS,
-    HELD_OUT_OPENINGS,
-    HELD_OUT_WORDINGS,
-    SPECS,
-    clauses,
-    noun_phrase,
-    prompt_set,
-    stream,
-)
+from thinkdraw.lab.prompts import GENEVAL_TASKS, SPECS, prompt_set, stream
 from thinkdraw.lab.specs import HELD_OUT_PAIRS, ObjectSpec, Spec
+from thinkdraw.lab.wording import HELD_OUT_OPENINGS, HELD_OUT_WORDINGS, clauses, noun_phrase
 
 NUM = 400
 

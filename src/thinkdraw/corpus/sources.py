@@ -23,8 +23,9 @@ from thinkdraw.data.test_sets.hashes import published_tests_among
 from thinkdraw.data.text_files import file_bytes, shorten
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
-from thinkdraw.lab.prompts import Example, Family, prompt_set
+from thinkdraw.lab.prompts import Family, prompt_set
 from thinkdraw.lab.scenes import draw
+from thinkdraw.lab.wording import Example
 from thinkdraw.picture_reader import SUFFIXES
 from thinkdraw.runtime.formats import one_line
 from thinkdraw.types import Prompt

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from thinkdraw.lab.detector import DetectorOutput
-from thinkdraw.lab.prompts import NUMBERS, article
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import RELATIONS, relation_holds
+from thinkdraw.lab.wording import NUMBERS, article
 from thinkdraw.runtime.json_types import JsonObject
 
 VALUES: dict[str, tuple[str, ...]] = {"shape": SHAPES, "color": tuple(COLORS), "size": SIZES, "texture": TEXTURES}

@@ -1,73 +1,42 @@
-"""Prompts of the lab in three families that mirror the public benchmarks.
+"""Prompts of the lab in families: three mirror benchmarks, one is of riddles.
 
 `geneval`: GenEval's six tasks. `compbench`: T2I-CompBench-like sentences. `dense`: DPG-like descriptions with a question graph.
+`reasoning`: riddles, whose scene has to be worked out (`lab/reasoning`).
 Each prompt has its structure. Splits are fixed and disjoint: train, validation and in-domain test come from `Spec.split`; `ood`
 draws from held-out pairs, counts, templates and relation wordings, none of which occurs in the others.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 import numpy as np
 
 from thinkdraw.errors import UserError
-from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, Scene
-from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES
-from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS, ObjectSpec, Spec, scene_for
+from thinkdraw.lab.reasoning import sets as riddles
+from thinkdraw.lab.scenes import BACKGROUNDS, COLORS
+from thinkdraw.lab.shapes import SHAPES, SIZES
+from thinkdraw.lab.specs import HELD_OUT_PAIRS, RELATIONS, ObjectSpec, Spec
+from thinkdraw.lab.wording import (
+    HELD_OUT_OPENINGS,
+    HELD_OUT_WORDINGS,
+    OPENINGS,
+    SENTENCES,
+    WORDINGS,
+    Example,
+    PromptSplit,
+    clauses,
+    noun_phrase,
+    questions,
+)
 from thinkdraw.runtime.json_types import JsonObject
-from thinkdraw.types import Prompt, Question
+from thinkdraw.types import Prompt
 
-Family = Literal["geneval", "compbench", "dense"]
-PromptSplit = Literal["train", "validation", "test", "ood"]
+Family = Literal["geneval", "compbench", "dense", "reasoning"]
 Item = TypeVar("Item")
 MAX_STALE = 20_000  # after so many draws in a row without a new prompt a task has run out
-NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}
 GENEVAL_TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COMPBENCH_TASKS = ("color", "shape", "texture", "spatial", "numeracy", "complex")
-
-WORDINGS = {
-    "left of": ("left of", "to the left of"),
-    "right of": ("right of", "to the right of"),
-    "above": ("above", "on top of"),
-    "below": ("below", "under"),
-}
-HELD_OUT_WORDINGS = {
-    "left of": ("on the left-hand side of",),
-    "right of": ("on the right-hand side of",),
-    "above": ("higher up than",),
-    "below": ("lower down than",),
-}
-OPENINGS = ("a photo of {}",)
-SENTENCES = ("{}", "a picture of {}", "an image with {}", "there is {}")
-HELD_OUT_OPENINGS = ("please draw {} for me", "one can see {} here", "a quick sketch that shows {}")
-
-
-@dataclass(frozen=True)
-class Example:
-    """A prompt with its spec, from which training scenes are drawn.
-
-    derivation: sentences that lead from the prompt to what it demands, where that has to be worked out.
-    """
-
-    prompt: Prompt
-    spec: Spec
-    derivation: tuple[str, ...] = ()
-
-    def scene(self, rng: np.random.Generator) -> Scene:
-        return scene_for(self.spec, rng)
-
-
-def article(noun: str) -> str:
-    return ("an " if noun[0] in "aeiou" else "a ") + noun
-
-
-def noun_phrase(demand: ObjectSpec) -> str:
-    """Write an object with its count: 'a red circle', 'three small hearts'."""
-    phrase = demand.phrase()
-    if demand.count == 1:
-        return article(phrase)
-    return f"{NUMBERS[demand.count]} {phrase[: -len(demand.shape)]}{PLURALS[demand.shape]}"
 
 
 def _pick(rng: np.random.Generator, items: tuple[Item, ...]) -> Item:
@@ -168,66 +137,13 @@ def prompt_text(spec: Spec, family: Family, rng: np.random.Generator, *, held_ou
     return _pick(rng, openings).format(body)
 
 
-def clauses(spec: Spec) -> tuple[tuple[JsonObject, ...], tuple[JsonObject, ...]]:
-    """Return GenEval's include and exclude clauses."""
-    include: list[JsonObject] = []
-    for k, demand in enumerate(spec.objects):
-        clause: JsonObject = {"class": demand.label(), "count": demand.count}
-        if demand.color:
-            clause["color"] = demand.color
-        for i, relation, j in spec.relations:
-            if i == k:
-                clause["position"] = [relation, j]
-        include.append(clause)
-    exclude = tuple({"class": w.label(), "count": w.count + 1} for w in spec.objects if w.is_counted)
-    return tuple(include), exclude
-
-
-def questions(spec: Spec) -> tuple[Question, ...]:
-    """Return questions in DPG's form, one per fact.
-
-    Attributes and relations depend on the existence of their objects.
-    """
-    out: list[Question] = []
-    exists: list[int] = []
-    for demand in spec.objects:
-        whole = {"shape": demand.shape}
-        exists.append(len(out))
-        if not demand.is_counted:
-            text = f"is there {article(demand.shape)}?"
-            out.append(Question(len(out), text, (), {"kind": "exists", "thing": whole}))
-        else:
-            text = f"are there exactly {NUMBERS[demand.count]} {PLURALS[demand.shape]}?"
-            if demand.count == 1:
-                text = f"is there exactly one {demand.shape}?"
-            out.append(Question(len(out), text, (), {"kind": "count", "thing": whole, "count": demand.count}))
-        for name in ("color", "size", "texture"):
-            value = getattr(demand, name)
-            if value:
-                fact = {
-                    "kind": "count" if demand.is_counted else "exists",
-                    "thing": whole | {name: value},
-                    "count": demand.count,
-                }
-                out.append(Question(len(out), f"is the {demand.shape} {value}?", (exists[-1],), fact))
-    for i, relation, j in spec.relations:
-        a, b = spec.objects[i], spec.objects[j]
-        fact = {"kind": "relation", "thing": {"shape": a.shape}, "relation": relation, "other": {"shape": b.shape}}
-        out.append(Question(len(out), f"is the {a.shape} {relation} the {b.shape}?", (exists[i], exists[j]), fact))
-    if spec.background:
-        out.append(
-            Question(
-                len(out), f"is the background {spec.background}?", (), {"kind": "background", "name": spec.background}
-            )
-        )
-    return tuple(out)
-
-
+# Families whose prompts are written from what they demand.
 SPECS: dict[Family, tuple[Callable[..., Spec], tuple[str, ...]]] = {
     "geneval": (geneval_spec, GENEVAL_TASKS),
     "compbench": (compbench_spec, COMPBENCH_TASKS),
     "dense": (dense_spec, ("dense",)),
 }
+FAMILIES: tuple[Family, ...] = (*SPECS, "reasoning")
 
 
 def make_example(
@@ -240,7 +156,7 @@ def make_example(
 
 def family_of(benchmark: str) -> Family | None:
     """Return the family of "lab-geneval" and its like; None for other benchmarks."""
-    return next((family for family in SPECS if benchmark == f"lab-{family}"), None)
+    return next((family for family in FAMILIES if benchmark == f"lab-{family}"), None)
 
 
 def stream(family: Family, split: PromptSplit, seed: int) -> Iterator[Example]:
@@ -248,6 +164,8 @@ def stream(family: Family, split: PromptSplit, seed: int) -> Iterator[Example]:
 
     The same seed gives the same examples. Training draws may repeat a prompt.
     """
+    if family == "reasoning":
+        yield from (example for _, example in riddles.stream(split, seed))
     make, tasks = SPECS[family]
     rng = np.random.default_rng([seed, len(family), len(split)])
     index = 0
@@ -281,6 +199,8 @@ def prompt_set(family: Family, split: PromptSplit, count: int, seed: int = 0) ->
     Test sets are those of seed 0. Tasks come in turn. A task with few different prompts (a single object) runs out and the others fill
     up: each to 1.6 times its even share, and further where that is not enough. Raises UserError where there are fewer prompts.
     """
+    if family == "reasoning":
+        return riddles.prompt_set(split, count, seed)
     seen: set[str] = set()
     last_new = 0
     out: list[Example] = []

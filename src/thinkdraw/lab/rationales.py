@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from thinkdraw.lab.prompts import NUMBERS, article
 from thinkdraw.lab.scenes import BACKGROUNDS, COLORS, LATTICE, Scene, SceneObject
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
+from thinkdraw.lab.wording import NUMBERS, Example, article
 
 ROWS = ("top", "top", "middle", "middle", "middle", "bottom", "bottom")
 COLUMNS = ("left", "left", "center", "center", "center", "right", "right")
@@ -74,6 +74,11 @@ def write_rationale(scene: Scene, rng: np.random.Generator) -> str:
     style = STYLES[rng.integers(len(STYLES))]
     body = (ground, said) if rng.random() < 0.5 else (said, ground)
     return " ".join(part for part in (opener, *body, style) if part)
+
+
+def write_thought(example: Example, scene: Scene, rng: np.random.Generator) -> str:
+    """Write a faithful thought: what follows from the prompt, then the scene."""
+    return " ".join([*example.derivation, write_rationale(scene, rng)])
 
 
 def write_careless_rationale(

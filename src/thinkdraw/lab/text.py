@@ -5,8 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from thinkdraw.lab.facts import QUESTION_TYPES, random_question
-from thinkdraw.lab.prompts import HELD_OUT_OPENINGS, HELD_OUT_WORDINGS, SPECS, stream
+from thinkdraw.lab.prompts import SPECS, stream
 from thinkdraw.lab.rationales import write_rationale
+from thinkdraw.lab.wording import HELD_OUT_OPENINGS, HELD_OUT_WORDINGS
 
 
 def sentences(count: int, seed: int = 0) -> Iterator[str]:

@@ -37,11 +37,12 @@ from thinkdraw.benchmarks.statistics import wilson
 from thinkdraw.config import StrictModel
 from thinkdraw.images import to_pixels
 from thinkdraw.judges.scorers.clip import ClipScorer, read_model, read_processors
-from thinkdraw.lab.prompts import Example, Family, prompt_set, prompt_text
+from thinkdraw.lab.prompts import Family, prompt_set, prompt_text
 from thinkdraw.lab.scenes import PIXELS, STEP, Scene, draw
 from thinkdraw.lab.shapes import SHAPES
 from thinkdraw.lab.specs import Spec, satisfies
 from thinkdraw.lab.text import sentences
+from thinkdraw.lab.wording import Example
 from thinkdraw.make_lab.clip_rows import FAMILIES, Batch, batches, make_counterexample, truth_table
 from thinkdraw.make_lab.pretrain import PatchHeads, optimizers
 from thinkdraw.policies.building import builder_of

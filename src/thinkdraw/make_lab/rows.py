@@ -15,11 +15,12 @@ from transformers.models.janus.modeling_janus import JanusVQVAE
 from thinkdraw.images import to_pixels
 from thinkdraw.lab.detector import detect_objects
 from thinkdraw.lab.facts import QUESTION_TYPES, random_question
-from thinkdraw.lab.prompts import Example, Family, prompt_text, stream
+from thinkdraw.lab.prompts import Family, prompt_text, stream
 from thinkdraw.lab.rationales import write_careless_rationale, write_rationale
 from thinkdraw.lab.scenes import COLORS, LATTICE, Scene, draw
 from thinkdraw.lab.shapes import SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import HELD_OUT_PAIRS
+from thinkdraw.lab.wording import Example
 from thinkdraw.policies import load_policy
 from thinkdraw.policies.building import builder_of
 from thinkdraw.rewards.lab_detector import facts_hold

@@ -29,7 +29,7 @@ class EvaluationSettings(StrictModel):
     """The same for every stage: prompts, seeds, thought format, guidance."""
 
     family: Family = Field(
-        default="geneval", description="Family of the lab's test prompts: geneval, compbench or dense."
+        default="geneval", description="Family of the lab's test prompts: geneval, compbench, dense or reasoning."
     )
     prompts: int = Field(
         default=384, ge=6, description="How many test prompts. More make the intervals narrower and take longer."

@@ -29,9 +29,10 @@ from thinkdraw.data.prompt_files import (
 from thinkdraw.data.tables import TableRow, print_counts, table_rows
 from thinkdraw.data.text_files import column_names, shorten
 from thinkdraw.errors import UserError
-from thinkdraw.lab.prompts import Example, Family, prompt_set
-from thinkdraw.lab.rationales import write_rationale
+from thinkdraw.lab.prompts import Family, prompt_set
+from thinkdraw.lab.rationales import write_thought
 from thinkdraw.lab.scenes import draw
+from thinkdraw.lab.wording import Example
 from thinkdraw.picture_reader import (
     DEFAULT_CONFIG,
     RULES,
@@ -311,7 +312,10 @@ def load_examples(
             examples[row] for row in rows_without_leaks([e.prompt for e in examples], settings, "data.leaks", source)
         ]
         scenes = [e.scene(rng) for e in examples]
-        prompts, thoughts = [e.prompt for e in examples], [write_rationale(s, rng) for s in scenes]
+        prompts, thoughts = (
+            [e.prompt for e in examples],
+            [write_thought(e, s, rng) for e, s in zip(examples, scenes, strict=True)],
+        )
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling)
         contents: Iterator[object] = (repr(scenes[i]) for i in fitting)
         pictures: Iterator[np.ndarray] = (draw(scenes[i]) for i in fitting)

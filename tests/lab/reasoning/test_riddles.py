@@ -7,7 +7,8 @@ import pytest
 
 from thinkdraw.lab.detector import detect_objects
 from thinkdraw.lab.facts import PictureContents, is_true
-from thinkdraw.lab.prompts import Example
+from thinkdraw.lab.prompts import family_of, prompt_set
+from thinkdraw.lab.rationales import write_thought
 from thinkdraw.lab.reasoning.derivation import Derivation
 from thinkdraw.lab.reasoning.kinds import KINDS, make_riddle
 from thinkdraw.lab.reasoning.knowledge import COLOR_OF, SHAPE_OF
@@ -26,6 +27,7 @@ from thinkdraw.lab.reasoning.terms import (
 from thinkdraw.lab.scenes import COLORS, Scene, draw
 from thinkdraw.lab.shapes import SHAPES
 from thinkdraw.lab.specs import ObjectSpec, Spec
+from thinkdraw.lab.wording import Example
 
 
 def take(split, count, seed=0):
@@ -184,6 +186,15 @@ def test_out_of_domain_has_what_training_never_has():
         assert example.prompt.text not in train_texts
         assert (split_of(riddle) == "ood") == (part != "words")
     assert parts == {"steps": 200, "words": 100, "combination": 100}
+
+
+def test_sets_of_riddles_are_those_of_the_family_with_thoughts_that_derive_them():
+    examples = prompt_set("reasoning", "test", 40)
+    assert examples[0].prompt.id == "lab-reasoning-test-0000" and family_of("lab-reasoning") == "reasoning"
+    assert len({example.prompt.text for example in examples}) == 40
+    rng = np.random.default_rng(0)
+    thought = write_thought(examples[0], examples[0].scene(rng), rng)
+    assert thought.startswith(" ".join(examples[0].derivation)) and "background" in thought
 
 
 def test_the_same_seed_gives_the_same_riddles():

@@ -6,7 +6,8 @@ held-out words lead to the same questions as others.
 
 from thinkdraw.benchmarks.compbench.asker import ATTRIBUTES, PromptQuestions
 from thinkdraw.errors import UserError
-from thinkdraw.lab.prompts import COMPBENCH_TASKS, article
+from thinkdraw.lab.prompts import COMPBENCH_TASKS
+from thinkdraw.lab.wording import article
 from thinkdraw.runtime.json_types import JsonMapping
 from thinkdraw.types import Prompt
 

@@ -11,11 +11,11 @@ import numpy as np
 
 from thinkdraw.errors import UserError
 from thinkdraw.lab.detector import detect_objects
-from thinkdraw.lab.prompts import NUMBERS, SENTENCES, article
 from thinkdraw.lab.rationales import object_name, place_name, write_rationale
 from thinkdraw.lab.scenes import LATTICE, PIXELS, STEP, Scene, SceneObject
 from thinkdraw.lab.shapes import CELL, SHAPES, SIZES, TEXTURES
 from thinkdraw.lab.specs import ObjectSpec, Spec, scene_for
+from thinkdraw.lab.wording import NUMBERS, SENTENCES, article
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.types import Prompt
 

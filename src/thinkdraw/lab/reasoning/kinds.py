@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from thinkdraw.lab.prompts import NUMBERS
 from thinkdraw.lab.reasoning.derivation import Derivation
 from thinkdraw.lab.reasoning.knowledge import COLOR_OF, RAINBOW, SHAPE_OF
 from thinkdraw.lab.reasoning.riddle import MAX_OBJECTS, ObjectTerm, Riddle, Tail
@@ -28,6 +27,7 @@ from thinkdraw.lab.reasoning.terms import (
 )
 from thinkdraw.lab.shapes import SHAPES, SIZES
 from thinkdraw.lab.specs import OPPOSITE, ObjectSpec
+from thinkdraw.lab.wording import NUMBERS
 
 Item = TypeVar("Item")
 Relations = tuple[tuple[int, str, int], ...]

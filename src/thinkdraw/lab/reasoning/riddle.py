@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from thinkdraw.lab.prompts import HELD_OUT_OPENINGS, SENTENCES, article
 from thinkdraw.lab.reasoning.derivation import Derivation
 from thinkdraw.lab.reasoning.terms import Term, Words, named
 from thinkdraw.lab.scenes import Scene
 from thinkdraw.lab.shapes import PLURALS
 from thinkdraw.lab.specs import ObjectSpec, Spec, satisfies, scene_for
+from thinkdraw.lab.wording import HELD_OUT_OPENINGS, SENTENCES, article
 
 MAX_OBJECTS = 5
 

@@ -6,13 +6,14 @@ none of these has, and says which: three and four inferences, held-out wordings,
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 
-from thinkdraw.lab.prompts import Example, PromptSplit, clauses, questions
 from thinkdraw.lab.reasoning.kinds import KINDS, make_riddle
 from thinkdraw.lab.reasoning.riddle import Riddle
+from thinkdraw.lab.wording import Example, PromptSplit, clauses, questions
 from thinkdraw.types import Prompt
 
 Part = Literal["steps", "words", "combination"]
@@ -99,3 +100,20 @@ def _draw(task: str, rng: np.random.Generator) -> Riddle | None:
     except ValueError:  # more objects than a scene has room for
         return None
     return riddle
+
+
+def prompt_set(split: PromptSplit, count: int, seed: int = 0) -> list[Example]:
+    """Return `count` riddles that differ in more than their wording.
+
+    Test sets are those of seed 0.
+    """
+    seen: set[str] = set()
+    examples: list[Example] = []
+    for riddle, example in stream(split, seed):
+        if riddle.key() not in seen:
+            seen.add(riddle.key())
+            id = f"lab-reasoning-{split}-{len(examples):04d}"
+            examples.append(replace(example, prompt=replace(example.prompt, id=id)))
+            if len(examples) == count:
+                break
+    return examples

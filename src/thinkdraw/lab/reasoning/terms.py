@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from thinkdraw.lab.prompts import NUMBERS
 from thinkdraw.lab.reasoning.derivation import Derivation
 from thinkdraw.lab.reasoning.knowledge import ARE, COLOR_OF, SHAPE_OF
 from thinkdraw.lab.scenes import COLORS
 from thinkdraw.lab.shapes import PLURALS, SHAPES, SIZES
 from thinkdraw.lab.specs import ObjectSpec
+from thinkdraw.lab.wording import NUMBERS
 
 Value = TypeVar("Value")
 COLOR_NAMES = tuple(COLORS)
