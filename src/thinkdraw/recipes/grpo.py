@@ -26,6 +26,8 @@ from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl
 from thinkdraw.recipes.phase.advantages import finish_advantages
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.entropy import EntropyControl
+from thinkdraw.recipes.phase.hacking.alarms import Alarms
+from thinkdraw.recipes.phase.hacking.pictures import picture_stats
 from thinkdraw.recipes.phase.judges import Judges
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
 from thinkdraw.recipes.phase.report import log_groups, warn_of_trouble
@@ -69,6 +71,7 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
         # the weights of its checkpoint.
         run.begin(prompts.all_prompts(), config.sampling)
         store = RunStore.of(run, judges.optimised, config, counters.shards) if config.store else None
+        alarms = Alarms.of(run.path)
 
         while run.goes_on and not validation.should_stop:
             # 1. Sample groups of rollouts, judge them, and turn rewards into advantages. Each process has whole groups,
@@ -88,9 +91,10 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
                     run.policy.make_reference()
 
             # 3. Validate, log, store the rollouts, and save.
-            row = phase_stats(batch, sampled.verdicts, config, run.world) | learned
+            row = phase_stats(batch, sampled.verdicts, config, run.world) | learned | picture_stats(batch, run.world)
             row |= validation.validate(run, judges.watched, counters.phase) | prompts.progress()
-            row = run.log({"phase": counters.phase, **row}, SHOWN)
+            row |= alarms.update(run.display, {"step": run.step, **row})
+            row = run.log({"phase": counters.phase, **row}, SHOWN, batch)
             counters.shards = store.append(batch) if store else 0
             logs_rollouts = config.log_rollouts_every and (counters.phase - 1) % config.log_rollouts_every == 0
             if run.world.is_main and logs_rollouts:

@@ -28,6 +28,8 @@ METHODS = {
     "judge": ("answer", "score", "detect", "write", "depth", "color_of", "log_likelihood", "first_words", "__call__"),
     "benchmark": ("judge",),
     "policy": ("load",),
+    "tracker": ("log",),
+    "callback": ("on_start", "on_step", "on_save", "on_end"),
 }
 
 

@@ -32,7 +32,7 @@ STARTED = "started.json"
 # Settings that may differ between a run that was stopped and its continuation.
 MAY_CHANGE = {"max_steps", "max_seconds", "resume", "log_every", "num_processes", "sharding", "patience_s",
               "optimiser.offload", "changed_inputs", "num_threads", "keep_checkpoints", "save_every", "micro_rows",
-              "judge_chunks", "device"}  # fmt: skip
+              "judge_chunks", "device", "log_with", "tracker_project", "tracker_settings", "callbacks"}  # fmt: skip
 # Settings that may differ too, since errors advise to change them. They change what is learned, so a warning names them.
 WARNED = {"optimiser.learning_rate", "max_no_verdict_frac"}
 # Keys in config.yaml of older versions that no longer exist and never changed a result: such a run goes on.
@@ -146,7 +146,11 @@ class RunFolder:
         before = _flat(self._with_new_defaults(saved))
         now = _flat(parse_yaml(dump_config(self.config)))
         changed = [k for k in sorted((before.keys() | now.keys()) - REMOVED) if before.get(k) != now.get(k)]
-        was = {k: f"{k} ({before.get(k)} there, {now.get(k)} now)" for k in changed if k not in MAY_CHANGE}
+        was = {
+            k: f"{k} ({before.get(k)} there, {now.get(k)} now)"
+            for k in changed
+            if k not in MAY_CHANGE and not k.startswith("tracker_settings.")
+        }
         self._warnings = [f"another value than before: {was[k]}." for k in was if k in WARNED]
         if fixed := [was[k] for k in was if k not in WARNED and k.rpartition(".")[2] not in CONNECTION_SETTINGS]:
             raise HeldError(

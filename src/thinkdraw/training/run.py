@@ -20,9 +20,11 @@ from thinkdraw.policies.opening import policy_input, policy_path
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.generators import initial_weights, seed_initial_weights
 from thinkdraw.runtime.inputs.run_inputs import Input
+from thinkdraw.training.batch import Batch
 from thinkdraw.training.display import Display
 from thinkdraw.training.folder import RunFolder
 from thinkdraw.training.ledger import Ledger
+from thinkdraw.training.observers import Callbacks, Trackers
 from thinkdraw.training.optimiser import Optimiser, Trainable
 from thinkdraw.training.settings import TrainSettings
 from thinkdraw.training.world import World
@@ -160,6 +162,8 @@ class Run(Generic[Trained]):
         self._has_begun = False
         self.note("policy", policy_input(config.policy, self.base))
         self.display = Display(config.recipe, config.max_steps, config.log_every, world.is_main, announce=True)
+        self.callbacks = Callbacks(config.callbacks, world)
+        self.trackers = Trackers(config, world.is_main, self.display.warn)
 
     @classmethod
     @contextmanager
@@ -184,9 +188,13 @@ class Run(Generic[Trained]):
             seed_initial_weights(config.seed)
             run = cls(config, world, open_trained(config, world), reference=reference)
             with run.display:
-                yield run
-                run.save()
-                run.folder.finish()
+                try:
+                    yield run
+                    run.save()
+                    run.folder.finish()
+                    run.callbacks.call("on_end", run)
+                finally:
+                    run.trackers.finish()
 
     # State in checkpoints, and inputs
 
@@ -245,6 +253,8 @@ class Run(Generic[Trained]):
         self._has_begun = True
         if sampling is not None:
             self.describe(prompts, sampling)
+        self.trackers.start(self.step)
+        self.callbacks.call("on_start", self)
 
     def describe(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         """Write down what the run learns from, once, for `thinkdraw compare`."""
@@ -314,15 +324,20 @@ class Run(Generic[Trained]):
         self.display.warn("empty", f"{why}: skipped.")
         self.step += 1
 
-    def log(self, row: Mapping[str, float | None], shown: tuple[str, ...]) -> dict[str, float | None]:
+    def log(
+        self, row: Mapping[str, float | None], shown: tuple[str, ...], batch: Batch | None = None
+    ) -> dict[str, float | None]:
         """Append a row to metrics.jsonl, with step, costs and seconds; return it.
 
-        shown: columns to print beside the progress.
+        Trackers and callbacks are told of it.
+        shown: columns to print beside the progress. batch: the rollouts that the row is about, for callbacks.
         """
         whole = {"step": self.step, **row, **self.ledger.row(), "seconds": self.folder.seconds()}
         if self.world.is_main:
             self.folder.log.append(whole)
         self.display.show(self.step, whole, shown, self.progress)
+        self.trackers.log(whole, self.step)
+        self.callbacks.call("on_step", self, whole, batch)
         return whole
 
     # Checkpoints
@@ -348,6 +363,9 @@ class Run(Generic[Trained]):
             state["best_score"] = self.best_score
         self.folder.save(self.step, self.policy, self.optimiser, self.best, ledger=self.ledger.row(), **state)
         self._saved = self.step
+        if self.callbacks.listens("on_save"):
+            self.folder.finish()  # shards are written in the background, and a callback may read the folder
+            self.callbacks.call("on_save", self, self.path / "checkpoints" / f"step_{self.step:06d}")
 
     @property
     def path(self) -> Path:

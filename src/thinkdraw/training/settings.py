@@ -9,7 +9,9 @@ from pydantic import Field, model_validator
 from thinkdraw.config import StrictModel
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.runtime.inputs.run_inputs import CHANGED_INPUTS, ChangedInputs
+from thinkdraw.runtime.json_types import JsonObject
 
+TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -155,10 +157,46 @@ class TrainSettings(StrictModel):
     patience_s: float = Field(
         default=600, gt=0, description="Seconds that a process waits for a silent one before it stops with an error."
     )
+    log_with: list[str] = Field(
+        default=[],
+        description="Trackers that mirror metrics.jsonl and logged pictures: trackio, wandb, tensorboard, mlflow, or "
+        "an accelerate GeneralTracker of your own as pkg.mod:Class.",
+    )
+    tracker_project: str = Field(
+        default="thinkdraw", description="Name of the project (or experiment) in the trackers of log_with."
+    )
+    tracker_settings: dict[str, JsonObject] = Field(
+        default={},
+        description="Arguments with which a tracker starts, by its name in log_with: {wandb: {entity: my-team}}. Keys "
+        "of accounts belong into the tracker's own environment variables.",
+    )
+    callbacks: list[str] = Field(
+        default=[],
+        description="Classes of your own that are told of each step, checkpoint and the end, as pkg.mod:Class; an "
+        "error in one ends the run.",
+    )
 
     def too_many_processes(self, size: int) -> str | None:
         """Say why `size` processes are too many, and the way out; None if they are not."""
         return None
+
+    @model_validator(mode="after")
+    def _observers_have_names(self) -> "TrainSettings":
+        for name in self.log_with:
+            if name not in TRACKERS and ":" not in name:
+                raise ValueError(
+                    f"log_with={name}: known trackers are {', '.join(TRACKERS)}; a GeneralTracker of your own works as "
+                    "my_pkg.mine:MyTracker"
+                )
+        if unread := [name for name in self.tracker_settings if name not in self.log_with]:
+            raise ValueError(f"tracker_settings.{unread[0]} is for a tracker that log_with does not name: add it there")
+        if not self.log_with and self.tracker_project != "thinkdraw":
+            raise ValueError("tracker_project is for the trackers of log_with, and there are none: name one there")
+        if wrong := [name for name in self.callbacks if ":" not in name]:
+            raise ValueError(
+                f"callbacks={wrong[0]}: a callback is a class of your own: name it as my_pkg.mine:MyCallback"
+            )
+        return self
 
     @model_validator(mode="after")
     def _recipe_can_shard(self) -> "TrainSettings":

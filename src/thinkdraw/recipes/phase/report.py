@@ -7,6 +7,7 @@ from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.rollout_log import write_rollouts
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.display import Display
+from thinkdraw.training.observers.trackers import Picture
 from thinkdraw.training.run import Run
 from thinkdraw.types import Policy
 
@@ -22,6 +23,21 @@ def log_groups(run: Run[Policy], batch: Batch, num_groups: int) -> None:
         run.path / "rollouts" / f"step_{run.step:06d}.parquet", run.step, batch.rollouts, batch.rewards,
         batch.advantages.values, dict(batch.verdicts.parts), num_groups, run.policy,
     )  # fmt: skip
+    run.trackers.log_pictures(captioned(batch, num_groups), run.step)
+
+
+def captioned(batch: Batch, num_groups: int) -> list[Picture]:
+    """Collect the first groups' pictures with prompt, thought and reward."""
+    rollouts, count = batch.rollouts, min(len(batch), num_groups * batch.group_size)
+    assert rollouts.pictures is not None
+    thoughts = rollouts.thoughts or ("",) * count
+    return [
+        Picture(
+            rollouts.pictures[i].cpu().numpy(),
+            f"{rollouts.prompts[i].text} | {thoughts[i]} | reward {float(batch.rewards[i]):.3g}",
+        )
+        for i in range(count)
+    ]
 
 
 def warn_of_trouble(display: Display, row: Mapping[str, float | None], flat_phases: int, config: GrpoConfig) -> None:

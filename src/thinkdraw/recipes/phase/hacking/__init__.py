@@ -1,0 +1,1 @@
+"""Signs of reward hacking that need no judge, and the alarms on them."""
