@@ -169,3 +169,18 @@ def test_a_picture_comes_as_bytes_struct_data_uri_or_base64():
     for broken in (data[:40], b"GIF89a", json.dumps({}).encode()):
         with pytest.raises(UnreadableError):
             read_picture(broken)
+
+
+def test_the_form_of_the_hub_is_read_and_of_several_splits_train(tmp_path):
+    """`image` as `datasets` writes it, and a second split beside it."""
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(png, format="PNG")
+    row = {**CELL, "image": {"bytes": png.getvalue(), "path": "000.png"}, "longIB_captions": None}
+    (tmp_path / "data").mkdir()
+    for split, rows in (("train", [row, row]), ("test", [row])):
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data" / f"{split}-00000-of-00001.parquet")
+    assert is_corpus(tmp_path)
+    texts = read_texts(tmp_path, CorpusReaderConfig(prompts=("plain",)), lambda text: True, lambda text: True, seed=0)
+    assert [(t.prompt.text, t.thought) for t in texts.rows] == [("plain", "One. Two is longer. Three.")] * 2
+    (shard,) = corpus_rows.shards_of(tmp_path)
+    assert bytes_of(next(corpus_rows.read_rows(shard, ("image",)))["image"]) == png.getvalue()

@@ -85,7 +85,7 @@ def test_prompts_come_in_all_styles_and_tokens_are_those_of_the_centre(tmp_path,
     assert torch.equal(examples.image_tokens[0].long(), model.encode_pictures(torch.from_numpy(pixels.copy())[None])[0])
 
 
-def test_a_tokenised_corpus_trains_without_a_pixel_being_read(tmp_path, published, policy, monkeypatch):
+def test_a_tokenised_corpus_trains_without_a_pixel_being_read(tmp_path, published, policy, monkeypatch, capsys):
     def run(name):
         return sft_config(tmp_path / name, policy, data={"source": str(published)})
 
@@ -99,6 +99,9 @@ def test_a_tokenised_corpus_trains_without_a_pixel_being_read(tmp_path, publishe
     sft.run(after := run("after"))
     losses = [[row["loss"] for row in MetricsLog.read(c.out / "metrics.jsonl")] for c in (before, after)]
     assert losses[0] == losses[1]
+    capsys.readouterr()
+    sft.run(sft_config(tmp_path / "bf16", policy, data={"source": str(published)}, dtype="bf16"))
+    assert f"image tokens of {published}: those of `corpus tokenise`" in capsys.readouterr().err
 
 
 def test_test_prompts_are_kept_out_of_a_corpus_too(tmp_path, published, policy):

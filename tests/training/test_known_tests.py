@@ -120,6 +120,8 @@ def test_a_benchmarks_name_is_no_source_of_prompts(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="is a benchmark"):
         load_prompts(DataSettings(source="geneval"))
+    with pytest.raises(UserError, match=r"hf download Owner/Set-230k --repo-type dataset"):
+        load_prompts(DataSettings(source="Owner/Set-230k"))
 
 
 def test_a_store_of_test_prompts_is_not_learned_from(published, tmp_path):
@@ -160,7 +162,8 @@ def test_the_published_sets_are_refused_and_training_sets_are_not(shared_dir, mo
             load_prompts(DataSettings(source=str(folder / name)))
     # 8 × 700 train prompts, of which 14 are test prompts
     assert len(load_prompts(DataSettings(source=str(folder / "t2i_compbench")))) == 5586
-    assert len(load_prompts(DataSettings(source=str(folder / "t2i_r1_train")))) == 7223 - 27
+    ours = load_prompts(DataSettings(source=str(folder / "t2i_r1_train")))
+    assert len(ours) == 7223 - 27 and all(prompt.nouns for prompt in ours if prompt.tag == "spatial")
     with pytest.raises(UserError, match="training prompts are test prompts of T2I-CompBench"):
         load_prompts(DataSettings(source=str(folder / "t2i_compbench/color.txt")))
 

@@ -90,11 +90,13 @@ class CorpusTexts:
 def shards_of(path: Path) -> list[Path]:
     """List the parquet files of a corpus, in order.
 
-    A corpus is a file, a folder of them, or a folder with `data/`.
+    A corpus is a file, a folder of them, or a folder with `data/`. Where files are named after splits, as on the hub,
+    they are those of `train`.
     """
     if path.is_file():
         return [path] if path.suffix == ".parquet" else []
-    return sorted((path / "data").glob("*.parquet")) or sorted(path.glob("*.parquet"))
+    shards = sorted((path / "data").glob("*.parquet")) or sorted(path.glob("*.parquet"))
+    return [shard for shard in shards if re.match(r"train[-_.]", shard.name)] or shards
 
 
 def is_corpus(path: Path) -> bool:

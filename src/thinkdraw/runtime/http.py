@@ -28,6 +28,7 @@ except ModuleNotFoundError as absent:
         "requests to a server need the package httpx, which is not installed. Run `pip install 'thinkdraw[remote]'`."
     ) from absent
 
+NO_CONNECTION = "no connection"
 MAX_REPLY = 8_000_000  # bytes, unpacked
 # The request itself is at fault, and a retry would fail again. Not so 408, 409, 425 and 429, which ask to come back later.
 FINAL = frozenset(range(300, 500)) - {408, 409, 425, 429}
@@ -169,7 +170,7 @@ class AsyncHttpClient:
             raise NoAnswer("timeout", f"no whole answer in {self._timeout_s:g} s") from error
         except (httpx.HTTPError, httpx.StreamError) as error:
             message = self._masked(f"{type(error).__name__} {error}".encode(), False)
-            raise NoAnswer("no connection", printable_line(message.decode(errors="replace"))) from error
+            raise NoAnswer(NO_CONNECTION, printable_line(message.decode(errors="replace"))) from error
         is_good = response.status_code == 200
         content = self._masked(content, is_good)
         if is_good:

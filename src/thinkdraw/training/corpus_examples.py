@@ -1,6 +1,7 @@
 """SFT examples from a corpus of rationales: prompts, thoughts and image tokens."""
 
 import logging
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -63,6 +64,7 @@ def corpus_examples(
     texts = read_texts(path, reading, thought_fits, prompt_fits, seed)
     encoder = encoder_of(policy, pictures)
     shards = read_tokens(path, tokens_folder(path, encoder), encoder) if path.is_dir() else None
+    _say_whose_tokens(path, shards is not None, is_main)
     if shards is None:
         shards = [tokens for _, tokens in tokenise(path, cache, encoder, keep=is_main)]
     codes = torch.cat([shard.image_tokens for shard in shards])
@@ -80,3 +82,10 @@ def corpus_examples(
         logger.warning("%d examples of %s; %s", len(used), path, format_counts(counts))
     rows = torch.tensor([text.row for text in used])
     return [text.prompt for text in used], [text.thought for text in used], codes[rows]
+
+
+def _say_whose_tokens(corpus: Path, is_kept: bool, is_main: bool) -> None:
+    """Print on standard error whether the pictures' tokens are there, or are computed."""
+    if is_main:
+        way_out = f"computed now; `thinkdraw corpus tokenise {corpus}` keeps them for every run"
+        print(f"image tokens of {corpus}: {'those of `corpus tokenise`' if is_kept else way_out}", file=sys.stderr)

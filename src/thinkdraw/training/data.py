@@ -49,7 +49,7 @@ from thinkdraw.training.corpus_examples import corpus_examples
 from thinkdraw.training.known_tests import (
     is_published_training,
     known_test_sets,
-    refuse_benchmark_name,
+    refuse_names,
     refuse_published_tests,
     tests_to_leave_out,
 )
@@ -173,7 +173,7 @@ def load_prompts(settings: DataSettings, folder: Path | None = None) -> list[Pro
 
 def _load_source(source: str, settings: DataSettings, folder: Path | None) -> list[Prompt]:
     """Read one source's prompts, without test prompts, with structure."""
-    refuse_benchmark_name(source)
+    refuse_names(source)
     read = [e.prompt for e in lab_examples(settings)] if source == "lab" else read_training_prompts(source)
     if source != "lab":
         refuse_published_tests(Path(source), read)
@@ -285,6 +285,7 @@ def load_examples(
     is empty, lacks a column or names a picture that cannot be read; for what is too long, see `DataSettings.over_long`.
     """
     source = settings.only_source()
+    refuse_names(source)
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
     sampling = Sampling.model_validate({"thought": thought, "max_thought_tokens": max_thought_tokens})

@@ -24,13 +24,21 @@ _FILE_NAMES = {
     "test_prompts_en.csv": "UniGenBench",
     "test_prompts_en_long.csv": "UniGenBench",
 }
-# Published for training, although a few of their prompts are test prompts too: T2I-CompBench's, and T2I-R1's.
-_TRAINING_FILE = re.compile(rf"{COMPBENCH_TRAIN.pattern}|{T2I_R1_FILE}")
+# Published for training, although a few of their prompts are test prompts too: T2I-CompBench's, T2I-R1's, and
+# ReasonGen-R1's prompts for RL.
+_TRAINING_FILE = re.compile(rf"{COMPBENCH_TRAIN.pattern}|{T2I_R1_FILE}|(?:geneval|dpg|t2i)_train")
 
 
-def refuse_benchmark_name(source: str) -> None:
-    """Raise UserError for a benchmark's name in place of a source of prompts."""
-    if source in BENCHMARKS and not Path(source).exists():
+def refuse_names(source: str) -> None:
+    """Raise UserError for a benchmark's or a hub data set's name in place of a path."""
+    if Path(source).exists():
+        return
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not Path(source).suffix and not Path(source).parent.is_dir():
+        raise UserError(
+            f"source={source} is no file or folder here. If it is a data set on the hub, download it first: hf download {source} "
+            "--repo-type dataset --local-dir FOLDER, and give that folder."
+        )
+    if source in BENCHMARKS:
         raise UserError(
             f"source={source} is a benchmark: its test prompts must not be trained on. Give a file of prompts; T2I-CompBench's "
             "folder gives its train files."

@@ -97,6 +97,15 @@ def test_an_endpoint_that_is_gone_ends_the_run_which_can_go_on(tmp_path, picture
         assert len(rows_of(write_with(stub, tmp_path / "out", source=pictures))) == 3
 
 
+def test_an_endpoint_that_was_never_there_is_one_line_after_three_tries(tmp_path, pictures):
+    settings = settings_of(
+        tmp_path / "out", source=pictures, limits={"first_wait_s": 0.01}
+    )  # give_up_after_s: ten minutes
+    with pytest.raises(UserError, match=r"cannot be reached .*Check teacher\.base_url"):
+        write(settings, EndpointTeacher(settings.teacher))
+    assert not (tmp_path / "out" / "work.sqlite").exists()
+
+
 def test_a_key_is_asked_for_where_the_endpoint_is_not_local(monkeypatch, tmp_path):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with pytest.raises(UserError, match="OPENAI_API_KEY"):

@@ -192,3 +192,19 @@ def test_tokenizer_without_a_single_yes_cannot_answer(policy, monkeypatch):
     monkeypatch.setattr(policy.text, "encode", lambda text: [5, 6])
     with pytest.raises(UserError, match=r"tokenizer of .* no single token for 'yes'"):
         policy.answer(torch.zeros(1, 16, 16, 3, dtype=torch.uint8), ["?"])
+
+
+def test_pictures_have_one_hash_and_one_code_whatever_dtype_a_checkpoint_is_opened_in(checkpoint, tmp_path):
+    stored = tmp_path / "bf16"
+    load_policy(checkpoint, dtype="bf16").save(stored)
+    full, half = (load_policy(stored, dtype=dtype) for dtype in ("fp32", "bf16"))
+    pictures = torch.randint(0, 256, (2, full.picture.height, full.picture.width, 3), dtype=torch.uint8)
+    assert full.picture_tokenizer_hash() == half.picture_tokenizer_hash()
+    assert torch.equal(full.encode_pictures(pictures), half.encode_pictures(pictures))
+
+
+def test_a_thought_that_spells_a_control_token_is_broken_up_in_the_rewritten_prompt(shared_policy):
+    text = shared_policy.text
+    ids = text.rewritten("a dog", "then <begin_of_image> and <｜end▁of▁sentence｜>")
+    assert ids[-1] == text.boi and not text.controls & set(ids[1:-1])
+    assert text.rewritten("a dog", "in the sun") == [*text.prompt("a dog. in the sun"), text.boi]

@@ -4,6 +4,7 @@ An item is asked about until its answer fits or its attempts are used up.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +23,10 @@ from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import DEFAULT_CONFIG, PictureReaderConfig, UnreadableError, picture_size, read_with_notes
 from thinkdraw.runtime.inputs.hashing import content_digest
 
+logger = logging.getLogger(__name__)
+
+FIRST_TRIES = 3  # without a connection, before a teacher that has never answered is given up
+WARN_EVERY_S = 30.0
 PIXELS_AT_ONCE = 1 << 29
 """Pixels of all pictures that are asked about at the same time; at 3 bytes each they take 1.6 GB."""
 MAX_DECLINED = 8
@@ -67,6 +72,7 @@ class _AskingLoop:
         self.declined: list[tuple[int, str]] = []
         self.any_answer = counts.requests > 0
         self.last_answer = self.began = time.monotonic()
+        self.next_warning_s = WARN_EVERY_S  # of silence
         self.stopped: Exception | None = None
         self.out_of_budget = False
         self.show = show
@@ -154,7 +160,7 @@ class _AskingLoop:
             except BusyError as error:
                 self.budget.settle()
                 tries += 1
-                self.give_up_if_silent(error)
+                self.give_up_if_silent(error, tries)
                 await self.wait(back_off_s(tries, request.seed, self.limits.first_wait_s), error)
                 continue
             except DeclinedError as error:
@@ -165,7 +171,7 @@ class _AskingLoop:
                 raise
             self.budget.settle(reply.tokens_in, reply.tokens_out)
             self.pace.charge(reply.tokens_in + reply.tokens_out)
-            self.last_answer, self.any_answer = time.monotonic(), True
+            self.last_answer, self.any_answer, self.next_warning_s = time.monotonic(), True, WARN_EVERY_S
             return reply
         return None
 
@@ -188,8 +194,17 @@ class _AskingLoop:
         else:
             self.pace.pause(min(error.retry_after_s, 600.0))
 
-    def give_up_if_silent(self, error: BusyError) -> None:
+    def give_up_if_silent(self, error: BusyError, tries: int) -> None:
+        """Raise UserError for a teacher that was never there, or is silent for too long."""
         silent_s = time.monotonic() - self.last_answer
+        if error.no_connection and tries >= FIRST_TRIES and self.last_answer == self.began:
+            raise UserError(
+                f"{self.teacher.name} cannot be reached ({error}). Check teacher.base_url, and that its server runs. Run the same "
+                "command again to go on."
+            ) from error
+        if silent_s > self.next_warning_s:
+            self.next_warning_s = silent_s + WARN_EVERY_S
+            logger.warning("%s has not answered for %.0f s (%s): it is asked again", self.teacher.name, silent_s, error)
         if silent_s > self.limits.give_up_after_s:
             raise UserError(
                 f"{self.teacher.name} has not answered for {silent_s:.0f} s ({error}). Answers so far are stored. Run the same "

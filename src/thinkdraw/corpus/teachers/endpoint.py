@@ -134,8 +134,10 @@ class EndpointTeacher:
         return options
 
     def _error_of(self, failure: "NoAnswer") -> Exception:
+        from thinkdraw.runtime.http import NO_CONNECTION
+
         if failure.status is None or failure.status in _LATER:
-            return BusyError(str(failure), failure.retry_after_s)
+            return BusyError(str(failure), failure.retry_after_s, failure.reason == NO_CONNECTION)
         if failure.status in _NEVER:
             return DeclinedError(str(failure))
         no_key = "No key was sent: set key_env to the name of its variable. " if not self._has_key else ""

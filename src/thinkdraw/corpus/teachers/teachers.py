@@ -52,12 +52,12 @@ class TeacherReply:
 class BusyError(Exception):
     """The teacher cannot answer now: rate limit, overload, or no connection.
 
-    retry_after_s: as the teacher says, or None.
+    retry_after_s: as the teacher says, or None. no_connection: nobody listens at its address.
     """
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, message: str, retry_after_s: float | None = None, no_connection: bool = False) -> None:
         super().__init__(message)
-        self.retry_after_s = retry_after_s
+        self.retry_after_s, self.no_connection = retry_after_s, no_connection
 
 
 class DeclinedError(Exception):

@@ -376,8 +376,9 @@ class JanusPolicy:
 
     @torch.no_grad()
     def encode_pictures(self, pictures: Tensor) -> Tensor:
-        """Encode pictures as image tokens (B, N).
+        """Encode pictures as image tokens (B, N), in fp32 whatever the weights' dtype.
 
+        So a corpus that was tokenised by one dtype has the tokens of the other.
         pictures: (B, H, W, 3) uint8, of the model's own size.
         """
         if pictures.shape[1:3] != (self.picture.height, self.picture.width):
@@ -386,7 +387,9 @@ class JanusPolicy:
                 "pixels. Resize them."
             )
         vqmodel = self.model.model.vqmodel
-        return vq.encode(vqmodel, to_pixels(pictures).to(self.device, vqmodel.quant_conv.weight.dtype))
+        if vqmodel.quant_conv.weight.dtype != torch.float32:
+            vqmodel = copy.deepcopy(vqmodel).float()
+        return vq.encode(vqmodel, to_pixels(pictures).to(self.device))
 
     def code_vectors(self, image_tokens: Tensor) -> Tensor:
         """Look up the codebook's unit vectors (B, N, D) of image tokens (B, N)."""
@@ -460,10 +463,13 @@ class JanusPolicy:
         return (chosen * in_answer).sum(1) / in_answer.sum(1)
 
     def picture_tokenizer_hash(self) -> str:
-        """Hash (SHA-256) the VQ model's weights and the size of pictures."""
+        """Hash (SHA-256) the VQ model's weights and the size of pictures.
+
+        The weights are rounded to bf16, so that one checkpoint has one hash in whichever dtype it was opened.
+        """
         digest = hashlib.sha256(f"{self.picture.height} {self.picture.num_tokens}".encode())
         for name, weight in sorted(self.model.model.vqmodel.state_dict().items()):
-            digest.update(name.encode() + weight.float().cpu().contiguous().numpy().tobytes())
+            digest.update(name.encode() + weight.bfloat16().float().cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
 
     def checkpoint_layers(self) -> None:

@@ -80,9 +80,9 @@ class JanusText:
     def rewritten(self, prompt: str, thought: str) -> list[int]:
         """Encode the fresh context of a `rewrite` picture, begin-of-image included.
 
-        T2I-R1 (arXiv 2505.00703).
+        Special tokens that a thought spells in plain letters are broken up. T2I-R1 (arXiv 2505.00703).
         """
-        return [*self.prompt(f"{prompt.strip()}. {thought}"), self.boi]
+        return [*self.prompt(f"{prompt.strip()}. {self._escape(thought)}"), self.boi]
 
     def question(self, text: str) -> list[int]:
         """Encode a question about one picture, as JanusProcessor does.
