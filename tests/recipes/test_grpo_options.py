@@ -253,3 +253,11 @@ def test_each_entropy_coefficient_changes_the_gradient(tmp_path, policy, coeffic
     phase = phase_of(config, model)
     found = [flat(grpo_gradients(config, model, phase.batch, pair)[0]) for pair in (coefficients, (0.0, 0.0))]
     assert float((found[0] - found[1]).norm()) > 1e-4 * float(found[1].norm())
+
+
+def test_photographs_are_refused_for_the_labs_detector_before_the_policy_is_loaded(tmp_path):
+    (tmp_path / "mine.txt").write_text("a dog on a sofa\na cat\n")
+    source = {"source": str(tmp_path / "mine.txt")}
+    config = grpo_config(tmp_path, "nowhere", prompts=source, validation={"every": 0}, reward={"name": "lab-detector"})
+    with pytest.raises(UserError, match="reward lab-detector cannot judge 2 of 2 prompts"):
+        grpo.run(config)

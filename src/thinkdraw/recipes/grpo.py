@@ -28,7 +28,7 @@ from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.entropy import EntropyControl
 from thinkdraw.recipes.phase.hacking.alarms import Alarms
 from thinkdraw.recipes.phase.hacking.pictures import picture_stats
-from thinkdraw.recipes.phase.judges import Judges
+from thinkdraw.recipes.phase.judges import Judges, refuse_photographs
 from thinkdraw.recipes.phase.prompt_order import PromptOrder
 from thinkdraw.recipes.phase.report import log_groups, warn_of_trouble
 from thinkdraw.recipes.phase.rollout import sample_phase
@@ -57,6 +57,8 @@ def run(config: GrpoConfig, reward: Reward | None = None) -> Path:
     prompts = PromptOrder.of(config.prompts, config.stages, config.seed, config.history, config.out)
     validation = Validation(config)
     validation.warn_of_shared_prompts(prompts.all_prompts())
+    if reward is None:
+        refuse_photographs(config, [*prompts.all_prompts(), *validation.prompts])
     with Run.open(config, reference=config.beta > 0) as run:
         prompts.fit_to_policy(run, config.sampling)
         validation.fit_to_policy(run)

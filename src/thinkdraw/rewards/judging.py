@@ -88,7 +88,7 @@ def refuse_unfit_prompts(reward: Reward, prompts: Sequence[Prompt]) -> None:
         prompt, why = unfit[0]
         raise UserError(
             f"reward {reward.name} cannot judge {len(unfit)} of {len(prompts)} prompts; the first, {prompt.text[:60]!r}, has no "
-            f"{why}. Give prompts that have it (a .txt file has texts alone), or a reward that reads the text, such as lab-clip."
+            f"{why}. Give prompts that have it (a .txt file has texts alone), or a reward that reads the text, such as score or orm."
         )
 
 

@@ -121,7 +121,7 @@ def _from_policy(
         "samples": opened.samples, "seed": config.seed, "revision": policy.revision,
         "sampling": config.sampling.model_dump(mode="json"), "precision": policy.precision,
     }  # fmt: skip
-    folder = output_folder(config) / opened.benchmark.name
+    folder = output_folder(config) / opened.folder_name
     with Display(f"draw {opened.benchmark.name}", len(opened.prompts) * opened.samples, 1) as display:
         rows = draw_into_folder(
             folder, policy, opened.prompts, drawing, config.sampling, samples=opened.samples, seed=config.seed,
@@ -149,7 +149,7 @@ def _score(
     source: facts that settings.json guards besides the judges. shown: further facts for the summary.
     """
     benchmark = opened.benchmark
-    folder = output_folder(config) / benchmark.name / judge_folder(benchmark.label)
+    folder = output_folder(config) / opened.folder_name / judge_folder(benchmark.label)
     settings = {
         "benchmark": benchmark.name, "label": benchmark.label, "judges": opened.judges, "settings": config.settings,
         "prompts_sha256": opened.sha256, "num_prompts": len(opened.prompts), "samples": opened.samples, **source,

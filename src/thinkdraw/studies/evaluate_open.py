@@ -169,6 +169,12 @@ class OpenBenchmark:
     judges: JsonObject
     pictures: OwnPictures | None = None
 
+    @property
+    def folder_name(self) -> str:
+        """Name the folder of its results; own prompts are told apart by their file."""
+        name = self.benchmark.name
+        return f"{name}-{Path(self.file).stem}" if isinstance(self.benchmark, OwnPrompts) else name
+
 
 def open_benchmark(name: str, config: EvaluateConfig) -> OpenBenchmark:
     """Open a benchmark with its prompts and judges.
@@ -224,7 +230,7 @@ def _open_own(config: EvaluateConfig) -> OpenBenchmark:
         raise UserError(f"prompts={path} is an empty folder. Give a file of prompts, or a folder that holds one.")
     pictures = None
     if config.images is not None:
-        pictures = own_pictures(config.images, path, output_folder(config) / benchmark.name / "given")
+        pictures = own_pictures(config.images, path, output_folder(config) / f"{benchmark.name}-given")
         prompts, file = pictures.prompts, path.name if path else config.images.name
     elif path is not None:
         prompts, file = benchmark.prompts(path), path.name

@@ -164,10 +164,10 @@ def test_prompts_name_pictures_by_id_by_place_or_by_a_column(tmp_path):
 def test_an_evaluation_goes_on_and_a_changed_picture_is_judged_again(tmp_path):
     folder = captioned(tmp_path / "mine", [("a", 20, "a cat"), ("b", 40, "a dog")])
     judged(tmp_path, images=folder)
-    before = (tmp_path / "out/own").rglob("results.jsonl")
+    before = (tmp_path / "out/own-mine").rglob("results.jsonl")
     size = next(before).stat().st_size
     judged(tmp_path, images=folder)
-    results = next((tmp_path / "out/own").rglob("results.jsonl"))
+    results = next((tmp_path / "out/own-mine").rglob("results.jsonl"))
     assert results.stat().st_size == size  # nothing was judged twice
     write_picture(folder / "a.png", 60)
     assert judged(tmp_path, images=folder).summary["score"] == pytest.approx(0.5)
@@ -207,8 +207,8 @@ def test_own_prompts_are_drawn_judged_and_compared(monkeypatch, capsys, tmp_path
     (summary,) = json.loads(shown.out)
     assert summary["label"] == "own[lab-clip]" and summary["pictures"] == 4 and summary["low"] <= summary["score"]
     assert summary["policy"] == "lab" and summary["sampling"]["thought"] == "inline"
-    assert (tmp_path / "b/own/lab-clip/sheet.png").is_file()
-    drawn = [json.loads(line) for line in (tmp_path / "b/own/drawn.jsonl").read_text().splitlines()]
+    assert (tmp_path / "b/own-mine/lab-clip/sheet.png").is_file()
+    drawn = [json.loads(line) for line in (tmp_path / "b/own-mine/drawn.jsonl").read_text().splitlines()]
     assert {row["prompt"] for row in drawn} == set(path.read_text().split("\n")[:2]) and all(
         "thought" in r for r in drawn
     )

@@ -1,6 +1,6 @@
 """The rewards of a run: the optimised one, and monitors that are only watched."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.recipes.phase.config import GrpoConfig
 from thinkdraw.recipes.phase.monitor import OPTIMISED
 from thinkdraw.rewards.judges_of import failure_summary
+from thinkdraw.rewards.judging import refuse_unfit_prompts
 from thinkdraw.rewards.opening import open_reward
 from thinkdraw.rewards.revision import judges_revision, refuse_changed_judges, user_code_files
 from thinkdraw.rewards.user_rewards import as_reward
@@ -15,7 +16,7 @@ from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.inputs.run_inputs import Input
 from thinkdraw.training.run import Run
 from thinkdraw.training.world import World
-from thinkdraw.types import Policy, Reward, Verdicts
+from thinkdraw.types import Policy, Prompt, Reward, Verdicts
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,12 @@ class Judges:
                 f"max_no_verdict_frac={config.max_no_verdict_frac:g}{f' ({reasons})' if reasons else ''}. Look at its "
                 "judge, or raise the limit."
             )
+
+
+def refuse_photographs(config: GrpoConfig, prompts: Sequence[Prompt]) -> None:
+    """Raise UserError where the lab's detector would judge prompts of another world.
+
+    It is the default reward, and has no model: so this is known before the policy is loaded.
+    """
+    if config.reward.name == "lab-detector":
+        refuse_unfit_prompts(open_reward(config.reward.name, **config.reward.settings), prompts)
