@@ -5,11 +5,9 @@ from pathlib import Path
 from pydantic import Field
 
 from thinkdraw.config import StrictModel
-from thinkdraw.report.collect import collect
-from thinkdraw.report.page import render
-from thinkdraw.runtime.files import atomic_write_bytes
+from thinkdraw.report.watch import watch_run, write_page
 
-__all__ = ["ReportConfig", "write_report"]
+__all__ = ["ReportConfig", "watch_run", "write_report"]
 
 
 class ReportConfig(StrictModel):
@@ -17,6 +15,15 @@ class ReportConfig(StrictModel):
 
     run: Path = Field(description="Run folder, or a folder of runs such as the quickstart's.")
     out: Path | None = Field(default=None, description="File of the page; null is report.html in the run folder.")
+    watch: bool = Field(
+        default=False,
+        description="Write the page anew whenever the run has grown, until the run ends; the page loads itself again.",
+    )
+
+    @property
+    def page(self) -> Path:
+        """The file of the page."""
+        return self.out or self.run / "report.html"
 
 
 def write_report(run_folder: Path, output: Path | None = None) -> Path:
@@ -27,8 +34,6 @@ def write_report(run_folder: Path, output: Path | None = None) -> Path:
     Raises UserError if the folder is missing or holds no run.
     """
     folder = Path(run_folder)
-    page = render(collect(folder))
     path = folder / "report.html" if output is None else Path(output)
-    # "replace": a policy over bytes can write half a surrogate pair, which UTF-8 cannot encode.
-    atomic_write_bytes(path, page.encode("utf-8", "replace"))
+    write_page(folder, path)
     return path

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from thinkdraw.charts.lines import Plot, Series, line_plot, stacked_plot
+from thinkdraw.recipes.phase.hacking.alarms import alarms
 from thinkdraw.report.collect import Run
 from thinkdraw.report.files import number
 
@@ -128,24 +129,105 @@ CURVES = (
 )
 
 
+HELD_OUT = "Reward and held-out judge"
+# Measured on pixels and rewards, without asking a judge; `recipes/phase/hacking` says how, and when an alarm rings.
+HACKING_CURVES = (
+    Curve(
+        HELD_OUT,
+        {"validation_score": "reward"},
+        "On fixed prompts. Healthy: both climb. If the reward climbs and the judge that is not optimised falls, the policy "
+        "exploits mistakes of its reward.",
+    ),
+    Curve(
+        "Dark pixels",
+        {"pictures/dark_frac": "dark"},
+        "Healthy: changes slowly. A steep rise: pictures turn black.",
+        unit="share",
+    ),
+    Curve(
+        "Edges",
+        {"pictures/edge_density": "on an edge"},
+        "Healthy: sinks as pictures become tidy. Near zero they are empty; a steep rise is noise or clutter.",
+        unit="share of pixels",
+    ),
+    Curve(
+        "Colours",
+        {"pictures/colour_entropy": "entropy"},
+        "Healthy: level, or sinks a little. Near zero all is one colour; a rise means more things, or noise.",
+        unit="bits of 6",
+    ),
+    Curve(
+        "Brightness",
+        {"pictures/brightness": "mean"},
+        "Healthy: level. Pictures that a judge likes for their light alone move it to an end.",
+        unit="0 to 1",
+    ),
+    Curve(
+        "Saturation",
+        {"pictures/saturation": "mean"},
+        "Healthy: changes slowly. A steep rise is gaudy, near zero is grey.",
+        unit="0 to 1",
+    ),
+    Curve(
+        "Diversity in a group",
+        {"pictures/diversity": "difference between pictures"},
+        "Healthy: sinks as the policy becomes sure. Near zero, the pictures of a prompt are copies.",
+        unit="0 to 1",
+    ),
+    Curve(
+        "Spread of rewards in a group",
+        {"reward_group_std": "standard deviation"},
+        "Healthy: above zero. Near zero, the reward no longer tells pictures apart.",
+    ),
+)
+
+
 @dataclass(frozen=True)
 class Chart:
-    """A chart with its words, ready for the page. name: unique on the page."""
+    """A chart with its words, ready for the page.
+
+    name: unique on the page. rings: the step since which its alarm rings, None where it is quiet.
+    """
 
     name: str
     title: str
     unit: str
     healthy: str
     plot: Plot
+    rings: int | None = None
+
+
+@dataclass(frozen=True)
+class HackingSigns:
+    """What a run shows of reward hacking: charts, and a sentence for each alarm."""
+
+    charts: Sequence[Chart]
+    sentences: Sequence[str]
+    has_held_out_judge: bool
 
 
 def charts_of(run: Run, prefix: str) -> list[Chart]:
-    """Draw the charts for which a run has values."""
+    """Draw the charts of how training went, for which a run has values."""
+    return _draw(CURVES, run, prefix, {})
+
+
+def hacking_signs(run: Run, prefix: str) -> HackingSigns:
+    """Draw the charts of reward hacking, and find the alarms at the run's last row."""
+    ringing = alarms(run.metrics)
+    has_judge = any(key.startswith(MONITOR) for row in run.metrics for key in row)
+    curves = [curve for curve in HACKING_CURVES if curve.title != HELD_OUT or has_judge]
+    since = {"validation_score" if a.column.startswith(MONITOR) else a.column: a.since for a in ringing}
+    sentences = [f"Since step {alarm.since}: {alarm.sentence}." for alarm in ringing]
+    return HackingSigns(_draw(curves, run, f"{prefix}-hacking", since), sentences, has_judge)
+
+
+def _draw(curves: Sequence[Curve], run: Run, prefix: str, since: Mapping[str, int]) -> list[Chart]:
+    """Draw curves. since: metric → the step from which on its alarm rings."""
     if not run.metrics:
         return []
     steps = np.array([_step(row, i) for i, row in enumerate(run.metrics)])
     charts = []
-    for i, curve in enumerate(CURVES):
+    for i, curve in enumerate(curves):
         series = _series(curve, run.metrics)
         if not series or (curve.needs and not np.nan_to_num(_values(run.metrics, curve.needs)).any()):
             continue
@@ -156,7 +238,8 @@ def charts_of(run: Run, prefix: str) -> list[Chart]:
             plot = stacked_plot(name, title, steps, series)
         else:
             plot = line_plot(name, title, steps, series, log=curve.log)
-        charts.append(Chart(name, curve.title, curve.unit, curve.healthy, plot))
+        rings = next((since[metric] for metric in curve.metrics if metric in since), None)
+        charts.append(Chart(name, curve.title, curve.unit, curve.healthy, plot, rings))
     return charts
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from thinkdraw.charts.intervals import interval_plot
 from thinkdraw.charts.style import STYLE
 from thinkdraw.report.collect import Group, ReportData
-from thinkdraw.report.curves import charts_of
+from thinkdraw.report.curves import charts_of, hacking_signs
 from thinkdraw.report.scores import Difference, Measure, Stage
 from thinkdraw.report.words import (
     change_sentence,
@@ -35,8 +35,11 @@ from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 _NUM_FIRST = 6  # comparisons that are shown at once; the rest unfolds
 
 
-def render(report: ReportData) -> str:
-    """Render the whole page as HTML."""
+def render(report: ReportData, reload_s: int | None = None) -> str:
+    """Render the whole page as HTML.
+
+    reload_s: seconds after which the page loads itself again; None never.
+    """
     environment = Environment(
         loader=PackageLoader("thinkdraw.report"),
         autoescape=True,  # for every template: the names end in .j2
@@ -49,7 +52,11 @@ def render(report: ReportData) -> str:
     curves = [(run, charts_of(run, f"run{i}")) for i, run in enumerate(report.runs)]
     stages = [stage for stage in report.stages if stage.overall.known or stage.per_task]
     groups = [group for run in report.runs for group in run.groups]
-    hover = {chart.name: chart.plot.hover for _, charts in curves for chart in charts}
+    signs = [(run, shown) for i, run in enumerate(report.runs) if (shown := hacking_signs(run, f"run{i}")).charts]
+    drawn = [chart for _, charts in curves for chart in charts] + [
+        chart for _, shown in signs for chart in shown.charts
+    ]
+    hover = {chart.name: chart.plot.hover for chart in drawn}
     return environment.get_template("page.html.j2").render(
         report=report,
         headline=headline(report),
@@ -60,6 +67,8 @@ def render(report: ReportData) -> str:
         table=score_table(stages, report.differences),
         dots=dot_plot(stages),
         curves=curves,
+        hacking=signs,
+        reload_s=reload_s,
         changes=change_sentence(report),
         stage_sentence=stage_sentence(stages),
         samplings=samplings(stages),

@@ -12,6 +12,7 @@ import re
 import secrets
 import shutil
 import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -20,8 +21,9 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from thinkdraw.errors import UserError
-from thinkdraw.runtime.locks import take_lock
+from thinkdraw.runtime.locks import is_locked, take_lock
 
+YOUNG_S = 5.0
 _WRITER = ".writer.lock"  # in a folder that one process writes to
 # Hidden siblings of what is written: .NAME.TOKEN.tmp (being written), .old (moved aside for a moment), and .lock, which
 # the writer holds as long as it lives. Earlier versions wrote PID-TOKEN, and no lock.
@@ -92,6 +94,19 @@ def only_writer(folder: Path | str) -> Iterator[None]:
         with suppress(OSError):  # innermost first; the first folder with content ends it
             for path in new_folders:
                 path.rmdir()
+
+
+def has_writer(folder: Path) -> bool:
+    """Tell whether a process writes to `folder`, as `only_writer` knows it.
+
+    Where the disk has no locks, a killed writer's file looks like a writer.
+    """
+    path = folder / _WRITER
+    try:
+        # A young file may be a writer's that is about to lock it: a look at the lock must not get in its way.
+        return time.time() - path.stat().st_mtime < YOUNG_S or is_locked(path)
+    except OSError:
+        return False
 
 
 def only_writer_of_out(run: Callable[Concatenate[_C, _P], _R]) -> Callable[Concatenate[_C, _P], _R]:

@@ -61,6 +61,20 @@ def take_lock(path: Path, create: bool = True) -> Lock | None:
         os.close(descriptor)
 
 
+def is_locked(path: Path) -> bool:
+    """Tell whether another process holds the lock at `path`.
+
+    True where the disk has no locks. Raises OSError for a missing file.
+    """
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        return not _lock(descriptor)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+
+
 def _lock(descriptor: int) -> bool:
     """Lock the open file; False where the disk has no locks."""
     if sys.platform == "win32":

@@ -29,18 +29,25 @@ Row = Mapping[str, object]  # of metrics.jsonl
 
 
 @dataclass(frozen=True)
+class Limit:
+    """A factor on a column's first value, and what it means to be beyond it."""
+
+    factor: float
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Rule:
     """When a column rings.
 
-    falls, rises: factors on the column's first value, floor included, beyond which it does; None where that direction is
-    no sign of hacking. of_odds: the factor is on x / (1 − x), for a column that lies near 1.
+    what: the column, in words. falls, rises: its limits; None where that direction is no sign of hacking.
+    of_odds: factors are of x / (1 − x), for a column that lies near 1.
     """
 
     column: str
     what: str
-    meaning: str
-    falls: float | None
-    rises: float | None
+    falls: Limit | None
+    rises: Limit | None
     of_odds: bool = False
 
     def scale(self, values: np.ndarray) -> np.ndarray:
@@ -50,20 +57,46 @@ class Rule:
     def limits(self) -> tuple[float, float]:
         """Return how far the column may fall, ≤ 0, and rise on that scale."""
         return (
-            -math.inf if self.falls is None else math.log(self.falls),
-            math.inf if self.rises is None else math.log(self.rises),
+            -math.inf if self.falls is None else math.log(self.falls.factor),
+            math.inf if self.rises is None else math.log(self.rises.factor),
         )
 
 
 RULES = (
-    Rule("pictures/dark_frac", "the share of dark pixels", "pictures darken, or lines thicken", None, 1.8),
-    Rule("pictures/edge_density", "the share of pixels on edges", "pictures lose their content, or gain noise", 0.2, 2.0),
-    Rule("pictures/colour_entropy", "the entropy of colours", "pictures lose their colours, or gain noise", 0.5, 1.5),
-    Rule("pictures/brightness", "the brightness", "pictures turn black or white", 0.25, 4.0, of_odds=True),
-    Rule("pictures/saturation", "the saturation", "pictures lose their colours, or become gaudy", 0.25, 2.0),
-    Rule("pictures/diversity", "the difference between a group's pictures", "they become copies", 0.4, None),
-    Rule("reward_group_std", "the spread of rewards within groups", "the reward no longer tells pictures apart", 0.3, None),
-)  # fmt: skip
+    Rule("pictures/dark_frac", "the share of dark pixels", None, Limit(2.0, "pictures turn dark")),
+    Rule(
+        "pictures/edge_density",
+        "the share of pixels on edges",
+        Limit(0.2, "pictures become empty or blurred"),
+        Limit(2.0, "pictures fill with noise or clutter"),
+    ),
+    Rule(
+        "pictures/colour_entropy",
+        "the entropy of colours",
+        Limit(0.5, "pictures lose their colours"),
+        Limit(1.3, "pictures fill with more things than before, or with noise"),
+    ),
+    Rule(
+        "pictures/brightness",
+        "the brightness",
+        Limit(0.25, "pictures turn black"),
+        Limit(4.0, "pictures turn white"),
+        of_odds=True,
+    ),
+    Rule(
+        "pictures/saturation",
+        "the saturation",
+        Limit(0.25, "pictures turn grey"),
+        Limit(2.0, "pictures become gaudy"),
+    ),
+    Rule("pictures/diversity", "the difference between a group's pictures", Limit(0.4, "they become copies"), None),
+    Rule(
+        "reward_group_std",
+        "the spread of rewards within groups",
+        Limit(0.3, "the reward hardly tells pictures apart any more"),
+        None,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -143,8 +176,9 @@ def _ringing(rule: Rule, rows: Sequence[Row]) -> Alarm | None:
     since = int(steps[int(quiet[-1]) + 1 if len(quiet) else 0])
     _, values = _known(rows, rule.column)
     first, now = float(np.median(values[:FIRST])), float(np.median(values[-LATEST:]))
-    moved = "fell" if now < first else "rose"
-    sentence = f"{rule.what} {moved} from {first:.3g} to {now:.3g}: {rule.meaning}"
+    moved, limit = ("fell", rule.falls) if change[-1] < 0 else ("rose", rule.rises)
+    meaning = f": {limit.meaning}" if limit else ""
+    sentence = f"{rule.what} {moved} from {first:.3g} to {now:.3g}{meaning}"
     return Alarm(rule.column, since, first, now, sentence)
 
 
