@@ -99,3 +99,11 @@ def test_a_line_counts_the_rows_and_what_was_left_out(policy, load, tmp_path, ca
     assert len(found) == 1
     said = capsys.readouterr().err.splitlines()
     assert f"examples of {tmp_path / 'rows.jsonl'}: 3 read, 1 test prompts left out, 1 too long, left out" in said
+
+
+def test_a_published_test_prompt_among_the_rows_is_refused_or_left_out(policy, load, tmp_path):
+    rows = [row(policy), row(policy, prompt="A photo of a purple cup."), row(policy, prompt="b")]  # GenEval tests it
+    path = lines(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(UserError, match=r"1 of 3 training prompts are test prompts of .*data\.leaks: drop"):
+        load(path)
+    assert [prompt.text for prompt in load(path, leaks="drop").prompts] == ["a", "b"]

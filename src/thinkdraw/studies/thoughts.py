@@ -11,6 +11,7 @@ from thinkdraw.benchmarks.lab.thoughts import SwapReport, swap_study
 from thinkdraw.config import StrictModel
 from thinkdraw.lab.prompts import prompt_set
 from thinkdraw.policies.opening import load_trained
+from thinkdraw.training.display import Display
 from thinkdraw.types import Sampling
 
 
@@ -49,4 +50,8 @@ def run(config: ThoughtsConfig) -> SwapReport:
     """Draw every condition and judge it by the lab's detector. Raises UserError."""
     policy = load_trained(config.policy)
     prompts = [example.prompt for example in prompt_set("geneval", "test", config.count, 0)]
-    return swap_study(policy, prompts, config.sampling, samples=config.samples, seed=config.seed)
+    with Display("thoughts", len(prompts), 1, announce=True) as display:
+        return swap_study(
+            policy, prompts, config.sampling, samples=config.samples, seed=config.seed,
+            progress=lambda done: display.show(done, {}, ()),
+        )  # fmt: skip

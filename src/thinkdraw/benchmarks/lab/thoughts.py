@@ -5,7 +5,7 @@ claim is.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,12 +75,14 @@ def draw_from_thoughts(
 
 
 def swap_study(
-    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, *, samples: int = 1, seed: int = 0, chunk: int = 128
-) -> SwapReport:
+    policy: Policy, prompts: Sequence[Prompt], sampling: Sampling, *, samples: int = 1, seed: int = 0, chunk: int = 128,
+    progress: Callable[[int], None] = lambda done: None,
+) -> SwapReport:  # fmt: skip
     """Draw each prompt under the four `CONDITIONS`, and judge by the lab's detector.
 
     samples: pictures per prompt and condition. chunk: pictures drawn at once; the other thought is that of the
-    chunk's next prompt. Raises ValueError for `off` and for fewer than two prompts.
+    chunk's next prompt. progress: called with the number of prompts that are done.
+    Raises ValueError for `off` and for fewer than two prompts.
     """
     if sampling.thought == "off" or len(prompts) < 2:
         raise ValueError(
@@ -107,6 +109,7 @@ def swap_study(
             if name in held:
                 held[name][0].extend(thoughts)
                 held[name][1].extend(contents)
+        progress(len(facts["own"]))
     followed = {name: thought_precision(*both, seed=seed).get("all") for name, both in held.items()}
     return SwapReport(
         correct={name: task_mean_score(rows, seed=seed) for name, rows in correct.items()},
