@@ -106,4 +106,4 @@ def test_a_published_test_prompt_among_the_rows_is_refused_or_left_out(policy, l
     path = lines(tmp_path / "rows.jsonl", rows)
     with pytest.raises(UserError, match=r"1 of 3 training prompts are test prompts of .*data\.leaks: drop"):
         load(path)
-    assert [prompt.text for prompt in load(path, leaks="drop").prompts] == ["a", "b"]
+    assert [prompt.text for prompt in load(path, leaks="drop").prompts] == ["a ring", "b"]
