@@ -34,6 +34,7 @@ from transformers import JanusForConditionalGeneration
 from thinkdraw.objectives import clipped_loss
 from thinkdraw.policies.fast import short_attention as attention
 from thinkdraw.policies.fast.chunked_head import score_in_chunks
+from thinkdraw.policies.heads import fp32_linear
 from thinkdraw.policies.janus import functions
 from thinkdraw.policies.janus.likelihood import model_inputs
 from thinkdraw.policies.janus.loading import DTYPES, read_processor
@@ -94,7 +95,7 @@ def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str
     heads = ((~is_image, model.lm_head), (is_image, model.model.generation_head.vision_head))
     for wanted, head in heads:
         where = wanted if "heads" in measures else torch.ones_like(wanted)
-        inputs = hidden[where] if head is model.lm_head else functions.image_features(model, hidden[where])
+        inputs = hidden[where] if head is model.lm_head else functions.Heads.of(model).image_features(hidden[where])
         chosen = ids[where].clamp(max=head.out_features - 1)[:, None]
 
         def read(part: slice, logits: Tensor, chosen: Tensor = chosen) -> tuple[Tensor]:
@@ -103,7 +104,7 @@ def plain_log_probs(policy: JanusPolicy, rollouts: Rollouts, measures: tuple[str
         if "chunks" in measures:
             (values,) = score_in_chunks(read, head, inputs)
         else:
-            (values,) = read(slice(None), functions.logits_of(head, inputs))
+            (values,) = read(slice(None), fp32_linear(inputs, head.weight, head.bias))
         found = torch.where(wanted, torch.zeros_like(found).masked_scatter(where, values), found)
     return found.gather(1, (stream.at - 1).clamp(0, found.shape[1] - 1)) * rollouts.mask
 

@@ -29,8 +29,8 @@ LORA = {
     ("bf16", "bf16"): (28, 8, 8, 14),
 }
 MERGED = 8  # bytes per number while an adapter's product is computed: fp32, twice
-# Bytes per logit of a head: kept for the backward pass, at the worst moment, the same in chunks, and on top with guidance.
-LOGIT_KEPT, LOGIT_PEAK, LOGIT_PEAK_IN_CHUNKS, LOGIT_GUIDED = 13, 21, 25, 4
+# Bytes per logit of a head: kept for the backward pass, at the worst moment, and the same in chunks.
+LOGIT_KEPT, LOGIT_PEAK, LOGIT_PEAK_IN_CHUNKS = 13, 21, 25
 MLP_PEAK = 3  # tensors of the MLP's width in a layer's backward pass, besides what was kept
 
 
@@ -104,6 +104,8 @@ def sampling_bytes(load: Load, rows: int, pictures: int) -> Parts:
     embedded_codes = shape.codes * shape.hidden * size
     decoding = min(pictures, MAX_PICTURES) * shape.picture_bytes(size)
     drawing = rows * sampling_row_bytes(load) + embedded_codes
+    if load.dtype != "fp32":  # the sampler keeps fp32 copies of the heads
+        parts["fp32 heads"] = 4 * (load.weights.text_head + load.weights.image_head)
     return parts | ({"keys and values": drawing} if drawing > decoding else {"decoding pictures": decoding})
 
 
@@ -185,17 +187,28 @@ def _logits(load: Load) -> tuple[int, int]:
     return text, load.micro_rows * load.image_tokens * load.shape.codes
 
 
-def _peak_of_logits(logits: int, rows_per_rollout: int, at_once: float) -> float:
-    each = (LOGIT_PEAK_IN_CHUNKS if logits > at_once else LOGIT_PEAK) + LOGIT_GUIDED * (rows_per_rollout - 1)
-    return each * min(logits, at_once)
+def _peak_of_logits(logits: int, at_once: float) -> float:
+    return (LOGIT_PEAK_IN_CHUNKS if logits > at_once else LOGIT_PEAK) * min(logits, at_once)
+
+
+def _cast_of_a_head(load: Load, weights: int) -> float:
+    """Compute the need of a head's fp32 product in its backward pass.
+
+    Weights of another dtype are copied, and so is their gradient before it gets their dtype.
+    """
+    if load.dtype == "fp32":
+        return 0
+    return weights * (4 if load.lora else 4 + 4)
 
 
 def _in_the_image_head(load: Load) -> Parts:
     text, image = _logits(load)
-    waiting = LOGIT_KEPT * text if text <= load.shape.chunk_logits else 0
+    at_once = load.shape.chunk_logits
+    # Where the text head's logits are not computed again, its copy waits for them too.
+    waiting = LOGIT_KEPT * text + (0 if load.dtype == "fp32" else 4 * load.weights.text_head) if text <= at_once else 0
     return {
         "activations": _kept_by_layers(load) + _kept_outside_layers(load),
-        "logits": waiting + _peak_of_logits(image, load.rows_per_rollout, load.shape.chunk_logits),
+        "logits": waiting + _cast_of_a_head(load, load.weights.image_head) + _peak_of_logits(image, at_once),
     }
 
 
@@ -207,9 +220,10 @@ def _in_the_text_head(load: Load) -> Parts:
     text, _ = _logits(load)
     head = 0 if load.lora else load.weights.text_head * ITEMSIZE[load.dtype]
     handing_over = 0 if load.lora or load.dtype == "fp32" else load.weights.text_head * 4
+    computing = _cast_of_a_head(load, load.weights.text_head) + _peak_of_logits(text, load.shape.chunk_logits)
     return {
         "activations": _kept_by_layers(load) + _kept_outside_layers(load),
-        "logits": head + max(handing_over, _peak_of_logits(text, 1, load.shape.chunk_logits)),
+        "logits": head + max(handing_over, computing),
     }
 
 

@@ -9,23 +9,27 @@ GIB = 1 << 30
 
 @dataclass(frozen=True)
 class Gpu:
-    """Memory in bytes, bytes per second, bf16 operations per second (dense)."""
+    """Memory in bytes, bytes per second, and operations per second.
+
+    flops: bf16, dense. fp32_flops: without tensor cores; heads multiply in fp32.
+    """
 
     memory: int
     bandwidth: float
     flops: float
+    fp32_flops: float
 
 
-# NVIDIA's data sheets of each product; with sparsity they advertise twice the operations.
+# NVIDIA's data sheets of each product; with sparsity they advertise twice the bf16 operations. fp32 without TF32.
 GPUS = {
-    "a100-40": Gpu(40 * GIB, 1.555e12, 312e12),
-    "a100-80": Gpu(80 * GIB, 2.039e12, 312e12),
-    "h100": Gpu(80 * GIB, 3.35e12, 989e12),
-    "h100-pcie": Gpu(80 * GIB, 2.0e12, 756e12),
-    "h200": Gpu(141 * 10**9, 4.8e12, 989e12),
-    "l4": Gpu(24 * GIB, 0.3e12, 121e12),
-    "l40s": Gpu(48 * GIB, 0.864e12, 362e12),
-    "rtx4090": Gpu(24 * GIB, 1.008e12, 165e12),
+    "a100-40": Gpu(40 * GIB, 1.555e12, 312e12, 19.5e12),
+    "a100-80": Gpu(80 * GIB, 2.039e12, 312e12, 19.5e12),
+    "h100": Gpu(80 * GIB, 3.35e12, 989e12, 67e12),
+    "h100-pcie": Gpu(80 * GIB, 2.0e12, 756e12, 51e12),
+    "h200": Gpu(141 * 10**9, 4.8e12, 989e12, 67e12),
+    "l4": Gpu(24 * GIB, 0.3e12, 121e12, 30.3e12),
+    "l40s": Gpu(48 * GIB, 0.864e12, 362e12, 91.6e12),
+    "rtx4090": Gpu(24 * GIB, 1.008e12, 165e12, 82.6e12),
 }
 # What an offloaded optimiser waits for, bytes per second: PCIe 4.0 with 16 lanes, and a server's memory.
 LINK_BANDWIDTH, HOST_BANDWIDTH = 25e9, 100e9
@@ -53,10 +57,10 @@ def sampling_seconds(load: Load, gpu: Gpu, rollouts: int, at_once: int, rows_per
     for together, rows_each, steps, head, columns in (writing, drawing):
         rounds = -(-rollouts // together)
         width = -(-rollouts // rounds) * rows_each
-        read = (counts.layers + head) * size + width * load.shape.kv_bytes(round(columns), cached)
-        operations = 2 * (counts.layers + head) * width
+        read = counts.layers * size + 4 * head + width * load.shape.kv_bytes(round(columns), cached)
+        computing = _computed(2 * counts.layers * width, 2 * head * width, gpu)
         starting = LAYER_START_S * load.shape.layers
-        seconds += rounds * steps * max(_moved(read, gpu), _computed(operations, gpu), starting)
+        seconds += rounds * steps * max(_moved(read, gpu), computing, starting)
     return seconds
 
 
@@ -72,8 +76,8 @@ def learning_seconds(load: Load, gpu: Gpu, rollouts: int, more_forwards: float, 
     heads = 2 * (counts.text_head * load.thought_tokens + counts.image_head * load.image_tokens * load.rows_per_rollout)
     backward = 1 if load.lora else 2  # frozen weights need no gradient, only their inputs do
     passes = 1 + backward + more_forwards
-    operations = rollouts * ((passes + load.checkpointing) * layers + (passes + 1) * heads)
-    at_work = _computed(operations, gpu) + _moved(rollouts * moved_beside_products(load, more_forwards), gpu)
+    computing = _computed(rollouts * (passes + load.checkpointing) * layers, rollouts * (passes + 1) * heads, gpu)
+    at_work = computing + _moved(rollouts * moved_beside_products(load, more_forwards), gpu)
     step = 6 * 4 * counts.trained / load.shards  # weight, gradient and two moments read, weight and moments written
     if not load.offload:
         return at_work + steps * _moved(step, gpu)
@@ -99,5 +103,5 @@ def _moved(count: float, gpu: Gpu) -> float:
     return count / (gpu.bandwidth * BANDWIDTH_FRAC)
 
 
-def _computed(operations: float, gpu: Gpu) -> float:
-    return operations / (gpu.flops * OPERATIONS_FRAC)
+def _computed(layers: float, heads: float, gpu: Gpu) -> float:
+    return (layers / gpu.flops + heads / gpu.fp32_flops) / OPERATIONS_FRAC

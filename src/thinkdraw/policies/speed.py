@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from thinkdraw.errors import UserError
-from thinkdraw.policies.janus import functions
+from thinkdraw.policies.heads import fp32_linear
 from thinkdraw.policies.sampling.operations import Operations
 from thinkdraw.policies.sampling.steps import Steps
 
@@ -105,7 +105,7 @@ def score_logits(score: Callable[..., tuple[Tensor, ...]], head: nn.Linear, *inp
         from thinkdraw.policies.fast.chunked_head import score_in_chunks
 
         return score_in_chunks(score, head, *inputs)
-    return score(slice(0, len(inputs[0])), *(functions.logits_of(head, x) for x in inputs))
+    return score(slice(0, len(inputs[0])), *(fp32_linear(x, head.weight, head.bias) for x in inputs))
 
 
 def max_logits() -> float:

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from thinkdraw.policies.heads import fp32_linear
+
 Score = Callable[..., tuple[Tensor, ...]]
 
 CHUNK_ELEMENTS = 1 << 24  # logits of one head in memory at once
@@ -35,12 +37,8 @@ def score_in_chunks(score: Score, head: nn.Linear, *inputs: Tensor) -> tuple[Ten
 
 
 def _logits(inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Compute the head's float32 logits of (K, H) inputs, outside of autocast.
-
-    bf16 logits are off by up to 0.4 %, and guidance multiplies that error.
-    """
-    with torch.autocast(inputs.device.type, enabled=False):
-        logits = F.linear(inputs.to(weight.dtype), weight, bias).float()
+    """Compute the head's float32 logits of (K, H) inputs; see `fp32_linear`."""
+    logits = fp32_linear(inputs, weight, bias)
     if logits.requires_grad:
         logits.register_hook(lambda gradient: F.hardshrink(gradient, NEGLIGIBLE))
     return logits
@@ -55,6 +53,8 @@ class _Chunks(torch.autograd.Function):
         ctx.score, ctx.size = score, size
         ctx.save_for_backward(weight, bias, *inputs)
         ctx.set_materialize_grads(False)
+        # Weights of another dtype are cast once for all chunks. The copy is dropped again: it is twice as large as them.
+        weight, bias = weight.float(), None if bias is None else bias.float()
         values = []
         for chunk in _split(inputs[0], size):
             scores = score(chunk, *(_logits(x[chunk], weight, bias) for x in inputs))
@@ -65,10 +65,12 @@ class _Chunks(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
         """Compute each chunk's logits again, and add its gradients."""
-        weight, bias, *inputs = ctx.saved_tensors
+        stored_weight, stored_bias, *inputs = ctx.saved_tensors
+        weight, bias = stored_weight.float(), None if stored_bias is None else stored_bias.float()
         needs_weight, needs_bias = ctx.needs_input_grad[2:4]
+        # Chunks add up in fp32, as the head multiplies: bf16 sums would lose what a chunk adds to many before it.
         grad_weight = torch.zeros_like(weight) if needs_weight else None
-        grad_bias = torch.zeros_like(bias) if needs_bias else None
+        grad_bias = torch.zeros_like(bias) if bias is not None and needs_bias else None
         grad_inputs = [torch.empty_like(x) for x in inputs]
         for chunk in _split(inputs[0], ctx.size):
             logits = [_logits(x[chunk], weight, bias).requires_grad_() for x in inputs]
@@ -76,12 +78,14 @@ class _Chunks(torch.autograd.Function):
                 values = ctx.score(chunk, *logits)
             known = [(v, g[chunk]) for v, g in zip(values, gradients) if g is not None]
             for gradient, x, grad_input in zip(_backward(known, logits), inputs, grad_inputs):
-                gradient = F.hardshrink(gradient, NEGLIGIBLE).to(weight.dtype)
-                grad_input[chunk] = gradient @ weight
+                gradient = F.hardshrink(gradient, NEGLIGIBLE)
+                grad_input[chunk] = (gradient @ weight).to(x.dtype)
                 if grad_weight is not None:
-                    grad_weight.addmm_(gradient.T, x[chunk].to(weight.dtype))
+                    grad_weight.addmm_(gradient.T, x[chunk].float())
                 if grad_bias is not None:
                     grad_bias += gradient.sum(0)
+        grad_weight = None if grad_weight is None else grad_weight.to(stored_weight.dtype)
+        grad_bias = None if grad_bias is None else grad_bias.to(stored_weight.dtype)
         return None, None, grad_weight, grad_bias, *grad_inputs
 
 

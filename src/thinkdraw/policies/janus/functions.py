@@ -3,9 +3,13 @@
 Sampling and `Likelihood` share them, so that both compute the same.
 """
 
-import torch
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from transformers import JanusForConditionalGeneration
+
+from thinkdraw.policies.heads import fp32_linear, in_fp32
 
 
 def embed(model: JanusForConditionalGeneration, ids: Tensor, is_image: Tensor) -> Tensor:
@@ -30,27 +34,36 @@ def hidden_states(model: JanusForConditionalGeneration, embeddings: Tensor) -> T
     return model.model.language_model(inputs_embeds=embeddings, use_cache=False).last_hidden_state
 
 
-def logits_of(head: nn.Linear, inputs: Tensor) -> Tensor:
-    """Compute a linear head's logits (..., V) float32 of its inputs (..., H).
+@dataclass(frozen=True)
+class Heads:
+    """The two heads of a Janus: a linear one for text, an MLP for image tokens.
 
-    The head runs outside of autocast: bf16 logits are off by up to 0.4 %, and guidance multiplies that error.
+    Both multiply in fp32, see `policies.heads`. The sampler guides `image_features`, and so does the scorer.
     """
-    with torch.autocast(inputs.device.type, enabled=False):
-        return head(inputs.to(head.weight.dtype)).float()
 
+    text: nn.Linear
+    projection: nn.Linear
+    activation: Callable[[Tensor], Tensor]
+    image: nn.Linear
 
-def text_logits(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
-    """Compute text logits (..., V) float32 of hidden states (..., H)."""
-    return logits_of(model.lm_head, hidden)
+    @staticmethod
+    def of(model: JanusForConditionalGeneration) -> "Heads":
+        """Take a model's heads, with their own weights."""
+        head = model.model.generation_head
+        return Heads(model.lm_head, head.proj_out, head.activation_fn, head.vision_head)
 
+    def in_fp32(self) -> "Heads":
+        """Cast the weights once, for many calls without a gradient."""
+        return Heads(in_fp32(self.text), in_fp32(self.projection), self.activation, in_fp32(self.image))
 
-def image_features(model: JanusForConditionalGeneration, hidden: Tensor) -> Tensor:
-    """Compute the inputs (K, H) of the image head's last layer."""
-    head = model.model.generation_head
-    with torch.autocast(hidden.device.type, enabled=False):
-        return head.activation_fn(head.proj_out(hidden.to(head.proj_out.weight.dtype)))
+    def text_logits(self, hidden: Tensor) -> Tensor:
+        """Compute text logits (..., V) float32 of hidden states (..., H)."""
+        return fp32_linear(hidden, self.text.weight, self.text.bias)
 
+    def image_features(self, hidden: Tensor) -> Tensor:
+        """Compute the inputs (K, H) float32 of the image head's last layer."""
+        return self.activation(fp32_linear(hidden, self.projection.weight, self.projection.bias))
 
-def feature_logits(model: JanusForConditionalGeneration, features: Tensor) -> Tensor:
-    """Compute image logits (K, codes) float32 of `image_features` (K, H)."""
-    return logits_of(model.model.generation_head.vision_head, features)
+    def image_logits(self, features: Tensor) -> Tensor:
+        """Compute image logits (K, codes) float32 of `image_features` (K, H)."""
+        return fp32_linear(features, self.image.weight, self.image.bias)

@@ -6,7 +6,7 @@ plain causal attention needs no mask.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +16,9 @@ from transformers import JanusForConditionalGeneration
 from thinkdraw.errors import UserError
 from thinkdraw.policies import speed
 from thinkdraw.policies.janus import functions
+from thinkdraw.policies.janus.functions import Heads
 from thinkdraw.policies.janus.text import JanusText
-from thinkdraw.policies.sampling.distribution import allowed_mask, entropy_of, log_distribution
+from thinkdraw.policies.sampling.distribution import allowed_mask, entropy_of, guide, log_distribution
 from thinkdraw.types import Context, Rollouts
 
 GuidanceInLoss = Literal["same", "conditional"]
@@ -147,31 +148,36 @@ class Likelihood(nn.Module):
 
     def _score_text(self, rollouts: Rollouts, position: Position, hidden: list[Tensor]) -> tuple[Tensor, ...]:
         """Score text tokens, which are never guided."""
-        settings = {"suppressed": self.text.suppressed.to(hidden[0].device)}
-        return _score(rollouts, position, self.model.lm_head, hidden, settings)
+        suppressed = self.text.suppressed.to(hidden[0].device)
+        return _score(rollouts, position, self.model.lm_head, hidden[0], suppressed)
 
     def _score_images(self, rollouts: Rollouts, position: Position, hidden: list[Tensor]) -> tuple[Tensor, ...]:
-        """Score image tokens, guided where there are unconditional hidden states."""
-        settings = {"guidance_scale": rollouts.sampling.guidance_scale} if len(hidden) == 2 else {}
-        features = [functions.image_features(self.model, h) for h in hidden]
-        return _score(rollouts, position, self.model.model.generation_head.vision_head, features, settings)
+        """Score image tokens, guided where there are unconditional hidden states.
+
+        Guidance mixes the inputs of the head's last layer, as in the sampler: that layer is linear.
+        """
+        heads = Heads.of(self.model)
+        conditional, *unconditional = (heads.image_features(h) for h in hidden)
+        scale = rollouts.sampling.guidance_scale
+        features = guide(conditional, unconditional[0], scale) if unconditional else conditional
+        return _score(rollouts, position, heads.image, features)
 
 
 def _score(
-    rollouts: Rollouts, position: Position, head: nn.Linear, inputs: list[Tensor], settings: dict[str, Any]
+    rollouts: Rollouts, position: Position, head: nn.Linear, inputs: Tensor, suppressed: Tensor | None = None
 ) -> tuple[Tensor, ...]:
     """Return log-prob and entropy, (K,) each, of the tokens at `position`.
 
-    inputs: (K, H), what `head` makes the tokens' logits of; conditional and, with guidance, unconditional ones.
-    settings: what `log_distribution` takes for this modality alone.
+    inputs: (K, H), what `head` makes the tokens' logits of.
+    suppressed: (V,) bool, True = never sampled.
     """
 
-    def score(part: slice, logits: Tensor, unconditional: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def score(part: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
         here = (position[0][part], position[1][part])
         allowed = None if rollouts.allowed is None else allowed_mask(rollouts.allowed, here, logits.shape[-1])
         log_probs = log_distribution(
-            logits, temperature=rollouts.sampling.temperature, unconditional=unconditional, allowed=allowed, **settings
+            logits, temperature=rollouts.sampling.temperature, suppressed=suppressed, allowed=allowed
         )
         return log_probs.gather(1, rollouts.tokens[here][:, None])[:, 0], entropy_of(log_probs)
 
-    return speed.score_logits(score, head, *inputs)
+    return speed.score_logits(score, head, inputs)

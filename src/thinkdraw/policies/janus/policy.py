@@ -22,7 +22,8 @@ from transformers import JanusForConditionalGeneration
 from thinkdraw.errors import TooLongError
 from thinkdraw.images import to_pictures, to_pixels
 from thinkdraw.policies.adapters import merge_adapters
-from thinkdraw.policies.janus import functions, loading, vq
+from thinkdraw.policies.janus import loading, vq
+from thinkdraw.policies.janus.functions import Heads
 from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Likelihood
 from thinkdraw.policies.janus.text import JanusText
 from thinkdraw.policies.lora import LoraSettings, adapters_off, add_lora
@@ -435,7 +436,7 @@ class JanusPolicy:
                 input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
             )
             last = output.last_hidden_state[torch.arange(len(ids), device=self.device), lengths - 1]
-        logits = functions.text_logits(self.model, last)
+        logits = Heads.of(self.model).text_logits(last)
         return logits[:, yes].logsumexp(1) - logits[:, no].logsumexp(1)
 
     @torch.no_grad()
@@ -457,7 +458,7 @@ class JanusPolicy:
                 input_ids=ids, pixel_values=pixels.to(self.device, self.model.dtype), use_cache=False
             )
         first = len(question)
-        log_probs = functions.text_logits(self.model, output.last_hidden_state[:, first - 1 : -1]).log_softmax(-1)
+        log_probs = Heads.of(self.model).text_logits(output.last_hidden_state[:, first - 1 : -1]).log_softmax(-1)
         chosen = log_probs.gather(-1, ids[:, first:, None]).squeeze(-1)
         in_answer = torch.arange(first, ids.shape[1], device=self.device) < lengths[:, None]
         return (chosen * in_answer).sum(1) / in_answer.sum(1)

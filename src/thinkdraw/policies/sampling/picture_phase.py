@@ -127,8 +127,8 @@ class PicturePhase:
         Guidance is applied before the head's last layer. That layer is linear, so the result is the same with half
         the products.
         """
-        model, features = self.session.model, functions.image_features(self.session.model, hidden)
+        features = self.session.heads.image_features(hidden)
         if self.session.guided:
             conditional, unconditional = features.chunk(2)
             features = guide(conditional, unconditional, self.session.sampling.guidance_scale)
-        return functions.feature_logits(model, features)
+        return self.session.heads.image_logits(features)

@@ -44,7 +44,7 @@ class DecodingSession:
         self.rows_per_rollout = 2 if self.guided else 1  # in the picture phase
         self.budget = 0 if self.sampling.thought == "off" else self.sampling.max_thought_tokens
         self.suppressed = self.text.suppressed.to(self.device)  # text ids that are never sampled
-        self.decoder = Decoder(self.model)
+        self.decoder, self.heads = Decoder(self.model), functions.Heads.of(self.model).in_fp32()
         self.cache_dtype = self.decoder.operations.cache_dtype
         # The number of tokens that top-k and top-p leave differs from step to step, and a CUDA graph has fixed sizes.
         cuts = self.sampling.top_k is not None or self.sampling.top_p is not None

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from thinkdraw.policies.janus import functions
 from thinkdraw.policies.sampling import noise
 from thinkdraw.policies.sampling.cache import KVCache
 from thinkdraw.policies.sampling.partial import PartialRollouts
@@ -117,7 +116,7 @@ class ThoughtPhase:
         """
         session, partial, rollouts = self.session, self.partial, self.rollouts[slots]
         index, goes_on = partial.text_len[rollouts], ~self.done[slots]
-        logits = functions.text_logits(session.model, hidden)
+        logits = session.heads.text_logits(hidden)
         log_probs, allowed = session.distribution(logits, suppressed=session.suppressed)
         keys = None if session.sampling.greedy else noise.token_keys(self.streams[:, rollouts], index)
         tokens, chosen = session.choose(log_probs, keys)
