@@ -16,6 +16,7 @@ from tests.policies.suite import (
 )
 
 from thinkdraw.errors import UserError
+from thinkdraw.policies import load_policy
 from thinkdraw.policies.check import fp32_limit
 from thinkdraw.types import Prompt, Rollouts, Segment
 
@@ -167,6 +168,19 @@ def test_bf16_autocast_stays_within_a_bounded_drift(policy):
         drift = (policy.log_probs(rollouts).log_probs - rollouts.log_probs).abs()[rollouts.mask]
     assert rollouts.log_probs.dtype == torch.float32
     assert 0 < drift.mean() < 0.1  # weights this large amplify rounding; trained checkpoints stay far below
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_in_bf16_a_pass_without_gradient_scores_as_one_with_it(checkpoint, dtype):
+    # A reference's pass has no gradient, its policy's has: at the first step their log-ratio is 0 only if both agree.
+    policy = load_policy(checkpoint, dtype=dtype, precision="bf16")
+    rollouts = policy.sample(PROMPTS, sampling(guidance_scale=5.0), group_size=2, seeds=SEEDS, decode=False)
+    policy.make_reference()
+    with policy.reference():
+        reference = policy.log_probs(rollouts).log_probs
+    scored = policy.log_probs(rollouts).log_probs
+    assert scored.requires_grad and not reference.requires_grad
+    assert torch.equal(scored.detach(), reference)
 
 
 def in_four_segments(rollouts: Rollouts) -> tuple[Rollouts, torch.Tensor]:

@@ -1,6 +1,7 @@
 """Options of GRPO: kinds of advantage and of KL, a reference that follows, and what is not paid for when it is off."""
 
 import dataclasses
+from typing import Any
 
 import pytest
 import torch
@@ -81,6 +82,19 @@ def test_every_kl_moves_a_policy_that_has_left_its_reference(tmp_path, policy, k
         part, unpaid = phase.batch, same.batch
         assert torch.allclose(part.rewards, unpaid.rewards - 0.5 * part.verdicts.parts["kl"])
         assert float(part.verdicts.parts["kl"].abs().max()) > 0.01
+
+
+@pytest.mark.parametrize("old_log_probs", ["recomputed", "sampled"])
+def test_k1_of_a_policy_that_is_its_reference_is_0_in_bf16_where_old_log_probs_are_recomputed(
+    tmp_path, policy, old_log_probs
+):
+    settings: Any = {"kl": "k1", "beta": 0.5, "precision": "bf16", "old_log_probs": old_log_probs}
+    config = grpo_config(tmp_path, policy, sampling={"guidance_scale": 5.0, "max_thought_tokens": 4}, **settings)
+    model = open_policy(config, World(config))
+    model.make_reference()
+    largest = float(phase_of(config, model).batch.verdicts.parts["kl"].abs().max())
+    # The sampler's log-probs round differently, over a hundred tokens and with guidance: nats that are no distance.
+    assert largest == 0 if old_log_probs == "recomputed" else largest > 1e-3
 
 
 def test_without_a_kl_no_reference_is_asked(tmp_path, policy, monkeypatch):

@@ -1,6 +1,7 @@
 """Learning from a store: pairs and kept rows, splits and resumption, and what is refused."""
 
 import dataclasses
+import math
 from functools import partial
 from pathlib import Path
 
@@ -80,6 +81,13 @@ def test_any_split_into_micro_batches_gives_the_same_gradient(tmp_path, policy, 
     for other, sums in results[1:]:
         assert (other - results[0][0]).norm() < 1e-5 * results[0][0].norm()
         assert sums == pytest.approx(results[0][1], rel=1e-4, abs=1e-6)
+
+
+def test_in_bf16_too_the_first_step_finds_policy_and_reference_the_same(tmp_path, policy, store):
+    # margin 0 and loss log 2, though the reference's log-probs come from passes without gradient, of other rows together
+    config = preference_config(tmp_path, policy, store, precision="bf16", max_steps=1)
+    (row,) = rows_without_times(preference.run(config))
+    assert row["margin_mean"] == pytest.approx(0, abs=1e-6) and row["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 @pytest.mark.parametrize("objective", ["dpo", "rebel"])

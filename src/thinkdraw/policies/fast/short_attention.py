@@ -18,11 +18,13 @@ def attend(
     """Attend by plain products where torch's fused kernel is slow, else by SDPA.
 
     That is on a CPU, for short sequences, where a gradient is needed: there the fused kernel's backward pass is
-    several times slower.
+    several times slower. In bf16 passes without a gradient do as those with one, so that a reference rounds as its
+    policy does and their log-ratio is 0 while they are the same.
     query: (B, H, L, D). key, value: (B, Hkv, S, D). Returns (B, L, H, D) and None.
     """
-    learns = query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad
-    if learns and query.shape[2] == key.shape[2] <= SHORT:
+    learns = torch.is_grad_enabled() and query.requires_grad
+    rounds = matmul_dtype(query.device, query.dtype) != torch.float32
+    if query.device.type == "cpu" and (learns or rounds) and query.shape[2] == key.shape[2] <= SHORT:
         return _plain(query, key, value, attention_mask, kwargs.get("scaling")), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 

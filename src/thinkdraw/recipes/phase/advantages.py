@@ -74,17 +74,21 @@ def keep_extremes(batch: Batch, keep: int) -> Batch:
     return dataclasses.replace(batch, advantages=dataclasses.replace(advantages, valid=valid))
 
 
-def summed_log_ratio(policy: Policy, rollouts: Rollouts, micro_rows: int) -> Tensor:
+def summed_log_ratio(policy: Policy, rollouts: Rollouts, micro_rows: int, *, recomputed: bool = False) -> Tensor:
     """Estimate each rollout's KL to the reference by k1: Σ (lp − lp_ref).
 
     The sum is over the rollout's trained tokens. Returns (B,) nats; unbiased, though a single estimate may be negative.
+    recomputed: lp is of a training pass, like lp_ref, and not the sampler's. In bf16 these round differently, and the
+        difference would be taken for KL: it is 0 while policy and reference are the same only if both are alike.
     """
     parts = [torch.zeros(0)]
     for rows in split_rows(torch.arange(len(rollouts)), micro_rows):
         micro = rollouts.select(rows)
-        with torch.no_grad(), policy.reference():
-            reference = policy.log_probs(micro).log_probs
-        log_ratio = kl_k1(micro.log_probs.to(reference.device), reference)
+        with torch.no_grad():
+            log_probs = policy.log_probs(micro).log_probs if recomputed else micro.log_probs
+            with policy.reference():
+                reference = policy.log_probs(micro).log_probs
+        log_ratio = kl_k1(log_probs.to(reference.device), reference)
         parts.append(log_ratio.masked_fill(~micro.mask.to(log_ratio.device), 0.0).sum(1).cpu())
     return torch.cat(parts)
 
@@ -94,7 +98,7 @@ def _with_kl_penalty(policy: Policy, rollouts: Rollouts, verdicts: Verdicts, con
 
     The KL is logged as a part of the reward.
     """
-    kl = summed_log_ratio(policy, rollouts, config.micro_rows)
+    kl = summed_log_ratio(policy, rollouts, config.micro_rows, recomputed=config.old_log_probs == "recomputed")
     return dataclasses.replace(
         verdicts, rewards=verdicts.rewards - config.beta * kl, parts={**verdicts.parts, "kl": kl}
     )
