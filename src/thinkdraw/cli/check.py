@@ -36,7 +36,9 @@ def check(
     config = read(CheckConfig, words, ("policy",))
     if dry_run:
         return print_config(config)
-    policy = load_policy(config.policy, device=str(pick_device(config.device)), precision=config.precision)
+    policy = load_policy(
+        config.policy, device=str(pick_device(config.device)), precision=config.precision, dtype=config.dtype
+    )
     result = check_policy(policy)
     if json_:
         print(json.dumps(result.as_dict(), indent=2))
