@@ -87,5 +87,7 @@ def corpus_examples(
 def _say_whose_tokens(corpus: Path, is_kept: bool, is_main: bool) -> None:
     """Print on standard error whether the pictures' tokens are there, or are computed."""
     if is_main:
-        way_out = f"computed now; `thinkdraw corpus tokenise {corpus}` keeps them for every run"
+        way_out = "computed now" + (
+            f"; `thinkdraw corpus tokenise {corpus}` keeps them for every run" if corpus.is_dir() else ""
+        )
         print(f"image tokens of {corpus}: {'those of `corpus tokenise`' if is_kept else way_out}", file=sys.stderr)
