@@ -3,13 +3,13 @@
     thinkdraw eval runs/quickstart/grpo geneval prompts=benchmarks/geneval
 
 OUT/<benchmark>/ holds the pictures (pictures/, with drawing.json and drawn.jsonl) and a folder per judge. That one has
-settings.json, results.jsonl, summary.json and, in official/, the original scorer's result files. An evaluation that was
+settings.json, results.jsonl, summary.json, pictures.html and, in official/, the original scorer's result files. An evaluation that was
 stopped goes on where it was.
 """
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +47,8 @@ from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.formats.sealed import write_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
-from thinkdraw.studies.contact_sheet import SHEET, write_sheet
 from thinkdraw.studies.evaluate_open import EvaluateConfig, OpenBenchmark, judge_folder, open_benchmark, output_folder
+from thinkdraw.studies.picture_page import PAGE, write_picture_page
 from thinkdraw.training.display import Display
 from thinkdraw.types import Policy
 
@@ -135,18 +135,19 @@ def _from_policy(
     apart = [row["token_distance"] for row in rows if row["sample"] == 0 and row["token_distance"] is not None]
     tokens = {"token_distance": float(np.mean(apart))} if apart else {}
     drawing.pop("benchmark")
-    return _score(
-        config, opened, inventory, {"source": "policy", **drawing}, {"policy": config.policy}, measures | tokens
-    )
+    thoughts = {(row["prompt_index"], row["sample"]): row["thought"] for row in rows}
+    shown = {"policy": config.policy}
+    return _score(config, opened, inventory, {"source": "policy", **drawing}, shown, measures | tokens, thoughts)
 
 
 def _score(
     config: EvaluateConfig, opened: OpenBenchmark, inventory: Inventory, source: JsonMapping, shown: JsonMapping,
-    measures: JsonMapping,
+    measures: JsonMapping, thoughts: Mapping[tuple[int, int], str] | None = None,
 ) -> Evaluation:  # fmt: skip
     """Judge the pictures of a benchmark, and write the result.
 
     source: facts that settings.json guards besides the judges. shown: further facts for the summary.
+    thoughts: (prompt index, sample) → what was written before it was drawn, for the page of pictures.
     """
     benchmark = opened.benchmark
     folder = output_folder(config) / opened.folder_name / judge_folder(benchmark.label)
@@ -181,7 +182,7 @@ def _score(
     }  # fmt: skip
     summary = summary_of(report, settings, **extra, **shown, diversity=spread, **measures)
     write_sealed(folder / "summary.json", summary)
-    write_sheet(folder / SHEET, inventory)
+    write_picture_page(folder / PAGE, report, rows, inventory, thoughts or {})
     if isinstance(benchmark, WritesResults):
         benchmark.write_results(folder / "official", rows)
     return Evaluation(report, summary, folder)

@@ -1,5 +1,6 @@
 """Prompts and pictures of one's own, judged by a reward: a benchmark like the others."""
 
+import html
 import json
 import sys
 import tarfile
@@ -121,7 +122,8 @@ def test_pictures_with_captions_beside_them_are_judged_and_one_without_is_named(
     assert result.summary["score"] == pytest.approx(0.6) and result.summary["prompts"] == 2
     assert result.summary["label"] == f"own[{BRIGHTNESS}]" and result.summary["judges"]["reward"]["revision"]
     assert any("1 without caption (d.png)" in note for note in result.summary["notes"])
-    assert (result.folder / "sheet.png").is_file()
+    page = (result.folder / "pictures.html").read_text()
+    assert page.count("<figure>") == 3 and page.index("a cat") < page.index("a dog")  # the lowest score first
     rows = [json.loads(line) for line in (result.folder / "results.jsonl").read_text().splitlines()]
     assert [row["prompt"] for row in rows] == ["a cat", "a cat", "a dog"]
 
@@ -207,8 +209,9 @@ def test_own_prompts_are_drawn_judged_and_compared(monkeypatch, capsys, tmp_path
     (summary,) = json.loads(shown.out)
     assert summary["label"] == "own[lab-clip]" and summary["pictures"] == 4 and summary["low"] <= summary["score"]
     assert summary["policy"] == "lab" and summary["sampling"]["thought"] == "inline"
-    assert (tmp_path / "b/own-mine/lab-clip/sheet.png").is_file()
     drawn = [json.loads(line) for line in (tmp_path / "b/own-mine/drawn.jsonl").read_text().splitlines()]
+    page = (tmp_path / "b/own-mine/lab-clip/pictures.html").read_text()
+    assert all(row["thought"] in html.unescape(page) for row in drawn)
     assert {row["prompt"] for row in drawn} == set(path.read_text().split("\n")[:2]) and all(
         "thought" in r for r in drawn
     )

@@ -142,7 +142,8 @@ def _print_evaluations(evaluations: "Sequence[Evaluation]", as_json: bool, is_li
     for evaluation in evaluations:
         print_summary(evaluation.summary)
         print(f"rows and summary: {evaluation.folder}")
-        print(f"pictures to look at: {evaluation.folder / 'sheet.png'}")
+        if (page := evaluation.folder / "pictures.html").is_file():
+            print(f"pictures to look at: {page}")
 
 
 def _print_comparisons(comparisons: Sequence[dict], as_json: bool) -> None:
