@@ -5,8 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from thinkdraw.benchmarks.settings import sha256_of
+from thinkdraw.cli import app
 from thinkdraw.corpus.sources import PromptSource
 from thinkdraw.data.test_sets import hashes
 from thinkdraw.errors import UserError
@@ -122,6 +124,14 @@ def test_a_benchmarks_name_is_no_source_of_prompts(monkeypatch, tmp_path):
         load_prompts(DataSettings(source="geneval"))
     with pytest.raises(UserError, match=r"hf download Owner/Set-230k --repo-type dataset"):
         load_prompts(DataSettings(source="Owner/Set-230k"))
+
+
+def test_prompts_check_looks_for_published_prompts_although_no_test_set_is_named(published, tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text("a green dog\na photo of two cats\n")
+    reply = CliRunner().invoke(app, ["prompts", "check", str(path), "--json"])
+    assert reply.exit_code == 1
+    assert [(row["prompt"], row["file"]) for row in json.loads(reply.stdout)] == [("a photo of two cats", "Bench")]
 
 
 def test_a_store_of_test_prompts_is_not_learned_from(published, tmp_path):

@@ -85,7 +85,11 @@ def check_leaks(
     prompts, rows, leaking = read_training_prompts(config.train), [], set()
     for index, name in published_tests_among(prompts).items():
         leaking.add(index)
-        rows.append({"train": prompts[index].id, "prompt": prompts[index].text, "file": name, "reason": PUBLISHED})
+        ours = prompts[index]
+        # The test prompt's text is not known, only its hash.
+        rows.append(
+            {"train": ours.id, "prompt": ours.text, "test": "", "test prompt": "", "file": name, "reason": PUBLISHED}
+        )
     for path in config.against:
         test = read_prompts(path)
         for leak in find_leaks(prompts, test):
