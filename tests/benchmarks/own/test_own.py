@@ -128,6 +128,22 @@ def test_pictures_with_captions_beside_them_are_judged_and_one_without_is_named(
     assert [row["prompt"] for row in rows] == ["a cat", "a cat", "a dog"]
 
 
+def test_a_picture_that_cannot_be_read_is_counted_and_no_zero(tmp_path):
+    folder = captioned(tmp_path / "mine", [("a", 20, "a cat"), ("b", 40, "a dog")])
+    (folder / "c.png").write_bytes(b"no picture")
+    (folder / "c.txt").write_text("a fox")
+    summary = judged(tmp_path, images=folder).summary
+    assert summary["score"] == pytest.approx(0.3) and (summary["no_verdict"], summary["unreadable"]) == (1, 1)
+
+
+def test_a_configuration_names_it_as_a_benchmark_with_settings(tmp_path):
+    folder = captioned(tmp_path / "mine", [("cat", 20, ""), ("dog", 40, "")])
+    (tmp_path / "p.jsonl").write_text('{"prompt": "a cat", "id": "cat"}\n{"prompt": "a dog", "id": "dog"}\n')
+    settings = {"prompts": str(tmp_path / "p.jsonl"), "reward": {"name": BRIGHTNESS, "settings": {}}}
+    (result,) = run(EvalConfig(benchmarks=["own"], images=folder, settings=settings, out=tmp_path / "out"))
+    assert result.summary["score"] == pytest.approx(0.3) and result.folder.parent == tmp_path / "out/own-p"
+
+
 def test_metadata_tables_and_tar_files_are_folders_of_pictures_too(tmp_path):
     folder = captioned(tmp_path / "meta", [("a", 20, ""), ("b", 40, "")])
     lines = [{"file_name": "a.png", "caption": "a cat"}, {"file_name": "b.png", "text": "a dog"}]
