@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from thinkdraw.cli import app
 from thinkdraw.data import corpus_tokens
+from thinkdraw.data.test_sets import hashes
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import read_picture
 from thinkdraw.policies import load_policy
@@ -26,6 +27,7 @@ from thinkdraw.recipes.corpus import CorpusConfig, DrawSettings, RationaleDrawer
 from thinkdraw.rollouts import RolloutStore
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.training.data import DataSettings, load_examples
+from thinkdraw.types import Prompt
 
 
 def reasongen_rows(folder, count: int = 9) -> list[dict]:
@@ -266,3 +268,15 @@ def test_a_verifiers_pictures_are_as_unfinished_as_they_say_and_labelled_by_the_
     assert table[0]["image"].size == (16, 16) and len(table) == len(rows)
     with pytest.raises(UserError, match=r"sample\.rewards"):
         verifier_data.run(verifier_data.VerifierDataConfig(judge="nobody"))
+
+
+def test_published_test_prompts_of_a_corpus_are_left_out_and_counted(tmp_path, published, policy, caplog, monkeypatch):
+    tested = Prompt("a red circle number 3")
+    monkeypatch.setattr(hashes, "_names", lambda: {hashes.hash_of(tested): "Bench"})
+    settings = DataSettings.model_validate({"source": str(published), "corpus": {"prompts": ["plain"]}})
+    examples = load_examples(settings, load_policy(policy), 40, tmp_path / "run" / "image_tokens.safetensors")
+    assert (
+        "1 of 9 prompts" in caplog.text
+        and len(examples) == 8
+        and not any(p.text.lower() == tested.text for p in examples.prompts)
+    )

@@ -27,6 +27,7 @@ from thinkdraw.data.prompt_files import (
     text_of,
 )
 from thinkdraw.data.tables import TableRow, print_counts, table_rows
+from thinkdraw.data.test_sets.hashes import published_tests_among
 from thinkdraw.data.text_files import column_names, shorten
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import Family, prompt_set
@@ -51,7 +52,7 @@ from thinkdraw.training.known_tests import (
     known_test_sets,
     refuse_names,
     refuse_published_tests,
-    tests_to_leave_out,
+    refuse_tests_among,
 )
 from thinkdraw.training.prompt_mix import WeightedSource, mix_prompts
 from thinkdraw.training.prompt_structure import StructureBy, with_structure
@@ -184,25 +185,33 @@ def _load_source(source: str, settings: DataSettings, folder: Path | None) -> li
     return with_structure(prompts, settings.structure, settings.structure_settings, cache, source)
 
 
-def rows_without_leaks(prompts: Sequence[Prompt], settings: DataSettings, key: str, source: str) -> list[int]:
+def rows_without_leaks(
+    prompts: Sequence[Prompt], settings: DataSettings, key: str, source: str, *, is_corpus: bool = False
+) -> list[int]:
     """Find the rows that may be trained on, which are no test prompts.
 
     Test prompts are the published ones, those of `settings.against`, and of the benchmarks below THINKDRAW_BENCHMARKS.
-    key: of `leaks` in the configuration, for errors. source: where the prompts were read; of one that was published for
-    training, test prompts are always left out. Raises UserError for test prompts if `settings.leaks` refuses them, or
-    if there are no others.
+    key: of `leaks` in the configuration, for errors. source: where the prompts were read. Of one that was published for
+    training, test prompts are always left out; so are published ones of a corpus, whose many captions cannot all be known.
+    Raises UserError for test prompts if `settings.leaks` refuses them, or if there are no others.
     """
     test = [prompt for path in [*settings.against, *known_test_sets()] for prompt in read_prompts(path)]
-    leaking = set(tests_to_leave_out(prompts, source, settings.leaks, key))
-    if settings.leaks == "refuse" and not is_published_training(Path(source)):
-        refuse_leaks(prompts, test, key)
-        return list(range(len(prompts)))
-    leaking |= {leak.train for leak in find_leaks(prompts, test)}
-    if len(leaking) == len(prompts):
+    for_training, refuses = is_published_training(Path(source)), settings.leaks == "refuse"
+    published = published_tests_among(prompts)
+    if refuses and not (for_training or is_corpus):
+        refuse_tests_among(prompts, published, key)
+    rows = [row for row in range(len(prompts)) if row not in published]
+    others = [prompts[row] for row in rows]
+    if refuses and not for_training:
+        refuse_leaks(others, test, key)
+    else:
+        leaking = {leak.train for leak in find_leaks(others, test)}
+        rows = [row for place, row in enumerate(rows) if place not in leaking]
+    if prompts and not rows:
         raise UserError(f"all {len(prompts)} prompts of {source} are test prompts. Give others.")
-    if leaking:
-        logger.warning("%d of %d prompts of %s are test prompts: left out", len(leaking), len(prompts), source)
-    return [row for row in range(len(prompts)) if row not in leaking]
+    if num_left_out := len(prompts) - len(rows):
+        logger.warning("%d of %d prompts of %s are test prompts: left out", num_left_out, len(prompts), source)
+    return rows
 
 
 def prompts_that_fit(
@@ -301,6 +310,7 @@ def load_examples(
             is_main,
             settings.pictures,
         )
+        refuse_published_tests(Path(source), prompts)
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling, is_corpus=True)
         print_counts(f"examples of {source}", {"read": len(prompts), "left out": len(prompts) - len(fitting)})
         _refuse_fewer(fitting, at_least)
@@ -365,7 +375,9 @@ def _fitting_rows(
     Leaves out a corpus's test prompts, and what the policy has no room for.
     """
     rows = (
-        rows_without_leaks(prompts, settings, "data.leaks", settings.named) if is_corpus else list(range(len(prompts)))
+        rows_without_leaks(prompts, settings, "data.leaks", settings.named, is_corpus=True)
+        if is_corpus
+        else list(range(len(prompts)))
     )
     how, where = settings.over_long or "refuse", f"data.source={settings.named}"
     fitted = fit_prompts(policy, [prompts[i] for i in rows], sampling, how, where, "data.over_long")

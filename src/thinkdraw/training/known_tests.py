@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from thinkdraw.benchmarks import BENCHMARKS, benchmark_class
@@ -63,20 +63,17 @@ def refuse_published_tests(path: Path, prompts: Sequence[Prompt]) -> None:
         )
 
 
-def tests_to_leave_out(prompts: Sequence[Prompt], source: str, leaks: str, key: str) -> dict[int, str]:
-    """Find published test prompts among the prompts: index → benchmark.
+def refuse_tests_among(prompts: Sequence[Prompt], tested: Mapping[int, str], key: str) -> None:
+    """Raise UserError if published test prompts are among the prompts.
 
-    source: where they were read. leaks: `refuse` raises UserError if there is any, unless the source was published for
-    training. key: of `leaks` in the configuration, for the error.
+    tested: index → benchmark. key: of `leaks` in the configuration, the way out.
     """
-    tested = published_tests_among(prompts)
-    if tested and leaks == "refuse" and not is_published_training(Path(source)):
+    if tested:
         shown = "; ".join(f"{prompts[i].text[:80]!r}" for i in list(tested)[:3])
         raise UserError(
             f"{len(tested)} of {len(prompts)} training prompts are test prompts of {names_with_counts(tested.values())}: {shown}"
             f"{'; …' if len(tested) > 3 else ''}. Leave them out with {key}: drop, or choose other prompts."
         )
-    return tested
 
 
 def refuse_tests_in_store(path: Path, prompts: Sequence[Prompt]) -> None:
