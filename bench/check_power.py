@@ -90,10 +90,10 @@ def measure(policy: Any, name: str, seed: int) -> dict[str, Any]:
     return {"ok": result.ok, "share": max(d.share for d in result.deviations.values()), "failed": failed}
 
 
-def cells(seeds: int, dtypes: list[str]) -> Iterator[tuple[str, str, str, int]]:
+def cells(seeds: int, checkpoints: list[str], dtypes: list[str]) -> Iterator[tuple[str, str, str, int]]:
     """All checks, a seed at a time so that a run that is stopped has some of each."""
     for seed in range(seeds):
-        for checkpoint in CHECKPOINTS:
+        for checkpoint in checkpoints:
             for dtype in dtypes:
                 for name in BREAKS:
                     yield checkpoint, dtype, name, seed
@@ -112,6 +112,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/check_power.jsonl"))
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--checkpoints", nargs="*", default=list(CHECKPOINTS), choices=CHECKPOINTS)
     parser.add_argument("--dtypes", nargs="*", default=list(DTYPES), choices=list(DTYPES))
     options = parser.parse_args()
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +122,7 @@ def main() -> None:
     policies: dict[tuple[str, str], Any] = {}
     with tempfile.TemporaryDirectory() as folder, options.out.open("a") as file:
         random = random_janus(Path(folder) / "deep", layers=24, image_size=32)
-        for checkpoint, dtype, name, seed in cells(options.seeds, options.dtypes):
+        for checkpoint, dtype, name, seed in cells(options.seeds, options.checkpoints, options.dtypes):
             if (checkpoint, dtype, name, seed) in done:
                 continue
             if (checkpoint, dtype) not in policies:
