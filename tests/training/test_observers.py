@@ -161,6 +161,11 @@ def test_names_of_trackers_and_callbacks_that_nothing_reads_are_refused(changes,
         sft_config(tmp_path, policy, **changes)
 
 
+def test_a_single_tracker_or_callback_may_be_written_without_a_list(tmp_path, policy):
+    config = sft_config(tmp_path, policy, log_with="wandb", callbacks="mine:Mine")
+    assert (config.log_with, config.callbacks) == (["wandb"], ["mine:Mine"])
+
+
 def test_trackers_may_change_when_a_run_goes_on(tmp_path, policy):
     sft.run(sft_config(tmp_path, policy, max_steps=1))
     sft.run(sft_config(tmp_path, policy, max_steps=2, log_with=[TRACKER], tracker_settings={TRACKER: {"colour": "b"}}))
@@ -168,7 +173,7 @@ def test_trackers_may_change_when_a_run_goes_on(tmp_path, policy):
 
 
 def test_the_callback_of_the_documents_runs(tmp_path, policy, monkeypatch):
-    (code,) = [text for _, _, text in blocks(ROOT / "docs/how_a_run_works.md", "python") if "callbacks=[" in text]
+    (code,) = [text for _, _, text in blocks(ROOT / "docs/how_a_run_works.md", "python") if "callbacks=" in text]
     assert len([line for line in code.splitlines() if line and not line.startswith("#")]) <= 15
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_callbacks.py").write_text(code)

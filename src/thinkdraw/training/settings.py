@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from thinkdraw.config import StrictModel
 from thinkdraw.policies.lora import LoraSettings
@@ -179,6 +179,11 @@ class TrainSettings(StrictModel):
     def too_many_processes(self, size: int) -> str | None:
         """Say why `size` processes are too many, and the way out; None if they are not."""
         return None
+
+    @field_validator("log_with", "callbacks", mode="before")
+    @classmethod
+    def _a_name_is_a_list_of_one(cls, value: object) -> object:
+        return [value] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _observers_have_names(self) -> "TrainSettings":
