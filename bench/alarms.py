@@ -3,7 +3,13 @@
     thinkdraw train lab_grpo policy=runs/quickstart/sft reward.name=orm \\
         "reward.settings.questioner={name: policy, policy: lab}" max_steps=20 seed=0 out=runs/hacked_0 \\
         "validation={every: 2, monitors: [{name: lab-detector}], prompts: {split: validation, count: 128}}"
-    python bench/alarms.py runs/hacked_0 runs/quickstart/grpo
+    thinkdraw train lab_grpo policy=runs/quickstart/sft seed=1 out=runs/healthy_1 \\
+        "validation={every: 5, monitors: [{name: lab-judge}], prompts: {split: validation, count: 64}}"
+    thinkdraw train lab_grpo policy=runs/quickstart/sft prompts_per_phase=16 max_steps=40 reward.name=lab-judge \\
+        "validation={every: 2, monitors: [{name: lab-detector}], prompts: {split: validation, count: 64}}" out=runs/judge_0
+    python bench/alarms.py runs/hacked_0 runs/healthy_1 runs/judge_0 runs/quickstart/grpo
+
+The third form of run, also with reward.name=lab-clip, and with `bright` of one's own (mean of rollouts.pictures / 255).
 
 A cell is the step of the first alarm, or "quiet", and in brackets the smallest and the largest factor by which the column
 changed against the run's first phases. Runs of versions that did not measure pictures are measured from their store.
