@@ -22,6 +22,7 @@ from transformers import GPT2Config, GPT2Model
 
 from thinkdraw.errors import TooLongError, UserError
 from thinkdraw.policies import sampling as tools
+from thinkdraw.policies.drawing import write_record
 from thinkdraw.policies.lora import LoraSettings
 from thinkdraw.runtime.device import autocast
 from thinkdraw.runtime.files import atomic_directory
@@ -175,6 +176,7 @@ class GridPolicy:
 
     def __init__(self, network: GridNetwork, precision: str) -> None:
         self.network: nn.Module = network.eval()
+        self.drawing: Sampling | None = None
         self.precision = precision
         self._reference: nn.Module | None = None
         self._in_reference = False
@@ -266,7 +268,7 @@ class GridPolicy:
             raise UserError(f"thought={sampling.thought}: the grid policy takes {' or '.join(self.thought_formats)}.")
         budget, rows = 0 if sampling.thought == "off" else sampling.max_thought_tokens, []
         for text in (prompt.text for prompt in prompts):
-            ids = self.text.prompt(text)
+            ids = self.text.prompt(sampling.in_form(text))
             if len(ids) + budget + 1 + ROWS * COLUMNS > self.max_positions:
                 raise TooLongError(
                     f"prompt {text[:40]!r}… has {len(ids)} tokens; with max_thought_tokens={budget} and {ROWS * COLUMNS} "
@@ -455,3 +457,5 @@ class GridPolicy:
         with atomic_directory(Path(directory)) as folder:
             self._grid.trunk.config.save_pretrained(folder)
             save_file(self.network.state_dict(), folder / "model.safetensors")
+            if self.drawing is not None:
+                write_record(folder, self.drawing)

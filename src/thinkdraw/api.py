@@ -7,6 +7,7 @@ from typing import Any
 from thinkdraw.benchmarks.lab.benchmark import LabReport, Split, evaluate_lab
 from thinkdraw.lab.prompts import family_of, prompt_set
 from thinkdraw.lab.wording import PromptSplit
+from thinkdraw.policies.drawing import choose_drawing
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.report import write_report
@@ -17,7 +18,7 @@ from thinkdraw.studies.evaluate import run as run_evaluation
 from thinkdraw.studies.evaluate_open import EvaluateConfig
 from thinkdraw.training.data import DataSettings
 from thinkdraw.training.data import load_prompts as read_prompts
-from thinkdraw.types import Policy, Prompt, Reward, Rollouts, Sampling
+from thinkdraw.types import Policy, Prompt, Reward, Rollouts, SamplingOverrides
 
 
 def load_policy(path: str = "lab", **options: Any) -> Policy:
@@ -57,10 +58,11 @@ def rollout(
 ) -> Rollouts:
     """Sample thoughts and pictures, `group_size` of each prompt.
 
-    sampling: fields of `Sampling` (thought, guidance_scale, temperature, …).
+    sampling: fields of `Sampling` (thought, guidance_scale, temperature, …); the others are as the policy was trained to draw.
     """
     typed_prompts = [p if isinstance(p, Prompt) else Prompt(p, id=str(i)) for i, p in enumerate(prompts)]
-    return policy.sample(typed_prompts, Sampling(**sampling), group_size=group_size, seed=seed)
+    how = choose_drawing(policy, SamplingOverrides(**sampling)).sampling
+    return policy.sample(typed_prompts, how, group_size=group_size, seed=seed)
 
 
 def evaluate(
@@ -79,15 +81,16 @@ def evaluate(
     settings: the benchmark's own. questions_per_type: how many of the lab's questions about pictures of each type the policy
     answers too. Raises UserError.
     """
+    overrides = SamplingOverrides(**sampling)
     if (family := family_of(benchmark)) and not (judges or settings):
         return evaluate_lab(
-            policy, family, split, count or 384, samples or 4, Sampling(**sampling), seed, folder,
+            policy, family, split, count or 384, samples or 4, choose_drawing(policy, overrides).sampling, seed, folder,
             questions_per_type=questions_per_type,
         )  # fmt: skip
     named = {role: {"name": judge} if isinstance(judge, str) else dict(judge) for role, judge in (judges or {}).items()}
     config = EvaluateConfig(
         benchmarks=[benchmark], policy=policy.revision, prompts=Path(prompts) if prompts else None, judges=named,
-        settings=dict(settings or {}), split=split, count=count, samples=samples, sampling=Sampling(**sampling), seed=seed,
+        settings=dict(settings or {}), split=split, count=count, samples=samples, sampling=overrides, seed=seed,
         out=Path(folder) if folder else None, questions_per_type=questions_per_type, latency_pictures=0,
     )  # fmt: skip
     return run_evaluation(config, policy)[0]

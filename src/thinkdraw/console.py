@@ -22,6 +22,11 @@ def print_rows(rows: Sequence[Mapping[str, object]], heading: str = "") -> None:
     console.print(table)
 
 
+def tell(text: str) -> None:
+    """Print a line beside the result: on standard error, so that `--json` stays clean."""
+    print(f"thinkdraw: {printable(text)}", file=sys.stderr, flush=True)
+
+
 def plain(value: object, style: str = "") -> Text:
     """Make a text for rich without markup, its control characters escaped."""
     return Text(printable(value), style)

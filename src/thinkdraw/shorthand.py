@@ -1,5 +1,6 @@
 """Short forms of `key=value` that say the same as a longer key."""
 
+import json
 from collections.abc import Iterator
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -14,6 +15,7 @@ def expand(model: type[BaseModel], override: str) -> str:
 
     `thought=off` is `sampling.thought=off` where the configuration has a section `sampling` and no key `thought`.
     `reward=lab-judge` is `reward.name=lab-judge` where the section `reward` has a key `name`.
+    `prompt_form={}. In detail:` needs no second quotes: where a key takes a text, braces are a part of it.
     """
     key, equals, raw = override.partition("=")
     key = key.strip()
@@ -23,6 +25,8 @@ def expand(model: type[BaseModel], override: str) -> str:
         key = f"sampling.{key}" if any(first in section.model_fields for section in sections) else key
     if equals and _has_name(model, key.split(".")) and _is_text(raw):
         key += ".name"
+    if equals and _takes_text(model, key.split(".")) and _is_no_yaml_text(raw):
+        raw = json.dumps(raw)
     return f"{key}{equals}{raw}"
 
 
@@ -33,6 +37,29 @@ def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
             yield from _sections(kind)
     elif isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
+
+
+def _takes_text(model: type[BaseModel], keys: list[str]) -> bool:
+    """Tell whether the keys lead to a setting that is a text, or null."""
+    sections = [model]
+    for number, key in enumerate(keys, 1):
+        fields = [section.model_fields[key] for section in sections if key in section.model_fields]
+        if number == len(keys):
+            return any(field.annotation is str or _is_union_with_text(field.annotation) for field in fields)
+        sections = [kind for field in fields for kind in _sections(field.annotation)]
+    return False
+
+
+def _is_union_with_text(annotation: Any) -> bool:
+    return get_origin(annotation) in (Union, UnionType) and str in get_args(annotation)
+
+
+def _is_no_yaml_text(raw: str) -> bool:
+    """Tell whether YAML reads braces as a mapping, or cannot read the value."""
+    try:
+        return "{" in raw and isinstance(parse_yaml(raw), dict)
+    except ValueError:
+        return "{" in raw
 
 
 def _has_name(model: type[BaseModel], keys: list[str]) -> bool:

@@ -59,6 +59,12 @@ def test_a_target_too_many_and_one_that_is_missing_are_errors():
         read(Config, [], ("policy",))
 
 
+def test_a_form_with_braces_is_a_text_and_needs_no_second_quotes():
+    for form in ("{}. In detail: ", "A photo of {}", "{}"):
+        assert configured("generate", "lab", "-p", "a", f"prompt_form={form}")["sampling"]["prompt_form"] == form
+        assert load_config(Config, None, ["policy=x", f"sampling.prompt_form={form}"]).sampling.prompt_form == form
+
+
 def test_a_yaml_file_comes_first_and_its_settings_are_overridden(tmp_path):
     (tmp_path / "mine.yaml").write_text("policy: theirs\nsampling: {top_k: 5}\n")
     config = read(Config, [str(tmp_path / "mine.yaml"), "a", "policy=mine"], ("policy", "names…"))

@@ -1,5 +1,7 @@
 """Saving, references and pictures, of every family."""
 
+from typing import Any
+
 import pytest
 import torch
 from tests.policies.suite import FAMILIES, PROMPTS, SEEDS, assert_same_rollouts, sampling, some_codes
@@ -119,10 +121,12 @@ def test_a_class_is_named_before_its_checkpoint(tmp_path):
 
 def test_a_class_of_policies_in_the_current_folder_is_found(tmp_path, monkeypatch):
     (tmp_path / "family_of_mine.py").write_text(
-        "class Mine:\n    load = classmethod(lambda cls, path, **options: path)\n"
+        "class Mine:\n"
+        "    @classmethod\n    def load(cls, path, **options):\n        mine = cls()\n        mine.path = path\n        return mine\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend("")  # what `find` adds is taken back
-    assert load_policy("family_of_mine:Mine@somewhere") == "somewhere"
+    mine: Any = load_policy("family_of_mine:Mine@somewhere")
+    assert mine.path == "somewhere" and mine.drawing is None
     with pytest.raises(UserError, match="neither installed nor in"):
         load_policy("no_family_of_mine:Mine")

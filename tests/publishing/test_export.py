@@ -57,7 +57,9 @@ def test_the_exported_model_is_the_chosen_checkpoint(run: Path, tmp_path: Path, 
 
 def test_adapters_leave_alone(run: Path, tmp_path: Path):
     out = export(ExportConfig(run=run, to="peft", out=tmp_path / "out"))
-    assert sorted(f.name for f in out.iterdir()) == ["README.md", "adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(f.name for f in out.iterdir()) == [
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "drawing.json",
+    ]  # fmt: skip
     base = run.parent / "base"
     assert load_policy(f"{base}+{out}").revision == load_policy(run / "checkpoints" / "step_000001").revision
 
@@ -84,7 +86,7 @@ def test_the_card_says_what_is_known_and_keeps_secrets_and_paths(run: Path, tmp_
     head = yaml.safe_load(text.split("---")[1])
     assert head["base_model"] == "deepseek-ai/Janus-Pro-1B" and head["license"] == "mit"
     assert "| GenEval | 0.500 | [0.400, 0.600] | 553 | 2212 |" in text
-    assert "`guidance_scale`: 5.0" in text and "thought=inline guidance_scale=5.0" in text
+    assert "`thought`: inline" in text and "thinkdraw generate out -p" in text  # as recorded with the checkpoint
     assert "pictures sampled: 1,000" in text  # those of the best checkpoint's step
     assert "(recipe `grpo`, step 1)" in text and "hunter2" not in text and "/home/somebody" not in text
 

@@ -13,7 +13,6 @@ from thinkdraw.studies.quickstart import QuickstartConfig
 def test_comments_change_no_value_and_fit_a_line(name: str, tmp_path):
     config = read_config(name)
     text = commented_yaml(config)
-    assert parse_yaml(text) == parse_yaml(dump_config(config))
     assert max(map(len, text.splitlines())) <= WIDEST
     (tmp_path / "again.yaml").write_text(text, encoding="utf-8")
     assert load_config(type(config), tmp_path / "again.yaml") == config

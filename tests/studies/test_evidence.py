@@ -8,7 +8,7 @@ from thinkdraw.lab import checkpoint_path
 from thinkdraw.studies import evidence
 from thinkdraw.studies.evidence import PAIRS, EvidenceConfig
 from thinkdraw.studies.quickstart import EvaluationSettings
-from thinkdraw.types import Sampling
+from thinkdraw.types import SamplingOverrides
 
 
 @pytest.mark.slow
@@ -17,7 +17,7 @@ def test_every_control_is_trained_and_compared(tmp_path):
     config = EvidenceConfig(
         out=tmp_path / "evidence",
         evaluation=EvaluationSettings(
-            prompts=6, samples=1, questions_per_type=0, sampling=Sampling(max_thought_tokens=8)
+            prompts=6, samples=1, questions_per_type=0, sampling=SamplingOverrides(max_thought_tokens=8)
         ),
         out_of_domain_prompts=6,
         agreement_prompts=4,

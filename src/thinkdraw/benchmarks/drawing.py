@@ -24,7 +24,7 @@ RESULTS = "results.jsonl"
 class DrawnPicture:
     """One picture of a benchmark.
 
-    picture: (H, W, 3) uint8. image_tokens: (N,) int64. thought: "" for thought `off`.
+    picture: (H, W, 3) uint8. image_tokens: (N,) int64. thought: "" for thought `off`. was_cut: at its budget.
     """
 
     prompt_index: int
@@ -32,6 +32,7 @@ class DrawnPicture:
     sample: int
     seed: int
     thought: str
+    was_cut: bool
     picture: np.ndarray
     image_tokens: np.ndarray
 
@@ -70,8 +71,9 @@ def draw_benchmark(
             assert rollouts.pictures is not None
             pictures, tokens = rollouts.pictures.cpu().numpy(), rollouts.image_tokens().cpu().numpy()
             thoughts = rollouts.thoughts or ("",) * len(missing)
+            was_cut = rollouts.text_was_cut().tolist()
             yield [
-                DrawnPicture(i, prompts[i], k, seeds[row], thoughts[row], pictures[row], tokens[row])
+                DrawnPicture(i, prompts[i], k, seeds[row], thoughts[row], was_cut[row], pictures[row], tokens[row])
                 for row, (i, k) in enumerate(missing)
             ]
         if progress is not None:

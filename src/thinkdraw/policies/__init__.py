@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from thinkdraw.errors import UserError
+from thinkdraw.policies.drawing import read_record
 from thinkdraw.runtime.registry import find, own_code
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ def load_policy(
     if not hasattr(family, "load"):
         raise UserError(f"policy {path}: {name} has no classmethod `load`. Give a class like examples/my_policy's.")
     with nullcontext() if name in POLICIES else own_code(f"policy {path}"):
-        return family.load(checkpoint, device=device, dtype=dtype, lora=lora, **options)
+        policy = family.load(checkpoint, device=device, dtype=dtype, lora=lora, **options)
+    policy.drawing = read_record(checkpoint, options.get("adapter"))
+    return policy
 
 
 def split_name(name: str) -> tuple[str | None, str | None]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from thinkdraw.errors import UserError
 from thinkdraw.policies import ADAPTER_FOLDER, load_policy, split_adapter, split_name
+from thinkdraw.policies.drawing import RECORD
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.formats import name_file_in_errors
 from thinkdraw.runtime.inputs.run_inputs import Input
@@ -83,7 +84,7 @@ def policy_input(name: str, revision: str) -> Input:
         if folder
         else []
     )
-    beside = [file for file in files if file.name not in (checkpoint.MARKER, checkpoint.STATE_FILE)]
+    beside = [file for file in files if file.name not in (checkpoint.MARKER, checkpoint.STATE_FILE, RECORD)]
     content = [item for file in beside for item in (file.name, file.read_bytes())]
     return Input.of(name if path == name or name == "lab" else f"{name} ({path})", [revision, *content])
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import yaml
 
 from thinkdraw.errors import UserError
+from thinkdraw.policies.drawing import read_record
 from thinkdraw.report.files import read_rows
 from thinkdraw.runtime.checkpoint import checkpoint_step
 from thinkdraw.runtime.endpoints import mask_secrets
 from thinkdraw.runtime.formats import parse_yaml
 from thinkdraw.runtime.formats.sealed import read_sealed
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
+from thinkdraw.types import Sampling
 
 CARD = "README.md"
 MADE_BY = "trained with thinkdraw"
@@ -48,7 +50,7 @@ def card(run: Path, checkpoint: Path, layout: str, evaluations: Sequence[Path], 
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---\n# {html.escape(name)}\n",
         f"An image generator that thinks before it draws: **{html.escape(base)}**, {MADE_BY} "
         f"(recipe `{config.get('recipe')}`, step {step}).\n",
-        _how_to_draw(config, name, layout, base),
+        _how_to_draw(config, read_record(str(checkpoint)), name, layout, base),
         _scores(evaluations, row),
         _costs(row),
         "## Configuration\n\n```yaml\n" + mask_secrets(yaml.safe_dump(config, sort_keys=False)) + "```\n",
@@ -56,19 +58,21 @@ def card(run: Path, checkpoint: Path, layout: str, evaluations: Sequence[Path], 
     return "\n".join(part for part in parts if part)
 
 
-def _how_to_draw(config: JsonMapping, name: str, layout: str, base: str) -> str:
-    sampling = config.get("sampling") or {}
+def _how_to_draw(config: JsonMapping, record: Sampling | None, name: str, layout: str, base: str) -> str:
+    sampling = record.model_dump(exclude={"greedy"}, exclude_none=True) if record else config.get("sampling") or {}
     names = ("thought", "guidance_scale", "temperature", "max_thought_tokens")
-    chosen = {key: sampling[key] for key in names if isinstance(sampling, dict) and key in sampling}
+    chosen = {key: sampling[key] for key in (sampling if record else names) if key in sampling}
     if not chosen and "thought" in config:
         chosen = {"thought": config["thought"]}
-    settings = " ".join(f"{key}={value}" for key, value in chosen.items() if key != "max_thought_tokens")
+    # With a record nothing has to be said: thinkdraw draws by it.
+    said = [f"{key}={value}" for key, value in chosen.items() if key != "max_thought_tokens" and record is None]
+    settings = " ".join(said)
     model = f"{base}+{name}" if layout == "peft" else name
     table = "\n".join(f"* `{key}`: {value}" for key, value in chosen.items())
     return (
         "## How it draws\n\nIt was trained to draw like this, and scores elsewhere may be lower:\n\n"
         f"{table or '* not recorded'}\n\n"
-        f'```text\nthinkdraw generate {model} -p "…" {settings}\n```\n'
+        f'```text\nthinkdraw generate {model} -p "…"{" " if settings else ""}{settings}\n```\n'
     )
 
 

@@ -10,6 +10,7 @@ from pydantic import Field
 from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.policies import ADAPTER_FOLDER, LAYOUTS
+from thinkdraw.policies.drawing import read_record, write_record
 from thinkdraw.policies.opening import load_trained, run_checkpoint
 from thinkdraw.publishing.card import CARD, MADE_BY, card
 from thinkdraw.publishing.hub import push
@@ -73,6 +74,8 @@ def export(config: ExportConfig) -> Path:
         with atomic_directory(out) as written:
             for file in sorted(file for file in source.iterdir() if file.is_file() and file.name not in TRAINING_ONLY):
                 shutil.copy2(file, written / file.name)
+    if (drawing := read_record(str(folder))) is not None:
+        write_record(out, drawing)
     atomic_write_text(out / CARD, text)
     if config.push:
         push(out, config.push, config.private)

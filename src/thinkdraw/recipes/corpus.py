@@ -27,12 +27,13 @@ from thinkdraw.corpus.writing import Helpers, write
 from thinkdraw.data.prompt_files import read_training_prompts
 from thinkdraw.errors import UserError
 from thinkdraw.images import to_png
+from thinkdraw.policies.drawing import choose_drawing, usual_drawing
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.rewards.opening import RewardSettings, on_device, open_judge, open_reward
 from thinkdraw.runtime.device import pick_device, set_threads
 from thinkdraw.search import BestOfN
 from thinkdraw.training.known_tests import refuse_published_tests
-from thinkdraw.types import Policy, Prompt, Questioner, Reward, Rollouts, Sampling, Scorer, Writer
+from thinkdraw.types import Policy, Prompt, Questioner, Reward, Rollouts, Sampling, SamplingOverrides, Scorer, Writer
 
 
 class DrawSettings(StrictModel):
@@ -50,9 +51,9 @@ class DrawSettings(StrictModel):
         description="The reward that chooses the best of the pictures: its name and what it is made with.",
     )
     candidates: int = Field(default=4, ge=1, description="Pictures drawn for each rationale; the best one is kept.")
-    sampling: Sampling = Field(
-        default=Sampling.model_validate({"max_thought_tokens": 96}),
-        description="How the pictures are sampled; the thought is the teacher's rationale.",
+    sampling: SamplingOverrides = Field(
+        default=SamplingOverrides(max_thought_tokens=96),
+        description="What to change of how the policy was trained to draw; the thought is the teacher's rationale.",
     )
     batch: int = Field(
         default=16,
@@ -136,6 +137,10 @@ class RationaleDrawer:
     def __init__(self, settings: DrawSettings, device: str, reward: Reward | None = None) -> None:
         self.settings = settings
         self.policy = load_trained(settings.policy, device=str(pick_device(device)), precision="fp32")
+        changes = settings.sampling
+        if changes.thought is None and usual_drawing(self.policy).thought == "off":
+            changes = changes.model_copy(update={"thought": "inline"})  # the rationale is the thought
+        self.sampling = choose_drawing(self.policy, changes).sampling
         self.reward = reward or open_reward(settings.reward.name, **settings.reward.settings)
 
     def __call__(self, queue: Queue, rows: Iterator[tuple[Item, dict[str, Any]]]) -> None:
@@ -151,7 +156,7 @@ class RationaleDrawer:
         drawer: Any = _FixedThoughtPolicy(self.policy, thoughts)  # has those members of a policy that best-of-N uses
         best = BestOfN(drawer, self.reward, self.settings.candidates)
         try:
-            drawn = best.sample([item.prompt for item, _ in rows], self.settings.sampling, seeds=seeds)
+            drawn = best.sample([item.prompt for item, _ in rows], self.sampling, seeds=seeds)
         except UserError:
             # A prompt of the batch is too long: draw one by one, so that only that prompt goes without a picture.
             return [b""] if len(rows) == 1 else [png for row in rows for png in self._draw([row])]

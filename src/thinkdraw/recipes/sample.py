@@ -16,7 +16,9 @@ from typing import Literal
 from pydantic import Field
 
 from thinkdraw.config import StrictModel, load_config, save_config
+from thinkdraw.console import tell
 from thinkdraw.errors import HeldError, UserError
+from thinkdraw.policies.drawing import DRAWING, OVERRIDES, choose_drawing
 from thinkdraw.policies.opening import load_trained, policy_path
 from thinkdraw.recipes.phase.rollout import draw_seeds
 from thinkdraw.recipes.score import display_row, judge_of, score_missing
@@ -27,7 +29,7 @@ from thinkdraw.runtime.files import only_writer, only_writer_of_out, sweep_lefto
 from thinkdraw.runtime.inputs.run_inputs import CHANGED_INPUTS, ChangedInputs, Input, Inputs
 from thinkdraw.training.data import DataSettings, load_prompts, prompts_input, prompts_that_fit
 from thinkdraw.training.display import Display
-from thinkdraw.types import Policy, Prompt, Sampling
+from thinkdraw.types import Policy, Prompt, SamplingOverrides, ThoughtFormat
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +57,8 @@ class SampleConfig(StrictModel):
         description="Groups to sample: the prompts in order, and around again where there are fewer; null is "
         "each prompt once.",
     )
-    sampling: Sampling = Field(
-        default=Sampling.model_validate({}), description="How thoughts and pictures are sampled."
-    )
+    drawing: str | None = Field(default=None, description=DRAWING)
+    sampling: SamplingOverrides = Field(default=SamplingOverrides(), description=OVERRIDES)
     group_size: int = Field(
         default=8,
         ge=1,
@@ -109,10 +110,15 @@ def run(config: SampleConfig) -> Path:
     policy = load_trained(
         config.policy, device=str(pick_device(config.device)), dtype=config.dtype, precision=config.precision
     )
-    prompts = prompts_that_fit(policy, prompts, config.prompts, config.sampling)
+    drawing = choose_drawing(policy, config.sampling, config.drawing)
+    tell(f"{config.policy} {drawing.line()}")
+    # Written out, so that a store goes on only as it was begun.
+    written_out = SamplingOverrides.model_validate(drawing.sampling.model_dump())
+    config = config.model_copy(update={"sampling": written_out, "drawing": None})
+    prompts = prompts_that_fit(policy, prompts, config.prompts, drawing.sampling)
     count = config.count or len(prompts)
     rewards = {name: open_reward(name) for name in config.rewards}
-    store = open_store(config, policy, prompts)
+    store = open_store(config, policy, prompts, drawing.sampling.thought)
     num_missing = max(0, count - store.num_groups)
     with ExitStack() as opened:
         for name, reward in rewards.items():
@@ -129,7 +135,7 @@ def run(config: SampleConfig) -> Path:
             chosen = [prompts[(cursor + i) % len(prompts)] for i in range(size)]
             seeds = draw_seeds(config.seed, 0, cursor, size, config.group_size)
             rollouts = policy.sample(
-                chosen, config.sampling, group_size=config.group_size, seeds=seeds, decode=bool(rewards)
+                chosen, drawing.sampling, group_size=config.group_size, seeds=seeds, decode=bool(rewards)
             )
             verdicts = {reward.name: reward(rollouts) for reward in rewards.values()}
             scores = {name: v.rewards for name, v in verdicts.items()}
@@ -149,7 +155,7 @@ def _lasting_name(policy: str) -> str:
     return str(Path(path).resolve()) if policy != "lab" and Path(path).is_dir() else policy
 
 
-def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt]) -> RolloutStore:
+def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt], thought: ThoughtFormat) -> RolloutStore:
     """Open this run's store, or create it; a store without a shard is created again.
 
     Raises HeldError if `out` holds rollouts of another configuration, policy or list of prompts.
@@ -177,7 +183,6 @@ def open_store(config: SampleConfig, policy: Policy, prompts: Sequence[Prompt]) 
         inputs.note(setting, prompts_input(prompts, source))
     save_config(config, config_file)
     inputs.write()
-    thought = config.sampling.thought
     store = RolloutStore.open(config.out) if groups else RolloutStore.create(config.out, policy, thought)
     if (shards := config.out / "shards").is_dir():
         sweep_leftovers(shards)

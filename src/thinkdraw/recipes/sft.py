@@ -20,12 +20,16 @@ import torch
 from pydantic import Field, model_validator
 
 from thinkdraw.objectives import SegmentCounts, masked_modality_mean, segment_loss
+from thinkdraw.policies.drawing import usual_drawing
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.data import DataSettings, Examples, load_examples
 from thinkdraw.training.run import Loss, Run
 from thinkdraw.training.settings import OptimiserSettings, TrainSettings
 from thinkdraw.training.world import World
 from thinkdraw.types import Policy, Sampling, ThoughtFormat
+
+# Settings of sampling that a row is read with; the others have no part in SFT.
+SCRIPT = ("thought", "max_thought_tokens", "prompt_form", "thought_instruction", "thought_system_prompt")
 
 
 class SftConfig(TrainSettings):
@@ -63,6 +67,19 @@ class SftConfig(TrainSettings):
         description="Longest thought in tokens. A longer one is cut there; corpus.over_long says what happens to "
         "a corpus's.",
     )
+    prompt_form: str | None = Field(
+        default=None,
+        description="What the policy reads in place of the bare prompt, with {} where the prompt stands; the run's "
+        "checkpoints record it, and are drawn with it. null is the prompt itself.",
+    )
+    thought_instruction: str | None = Field(
+        default=None,
+        description="For thought=rewrite: what the policy reads before it writes the thought, with {} where the "
+        "prompt stands. null is the prompt in its form.",
+    )
+    thought_system_prompt: str | None = Field(
+        default=None, description="For thought=rewrite: a system prompt in front of thought_instruction; null is none."
+    )
     text_weight: float = Field(
         default=0.35, ge=0, description="Weight of the loss on thought tokens; 0 learns pictures alone."
     )
@@ -91,6 +108,16 @@ class SftConfig(TrainSettings):
             return None
         return f"batch_rows={self.batch_rows} over {size} processes leaves a process without a row. Raise batch_rows."
 
+    @property
+    def sampling(self) -> Sampling:
+        """How rows are read and scored: without guidance, at temperature 1."""
+        return Sampling.model_validate({key: getattr(self, key) for key in SCRIPT})
+
+    @model_validator(mode="after")
+    def _forms_have_a_place(self) -> "SftConfig":
+        assert self.sampling  # raises for a form without a place, and for an instruction that nothing reads
+        return self
+
     @model_validator(mode="after")
     def _passes_are_alike(self) -> "SftConfig":
         if self.sharding != "none" and self.thought == "rewrite" and self.drop_frac > 0:
@@ -106,15 +133,17 @@ def run(config: SftConfig) -> Path:
 
     The newest checkpoint is the result.
     """
-    sampling = Sampling.model_validate({"thought": config.thought, "max_thought_tokens": config.max_thought_tokens})
     with Run.open(config) as run:
+        sampling, base_drawing = config.sampling, usual_drawing(run.policy)
         cache = config.out / "data" / "image_tokens.safetensors"
         examples = load_examples(
-            config.data, run.policy, config.max_thought_tokens, cache, run.world.is_main, thought=config.thought,
+            config.data, run.policy, config.max_thought_tokens, cache, run.world.is_main, sampling=sampling,
             at_least=config.batch_rows,
         )  # fmt: skip
         run.note("data.source", examples.as_input(config.data.source))
-        run.begin(examples.prompts, sampling)
+        # The result draws by the script that it learned, with the starting policy's guidance and temperature.
+        script = {key: getattr(sampling, key) for key in SCRIPT}
+        run.begin(examples.prompts, sampling, base_drawing.model_copy(update=script))
         while run.goes_on:
             began = time.monotonic()
             with run.clock("seconds_learning"):

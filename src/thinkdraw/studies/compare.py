@@ -19,6 +19,7 @@ from pydantic import Field
 from thinkdraw.benchmarks.lab.benchmark import Split, compare, evaluate_lab
 from thinkdraw.config import StrictModel, save_config
 from thinkdraw.errors import UserError
+from thinkdraw.policies.drawing import choose_drawing
 from thinkdraw.policies.opening import load_trained, policy_path, run_checkpoint
 from thinkdraw.rewards.opening import RewardSettings, open_reward
 from thinkdraw.runtime.checkpoint import checkpoint_step
@@ -32,7 +33,7 @@ from thinkdraw.studies.comparison_table import differences_table, draw, table
 from thinkdraw.studies.quickstart import EvaluationSettings
 from thinkdraw.training.folder import STARTED
 from thinkdraw.training.ledger import COSTS
-from thinkdraw.types import Drawer
+from thinkdraw.types import Drawer, Policy, Sampling
 
 Fact = Literal["base", "prompts", "sampling", "validation"]
 Select = Literal["last", "best"]
@@ -185,8 +186,10 @@ def compare_groups(
         _refuse_other_validation(runs)
     base = policy_path(runs[0].config["policy"])
     folders: Folders = {split: out / "eval" / split / "untrained" for split in _splits(settings)}
-    beginning = CachedDrawer(load_trained(base))
-    untrained = _evaluate(beginning, settings, folders)
+    beginning = load_trained(base)
+    drawing = _drawing(beginning, settings, "untrained", say)
+    beginning = CachedDrawer(beginning)
+    untrained = _evaluate(beginning, drawing, settings, folders)
     rows = {"untrained": _row(settings, [untrained], untrained, [])}
     judged: dict[str, list[Folders]] = {}  # by row; a folder for each training seed
     for by, reward in (settings.best_of_by or {"": settings.reward}).items() if settings.best_of else ():
@@ -194,13 +197,15 @@ def compare_groups(
         name = f"best of {settings.best_of}" + (f" by {by}" if by else "")
         chooser = BestOfN(beginning, open_reward(reward.name, **reward.settings), settings.best_of)
         folders = {split: out / "eval" / split / name.replace(" ", "-") for split in _splits(settings)}
-        judged[name] = [_evaluate(chooser, settings, folders)]
+        judged[name] = [_evaluate(chooser, drawing, settings, folders)]
         rows[name] = _row(settings, judged[name], untrained, [], drawn=settings.best_of)
         say(_line(name, rows[name]))
     for name, group in groups.items():
-        judged[name] = [
-            _evaluate(load_trained(run.checkpoint), settings, _evaluation_folders(run, settings)) for run in group
-        ]
+        judged[name] = []
+        for run in group:
+            policy = load_trained(run.checkpoint)
+            how = _drawing(policy, settings, name, say if run is group[0] else None)
+            judged[name].append(_evaluate(policy, how, settings, _evaluation_folders(run, settings)))
         rows[name] = _row(settings, judged[name], untrained, group)
         say(_line(name, rows[name]))
     differences = [
@@ -231,11 +236,19 @@ def refuse_unlike(runs: Sequence[FinishedRun], allow: Sequence[Fact] = ()) -> No
                 )
 
 
-def _evaluate(policy: Drawer, settings: JudgingSettings, folders: Folders) -> Folders:
+def _drawing(policy: Policy, settings: JudgingSettings, name: str, say: Callable[[str], None] | None) -> Sampling:
+    """Choose how a row's policy draws: as trained, with the evaluation's changes."""
+    drawing = choose_drawing(policy, settings.evaluation.sampling, settings.evaluation.drawing, of_several=True)
+    if say is not None:
+        say(f"{name} {drawing.line()}")
+    return drawing.sampling
+
+
+def _evaluate(policy: Drawer, sampling: Sampling, settings: JudgingSettings, folders: Folders) -> Folders:
     """Draw and judge what is not judged yet, in domain and out of domain."""
     e = settings.evaluation
     for split, folder in folders.items():
-        evaluate_lab(policy, e.family, split, _splits(settings)[split], e.samples, e.sampling, e.seed, folder)
+        evaluate_lab(policy, e.family, split, _splits(settings)[split], e.samples, sampling, e.seed, folder)
     return folders
 
 

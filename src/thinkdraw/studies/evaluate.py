@@ -40,9 +40,11 @@ from thinkdraw.benchmarks.picture_files import Inventory, by_reason, list_pictur
 from thinkdraw.benchmarks.settings import write_or_check_settings
 from thinkdraw.benchmarks.statistics import Score
 from thinkdraw.benchmarks.vqa import evaluate_vqa, read_vqa
+from thinkdraw.console import tell
 from thinkdraw.data.over_long import fit_prompts
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import PictureReaderConfig
+from thinkdraw.policies.drawing import choose_drawing
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.formats.sealed import write_sealed
@@ -50,7 +52,7 @@ from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.studies.evaluate_open import EvaluateConfig, OpenBenchmark, judge_folder, open_benchmark, output_folder
 from thinkdraw.studies.picture_page import PAGE, write_picture_page
 from thinkdraw.training.display import Display
-from thinkdraw.types import Policy
+from thinkdraw.types import Policy, Sampling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +69,10 @@ class Evaluation:
         return self.report.overall
 
 
-def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation]:
+def run(config: EvaluateConfig, policy: Policy | None = None, say: Callable[[str], None] = tell) -> list[Evaluation]:
     """Evaluate on every benchmark of the configuration.
 
-    policy: the one that `config.policy` names, if it is open already.
+    policy: the one that `config.policy` names, if it is open already. say: prints how it draws.
     Raises UserError before the first picture is drawn, for whatever is wrong with prompts, judges or checkpoint.
     """
     if (config.policy is None) == (config.images is None):
@@ -88,10 +90,12 @@ def run(config: EvaluateConfig, policy: Policy | None = None) -> list[Evaluation
     if config.images is not None:
         return [_from_images(config, opened) for opened in benchmarks]
     policy = policy or load_trained(str(config.policy), config.precision, device=str(pick_device(config.device)))
+    drawing = choose_drawing(policy, config.sampling, config.drawing)
+    say(f"{config.policy} {drawing.line()}")
     for opened in benchmarks:
-        fit_prompts(policy, list(opened.prompts.values()), config.sampling, "refuse", opened.file, "")
+        fit_prompts(policy, list(opened.prompts.values()), drawing.sampling, "refuse", opened.file, "")
     understanding = _understanding(config, policy)
-    return [_from_policy(config, opened, policy, understanding) for opened in benchmarks]
+    return [_from_policy(config, opened, policy, drawing.sampling, understanding) for opened in benchmarks]
 
 
 def _from_images(config: EvaluateConfig, opened: OpenBenchmark) -> Evaluation:
@@ -114,24 +118,26 @@ def _from_images(config: EvaluateConfig, opened: OpenBenchmark) -> Evaluation:
 
 
 def _from_policy(
-    config: EvaluateConfig, opened: OpenBenchmark, policy: Policy, understanding: JsonMapping
+    config: EvaluateConfig, opened: OpenBenchmark, policy: Policy, sampling: Sampling, understanding: JsonMapping
 ) -> Evaluation:
     drawing: JsonObject = {
         "benchmark": opened.benchmark.name, "prompts_sha256": opened.sha256, "indices": opened.which,
         "samples": opened.samples, "seed": config.seed, "revision": policy.revision,
-        "sampling": config.sampling.model_dump(mode="json"), "precision": policy.precision,
+        "sampling": sampling.model_dump(mode="json"), "precision": policy.precision,
     }  # fmt: skip
     folder = output_folder(config) / opened.folder_name
     with Display(f"draw {opened.benchmark.name}", len(opened.prompts) * opened.samples, 1) as display:
         rows = draw_into_folder(
-            folder, policy, opened.prompts, drawing, config.sampling, samples=opened.samples, seed=config.seed,
+            folder, policy, opened.prompts, drawing, sampling, samples=opened.samples, seed=config.seed,
             chunk=config.chunk, progress=_shown(display),
         )  # fmt: skip
     if isinstance(opened.benchmark, ReadsThoughts):
         opened.benchmark.read_drawn(rows)
     layout = Layout(drawn_files(folder, opened.prompts, opened.samples))
     inventory = list_pictures(folder / "pictures", layout, opened.prompts, opened.samples)
-    measures = _cost(config, opened, policy, folder, rows) | ({"understanding": understanding} if understanding else {})
+    measures = _cost(config, opened, policy, sampling, rows) | (
+        {"understanding": understanding} if understanding else {}
+    )
     apart = [row["token_distance"] for row in rows if row["sample"] == 0 and row["token_distance"] is not None]
     tokens = {"token_distance": float(np.mean(apart))} if apart else {}
     drawing.pop("benchmark")
@@ -216,16 +222,20 @@ def _export(config: EvaluateConfig, opened: OpenBenchmark, inventory: Inventory)
     opened.benchmark.export_official(folder, opened.all_prompts, pictures())
 
 
-def _cost(config: EvaluateConfig, opened: OpenBenchmark, policy: Policy, folder: Path, rows: list[Row]) -> JsonObject:
+def _cost(
+    config: EvaluateConfig, opened: OpenBenchmark, policy: Policy, sampling: Sampling, rows: list[Row]
+) -> JsonObject:
     """Measure seconds and tokens per picture.
 
     Of this drawing, and of a few pictures drawn one by one, with and without a thought.
     """
     drawn = {key: float(np.mean([row[key] for row in rows])) for key in ("seconds", "text_tokens", "image_tokens")}
     cost: JsonObject = {"drawing": {**drawn, "pictures": len(rows), "batch": config.chunk}}
+    if sampling.thought != "off":
+        cost["thoughts_cut_frac"] = float(np.mean([row["thought_cut"] for row in rows]))
     if config.latency_pictures:
         few = list(opened.prompts.values())[: config.latency_pictures]
-        measured = latency(policy, few, config.sampling, seed=config.seed)
+        measured = latency(policy, few, sampling, seed=config.seed)
         cost["latency"] = {name: dataclasses.asdict(kind) for name, kind in measured.items()}
     return cost
 

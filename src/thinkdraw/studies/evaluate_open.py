@@ -20,11 +20,12 @@ from thinkdraw.config import StrictModel
 from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import SPECS, family_of, prompt_set
 from thinkdraw.picture_reader import PictureReaderConfig
+from thinkdraw.policies.drawing import DRAWING, OVERRIDES
 from thinkdraw.rewards.opening import RewardSettings, on_device, open_judge
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.studies.own_pictures import OwnPictures, own_pictures
 from thinkdraw.training.known_tests import PROMPTS_VARIABLE
-from thinkdraw.types import Prompt, Sampling
+from thinkdraw.types import Prompt, SamplingOverrides
 
 NO_JUDGE = "none"
 OBJECT_NAMES = "object_names.txt"
@@ -76,7 +77,8 @@ class EvaluateConfig(StrictModel):
     samples: int | None = Field(
         default=None, ge=1, description="Pictures drawn for each prompt; null is the benchmark's official number."
     )
-    sampling: Sampling = Field(default=Sampling(), description="How thoughts and pictures are sampled.")
+    drawing: str | None = Field(default=None, description=DRAWING)
+    sampling: SamplingOverrides = Field(default=SamplingOverrides(), description=OVERRIDES)
     seed: int = Field(default=0, ge=0, description="Seed of the pictures; the same seed draws the same ones.")
     out: Path | None = Field(
         default=None,

@@ -20,13 +20,13 @@ from thinkdraw.benchmarks.lab.benchmark import Split, evaluate_lab
 from thinkdraw.benchmarks.lab.understanding import agreement_on_drawn
 from thinkdraw.config import StrictModel
 from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.policies.drawing import choose_drawing
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.runtime.files import atomic_write_json, atomic_write_text, only_writer_of_out
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import MetricsLog
 from thinkdraw.studies import quickstart
 from thinkdraw.studies.quickstart import EvaluationSettings, QuickstartConfig, differences
-from thinkdraw.types import Sampling, ThoughtFormat
 
 SPLITS: tuple[Split, ...] = ("test", "ood")
 
@@ -93,9 +93,8 @@ def run(config: EvidenceConfig, say: Callable[[str], None] = print) -> Path:
     stages = {}
     folders: dict[str, dict[Split, Path]] = {}
     for name, path in policies.items():
-        thought = "off" if name == "rl-off" else config.evaluation.sampling.thought
         folders[name] = {split: config.out / "eval" / split / name.replace(", ", "_") for split in SPLITS}
-        scores = {split: _score(config, path, split, folder, thought) for split, folder in folders[name].items()}
+        scores = {split: _score(config, path, split, folder) for split, folder in folders[name].items()}
         stages[name] = scores["test"] | {"ood": scores["ood"]}
         say(f"{name}: {scores['test']['score']:.3f} in domain, {scores['ood']['score']:.3f} out of domain")
     summary: JsonObject = {"stages": stages, "rl_seconds": seconds}
@@ -117,12 +116,12 @@ def _quickstart(config: EvidenceConfig, seed: int, say: Callable[[str], None]) -
     return out if (out / "summary.json").is_file() else quickstart.run(settings, say)
 
 
-def _score(config: EvidenceConfig, policy: Path, split: Split, folder: Path, thought: ThoughtFormat) -> JsonObject:
-    settings = config.evaluation
+def _score(config: EvidenceConfig, path: Path, split: Split, folder: Path) -> JsonObject:
+    settings, policy = config.evaluation, load_trained(path)
     count = settings.prompts if split == "test" else config.out_of_domain_prompts
-    sampling = Sampling.model_validate(settings.sampling.model_dump() | {"thought": thought})
+    sampling = choose_drawing(policy, settings.sampling, settings.drawing, of_several=True).sampling
     report = evaluate_lab(
-        load_trained(policy), settings.family, split, count, settings.samples, sampling, settings.seed, folder
+        policy, settings.family, split, count, settings.samples, sampling, settings.seed, folder
     ).summary()
     return {key: report[key] for key in ("score", "low", "high", "per_task", "pictures", "prompts")}
 
@@ -134,7 +133,10 @@ def _agreement(config: EvidenceConfig, policy: Path) -> dict[str, float | None]:
     None where the detector finds every fact true, or none.
     """
     prompts = [e.prompt for e in prompt_set(config.evaluation.family, "validation", config.agreement_prompts)]
-    drawn = load_trained(policy).sample(prompts, config.evaluation.sampling)
+    drawer = load_trained(policy)
+    drawn = drawer.sample(
+        prompts, choose_drawing(drawer, config.evaluation.sampling, config.evaluation.drawing, of_several=True).sampling
+    )
     assert drawn.pictures is not None
     agreement = agreement_on_drawn(load_trained(config.policy), drawn.pictures, prompts)
     numbers = {"auroc": agreement.auroc, "low": agreement.low, "high": agreement.high}

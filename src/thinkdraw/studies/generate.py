@@ -8,20 +8,22 @@ writes into the folder.
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from pydantic import Field
 
 from thinkdraw.config import StrictModel, load_config, save_config
+from thinkdraw.console import tell
 from thinkdraw.errors import HeldError, UserError
 from thinkdraw.images import contact_sheet, to_png
 from thinkdraw.lab import checkpoint_path
 from thinkdraw.policies import load_policy
+from thinkdraw.policies.drawing import DRAWING, OVERRIDES, choose_drawing
 from thinkdraw.policies.opening import policy_path
 from thinkdraw.runtime.device import pick_device
 from thinkdraw.runtime.files import atomic_write_bytes, only_writer
-from thinkdraw.types import Prompt, Sampling
+from thinkdraw.types import Prompt, SamplingOverrides
 
 SETTINGS = "generate.yaml"
 USUAL_FOLDER = "pictures"
@@ -39,10 +41,8 @@ class GenerateConfig(StrictModel):
         description="Folder of the pictures. null is `pictures`, or `pictures-2`, `pictures-3` … where that is taken.",
     )
     samples: int = Field(default=4, ge=1, description="Pictures drawn for each prompt.")
-    sampling: Sampling = Field(
-        default=Sampling(),
-        description="How thoughts and pictures are sampled; its keys may be written without `sampling.`: thought=off.",
-    )
+    drawing: str | None = Field(default=None, description=DRAWING)
+    sampling: SamplingOverrides = Field(default=SamplingOverrides(), description=OVERRIDES)
     seed: int = Field(
         default=0,
         ge=0,
@@ -55,17 +55,24 @@ class GenerateConfig(StrictModel):
     )
 
 
-def run(config: GenerateConfig) -> list[dict[str, str]]:
+def run(config: GenerateConfig, say: Callable[[str], None] = tell) -> list[dict[str, str]]:
     """Draw all prompts and return prompt, thought and file of each picture.
 
+    say: prints how they are drawn, and how many thoughts were cut.
     Raises HeldError where `out` holds pictures of another call, and UserError.
     """
     out = _folder(config)
     policy = load_policy(policy_path(config.policy), device=str(pick_device(config.device)))
     prompts = [Prompt(text, id=str(i)) for i, text in enumerate(config.prompts)]
-    rollouts = policy.sample(prompts, config.sampling, group_size=config.samples, seed=config.seed)
+    drawing = choose_drawing(policy, config.sampling, config.drawing)
+    say(drawing.line())
+    rollouts = policy.sample(prompts, drawing.sampling, group_size=config.samples, seed=config.seed)
     assert rollouts.pictures is not None
     pictures = rollouts.pictures.cpu().numpy()
+    if num_cut := int(rollouts.text_was_cut().sum()):
+        say(
+            f"{num_cut} of {len(rollouts)} thoughts were cut at max_thought_tokens={drawing.sampling.max_thought_tokens}"
+        )
     rows = []
     with only_writer(out):
         save_config(config.model_copy(update={"out": out}), out / SETTINGS)

@@ -14,13 +14,14 @@ from pydantic import Field
 from thinkdraw.benchmarks.lab.benchmark import LabReport, compare, evaluate_lab
 from thinkdraw.config import StrictModel, save_config
 from thinkdraw.lab.prompts import Family
+from thinkdraw.policies.drawing import DRAWING, OVERRIDES, choose_drawing
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.recipes.catalog import read_config, run_config
 from thinkdraw.runtime.files import atomic_write_json, only_writer_of_out
 from thinkdraw.runtime.formats.sealed import write_sealed
 from thinkdraw.runtime.json_types import JsonObject
 from thinkdraw.runtime.tracking import PeakMemory, environment
-from thinkdraw.types import Policy, Sampling
+from thinkdraw.types import Policy, SamplingOverrides
 
 STAGES = ("base", "sft", "rl")
 
@@ -35,7 +36,8 @@ class EvaluationSettings(StrictModel):
         default=384, ge=6, description="How many test prompts. More make the intervals narrower and take longer."
     )
     samples: int = Field(default=4, ge=1, description="Pictures drawn for each prompt.")
-    sampling: Sampling = Field(default=Sampling(), description="How thoughts and pictures are sampled.")
+    drawing: str | None = Field(default=None, description=DRAWING)
+    sampling: SamplingOverrides = Field(default=SamplingOverrides(), description=OVERRIDES)
     questions_per_type: int = Field(
         default=40,
         ge=0,
@@ -115,8 +117,9 @@ def train(name: str, out: Path, policy: str, seed: int, overrides: list[str]) ->
 def evaluate_stage(policy: Policy, config: QuickstartConfig, stage: str) -> LabReport:
     """Draw and judge the test prompts by a stage's policy."""
     settings = config.evaluation
+    sampling = choose_drawing(policy, settings.sampling, settings.drawing).sampling
     return evaluate_lab(
-        policy, settings.family, "test", settings.prompts, settings.samples, settings.sampling, settings.seed, config.out / "eval" / stage,
+        policy, settings.family, "test", settings.prompts, settings.samples, sampling, settings.seed, config.out / "eval" / stage,
         questions_per_type=settings.questions_per_type,
     )  # fmt: skip
 

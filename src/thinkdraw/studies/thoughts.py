@@ -5,14 +5,19 @@
 A policy draws each prompt four times: from its own thought, another prompt's, an empty one, and without a thought.
 """
 
+from collections.abc import Callable
+
 from pydantic import Field, field_validator
 
 from thinkdraw.benchmarks.lab.thoughts import SwapReport, swap_study
 from thinkdraw.config import StrictModel
+from thinkdraw.console import tell
+from thinkdraw.errors import UserError
 from thinkdraw.lab.prompts import prompt_set
+from thinkdraw.policies.drawing import DRAWING, OVERRIDES, choose_drawing
 from thinkdraw.policies.opening import load_trained
 from thinkdraw.training.display import Display
-from thinkdraw.types import Sampling
+from thinkdraw.types import SamplingOverrides
 
 
 class ThoughtsConfig(StrictModel):
@@ -30,28 +35,32 @@ class ThoughtsConfig(StrictModel):
     samples: int = Field(
         default=2, ge=1, description="Pictures drawn for each prompt under each of the four conditions."
     )
-    sampling: Sampling = Field(
-        default=Sampling(),
-        description="How thoughts and pictures are sampled; `sampling.thought` cannot be off here.",
-    )
+    drawing: str | None = Field(default=None, description=DRAWING)
+    sampling: SamplingOverrides = Field(default=SamplingOverrides(), description=f"{OVERRIDES} off is refused here.")
     seed: int = Field(
         default=0, ge=0, le=1 << 62, description="Seed of thoughts and pictures; the prompts are the test set's."
     )
 
     @field_validator("sampling")
     @classmethod
-    def _thinks(cls, sampling: Sampling) -> Sampling:
+    def _thinks(cls, sampling: SamplingOverrides) -> SamplingOverrides:
         if sampling.thought == "off":
             raise ValueError("sampling.thought=off: thoughts are compared with none. Write inline or rewrite.")
         return sampling
 
 
-def run(config: ThoughtsConfig) -> SwapReport:
+def run(config: ThoughtsConfig, say: Callable[[str], None] = tell) -> SwapReport:
     """Draw every condition and judge it by the lab's detector. Raises UserError."""
     policy = load_trained(config.policy)
+    drawing = choose_drawing(policy, config.sampling, config.drawing)
+    if drawing.sampling.thought == "off":
+        raise UserError(
+            f"{config.policy} {drawing.line()}. Thoughts are compared with none: write thought=inline or rewrite."
+        )
+    say(drawing.line())
     prompts = [example.prompt for example in prompt_set("geneval", "test", config.count, 0)]
     with Display("thoughts", len(prompts), 1, announce=True) as display:
         return swap_study(
-            policy, prompts, config.sampling, samples=config.samples, seed=config.seed,
+            policy, prompts, drawing.sampling, samples=config.samples, seed=config.seed,
             progress=lambda done: display.show(done, {}, ()),
         )  # fmt: skip

@@ -12,7 +12,7 @@ from thinkdraw.data.corpus_rows import CorpusReaderConfig, read_texts
 from thinkdraw.data.corpus_tokens import Encoder, read_tokens, tokenise, tokens_folder
 from thinkdraw.errors import UserError
 from thinkdraw.picture_reader import DEFAULT_CONFIG, PictureReaderConfig, format_counts
-from thinkdraw.types import Policy, Prompt
+from thinkdraw.types import Policy, Prompt, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def encoder_of(policy: Policy, pictures: PictureReaderConfig = DEFAULT_CONFIG) -
 
 def corpus_examples(
     path: Path, reading: CorpusReaderConfig, seed: int, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool,
-    pictures: PictureReaderConfig = DEFAULT_CONFIG,
+    pictures: PictureReaderConfig = DEFAULT_CONFIG, sampling: Sampling | None = None,
 ) -> tuple[list[Prompt], list[str], Tensor]:  # fmt: skip
     """Read a corpus as prompts, thoughts and image tokens, (E, N) uint16.
 
@@ -57,7 +57,7 @@ def corpus_examples(
 
     def prompt_fits(text: str) -> bool:
         try:
-            return len(policy.text.prompt(text)) <= room
+            return len(policy.text.prompt(sampling.as_thought_request(text) if sampling else text)) <= room
         except UserError:  # it spells a control token
             return False
 

@@ -56,7 +56,7 @@ from thinkdraw.training.known_tests import (
 )
 from thinkdraw.training.prompt_mix import WeightedSource, mix_prompts
 from thinkdraw.training.prompt_structure import StructureBy, with_structure
-from thinkdraw.types import Policy, Prompt, Sampling, ThoughtFormat
+from thinkdraw.types import Policy, Prompt, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -284,11 +284,12 @@ class Examples:
 
 def load_examples(
     settings: DataSettings, policy: Policy, max_thought_tokens: int, cache: Path, is_main: bool = True, *,
-    thought: ThoughtFormat = "inline", at_least: int = 1,
+    sampling: Sampling | None = None, at_least: int = 1,
 ) -> Examples:  # fmt: skip
     """Read SFT examples, with pictures as image tokens.
 
     Pictures are tokenised once; their codes are cached in the file `cache`.
+    sampling: how the policy reads prompts and thoughts; by default inline, without a form.
     max_thought_tokens: the budget; a longer rationale of a corpus ends at a sentence, or is left out.
     Raises UserError before the first picture is tokenised: for fewer examples than `at_least`; for a file that is missing,
     is empty, lacks a column or names a picture that cannot be read; for what is too long, see `DataSettings.over_long`.
@@ -297,7 +298,7 @@ def load_examples(
     refuse_names(source)
     if policy.picture.num_codes > 1 << 16:
         raise UserError("the policy has more than 65,536 codes, which uint16 cannot hold. Train another policy.")
-    sampling = Sampling.model_validate({"thought": thought, "max_thought_tokens": max_thought_tokens})
+    sampling = sampling or Sampling(max_thought_tokens=max_thought_tokens)
     if is_corpus(Path(source)):
         reading, tokens = settings.corpus or CorpusReaderConfig(), cache.with_name("corpus_tokens")
         prompts, thoughts, codes = corpus_examples(
@@ -309,6 +310,7 @@ def load_examples(
             tokens,
             is_main,
             settings.pictures,
+            sampling,
         )
         refuse_published_tests(Path(source), prompts)
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling, is_corpus=True)
@@ -341,7 +343,7 @@ def load_examples(
         kept = rows_without_leaks(prompts, settings, "data.leaks", source)
         prompts, rows = [prompts[i] for i in kept], [table[i] for i in kept]
         thoughts = [text_of(row.cells, "thought", row.where) for row in rows]
-        if thought != "off":
+        if sampling.thought != "off":
             _refuse_control_tokens(policy, rows, thoughts)
         fitting = _fitting_rows(policy, prompts, thoughts, settings, sampling)
         left_out = {"test prompts left out": len(table) - len(kept), "too long, left out": len(kept) - len(fitting)}

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 
 from thinkdraw.config import dump_config, save_config
 from thinkdraw.errors import HeldError, UserError
+from thinkdraw.policies.drawing import write_record
 from thinkdraw.runtime import checkpoint
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.runtime.endpoints import CONNECTION_SETTINGS
@@ -51,6 +52,7 @@ class RunFolder:
         self._seconds_before, self._start = 0.0, time.monotonic()
         self._pending: _PendingCheckpoint | None = None
         self.inputs = Inputs(config.out, config.changed_inputs)
+        self.drawing: Sampling | None = None  # how its checkpoints are to be drawn with; each records it
         self._warnings: list[str] = []  # of WARNED settings that have another value than before
 
     @classmethod
@@ -215,6 +217,8 @@ class RunFolder:
                 optimiser.refuse_differences(step)
                 if folder:
                     policy.save(folder)
+                    if self.drawing is not None:
+                        write_record(folder, self.drawing)
             if optimiser.sharded:  # every process writes into the main one's folder
                 folder = Path(self.world.broadcast(str(folder)))
             if folder:

@@ -239,12 +239,14 @@ class Run(Generic[Trained]):
 
     # The loop
 
-    def begin(self, prompts: Sequence[Prompt] = (), sampling: Sampling | None = None) -> None:
+    def begin(
+        self, prompts: Sequence[Prompt] = (), sampling: Sampling | None = None, drawing: Sampling | None = None
+    ) -> None:
         """Begin to write into the folder, and load the weights that the run goes on from.
 
         Until here the policy is the starting policy, also after a stop: judges and reference may copy it. Call this after
         everything that may refuse to start, so that a refusal leaves nothing behind.
-        prompts, sampling: what is trained on, as far as it is known, see `describe`.
+        prompts, sampling, drawing: what is trained on, as far as it is known, see `describe`.
         """
         self.optimiser = Optimiser(self.policy, self.config.optimiser, self.world)
         if self._state:
@@ -252,13 +254,17 @@ class Run(Generic[Trained]):
         self._warn_of(self.folder.begin(self._state))
         self._has_begun = True
         if sampling is not None:
-            self.describe(prompts, sampling)
+            self.describe(prompts, sampling, drawing)
         self.trackers.start(self.step)
         self.callbacks.call("on_start", self)
 
-    def describe(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        """Write down what the run learns from, once, for `thinkdraw compare`."""
+    def describe(self, prompts: Sequence[Prompt], sampling: Sampling, drawing: Sampling | None = None) -> None:
+        """Write down what the run learns from, once, for `thinkdraw compare`.
+
+        drawing: how checkpoints are drawn with later, which each of them records; None: as `sampling`.
+        """
         self.folder.describe(self.base, prompts, sampling)
+        self.folder.drawing = drawing or sampling
 
     @property
     def progress(self) -> float:

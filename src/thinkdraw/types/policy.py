@@ -88,9 +88,11 @@ class Policy(Protocol):
     has_adapters: whether only adapters (LoRA) are trained. With adapters off, the policy is its own reference.
     precision: of the forward pass, fp32 or bf16.
     text: the tokenizer's side. picture: the size of its pictures.
+    drawing: how it was trained to draw; None where nothing is recorded. `load_policy` sets it.
     """
 
     network: nn.Module
+    drawing: Sampling | None
     precision: str
 
     @property

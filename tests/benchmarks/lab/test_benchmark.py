@@ -13,7 +13,7 @@ from thinkdraw.types import Sampling
 EXAMPLES = prompt_set("geneval", "test", 12)
 ROW_KEYS = {
     "prompt_index", "prompt_id", "prompt", "tag", "sample", "seed", "correct", "fact_share", "reason", "thought",
-    "background", "detections", "diversity", "png_path",
+    "thought_cut", "background", "detections", "diversity", "png_path",
 }  # fmt: skip
 
 

@@ -65,6 +65,9 @@ class LabReport:
             },
             **self.settings,
         }  # fmt: skip
+        cut = [row["thought_cut"] for row in self.rows if "thought_cut" in row]  # rows of older versions say nothing
+        if cut and self.settings.get("sampling", {}).get("thought") != "off":
+            summary["thoughts_cut_frac"] = sum(cut) / len(cut)
         if self.understanding is not None:
             summary["understanding"] = self.understanding.summary()
         return null_for_nan(summary)
@@ -187,7 +190,7 @@ def _row(drawing: DrawnPicture, verdict: LabVerdict) -> Row:
     return {
         "prompt_index": drawing.prompt_index, "prompt_id": prompt.id or prompt.text, "prompt": prompt.text,
         "tag": prompt.tag, "sample": drawing.sample, "seed": drawing.seed, "correct": verdict.correct,
-        "fact_share": verdict.share, "reason": verdict.reason, "thought": drawing.thought,
+        "fact_share": verdict.share, "reason": verdict.reason, "thought": drawing.thought, "thought_cut": drawing.was_cut,
         "background": verdict.contents.background,
         "detections": [
             {"label": d.label, "box": d.box, "score": round(d.score, 6), **d.attributes} for d in verdict.detections

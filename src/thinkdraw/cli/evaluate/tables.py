@@ -26,7 +26,7 @@ def print_lab(summary: JsonMapping) -> None:
     print(
         f"{summary['benchmark']}[lab-detector] {summary['split']}, policy {summary['revision']}, {_sampling(summary)}"
     )
-    for line in _understanding(summary.get("understanding") or {}):
+    for line in [*_thoughts_cut(summary), *_understanding(summary.get("understanding") or {})]:
         print(line)
 
 
@@ -81,6 +81,7 @@ def _facts(summary: JsonMapping) -> list[str]:
     lines += _judges(summary)
     if "sampling" in summary:
         lines.append(f"policy: {summary.get('policy')}, revision {summary['revision']}, {_sampling(summary)}")
+    lines += _thoughts_cut(summary)
     if spread := summary.get("diversity"):
         lines.append("diversity: " + ", ".join(f"{name} {interval(score, 'value')}" for name, score in spread.items()))
     for name, cost in summary.get("latency", {}).items():
@@ -115,6 +116,12 @@ def _understanding(answers: JsonMapping) -> list[str]:
         lines.append(f"vqa {vqa['file']}: {interval(vqa, 'value')} of {vqa['pictures']} questions; {kinds}")
         lines += [f"note: {problem}" for problem in vqa["problems"][:5]]
     return lines
+
+
+def _thoughts_cut(summary: JsonMapping) -> list[str]:
+    """Say how many thoughts were cut at the budget, if any."""
+    cut, limit = summary.get("thoughts_cut_frac"), summary.get("sampling", {}).get("max_thought_tokens")
+    return [f"thoughts cut at max_thought_tokens={limit}: {100 * cut:.1f} %"] if cut else []
 
 
 def _sampling(summary: JsonMapping) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from thinkdraw.cli.grammar.completion import checkpoint_or_benchmark
 from thinkdraw.cli.grammar.options import AsJson, Count, DryRun, Out
+from thinkdraw.console import tell
 from thinkdraw.errors import UserError
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def _lab(config: "EvalConfig", as_json: bool) -> None:
     from thinkdraw.benchmarks.lab.benchmark import evaluate_lab
     from thinkdraw.cli.evaluate.tables import print_lab
     from thinkdraw.lab.prompts import SPECS, family_of
+    from thinkdraw.policies.drawing import choose_drawing
     from thinkdraw.policies.opening import load_trained
     from thinkdraw.runtime.device import pick_device
     from thinkdraw.studies.evaluate_open import LAB_COUNT, lab_split
@@ -107,8 +109,10 @@ def _lab(config: "EvalConfig", as_json: bool) -> None:
             raise UserError(f"benchmark {name}: the lab has {', '.join(LAB + known for known in SPECS)}.")
         folder = config.out and (config.out / name if len(config.benchmarks) > 1 else config.out)
         policy = load_trained(str(config.policy), config.precision, device=str(pick_device(config.device)))
+        drawing = choose_drawing(policy, config.sampling, config.drawing)
+        tell(f"{config.policy} {drawing.line()}")
         report = evaluate_lab(
-            policy, family, split, count, config.samples or 4, config.sampling, config.seed, folder,
+            policy, family, split, count, config.samples or 4, drawing.sampling, config.seed, folder,
             questions_per_type=config.questions_per_type,
             chunk=config.chunk if "chunk" in config.model_fields_set else 256,
         )  # fmt: skip

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import JanusForConditionalGeneration
 
-from thinkdraw.errors import TooLongError
+from thinkdraw.errors import TooLongError, UserError
 from thinkdraw.images import to_pictures, to_pixels
 from thinkdraw.policies.adapters import merge_adapters
+from thinkdraw.policies.drawing import write_record
 from thinkdraw.policies.janus import loading, vq
 from thinkdraw.policies.janus.functions import Heads
 from thinkdraw.policies.janus.likelihood import GuidanceInLoss, Likelihood
@@ -61,6 +62,7 @@ class JanusPolicy:
         cuda_graphs: bool = True, lora: LoraSettings | None = None,
     ):  # fmt: skip
         warm_up_vector_math()
+        self.drawing: Sampling | None = None
         self.processor = processor
         self.precision, self.max_rows, self.cuda_graphs = precision, max_rows, cuda_graphs
         config: Any = model.config
@@ -179,7 +181,7 @@ class JanusPolicy:
                 self.model, self.text, sampling, self.picture.num_tokens, self.device, self.cuda_graphs
             )
             rows = self._rows_at_once(session, contexts)
-            rewritten = functools.partial(self._rewritten_contexts, repeated)
+            rewritten = functools.partial(self._rewritten_contexts, repeated, sampling)
             sampler = Sampler(session, contexts, partial, seeds, rewritten, rows)
             self._module().run(sampler.run)  # writes into `partial`
         pictures = self.decode_tokens(partial.codes) if decode else None
@@ -254,7 +256,10 @@ class JanusPolicy:
 
         Raises UserError if it is empty, or leaves too few positions for thought and picture.
         """
-        ids = self.text.prompt(text)
+        if not text.strip():
+            raise UserError(f"prompt {text!r} is empty. Give it at least one word.")
+        system = sampling.thought_system_prompt if sampling.thought == "rewrite" else None
+        ids = self.text.prompt(sampling.as_thought_request(text), system)
         budget = 0 if sampling.thought == "off" else sampling.max_thought_tokens
         limit = self.max_positions
         if len(ids) + budget + 1 + self.picture.num_tokens > limit:
@@ -281,21 +286,24 @@ class JanusPolicy:
             raise ValueError(
                 "the prefix has other segments than a thought and a picture, and this sampler cannot continue those."
             )
-        if prefix.sampling.thought != sampling.thought:
-            raise ValueError(
-                f"a prefix sampled with thought={prefix.sampling.thought} cannot be continued as {sampling.thought}."
-            )
+        for key in ("thought", "prompt_form", "thought_instruction", "thought_system_prompt"):
+            before, now = getattr(prefix.sampling, key), getattr(sampling, key)
+            if before != now:
+                raise ValueError(f"a prefix sampled with {key}={before} cannot be continued with {now}.")
         partial = PartialRollouts.of_prefix(
             prefix.to(self.device), lengths.to(self.device), budget, self.picture.num_tokens
         )
         return partial.select(rows.to(self.device))
 
-    def _rewritten_contexts(self, prompts: Sequence[Prompt], thoughts: Sequence[list[int]]) -> list[list[int]]:
+    def _rewritten_contexts(
+        self, prompts: Sequence[Prompt], sampling: Sampling, thoughts: Sequence[list[int]]
+    ) -> list[list[int]]:
         """Encode the fresh contexts that `rewrite` pictures are drawn in.
 
         thoughts: their ids.
         """
-        return [self.text.rewritten(p.text, self.text.thought_text(ids)) for p, ids in zip(prompts, thoughts)]
+        texts = [self.text.thought_text(ids) for ids in thoughts]
+        return [self.text.rewritten(sampling.in_form(p.text), text) for p, text in zip(prompts, texts, strict=True)]
 
     def _rollouts(
         self, prompts: tuple[Prompt, ...], contexts: list[list[int]], partial: PartialRollouts, seeds: Tensor, sampling: Sampling,
@@ -308,7 +316,7 @@ class JanusPolicy:
             return Context(ids, torch.arange(ids.shape[1], device=self.device) < lengths[:, None])
 
         texts, prompt = partial.texts(), padded(contexts)
-        fresh = (padded(self._rewritten_contexts(prompts, texts)),) if sampling.thought == "rewrite" else ()
+        fresh = (padded(self._rewritten_contexts(prompts, sampling, texts)),) if sampling.thought == "rewrite" else ()
         return Rollouts(
             prompts=prompts, prompt_ids=prompt.ids, prompt_mask=prompt.mask, fresh_contexts=fresh,
             seeds=seeds.to(self.device), sampling=sampling, group_size=group_size, revision=self.revision,
@@ -482,11 +490,13 @@ class JanusPolicy:
         self.model.requires_grad_(False)
 
     def save(self, directory: Path) -> None:
-        """Write a folder that plain transformers loads, with adapters merged.
+        """Write a folder that plain transformers loads, adapters merged, with its record.
 
         They are also written alone, into `adapter/`, as peft writes them.
         """
         loading.write_checkpoint(self.model, self.processor, Path(directory))
+        if self.drawing is not None:
+            write_record(directory, self.drawing)
 
 
 def _split(items: Sequence[str], size: int) -> list[Sequence[str]]:

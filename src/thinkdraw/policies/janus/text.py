@@ -53,14 +53,16 @@ class JanusText:
         """Encode a text, without BOS; special tokens that it spells become their ids."""
         return self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
-    def prompt(self, text: str) -> list[int]:
+    def prompt(self, text: str, system_prompt: str | None = None) -> list[int]:
         """Encode a prompt in the published form, after BOS.
 
+        system_prompt: stands in front of the user's turn, as in DeepSeek's conversations.
         Raises UserError for an empty text, and for one that spells a control token.
         """
         if not text.strip():
             raise UserError(f"prompt {text!r} is empty. Give it at least one word.")
-        ids = self.encode(PROMPT_FORM.format(text=text.strip()))
+        before = f"{system_prompt}\n\n" if system_prompt else ""
+        ids = self.encode(before + PROMPT_FORM.format(text=text.strip()))
         if clash := self.controls & set(ids):
             name = self.tokenizer.convert_ids_to_tokens(min(clash))
             raise UserError(f"prompt {text[:60]!r} spells the control token {name}. Leave that out.")

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from thinkdraw.policies.drawing import write_record
+from thinkdraw.types import Sampling
+
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 IMAGE, BOI, EOI = "<image_placeholder>", "<begin_of_image>", "<end_of_image>"
 USER, ASSISTANT = "<|User|>", "<|Assistant|>"
@@ -121,12 +124,17 @@ _CORPUS = [
 ]
 
 
+_INLINE = Sampling()
+
+
 def random_janus(
     directory: Path | str, *, hidden: int = 64, layers: int = 2, heads: int = 2, image_size: int = 16, patch: int = 4,
     codes: int = 64, vocab_size: int = 320, max_positions: int = 512, seed: int = 0, max_shard_size: str = "4GB",
+    drawing: Sampling | None = _INLINE,
 ) -> Path:  # fmt: skip
     """Write a checkpoint with random weights, and return its folder.
 
+    drawing: recorded as how it draws; None records nothing, as in published checkpoints.
     Its distributions are far from uniform and depend on the context, so that a wrong mask or position shows.
     """
     from transformers import JanusForConditionalGeneration
@@ -148,4 +156,7 @@ def random_janus(
         # Make some thoughts end early, by either of the two tokens that end one.
         ends = [tokenizer.token_to_id(EOS), tokenizer.token_to_id(BOI)]
         model.lm_head.weight[ends] *= 3
-    return build_directory(model, tokenizer, directory, image_size, (image_size // patch) ** 2, max_shard_size)
+    folder = build_directory(model, tokenizer, directory, image_size, (image_size // patch) ** 2, max_shard_size)
+    if drawing is not None:
+        write_record(folder, drawing)
+    return folder
