@@ -65,7 +65,7 @@ def test_the_same_model_differs_by_exactly_zero_and_a_blind_one_by_what_it_lost(
     path = write(tmp_path, row("yes.png", "yes"), row("yes.png", "a dog", "Which?", choices=ANIMALS))
     seeing = evaluate_vqa(Prefers(), read_vqa(path))
     same = vqa_difference(seeing.rows, seeing.rows)
-    assert (same.value, same.low, same.high) == (0, 0, 0)
+    assert same.value == 0 and same.low < 0 < same.high
     blind = Prefers()
     blind.word = "cow"
     assert vqa_difference(seeing.rows, evaluate_vqa(blind, read_vqa(path)).rows).value == 0.5

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from thinkdraw.benchmarks.statistics import NUM_RESAMPLES, PromptVerdicts, Score, paired_difference
+from thinkdraw.benchmarks.statistics import NUM_RESAMPLES, PromptVerdicts, Score, paired_difference, widened
 
 _BLOCK = 500  # resamples held in memory at once
 
@@ -21,8 +21,9 @@ def is_crossed(verdicts: Sequence[PromptVerdicts]) -> bool:
 def crossed_score(verdicts: Sequence[PromptVerdicts], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
     """Average the tasks' pooled means. The Score's `pictures` counts verdicts."""
     sums, counts, missing = _table(verdicts, *_axes(verdicts))
-    draws = _draws([(sums, counts)], seed, num_resamples)[0]
-    return _score(_mean_of_tasks(sums.sum(0), counts.sum(0)), draws, counts, missing)
+    value = _mean_of_tasks(sums.sum(0), counts.sum(0))
+    draws = widened(_draws([(sums, counts)], seed, num_resamples)[0], value, len(sums), (0.0, 1.0), seed)
+    return _score(value, draws, counts, missing)
 
 
 def crossed_difference(
@@ -40,7 +41,8 @@ def crossed_difference(
     sides = [(sums_a * both, counts_a * both), (sums_b * both, counts_b * both)]
     draws_a, draws_b = _draws(sides, seed, num_resamples)
     value_a, value_b = (_mean_of_tasks(sums.sum(0), counts.sum(0)) for sums, counts in sides)
-    return _score(value_a - value_b, draws_a - draws_b, sides[0][1] + sides[1][1], missing_a + missing_b)
+    draws = widened(draws_a - draws_b, value_a - value_b, len(both), (-1.0, 1.0), seed)
+    return _score(value_a - value_b, draws, sides[0][1] + sides[1][1], missing_a + missing_b)
 
 
 def differences(a: Sequence[PromptVerdicts], b: Sequence[PromptVerdicts], *, seed: int = 0) -> dict[str, Score]:
@@ -104,5 +106,8 @@ def _draws(sides: Sequence[tuple[np.ndarray, np.ndarray]], seed: int, num_resamp
 
 
 def _score(value: float, draws: np.ndarray, counts: np.ndarray, missing: int) -> Score:
-    low, high = np.nanpercentile(draws, (2.5, 97.5)) if not np.isnan(draws).all() else (np.nan, np.nan)
-    return Score(value, float(low), float(high), int(counts.sum()), int((counts.sum(1) > 0).sum()), missing)
+    prompts = int((counts.sum(1) > 0).sum())
+    known = prompts > 1 and not np.isnan(draws).all()  # one prompt says nothing of others
+    low, high = np.nanpercentile(draws, (2.5, 97.5)) if known else (np.nan, np.nan)
+    low, high = (min(float(low), value), max(float(high), value)) if known else (np.nan, np.nan)
+    return Score(value, low, high, int(counts.sum()), prompts, missing)

@@ -1,8 +1,9 @@
 """Scores with 95 % intervals that respect how benchmarks are built.
 
 Pictures belong to prompts, and prompts to tasks. Pictures of one prompt are not independent, so the bootstrap redraws
-prompts. It does so within each task, because the tasks of a benchmark are fixed. A missing verdict is NaN: it is
-counted, shown and left out, and never becomes 0.
+prompts. It does so within each task, because the tasks of a benchmark are fixed. Prompts that all agree leave the
+bootstrap nothing to redraw: the interval is then what so few prompts can exclude, and unknown (NaN) for a single one.
+A missing verdict is NaN: it is counted, shown and left out, and never becomes 0.
 """
 
 import math
@@ -25,7 +26,8 @@ class Score:
 
     pictures: pictures with a verdict. prompts: prompts with at least one verdict.
     num_no_verdict: pictures without a verdict, left out of the value.
-    value, low and high are NaN where a task has no verdict at all.
+    value, low and high are NaN where a task has no verdict at all. low and high alone are NaN where the interval is not
+    known: from one prompt, or from equal numbers without a known range.
     """
 
     value: float
@@ -37,10 +39,8 @@ class Score:
 
     def __str__(self) -> str:
         missing = f", {self.num_no_verdict} without verdict" if self.num_no_verdict else ""
-        return (
-            f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}] "
-            f"({self.pictures} pictures, {self.prompts} prompts{missing})"
-        )
+        interval = "interval not known" if math.isnan(self.low) else f"[{self.low:.3f}, {self.high:.3f}]"
+        return f"{self.value:.3f} {interval} ({self.pictures} pictures, {self.prompts} prompts{missing})"
 
 
 class PromptVerdicts(NamedTuple):
@@ -64,7 +64,7 @@ def task_mean_score(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: in
     """
     tasks = _by_task(correct_by_prompt)
     means = [_pooled_mean(sums, counts) for sums, counts, _ in tasks.values()]
-    draws = [_resample(name, [task[:2]], seed, num_resamples)[0] for name, task in tasks.items()]
+    draws = [_score_draws(name, task, seed, num_resamples) for name, task in tasks.items()]
     totals = np.sum([_totals(*task) for task in tasks.values()], axis=0)
     return _score(float(np.mean(means)), np.mean(draws, axis=0), totals)
 
@@ -88,7 +88,7 @@ def per_task(correct_by_prompt: Rows, *, seed: int = 0, num_resamples: int = NUM
     A task's interval does not depend on the other tasks.
     """
     return {
-        name: _score(_pooled_mean(*task[:2]), _resample(name, [task[:2]], seed, num_resamples)[0], _totals(*task))
+        name: _score(_pooled_mean(*task[:2]), _score_draws(name, task, seed, num_resamples), _totals(*task))
         for name, task in _by_task(correct_by_prompt).items()
     }
 
@@ -103,37 +103,74 @@ def paired_difference(a: Rows, b: Rows, *, seed: int = 0, num_resamples: int = N
     return _score(*_paired(_rows(a), _rows(b), seed, num_resamples))
 
 
+def score_over_seeds(seeds: Sequence[Rows], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
+    """Compute `task_mean_score` of a recipe trained with several seeds.
+
+    seeds: a list of prompts for each training seed. The interval is over prompts and seeds, as in
+    `difference_over_seeds`; with one seed it is `task_mean_score`'s.
+    """
+    pooled = _pooled(seeds)
+    score = task_mean_score(pooled, seed=seed, num_resamples=num_resamples)
+    if len(seeds) == 1:
+        return score
+    draws = np.mean([_score_draws(name, t, seed, num_resamples) for name, t in _by_task(pooled).items()], axis=0)
+    return _over_seeds(score, draws, [_seed_means(seeds)])
+
+
 def difference_over_seeds(
-    a: Sequence[Rows], b: Sequence[Rows], *, seed: int = 0, num_resamples: int = NUM_RESAMPLES
-) -> Score:
+    a: Sequence[Rows], b: Sequence[Rows], *, paired_seeds: bool = False, seed: int = 0,
+    num_resamples: int = NUM_RESAMPLES,
+) -> Score:  # fmt: skip
     """Compute `paired_difference` of policies trained with several seeds.
 
     The interval is over prompts and seeds. a, b: a list of prompts for each training seed. The value is of all seeds'
     pictures together.
-    Two variances add up: the bootstrap's over prompts, and on each side the variance between the seeds' scores
-    divided by their number. Three seeds say little about their spread, hence Student's t with the degrees of freedom
-    of Welch and Satterthwaite (Welch 1947, The generalization of Student's problem). A side of one seed adds no
-    variance, because nobody knows what another seed would give.
+    Two variances add up: the bootstrap's over prompts, and that between training seeds. Three seeds say little about
+    their spread, hence Student's t with the degrees of freedom of Welch and Satterthwaite (Welch 1947, The
+    generalization of Student's problem).
+    paired_seeds: the i-th seed of a and b is the same, so what they share (a store, an order of prompts) cancels: the
+    variance is that of the seeds' differences. Else each side has its own, divided by its number. A side of one seed
+    adds no variance, because nobody knows what another seed would give.
+    Raises ValueError for paired seeds that differ in number.
     """
+    if paired_seeds and len(a) != len(b):
+        raise ValueError(f"paired_seeds: a has {len(a)} training seeds and b has {len(b)}. Pair equal numbers.")
     value, draws, totals = _paired(_pooled(a), _pooled(b), seed, num_resamples)
-    # (variance, degrees of freedom): the bootstrap's is taken as known, that between a few seeds is estimated.
-    variances = [(float(np.var(draws)), math.inf)]
-    for side in (a, b):
-        if len(side) > 1:
-            scores = [np.mean([_pooled_mean(*task[:2]) for task in _by_task(rows).values()]) for rows in side]
-            variances.append((float(np.var(scores, ddof=1)) / len(side), len(side) - 1))
+    means = [_seed_means(side) for side in (a, b)]
+    sides = [means[0] - means[1]] if paired_seeds else means
+    return _over_seeds(_score(value, draws, totals), draws, sides)
+
+
+def _over_seeds(score: Score, draws: np.ndarray, sides: Sequence[np.ndarray]) -> Score:
+    """Widen a score's interval by the variance between training seeds.
+
+    draws: the bootstrap over prompts. sides: a number per seed; those of one seed are left out.
+    """
+    if score.prompts == 1:  # nobody knows the spread over prompts
+        return score
+    # (variance, degrees of freedom) of each source
+    variances = [(float(np.var(draws)), score.prompts - 1)]
+    variances += [(float(np.var(side, ddof=1)) / len(side), len(side) - 1) for side in sides if len(side) > 1]
     total = sum(variance for variance, _ in variances)
-    inverse_freedom = sum(variance**2 / freedom for variance, freedom in variances) / total**2 if total else 0.0
-    half = float(stdtrit(1 / inverse_freedom if inverse_freedom else math.inf, 0.975)) * math.sqrt(total)
-    return replace(_score(value, draws, totals), low=value - half, high=value + half)
+    if not total > 0:  # NaN: a task without a verdict, or equal numbers without a known range
+        return replace(score, low=math.nan, high=math.nan)
+    freedom = total**2 / sum(variance**2 / freedom for variance, freedom in variances)
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(total)
+    return replace(score, low=score.value - half, high=score.value + half)
+
+
+def _seed_means(seeds: Sequence[Rows]) -> np.ndarray:
+    """Compute the score of each training seed: (S,)."""
+    return np.array([np.mean([_pooled_mean(*task[:2]) for task in _by_task(rows).values()]) for rows in seeds])
 
 
 def mean_interval(values: Sequence[float] | np.ndarray, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> Score:
     """Average values, one per prompt, with a percentile bootstrap interval.
 
-    NaN = no verdict.
+    NaN = no verdict. The values have no known range, so equal ones have no known interval.
     """
-    return task_mean_score([("", [value]) for value in values], seed=seed, num_resamples=num_resamples)
+    score = task_mean_score([("", [value]) for value in values], seed=seed, num_resamples=num_resamples)
+    return replace(score, low=math.nan, high=math.nan) if len(set(values)) == 1 else score
 
 
 def auroc(labels: Sequence[float] | np.ndarray, scores: Sequence[float] | np.ndarray) -> float:
@@ -202,9 +239,44 @@ def _paired(
         pair = [(sums_a[both], counts_a[both]), (sums_b[both], counts_b[both])]
         draw_a, draw_b = _resample(name, pair, seed, num_resamples)
         values.append(_pooled_mean(*pair[0]) - _pooled_mean(*pair[1]))
-        draws.append(draw_a - draw_b)
+        bounds = (-1.0, 1.0) if _in_unit(*pair[0]) and _in_unit(*pair[1]) else None
+        draws.append(widened(draw_a - draw_b, values[-1], int(both.sum()), bounds, seed, name))
         totals += [pair[0][1].sum() + pair[1][1].sum(), both.sum(), missing_a + missing_b]
     return float(np.mean(values)), np.mean(draws, axis=0), totals
+
+
+def widened(
+    draws: np.ndarray, value: float, num_prompts: int, bounds: tuple[float, float] | None, seed: int, name: str = ""
+) -> np.ndarray:
+    """Return bootstrap draws, or, where all are equal, draws of what may yet come.
+
+    All prompts agreed on `value`, so redrawing them shows no spread. That does not say that every prompt would agree:
+    shares U and D of the prompts may be at the upper or the lower bound. Both have the posterior Beta(1/2, n + 1/2) of an
+    event not seen in n prompts under Jeffreys' prior (Brown, Cai and DasGupta 2001, Interval estimation for a binomial
+    proportion). With n = 12 all right the lower bound is .81.
+    bounds: lowest and highest value of a prompt; None = not known, which makes the draws NaN. name: of the task; tasks
+        draw on their own.
+    """
+    if not np.ptp(draws) <= 1e-12:  # they differ, or are NaN
+        return draws
+    if bounds is None:
+        return np.full_like(draws, math.nan)
+    rng = np.random.default_rng([seed, num_prompts, zlib.crc32(name.encode())])
+    up, down = rng.beta(0.5, num_prompts + 0.5, size=(2, len(draws)))
+    return value + (bounds[1] - value) * up - (value - bounds[0]) * down
+
+
+def _score_draws(name: str, task: tuple[np.ndarray, np.ndarray, int], seed: int, num_resamples: int) -> np.ndarray:
+    """Draw a task's pooled mean, (num_resamples,)."""
+    sums, counts = task[:2]
+    draws = _resample(name, [(sums, counts)], seed, num_resamples)[0]
+    bounds = (0.0, 1.0) if _in_unit(sums, counts) else None
+    return widened(draws, _pooled_mean(sums, counts), int(np.count_nonzero(counts)), bounds, seed, name)
+
+
+def _in_unit(sums: np.ndarray, counts: np.ndarray) -> bool:
+    """Tell whether each prompt's mean verdict lies in [0, 1]."""
+    return bool(((sums >= 0) & (sums <= counts)).all())
 
 
 def _refuse_other_prompts(rows_a: Sequence[PromptVerdicts], rows_b: Sequence[PromptVerdicts]) -> None:
@@ -269,6 +341,10 @@ def _resample(
 
 
 def _score(value: float, draws: np.ndarray, totals: np.ndarray) -> Score:
-    low, high = np.percentile(draws, _PERCENTILES)
     pictures, prompts, num_no_verdict = (int(total) for total in totals)
-    return Score(value, float(low), float(high), pictures, prompts, num_no_verdict)
+    if prompts == 1:  # says nothing of others
+        return Score(value, math.nan, math.nan, pictures, prompts, num_no_verdict)
+    low, high = np.percentile(draws, _PERCENTILES)
+    # Draws of what may yet come lie on one side of a value at its bound, as Jeffreys' interval does.
+    low, high = min(float(low), value), max(float(high), value)
+    return Score(value, low, high, pictures, prompts, num_no_verdict)

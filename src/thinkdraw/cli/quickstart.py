@@ -38,6 +38,8 @@ def quickstart(
 
 
 def _print_stages(summary: JsonObject) -> None:
+    from thinkdraw.studies.comparison_table import in_points
+
     stages = summary["stages"]
     tasks = list(next(iter(stages.values()))["per_task"])
     rows = [
@@ -46,6 +48,5 @@ def _print_stages(summary: JsonObject) -> None:
     rows.append({"": "overall", **{name: interval(s, "score") for name, s in stages.items()}})
     print_rows(rows, False)
     for name, difference in summary["difference"].items():
-        value, low, high = (100 * difference[key] for key in ("value", "low", "high"))
-        print(f"{name}: {value:+.1f} points [{low:+.1f}, {high:+.1f}]")
+        print(f"{name}: {in_points(difference)}")
     print(f"{summary['seconds']:.0f} s, peak memory {summary['peak_memory_gb']:.1f} GB, seed {summary['seed']}")

@@ -87,8 +87,8 @@ def _scores(evaluations: Sequence[Path], row: JsonMapping) -> str:
                 raise UserError(f"evaluations: {folder / 'summary.json'} has no score. {way_out}")
             label = summary.get("label") or summary.get("benchmark") or folder.name
             values = [
-                f"{summary[key]:.3f}" if summary.get(key) is not None else "no verdict"
-                for key in ("score", "low", "high")
+                f"{summary[key]:.3f}" if summary.get(key) is not None else unknown
+                for key, unknown in (("score", "no verdict"), ("low", "not known"), ("high", "not known"))
             ]
             counts = [str(summary.get(key, "")) for key in ("prompts", "pictures")]
             lines.append(f"| {label} | {values[0]} | [{values[1]}, {values[2]}] | {counts[0]} | {counts[1]} |")

@@ -83,6 +83,8 @@ def lead(report: ReportData, stages: Sequence[Stage]) -> str:
 
 
 def _range(measure: Measure, factor: int) -> str:
+    if not measure.has_interval:
+        return "not known"
     digits = 0 if factor == 100 and measure.low >= 0.1 else 1 if factor == 100 else 2
     return f"{factor * measure.low:.{digits}f} to {factor * measure.high:.{digits}f}".replace("-", "−")
 

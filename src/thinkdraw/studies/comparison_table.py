@@ -1,5 +1,6 @@
 """A comparison as a table and a plot: gain over the untrained policy against cost."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -32,14 +33,14 @@ def table(rows: Rows, select: str = "last") -> str:
     for name, row in rows.items():
         cells = []
         for gain in (row[split] for split in splits):
-            cells += [f"{100 * gain['value']:+.1f}", f"{100 * gain['low']:+.1f} – {100 * gain['high']:+.1f}"]
+            cells += [f"{100 * gain['value']:+.1f}", _ends(gain, " – ")]
             cells += [", ".join(f"{100 * value:+.1f}" for value in gain["per_seed"])]
         cells += [f"{row[cost]:,.0f}" for cost in costs]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", f"Judged: the {select} checkpoint of each run; costs of one seed up to it."]
     if single := [name for name, row in rows.items() if len(row["seeds"]) == 1]:
         lines += ["", f"One training seed, so its interval is over prompts alone: {', '.join(single)}."]
-    below = [name for name, row in rows.items() if name != "untrained" and row["test"]["low"] <= 0]
+    below = [name for name, row in rows.items() if name != "untrained" and not (row["test"]["low"] or 0) > 0]
     if below:
         lines += ["", f"Not above the untrained policy (interval reaches 0): {', '.join(below)}."]
     for name, row in rows.items():
@@ -59,10 +60,22 @@ def differences_table(differences: Sequence[JsonMapping]) -> str:
     lines = ["", f"| row minus row | {' | '.join(f'{WORDS[split]}, points' for split in splits)} |"]
     lines.append("|---" * (len(splits) + 1) + "|")
     for pair in differences:
-        points = [[100 * pair[split][key] for key in ("value", "low", "high")] for split in splits]
-        cells = [f"{value:+.1f} [{low:+.1f}, {high:+.1f}]" for value, low, high in points]
+        cells = [in_points(pair[split]).replace(" points", "") for split in splits]
         lines.append(f"| {pair['row']} − {pair['minus']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
+
+
+def in_points(difference: JsonMapping) -> str:
+    """Write a difference with its interval, in points."""
+    if difference["value"] is None:
+        return "no verdict"
+    return f"{100 * difference['value']:+.1f} points [{_ends(difference, ', ')}]"
+
+
+def _ends(difference: JsonMapping, between: str) -> str:
+    """Write both ends of an interval in points, or that it is not known."""
+    ends = [difference[key] for key in ("low", "high")]
+    return "not known" if None in ends else between.join(f"{100 * end:+.1f}" for end in ends)
 
 
 def draw(rows: Rows, path: Path, costs: Sequence[str]) -> None:
@@ -94,7 +107,8 @@ def _points(rows: Rows, cost: str) -> list[Points]:
         points = []
         for split, is_hollow in (("test", False), ("ood", True)):
             if split in row:
-                value, low, high = (100 * row[split][key] for key in ("value", "low", "high"))
+                ends = [row[split][key] for key in ("value", "low", "high")]
+                value, low, high = (math.nan if end is None else 100 * end for end in ends)
                 x = row[cost] + apart * (beside + (0.35 if is_hollow else 0))
                 points.append(Point(x, value, low, high, is_hollow))
         groups.append(Points(name, points, index))

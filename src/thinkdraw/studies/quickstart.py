@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import Field
 
+from thinkdraw.benchmarks.base import null_for_nan
 from thinkdraw.benchmarks.lab.benchmark import LabReport, compare, evaluate_lab
 from thinkdraw.config import StrictModel, save_config
 from thinkdraw.lab.prompts import Family
@@ -143,4 +144,4 @@ def differences(pairs: dict[str, tuple[Path, Path]]) -> dict[str, dict[str, floa
     pairs: name of a difference → (folder, minus folder).
     """
     compared = {name: compare(*folders) for name, folders in pairs.items()}
-    return {name: {"value": d.value, "low": d.low, "high": d.high} for name, d in compared.items()}
+    return null_for_nan({name: {"value": d.value, "low": d.low, "high": d.high} for name, d in compared.items()})

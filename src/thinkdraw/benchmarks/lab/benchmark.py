@@ -132,7 +132,10 @@ def aggregate(rows: Sequence[Row], settings: JsonObject, understanding: Understa
     )
 
 
-def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequence[Path], *, seed: int = 0) -> Score:
+def compare(
+    folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequence[Path], *, paired_seeds: bool = False,
+    seed: int = 0,
+) -> Score:  # fmt: skip
     """Compute the score of a minus that of b on the same prompts, paired.
 
     Several folders on a side are training seeds: the interval is then over prompts and seeds, see
@@ -144,7 +147,7 @@ def compare(folder_a: Path | str | Sequence[Path], folder_b: Path | str | Sequen
         for side in (folder_a, folder_b)
     )
     try:
-        return difference_over_seeds(seeds_a, seeds_b, seed=seed)
+        return difference_over_seeds(seeds_a, seeds_b, paired_seeds=paired_seeds, seed=seed)
     except ValueError as error:
         raise UserError(f"{folder_a} and {folder_b} cannot be compared: {error}") from error
 

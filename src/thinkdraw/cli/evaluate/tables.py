@@ -62,9 +62,10 @@ def interval(row: JsonMapping, key: str, scale: float = 1.0) -> str:
     """Write a score with its 95 % interval, or that there is no verdict."""
     if row[key] is None:
         return "no verdict"
-    value, low, high = (scale * row[name] for name in (key, "low", "high"))
     digits = 3 if scale == 1 else 2
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    ends = [row[name] for name in ("low", "high")]
+    known = ", ".join(f"{scale * end:.{digits}f}" for end in ends if end is not None) or "not known"
+    return f"{scale * row[key]:.{digits}f} [{known}]"
 
 
 def _row(name: str, score: JsonMapping, scale: float, unit: str) -> JsonObject:

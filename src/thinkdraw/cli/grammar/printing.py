@@ -8,7 +8,10 @@ from thinkdraw.runtime.json_types import JsonObject
 
 def interval(row: JsonObject, key: str) -> str:
     """Write a score with its 95 % interval, or that there is no verdict."""
-    return "no verdict" if row[key] is None else f"{row[key]:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    if row[key] is None:
+        return "no verdict"
+    known = row["low"] is not None and row["high"] is not None
+    return f"{row[key]:.3f} " + (f"[{row['low']:.3f}, {row['high']:.3f}]" if known else "[not known]")
 
 
 def print_store(path: Path, as_json: bool) -> None:
