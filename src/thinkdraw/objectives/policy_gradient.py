@@ -12,7 +12,7 @@ from torch import Tensor
 
 from thinkdraw.objectives.counts import SegmentCounts, check_token_axes, resolve_counts
 
-Denominator = Literal["sequence", "token", "budget"]
+Denominator = Literal["sequence", "token", "all", "budget"]
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ def clipped_loss(
     `cispo`: −sg(min(ρ, cispo_max))·A·log_probs; clip_low and clip_high are unused.
     clip_low, clip_high: None = the variant's own: 3e-4 and 4e-4 for gspo, else 0.2 (DAPO raises clip_high to 0.28).
     denominator: None = the variant's own. `sequence` (grpo, gspo): mean over a row's tokens of the modality, then
-        over the rows that have any. `token` (dapo, cispo): all trained tokens of the modality. `budget` (dr_grpo):
+        over the rows that have any. `token` (dapo, cispo): all trained tokens of the modality. `all`: all trained tokens of both, so that
+        576 image tokens outvote a short thought, as in the code of ReasonGen-R1 and T2I-R1. `budget` (dr_grpo):
         sequences × text_budget or image_budget, the longest allowed segment in tokens.
     counts: global counts when accumulating; losses then *add up* over micro-batches and ranks.
     Raises ValueError for an unknown variant, a missing budget, gspo not by `sequence`, or a mask all False without
@@ -107,6 +108,8 @@ def clipped_loss(
             loss = row_means.sum() / max(num_sequences, 1.0)
         elif denominator == "token":
             loss = per_token.sum() / max(num_tokens, 1.0)
+        elif denominator == "all":
+            loss = per_token.sum() / (counts.text + counts.image)
         else:
             loss = per_token.sum() / (counts.sequences * _checked_budget(budget, num_tokens))
         return loss, clipped[segment].float().mean()

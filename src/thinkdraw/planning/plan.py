@@ -129,7 +129,7 @@ def load_of(config: GrpoConfig | SftConfig, num_gpus: int, prompt_tokens: int) -
         checkpointing=config.gradient_checkpointing, reference=is_grpo and config.beta > 0,
         offload=config.optimiser.offload,
         shards=num_gpus if config.sharding == "fsdp2" else 1,
-        rows_per_rollout=2 if is_grpo and config.sampling.guidance_scale != 1 else 1,
+        rows_per_rollout=2 if is_grpo and config.sampling.guidance_scale != 1 and config.guidance_in_loss == "same" else 1,
         micro_rows=min(config.micro_rows, _rows_per_step(config, num_gpus)), prompt_tokens=before, thought_tokens=thought,
     )  # fmt: skip
 

@@ -39,7 +39,7 @@ from thinkdraw.recipes.phase.validation import Validation
 from thinkdraw.runtime.checkpoint import State
 from thinkdraw.training.batch import Batch
 from thinkdraw.training.run import Loss, Run
-from thinkdraw.types import Policy, Reward
+from thinkdraw.types import Policy, Reward, Rollouts
 
 # Estimators of the KL in the loss. k1 is not one of them: as a loss its expected gradient is zero. It lowers the reward
 # instead, see `phase/advantages.py`.
@@ -117,8 +117,13 @@ def with_old_log_probs(run: Run[Policy], batch: Batch, config: GrpoConfig) -> Ba
     if config.old_log_probs == "sampled" or config.minibatches * config.passes == 1:
         return batch
     with run.clock("seconds_learning"):
-        scores = batched_log_probs(run.policy, batch.rollouts, config.micro_rows)
+        scores = batched_log_probs(run.policy, as_scored(batch.rollouts, config.guidance_in_loss), config.micro_rows)
     return dataclasses.replace(batch, old_log_probs=scores.log_probs)
+
+
+def as_scored(rollouts: Rollouts, guidance_in_loss: str) -> Rollouts:
+    """Return rollouts as the loss scores them, with their guidance or without."""
+    return rollouts if guidance_in_loss == "same" else rollouts.without_guidance()
 
 
 def learn(run: Run[Policy], batch: Batch, entropy: EntropyControl, config: GrpoConfig) -> dict[str, float]:
@@ -160,7 +165,8 @@ def grpo_loss(
     counts: trained tokens and rows of the whole step, over all processes: the denominators.
     entropy_coefs: α of text and of image tokens.
     """
-    rollouts, scores = micro.rollouts, policy.log_probs(micro.rollouts)
+    rollouts = as_scored(micro.rollouts, config.guidance_in_loss)
+    scores = policy.log_probs(rollouts)
     log_probs, mask, is_image = scores.log_probs, rollouts.mask, rollouts.is_image
     advantages, weights, old = micro.advantages, micro.token_weights, micro.old_log_probs
     assert advantages is not None, "GRPO learns from advantages"
@@ -176,6 +182,7 @@ def grpo_loss(
         log_probs, old, token_advantages, mask, is_image,
         variant=config.variant, clip_low=config.clip_low, clip_high=config.clip_high, cispo_max=config.cispo_max,
         text_weight=config.text_weight, image_weight=config.image_weight, counts=counts,
+        denominator="all" if config.reduction == "token" else None,
         text_budget=config.sampling.max_thought_tokens + 1,  # + 1: begin-of-image, which ends a thought
         image_budget=policy.picture.num_tokens,
     )  # fmt: skip
@@ -195,7 +202,10 @@ def grpo_loss(
         # reweights them; it is 1 at the first step.
         token_kl = (log_probs - old).exp().detach() * KL[config.kl](log_probs, reference)
         kl = masked_modality_mean(token_kl if weights is None else token_kl * weights.kl, mask, is_image, counts)
-        loss = loss + config.beta * (kl.text + kl.image)
+        shares = (1.0, 1.0)
+        if config.reduction == "token":  # the two means become one
+            shares = tuple(n / (counts.text + counts.image) for n in (counts.text, counts.image))
+        loss = loss + config.beta * (shares[0] * kl.text + shares[1] * kl.image)
         sums |= {"kl_text": kl.text, "kl_image": kl.image}
 
     # For the log: `clipped_loss` gives means of this micro-batch. Times its share of the step's tokens, they add up over
@@ -208,8 +218,9 @@ def grpo_loss(
         "clip_frac_image": policy_loss.image_clip_frac.nan_to_num() * (own.image / max(counts.image, 1)),
     }
     # Against the sampler's log-probs, whatever `old` is: against a recomputed `old` (as in `PolicyLoss`) it would be 0,
-    # and hide that sampler and trainer disagree.
-    drift = (log_probs.detach() - rollouts.log_probs)[mask].exp() - 1
+    # and hide that sampler and trainer disagree. Without guidance in the loss the two are not of one distribution.
+    behaviour = rollouts.log_probs if config.guidance_in_loss == "same" else old
+    drift = (log_probs.detach() - behaviour)[mask].exp() - 1
     return Loss(loss, sums, {"ratio_max_deviation": float(drift.abs().max()) if len(drift) else 0.0})
 
 

@@ -13,6 +13,7 @@ The reference is the policy at the start of the round (`refresh_reference`), or 
 DPO arXiv 2305.18290 · REBEL arXiv 2404.16767 · on pictures: arXiv 2505.17017.
 """
 
+import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Iterator
@@ -123,6 +124,11 @@ class PreferenceConfig(TrainSettings):
         description="rebel: log-ratios are means over the tokens of each modality in place of sums, so that long "
         "rollouts do not weigh more.",
     )
+    guidance_in_loss: Literal["same", "conditional"] = Field(
+        default="same",
+        description="same scores tokens in the distribution they were sampled from, guidance included. conditional leaves "
+        "guidance out, of policy and reference alike.",
+    )
     pairs: Literal["best_worst", "all"] = Field(
         default="best_worst",
         description="Pairs made of each group: the best with the worst rollout, or every two of different scores.",
@@ -178,6 +184,7 @@ def run(config: PreferenceConfig) -> Path:
             is_begun = number <= state.round  # the run was stopped within this round, and goes on
             judged = open_round(run, config, number, is_begun)
             run.describe(judged.rollouts.prompts, judged.rollouts.sampling)
+            judged = as_scored(judged, config)
             pairs = pairs_of(judged, config, number)
             judged = with_reference_log_probs(run, judged, pairs, config, number, is_begun)
             if not is_begun:
@@ -206,6 +213,20 @@ def run(config: PreferenceConfig) -> Path:
                 run.save_when_due()
             run.save()  # the next round samples from this checkpoint
     return run.path
+
+
+def as_scored(judged: Batch, config: PreferenceConfig) -> Batch:
+    """Return rollouts as the loss scores them, with their guidance or without.
+
+    Raises UserError where there is no guidance to leave out.
+    """
+    if config.guidance_in_loss == "same":
+        return judged
+    if judged.rollouts.sampling.guidance_scale == 1:
+        raise UserError(
+            "guidance_in_loss=conditional leaves guidance out of the loss, and the rollouts were sampled without. Leave it out."
+        )
+    return dataclasses.replace(judged, rollouts=judged.rollouts.without_guidance())
 
 
 def open_round(run: Run[Policy], config: PreferenceConfig, number: int, is_begun: bool) -> Batch:

@@ -6,7 +6,7 @@ Shape letters: P prompts, G group size, B = P·G rollouts, L prompt tokens, T to
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
@@ -252,6 +252,13 @@ class Rollouts:
             allowed=AllowedTokens.join(allowed) if any(part.allowed for part in parts) else None,
             thoughts=tuple(thought for part in parts for thought in part.thoughts),
         )
+
+    def without_guidance(self) -> "Rollouts":
+        """Return the same tokens, to be scored without guidance.
+
+        The sets that top-k and top-p left are dropped: without guidance other tokens would be left.
+        """
+        return replace(self, sampling=self.sampling.model_copy(update={"guidance_scale": 1.0}), allowed=None)
 
     def to(self, device: torch.device | str) -> "Rollouts":
         """Move all tensors to a device."""

@@ -15,6 +15,7 @@ from thinkdraw.training.settings import TrainSettings
 from thinkdraw.types import Sampling
 
 MAX_GSPO_CLIP = 0.01  # above it a clip never acts
+TOKEN_MEANS = ("dapo", "bnpo", "cispo")  # variants whose loss is a mean over tokens
 OWN_CLIP = 0.2  # of every variant but gspo and cispo
 
 
@@ -138,6 +139,16 @@ class GrpoConfig(TrainSettings):
         description="Cap on the ratio π/π_old that weighs a token's gradient with variant=cispo (arXiv "
         "2506.13585); null: 5. No other variant takes it.",
     )
+    guidance_in_loss: Literal["same", "conditional"] = Field(
+        default="same",
+        description="same scores tokens in the distribution they were sampled from, guidance included. conditional leaves "
+        "guidance out, as T2I-R1's code does (arXiv 2505.00703); it needs old_log_probs=recomputed.",
+    )
+    reduction: Literal["segment", "token"] = Field(
+        default="segment",
+        description="segment: thoughts and pictures each have a mean of their own. token: one mean over the tokens of "
+        "both (ReasonGen-R1, T2I-R1), for variants that average over tokens: dapo, bnpo, cispo.",
+    )
     text_weight: float = Field(
         default=1.0,
         ge=0,
@@ -241,6 +252,13 @@ class GrpoConfig(TrainSettings):
                 "refresh_reference_every cannot be used with lora: the reference is the policy without its adapters, and "
                 "never changes. Set refresh_reference_every=null, or train all weights"
             )
+        if self.reduction == "token" and self.variant not in TOKEN_MEANS:
+            raise ValueError(
+                f"reduction=token takes one mean over all tokens, and variant={self.variant} averages otherwise. Choose "
+                f"variant={TOKEN_MEANS[0]}, or leave reduction out"
+            )
+        if self.guidance_in_loss == "conditional":
+            self._check_conditional()
         if self.combine != "sum" and self.advantage is not None:
             raise ValueError(f"combine={self.combine} computes the advantages itself: leave out advantage")
         if self.combine != "sum" and self.beta > 0 and self.kl == "k1":
@@ -248,3 +266,19 @@ class GrpoConfig(TrainSettings):
                 f"kl=k1 lowers the reward's sum, and combine={self.combine} reads the parts instead: use k2 or k3"
             )
         return self
+
+    def _check_conditional(self) -> None:
+        """Raise ValueError where `guidance_in_loss=conditional` cannot be followed."""
+        if self.sampling.guidance_scale == 1:
+            raise ValueError(
+                "guidance_in_loss=conditional leaves guidance out of the loss, and sampling.guidance_scale is 1: there is none. "
+                "Leave it out"
+            )
+        if self.old_log_probs == "sampled":
+            raise ValueError(
+                "guidance_in_loss=conditional needs old_log_probs=recomputed: the sampler's log-probs are with guidance"
+            )
+        if self.token_weights == "guidance_contrast":
+            raise ValueError(
+                "token_weights=guidance_contrast reads guidance, which guidance_in_loss=conditional leaves out"
+            )
