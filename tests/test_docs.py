@@ -38,6 +38,9 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for _, _, text in blocks(ROOT / "docs" / "corpus.md", "yaml"):
         if "recipe: corpus" in text:
             (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    for _, _, text in blocks(ROOT / "docs" / "your_pictures.md", "yaml"):
+        (tmp_path / "corpus.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
     return tmp_path
 
 
