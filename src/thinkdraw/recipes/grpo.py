@@ -7,7 +7,9 @@ several optimiser *steps*. `metrics.jsonl` has one row per phase. For each rollo
 
     A_i  = (r_i − mean of its group) / (std of its group + 1e-4)      advantage
     ρ    = exp(lp − lp_old), per token                                 1 until the policy has moved
-    loss = −mean(min(ρA, clip(ρ, 1 − clip_low, 1 + clip_high)·A)) + α·mean(entropy) + β·mean(KL to the reference)
+    loss = −mean(w·min(ρA, clip(ρ, 1 − clip_low, 1 + clip_high)·A)) + α·mean(entropy) + β·mean(KL to the reference)
+
+w is 1, or with `importance_cap` the truncated weight min(π_old/π_behaviour, cap) of each token, without gradient.
 
 Text and image tokens have means and weights of their own: 576 image tokens would drown a thought of 60.
 Where to read on: `training/run.py` has what every run needs, `phase/rollout.py` samples and judges, `phase/advantages.py`
@@ -21,6 +23,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from thinkdraw.objectives import SegmentCounts, clipped_loss, count_segments, kl_k2, kl_k3, masked_modality_mean
 from thinkdraw.recipes.phase.advantages import finish_advantages
@@ -178,6 +181,11 @@ def grpo_loss(
 
     # A: one number per rollout, (B,), or (B, T) where token weights spread it over the tokens.
     token_advantages = advantages.values if weights is None else advantages.values[:, None] * weights.advantage
+    # w = min(π_old/π_behaviour, cap), if asked for: a truncated importance weight without gradient. As w > 0, the clipped
+    # term of w·A is w times that of A.
+    importance = importance_weights(old, micro.rollouts, config.importance_cap) if config.importance_cap else None
+    if importance is not None:
+        token_advantages = (token_advantages[:, None] if token_advantages.ndim == 1 else token_advantages) * importance
     policy_loss = clipped_loss(
         log_probs, old, token_advantages, mask, is_image,
         variant=config.variant, clip_low=config.clip_low, clip_high=config.clip_high, cispo_max=config.cispo_max,
@@ -217,11 +225,27 @@ def grpo_loss(
         "clip_frac_text": policy_loss.text_clip_frac.nan_to_num() * (own.text / max(counts.text, 1)),
         "clip_frac_image": policy_loss.image_clip_frac.nan_to_num() * (own.image / max(counts.image, 1)),
     }
+    if importance is not None and config.importance_cap:
+        share = 1 / (counts.text + counts.image)
+        sums |= {
+            "importance_mean": importance[mask].sum() * share,
+            "importance_capped_frac": (importance[mask] >= config.importance_cap).sum() * share,
+        }
     # Against the sampler's log-probs, whatever `old` is: against a recomputed `old` (as in `PolicyLoss`) it would be 0,
     # and hide that sampler and trainer disagree. Without guidance in the loss the two are not of one distribution.
     behaviour = rollouts.log_probs if config.guidance_in_loss == "same" else old
     drift = (log_probs.detach() - behaviour)[mask].exp() - 1
     return Loss(loss, sums, {"ratio_max_deviation": float(drift.abs().max()) if len(drift) else 0.0})
+
+
+def importance_weights(old_log_probs: Tensor, rollouts: Rollouts, cap: float) -> Tensor:
+    """Compute min(π_old/π_behaviour, cap) per token, (B, T); 1 where masked out.
+
+    π_behaviour sampled the tokens: the sampler's own rounding, guidance and weights. Truncation bounds the variance
+    (Ionides 2008, Truncated importance sampling).
+    """
+    log_ratio = (old_log_probs.detach() - rollouts.log_probs).masked_fill(~rollouts.mask, 0.0)
+    return log_ratio.exp().clamp(max=cap)
 
 
 @dataclass

@@ -182,6 +182,12 @@ class GrpoConfig(TrainSettings):
         description="π_old of the ratio: `sampled` takes the sampler's own log-probs; `recomputed` scores again "
         "in training's shapes, up to one more forward pass.",
     )
+    importance_cap: float | None = Field(
+        default=None,
+        ge=1,
+        description="Weigh each token by min(π_old/π_behaviour, cap), for what sampler and trainer round differently, or for "
+        "rollouts of an older policy. Needs old_log_probs=recomputed; null weighs none.",
+    )
     entropy: EntropySettings = Field(
         default=EntropySettings(),
         description="Entropy term of the loss, with a coefficient for each modality (ReasonGen-R1, arXiv 2505.24875).",
@@ -259,6 +265,15 @@ class GrpoConfig(TrainSettings):
             )
         if self.guidance_in_loss == "conditional":
             self._check_conditional()
+        if self.importance_cap is not None and self.old_log_probs == "sampled":
+            raise ValueError(
+                "importance_cap weighs tokens by π_old/π_behaviour, which is 1 where π_old is the sampler's: set "
+                "old_log_probs=recomputed, or leave importance_cap out"
+            )
+        if self.importance_cap is not None and self.variant == "gspo":
+            raise ValueError(
+                "importance_cap weighs tokens, and variant=gspo has one ratio per segment: choose another variant"
+            )
         if self.combine != "sum" and self.advantage is not None:
             raise ValueError(f"combine={self.combine} computes the advantages itself: leave out advantage")
         if self.combine != "sum" and self.beta > 0 and self.kl == "k1":

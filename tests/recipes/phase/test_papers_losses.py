@@ -1,6 +1,7 @@
-"""`guidance_in_loss=conditional` scores without guidance, and `reduction=token` takes one mean over both modalities."""
+"""Losses as papers run them: without guidance, with one mean over both modalities, with truncated importance weights."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -49,11 +50,39 @@ def test_a_conditional_run_begins_on_policy_and_learns(tmp_path, policy, minibat
         (CONDITIONAL | {"old_log_probs": "sampled"}, "needs old_log_probs=recomputed"),
         (CONDITIONAL | {"token_weights": "guidance_contrast"}, "reads guidance"),
         ({"reduction": "token"}, "variant=grpo averages otherwise"),
+        ({"importance_cap": 2.0}, "set old_log_probs=recomputed"),
+        ({"importance_cap": 2.0, "old_log_probs": "recomputed", "variant": "gspo"}, "one ratio per segment"),
     ],
 )
 def test_settings_that_nothing_would_read_are_refused(tmp_path, policy, changes, message):
     with pytest.raises(ValueError, match=message):
         grpo_config(tmp_path, policy, **changes)
+
+
+def test_importance_weights_by_hand_are_truncated_and_have_no_gradient(policy):
+    rollouts = load_policy(policy, precision="fp32").sample([Prompt("a cat")], Sampling(max_thought_tokens=4))
+    old = (rollouts.log_probs + math.log(1.5)).requires_grad_()
+    weights = grpo.importance_weights(old, rollouts, 2.0)
+    assert (
+        weights[rollouts.mask].tolist() == pytest.approx([1.5] * int(rollouts.mask.sum())) and not weights.requires_grad
+    )
+    assert grpo.importance_weights(old, rollouts, 1.2)[rollouts.mask].max() == pytest.approx(1.2)
+    assert (grpo.importance_weights(old, rollouts, 2.0)[~rollouts.mask] == 1).all()
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_on_policy_in_fp32_importance_weights_are_1_and_change_nothing(tmp_path, policy, minibatches):
+    changes = {"max_steps": 2, "minibatches": minibatches, "old_log_probs": "recomputed"}
+    rows = [
+        MetricsLog.read(
+            grpo.run(grpo_config(tmp_path / str(cap), policy, importance_cap=cap, **changes), LowCodes())
+            / "metrics.jsonl"
+        )
+        for cap in (None, 2.0)
+    ]
+    assert rows[1][0]["importance_mean"] == pytest.approx(1, abs=1e-4) and rows[1][0]["importance_capped_frac"] == 0
+    assert rows[1][0]["grad_norm"] == pytest.approx(rows[0][0]["grad_norm"], rel=1e-3)
+    assert "importance_mean" not in rows[0][0]
 
 
 def test_one_mean_over_both_modalities_by_hand():
