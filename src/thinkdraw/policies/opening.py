@@ -11,6 +11,7 @@ from thinkdraw.errors import UserError
 from thinkdraw.policies import ADAPTER_FOLDER, load_policy, split_adapter, split_name
 from thinkdraw.policies.drawing import RECORD
 from thinkdraw.runtime import checkpoint
+from thinkdraw.runtime.device import pick_device, stored_dtype
 from thinkdraw.runtime.formats import name_file_in_errors
 from thinkdraw.runtime.inputs.run_inputs import Input
 from thinkdraw.types import Policy
@@ -89,8 +90,17 @@ def policy_input(name: str, revision: str) -> Input:
     return Input.of(name if path == name or name == "lab" else f"{name} ({path})", [revision, *content])
 
 
-def load_trained(name: str | Path, precision: str = "bf16", **options: Any) -> Policy:
-    """Load a policy to draw or judge with, by any name that a configuration accepts."""
-    path = policy_path(str(name))
+def load_trained(
+    name: str | Path, precision: str = "bf16", *, device: str = "auto", dtype: str | None = None, **options: Any
+) -> Policy:
+    """Load a policy to draw or judge with, by any name that a configuration accepts.
+
+    device: auto takes an accelerator where there is one. dtype: of the weights, fp32 or bf16; None is the checkpoint's own on
+    an NVIDIA GPU, where fp32 would need twice the memory, and fp32 elsewhere.
+    """
+    path, where = policy_path(str(name)), pick_device(device)
     checkpoint.check_digests(split_name(path)[1] or path)
-    return load_policy(path, precision=precision, **options)
+    if dtype is None:
+        has_files = split_name(path)[0] is None  # a class of its own has files of its own
+        dtype = stored_dtype(split_adapter(path)[0]) if where.type == "cuda" and has_files else "fp32"
+    return load_policy(path, device=str(where), dtype=dtype, precision=precision, **options)

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from typing import Literal
 
 import torch
 
@@ -141,3 +142,15 @@ class SideStream:
             self._stream.wait_event(event)
             yield
             self._stream.synchronize()
+
+
+def stored_dtype(path: str) -> Literal["fp32", "bf16"]:
+    """Read the dtype of a checkpoint's files: bf16 for half precisions."""
+    from transformers import PreTrainedConfig
+
+    try:
+        config = PreTrainedConfig.get_config_dict(path)[0]
+    except (OSError, ValueError):  # what is wrong with it is said when it is loaded
+        return "fp32"
+    stored = str(config.get("dtype") or config.get("torch_dtype") or "")
+    return "bf16" if stored.removeprefix("torch.") in ("bfloat16", "float16") else "fp32"

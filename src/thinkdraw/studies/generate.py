@@ -65,7 +65,7 @@ def run(config: GenerateConfig, say: Callable[[str], None] = tell) -> list[dict[
     policy = load_policy(policy_path(config.policy), device=str(pick_device(config.device)))
     prompts = [Prompt(text, id=str(i)) for i, text in enumerate(config.prompts)]
     drawing = choose_drawing(policy, config.sampling, config.drawing)
-    say(drawing.line())
+    say(f"{config.policy} {drawing.line()}")
     rollouts = policy.sample(prompts, drawing.sampling, group_size=config.samples, seed=config.seed)
     assert rollouts.pictures is not None
     pictures = rollouts.pictures.cpu().numpy()

@@ -57,7 +57,7 @@ def run(config: ThoughtsConfig, say: Callable[[str], None] = tell) -> SwapReport
         raise UserError(
             f"{config.policy} {drawing.line()}. Thoughts are compared with none: write thought=inline or rewrite."
         )
-    say(drawing.line())
+    say(f"{config.policy} {drawing.line()}")
     prompts = [example.prompt for example in prompt_set("geneval", "test", config.count, 0)]
     with Display("thoughts", len(prompts), 1, announce=True) as display:
         return swap_study(

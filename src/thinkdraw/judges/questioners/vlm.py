@@ -22,7 +22,7 @@ from thinkdraw.judges.questioners.yes_no import (
 )
 from thinkdraw.runtime.chat.thoughts import drop_last_word, strip_thoughts
 from thinkdraw.runtime.control_tokens import token_escaper
-from thinkdraw.runtime.device import pick_device
+from thinkdraw.runtime.device import pick_device, stored_dtype
 from thinkdraw.runtime.json_types import JsonMapping, JsonObject
 from thinkdraw.types import Request
 
@@ -37,9 +37,10 @@ class VlmJudge:
     `min_yes_no_mass`: the model was about to say something else. As VQAScore (Lin et al. 2024, arXiv 2404.01291), but
     normalised over the two words.
 
-    path: a folder or Hugging Face model id with a chat template. device: auto takes a GPU if there is one. dtype: of
-    the weights; bf16 halves the memory. max_rows: requests per forward pass; a row's number does not depend on the rows
-    beside it. question_format: the chat message with {question} in it; the picture stands before.
+    path: a folder or Hugging Face model id with a chat template. device: auto takes a GPU if there is one. dtype:
+    of the weights; auto is as they are stored on an NVIDIA GPU, and fp32 elsewhere. max_rows: requests per forward
+    pass; a row's number does not depend on the rows beside it. question_format: the chat message with {question} in
+    it; the picture stands before.
     chat_template_kwargs: for the template, such as {"enable_thinking": False}. max_new_tokens: of `write`.
     Special tokens that a question or request spells out are broken up by a space, so that they cannot act as such.
     Raises UserError for a checkpoint that is absent, no such model, damaged, or without chat template, yes or no.
@@ -52,7 +53,7 @@ class VlmJudge:
         self,
         path: str,
         device: str = "auto",
-        dtype: Literal["fp32", "bf16"] = "fp32",
+        dtype: Literal["auto", "fp32", "bf16"] = "auto",
         question_format: str = QUESTION_FORMAT,
         max_rows: int = 16,
         min_yes_no_mass: float = 1e-3,
@@ -60,14 +61,16 @@ class VlmJudge:
         chat_template_kwargs: JsonMapping | None = None,
     ):
         check_question_format(question_format)
-        if dtype not in DTYPES:
-            raise UserError(f"dtype={dtype}: unknown. Use one of {', '.join(DTYPES)}.")
+        if dtype not in ("auto", *DTYPES):
+            raise UserError(f"dtype={dtype}: unknown. Use one of auto, {', '.join(DTYPES)}.")
         self.path, self.device = str(path), pick_device(device)
         self.question_format, self.max_rows, self.min_yes_no_mass = question_format, max_rows, min_yes_no_mass
         self.max_new_tokens, self.chat_template_kwargs = max_new_tokens, dict(chat_template_kwargs or {})
         model, self.processor = read_chat_model(self.path)
         self.yes, self.no = yes_no_ids(self.processor.tokenizer, self.path)
         model.generation_config.update(do_sample=False, temperature=None, top_p=None, top_k=None, max_length=None)
+        if dtype == "auto":
+            dtype = stored_dtype(self.path) if self.device.type == "cuda" else "fp32"
         self.model = model.to(self.device, DTYPES[dtype])
         ends = model.generation_config.eos_token_id
         self._ends = torch.tensor(
